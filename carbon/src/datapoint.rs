@@ -1,0 +1,67 @@
+//! A datapoint on its way from a receiver to the cache, and the [`Sink`] that takes it.
+
+use whisper::Timestamp;
+
+/// The small integer that stands for a series name for as long as the process lives.
+///
+/// Ids are dense, count up from zero and are never reused: a series that was deleted and comes
+/// back gets its old id again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesId(pub u32);
+
+/// One value of one series at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Datapoint {
+    /// Whose value.
+    pub series: SeriesId,
+    /// When, in whole seconds.
+    pub at: Timestamp,
+    /// How much. Always finite: receivers reject the rest.
+    pub value: f64,
+}
+
+/// Why a series name was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// Nothing is left of the name once empty nodes are gone.
+    #[error("the name is empty")]
+    Empty,
+    /// A `/` or NUL byte, or a node that is `.` or `..` after unescaping.
+    #[error("the name holds a character that a file name cannot")]
+    Forbidden,
+    /// Not UTF-8.
+    #[error("the name is not UTF-8")]
+    NotUtf8,
+    /// A node over 251 bytes (255 with `.wsp`), or a path over 4,000.
+    #[error("the name is too long")]
+    TooLong,
+    /// A tag without `=`, with an empty part, or with a forbidden character.
+    #[error("the name's tags are malformed")]
+    BadTag,
+    /// No further names are taken: the limit on series is reached.
+    #[error("the limit on the number of series is reached")]
+    TooMany,
+}
+
+/// Where datapoints go: handed to receivers so that they need not know what is behind it.
+///
+/// `carbon`'s cache is one; tests and benches have their own.
+pub trait Sink: Send + Sync {
+    /// The id of the series called `name`, a new one if the name was not seen before.
+    ///
+    /// The name is brought into its canonical form first (empty nodes collapse, tags sort), so
+    /// two spellings of one series have one id.
+    ///
+    /// # Errors
+    /// [`NameError`] if no file could be named so.
+    fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError>;
+
+    /// Takes `points`, in order. Blocks while the cache or the journal is full, so call it from
+    /// a thread that may wait; what it accepted is visible to queries when it returns.
+    fn submit(&self, points: &[Datapoint]);
+
+    /// As [`Sink::submit`], but never waits: returns how many of `points`, from the front, were
+    /// taken. The caller counts the rest as dropped.
+    fn try_submit(&self, points: &[Datapoint]) -> usize;
+}

@@ -1,0 +1,213 @@
+//! Options as operators write them: durations like `"10s"` and sizes like `"64MiB"`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A length of time, written as a number and a unit: `"200ms"`, `"10s"`, `"1m"`, `"6h"`, `"7d"`,
+/// `"1w"`, `"1y"` (365 days), or several together (`"1h30m"`). `"0s"` usually means "none".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// A number of bytes, written `"512"`, `"64KiB"`, `"512MiB"`, `"1GiB"` (or `kB`, `MB`, `GB` by
+/// thousands).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+/// Why a duration or a size was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {expected}")]
+pub struct UnitError {
+    text: String,
+    expected: &'static str,
+}
+
+const SPAN: &str = "a duration such as \"200ms\", \"10s\", \"5m\", \"6h\" or \"7d\"";
+const SIZE: &str = "a size such as \"64KiB\", \"512MiB\" or \"1GiB\"";
+
+impl Span {
+    /// A span of whole seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// A span of milliseconds.
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+}
+
+impl FromStr for Span {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let refuse = || UnitError {
+            text: text.to_owned(),
+            expected: SPAN,
+        };
+        let mut rest = text.trim();
+        let mut total = Duration::ZERO;
+        if rest.is_empty() {
+            return Err(refuse());
+        }
+        while !rest.is_empty() {
+            let digits = rest
+                .find(|c: char| !c.is_ascii_digit())
+                .ok_or_else(refuse)?;
+            let number: u64 = rest[..digits].parse().map_err(|_| refuse())?;
+            rest = &rest[digits..];
+            let letters = rest
+                .find(|c: char| !c.is_ascii_alphabetic())
+                .unwrap_or(rest.len());
+            let unit_ms = match &rest[..letters] {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" | "min" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                "w" => 7 * 86_400_000,
+                "y" => 365 * 86_400_000,
+                _ => return Err(refuse()),
+            };
+            let part = number.checked_mul(unit_ms).ok_or_else(refuse)?;
+            total = total
+                .checked_add(Duration::from_millis(part))
+                .ok_or_else(refuse)?;
+            rest = &rest[letters..];
+        }
+        Ok(Self(total))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ms = self.0.as_millis();
+        if ms == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, name) in [
+            (86_400_000, "d"),
+            (3_600_000, "h"),
+            (60_000, "m"),
+            (1_000, "s"),
+            (1, "ms"),
+        ] {
+            if ms >= unit {
+                write!(f, "{}{name}", ms / unit)?;
+                ms %= unit;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let refuse = || UnitError {
+            text: text.to_owned(),
+            expected: SIZE,
+        };
+        let text_trimmed = text.trim();
+        let digits = text_trimmed
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text_trimmed.len());
+        let number: u64 = text_trimmed[..digits].parse().map_err(|_| refuse())?;
+        let unit: u64 = match text_trimmed[digits..].trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "TB" => 1_000_000_000_000,
+            _ => return Err(refuse()),
+        };
+        number.checked_mul(unit).map(Self).ok_or_else(refuse)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, name) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            if self.0 >> shift > 0 && self.0 % (1 << shift) == 0 {
+                return write!(f, "{}{name}", self.0 >> shift);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+macro_rules! text_serde {
+    ($type:ty) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+text_serde!(Span);
+text_serde!(ByteSize);
+
+/// One configuration key: its dotted name within its section, and the comment that
+/// `plumbago config` prints above it.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Name below the section, for example `flush_interval` in `[statsd]`.
+    pub name: &'static str,
+    /// One or two sentences: meaning, unit, what 0 or empty means.
+    pub help: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_back_as_printed() {
+        for (text, ms) in [
+            ("200ms", 200),
+            ("10s", 10_000),
+            ("1h30m", 5_400_000),
+            ("7d", 604_800_000),
+        ] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!(span, Span::millis(ms));
+            assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
+        }
+        for bad in ["", "10", "s", "1x", "-1s", "99999999999999999999s", "1s 2s"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+        assert_eq!(Span::default().to_string(), "0s");
+    }
+
+    #[test]
+    fn sizes_read_back_as_printed() {
+        for (text, bytes) in [
+            ("64KiB", 65_536),
+            ("1GiB", 1 << 30),
+            ("5", 5),
+            ("2MB", 2_000_000),
+        ] {
+            let size: ByteSize = text.parse().unwrap();
+            assert_eq!(size, ByteSize(bytes));
+            assert_eq!(size.to_string().parse::<ByteSize>().unwrap(), size);
+        }
+        for bad in ["", "GiB", "1Gb", "-1", "99999999999TiB"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Where series come from: the seam between the query language and whatever stores points.
+//!
+//! The server hands in carbon's store; tests hand in series held in memory. Nothing here knows
+//! about targets, functions or HTTP.
+
+use whisper::{Aggregation, Timestamp};
+
+/// One node found by a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Node {
+    /// The full dotted path.
+    pub path: String,
+    /// Whether it is a series (else a branch).
+    pub leaf: bool,
+}
+
+/// The points of one series over one range.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Unix seconds of the first value.
+    pub start: i64,
+    /// Unix seconds one step after the last value.
+    pub end: i64,
+    /// Seconds per value.
+    pub step: i64,
+    /// One per step, [`whisper::ABSENT`] for none.
+    pub values: Vec<f64>,
+    /// How the file aggregates, for those who want to know.
+    pub aggregation: Aggregation,
+}
+
+/// What a query reads. All calls may touch the disk and are made from the worker pool, never from
+/// the async runtime.
+pub trait Source: Send + Sync {
+    /// Every node that `pattern` matches, node by node (`* ? [a-z] [!a] {a,b} **`), sorted by
+    /// path bytewise; a name that is leaf and branch comes twice, branch first.
+    ///
+    /// # Errors
+    /// A sentence saying what is wrong with the pattern, or which limit it passed.
+    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError>;
+
+    /// The names of all series whose tags satisfy every expression (`tag=v`, `tag!=v`, `tag=~re`,
+    /// `tag!=~re`), sorted bytewise, in canonical `name;tag=value` form.
+    ///
+    /// # Errors
+    /// A malformed expression, a bad regular expression, or no expression that demands a value.
+    fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>, SourceError>;
+
+    /// The points of the series called `name` in `(from, until]`, whisper and cache merged, as
+    /// `whisper.fetch` in Graphite would choose archive and range at the clock `now`. `None` if
+    /// there is no such series or the range lies wholly outside what it keeps.
+    ///
+    /// # Errors
+    /// A damaged or unreadable file.
+    fn fetch(
+        &self,
+        name: &str,
+        from: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Fetched>, SourceError>;
+}
+
+/// Why the source could not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The question is wrong: the client is told, with a 400.
+    #[error("{0}")]
+    Refused(String),
+    /// The store failed: a 500 with a counter.
+    #[error("{0}")]
+    Failed(String),
+}

@@ -1,0 +1,5 @@
+//! StatsD: parse, aggregate and flush, from a socket into a carbon sink.
+
+pub mod marks;
+
+pub use marks::{Mark, Marks};
