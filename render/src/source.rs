@@ -61,6 +61,65 @@ pub trait Source: Send + Sync {
     ) -> Result<Option<Fetched>, SourceError>;
 }
 
+/// The tags of the tagged series: what `/tags/*` asks and changes.
+pub trait Tags: Send + Sync {
+    /// Every tag with its id, sorted by tag. Tags of deleted series stay.
+    fn tags(&self) -> Vec<(u32, String)>;
+
+    /// The values of `tag` with their ids and the number of series that carry each, sorted by
+    /// value; `None` for a tag that nobody has used. The first number is the id of the tag.
+    fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)>;
+
+    /// The tags that the series satisfying `expressions` carry and that begin with `prefix`,
+    /// except those that the expressions name, sorted, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Source::find_tagged`].
+    fn complete_tags(
+        &self,
+        expressions: &[&str],
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, SourceError>;
+
+    /// The values of `tag` among the series satisfying `expressions` that begin with `prefix`,
+    /// sorted, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Source::find_tagged`].
+    fn complete_values(
+        &self,
+        expressions: &[&str],
+        tag: &str,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, SourceError>;
+
+    /// Registers a series (carbon or OpenMetrics spelling); returns its canonical name. Kept
+    /// across restarts.
+    ///
+    /// # Errors
+    /// A malformed name.
+    fn register(&self, path: &str) -> Result<String, SourceError>;
+
+    /// Forgets a registered series. New data revives it.
+    ///
+    /// # Errors
+    /// The deletion could not be kept.
+    fn unregister(&self, path: &str) -> Result<(), SourceError>;
+}
+
+/// One value of a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagValue {
+    /// Its id.
+    pub id: u32,
+    /// The value.
+    pub value: String,
+    /// How many series carry it.
+    pub count: usize,
+}
+
 /// Why the source could not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
