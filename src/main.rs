@@ -1,3 +1,64 @@
-//! Arguments and exit code.
+//! Arguments and exit code: 0 done, 1 failed, 2 usage.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use plumbago::verbs::{self, Verb, serve};
+
+/// StatsD, Carbon, Whisper and Graphite's render API in one program, with a vertical line at
+/// every deploy.
+///
+/// Without a verb it serves: StatsD on 127.0.0.1:8125 (UDP), carbon lines on 127.0.0.1:2003, and
+/// Graphite's HTTP API and a page on http://127.0.0.1:8080/. Data goes to ./plumbago-data.
+#[derive(Parser)]
+#[command(
+    name = "plumbago",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    after_help = "Example:\n  plumbago --demo    # a web shop with a week of data and deploys, http://127.0.0.1:8080/"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    serve: serve::Args,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.verb {
+        Some(verb) => verbs::run(verb),
+        None => serve::run(cli.serve),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("plumbago: {error:#}");
+            let usage = error.is::<plumbago::config::Usage>();
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_verb_shows_an_example() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string);
+            assert!(
+                help.is_some_and(|help| help.contains("Example")),
+                "`plumbago {} --help` shows no example",
+                verb.get_name()
+            );
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Every socket, bound before anything else happens.
+//!
+//! 1. Binding is all or nothing: the first address that is refused ends the start, with a
+//!    sentence that names the key, the address and, where the system tells, who has it already.
+//! 2. Port 0 asks for any free port; what was really bound is in [`Bound::addresses`].
+//! 3. Connections and datagrams that arrive before the server is ready wait in the kernel.
+//! 4. A Unix socket's file that nobody listens on is left over from a crash and is replaced;
+//!    one that somebody listens on is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use socket2::{Domain, Protocol, Socket, Type};
+
+mod holder;
+
+/// Binds sockets and remembers under which key and at which address each one really listens.
+#[derive(Debug, Default)]
+pub struct Binder {
+    addresses: BTreeMap<&'static str, Vec<String>>,
+    files: Vec<PathBuf>,
+}
+
+impl Binder {
+    /// Listens on TCP at each address.
+    ///
+    /// # Errors
+    /// The first address that is refused.
+    pub fn tcp(
+        &mut self,
+        key: &'static str,
+        wanted: &[String],
+    ) -> anyhow::Result<Vec<TcpListener>> {
+        self.each(key, wanted, |text, _| {
+            let address = resolve(text)?;
+            let listener = TcpListener::bind(address)
+                .map_err(|error| refused(error, &address, holder::Protocol::Tcp))?;
+            listener.set_nonblocking(true)?;
+            let shown = listener.local_addr()?.to_string();
+            Ok((listener, shown))
+        })
+    }
+
+    /// Receives UDP at each address. An address that is listed several times gets several
+    /// sockets, among which the kernel divides the senders (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// The first address that is refused.
+    pub fn udp(&mut self, key: &'static str, wanted: &[String]) -> anyhow::Result<Vec<UdpSocket>> {
+        self.each(key, wanted, |text, index| {
+            let address = resolve(text)?;
+            let count = wanted.iter().filter(|other| *other == text).count();
+            let first = !wanted[..index].contains(text);
+            let shared = count > 1 && address.port() != 0;
+            if shared && first {
+                // The option would let us in beside a stranger who set it too: ask without it.
+                bind_udp(address, false)
+                    .map_err(|error| refused(error, &address, holder::Protocol::Udp))?;
+            }
+            let socket = bind_udp(address, shared)
+                .map_err(|error| refused(error, &address, holder::Protocol::Udp))?;
+            let shown = socket.local_addr()?.to_string();
+            Ok((socket, shown))
+        })
+    }
+
+    /// Receives datagrams at each path.
+    ///
+    /// # Errors
+    /// The first path that is refused.
+    pub fn unix(
+        &mut self,
+        key: &'static str,
+        wanted: &[String],
+    ) -> anyhow::Result<Vec<UnixDatagram>> {
+        let sockets = self.each(key, wanted, |path, _| {
+            let path = Path::new(path);
+            clear_leftover(path, || UnixDatagram::unbound()?.connect(path))?;
+            Ok((UnixDatagram::bind(path)?, path.display().to_string()))
+        })?;
+        self.files.extend(wanted.iter().map(PathBuf::from));
+        Ok(sockets)
+    }
+
+    /// Listens for streams at each path.
+    ///
+    /// # Errors
+    /// The first path that is refused.
+    pub fn unix_stream(
+        &mut self,
+        key: &'static str,
+        wanted: &[String],
+    ) -> anyhow::Result<Vec<UnixListener>> {
+        let sockets = self.each(key, wanted, |path, _| {
+            let path = Path::new(path);
+            clear_leftover(path, || UnixStream::connect(path).map(drop))?;
+            let listener = UnixListener::bind(path)?;
+            listener.set_nonblocking(true)?;
+            Ok((listener, path.display().to_string()))
+        })?;
+        self.files.extend(wanted.iter().map(PathBuf::from));
+        Ok(sockets)
+    }
+
+    /// The really bound addresses of each key, in the order of the configuration.
+    pub fn addresses(&self) -> &BTreeMap<&'static str, Vec<String>> {
+        &self.addresses
+    }
+
+    fn each<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &[String],
+        bind: impl Fn(&String, usize) -> anyhow::Result<(T, String)>,
+    ) -> anyhow::Result<Vec<T>> {
+        let mut sockets = Vec::with_capacity(wanted.len());
+        let mut shown = Vec::with_capacity(wanted.len());
+        for (index, text) in wanted.iter().enumerate() {
+            let (socket, address) =
+                bind(text, index).with_context(|| format!("{key}: cannot listen on {text}"))?;
+            sockets.push(socket);
+            shown.push(address);
+        }
+        self.addresses.insert(key, shown);
+        Ok(sockets)
+    }
+}
+
+impl Drop for Binder {
+    /// Takes the Unix sockets' files away, so that senders learn at once that nobody listens.
+    fn drop(&mut self) {
+        for path in &self.files {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Writes `addresses` as a JSON object to `path`, complete or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_ready_file(
+    path: &Path,
+    addresses: &BTreeMap<&'static str, Vec<String>>,
+) -> anyhow::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let text = serde_json::to_string_pretty(addresses)? + "\n";
+    fs::write(&partial, text)
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| format!("ready file {}", path.display()))
+}
+
+fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
+    text.to_socket_addrs()
+        .map_err(|error| match text.rsplit_once(':') {
+            Some((_, port)) if port.parse::<u16>().is_ok() => anyhow!(error),
+            _ => anyhow!("an address is written HOST:PORT, for example 127.0.0.1:2003"),
+        })?
+        .next()
+        .ok_or_else(|| anyhow!("the name has no address"))
+}
+
+fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// The reason in words, with the process that has the address when it is taken.
+fn refused(error: io::Error, address: &SocketAddr, protocol: holder::Protocol) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::AddrInUse => match holder::find(address, protocol) {
+            Some(who) => anyhow!("the address is in use by {who}"),
+            None => anyhow!("the address is in use by another program"),
+        },
+        ErrorKind::PermissionDenied => {
+            anyhow!("the system refused: ports below 1024 need a privilege")
+        }
+        ErrorKind::AddrNotAvailable => anyhow!("this machine has no such address"),
+        _ => anyhow!(error),
+    }
+}
+
+fn clear_leftover(path: &Path, connect: impl Fn() -> io::Result<()>) -> anyhow::Result<()> {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !meta.file_type().is_socket() {
+        return Err(anyhow!("there is a file that is no socket"));
+    }
+    match connect() {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).context("the left-over socket cannot be removed")
+        }
+        _ => Err(anyhow!("another program listens on that path")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(addresses: &[&str]) -> Vec<String> {
+        addresses.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn port_0_is_resolved_to_what_was_bound() {
+        let mut binder = Binder::default();
+        let tcp = binder.tcp("a.tcp", &list(&["127.0.0.1:0"])).unwrap();
+        let udp = binder
+            .udp("a.udp", &list(&["127.0.0.1:0", "127.0.0.1:0"]))
+            .unwrap();
+        binder.tcp("a.off", &[]).unwrap();
+        let addresses = binder.addresses();
+        assert_eq!(
+            addresses["a.tcp"],
+            [tcp[0].local_addr().unwrap().to_string()]
+        );
+        assert_eq!(addresses["a.udp"].len(), 2);
+        assert_ne!(udp[0].local_addr().unwrap().port(), 0);
+        assert!(addresses["a.off"].is_empty());
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ready.json");
+        write_ready_file(&path, addresses).unwrap();
+        let read: BTreeMap<String, Vec<String>> =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(read["a.tcp"], addresses["a.tcp"]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_address_in_use_is_refused_with_key_address_and_holder() {
+        let mut binder = Binder::default();
+        for protocol in ["tcp", "udp"] {
+            let (taken, refusal) = if protocol == "tcp" {
+                let held = TcpListener::bind("127.0.0.1:0").unwrap();
+                let taken = held.local_addr().unwrap().to_string();
+                let refusal = binder.tcp("x.y", &list(&[&taken])).unwrap_err();
+                (taken, refusal)
+            } else {
+                let held = UdpSocket::bind("127.0.0.1:0").unwrap();
+                let taken = held.local_addr().unwrap().to_string();
+                let refusal = binder.udp("x.y", &list(&[&taken, &taken])).unwrap_err();
+                (taken, refusal)
+            };
+            let refusal = format!("{refusal:#}");
+            let beginning = format!("x.y: cannot listen on {taken}: the address is in use by ");
+            assert!(refusal.starts_with(&beginning), "{refusal}");
+            let pid = format!("process {}", std::process::id());
+            assert!(refusal.contains(&pid), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn an_address_listed_twice_gets_two_sockets() {
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let twice = list(&[&address, &address]);
+        let sockets = Binder::default().udp("x.y", &twice).unwrap();
+        assert_eq!(sockets.len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_an_example() {
+        let refusal = Binder::default().tcp("x.y", &list(&["8125"])).unwrap_err();
+        assert_eq!(
+            format!("{refusal:#}"),
+            "x.y: cannot listen on 8125: an address is written HOST:PORT, for example 127.0.0.1:2003"
+        );
+    }
+
+    #[test]
+    fn left_over_unix_sockets_are_replaced_and_live_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| vec![dir.path().join(name).display().to_string()];
+        drop(UnixDatagram::bind(&path("d")[0]).unwrap());
+        drop(UnixListener::bind(&path("s")[0]).unwrap());
+        let mut binder = Binder::default();
+        let _datagrams = binder.unix("u.d", &path("d")).unwrap();
+        let _streams = binder.unix_stream("u.s", &path("s")).unwrap();
+        let mut second = Binder::default();
+        for refusal in [
+            second.unix("u.d", &path("d")).unwrap_err(),
+            second.unix_stream("u.s", &path("s")).unwrap_err(),
+        ] {
+            assert!(format!("{refusal:#}").contains("another program listens"));
+        }
+        fs::write(&path("f")[0], "precious").unwrap();
+        assert!(second.unix("u.d", &path("f")).is_err());
+        assert_eq!(fs::read(&path("f")[0]).unwrap(), b"precious");
+        drop(second);
+        drop(binder);
+        assert!(!Path::new(&path("d")[0]).exists());
+    }
+}

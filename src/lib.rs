@@ -1,0 +1,16 @@
+//! plumbago: StatsD, Carbon, Whisper and Graphite's render API in one program, with a vertical
+//! line at every deploy.
+//!
+//! This crate is the wiring. [`config`] is what the operator says, [`bound`] the sockets,
+//! [`server`] the walk from start to stop, and [`verbs`] everything else the command line can do.
+//! The work itself is in the crates below: `render`, `statsd`, `carbon`, `whisper`.
+
+pub mod bound;
+pub mod config;
+pub mod lock;
+pub mod log;
+pub mod notify;
+pub mod server;
+pub mod verbs;
+
+pub use config::Config;

@@ -1,0 +1,46 @@
+//! `plumbago config`: what is in effect, printed so that it reads back.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config::Config;
+
+/// Arguments of `plumbago config`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  plumbago config > plumbago.toml         # every key, its default and what it means\n  plumbago config --check plumbago.toml   # says what is wrong with it, and where"
+)]
+pub struct Args {
+    /// Checks FILE, and the Graphite .conf files that it names, instead of printing.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    check: Option<PathBuf>,
+    /// The configuration file to start from.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets a key, as in `--set statsd.flush_interval=1s`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Prints or checks.
+///
+/// # Errors
+/// The first thing wrong with the file or an override.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let file = args.check.as_deref().or(args.config.as_deref());
+    let config = Config::load(file, &args.set)?;
+    match &args.check {
+        Some(path) => {
+            for warning in config.check_files()? {
+                eprintln!("{}: {warning}", path.display());
+            }
+            println!("{}: ok", path.display());
+        }
+        None => {
+            let text = config.print();
+            std::io::stdout().lock().write_all(text.as_bytes())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

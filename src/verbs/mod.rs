@@ -1,0 +1,28 @@
+//! The verbs: one module each, with its arguments and a `run` that gives the exit code.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub mod config;
+pub mod serve;
+
+/// What the program is asked to do.
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Runs the whole pipeline (the same as no verb at all).
+    Serve(serve::Args),
+    /// Prints the effective configuration, every key with its comment; checks a file.
+    Config(config::Args),
+}
+
+/// Does it.
+///
+/// # Errors
+/// Whatever the verb could not do, as a sentence for the terminal.
+pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Serve(args) => serve::run(args),
+        Verb::Config(args) => config::run(&args),
+    }
+}

@@ -1,0 +1,62 @@
+//! `plumbago serve`: the whole pipeline.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::config::Config;
+use crate::log::Log;
+use crate::server::{self, Surroundings};
+
+/// Arguments of `plumbago serve`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  plumbago serve --data /var/lib/plumbago --set statsd.flush_interval=1s"
+)]
+pub struct Args {
+    /// The configuration file (`plumbago config` prints one).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory: the same as `--set data=DIR`.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Sets a key, as in `--set statsd.flush_interval=1s`; goes over the file.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Gets a JSON object of the really bound addresses once everything listens.
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// Whatever stood in the way of starting or of stopping cleanly, named.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args {
+        config: file,
+        data,
+        set: overrides,
+        ready_file,
+    } = args;
+    let mut config = Config::load(file.as_deref(), &overrides)?;
+    if let Some(data) = data {
+        config.data = data;
+    }
+    let surroundings = Surroundings {
+        file,
+        overrides,
+        ready_file,
+        notify_socket: env::var("NOTIFY_SOCKET").ok(),
+        rust_log: env::var("RUST_LOG").ok(),
+    };
+    let log = Log::start(&config.log, surroundings.rust_log.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(server::run(config, surroundings, log))?;
+    Ok(ExitCode::SUCCESS)
+}
