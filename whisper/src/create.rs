@@ -1,0 +1,282 @@
+//! Making a file: whole under its name, or not at all.
+//!
+//! A new file is written and allocated under a temporary name beside its place and then linked to
+//! its name, which fails if something has that name already. Whoever reads the name sees a whole
+//! file or none, and a failure (a full disk, a refused option) leaves nothing behind.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::aggregation::Aggregation;
+use crate::error::{Error, Result};
+use crate::header::Header;
+use crate::retention::Retention;
+
+/// What a new file is like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateOptions {
+    /// The archives, in any order.
+    pub retentions: Vec<Retention>,
+    /// The share of known points that it takes to make a coarser one, 0 to 1.
+    pub x_files_factor: f64,
+    /// How points are made coarser.
+    pub aggregation: Aggregation,
+    /// How the archives get their disk space.
+    pub allocation: Allocation,
+}
+
+impl CreateOptions {
+    /// Archives with Graphite's defaults: a factor of 0.5, averages, all space reserved.
+    pub fn new(retentions: Vec<Retention>) -> Self {
+        Self {
+            retentions,
+            x_files_factor: 0.5,
+            aggregation: Aggregation::default(),
+            allocation: Allocation::default(),
+        }
+    }
+}
+
+/// How a new file gets its disk space. The bytes read are the same in all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Allocation {
+    /// The blocks are reserved (`fallocate`); where the filesystem cannot do that, zeroes are
+    /// written. The only kind that is ready to be mapped.
+    #[default]
+    Reserved,
+    /// Zeroes are written.
+    Zeroes,
+    /// Nothing is reserved: the file is as long as it should be, and full of holes. A later write
+    /// can fail for want of space.
+    Sparse,
+}
+
+/// Creates the file `path`. Its directory must be there.
+///
+/// # Errors
+/// [`Error::Archives`], [`Error::Exists`] and [`Error::XFilesFactor`], in this order, and
+/// [`Error::Io`]. None of them leaves a file behind.
+pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
+    let CreateOptions {
+        retentions,
+        x_files_factor,
+        aggregation,
+        allocation,
+    } = options;
+    let header = match Header::new(retentions, *x_files_factor, *aggregation) {
+        Err(Error::XFilesFactor(_)) if path.symlink_metadata().is_ok() => {
+            return Err(Error::Exists {
+                path: path.to_owned(),
+            });
+        }
+        header => header?,
+    };
+    let staged = Staged::new(path, &header, *allocation)?;
+    match staged.publish_new() {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists {
+            path: path.to_owned(),
+        }),
+        Err(e) => Err(Error::io(path, "giving the new file its name", e)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A file under a temporary name. Dropped before it is published, it is removed.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) file: fs::File,
+    temporary: PathBuf,
+    path: PathBuf,
+    published: bool,
+}
+
+impl Staged {
+    /// Writes a header and empty archives beside `path`.
+    pub(crate) fn new(path: &Path, header: &Header, allocation: Allocation) -> Result<Self> {
+        let temporary = temporary_name(path);
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&temporary)
+            .map_err(|e| Error::io(path, "creating it under a temporary name", e))?;
+        let mut staged = Self {
+            file,
+            temporary,
+            path: path.to_owned(),
+            published: false,
+        };
+        staged
+            .fill(header, allocation)
+            .map_err(|e| Error::io(path, "allocating its archives", e))?;
+        Ok(staged)
+    }
+
+    fn fill(&mut self, header: &Header, allocation: Allocation) -> io::Result<()> {
+        self.file.write_all(&header.to_bytes())?;
+        let len = header.file_size();
+        match allocation {
+            Allocation::Sparse => self.file.set_len(len),
+            Allocation::Zeroes => self.write_zeroes(header),
+            Allocation::Reserved => match reserve(&self.file, len) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_zeroes(header),
+                reserved => Ok(reserved?),
+            },
+        }
+    }
+
+    fn write_zeroes(&mut self, header: &Header) -> io::Result<()> {
+        const ZEROES: [u8; 16 << 10] = [0; 16 << 10];
+        let mut left = header.file_size() - header.size() as u64;
+        while left > 0 {
+            let n = left.min(ZEROES.len() as u64);
+            self.file.write_all(&ZEROES[..n as usize])?;
+            left -= n;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name, unless something has that name already.
+    pub(crate) fn publish_new(mut self) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let renamed = renameat_with(
+            CWD,
+            &self.temporary,
+            CWD,
+            &self.path,
+            RenameFlags::NOREPLACE,
+        );
+        match renamed {
+            // Some filesystems cannot rename without replacing; all of them can link.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                fs::hard_link(&self.temporary, &self.path)
+            }
+            renamed => {
+                self.published = renamed.is_ok();
+                Ok(renamed?)
+            }
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.published {
+            // Nobody is left to tell; `verify` finds what stays behind.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Reserves the blocks of the first `len` bytes, and makes the file that long.
+pub(crate) fn reserve(file: &fs::File, len: u64) -> rustix::io::Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)
+}
+
+/// The start and the end of the names of files that are being made.
+const TEMPORARY: (&str, &str) = (".", ".new");
+
+/// A name beside `path` that nobody else uses: hidden, and not ending in `.wsp`.
+fn temporary_name(path: &Path) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut name = OsString::from(TEMPORARY.0);
+    name.push(path.file_name().unwrap_or_default());
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}-{number}{}", std::process::id(), TEMPORARY.1));
+    path.with_file_name(name)
+}
+
+/// Whether `name` is that of a file that was being made when its process was killed.
+pub fn is_temporary_name(name: &str) -> bool {
+    let parts = || {
+        let inner = name.strip_prefix(TEMPORARY.0)?.strip_suffix(TEMPORARY.1)?;
+        let (file, ids) = inner.rsplit_once('.')?;
+        let (pid, number) = ids.split_once('-')?;
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        Some(file.ends_with(".wsp") && digits(pid) && digits(number))
+    };
+    parts().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> CreateOptions {
+        CreateOptions::new(vec![
+            Retention::new(10, 6).unwrap(),
+            Retention::new(60, 5).unwrap(),
+        ])
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string();
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| name(e).unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn all_allocations_have_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let kinds = [Allocation::Reserved, Allocation::Zeroes, Allocation::Sparse];
+        let bytes = kinds.map(|allocation| {
+            let path = dir.path().join(format!("{allocation:?}"));
+            create(
+                &path,
+                &CreateOptions {
+                    allocation,
+                    ..options()
+                },
+            )
+            .unwrap();
+            fs::read(path).unwrap()
+        });
+        assert_eq!(bytes[0].len(), 40 + 12 * 11);
+        assert!(bytes.iter().all(|file| *file == bytes[0]));
+        assert_eq!(names(dir.path()).len(), 3);
+    }
+
+    #[test]
+    fn a_refusal_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.wsp");
+        let refused = CreateOptions {
+            x_files_factor: 1.5,
+            ..options()
+        };
+        assert!(matches!(
+            create(&path, &refused),
+            Err(Error::XFilesFactor(_))
+        ));
+        assert!(names(dir.path()).is_empty());
+        create(&path, &options()).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert!(matches!(
+            create(&path, &options()),
+            Err(Error::Exists { .. })
+        ));
+        assert!(matches!(create(&path, &refused), Err(Error::Exists { .. })));
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(names(dir.path()), ["a.wsp"]);
+        let missing = create(&dir.path().join("no/a.wsp"), &options()).unwrap_err();
+        assert!(missing.is_missing());
+    }
+
+    #[test]
+    fn temporary_names_are_known_again() {
+        let name = temporary_name(Path::new("/x/a.wsp"));
+        let name = name.file_name().unwrap().to_str().unwrap();
+        assert!(is_temporary_name(name), "{name}");
+        assert!(!is_temporary_name("a.wsp") && !is_temporary_name(".a.wsp.new"));
+    }
+}

@@ -1,0 +1,300 @@
+//! A file opened for one call: open, header, work, close.
+//!
+//! Each system call counts here. Opening reads the header and what follows it in one go; bases of
+//! archives are read only when something is written to them or read from them; an update that
+//! fills no coarser archive is `open`, `fstat`, `read`, `write`, `read`, `close`.
+
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::io::{Errno, pread, pwrite};
+
+use crate::aggregation::Aggregation;
+use crate::error::{Error, Result};
+use crate::fetch::{self, Fetched};
+use crate::header::{Header, MAX_HEADER_SIZE, checked_factor};
+use crate::point::Point;
+use crate::storage::Storage;
+use crate::units::Timestamp;
+use crate::update::{self, Scratch, Updated};
+
+/// The bytes read when a file is opened: any header, and slot 0 of the first archive behind it.
+const FIRST_READ: usize = MAX_HEADER_SIZE + crate::archive::SLOT_SIZE;
+
+/// How many bases are remembered; files with more archives read the others anew.
+const BASES: usize = 8;
+
+/// Whether other programs are kept out while a file is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lock {
+    /// No lock, as Python's whisper by default.
+    #[default]
+    None,
+    /// `flock(LOCK_EX)`, as Python's `WHISPER_LOCK_WRITES` and go-carbon's `flock = true`. Waits.
+    Exclusive,
+}
+
+/// A whisper file opened for one call or a few.
+#[derive(Debug)]
+pub struct File {
+    bytes: Bytes,
+    header: Header,
+    scratch: Scratch,
+}
+
+/// The open file as storage.
+#[derive(Debug)]
+struct Bytes {
+    fd: OwnedFd,
+    path: PathBuf,
+    needed: u64,
+    bases: [Cell<Option<Timestamp>>; BASES],
+}
+
+impl File {
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Damaged`]. A file that ends early is noticed by what reads
+    /// beyond its end.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::with(path, OFlags::RDONLY, Lock::None)
+    }
+
+    /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Damaged`], and [`Error::Truncated`] if the file ends before its
+    /// archives do.
+    pub fn open_mut(path: &Path, lock: Lock) -> Result<Self> {
+        let file = Self::with(path, OFlags::RDWR, lock)?;
+        let stat = fstat(&file.bytes.fd).map_err(|e| file.bytes.io("asking for its length", e))?;
+        let len = stat.st_size as u64;
+        if len < file.bytes.needed {
+            return Err(file.bytes.truncated(len));
+        }
+        Ok(file)
+    }
+
+    fn with(path: &Path, flags: OFlags, lock: Lock) -> Result<Self> {
+        let fd = open(path, flags | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| Error::io(path, "opening it", e))?;
+        if lock == Lock::Exclusive {
+            retry(|| flock(&fd, FlockOperation::LockExclusive))
+                .map_err(|e| Error::io(path, "locking it", e))?;
+        }
+        let mut first = [0; FIRST_READ];
+        let n = retry(|| pread(&fd, &mut first, 0))
+            .map_err(|e| Error::io(path, "reading its header", e))?;
+        let header = Header::parse(&first[..n]).map_err(|damage| Error::damaged(path, damage))?;
+        let bytes = Bytes {
+            fd,
+            path: path.to_owned(),
+            needed: header.file_size(),
+            bases: [const { Cell::new(None) }; BASES],
+        };
+        for (base, archive) in bytes.bases.iter().zip(header.archives()) {
+            let at = archive.offset as usize;
+            if let Some(word) = first[..n]
+                .get(at..at + 4)
+                .and_then(|word| word.try_into().ok())
+            {
+                base.set(Some(Timestamp(u32::from_be_bytes(word))));
+            }
+        }
+        Ok(Self {
+            bytes,
+            header,
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// What the file's first bytes say.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The name it was opened under.
+    pub fn path(&self) -> &Path {
+        &self.bytes.path
+    }
+
+    /// Writes one point (`whisper.update`).
+    ///
+    /// # Errors
+    /// [`Error::NotCovered`] for a point after `now`, or as old as the file reaches back or older;
+    /// [`Error::Io`].
+    pub fn update(&mut self, now: Timestamp, point: Point) -> Result<()> {
+        update::update(&mut self.bytes, &self.header, &mut self.scratch, now, point)
+    }
+
+    /// Writes a batch (`whisper.update_many`), in any order. Points after `now` are taken; points
+    /// older than the file reaches back are counted.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn update_many(&mut self, now: Timestamp, points: &[Point]) -> Result<Updated> {
+        update::update_many(
+            &mut self.bytes,
+            &self.header,
+            &mut self.scratch,
+            now,
+            points,
+        )
+    }
+
+    /// Writes `points`, oldest first, into one archive and the coarser ones, whatever their age.
+    pub(crate) fn write_archive(&mut self, archive: usize, points: &[Point]) -> Result<()> {
+        update::write_archive(
+            &mut self.bytes,
+            &self.header,
+            &mut self.scratch,
+            archive,
+            points,
+        )
+    }
+
+    /// Reads (`from`, `until`] from the finest archive that reaches back to `from`
+    /// (`whisper.fetch`). `None` if all of it lies after `now`, or before what the file can hold.
+    ///
+    /// # Errors
+    /// [`Error::Interval`] if `from` is after `until`; [`Error::Truncated`]; [`Error::Io`].
+    pub fn fetch(
+        &self,
+        now: Timestamp,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Fetched>> {
+        self.fetch_with(now, from, until, None)
+    }
+
+    /// As [`File::fetch`], from the archive of `step` seconds per point. A range longer than that
+    /// archive begins with absent values.
+    ///
+    /// # Errors
+    /// As [`File::fetch`], and [`Error::Granularity`] if there is no such archive.
+    pub fn fetch_archive(
+        &self,
+        now: Timestamp,
+        from: Timestamp,
+        until: Timestamp,
+        step: u32,
+    ) -> Result<Option<Fetched>> {
+        self.fetch_with(now, from, until, Some(step))
+    }
+
+    fn fetch_with(
+        &self,
+        now: Timestamp,
+        from: Timestamp,
+        until: Timestamp,
+        step: Option<u32>,
+    ) -> Result<Option<Fetched>> {
+        match fetch::choose(&self.header, now, from, until, step)? {
+            Some(range) => self.read(range).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn read(&self, range: fetch::Range) -> Result<Fetched> {
+        fetch::read(&self.bytes, &self.header, range, &mut Vec::new())
+    }
+
+    /// Replaces method and factor in the header; history is left as it is. Gives back the old
+    /// ones.
+    ///
+    /// # Errors
+    /// [`Error::XFilesFactor`] for a factor outside of 0 to 1; [`Error::Io`].
+    pub fn set(
+        &mut self,
+        aggregation: Option<Aggregation>,
+        x_files_factor: Option<f64>,
+    ) -> Result<(Aggregation, f32)> {
+        let old = (self.header.aggregation, self.header.x_files_factor);
+        let factor = x_files_factor.map(checked_factor).transpose()?;
+        self.header.aggregation = aggregation.unwrap_or(old.0);
+        self.header.x_files_factor = factor.unwrap_or(old.1);
+        self.bytes.write(0, &self.header.to_bytes())?;
+        Ok(old)
+    }
+}
+
+impl Bytes {
+    fn io(&self, action: &'static str, e: Errno) -> Error {
+        Error::io(&self.path, action, e)
+    }
+
+    fn truncated(&self, len: u64) -> Error {
+        Error::Truncated {
+            path: self.path.clone(),
+            needed: self.needed,
+            len,
+        }
+    }
+}
+
+impl Storage for Bytes {
+    fn read(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<()> {
+        let end = into.len() + len;
+        into.reserve_exact(len);
+        // `spare_capacity` may be larger than what was asked for: read what is missing, cut off
+        // what is too much.
+        while into.len() < end {
+            let at = offset + (len - (end - into.len())) as u64;
+            let n = retry(|| pread(&self.fd, spare_capacity(into), at))
+                .map_err(|e| self.io("reading points", e))?;
+            if n == 0 {
+                return Err(self.truncated(at));
+            }
+        }
+        into.truncate(end);
+        Ok(())
+    }
+
+    fn write(&mut self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let n = retry(|| pwrite(&self.fd, bytes, offset))
+                .and_then(|n| if n == 0 { Err(Errno::NOSPC) } else { Ok(n) })
+                .map_err(|e| self.io("writing points", e))?;
+            bytes = &bytes[n..];
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {
+        if let Some(base) = self.bases.get(index).and_then(Cell::get) {
+            return Ok(base);
+        }
+        let mut word = [0; 4];
+        let offset = u64::from(header.archives()[index].offset);
+        let n = retry(|| pread(&self.fd, &mut word, offset))
+            .map_err(|e| self.io("reading a base", e))?;
+        if n < word.len() {
+            return Err(self.truncated(offset + n as u64));
+        }
+        let base = Timestamp(u32::from_be_bytes(word));
+        if let Some(cell) = self.bases.get(index) {
+            cell.set(Some(base));
+        }
+        Ok(base)
+    }
+
+    fn based(&mut self, index: usize, base: Timestamp) {
+        if let Some(cell) = self.bases.get_mut(index) {
+            *cell = Cell::new(Some(base));
+        }
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            outcome => return outcome,
+        }
+    }
+}

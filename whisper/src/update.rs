@@ -1,0 +1,188 @@
+//! Writing points: into which archive, over which slots.
+//!
+//! 1. A point goes to the finest archive that reaches back beyond its age, and from there into
+//!    the coarser ones (`propagate`); never into a finer one.
+//! 2. A batch is written as if point by point, oldest first: of several in one step the newest
+//!    wins, of several with one timestamp the last one handed over.
+//! 3. Archives are dealt with from the finest on, each with its coarser ones, so that what a batch
+//!    says about an old time overrides what finer points made of it.
+//! 4. Each archive gets one write per run of neighbouring slots, two where the ring closes.
+
+use crate::archive::{Archive, SLOT_SIZE};
+use crate::error::{Error, Result};
+use crate::header::Header;
+use crate::point::Point;
+use crate::propagate::propagate;
+use crate::storage::{Storage, write_slots};
+use crate::units::Timestamp;
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Updated {
+    /// Points that were taken, those overridden by a later one in their step included.
+    pub taken: usize,
+    /// Points older than the longest archive reaches back.
+    pub too_old: usize,
+}
+
+/// Memory that batches have in common, so that none of them allocates.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    sorted: Vec<Point>,
+    aligned: Vec<Point>,
+    pub(crate) propagation: Propagation,
+    bytes: Vec<u8>,
+}
+
+/// The part of [`Scratch`] that propagation uses.
+#[derive(Debug, Default)]
+pub(crate) struct Propagation {
+    /// Starts of the coarser archive's steps that were touched, ascending.
+    pub(crate) intervals: Vec<Timestamp>,
+    /// What they came to.
+    pub(crate) results: Vec<Point>,
+    /// Slots of the finer archive, as read.
+    pub(crate) read: Vec<u8>,
+    /// The known values of one step.
+    pub(crate) known: Vec<f64>,
+}
+
+/// Writes one point, as `whisper.update` does: with an error if no archive is there for it.
+pub(crate) fn update<S: Storage>(
+    storage: &mut S,
+    header: &Header,
+    scratch: &mut Scratch,
+    now: Timestamp,
+    point: Point,
+) -> Result<()> {
+    let age = i64::from(now.0) - i64::from(point.at.0);
+    if age < 0 || age >= i64::from(header.max_retention()) {
+        return Err(Error::NotCovered);
+    }
+    update_many(storage, header, scratch, now, &[point])?;
+    Ok(())
+}
+
+/// Writes a batch, as `whisper.update_many` does: points of the future go to the finest archive,
+/// points older than the longest are counted and forgotten.
+pub(crate) fn update_many<S: Storage>(
+    storage: &mut S,
+    header: &Header,
+    scratch: &mut Scratch,
+    now: Timestamp,
+    points: &[Point],
+) -> Result<Updated> {
+    let mut sorted = std::mem::take(&mut scratch.sorted);
+    let ordered = if points.is_sorted_by_key(|point| point.at) {
+        points
+    } else {
+        sorted.clear();
+        sorted.extend_from_slice(points);
+        sorted.sort_by_key(|point| point.at);
+        &sorted
+    };
+    let written = write_ordered(storage, header, scratch, now, ordered);
+    scratch.sorted = sorted;
+    written
+}
+
+fn write_ordered<S: Storage>(
+    storage: &mut S,
+    header: &Header,
+    scratch: &mut Scratch,
+    now: Timestamp,
+    points: &[Point],
+) -> Result<Updated> {
+    let age = |point: &Point| i64::from(now.0) - i64::from(point.at.0);
+    let mut left = points;
+    for (index, archive) in header.archives().iter().enumerate() {
+        // Retention beyond the age, not equal to it: a point exactly as old as the archive is
+        // long would land in the slot of the present.
+        let covered = |point: &Point| age(point) < archive.retention() as i64;
+        let older = match left {
+            [] => break,
+            [oldest, ..] if covered(oldest) => 0,
+            _ => left.partition_point(|point| !covered(point)),
+        };
+        if older < left.len() {
+            write_archive(storage, header, scratch, index, &left[older..])?;
+        }
+        left = &left[..older];
+    }
+    Ok(Updated {
+        taken: points.len() - left.len(),
+        too_old: left.len(),
+    })
+}
+
+/// Writes `points`, oldest first, into the archive numbered `index` and on into the coarser ones.
+pub(crate) fn write_archive<S: Storage>(
+    storage: &mut S,
+    header: &Header,
+    scratch: &mut Scratch,
+    index: usize,
+    points: &[Point],
+) -> Result<()> {
+    let step = header.archives()[index].step;
+    let mut aligned = std::mem::take(&mut scratch.aligned);
+    aligned.clear();
+    for point in points {
+        let at = step.floor(point.at);
+        match aligned.last_mut() {
+            Some(last) if last.at == at => last.value = point.value,
+            _ => aligned.push(Point {
+                at,
+                value: point.value,
+            }),
+        }
+    }
+    let written = write_runs(storage, header, index, &aligned, &mut scratch.bytes)
+        .and_then(|()| propagate(storage, header, scratch, index, &aligned));
+    scratch.aligned = aligned;
+    written
+}
+
+/// Writes points whose timestamps are multiples of the step, ascending and all different.
+pub(crate) fn write_runs<S: Storage>(
+    storage: &mut S,
+    header: &Header,
+    index: usize,
+    aligned: &[Point],
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
+    let Some(oldest) = aligned.first() else {
+        return Ok(());
+    };
+    let archive = &header.archives()[index];
+    let mut base = storage.base(header, index)?;
+    if base.0 == 0 {
+        base = oldest.at;
+        storage.based(index, base);
+    }
+    let step = u64::from(archive.step.seconds());
+    for run in aligned.chunk_by(|a, b| u64::from(a.at.0) + step == u64::from(b.at.0)) {
+        write_run(storage, archive, base, run, bytes)?;
+    }
+    Ok(())
+}
+
+fn write_run<S: Storage>(
+    storage: &mut S,
+    archive: &Archive,
+    base: Timestamp,
+    run: &[Point],
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
+    // A run longer than the ring, which only points of the future can make, keeps its newest.
+    let run = &run[run.len().saturating_sub(archive.points as usize)..];
+    let slot = archive.slot(base, i64::from(run[0].at.0));
+    if let [point] = run {
+        return storage.write(archive.byte(slot), &point.to_slot());
+    }
+    bytes.clear();
+    bytes.reserve(run.len() * SLOT_SIZE);
+    for point in run {
+        bytes.extend_from_slice(&point.to_slot());
+    }
+    write_slots(storage, archive, slot, bytes)
+}
