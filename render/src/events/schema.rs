@@ -1,0 +1,186 @@
+//! The layout of `events.db`, readable with any `sqlite3`, and the rows in it.
+//!
+//! 1. `events` holds an event once, `tags` a word once, `event_tags` each pair of them with the
+//!    event's moment, so that "this tag in this range" is one walk along one index.
+//! 2. `event_tags.rules` says for whom the word counts (`words`), `tags.n_events` how many events
+//!    carry it: a query walks along its rarest word. A word stays when its last event goes, since
+//!    Graphite tells words that were once used from words that never were.
+//! 3. `events.band` is 0 for a line, else the smallest n with a length of at most 2^n seconds. What
+//!    overlaps a moment is then found class by class, each a short walk, however many bands there
+//!    are and however long the longest is.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::words::{GRAPHITES, filed_under};
+use super::{Event, OPEN_AT_MOST, Status};
+
+/// The layout this program writes.
+pub(super) const VERSION: i64 = 1;
+
+pub(super) const CREATE: &str = "
+CREATE TABLE events (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    at          REAL NOT NULL,
+    until       REAL,
+    what        TEXT NOT NULL,
+    data        TEXT NOT NULL,
+    tags        TEXT NOT NULL,
+    status      TEXT NOT NULL,
+    rollback_of INTEGER,
+    link        TEXT,
+    key         TEXT UNIQUE,
+    band        INTEGER NOT NULL
+) STRICT;
+CREATE INDEX events_by_time ON events (at);
+CREATE INDEX bands_by_length ON events (band, at) WHERE band > 0;
+CREATE TABLE tags (
+    id          INTEGER PRIMARY KEY,
+    word        TEXT NOT NULL UNIQUE,
+    n_events    INTEGER NOT NULL,
+    graphite    INTEGER NOT NULL
+) STRICT;
+CREATE TABLE event_tags (
+    tag         INTEGER NOT NULL,
+    at          REAL NOT NULL,
+    event       INTEGER NOT NULL,
+    rules       INTEGER NOT NULL,
+    PRIMARY KEY (tag, at, event)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The columns that [`read`] expects, of `events` called `e`.
+pub(super) const COLUMNS: &str =
+    "e.id, e.at, e.until, e.what, e.data, e.tags, e.status, e.rollback_of, e.link, e.key";
+
+/// The event in a row of [`COLUMNS`].
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let tags: String = row.get(5)?;
+    let status: String = row.get(6)?;
+    Ok(Event {
+        id: row.get(0)?,
+        when: row.get(1)?,
+        until: row.get(2)?,
+        what: row.get(3)?,
+        data: row.get(4)?,
+        tags: tags.split_whitespace().map(str::to_owned).collect(),
+        // Only an operator's own hand can have written another word.
+        status: Status::parse(&status).unwrap_or_default(),
+        rollback_of: row.get(7)?,
+        link: row.get(8)?,
+        key: row.get(9)?,
+        look: super::Look::default(),
+    })
+}
+
+/// The event called `id`.
+pub(super) fn find(db: &Connection, id: i64) -> rusqlite::Result<Option<Event>> {
+    db.prepare_cached(&format!("SELECT {COLUMNS} FROM events e WHERE e.id = ?1"))?
+        .query_row([id], read)
+        .optional()
+}
+
+/// The event that was sent under `key`.
+pub(super) fn find_key(db: &Connection, key: &str) -> rusqlite::Result<Option<Event>> {
+    db.prepare_cached(&format!("SELECT {COLUMNS} FROM events e WHERE e.key = ?1"))?
+        .query_row([key], read)
+        .optional()
+}
+
+/// Writes `event`, under its own id unless that is 0, over an event of that id if there is one.
+/// Returns the id.
+pub(super) fn write(db: &Connection, event: &Event) -> rusqlite::Result<i64> {
+    if event.id != 0 {
+        remove(db, event.id)?;
+    }
+    db.prepare_cached(
+        "INSERT INTO events (id, at, until, what, data, tags, status, rollback_of, link, key, band)
+         VALUES (nullif(?1, 0), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        event.id,
+        event.when,
+        event.until,
+        event.what,
+        event.data,
+        event.tags.join(" "),
+        event.status.name(),
+        event.rollback_of,
+        event.link,
+        event.key,
+        band(event),
+    ])?;
+    let id = db.last_insert_rowid();
+    for (word, rules) in filed_under(&event.tags) {
+        let tag: i64 = db
+            .prepare_cached(
+                "INSERT INTO tags (word, n_events, graphite) VALUES (?1, 1, ?2)
+                 ON CONFLICT (word) DO UPDATE
+                 SET n_events = n_events + 1, graphite = max(graphite, excluded.graphite)
+                 RETURNING id",
+            )?
+            .query_row(params![word, i64::from(rules & GRAPHITES != 0)], |row| {
+                row.get(0)
+            })?;
+        db.prepare_cached(
+            "INSERT INTO event_tags (tag, at, event, rules) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![tag, event.when, id, rules])?;
+    }
+    Ok(id)
+}
+
+/// Removes the event called `id`; false if there is none.
+pub(super) fn remove(db: &Connection, id: i64) -> rusqlite::Result<bool> {
+    let Some(event) = find(db, id)? else {
+        return Ok(false);
+    };
+    for word in filed_under(&event.tags).into_keys() {
+        let tag: Option<i64> = db
+            .prepare_cached("UPDATE tags SET n_events = n_events - 1 WHERE word = ?1 RETURNING id")?
+            .query_row([word], |row| row.get(0))
+            .optional()?;
+        db.prepare_cached("DELETE FROM event_tags WHERE tag = ?1 AND at = ?2 AND event = ?3")?
+            .execute(params![tag, event.when, id])?;
+    }
+    db.prepare_cached("DELETE FROM events WHERE id = ?1")?
+        .execute([id])?;
+    Ok(true)
+}
+
+/// The length class of an event's band, 0 for a line. A change still under way is filed as long as
+/// it can become.
+fn band(event: &Event) -> i64 {
+    let seconds = match (event.until, event.status) {
+        (Some(until), _) => until - event.when,
+        (None, Status::Started) => OPEN_AT_MOST,
+        (None, _) => return 0,
+    };
+    // The first class holds all up to 2 seconds, and the last all that fits the calendar.
+    seconds.max(2.0).log2().ceil() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_band_is_no_longer_than_its_class_says() {
+        for (seconds, class) in [
+            (0.0, 1),
+            (1.0, 1),
+            (2.0, 1),
+            (2.5, 2),
+            (300.0, 9),
+            (1e9, 30),
+        ] {
+            let event = Event {
+                when: 1000.0,
+                until: Some(1000.0 + seconds),
+                ..Event::default()
+            };
+            assert_eq!(band(&event), class);
+            assert!(seconds <= 2f64.powi(class as i32));
+        }
+        assert_eq!(band(&Event::default()), 0);
+    }
+}

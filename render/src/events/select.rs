@@ -1,0 +1,274 @@
+//! Reading: which rows a question needs, by which index.
+//!
+//! Each alternative of an expression becomes one walk, newest first, along the index of its rarest
+//! tag (or along time when it has none); further tags are probed in the same index, and prefixes
+//! and "not" are checked on the event itself. What the walks find is merged by time and id.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params_from_iter};
+
+use super::expr::{Clause, Term};
+use super::schema::{COLUMNS, read};
+use super::words::{GRAPHITES, OURS, ours};
+use super::{Event, GraphiteTags, TagQuery};
+
+/// From a moment to a moment, both inside.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub(super) from: f64,
+    pub(super) until: f64,
+}
+
+/// Events in the order of their moments, then of their ids, each once.
+#[derive(Default)]
+pub(super) struct Found(BTreeMap<(u64, i64), Event>);
+
+impl Found {
+    fn add(&mut self, event: Event) {
+        self.0.insert((ordered(event.when), event.id), event);
+    }
+
+    /// The newest `limit` of them, oldest first.
+    pub(super) fn newest(self, limit: usize) -> Vec<Event> {
+        let skip = self.0.len().saturating_sub(limit);
+        self.0.into_values().skip(skip).collect()
+    }
+}
+
+/// Bits that sort as the floats do.
+fn ordered(moment: f64) -> u64 {
+    let bits = moment.to_bits();
+    if bits >> 63 == 0 {
+        bits | 1 << 63
+    } else {
+        !bits
+    }
+}
+
+/// The tags that one walk goes along, by their ids; the first is the rarest.
+struct Walk<'a> {
+    tags: Vec<i64>,
+    rules: u8,
+    range: Range,
+    /// What the index cannot say.
+    keep: Box<dyn Fn(&Event) -> bool + 'a>,
+}
+
+/// A word as the database knows it.
+struct Known {
+    id: i64,
+    n_events: i64,
+    graphite: bool,
+}
+
+fn known(db: &Connection, word: &str) -> rusqlite::Result<Option<Known>> {
+    db.prepare_cached("SELECT id, n_events, graphite FROM tags WHERE word = ?1")?
+        .query_row([word], |row| {
+            Ok(Known {
+                id: row.get(0)?,
+                n_events: row.get(1)?,
+                graphite: row.get(2)?,
+            })
+        })
+        .optional()
+}
+
+/// The events in `range` that `query` selects, at most `limit` (the newest) of each alternative.
+pub(super) fn by_query(
+    db: &Connection,
+    query: &TagQuery,
+    range: Range,
+    limit: usize,
+) -> rusqlite::Result<Found> {
+    let mut found = Found::default();
+    for clause in &query.any {
+        for tags in clause_walks(db, clause)? {
+            let walk = Walk {
+                tags,
+                rules: OURS,
+                range,
+                keep: Box::new(|event| clause.holds(&ours(&event.tags).collect::<Vec<_>>())),
+            };
+            walk.run(db, limit, &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+/// More tags under one prefix than this, and a walk along time is taken to be shorter.
+const MAX_WALKS: u32 = 64;
+
+/// The tags that each walk for `clause` goes along: one walk if it demands a tag, one for each tag
+/// under its prefix if there are not too many, else one along time. None if a tag is unknown.
+fn clause_walks(db: &Connection, clause: &Clause) -> rusqlite::Result<Vec<Vec<i64>>> {
+    let mut tags = Vec::new();
+    let mut prefix = None;
+    for term in &clause.all {
+        match term {
+            Term::Every => {}
+            Term::Prefix(text) => prefix = Some(text),
+            Term::Tag(word) => match known(db, word)? {
+                Some(tag) => tags.push(tag),
+                None => return Ok(Vec::new()),
+            },
+        }
+    }
+    tags.sort_unstable_by_key(|tag| tag.n_events);
+    if let (true, Some(prefix)) = (tags.is_empty(), prefix) {
+        let mut statement = db.prepare_cached(
+            "SELECT id FROM tags WHERE word >= ?1 AND substr(word, 1, length(?1)) = ?1
+             AND word <= ?1 || char(0x10ffff) LIMIT ?2",
+        )?;
+        let under = statement
+            .query_map(rusqlite::params![prefix, MAX_WALKS + 1], |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        if under.len() <= MAX_WALKS as usize {
+            return Ok(under.into_iter().map(|tag| vec![tag]).collect());
+        }
+    }
+    Ok(vec![tags.iter().map(|tag| tag.id).collect()])
+}
+
+/// The events in `range` that Graphite would answer, at most `limit` (the newest).
+pub(super) fn by_graphite(
+    db: &Connection,
+    tags: &GraphiteTags,
+    range: Range,
+    limit: usize,
+) -> rusqlite::Result<Found> {
+    let mut found = Found::default();
+    let walk = |tags: Vec<i64>, found: &mut Found, keep: &GraphiteTags| {
+        let keep = Box::new(move |event: &Event| keep.shown(event));
+        let walk = Walk {
+            tags,
+            rules: GRAPHITES,
+            range,
+            keep,
+        };
+        walk.run(db, limit, found)
+    };
+    let words = match tags {
+        GraphiteTags::All => {
+            walk(Vec::new(), &mut found, tags)?;
+            return Ok(found);
+        }
+        GraphiteTags::Known(words) | GraphiteTags::Any(words) | GraphiteTags::Strict(words) => {
+            words
+        }
+    };
+    let mut used = Vec::new();
+    for word in words {
+        used.extend(known(db, word)?.filter(|tag| tag.graphite));
+    }
+    used.sort_unstable_by_key(|tag| (tag.n_events, tag.id));
+    used.dedup_by_key(|tag| tag.id);
+    let used: Vec<i64> = used.iter().map(|tag| tag.id).collect();
+    match tags {
+        GraphiteTags::Any(_) => {
+            for tag in used {
+                walk(vec![tag], &mut found, tags)?;
+            }
+        }
+        _ if used.is_empty() => {}
+        _ => walk(used, &mut found, tags)?,
+    }
+    Ok(found)
+}
+
+impl Walk<'_> {
+    fn run(&self, db: &Connection, limit: usize, found: &mut Found) -> rusqlite::Result<()> {
+        let Self {
+            tags,
+            rules,
+            range,
+            keep,
+        } = self;
+        let mut values: Vec<&dyn ToSql> = vec![&range.from, &range.until];
+        let sql = match tags.split_first() {
+            None => format!(
+                "SELECT {COLUMNS} FROM events e
+                 WHERE e.at BETWEEN ?1 AND ?2 ORDER BY e.at DESC, e.id DESC"
+            ),
+            Some((rarest, further)) => {
+                values.extend([rules as &dyn ToSql, rarest]);
+                let mut sql = format!(
+                    "SELECT {COLUMNS} FROM event_tags t CROSS JOIN events e ON e.id = t.event
+                     WHERE t.tag = ?4 AND t.at BETWEEN ?1 AND ?2 AND t.rules & ?3"
+                );
+                for tag in further {
+                    values.push(tag);
+                    sql += &format!(
+                        " AND EXISTS (SELECT 1 FROM event_tags x WHERE x.tag = ?{}
+                          AND x.at = t.at AND x.event = t.event AND x.rules & ?3)",
+                        values.len()
+                    );
+                }
+                sql + " ORDER BY t.at DESC, t.event DESC"
+            }
+        };
+        let mut statement = db.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        let mut n_kept = 0;
+        while n_kept < limit
+            && let Some(row) = rows.next()?
+        {
+            let event = read(row)?;
+            if keep(&event) {
+                n_kept += 1;
+                found.add(event);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds the events that began before `from`, are bands that reach it, and are selected by `query`.
+pub(super) fn reaching(
+    db: &Connection,
+    query: &TagQuery,
+    from: f64,
+    now: f64,
+    limit: usize,
+    found: &mut Found,
+) -> rusqlite::Result<()> {
+    // A class at a time, skipping the empty ones by the index.
+    let mut class = 0;
+    let mut n_kept = 0;
+    while let Some(next) = db
+        .prepare_cached("SELECT min(band) FROM events WHERE band > 0 AND band > ?1")?
+        .query_row([class], |row| row.get::<_, Option<i64>>(0))?
+    {
+        class = next;
+        let longest = 2f64.powi(i32::try_from(class).unwrap_or(i32::MAX));
+        let mut statement = db.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM events e
+             WHERE e.band > 0 AND e.band = ?1 AND e.at >= ?2 AND e.at < ?3
+             ORDER BY e.at DESC"
+        ))?;
+        let mut rows = statement.query(rusqlite::params![class, from - longest, from])?;
+        while n_kept < limit
+            && let Some(row) = rows.next()?
+        {
+            let event = read(row)?;
+            if event.band_end(now).is_some_and(|end| end >= from) && query.matches(&event.tags) {
+                n_kept += 1;
+                found.add(event);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_sort_as_the_floats_do() {
+        let moments = [-1e12, -2.5, -1.0, 0.0, 0.5, 1.0, 1.7e9];
+        for pair in moments.windows(2) {
+            assert!(ordered(pair[0]) < ordered(pair[1]), "{pair:?}");
+        }
+    }
+}

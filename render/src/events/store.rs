@@ -1,0 +1,683 @@
+//! The store: `events.db`, one writing thread, any number of readers.
+//!
+//! 1. An event is in the file and the file is synced (WAL, `synchronous=FULL`) before
+//!    [`Store::insert`] returns. Senders that wait at the same time share one commit, and so one
+//!    sync: a burst costs little more than a single event.
+//! 2. Only the thread `events` writes. Each change stands in a savepoint of its own: one that fails
+//!    is answered with its error and takes no neighbour with it.
+//! 3. [`Store::generation`] changes after a commit and before its answers, so whoever reads it and then
+//!    queries never pairs a new number with old events. Numbers do not repeat across restarts.
+//! 4. Readers use connections of their own that cannot write; WAL lets them see the last commit
+//!    while the next one is under way. Every call may touch the disk: make it where waiting is
+//!    allowed, never on the async runtime.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::select::{Found, Range};
+use super::{Draft, Error, Event, GraphiteTags, Options, Rules, TagQuery, overlay, schema, select};
+
+/// Most events in one answer; more is [`Error::TooMany`] where all were asked for.
+pub const MAX_ANSWER: usize = 100_000;
+/// Most events on one picture, the newest; no picture has that many pixels.
+pub const MAX_OVERLAY: usize = 10_000;
+/// Most changes in one commit, and most that wait for theirs.
+const MAX_BATCH: usize = 256;
+const QUEUE: usize = 1024;
+/// Most idle reading connections kept.
+const MAX_READERS: usize = 8;
+/// How often what is older than the retention is removed, and how much at a time.
+const SWEEP: Duration = Duration::from_secs(600);
+const SWEEP_ROWS: u32 = 1000;
+
+/// An event as it now stands in the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saved {
+    /// The event.
+    pub event: Event,
+    /// Whether it is new; else its key was known and the event was updated.
+    pub created: bool,
+}
+
+/// What was lost: counted for the self metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Events that are new.
+    pub created: AtomicU64,
+    /// Changes to events that were there.
+    pub updated: AtomicU64,
+    /// Events deleted on request or because they were past the retention.
+    pub removed: AtomicU64,
+    /// Drafts that were refused.
+    pub refused: AtomicU64,
+    /// Drafts nobody waited for that were dropped because the writer could not keep up.
+    pub dropped: AtomicU64,
+    /// Changes that the database refused.
+    pub failed: AtomicU64,
+}
+
+/// The event store. See the module for its rules.
+pub struct Store {
+    path: PathBuf,
+    rules: Rules,
+    /// The writing thread holds the receiver; `None` once closed.
+    queue: Option<SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Mutex<Vec<Connection>>,
+    shared: Arc<Shared>,
+}
+
+/// What the writing thread and the handle have in common.
+struct Shared {
+    generation: AtomicU64,
+    stats: Stats,
+    retention: Duration,
+}
+
+type Answer<T> = SyncSender<Result<T, Error>>;
+
+enum Job {
+    /// A new event or, under a known key, a change. No answer: nobody waits.
+    Insert(Box<Draft>, f64, Option<Answer<Saved>>),
+    Update(i64, Box<Draft>, f64, Answer<Event>),
+    Remove(i64, Answer<()>),
+    /// Events of another store, under their ids where those are free. Answers how many are new.
+    Import(Vec<Event>, Answer<usize>),
+}
+
+impl Store {
+    /// Opens the database at `path`, created if it is not there, with its directory.
+    ///
+    /// # Errors
+    /// [`Error::Newer`] for a layout of a newer version, [`Error::Failed`] for what SQLite refuses
+    /// (no permission, not a database, damaged), [`Error::Refused`] for a rule that makes no sense.
+    pub fn open(path: &Path, options: &Options) -> Result<Arc<Self>, Error> {
+        let Options { retention, rules } = options;
+        let rules = Rules::new(rules)?;
+        if let Some(directory) = path.parent() {
+            // A failure shows when SQLite opens the file, with a better message.
+            let _ = std::fs::create_dir_all(directory);
+        }
+        let db = Connection::open(path).map_err(failed("opening the database"))?;
+        prepare(&db, path)?;
+        let shared = Arc::new(Shared {
+            generation: AtomicU64::new(clock_micros()),
+            stats: Stats::default(),
+            retention: retention.0,
+        });
+        let (queue, jobs) = sync_channel(QUEUE);
+        let writer = Writer {
+            db,
+            shared: Arc::clone(&shared),
+        };
+        let writer = std::thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || writer.run(&jobs))
+            .map_err(|_| Error::Closed)?;
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            rules,
+            queue: Some(queue),
+            writer: Some(writer),
+            readers: Mutex::default(),
+            shared,
+        }))
+    }
+
+    /// Stores an event; under a key that is known already, changes that event. On disk when this
+    /// returns.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the draft makes no event.
+    pub fn insert(&self, draft: Draft) -> Result<Saved, Error> {
+        self.insert_at(draft, now())
+    }
+
+    /// As [`Store::insert`], `now` being the moment of a draft that says none.
+    ///
+    /// # Errors
+    /// As [`Store::insert`].
+    pub fn insert_at(&self, draft: Draft, now: f64) -> Result<Saved, Error> {
+        self.ask(|answer| Job::Insert(Box::new(draft), now, Some(answer)))
+    }
+
+    /// Hands an event over without waiting; it is on disk soon after. For senders that hear no
+    /// answer, such as datagrams. What is refused, or does not fit the queue, is counted.
+    pub fn insert_later(&self, draft: Draft) {
+        let job = Job::Insert(Box::new(draft), now(), None);
+        let sent = self.queue.as_ref().map(|queue| queue.try_send(job));
+        if !matches!(sent, Some(Ok(()))) {
+            debug_assert!(!matches!(sent, Some(Err(TrySendError::Disconnected(_)))));
+            self.shared.stats.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts what `draft` says over the event called `id`; the rest of it stays.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or [`Error::Refused`] if the result makes no sense.
+    pub fn update(&self, id: i64, draft: Draft) -> Result<Event, Error> {
+        self.update_at(id, draft, now())
+    }
+
+    /// As [`Store::update`], `now` being the end of a change that is told to have ended.
+    ///
+    /// # Errors
+    /// As [`Store::update`].
+    pub fn update_at(&self, id: i64, draft: Draft, now: f64) -> Result<Event, Error> {
+        self.ask(|answer| Job::Update(id, Box::new(draft), now, answer))
+    }
+
+    /// Removes the event called `id`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove(&self, id: i64) -> Result<(), Error> {
+        self.ask(|answer| Job::Remove(id, answer))
+    }
+
+    /// Takes events of another store, all or none: each under its own id if that is free, under
+    /// a new one if another event has it, and not at all if this very event is here already.
+    /// Returns how many are new.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if one of them makes no sense.
+    pub fn import(&self, events: Vec<Event>) -> Result<usize, Error> {
+        self.ask(|answer| Job::Import(events, answer))
+    }
+
+    /// The event called `id`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn event(&self, id: i64) -> Result<Event, Error> {
+        self.read("reading an event", |db| schema::find(db, id))?
+            .ok_or(Error::NotFound(id))
+    }
+
+    /// The events that `query` selects from `from` to `until` (both inside), oldest first; if
+    /// there are more than `limit`, the newest.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] only.
+    pub fn query(
+        &self,
+        query: &TagQuery,
+        from: f64,
+        until: f64,
+        limit: usize,
+    ) -> Result<Vec<Event>, Error> {
+        let range = Range { from, until };
+        let found = self.read("querying events", |db| {
+            select::by_query(db, query, range, limit)
+        })?;
+        Ok(found.newest(limit))
+    }
+
+    /// The events that Graphite's rules select from `from` to `until` (both inside), oldest first.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] beyond [`MAX_ANSWER`].
+    pub fn graphite(
+        &self,
+        tags: &GraphiteTags,
+        from: f64,
+        until: f64,
+    ) -> Result<Vec<Event>, Error> {
+        let range = Range { from, until };
+        let found = self.read("querying events", |db| {
+            select::by_graphite(db, tags, range, MAX_ANSWER + 1)
+        })?;
+        let events = found.newest(MAX_ANSWER + 1);
+        if events.len() > MAX_ANSWER {
+            return Err(Error::TooMany(MAX_ANSWER));
+        }
+        Ok(events)
+    }
+
+    /// The values of the series `events(…)`: for each second from `start` up to `end` (exclusive)
+    /// the number of events in it, [`whisper::ABSENT`] where there is none.
+    ///
+    /// # Errors
+    /// As [`Store::graphite`].
+    pub fn count_per_second(
+        &self,
+        tags: &GraphiteTags,
+        start: i64,
+        end: i64,
+    ) -> Result<Vec<f64>, Error> {
+        let n_seconds = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
+        let mut values = vec![whisper::ABSENT; n_seconds];
+        for event in self.graphite(tags, start as f64, end as f64)? {
+            let second = event.when.floor() as i64 - start;
+            let value = usize::try_from(second)
+                .ok()
+                .and_then(|at| values.get_mut(at));
+            // An event in the very last second has no value of its own.
+            if let Some(value) = value {
+                *value = if value.is_nan() { 1.0 } else { *value + 1.0 };
+            }
+        }
+        Ok(values)
+    }
+
+    /// What belongs on a picture of `from` to `until` seen at the clock `now`: the events that
+    /// `query` selects in it, and those before it whose band reaches into it, oldest first, with
+    /// their looks, a fleet's deploys of one release merged into one.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] only. Of more than [`MAX_OVERLAY`] the newest are answered.
+    pub fn overlay(
+        &self,
+        query: &TagQuery,
+        from: f64,
+        until: f64,
+        now: f64,
+    ) -> Result<Vec<Event>, Error> {
+        if query.is_empty() {
+            return Ok(Vec::new());
+        }
+        let range = Range { from, until };
+        let found = self.read("querying events", |db| {
+            let mut found: Found = select::by_query(db, query, range, MAX_OVERLAY)?;
+            select::reaching(db, query, from, now, MAX_OVERLAY, &mut found)?;
+            Ok(found)
+        })?;
+        Ok(overlay::dress(found.newest(MAX_OVERLAY), &self.rules))
+    }
+
+    /// All events with an id above `after`, by id, at most `limit`: for walking through the
+    /// whole store without holding it.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] only.
+    pub fn export(&self, after: i64, limit: u32) -> Result<Vec<Event>, Error> {
+        self.read("exporting events", |db| {
+            db.prepare_cached(&format!(
+                "SELECT {} FROM events e WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
+                schema::COLUMNS
+            ))?
+            .query_map(rusqlite::params![after, limit], schema::read)?
+            .collect()
+        })
+    }
+
+    /// A number that is another one after every change: a picture drawn under an older number may
+    /// lack an event.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// The rules of `events.rules`.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, Error> {
+        let queue = self.queue.as_ref().ok_or(Error::Closed)?;
+        let (answer, answered) = sync_channel(1);
+        queue.send(job(answer)).map_err(|_| Error::Closed)?;
+        answered.recv().map_err(|_| Error::Closed)?
+    }
+
+    fn read<T>(
+        &self,
+        action: &'static str,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        let idle = self.idle().pop();
+        let reader = match idle {
+            Some(reader) => reader,
+            None => open_reader(&self.path).map_err(failed("opening the database"))?,
+        };
+        let answer = question(&reader).map_err(failed(action))?;
+        let mut idle = self.idle();
+        if idle.len() < MAX_READERS {
+            idle.push(reader);
+        }
+        Ok(answer)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Store {
+    /// Waits for the last commit.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn prepare(db: &Connection, path: &Path) -> Result<(), Error> {
+    let refuse = failed("preparing the database");
+    let setup = || {
+        db.busy_timeout(Duration::from_secs(5))?;
+        db.pragma_update(None, "journal_mode", "wal")?;
+        db.pragma_update(None, "synchronous", "full")?;
+        db.pragma_update(None, "cache_size", -16_384)?;
+        db.set_prepared_statement_cache_capacity(32);
+        db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+    };
+    match setup().map_err(refuse)? {
+        0 => db
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE; {} PRAGMA user_version = {}; COMMIT;",
+                schema::CREATE,
+                schema::VERSION
+            ))
+            .map_err(failed("creating the tables")),
+        schema::VERSION => Ok(()),
+        found => Err(Error::Newer {
+            path: path.to_owned(),
+            found,
+            known: schema::VERSION,
+        }),
+    }
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    db.busy_timeout(Duration::from_secs(5))?;
+    db.pragma_update(None, "query_only", true)?;
+    db.pragma_update(None, "mmap_size", 256 << 20)?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+/// The one thread that writes.
+struct Writer {
+    db: Connection,
+    shared: Arc<Shared>,
+}
+
+/// An answer that waits for its commit.
+type Reply = Box<dyn FnOnce(Result<(), Error>)>;
+
+impl Writer {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        self.sweep();
+        let mut batch = Vec::new();
+        loop {
+            match jobs.recv_timeout(SWEEP) {
+                Ok(job) => batch.push(job),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sweep();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while batch.len() < MAX_BATCH
+                && let Ok(job) = jobs.try_recv()
+            {
+                batch.push(job);
+            }
+            self.commit(batch.drain(..));
+        }
+    }
+
+    /// Does all of `jobs` in one transaction, then answers them.
+    fn commit(&mut self, jobs: impl Iterator<Item = Job>) {
+        let mut replies: Vec<Reply> = Vec::new();
+        let outcome = self.transaction(|db, stats| {
+            for job in jobs {
+                replies.push(perform(db, stats, job));
+            }
+        });
+        if let Err(error) = &outcome {
+            self.shared.stats.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%error, "events were not stored");
+        }
+        for reply in replies {
+            reply(match &outcome {
+                Ok(()) => Ok(()),
+                Err(error) => Err(Error::Failed {
+                    action: "committing",
+                    source: copy(error),
+                }),
+            });
+        }
+    }
+
+    fn transaction(&mut self, work: impl FnOnce(&Connection, &Stats)) -> rusqlite::Result<()> {
+        let transaction =
+            rusqlite::Transaction::new(&mut self.db, rusqlite::TransactionBehavior::Immediate)?;
+        work(&transaction, &self.shared.stats);
+        transaction.commit()?;
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Removes what is past the retention, a little at a time.
+    fn sweep(&mut self) {
+        let retention = self.shared.retention;
+        if retention.is_zero() {
+            return;
+        }
+        let horizon = now() - retention.as_secs_f64();
+        loop {
+            let old = || {
+                self.db
+                    .prepare_cached(
+                        "SELECT id FROM events WHERE at < ?1 AND coalesce(until, at) < ?1 LIMIT ?2",
+                    )?
+                    .query_map(rusqlite::params![horizon, SWEEP_ROWS], |row| row.get(0))?
+                    .collect::<rusqlite::Result<Vec<i64>>>()
+            };
+            let outcome = old().and_then(|old| {
+                if !old.is_empty() {
+                    self.transaction(|db, stats| {
+                        for id in &old {
+                            if schema::remove(db, *id).is_ok() {
+                                stats.removed.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    })?;
+                }
+                Ok(old.len() == SWEEP_ROWS as usize)
+            });
+            match outcome {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "old events were not removed");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Does one job in a savepoint; what it returns is called once the transaction is committed.
+fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
+    fn reply<T: 'static>(outcome: Result<T, Error>, answer: Option<Answer<T>>) -> Reply {
+        Box::new(move |committed| {
+            if let Some(answer) = answer {
+                // A sender that no longer waits has its event all the same.
+                let _ = answer.send(committed.and(outcome));
+            }
+        })
+    }
+    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+    let failure = |error: &Error| match error {
+        Error::Failed { .. } => count(&stats.failed),
+        Error::NotFound(_) => 0,
+        _ => count(&stats.refused),
+    };
+    match job {
+        Job::Insert(draft, now, answer) => {
+            let outcome = savepoint(db, || insert(db, *draft, now));
+            match &outcome {
+                Ok(saved) if saved.created => count(&stats.created),
+                Ok(_) => count(&stats.updated),
+                Err(error) => {
+                    if answer.is_none() {
+                        tracing::debug!(%error, "an event that nobody waits for was refused");
+                    }
+                    failure(error)
+                }
+            };
+            reply(outcome, answer)
+        }
+        Job::Update(id, draft, now, answer) => {
+            let outcome = savepoint(db, || update(db, id, *draft, now));
+            match &outcome {
+                Ok(_) => count(&stats.updated),
+                Err(error) => failure(error),
+            };
+            reply(outcome, Some(answer))
+        }
+        Job::Remove(id, answer) => {
+            let outcome = savepoint(db, || match schema::remove(db, id) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Error::NotFound(id)),
+                Err(error) => Err(failed("removing an event")(error)),
+            });
+            match &outcome {
+                Ok(()) => count(&stats.removed),
+                Err(error) => failure(error),
+            };
+            reply(outcome, Some(answer))
+        }
+        Job::Import(events, answer) => {
+            let outcome = savepoint(db, || import(db, events));
+            match &outcome {
+                Ok(n_new) => stats.created.fetch_add(*n_new as u64, Ordering::Relaxed),
+                Err(error) => failure(error),
+            };
+            reply(outcome, Some(answer))
+        }
+    }
+}
+
+fn savepoint<T>(db: &Connection, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let run = |sql| db.execute_batch(sql).map_err(failed("storing an event"));
+    run("SAVEPOINT change")?;
+    let outcome = work();
+    if outcome.is_err() {
+        run("ROLLBACK TO change")?;
+    }
+    run("RELEASE change")?;
+    outcome
+}
+
+fn insert(db: &Connection, draft: Draft, now: f64) -> Result<Saved, Error> {
+    draft.check()?;
+    let refuse = failed("storing an event");
+    let known = match &draft.key {
+        Some(key) => schema::find_key(db, key).map_err(&refuse)?,
+        None => None,
+    };
+    let created = known.is_none();
+    let mut event = match known {
+        Some(mut event) => {
+            draft.apply(&mut event, now)?;
+            event
+        }
+        None => draft.create(now)?,
+    };
+    event.id = schema::write(db, &event).map_err(&refuse)?;
+    Ok(Saved { event, created })
+}
+
+fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Error> {
+    draft.check()?;
+    let refuse = failed("changing an event");
+    let mut event = schema::find(db, id)
+        .map_err(&refuse)?
+        .ok_or(Error::NotFound(id))?;
+    if let Some(key) = &draft.key
+        && let Some(other) = schema::find_key(db, key).map_err(&refuse)?
+        && other.id != id
+    {
+        return Err(Error::Refused(format!(
+            "the key {key:?} belongs to event {}",
+            other.id
+        )));
+    }
+    draft.apply(&mut event, now)?;
+    schema::write(db, &event).map_err(&refuse)?;
+    Ok(event)
+}
+
+fn import(db: &Connection, events: Vec<Event>) -> Result<usize, Error> {
+    let refuse = failed("importing events");
+    let mut renamed = std::collections::HashMap::new();
+    let mut n_new = 0;
+    for event in events {
+        let old_id = event.id;
+        let draft = Draft::from(event);
+        draft.check()?;
+        let mut event = draft.create(0.0)?;
+        event.id = old_id.max(0);
+        event.rollback_of = event
+            .rollback_of
+            .map(|id| renamed.get(&id).copied().unwrap_or(id));
+        let in_place = match event.id {
+            0 => None,
+            id => schema::find(db, id).map_err(&refuse)?,
+        };
+        let same_key = match &event.key {
+            Some(key) => schema::find_key(db, key).map_err(&refuse)?,
+            None => None,
+        };
+        if let Some(known) = &same_key {
+            renamed.insert(old_id, known.id);
+            continue;
+        }
+        match in_place {
+            Some(known) if known == event => continue,
+            Some(_) => event.id = 0,
+            None => {}
+        }
+        let id = schema::write(db, &event).map_err(&refuse)?;
+        if id != old_id {
+            renamed.insert(old_id, id);
+        }
+        n_new += 1;
+    }
+    Ok(n_new)
+}
+
+fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
+    move |source| Error::Failed { action, source }
+}
+
+/// SQLite's errors cannot be cloned, and every sender of a batch is owed one.
+fn copy(error: &rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, text) => {
+            rusqlite::Error::SqliteFailure(*code, text.clone())
+        }
+        other => rusqlite::Error::ToSqlConversionFailure(other.to_string().into()),
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+fn clock_micros() -> u64 {
+    (now() * 1e6) as u64
+}

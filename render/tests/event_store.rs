@@ -1,0 +1,407 @@
+//! The event store as its callers see it: what is kept, what is found, what survives.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use render::events::options::Rule;
+use render::events::{Draft, Error, Event, GraphiteTags, Options, Status, Store, TagQuery};
+
+fn open(directory: &Path) -> Arc<Store> {
+    Store::open(&directory.join("made/events.db"), &Options::default()).unwrap()
+}
+
+fn draft(what: &str, tags: &str, when: f64) -> Draft {
+    Draft {
+        when: Some(when),
+        ..Draft::new(what, &[tags])
+    }
+}
+
+fn band(what: &str, tags: &str, when: f64, until: f64) -> Draft {
+    Draft {
+        until: Some(Some(until)),
+        ..draft(what, tags, when)
+    }
+}
+
+fn query(text: &str) -> TagQuery {
+    text.parse().unwrap()
+}
+
+fn whats(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.what.as_str()).collect()
+}
+
+#[test]
+fn events_are_found_by_tag_and_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for (what, tags, when) in [
+        ("a", "deploy web", 100.0),
+        ("b", "deploy search", 200.0),
+        ("c", "config", 150.0),
+        ("d", "", 160.0),
+        ("e", "deploy web canary", 300.5),
+        ("f", "service:web1", 150.0),
+    ] {
+        store.insert(draft(what, tags, when)).unwrap();
+    }
+    for (expr, from, until, wanted) in [
+        ("deploy", 0.0, 1000.0, &["a", "b", "e"][..]),
+        ("deploy", 100.0, 200.0, &["a", "b"]),
+        ("deploy", 100.1, 199.9, &[]),
+        ("deploy web", 0.0, 1000.0, &["a", "e"]),
+        ("deploy -canary", 0.0, 1000.0, &["a", "b"]),
+        ("deploy,config", 0.0, 1000.0, &["a", "c", "b", "e"]),
+        ("*", 150.0, 160.0, &["c", "f", "d"]),
+        ("ser*", 0.0, 1000.0, &["f"]),
+        ("-deploy", 0.0, 1000.0, &["c", "f", "d"]),
+        ("web ser*", 0.0, 1000.0, &[]),
+        ("nosuch,config", 0.0, 1000.0, &["c"]),
+        ("deploy nosuch", 0.0, 1000.0, &[]),
+        ("", 0.0, 1000.0, &[]),
+        ("deploy", 300.0, 100.0, &[]),
+    ] {
+        let found = store.query(&query(expr), from, until, 100).unwrap();
+        assert_eq!(whats(&found), wanted, "{expr} {from} {until}");
+    }
+    let newest = store.query(&query("deploy,config"), 0.0, 1e9, 2).unwrap();
+    assert_eq!(whats(&newest), ["b", "e"]);
+}
+
+#[test]
+fn graphites_rules_forgive_unknown_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.insert(draft("a", "deploy web", 100.0)).unwrap();
+    store.insert(draft("b", "deploy", 200.0)).unwrap();
+    let gone = store.insert(draft("c", "gone", 300.0)).unwrap();
+    store.remove(gone.event.id).unwrap();
+    let find = |tags: &str, set: Option<&str>| {
+        let tags = GraphiteTags::from_query(Some(tags), set);
+        let events = store.graphite(&tags, 0.0, 1000.0).unwrap();
+        events
+            .into_iter()
+            .map(|event| event.what)
+            .collect::<String>()
+    };
+    assert_eq!(find("deploy nosuch", None), "ab");
+    assert_eq!(find("nosuch", None), "");
+    // A word that was used once is known for good.
+    assert_eq!(find("deploy gone", None), "");
+    assert_eq!(find("deploy  web", None), "a");
+    assert_eq!(find("deploy nosuch", Some("intersection")), "");
+    assert_eq!(find("deploy deploy", Some("intersection")), "");
+    assert_eq!(find("deploy web", Some("intersection")), "a");
+    assert_eq!(find("web nosuch", Some("union")), "a");
+    assert_eq!(find("*", None), "");
+    assert_eq!(find("", Some("union")), "");
+    let per_second = store
+        .count_per_second(&GraphiteTags::from_arguments(&["*"]), 99, 200)
+        .unwrap();
+    assert_eq!(per_second.len(), 101);
+    let present: Vec<_> = per_second.iter().filter(|value| !value.is_nan()).collect();
+    assert_eq!((per_second[1], present.len()), (1.0, 1));
+}
+
+#[test]
+fn a_known_key_changes_its_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let start = Draft {
+        key: Some("run-1".to_owned()),
+        status: Some(Status::Started),
+        ..draft("deploy", "deploy", 100.0)
+    };
+    let started = store.insert(start.clone()).unwrap();
+    assert!(started.created);
+    let again = store.insert(start).unwrap();
+    assert!(!again.created);
+    assert_eq!(again.event, started.event);
+    let end = Draft {
+        key: Some("run-1".to_owned()),
+        status: Some(Status::Failed),
+        ..Draft::default()
+    };
+    let ended = store.insert_at(end, 160.0).unwrap().event;
+    assert_eq!((ended.id, ended.when), (started.event.id, 100.0));
+    assert_eq!((ended.until, ended.status), (Some(160.0), Status::Failed));
+    assert_eq!(store.query(&query("*"), 0.0, 1e10, 10).unwrap(), [ended]);
+}
+
+#[test]
+fn changed_and_removed_events_are_found_under_their_new_tags_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let id = store
+        .insert(draft("a", "old both", 100.0))
+        .unwrap()
+        .event
+        .id;
+    let change = Draft {
+        tags: Some(vec!["new".to_owned(), "both".to_owned()]),
+        when: Some(500.0),
+        ..Draft::default()
+    };
+    store.update(id, change).unwrap();
+    let n_found = |expr: &str| store.query(&query(expr), 0.0, 1e10, 10).unwrap().len();
+    assert_eq!((n_found("old"), n_found("new"), n_found("both")), (0, 1, 1));
+    assert_eq!(store.query(&query("both"), 0.0, 499.0, 10).unwrap(), []);
+    store.remove(id).unwrap();
+    assert_eq!((n_found("new"), n_found("*")), (0, 0));
+    assert!(matches!(store.remove(id), Err(Error::NotFound(_))));
+    assert!(matches!(
+        store.update(id, Draft::default()),
+        Err(Error::NotFound(_))
+    ));
+    assert!(matches!(store.event(id), Err(Error::NotFound(_))));
+}
+
+#[test]
+fn every_change_has_its_generation() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut seen = vec![store.generation()];
+    let id = store.insert(draft("a", "", 1.0)).unwrap().event.id;
+    seen.push(store.generation());
+    store.update(id, Draft::new("b", &[])).unwrap();
+    seen.push(store.generation());
+    store.remove(id).unwrap();
+    seen.push(store.generation());
+    drop(store);
+    seen.push(open(directory.path()).generation());
+    assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
+}
+
+#[test]
+fn bands_that_reach_into_the_window_are_on_the_picture() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for draft in [
+        band("over", "deploy", 100.0, 1100.0),
+        band("long ago", "deploy", 0.0, 99_999.0),
+        band("before", "deploy", 100.0, 999.0),
+        band("touches", "deploy", 900.0, 1000.0),
+        band("inside", "deploy", 1200.0, 1300.0),
+        band("after", "deploy", 2001.0, 2100.0),
+        band("other", "config", 100.0, 1100.0),
+        draft("line", "deploy", 1500.0),
+        draft("line before", "deploy", 500.0),
+        Draft {
+            status: Some(Status::Started),
+            ..draft("open", "deploy", 600.0)
+        },
+    ] {
+        store.insert(draft).unwrap();
+    }
+    let overlay = |now: f64| {
+        store
+            .overlay(&query("deploy"), 1000.0, 2000.0, now)
+            .unwrap()
+    };
+    assert_eq!(
+        whats(&overlay(2000.0)),
+        ["long ago", "over", "open", "touches", "inside", "line"]
+    );
+    // Seen before the window begins, the open one has not reached it yet.
+    assert!(!whats(&overlay(700.0)).contains(&"open"));
+    assert_eq!(store.overlay(&query(""), 0.0, 9e9, 9e9).unwrap(), []);
+}
+
+#[test]
+fn looks_come_from_the_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        rules: vec![Rule {
+            tags: Some("deploy".to_owned()),
+            color: Some("red".to_owned()),
+            ..Rule::default()
+        }],
+        ..Options::default()
+    };
+    let store = Store::open(&directory.path().join("events.db"), &options).unwrap();
+    store.insert(draft("a", "deploy", 1.0)).unwrap();
+    let overlay = store.overlay(&TagQuery::every(), 0.0, 2.0, 2.0).unwrap();
+    assert_eq!(overlay[0].look.color.as_deref(), Some("red"));
+}
+
+#[test]
+fn what_is_past_the_retention_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64();
+    store.insert(draft("old", "x", now - 7200.0)).unwrap();
+    store
+        .insert(band("old, but ends late", "x", now - 7200.0, now - 60.0))
+        .unwrap();
+    store.insert(draft("new", "x", now)).unwrap();
+    drop(store);
+    let options = Options {
+        retention: carbon::options::Span::seconds(3600),
+        ..Options::default()
+    };
+    let store = Store::open(&directory.path().join("made/events.db"), &options).unwrap();
+    // The writer sweeps before its first change, and this waits for one.
+    store.insert(draft("newest", "", now)).unwrap();
+    let left = store.query(&query("*"), 0.0, 1e11, 10).unwrap();
+    assert_eq!(whats(&left), ["old, but ends late", "new", "newest"]);
+    assert_eq!(store.query(&query("x"), 0.0, 1e11, 10).unwrap().len(), 2);
+}
+
+#[test]
+fn an_export_imports_into_an_empty_store_as_it_was() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (open(here.path()), open(there.path()));
+    from.insert(draft("gap", "", 1.0)).unwrap();
+    let first = from
+        .insert(band("first é", "a b", 5.25, 9.5))
+        .unwrap()
+        .event;
+    let second = Draft {
+        rollback_of: Some(Some(first.id)),
+        link: Some(Some("https://x/".to_owned())),
+        key: Some("k".to_owned()),
+        status: Some(Status::RolledBack),
+        ..draft("second", "a", 7.0)
+    };
+    from.insert(second).unwrap();
+    from.remove(1).unwrap();
+    let events = from.export(0, 100).unwrap();
+    assert_eq!(to.import(events.clone()).unwrap(), 2);
+    assert_eq!(to.export(0, 100).unwrap(), events);
+    assert_eq!(
+        to.import(events.clone()).unwrap(),
+        0,
+        "a second time changes nothing"
+    );
+
+    // Into a store whose ids are taken by other events, references move along.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let busy = open(elsewhere.path());
+    for i in 0..3 {
+        busy.insert(draft("mine", "", f64::from(i))).unwrap();
+    }
+    assert_eq!(busy.import(events).unwrap(), 2);
+    let moved = busy.query(&query("a"), 0.0, 100.0, 10).unwrap();
+    assert_eq!(whats(&moved), ["first é", "second"]);
+    assert_eq!(moved[1].rollback_of, Some(moved[0].id));
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    let error = Store::open(&path, &Options::default()).err().unwrap();
+    assert!(error.to_string().contains("layout 99"), "{error}");
+    std::fs::write(&path, "this is no database, it only has its name").unwrap();
+    assert!(Store::open(&path, &Options::default()).is_err());
+}
+
+#[test]
+fn concurrent_senders_all_get_their_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let store = &store;
+            scope.spawn(move || {
+                for i in 0..10 {
+                    let what = format!("{thread}/{i}");
+                    let saved = store.insert(draft(&what, "t", f64::from(i))).unwrap();
+                    assert_eq!(store.event(saved.event.id).unwrap().what, what);
+                }
+                let refused = store.insert(Draft::default());
+                assert!(matches!(refused, Err(Error::Refused(_))));
+            });
+        }
+    });
+    assert_eq!(
+        store.query(&query("t"), 0.0, 100.0, 1000).unwrap().len(),
+        80
+    );
+}
+
+/// Run as a child by the test below: stores events until it is killed, printing each id once the
+/// store has answered.
+#[test]
+fn child_that_posts_until_killed() {
+    let Some(directory) = std::env::var_os("PLUMBAGO_TEST_POST_UNTIL_KILLED") else {
+        return;
+    };
+    let store = open(Path::new(&directory));
+    for i in 0.. {
+        let saved = store.insert(draft("posted", "kill", f64::from(i))).unwrap();
+        println!("stored {}", saved.event.id);
+    }
+}
+
+#[test]
+fn what_was_answered_survives_kill_9() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_posts_until_killed", "--nocapture"])
+        .env("PLUMBAGO_TEST_POST_UNTIL_KILLED", directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ids = lines.filter_map(|line| {
+        let line = line.ok()?;
+        line.rsplit_once("stored ")?.1.parse::<i64>().ok()
+    });
+    let ids: Vec<i64> = ids.take(25).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(ids.len(), 25);
+    let store = open(directory.path());
+    for id in ids {
+        assert_eq!(store.event(id).unwrap().what, "posted");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The indexes answer as a walk over all events does.
+    #[test]
+    fn the_store_finds_what_its_naive_twin_finds(
+        events in prop::collection::vec(("[abc]{0,2}( [abc]{1,2}){0,2}", 0..20i32, 0..20i32), 1..12),
+        exprs in prop::collection::vec("-?[abc]{1,2}\\*?( -?[abc*]){0,2}(,[abc])?", 1..6),
+        from in 0..20i32,
+        length in 0..10i32,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        for (tags, when, length) in &events {
+            store.insert(band("x", tags, f64::from(*when), f64::from(when + length))).unwrap();
+        }
+        let mut all = store.export(0, 100).unwrap();
+        all.sort_by(|a, b| a.when.total_cmp(&b.when).then(a.id.cmp(&b.id)));
+        let (from, until) = (f64::from(from), f64::from(from + length));
+        for expr in exprs {
+            let query = query(&expr);
+            let selected = all.iter().filter(|event| query.matches(&event.tags));
+            let within = selected.clone().filter(|event| (from..=until).contains(&event.when));
+            prop_assert_eq!(
+                store.query(&query, from, until, 100).unwrap(),
+                within.cloned().collect::<Vec<_>>()
+            );
+            let overlapping = selected.filter(|event| event.when <= until && event.until >= Some(from));
+            prop_assert_eq!(
+                store.overlay(&query, from, until, 0.0).unwrap(),
+                overlapping.cloned().collect::<Vec<_>>()
+            );
+        }
+    }
+}
