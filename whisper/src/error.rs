@@ -39,6 +39,14 @@ pub enum Error {
         /// The length of the file, or as much of it as could be read.
         len: u64,
     },
+    /// The file was damaged and has been renamed: there is none under its name any more.
+    #[error("{}: damaged, set aside as {}", path.display(), aside.display())]
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// Its new name.
+        aside: PathBuf,
+    },
     /// `create` found something under the name already.
     #[error("File {} already exists!", path.display())]
     Exists {
@@ -99,9 +107,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether there is no such file (as opposed to one that is there and cannot be used).
+    /// Whether there is no such file (any more), so that one can be created.
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::SetAside { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the disk, or the owner's share of it, is full.

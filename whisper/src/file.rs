@@ -2,14 +2,14 @@
 //!
 //! Each system call counts here. Opening reads the header and what follows it in one go; bases of
 //! archives are read only when something is written to them or read from them; an update that
-//! fills no coarser archive is `open`, `fstat`, `read`, `write`, `read`, `close`.
+//! fills no coarser archive is `open`, `pread`, `fstat`, `pwrite`, `pread`, `close`.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open, stat};
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::aggregation::Aggregation;
@@ -80,12 +80,27 @@ impl File {
     }
 
     fn with(path: &Path, flags: OFlags, lock: Lock) -> Result<Self> {
-        let fd = open(path, flags | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| Error::io(path, "opening it", e))?;
-        if lock == Lock::Exclusive {
-            retry(|| flock(&fd, FlockOperation::LockExclusive))
-                .map_err(|e| Error::io(path, "locking it", e))?;
-        }
+        let open = || {
+            open(path, flags | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|e| Error::io(path, "opening it", e))
+        };
+        let fd = match lock {
+            Lock::None => open()?,
+            Lock::Exclusive => loop {
+                let fd = open()?;
+                retry(|| flock(&fd, FlockOperation::LockExclusive))
+                    .map_err(|e| Error::io(path, "locking it", e))?;
+                // Whoever held the lock before may have put another file in its place.
+                let opened = fstat(&fd).map_err(|e| Error::io(path, "looking at it", e))?;
+                match stat(path) {
+                    Ok(named) if (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino) => {
+                        break fd;
+                    }
+                    Ok(_) => {}
+                    Err(e) => return Err(Error::io(path, "looking for it", e)),
+                }
+            },
+        };
         let mut first = [0; FIRST_READ];
         let n = retry(|| pread(&fd, &mut first, 0))
             .map_err(|e| Error::io(path, "reading its header", e))?;

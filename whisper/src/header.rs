@@ -151,10 +151,15 @@ impl Header {
     /// # Errors
     /// [`Error::Io`] and [`Error::Damaged`].
     pub fn read(path: &Path) -> Result<Self> {
-        use std::io::Read;
         let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening it", e))?;
+        Self::read_from(&file, path)
+    }
+
+    pub(crate) fn read_from(mut file: &std::fs::File, path: &Path) -> Result<Self> {
+        use std::io::Read;
         let mut bytes = Vec::with_capacity(MAX_HEADER_SIZE);
-        file.take(MAX_HEADER_SIZE as u64)
+        file.by_ref()
+            .take(MAX_HEADER_SIZE as u64)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::io(path, "reading its header", e))?;
         Self::parse(&bytes).map_err(|damage| Error::damaged(path, damage))

@@ -32,6 +32,8 @@ pub(crate) struct Scratch {
     aligned: Vec<Point>,
     pub(crate) propagation: Propagation,
     bytes: Vec<u8>,
+    /// Slots as read by a fetch.
+    pub(crate) fetched: Vec<u8>,
 }
 
 /// The part of [`Scratch`] that propagation uses.

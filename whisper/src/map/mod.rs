@@ -1,0 +1,741 @@
+//! Files that stay mapped: a store of many files, of which those in use need no system call.
+//!
+//! 1. A file is named by a number of the caller's ([`Maps`] never asks what it means) and by its
+//!    path, which is looked at only when the file is not mapped or is due for a check.
+//! 2. What is mapped has been checked (header, length, space on disk) and stays mapped until it is
+//!    forgotten, evicted, replaced or found damaged. An update of a mapped file makes no system
+//!    call, unless [`MapOptions::flock`] is on.
+//! 3. Whatever cannot be mapped, or is not worth it, goes the way of [`crate::file`]: open once per
+//!    batch, `pread`, `pwrite`, close.
+//! 4. The lock of a shard is held while one of its maps is worked on: in this process a file has
+//!    one writer at a time, and its readers see whole points.
+//!
+//! ## How is a replaced file noticed without a system call?
+//!
+//! A tool that renames a new file into the place of a mapped one leaves the map on the old one.
+//! There are three nets, from the cheapest to the surest:
+//!
+//! - *In the mapped bytes.* Each update compares the first sixteen bytes of the header with those
+//!   it knows, a load from memory. Our own tools write a mark there, into the file they replaced
+//!   ([`crate::resize`]); changed methods and factors are seen the same way, and so is a file that
+//!   somebody filled with zeroes.
+//! - *By the clock of the caller.* The first batch for a file that is [`MapOptions::recheck`]
+//!   seconds of `now` after the last check asks the system what its name leads to: one `stat` per
+//!   file and period instead of one per batch. [`Maps::distrust`] makes that the next batch, for
+//!   all files.
+//! - *By the file lock.* With `flock` on, each batch takes the lock and then asks; nothing written
+//!   under the same lock by others can be missed or overtaken.
+//!
+//! ## Which files are mapped?
+//!
+//! All, while there is room. Then a file takes the place of another only if it was used twice
+//! within the time that the other was not used at all: a round through more files than there is
+//! room for leaves those that are mapped alone, instead of throwing out each one before it is
+//! used again.
+
+mod memory;
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fs;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, getrlimit};
+
+use crate::create::{CreateOptions, create, reserve};
+use crate::error::{Error, Result};
+use crate::fetch::{self, Fetched};
+use crate::file::{File, Lock};
+use crate::header::{Header, METADATA_SIZE};
+use crate::point::Point;
+use crate::storage::Storage;
+use crate::units::Timestamp;
+use crate::update::{self, Scratch, Updated};
+
+use memory::Mapping;
+
+/// How many locks there are; a file belongs to that of its number's lowest bits.
+const SHARDS: usize = 16;
+/// How many maps are looked at to find one that was not used for long.
+const SAMPLES: usize = 8;
+/// How many bases of a mapped file are remembered; those of further archives are read anew.
+const BASES: usize = 6;
+/// Maps that the rest of the process may need: libraries, stacks, other databases.
+const SPARE_MAPS: usize = 4096;
+/// Events that wait to be taken at most; more are counted.
+const MAX_EVENTS: usize = 1024;
+
+/// How many files are mapped, and how closely they are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapOptions {
+    /// Files mapped at once. Lowered to what `vm.max_map_count` and, with `flock`, the limit of
+    /// open files leave; 0 maps none.
+    pub max_maps: usize,
+    /// Take whisper's file lock (`flock`) around each write.
+    pub flock: bool,
+    /// Seconds of `now` after which the name of a mapped file is looked up again; 0 looks it up
+    /// before each batch.
+    pub recheck: u32,
+}
+
+impl Default for MapOptions {
+    fn default() -> Self {
+        Self {
+            max_maps: 32_768,
+            flock: false,
+            recheck: 60,
+        }
+    }
+}
+
+/// Something that happened to a file and that somebody should be told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A damaged file was renamed, so that a new one can take its place.
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// Its new name.
+        aside: PathBuf,
+        /// What is wrong with it.
+        damage: Error,
+    },
+    /// Another file had taken the name of a mapped one, or none had it any more; the map is gone.
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Pages of a mapped file were lost (it was cut, or the disk failed); the map is gone, and
+    /// the batch went to the file itself.
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is written without a map, because it could not be mapped.
+    NotMapped {
+        /// The file.
+        path: PathBuf,
+        /// What was refused.
+        reason: Error,
+    },
+    /// This many events came while too many waited.
+    Missed(u64),
+}
+
+/// Mapped files. Can be shared by threads.
+#[derive(Debug)]
+pub struct Maps {
+    shards: Box<[Mutex<Shard>]>,
+    flock: bool,
+    recheck: u32,
+    /// Raised by `distrust`: maps checked under an earlier one are due.
+    epoch: AtomicU32,
+    events: Mutex<Vec<Event>>,
+    missed: AtomicU64,
+}
+
+impl Maps {
+    /// A store without any file mapped yet.
+    pub fn new(options: MapOptions) -> Self {
+        let MapOptions {
+            max_maps,
+            flock,
+            recheck,
+        } = options;
+        let max_maps = max_maps.min(most_maps(flock));
+        let shard = |n| Shard {
+            room: (max_maps + n) / SHARDS,
+            ..Shard::default()
+        };
+        Self {
+            shards: (0..SHARDS).map(|n| Mutex::new(shard(n))).collect(),
+            flock,
+            recheck,
+            epoch: AtomicU32::new(0),
+            events: Mutex::default(),
+            missed: AtomicU64::new(0),
+        }
+    }
+
+    /// Creates a file, and its directory if that is not there. It is mapped when it is used.
+    ///
+    /// # Errors
+    /// As [`create()`].
+    pub fn create(&self, path: &Path, options: &CreateOptions) -> Result<()> {
+        match create(path, options) {
+            Err(error) if error.is_missing() => {
+                let dir = path.parent().unwrap_or(Path::new("."));
+                fs::create_dir_all(dir).map_err(|e| Error::io(dir, "making the directory", e))?;
+                create(path, options)
+            }
+            created => created,
+        }
+    }
+
+    /// Writes a batch to the file that the caller calls `key` and that lies at `path`, as
+    /// [`File::update_many`] does. An empty batch touches nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. A file that is not there and one that was damaged and has been set aside
+    /// ([`Error::SetAside`]) are both missing ([`Error::is_missing`]): the caller creates a new
+    /// one and comes again.
+    pub fn update_many(
+        &self,
+        key: u32,
+        path: &Path,
+        now: Timestamp,
+        points: &[Point],
+    ) -> Result<Updated> {
+        if points.is_empty() {
+            return Ok(Updated::default());
+        }
+        let mut shard = self.shard(key);
+        if let Some(at) = self.mapped(&mut shard, key, path, now)? {
+            let Shard {
+                entries, scratch, ..
+            } = &mut *shard;
+            let Entry {
+                mapping,
+                header,
+                bases,
+                file,
+                ..
+            } = &entries[at];
+            let mut bytes = Mapped { mapping, bases };
+            let written =
+                mapping.watched(|| update::update_many(&mut bytes, header, scratch, now, points));
+            if let Some(file) = file {
+                // Nothing to be done if this fails: closing the file unlocks it too.
+                let _ = flock(file, FlockOperation::Unlock);
+            }
+            if let Some(written) = written {
+                return written;
+            }
+            shard.forget(key);
+            self.push(Event::Lost {
+                path: path.to_owned(),
+            });
+        }
+        let lock = if self.flock {
+            Lock::Exclusive
+        } else {
+            Lock::None
+        };
+        let file = File::open_mut(path, lock);
+        file.map_err(|error| self.set_aside(path, error))?
+            .update_many(now, points)
+    }
+
+    /// Reads (`from`, `until`] as [`File::fetch`] does, from the map if there is one. A file is
+    /// not mapped for being read, and not set aside for being damaged.
+    ///
+    /// # Errors
+    /// As [`File::open`] and [`File::fetch`].
+    pub fn fetch(
+        &self,
+        key: u32,
+        path: &Path,
+        now: Timestamp,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Fetched>> {
+        let mut shard = self.shard(key);
+        if let Some(at) = shard.find(key) {
+            if self.trusted(&mut shard.entries[at], path, now, false)? {
+                let Shard {
+                    entries, scratch, ..
+                } = &mut *shard;
+                let Entry {
+                    mapping,
+                    header,
+                    bases,
+                    ..
+                } = &entries[at];
+                let Some(range) = fetch::choose(header, now, from, until, None)? else {
+                    return Ok(None);
+                };
+                let bytes = Mapped { mapping, bases };
+                let buffer = &mut scratch.fetched;
+                if let Some(read) = mapping.watched(|| fetch::read(&bytes, header, range, buffer)) {
+                    return read.map(Some);
+                }
+                self.push(Event::Lost {
+                    path: path.to_owned(),
+                });
+            }
+            shard.forget(key);
+        }
+        drop(shard);
+        File::open(path)?.fetch(now, from, until)
+    }
+
+    /// Unmaps a file, before it is deleted or renamed.
+    pub fn forget(&self, key: u32) {
+        self.shard(key).forget(key);
+    }
+
+    /// Has the name of each mapped file looked up before its next batch.
+    pub fn distrust(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many files are mapped.
+    pub fn mapped_files(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| lock(shard).index.len())
+            .sum()
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&self) -> Vec<Event> {
+        let mut events = std::mem::take(&mut *lock(&self.events));
+        match self.missed.swap(0, Ordering::Relaxed) {
+            0 => {}
+            missed => events.push(Event::Missed(missed)),
+        }
+        events
+    }
+
+    fn shard(&self, key: u32) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[key as usize % SHARDS])
+    }
+
+    fn push(&self, event: Event) {
+        let mut events = lock(&self.events);
+        if events.len() < MAX_EVENTS {
+            events.push(event);
+        } else {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Finding, checking and making maps.
+impl Maps {
+    /// Where the map of `key` is, ready to be written (and locked, with `flock`); `None` if the
+    /// file is to be written without one.
+    fn mapped(
+        &self,
+        shard: &mut Shard,
+        key: u32,
+        path: &Path,
+        now: Timestamp,
+    ) -> Result<Option<usize>> {
+        if let Some(at) = shard.find(key) {
+            if self.trusted(&mut shard.entries[at], path, now, self.flock)? {
+                return Ok(Some(at));
+            }
+            shard.forget(key);
+        } else if !shard.admits(key) {
+            return Ok(None);
+        }
+        match self.map(path, now) {
+            Ok(entry) => {
+                let entry = Entry {
+                    key,
+                    used: shard.tick,
+                    ..entry
+                };
+                let at = shard.insert(entry);
+                if self.flock && !self.trusted(&mut shard.entries[at], path, now, true)? {
+                    shard.forget(key);
+                    return Ok(None);
+                }
+                Ok(Some(at))
+            }
+            Err(error) if error.is_damage() => Err(self.set_aside(path, error)),
+            Err(error) if error.is_missing() => Err(error),
+            Err(reason) => {
+                self.push(Event::NotMapped {
+                    path: path.to_owned(),
+                    reason,
+                });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a map is still that of the file at `path`; says so if it is not. With `locked`,
+    /// takes the file lock first, and leaves it taken if the answer is yes.
+    fn trusted(
+        &self,
+        entry: &mut Entry,
+        path: &Path,
+        now: Timestamp,
+        locked: bool,
+    ) -> Result<bool> {
+        if locked && let Some(file) = &entry.file {
+            flock(file, FlockOperation::LockExclusive)
+                .map_err(|e| Error::io(path, "locking it", e))?;
+        }
+        match entry.mapping.watched(|| entry.header_now()) {
+            Some(HeaderNow::Same) => {}
+            Some(HeaderNow::Changed(head, header)) => {
+                entry.head = head;
+                entry.header = Arc::new(header);
+            }
+            Some(HeaderNow::Other) => {
+                self.push(Event::Replaced {
+                    path: path.to_owned(),
+                });
+                return Ok(false);
+            }
+            None => {
+                self.push(Event::Lost {
+                    path: path.to_owned(),
+                });
+                return Ok(false);
+            }
+        }
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let due = locked
+            || entry.epoch != epoch
+            || now < entry.checked
+            || now.0 - entry.checked.0 >= self.recheck;
+        if !due {
+            return Ok(true);
+        }
+        let same = fs::metadata(path).is_ok_and(|found| entry.identity == Identity::of(&found));
+        if !same {
+            self.push(Event::Replaced {
+                path: path.to_owned(),
+            });
+            return Ok(false);
+        }
+        entry.checked = now;
+        entry.epoch = epoch;
+        // A file that was overwritten in place may have other bases.
+        entry.bases.iter().for_each(|base| base.set(0));
+        Ok(true)
+    }
+
+    /// Checks and maps a file.
+    fn map(&self, path: &Path, now: Timestamp) -> Result<Entry> {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|e| Error::io(path, "opening it", e))?;
+        let header = Header::read_from(&file, path)?;
+        let found = file
+            .metadata()
+            .map_err(|e| Error::io(path, "asking for its length", e))?;
+        let needed = header.file_size();
+        if found.len() < needed {
+            return Err(Error::Truncated {
+                path: path.to_owned(),
+                needed,
+                len: found.len(),
+            });
+        }
+        if found.blocks() * 512 < needed {
+            reserve(&file, needed).map_err(|e| Error::io(path, "reserving its holes", e))?;
+        }
+        let mapping = Mapping::new(&file, needed).map_err(|e| Error::io(path, "mapping it", e))?;
+        Ok(Entry {
+            key: 0,
+            used: 0,
+            mapping,
+            head: Entry::head_of(&header),
+            header: Arc::new(header),
+            bases: [const { Cell::new(0) }; BASES],
+            identity: Identity::of(&found),
+            checked: now,
+            epoch: self.epoch.load(Ordering::Relaxed),
+            file: self.flock.then_some(file),
+        })
+    }
+
+    /// Renames a damaged file, so that a new one can be made; other errors pass.
+    fn set_aside(&self, path: &Path, error: Error) -> Error {
+        if !error.is_damage() {
+            return error;
+        }
+        match set_aside(path) {
+            Ok(aside) => {
+                let (path, aside_again) = (path.to_owned(), aside.clone());
+                let set_aside = Error::SetAside {
+                    path: path.clone(),
+                    aside: aside_again,
+                };
+                self.push(Event::SetAside {
+                    path,
+                    aside,
+                    damage: error,
+                });
+                set_aside
+            }
+            Err(e) => Error::io(path, "setting the damaged file aside", e),
+        }
+    }
+}
+
+/// Renames a damaged file to `NAME.corrupt`, or `NAME.corrupt.N` with the first free number, and
+/// gives back the new name. Nothing is overwritten.
+///
+/// # Errors
+/// What the system says.
+pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let numbered = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if n == 0 {
+            ".corrupt".to_owned()
+        } else {
+            format!(".corrupt.{n}")
+        });
+        PathBuf::from(name)
+    };
+    let free = |aside: &PathBuf| aside.symlink_metadata().is_err();
+    let Some(aside) = (0..u32::MAX).map(numbered).find(free) else {
+        return Err(std::io::ErrorKind::AlreadyExists.into());
+    };
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// The maps of a part of the files.
+#[derive(Debug, Default)]
+struct Shard {
+    /// How many maps there may be.
+    room: usize,
+    /// Goes up by one with each use of a file of this shard, mapped or not.
+    tick: u64,
+    entries: Vec<Entry>,
+    /// Where in `entries` a file's map is.
+    index: Keyed<usize>,
+    /// Where the search for a map that is not used begins.
+    hand: usize,
+    /// When files without a map were last used: a young table, and the one it followed.
+    seen: [Keyed<u64>; 2],
+    headers: Vec<Arc<Header>>,
+    scratch: Scratch,
+}
+
+type Keyed<T> = HashMap<u32, T, BuildHasherDefault<KeyHasher>>;
+
+impl Shard {
+    /// Where the map of `key` is; counts as a use.
+    fn find(&mut self, key: u32) -> Option<usize> {
+        self.tick += 1;
+        let at = *self.index.get(&key)?;
+        self.entries[at].used = self.tick;
+        Some(at)
+    }
+
+    /// Whether a file that has no map should get one, for which room is made.
+    fn admits(&mut self, key: u32) -> bool {
+        if self.room == 0 {
+            return false;
+        }
+        if self.entries.len() < self.room {
+            return true;
+        }
+        let [young, old] = &mut self.seen;
+        let before = young
+            .insert(key, self.tick)
+            .or_else(|| old.get(&key).copied());
+        if young.len() > 4 * self.room.max(256) {
+            *old = std::mem::take(young);
+        }
+        let n = self.entries.len();
+        let sampled = (0..SAMPLES.min(n)).map(|i| (self.hand + i) % n);
+        let oldest = sampled.min_by_key(|&at| self.entries[at].used);
+        self.hand = (self.hand + SAMPLES) % n;
+        match (
+            before,
+            oldest.map(|at| (self.entries[at].key, self.entries[at].used)),
+        ) {
+            (Some(before), Some((victim, used))) if before > used => {
+                self.forget(victim);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn insert(&mut self, mut entry: Entry) -> usize {
+        // Most files have one of a few headers; those in use then share cache lines too.
+        match self.headers.iter().find(|header| **header == entry.header) {
+            Some(header) => entry.header = header.clone(),
+            None if self.headers.len() < 16 => self.headers.push(entry.header.clone()),
+            None => {}
+        }
+        for seen in &mut self.seen {
+            seen.remove(&entry.key);
+        }
+        let at = self.entries.len();
+        self.index.insert(entry.key, at);
+        self.entries.push(entry);
+        at
+    }
+
+    fn forget(&mut self, key: u32) {
+        let Some(at) = self.index.remove(&key) else {
+            return;
+        };
+        self.entries.swap_remove(at);
+        if let Some(moved) = self.entries.get(at) {
+            self.index.insert(moved.key, at);
+        }
+    }
+}
+
+/// A mapped file.
+#[derive(Debug)]
+struct Entry {
+    key: u32,
+    /// The shard's tick of its last use.
+    used: u64,
+    mapping: Mapping,
+    header: Arc<Header>,
+    /// The first words of the header, as mapped.
+    head: [u32; HEAD],
+    /// The intervals in slot 0 of the first archives, 0 where it is not known or empty.
+    bases: [Cell<u32>; BASES],
+    identity: Identity,
+    /// When its name was last looked up.
+    checked: Timestamp,
+    epoch: u32,
+    /// What the lock is taken on; only with `flock`.
+    file: Option<fs::File>,
+}
+
+const HEAD: usize = METADATA_SIZE / 4;
+
+impl Entry {
+    fn head_of(header: &Header) -> [u32; HEAD] {
+        let bytes = header.to_bytes();
+        let word = |n: usize| u32::from_be_bytes(bytes.as_chunks::<4>().0[n]);
+        std::array::from_fn(word)
+    }
+
+    /// Compares the mapped header with the one that is known.
+    fn header_now(&self) -> HeaderNow {
+        let head = std::array::from_fn(|n| self.mapping.word(n as u64 * 4));
+        if head == self.head {
+            return HeaderNow::Same;
+        }
+        let mut bytes = Vec::new();
+        self.mapping.read(0, self.header.size(), &mut bytes);
+        match Header::parse(&bytes) {
+            Ok(header) if header.archives() == self.header.archives() => {
+                HeaderNow::Changed(head, header)
+            }
+            _ => HeaderNow::Other,
+        }
+    }
+}
+
+/// What the header of a mapped file is now.
+enum HeaderNow {
+    Same,
+    /// Somebody set another method or factor.
+    Changed([u32; HEAD], Header),
+    /// This is not the file that it was.
+    Other,
+}
+
+/// What makes a file the one it was: where it is, not what it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    len: u64,
+}
+
+impl Identity {
+    fn of(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            len: found.len(),
+        }
+    }
+}
+
+/// A map as storage. Copies cannot fail; whether their bytes were there is the watcher's question.
+struct Mapped<'a> {
+    mapping: &'a Mapping,
+    bases: &'a [Cell<u32>; BASES],
+}
+
+impl Storage for Mapped<'_> {
+    fn read(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<()> {
+        self.mapping.read(offset, len, into);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.mapping.write(offset, bytes);
+        Ok(())
+    }
+
+    fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {
+        let known = self.bases.get(index).map_or(0, Cell::get);
+        if known != 0 {
+            return Ok(Timestamp(known));
+        }
+        let base = self
+            .mapping
+            .word(u64::from(header.archives()[index].offset));
+        if let Some(cell) = self.bases.get(index) {
+            cell.set(base);
+        }
+        Ok(Timestamp(base))
+    }
+
+    fn based(&mut self, index: usize, base: Timestamp) {
+        if let Some(cell) = self.bases.get(index) {
+            cell.set(base.0);
+        }
+    }
+}
+
+/// How many maps the system leaves room for.
+fn most_maps(flock: bool) -> usize {
+    let maps = fs::read_to_string("/proc/sys/vm/max_map_count");
+    let maps = maps
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(65_530_usize);
+    let maps = maps.saturating_sub(SPARE_MAPS);
+    if !flock {
+        return maps;
+    }
+    // Each map keeps its file open for the lock. Half of what may be open is left to sockets.
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
+    maps.min(usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves at worst a batch half written, which a later one completes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Spreads numbers that are mostly consecutive.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, key: u32) {
+        let mixed = (self.0 ^ u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
