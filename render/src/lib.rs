@@ -1,8 +1,36 @@
 //! Graphite's render API: targets, functions, formats, drawing, events and HTTP.
+//!
+//! One target evaluated against a source held in memory:
+//!
+//! ```
+//! use render::{Query, Window, memory::Memory, target};
+//!
+//! let mut source = Memory::default();
+//! source.insert("web.a.hits", 60, vec![1.0, 2.0]);
+//! source.insert("web.b.hits", 60, vec![10.0, 20.0]);
+//!
+//! let hits = target::parse("scale(sumSeries(web.*.hits), 0.5)")?.expression;
+//! let query = Query::new(&source, 120);
+//! let series = query.evaluate(&[hits], Window { from: 0, until: 120 }, 0.0)?;
+//! assert_eq!(series[0].name, "scale(sumSeries(web.*.hits),0.5)");
+//! assert_eq!(series[0].values[..], [5.5, 11.0]);
+//! # Ok::<(), render::Error>(())
+//! ```
 
+pub mod aggregate;
+pub mod attime;
+pub mod consolidate;
+pub mod error;
+pub mod eval;
 pub mod events;
+pub mod functions;
+pub mod memory;
+pub mod python;
 pub mod series;
 pub mod source;
+pub mod target;
 
+pub use error::{Error, Result};
+pub use eval::{Context, Query, Window};
 pub use series::{Column, Consolidation, Drawing, Series};
-pub use source::{Fetched, Node, Source, SourceError, TagValue, Tags};
+pub use source::{EventSource, Fetched, Node, Source, SourceError, TagValue, Tags};

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use whisper::{ABSENT, present};
+
 /// A column of values, one per step, [`whisper::ABSENT`] where there is none.
 ///
 /// Cloning is cheap; [`Column::make_mut`] copies only when somebody else still looks at the data,
@@ -24,12 +26,25 @@ impl From<Vec<f64>> for Column {
     }
 }
 
+impl FromIterator<Option<f64>> for Column {
+    fn from_iter<I: IntoIterator<Item = Option<f64>>>(values: I) -> Self {
+        let values: Vec<f64> = values.into_iter().map(or_absent).collect();
+        values.into()
+    }
+}
+
 impl Deref for Column {
     type Target = [f64];
 
     fn deref(&self) -> &[f64] {
         &self.0
     }
+}
+
+/// The value as it stands in a column.
+#[inline(always)]
+pub fn or_absent(value: Option<f64>) -> f64 {
+    value.unwrap_or(ABSENT)
 }
 
 /// How a group of points becomes one when a series is thinned for an answer or a picture.
@@ -50,6 +65,39 @@ pub enum Consolidation {
     First,
     /// The last present one.
     Last,
+}
+
+impl Consolidation {
+    /// Every name, as `consolidateBy` takes them.
+    pub const NAMES: &'static [(&'static str, Self)] = &[
+        ("sum", Self::Sum),
+        ("average", Self::Average),
+        ("avg", Self::Average),
+        ("avg_zero", Self::AvgZero),
+        ("min", Self::Min),
+        ("max", Self::Max),
+        ("first", Self::First),
+        ("last", Self::Last),
+    ];
+
+    /// The function called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name)?;
+        Some(found.1)
+    }
+
+    /// Its name in answers that carry it (pickle, msgpack).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Average => "average",
+            Self::AvgZero => "avg_zero",
+            Self::Sum => "sum",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::First => "first",
+            Self::Last => "last",
+        }
+    }
 }
 
 /// Where a series belongs when several are stacked.
@@ -88,7 +136,9 @@ pub struct Series {
     pub path_expression: String,
     /// Unix seconds of the first value.
     pub start: i64,
-    /// Unix seconds one step after the last value (exclusive).
+    /// Unix seconds one step after the last value. Lines that functions make up
+    /// (`constantLine`) have a last value *at* the end: answers print every value whose moment
+    /// is not after it.
     pub end: i64,
     /// Seconds per value, before consolidation. Always above 0.
     pub step: i64,
@@ -102,4 +152,177 @@ pub struct Series {
     pub tags: BTreeMap<String, String>,
     /// How it is drawn.
     pub drawing: Drawing,
+}
+
+impl Series {
+    /// A series that a function makes up: its tags are those that its name spells.
+    pub fn new(name: impl Into<String>, start: i64, end: i64, step: i64, values: Column) -> Self {
+        let name = name.into();
+        Self {
+            path_expression: name.clone(),
+            start,
+            end,
+            step: step.max(1),
+            values,
+            consolidation: Consolidation::default(),
+            x_files_factor: 0.0,
+            tags: tags_of(&name),
+            drawing: Drawing::default(),
+            name,
+        }
+    }
+
+    /// A series computed from this one: range, step, tags and consolidation go along; the
+    /// drawing does not, and the expression that found it is now its name. This is what
+    /// Graphite's functions that copy do (`derivative`, `summarize`, …).
+    pub fn derived(&self, name: String, values: Column) -> Self {
+        Self {
+            path_expression: name.clone(),
+            name,
+            start: self.start,
+            end: self.end,
+            step: self.step,
+            values,
+            consolidation: self.consolidation,
+            x_files_factor: self.x_files_factor,
+            tags: self.tags.clone(),
+            drawing: Drawing::default(),
+        }
+    }
+
+    /// Takes a new name that combining functions will print too (`scale`, `offset`, …).
+    pub fn rename(&mut self, name: String) {
+        self.path_expression.clone_from(&name);
+        self.name = name;
+    }
+
+    /// Sets a tag.
+    pub fn tag(&mut self, tag: &str, value: impl Into<String>) {
+        self.tags.insert(tag.to_owned(), value.into());
+    }
+
+    /// Replaces every value, present or not, in place if nobody shares the column.
+    pub fn map(&mut self, mut function: impl FnMut(Option<f64>) -> Option<f64>) {
+        for value in self.values.make_mut() {
+            *value = or_absent(function(present(*value)));
+        }
+    }
+
+    /// The values as options, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Option<f64>> + ExactSizeIterator {
+        self.values.iter().map(|&value| present(value))
+    }
+
+    /// The moment of the value at `index`.
+    pub fn time_of(&self, index: usize) -> i64 {
+        self.start + self.step * i64::try_from(index).unwrap_or(i64::MAX / self.step)
+    }
+}
+
+/// The tags that a name spells, as Graphite reads them: `name;tag=value;…`, or OpenMetrics'
+/// `name{tag="value"}`. A malformed or function-like name is its own only tag.
+pub fn tags_of(name: &str) -> BTreeMap<String, String> {
+    let plain = || BTreeMap::from([("name".to_owned(), name.to_owned())]);
+    if looks_like_a_call(name) {
+        return plain();
+    }
+    parse_tags(name).unwrap_or_else(plain)
+}
+
+/// `^[a-z]+[(].+[)]$`, case ignored.
+fn looks_like_a_call(name: &str) -> bool {
+    let letters = name
+        .find(|c: char| !c.is_ascii_alphabetic())
+        .unwrap_or(name.len());
+    let rest = &name[letters..];
+    letters > 0 && rest.len() > 2 && rest.starts_with('(') && rest.ends_with(')')
+}
+
+fn parse_tags(name: &str) -> Option<BTreeMap<String, String>> {
+    let mut tags = BTreeMap::new();
+    let metric = if name.ends_with("\"}") && name.contains('{') {
+        let (metric, rest) = name[..name.len() - 1].split_once('{')?;
+        let mut rest = rest;
+        while !rest.is_empty() {
+            let (tag, after) = rest.split_once("=\"")?;
+            let mut value = String::new();
+            let mut chars = after.char_indices();
+            let end = loop {
+                match chars.next()? {
+                    (at, '"') => break at,
+                    (_, '\\') => match chars.next()?.1 {
+                        c @ ('"' | '\\') => value.push(c),
+                        _ => return None,
+                    },
+                    (_, c) => value.push(c),
+                }
+            };
+            insert_tag(&mut tags, tag, &value)?;
+            rest = &after[end + 1..];
+            if !rest.is_empty() {
+                rest = rest.strip_prefix(':').unwrap_or(rest).strip_prefix(',')?;
+            }
+        }
+        metric
+    } else {
+        let mut segments = name.split(';');
+        let metric = segments.next()?;
+        for segment in segments {
+            let (tag, value) = segment.split_once('=')?;
+            insert_tag(&mut tags, tag, value)?;
+        }
+        metric
+    };
+    let metric = metric.trim_start_matches('~');
+    if metric.is_empty() {
+        return None;
+    }
+    tags.insert("name".to_owned(), metric.to_owned());
+    Some(tags)
+}
+
+fn insert_tag(tags: &mut BTreeMap<String, String>, tag: &str, value: &str) -> Option<()> {
+    let fits = !tag.is_empty()
+        && !tag.contains([';', '!', '^', '='])
+        && !value.is_empty()
+        && !value.contains(';')
+        && !value.starts_with('~');
+    fits.then(|| {
+        tags.insert(tag.to_owned(), value.to_owned());
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_spell_tags() {
+        let spelled = |name: &str| {
+            let tags: Vec<_> = tags_of(name)
+                .into_iter()
+                .map(|(k, v)| k + "=" + &v)
+                .collect();
+            tags.join(" ")
+        };
+        assert_eq!(spelled("a.b"), "name=a.b");
+        assert_eq!(spelled("disk;rack=a1;host=w"), "host=w name=disk rack=a1");
+        assert_eq!(
+            spelled("disk{rack=\"a\\\"1\",host=\"w\"}"),
+            "host=w name=disk rack=a\"1"
+        );
+        assert_eq!(spelled("scale(a;b=c,1)"), "name=scale(a;b=c,1)");
+        assert_eq!(spelled("a;b"), "name=a;b");
+        assert_eq!(spelled("~a"), "name=a");
+        assert_eq!(spelled(""), "name=");
+    }
+
+    #[test]
+    fn a_shared_column_is_copied_before_it_changes() {
+        let mut series = Series::new("a", 0, 20, 10, vec![1.0, ABSENT].into());
+        let before = series.clone();
+        series.map(|value| Some(value? * 2.0));
+        assert_eq!(series.iter().collect::<Vec<_>>(), [Some(2.0), None]);
+        assert_eq!(before.iter().collect::<Vec<_>>(), [Some(1.0), None]);
+    }
 }

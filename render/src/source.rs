@@ -5,6 +5,8 @@
 
 use whisper::{Aggregation, Timestamp};
 
+use crate::events::Event;
+
 /// One node found by a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Node {
@@ -59,6 +61,16 @@ pub trait Source: Send + Sync {
         until: Timestamp,
         now: Timestamp,
     ) -> Result<Option<Fetched>, SourceError>;
+}
+
+/// Where `events()` finds what happened.
+pub trait EventSource: Send + Sync {
+    /// The events between `from` and `until` (Unix seconds, both inclusive) that carry every one
+    /// of `tags`, oldest first. No tag asks for all of them.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    fn events(&self, tags: &[&str], from: i64, until: i64) -> Result<Vec<Event>, SourceError>;
 }
 
 /// The tags of the tagged series: what `/tags/*` asks and changes.

@@ -1,0 +1,144 @@
+//! Fewer points: thinning one series, and bringing several to one step.
+
+use whisper::{ABSENT, is_absent};
+
+use crate::aggregate::Aggregate;
+use crate::series::{Column, Consolidation, Series};
+
+impl Consolidation {
+    /// The one value of a group of `size` slots, of which `group` may hold fewer at the end of
+    /// a series. Too few present values give none.
+    fn of(self, group: &[f64], size: usize, x_files_factor: f64) -> f64 {
+        let present = group.iter().filter(|&&value| !is_absent(value)).count();
+        if present == 0 || (present as f64 / size as f64) < x_files_factor {
+            return ABSENT;
+        }
+        match self {
+            Self::Average => Aggregate::Average.of(group),
+            Self::AvgZero => Aggregate::AvgZero.of(group),
+            Self::Sum => Aggregate::Sum.of(group),
+            Self::Min => Aggregate::Min.of(group),
+            Self::Max => Aggregate::Max.of(group),
+            Self::First => group
+                .iter()
+                .copied()
+                .find(|&value| !is_absent(value))
+                .unwrap_or(ABSENT),
+            Self::Last => Aggregate::Last.of(group),
+        }
+    }
+}
+
+/// Values in groups of `size` from the first on, each group one value.
+pub fn consolidate(
+    values: &[f64],
+    size: usize,
+    consolidation: Consolidation,
+    x_files_factor: f64,
+) -> Vec<f64> {
+    values
+        .chunks(size.max(1))
+        .map(|group| consolidation.of(group, size.max(1), x_files_factor))
+        .collect()
+}
+
+/// Several series brought to the least common multiple of their steps, as graphite-web does:
+/// each is consolidated from its own first value on, and rows are read by index, so a series
+/// that begins later lies too far left by the difference. Within one request over one schema
+/// all begin together.
+#[derive(Debug)]
+pub struct Normalised {
+    /// The series, untouched.
+    pub series: Vec<Series>,
+    /// Their values at the common step, in the same order, of unequal length perhaps.
+    pub columns: Vec<Column>,
+    /// The earliest start.
+    pub start: i64,
+    /// The latest end, cut to whole steps from the start.
+    pub end: i64,
+    /// The common step.
+    pub step: i64,
+}
+
+impl Normalised {
+    /// The columns as slices, for [`crate::aggregate::rows`].
+    pub fn slices(&self) -> Vec<&[f64]> {
+        self.columns.iter().map(|column| &**column).collect()
+    }
+}
+
+/// Brings `series` to one step; `None` if there are none.
+pub fn normalise(series: Vec<Series>) -> Option<Normalised> {
+    let step = series.iter().map(|s| s.step).reduce(common_step)?;
+    let columns = series.iter().map(|s| at_step(s, step)).collect();
+    let start = series.iter().map(|s| s.start).min()?;
+    let end = series.iter().map(|s| s.end).max()?;
+    Some(Normalised {
+        series,
+        columns,
+        start,
+        end: end - (end - start) % step,
+        step,
+    })
+}
+
+/// The values of `series` consolidated to `step`, a multiple of its own.
+pub fn at_step(series: &Series, step: i64) -> Column {
+    match usize::try_from(step / series.step) {
+        Ok(size) if size > 1 => consolidate(
+            &series.values,
+            size,
+            series.consolidation,
+            series.x_files_factor,
+        )
+        .into(),
+        _ => series.values.clone(),
+    }
+}
+
+/// The least common multiple of two steps.
+pub fn common_step(a: i64, b: i64) -> i64 {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    (a / x).saturating_mul(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_group_is_judged_as_if_it_were_full() {
+        let values = [1.0, ABSENT, 3.0, ABSENT, 5.0];
+        let thin = |by, xff| {
+            let values = consolidate(&values, 2, by, xff);
+            values
+                .iter()
+                .map(|&v| whisper::present(v))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            thin(Consolidation::Average, 0.0),
+            [Some(1.0), Some(3.0), Some(5.0)]
+        );
+        assert_eq!(
+            thin(Consolidation::AvgZero, 0.0),
+            [Some(0.5), Some(1.5), Some(5.0)]
+        );
+        assert_eq!(thin(Consolidation::First, 0.6), [None, None, None]);
+    }
+
+    #[test]
+    fn steps_meet_at_their_least_common_multiple() {
+        assert_eq!(common_step(10, 60), 60);
+        assert_eq!(common_step(7, 10), 70);
+        let a = Series::new("a", 0, 60, 10, vec![1.0; 6].into());
+        let b = Series::new("b", 0, 60, 20, vec![2.0; 3].into());
+        let both = normalise(vec![a, b]).unwrap();
+        assert_eq!((both.start, both.end, both.step), (0, 60, 20));
+        assert_eq!(both.slices(), [&[1.0; 3][..], &[2.0; 3][..]]);
+        assert!(normalise(Vec::new()).is_none());
+    }
+}

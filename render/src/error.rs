@@ -1,0 +1,57 @@
+//! What can go wrong while answering a request: variants by what the client is told.
+
+use crate::source::SourceError;
+
+/// Shorthand used throughout the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request is wrong: a 400 with this sentence.
+    #[error("{0}")]
+    Refused(String),
+    /// A target does not parse, or (with `strict=1`) not wholly: a 400 with the position.
+    #[error("{message} at character {position}")]
+    Target {
+        /// What is wrong there.
+        message: String,
+        /// The target it is about.
+        target: String,
+        /// Counted in bytes from the start of the target.
+        position: usize,
+    },
+    /// The answer would pass one of the server's limits: a 413 that names the key.
+    #[error("{what}, more than {key} = {limit} allows")]
+    Limit {
+        /// What passed it, with its number.
+        what: String,
+        /// The configuration key.
+        key: &'static str,
+        /// Its value.
+        limit: usize,
+    },
+    /// The time allowed for a request is over: a 503.
+    #[error("the query took longer than render.timeout allows")]
+    Timeout,
+    /// The store failed: a 500 with a counter.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// A refusal with this sentence.
+    pub fn refused(sentence: impl Into<String>) -> Self {
+        Self::Refused(sentence.into())
+    }
+}
+
+impl From<SourceError> for Error {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Refused(sentence) => Self::Refused(sentence),
+            SourceError::Failed(sentence) => Self::Failed(sentence),
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! The arguments of one call, bound to the parameters they are for.
+
+use super::{Default, Function, Kind, Param};
+use crate::aggregate::{self, Aggregate};
+use crate::attime;
+use crate::error::{Error, Result};
+use crate::eval::{Context, Operand, Replacements, Window};
+use crate::python;
+use crate::series::Series;
+use crate::target::{self, Argument, Base, Literal};
+
+/// What an argument can be.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// A list of series.
+    Series(Vec<Series>),
+    /// Lists of series.
+    Lists(Vec<Vec<Series>>),
+    /// A whole number.
+    Integer(i64),
+    /// Any number.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// True or false.
+    Boolean(bool),
+    /// `none`.
+    None,
+    /// Left for the function to evaluate.
+    Later,
+}
+
+impl Value {
+    /// As Python's `str` spells it: what stands in names and tags.
+    pub fn spelled(&self) -> String {
+        match self {
+            Self::Integer(number) => number.to_string(),
+            Self::Float(number) => python::float(*number),
+            Self::Text(text) => text.clone(),
+            Self::Boolean(value) => python::boolean(*value).to_owned(),
+            Self::None => "None".to_owned(),
+            Self::Series(_) | Self::Lists(_) | Self::Later => "a list of series".to_owned(),
+        }
+    }
+
+    /// The number it is, or is spelled as.
+    fn number(&self) -> Option<f64> {
+        match self {
+            Self::Integer(number) => Some(*number as f64),
+            Self::Float(number) => Some(*number),
+            Self::Boolean(value) => Some(f64::from(u8::from(*value))),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Literal> for Value {
+    fn from(literal: &Literal) -> Self {
+        match literal {
+            Literal::Integer(number) => Self::Integer(*number),
+            Literal::Float(number) => Self::Float(*number),
+            Literal::Text(text) => Self::Text(text.text.clone()),
+            Literal::Boolean(value) => Self::Boolean(*value),
+            Literal::None => Self::None,
+            Literal::Infinity => Self::Float(f64::INFINITY),
+        }
+    }
+}
+
+/// A node of a name by its place, or a tag by its name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeOrTag {
+    /// The place, negative from the end.
+    Node(i64),
+    /// The tag.
+    Tag(String),
+}
+
+/// The arguments of one call.
+pub struct Args<'a> {
+    function: &'static Function,
+    values: Vec<Value>,
+    /// Those of a repeated last parameter.
+    repeated: Vec<Value>,
+    first: Option<Operand<'a>>,
+    replacements: Option<&'a Replacements>,
+}
+
+impl<'a> Args<'a> {
+    /// Puts arguments to parameters and converts them.
+    ///
+    /// # Errors
+    /// Too many, too few, unknown or doubled ones.
+    pub(crate) fn bind(
+        function: &'static Function,
+        mut places: Vec<Value>,
+        keywords: Vec<(&str, Value)>,
+        first: Option<Operand<'a>>,
+        replacements: Option<&'a Replacements>,
+    ) -> Result<Self> {
+        let params = function.params;
+        let (single, multiple) = match params.split_last() {
+            Some((last, before)) if last.multiple => (before, Some(last)),
+            _ => (params, None),
+        };
+        let refuse = |what: String| Err(Error::refused(format!("{}() {what}", function.name)));
+        if places.len() > single.len() && multiple.is_none() {
+            let (given, taken) = (places.len(), single.len());
+            return refuse(format!("takes {taken} arguments but {given} were given"));
+        }
+        let mut repeated = places.split_off(places.len().min(single.len()));
+        let n_placed = places.len();
+        let mut values: Vec<Option<Value>> = places.into_iter().map(Some).collect();
+        values.resize_with(single.len(), || None);
+        for (name, value) in keywords {
+            let is_named = |param: &Param| param.name == name || param.also == Some(name);
+            match single.iter().position(is_named) {
+                Some(place) if place < n_placed => {
+                    return refuse(format!("got two values for {name:?}"));
+                }
+                Some(place) => values[place] = Some(value),
+                None => return refuse(format!("has no parameter called {name:?}")),
+            }
+        }
+        for (param, value) in single.iter().zip(&values) {
+            if value.is_none() && param.default == Default::Required {
+                return refuse(format!("needs its argument {:?}", param.name));
+            }
+        }
+        // All fit or none is converted, as in Graphite.
+        let converted: Option<Vec<Option<Value>>> = single
+            .iter()
+            .zip(&values)
+            .map(|(param, value)| match value {
+                None => Some(None),
+                Some(value) => convert(param, value),
+            })
+            .collect();
+        let converted_rest: Option<Vec<Option<Value>>> = match multiple {
+            Some(param) => repeated.iter().map(|value| convert(param, value)).collect(),
+            None => Some(Vec::new()),
+        };
+        if let (Some(converted), Some(converted_rest)) = (converted, converted_rest) {
+            for (value, converted) in values.iter_mut().zip(converted) {
+                if let Some(converted) = converted {
+                    *value = Some(converted);
+                }
+            }
+            for (value, converted) in repeated.iter_mut().zip(converted_rest) {
+                if let Some(converted) = converted {
+                    *value = converted;
+                }
+            }
+        }
+        let values = single
+            .iter()
+            .zip(values)
+            .map(|(param, value)| value.unwrap_or_else(|| standing_in(param)))
+            .collect();
+        Ok(Self {
+            function,
+            values,
+            repeated,
+            first,
+            replacements,
+        })
+    }
+
+    /// The value of `param`, as given or by default.
+    ///
+    /// # Panics
+    /// If the function has no such parameter: a mistake in the registry that its tests find.
+    pub fn value(&self, param: &str) -> &Value {
+        &self.values[self.place(param)]
+    }
+
+    fn place(&self, param: &str) -> usize {
+        let mut params = self.function.params.iter();
+        let place = params.position(|known| known.name == param);
+        place.unwrap_or_else(|| panic!("{} has no parameter {param}", self.function.name))
+    }
+
+    fn refuse<T>(&self, param: &str, expected: &str) -> Result<T> {
+        let value = self.value(param).spelled();
+        Err(Error::refused(format!(
+            "{}(): {param} must be {expected}, not {value:?}",
+            self.function.name
+        )))
+    }
+
+    /// Takes the series of a parameter out.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn series(&mut self, param: &str) -> Result<Vec<Series>> {
+        let place = self.place(param);
+        match std::mem::replace(&mut self.values[place], Value::None) {
+            Value::Series(series) => Ok(series),
+            other => {
+                self.values[place] = other;
+                self.refuse(param, "a list of series")
+            }
+        }
+    }
+
+    /// Takes the lists of series of a parameter out.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn lists(&mut self, param: &str) -> Result<Vec<Vec<Series>>> {
+        let place = self.place(param);
+        match std::mem::replace(&mut self.values[place], Value::None) {
+            Value::Lists(lists) => Ok(lists),
+            other => {
+                self.values[place] = other;
+                self.refuse(param, "lists of series, from mapSeries()")
+            }
+        }
+    }
+
+    /// Takes the series of a repeated parameter out, list by list.
+    ///
+    /// # Errors
+    /// If one is something else.
+    pub fn repeated_series(&mut self) -> Result<Vec<Vec<Series>>> {
+        let taken = std::mem::take(&mut self.repeated);
+        taken
+            .into_iter()
+            .map(|value| match value {
+                Value::Series(series) => Ok(series),
+                other => Err(Error::refused(format!(
+                    "{}() takes lists of series, not {:?}",
+                    self.function.name,
+                    other.spelled()
+                ))),
+            })
+            .collect()
+    }
+
+    /// All series of a repeated parameter in one list.
+    ///
+    /// # Errors
+    /// As [`Args::repeated_series`].
+    pub fn all_series(&mut self) -> Result<Vec<Series>> {
+        Ok(self.repeated_series()?.into_iter().flatten().collect())
+    }
+
+    /// The values of a repeated parameter.
+    pub fn repeated(&self) -> &[Value] {
+        &self.repeated
+    }
+
+    /// The strings of a repeated parameter.
+    ///
+    /// # Errors
+    /// If one is something else.
+    pub fn repeated_text(&self) -> Result<Vec<&str>> {
+        let texts = self.repeated.iter().map(|value| match value {
+            Value::Text(text) => Ok(text.as_str()),
+            other => Err(Error::refused(format!(
+                "{}() takes strings, not {:?}",
+                self.function.name,
+                other.spelled()
+            ))),
+        });
+        texts.collect()
+    }
+
+    /// The nodes and tags of a repeated parameter.
+    pub fn nodes(&self) -> Vec<NodeOrTag> {
+        self.repeated.iter().map(node_or_tag).collect()
+    }
+
+    /// The node or tag that `param` names.
+    pub fn node(&self, param: &str) -> NodeOrTag {
+        node_or_tag(self.value(param))
+    }
+
+    /// Whether `param` was given, and not as `none`.
+    pub fn given(&self, param: &str) -> bool {
+        !matches!(self.value(param), Value::None)
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn number(&self, param: &str) -> Result<f64> {
+        match self.value(param).number() {
+            Some(number) => Ok(number),
+            None => self.refuse(param, "a number"),
+        }
+    }
+
+    /// A number, if it was given.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn number_if_given(&self, param: &str) -> Result<Option<f64>> {
+        self.given(param).then(|| self.number(param)).transpose()
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn integer(&self, param: &str) -> Result<i64> {
+        match self.value(param) {
+            Value::Integer(number) => Ok(*number),
+            Value::Boolean(value) => Ok(i64::from(*value)),
+            _ => self.refuse(param, "a whole number"),
+        }
+    }
+
+    /// Text.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn text(&self, param: &str) -> Result<&str> {
+        match self.value(param) {
+            Value::Text(text) => Ok(text),
+            _ => self.refuse(param, "a string"),
+        }
+    }
+
+    /// Text, if it was given.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn text_if_given(&self, param: &str) -> Result<Option<&str>> {
+        self.given(param).then(|| self.text(param)).transpose()
+    }
+
+    /// Whether `param` is true, as Python sees truth.
+    pub fn flag(&self, param: &str) -> bool {
+        match self.value(param) {
+            Value::Boolean(value) => *value,
+            Value::Integer(number) => *number != 0,
+            Value::Float(number) => *number != 0.0,
+            Value::Text(text) => !text.is_empty(),
+            Value::Series(series) => !series.is_empty(),
+            Value::Lists(lists) => !lists.is_empty(),
+            Value::None => false,
+            Value::Later => true,
+        }
+    }
+
+    /// An aggregate by its name.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn aggregate(&self, param: &str) -> Result<Aggregate> {
+        Aggregate::named(self.text(param)?)
+    }
+
+    /// A time such as `"1h"` or `"-30min"` in seconds.
+    ///
+    /// # Errors
+    /// If it does not read as one.
+    pub fn interval(&self, param: &str) -> Result<i64> {
+        let text = self.text(param)?;
+        attime::offset(text)
+            .map_err(|error| Error::refused(format!("{}(): {param}: {error}", self.function.name)))
+    }
+
+    /// Changes every value of every series in `seriesList` on its own. The series is renamed
+    /// `FUNCTION(name)` or `FUNCTION(name,detail)`, and tagged with the function's name.
+    ///
+    /// # Errors
+    /// If `seriesList` is something else.
+    pub fn each_series(
+        &mut self,
+        detail: Option<&str>,
+        tag: &str,
+        mut function: impl FnMut(Option<f64>) -> Option<f64>,
+    ) -> Result<Vec<Series>> {
+        let mut all = self.series("seriesList")?;
+        for series in &mut all {
+            let name = match detail {
+                Some(detail) => format!("{}({},{detail})", self.function.name, series.name),
+                None => format!("{}({})", self.function.name, series.name),
+            };
+            series.tag(self.function.name, tag);
+            series.rename(name);
+            series.map(&mut function);
+        }
+        Ok(all)
+    }
+
+    /// The first argument over the request's own window, for lazy functions.
+    ///
+    /// # Errors
+    /// Whatever its evaluation refuses.
+    pub fn original(&mut self, context: &mut Context<'_>) -> Result<Vec<Series>> {
+        if !matches!(self.values.first(), Some(Value::Later)) {
+            let param = self.function.params[0].name;
+            return self.series(param);
+        }
+        let Some(first) = self.first else {
+            return Ok(Vec::new());
+        };
+        self.expect_series(context.operand(first, self.replacements)?)
+    }
+
+    /// The first argument over another window, for lazy functions. Values of an enclosing
+    /// `template()` do not reach it, in Graphite as here.
+    ///
+    /// # Errors
+    /// Whatever its evaluation refuses, and if this call was not written out (a callback).
+    pub fn over(&mut self, context: &Context<'_>, window: Window) -> Result<Vec<Series>> {
+        let Some(first) = self.first else {
+            return Err(Error::refused(format!(
+                "{}() cannot be a callback",
+                self.function.name
+            )));
+        };
+        let value = context.over(window).operand(first, None)?;
+        self.expect_series(value)
+    }
+
+    fn expect_series(&self, value: Value) -> Result<Vec<Series>> {
+        match value {
+            Value::Series(series) => Ok(series),
+            other => Err(Error::refused(format!(
+                "{}() takes a list of series, not {:?}",
+                self.function.name,
+                other.spelled()
+            ))),
+        }
+    }
+}
+
+fn node_or_tag(value: &Value) -> NodeOrTag {
+    match value {
+        Value::Integer(place) => NodeOrTag::Node(*place),
+        Value::Float(place) if place.fract() == 0.0 => NodeOrTag::Node(*place as i64),
+        Value::Boolean(place) => NodeOrTag::Node(i64::from(*place)),
+        other => NodeOrTag::Tag(other.spelled()),
+    }
+}
+
+/// What stands for a parameter that is not given.
+fn standing_in(param: &Param) -> Value {
+    match param.default {
+        Default::Required | Default::Absent => Value::None,
+        Default::Integer(number) => Value::Integer(number),
+        Default::Float(number) => Value::Float(number),
+        Default::Text(text) => Value::Text(text.to_owned()),
+        Default::Boolean(value) => Value::Boolean(value),
+    }
+}
+
+/// `value` as the parameter's kind wants it: `Some(None)` to leave it, `None` if it cannot be.
+fn convert(param: &Param, value: &Value) -> Option<Option<Value>> {
+    let has_default = !matches!(param.default, Default::Required | Default::Absent);
+    if matches!(value, Value::None) && (has_default || !param.listed_required) {
+        return Some(None);
+    }
+    if matches!(value, Value::Later) {
+        return Some(None);
+    }
+    if !param.options.is_empty() {
+        let meant = matches!(value, Value::Text(text) if param.options.contains(&text.as_str()));
+        return meant.then_some(None);
+    }
+    match param.kind {
+        Kind::Any | Kind::String | Kind::NodeOrTag | Kind::Tag | Kind::Date => Some(None),
+        Kind::IntOrInterval => Some(None),
+        Kind::SeriesList => matches!(value, Value::Series(_)).then_some(None),
+        Kind::SeriesLists => matches!(value, Value::Lists(_)).then_some(None),
+        Kind::Float => match value {
+            Value::Text(text) => Some(Some(Value::Float(python_float(text)?))),
+            other => Some(Some(Value::Float(other.number()?))),
+        },
+        Kind::Integer | Kind::Node => whole(value).map(|n| Some(Value::Integer(n))),
+        Kind::IntOrInf => match whole(value) {
+            Some(number) => Some(Some(Value::Integer(number))),
+            None => {
+                let number = match value {
+                    Value::Text(text) => python_float(text)?,
+                    other => other.number()?,
+                };
+                (number == f64::INFINITY).then_some(Some(Value::Float(number)))
+            }
+        },
+        Kind::Boolean => match value {
+            Value::Boolean(_) => Some(None),
+            Value::Text(text) if text.eq_ignore_ascii_case("true") => {
+                Some(Some(Value::Boolean(true)))
+            }
+            Value::Text(text) if text.eq_ignore_ascii_case("false") => {
+                Some(Some(Value::Boolean(false)))
+            }
+            Value::Text(_) => None,
+            Value::Integer(_) | Value::Float(_) => match value.number() {
+                Some(0.0) => Some(Some(Value::Boolean(false))),
+                Some(1.0) => Some(Some(Value::Boolean(true))),
+                _ => None,
+            },
+            Value::Series(series) => Some(Some(Value::Boolean(!series.is_empty()))),
+            _ => Some(Some(Value::Boolean(false))),
+        },
+        Kind::Interval => match value {
+            Value::Text(text) => attime::offset(text).is_ok().then_some(None),
+            _ => None,
+        },
+        Kind::AggFunc | Kind::AggOrSeriesFunc => match value {
+            Value::Text(text) => {
+                let word = text.strip_suffix("Series").unwrap_or(text);
+                let known = aggregate::NAMES.iter().any(|(name, _)| *name == word);
+                (known || param.kind == Kind::AggOrSeriesFunc).then_some(None)
+            }
+            _ => None,
+        },
+    }
+}
+
+fn whole(value: &Value) -> Option<i64> {
+    match value {
+        Value::Integer(number) => Some(*number),
+        Value::Boolean(value) => Some(i64::from(*value)),
+        Value::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// `float(text)`
+fn python_float(text: &str) -> Option<f64> {
+    text.trim().replace('_', "").parse().ok()
+}
+
+/// The key of a series by nodes and tags, joined with dots: what `aliasByNode` shows and
+/// `groupByNode` groups by. A node that is not there, and is no tag either, is empty.
+///
+/// # Errors
+/// If the name looks like a call and does not parse.
+pub fn node_key(series: &Series, nodes: &[NodeOrTag]) -> Result<String> {
+    let inner = if series.name.ends_with(')') {
+        first_path(&series.name)?
+    } else {
+        None
+    };
+    let name = inner.as_deref().unwrap_or(&series.name);
+    let parts: Vec<String> = nodes.iter().map(|node| part(series, name, node)).collect();
+    Ok(parts.join("."))
+}
+
+fn part(series: &Series, name: &str, node: &NodeOrTag) -> String {
+    let tag = match node {
+        NodeOrTag::Tag(tag) => tag.clone(),
+        NodeOrTag::Node(place) => {
+            let path = name.split(';').next().unwrap_or(name);
+            let nodes: Vec<&str> = path.split('.').collect();
+            if let Some(found) = pick(&nodes, *place) {
+                return (*found).to_owned();
+            }
+            place.to_string()
+        }
+    };
+    series.tags.get(&tag).cloned().unwrap_or_default()
+}
+
+/// Python's `list[place]`.
+fn pick<T>(list: &[T], place: i64) -> Option<&T> {
+    let place = if place < 0 {
+        place.checked_add(i64::try_from(list.len()).ok()?)?
+    } else {
+        place
+    };
+    list.get(usize::try_from(place).ok()?)
+}
+
+/// The first path in the innermost first argument of a name that is a call.
+fn first_path(name: &str) -> Result<Option<String>> {
+    let parsed = target::parse(name)?;
+    let mut base = parsed.expression.base;
+    loop {
+        base = match base {
+            Base::Path(path) => return Ok(Some(path)),
+            Base::Template(_) => return Ok(None),
+            Base::Call(call) => match call.args.into_iter().next() {
+                Some(Argument::Expression(expression)) => expression.base,
+                _ => return Ok(None),
+            },
+        };
+    }
+}
