@@ -7,6 +7,7 @@
 
 pub mod bound;
 pub mod config;
+pub mod demo;
 pub mod lock;
 pub mod log;
 pub mod notify;

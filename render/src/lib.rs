@@ -24,6 +24,7 @@ pub mod error;
 pub mod eval;
 pub mod events;
 pub mod functions;
+pub mod http;
 pub mod memory;
 pub mod python;
 pub mod series;

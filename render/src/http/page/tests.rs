@@ -1,0 +1,170 @@
+//! The page as text: what is on it, and what never is.
+
+use super::*;
+use crate::source::{Fetched, Node, SourceError};
+use whisper::Timestamp;
+
+struct Names(&'static [&'static str]);
+
+impl Source for Names {
+    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError> {
+        let leaf = |path: &&str| Node {
+            path: (*path).to_owned(),
+            leaf: true,
+        };
+        let fits = |path: &&&str| pattern == "**" || path.contains(pattern.trim_end_matches(".**"));
+        Ok(self.0.iter().filter(fits).map(leaf).collect())
+    }
+
+    fn find_tagged(&self, _: &[&str]) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn fetch(
+        &self,
+        _: &str,
+        _: Timestamp,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<Option<Fetched>, SourceError> {
+        Ok(None)
+    }
+}
+
+struct Around {
+    addresses: BTreeMap<&'static str, Vec<String>>,
+    events: Vec<Event>,
+}
+
+impl Host for Around {
+    fn received(&self) -> u64 {
+        1_234
+    }
+
+    fn addresses(&self) -> &BTreeMap<&'static str, Vec<String>> {
+        &self.addresses
+    }
+
+    fn events(&self, _: &str, _: f64, _: f64) -> Vec<Event> {
+        self.events.clone()
+    }
+
+    fn notice(&self) -> Option<&str> {
+        None
+    }
+}
+
+fn page(names: &'static [&'static str], events: Vec<Event>, toml: &str) -> Page {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("end-user.toml"), toml).unwrap();
+    let (dashboards, problems) = Dashboards::load(dir.path());
+    assert!(problems.is_empty(), "{problems:?}");
+    let addresses = BTreeMap::from([
+        ("statsd.udp", vec!["0.0.0.0:9125".to_owned()]),
+        ("render.http", vec!["127.0.0.1:9080".to_owned()]),
+    ]);
+    Page::new(
+        Arc::new(Around { addresses, events }),
+        Arc::new(Names(names)),
+        dashboards,
+    )
+}
+
+fn shown(page: &Page, query: &str) -> String {
+    let dashboards = page.dashboards();
+    let front = dashboards.get(FRONT).unwrap();
+    let panels = page.shown(front);
+    dashboard_page(page, FRONT, front, &panels, &View::of(query), "")
+}
+
+#[test]
+fn without_data_the_page_says_what_to_send() {
+    let page = page(
+        &["stats.statsd.packets", "carbon.agents.a.cpu"],
+        Vec::new(),
+        "title = \"T\"\n[[panels]]\ntitle = \"All\"\nneeds = \"**\"\ntargets = [\"a\"]\n",
+    );
+    let dashboards = page.dashboards();
+    assert!(page.shown(dashboards.get(FRONT).unwrap()).is_empty());
+    let text = start_page(&page, &View::default(), true);
+    assert!(text.contains("nc -u -w1 127.0.0.1 9125"), "{text}");
+    assert!(text.contains("curl http://127.0.0.1:9080/events/"));
+    assert!(text.contains("received: <strong>1,234 metrics</strong>"));
+    assert!(
+        !text.contains("carbon&#39;s line"),
+        "no listener, no advice to use it"
+    );
+}
+
+#[test]
+fn panels_are_pictures_with_events_and_only_where_there_is_data() {
+    let toml = "title = \"T\"\nevents = \"deploy web\"\n\
+        [[panels]]\ntitle = \"Here\"\nneeds = \"a.b\"\ntargets = [\"a.b\", \"a.c\"]\nparams = { yMin = \"0\" }\n\
+        [[panels]]\ntitle = \"Not here\"\nneeds = \"q.r\"\ntargets = [\"q.r\"]\n";
+    let page = page(&["a.b"], Vec::new(), toml);
+    let text = shown(&page, "from=-6h");
+    assert!(
+        text.contains("render?target=a.b&amp;target=a.c&amp;"),
+        "{text}"
+    );
+    assert!(
+        text.contains("events=deploy+web") && text.contains("from=-6h") && text.contains("yMin=0")
+    );
+    assert!(text.contains("<noscript><picture>") && !text.contains("Not here"));
+    assert!(shown(&page, "events=none").contains("show events"));
+    assert!(
+        shown(&page, "from=%3Cb%3E").contains("from=-1h"),
+        "no range is the dashboard's own"
+    );
+}
+
+#[test]
+fn nothing_foreign_reaches_the_markup() {
+    let hostile = "\"><script>alert(1)</script><x y='";
+    let event = Event {
+        what: hostile.to_owned(),
+        data: hostile.to_owned(),
+        tags: vec![hostile.to_owned()],
+        link: Some("javascript:alert(1)".to_owned()),
+        when: 1e300,
+        ..Event::default()
+    };
+    let linked = Event {
+        link: Some(format!("https://a/{hostile}")),
+        ..event.clone()
+    };
+    let toml = toml::toml! {
+        title = "TITLE"
+        note = "NOTE"
+        [[panels]]
+        title = "PANEL"
+        targets = ["TARGET"]
+    };
+    let mut text = toml.to_string();
+    for word in ["TITLE", "NOTE", "PANEL", "TARGET"] {
+        let quoted = toml::Value::String(hostile.to_owned()).to_string();
+        text = text.replace(&format!("\"{word}\""), &quoted);
+    }
+    let page = page(&["a"], vec![event, linked], &text);
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("events", hostile)
+        .append_pair("theme", hostile)
+        .finish();
+    for text in [shown(&page, &query), missing(&page, hostile, "../")] {
+        assert!(!text.contains("<script>") && !text.contains("<x"), "{text}");
+        assert!(!text.contains("href=\"javascript:"), "{text}");
+    }
+}
+
+#[test]
+fn words_for_numbers_and_times() {
+    assert_eq!(count(1, "metric"), "1 metric");
+    assert_eq!(count(0, "metric"), "0 metrics");
+    assert_eq!(count(1_234_567, "metric"), "1,234,567 metrics");
+    assert_eq!(length(45.0), "45 s");
+    assert_eq!(length(3_600.0), "60 min");
+    assert_eq!(length(7.0 * 86_400.0), "7 d");
+    assert_eq!(seconds_back("-6h"), Some(21_600));
+    assert_eq!(seconds_back("6h"), None);
+    assert_eq!(seconds_back("-0s"), None);
+}

@@ -1,0 +1,272 @@
+//! `serve --demo`: a small web shop, so that the first look already shows what the program is for.
+//!
+//! 1. Everything is made up, and says so: on the page, and by an event where the history ends.
+//! 2. The past week is written through the same [`Sink`] as everything else, then the shop sends
+//!    StatsD to our own socket like any application.
+//! 3. The shop is a function of time ([`shop`]): a restart fills in the same week again, with the
+//!    same deploys, and nothing twice. What is kept is the moment of the first start.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use carbon::{Datapoint, Sink, Timestamp};
+use render::events::Draft;
+use tokio::net::UdpSocket;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+pub mod shop;
+
+use self::shop::{Change, Dice, Kind, Shop};
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const WEEK: i64 = 7 * 24 * HOUR;
+/// The finest points reach back so far in the built-in schema.
+const FINE: i64 = 6 * HOUR;
+const FLUSH: i64 = 10;
+const TICK: Duration = Duration::from_millis(200);
+/// Lines are packed up to what fits an Ethernet frame, as good clients do.
+const DATAGRAM: usize = 1_400;
+
+/// The sentence on top of every page.
+pub const NOTICE: &str = "Demo: a made-up web shop. The week before the start is filled in; since \
+                          then the shop sends StatsD to this server like any application, and \
+                          deploys something every few minutes.";
+
+const DASHBOARD: &str = include_str!("past-week.toml");
+
+/// Unix seconds.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
+}
+
+/// The shop of this data directory: opened at its first start, the same one afterwards. Writes
+/// the dashboard of the past week beside it.
+///
+/// # Errors
+/// The directory cannot be written, or holds something that is no demo.
+pub fn open(data: &Path) -> anyhow::Result<Shop> {
+    let path = data.join("demo");
+    let opened = match fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .with_context(|| format!("{}: not the start of a demo", path.display()))?,
+        Err(_) => {
+            anyhow::ensure!(
+                !data.join("whisper").exists(),
+                "{} has data that is not the demo's: give --demo another --data",
+                data.display()
+            );
+            let opened = now();
+            let dashboards = data.join("dashboards");
+            fs::create_dir_all(&dashboards)
+                .and_then(|()| fs::write(dashboards.join("past-week.toml"), DASHBOARD))
+                .and_then(|()| fs::write(&path, format!("{opened}\n")))
+                .with_context(|| format!("demo in {}", data.display()))?;
+            opened
+        }
+    };
+    Ok(Shop { opened })
+}
+
+/// Fills in the week before `now` and hands every change of it to `post`.
+///
+/// # Errors
+/// A name that the sink refuses.
+pub fn fill(shop: Shop, sink: &dyn Sink, now: i64, post: &dyn Fn(Draft)) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let start = (now - WEEK) / MINUTE * MINUTE;
+    let fine = (now - FINE) / MINUTE * MINUTE;
+    let end = now / FLUSH * FLUSH;
+    let coarse_steps = (start..fine)
+        .step_by(MINUTE as usize)
+        .map(|at| (at, MINUTE));
+    let fine_steps = (fine..end).step_by(FLUSH as usize).map(|at| (at, FLUSH));
+    let steps: Vec<(i64, i64)> = coarse_steps.chain(fine_steps).collect();
+    let mut points = 0;
+    for series in shop.series() {
+        let id = sink
+            .intern(series.name.as_bytes())
+            .with_context(|| series.name.clone())?;
+        let column: Vec<Datapoint> = steps
+            .iter()
+            .map(|&(at, seconds)| Datapoint {
+                series: id,
+                at: Timestamp(at as u32),
+                value: series.value(shop, at, seconds),
+            })
+            .collect();
+        points += column.len();
+        sink.submit(&column);
+    }
+    for change in shop.changes(start, now) {
+        post(draft(&change));
+    }
+    post(Draft {
+        data: Some("Left of this line is history that was filled in.".to_owned()),
+        when: Some(shop.opened as f64),
+        key: Some("demo-start".to_owned()),
+        ..Draft::new("the demo starts", &["demo"])
+    });
+    info!(
+        "demo: a week of a web shop filled in, {points} points in {:?}",
+        began.elapsed()
+    );
+    Ok(())
+}
+
+/// Visits the shop until the runtime ends: StatsD to `statsd`, changes to `post` when they happen.
+pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft)) {
+    let bound = UdpSocket::bind(match statsd {
+        SocketAddr::V4(_) => "127.0.0.1:0",
+        SocketAddr::V6(_) => "[::1]:0",
+    });
+    let socket = match bound.await {
+        Ok(socket) => socket,
+        Err(error) => return warn!("demo: no socket to send from: {error}"),
+    };
+    let mut dice = Dice::new(now() as u64);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut posted = now();
+    let mut packet = String::new();
+    loop {
+        ticks.tick().await;
+        let at = now();
+        for change in shop.changes(posted, at) {
+            post(draft(&change));
+        }
+        posted = at;
+        for line in shop.visit(at, TICK.as_secs_f64(), &mut dice) {
+            if !packet.is_empty() && packet.len() + 1 + line.len() > DATAGRAM {
+                // Lost datagrams are a fact of life for StatsD, for this shop too.
+                let _ = socket.send_to(packet.as_bytes(), statsd).await;
+                packet.clear();
+            }
+            if !packet.is_empty() {
+                packet.push('\n');
+            }
+            packet.push_str(&line);
+        }
+        let _ = socket.send_to(packet.as_bytes(), statsd).await;
+        packet.clear();
+    }
+}
+
+fn draft(change: &Change) -> Draft {
+    let tags: &[&str] = match change.kind {
+        Kind::Setting => &["config", change.service],
+        Kind::Rollback => &["deploy", "rollback", change.service],
+        Kind::Harmless | Kind::Harmful => &["deploy", change.service],
+    };
+    Draft {
+        data: Some(change.data.to_owned()),
+        when: Some(change.at as f64),
+        key: Some(format!("demo-{}", change.at)),
+        ..Draft::new(change.what.as_str(), tags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use carbon::{NameError, SeriesId};
+
+    use super::*;
+
+    /// Keeps what it gets, by name.
+    #[derive(Default)]
+    struct Kept {
+        names: Mutex<Vec<String>>,
+        points: Mutex<BTreeMap<SeriesId, Vec<Datapoint>>>,
+    }
+
+    impl Sink for Kept {
+        fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError> {
+            let mut names = self.names.lock().unwrap();
+            names.push(String::from_utf8(name.to_vec()).unwrap());
+            Ok(SeriesId(names.len() as u32 - 1))
+        }
+
+        fn submit(&self, points: &[Datapoint]) {
+            let mut kept = self.points.lock().unwrap();
+            for point in points {
+                kept.entry(point.series).or_default().push(*point);
+            }
+        }
+
+        fn try_submit(&self, points: &[Datapoint]) -> usize {
+            self.submit(points);
+            points.len()
+        }
+    }
+
+    #[test]
+    fn the_same_week_comes_out_each_time_with_the_deploys_that_the_page_tells_of() {
+        let now = 1_700_000_000;
+        let shop = Shop { opened: now };
+        let events = Mutex::new(Vec::new());
+        let kept = Kept::default();
+        fill(shop, &kept, now, &|event| {
+            events.lock().unwrap().push(event)
+        })
+        .unwrap();
+        let again = Kept::default();
+        fill(shop, &again, now, &|_| ()).unwrap();
+        assert_eq!(*kept.points.lock().unwrap(), *again.points.lock().unwrap());
+
+        let names = kept.names.lock().unwrap();
+        for name in [
+            "stats.shop.logins",
+            "stats_counts.shop.errors.500",
+            "stats.timers.shop.response.home.upper_90",
+            "stats.gauges.shop.carts",
+        ] {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+        for column in kept.points.lock().unwrap().values() {
+            assert!(column.windows(2).all(|pair| pair[0].at < pair[1].at));
+            assert!(
+                column
+                    .iter()
+                    .all(|point| point.value.is_finite() && point.value >= 0.0)
+            );
+        }
+        let events = events.into_inner().unwrap();
+        let last_hour = |word: &str| {
+            events.iter().any(|event| {
+                event.when.unwrap() > (now - HOUR) as f64
+                    && event.tags.iter().flatten().any(|tag| tag == word)
+            })
+        };
+        assert!(last_hour("deploy") && last_hour("rollback") && last_hour("demo"));
+        let mut keys: Vec<_> = events.iter().map(|event| event.key.clone()).collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), events.len(), "each event has a key of its own");
+    }
+
+    #[test]
+    fn a_directory_with_other_data_is_left_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let first = open(data.path()).unwrap();
+        assert_eq!(open(data.path()).unwrap(), first);
+        let other = tempfile::tempdir().unwrap();
+        fs::create_dir(other.path().join("whisper")).unwrap();
+        assert!(
+            open(other.path())
+                .unwrap_err()
+                .to_string()
+                .contains("another --data")
+        );
+        assert!(!other.path().join("demo").exists());
+    }
+}

@@ -1,0 +1,379 @@
+//! The real binary on free ports in a fresh directory, talked to in raw bytes.
+//!
+//! Nothing here sleeps for luck: a start is over when the server says `READY=1` on the socket of
+//! a service manager, a stop when the process has ended, and a value that comes with the next
+//! flush is asked for until it is there or a deadline says that it will not come.
+
+#![allow(dead_code, reason = "each test binary uses its part of this")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must say where"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Nothing takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A plumbago to be started, stopped and started again in one directory.
+pub struct Server {
+    pub dir: TempDir,
+    pub settings: BTreeMap<String, String>,
+    pub addresses: BTreeMap<String, Vec<String>>,
+    /// A configuration file, if any.
+    pub config: Option<PathBuf>,
+    child: Option<Child>,
+}
+
+/// An HTTP answer.
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Server {
+    /// A server that flushes every second, all usual listeners on free ports.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with further settings.
+    pub fn with(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::prepared(settings);
+        server.run();
+        server
+    }
+
+    /// Everything but the start.
+    pub fn prepared(settings: &[(&str, &str)]) -> Self {
+        let usual = [
+            ("statsd.udp", "127.0.0.1:0"),
+            ("statsd.admin", "127.0.0.1:0"),
+            ("statsd.flush_interval", "1s"),
+            ("carbon.line_tcp", "127.0.0.1:0"),
+            ("carbon.line_udp", "127.0.0.1:0"),
+            ("render.http", "127.0.0.1:0"),
+        ];
+        let all = usual.iter().chain(settings);
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            settings: all
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            addresses: BTreeMap::new(),
+            config: None,
+            child: None,
+        }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The arguments that start it.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![
+            "serve".to_owned(),
+            "--data".to_owned(),
+            self.data().display().to_string(),
+            "--ready-file".to_owned(),
+            self.dir.path().join("ready.json").display().to_string(),
+        ];
+        if let Some(file) = &self.config {
+            arguments.extend(["--config".to_owned(), file.display().to_string()]);
+        }
+        for (key, value) in &self.settings {
+            arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+        }
+        arguments
+    }
+
+    /// Starts it and returns when it is ready.
+    pub fn run(&mut self) {
+        let manager_path = self.dir.path().join("notify");
+        let _ = fs::remove_file(&manager_path);
+        let manager = UnixDatagram::bind(&manager_path).unwrap();
+        manager
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let mut child = plumbago()
+            .args(self.arguments())
+            .env("NOTIFY_SOCKET", &manager_path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut state = [0; 64];
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(n) = manager.recv(&mut state) {
+                assert_eq!(&state[..n], b"READY=1");
+                break;
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("ended with {status}:\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "not ready:\n{}", self.log());
+        }
+        let ready = fs::read(self.dir.path().join("ready.json")).unwrap();
+        self.addresses = serde_json::from_slice(&ready).unwrap();
+        self.child = Some(child);
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// The process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("not running"))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// SIGTERM, and the wait for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.child.take().unwrap().wait().unwrap()
+    }
+
+    /// SIGTERM that must end well, and a new start.
+    pub fn restart(&mut self) {
+        let status = self.stop();
+        assert!(status.success(), "{status}:\n{}", self.log());
+        self.run();
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("not running");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// The first address of a listener.
+    pub fn address(&self, key: &str) -> &str {
+        let bound = self.addresses.get(key).and_then(|bound| bound.first());
+        bound.unwrap_or_else(|| panic!("{key} does not listen: {:?}", self.addresses))
+    }
+
+    /// Sends one datagram to statsd.
+    pub fn statsd(&self, datagram: impl AsRef<[u8]>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sent = socket.send_to(datagram.as_ref(), self.address("statsd.udp"));
+        sent.unwrap();
+    }
+
+    /// Asks statsd's management interface `command` until its answer has `word` in it.
+    pub fn wait_for_admin(&self, command: &str, word: &str) {
+        let mut stream = TcpStream::connect(self.address("statsd.admin")).unwrap();
+        let mut answers = BufReader::new(stream.try_clone().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            writeln!(stream, "{command}").unwrap();
+            let mut text = String::new();
+            while !text.ends_with("END\n\n") {
+                let read = answers.read_line(&mut text).unwrap();
+                assert_ne!(read, 0, "closed after {text:?}");
+            }
+            if text.contains(word) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{command}: {text}");
+        }
+    }
+
+    /// Sends bytes to carbon's line receiver over TCP.
+    pub fn lines(&self, bytes: impl AsRef<[u8]>) {
+        let mut stream = TcpStream::connect(self.address("carbon.line_tcp")).unwrap();
+        stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Asks over HTTP.
+    pub fn http(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let address = self.address("render.http");
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{headers}\r\n"
+        )
+        .unwrap();
+        stream.write_all(body).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let end = bytes
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .unwrap_or_else(|| panic!("no HTTP: {:?}", String::from_utf8_lossy(&bytes)));
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let mut body = bytes[end + 4..].to_vec();
+        if head
+            .to_ascii_lowercase()
+            .contains("transfer-encoding: chunked")
+        {
+            body = unchunked(&body);
+        }
+        let status = head[9..12].parse().unwrap();
+        Answer { status, head, body }
+    }
+
+    /// GET.
+    pub fn get(&self, path: &str) -> Answer {
+        self.http("GET", path, "", b"")
+    }
+
+    /// POST of JSON.
+    pub fn post(&self, path: &str, body: &str) -> Answer {
+        let headers = "Content-Type: application/json\r\n";
+        self.http("POST", path, headers, body.as_bytes())
+    }
+
+    /// The answer to a GET, which must be 200 and JSON.
+    pub fn json(&self, path: &str) -> Value {
+        let answer = self.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// The present values, with their times, of the series that `target` gives.
+    pub fn points(&self, target: &str) -> Vec<(f64, i64)> {
+        let series = self.json(&format!("/render?format=json&from=-15min&target={target}"));
+        let series = series.as_array().unwrap();
+        assert!(series.len() <= 1, "{target}: {} series", series.len());
+        let points = series.first().and_then(|one| one["datapoints"].as_array());
+        points
+            .into_iter()
+            .flatten()
+            .filter_map(|point| Some((point[0].as_f64()?, point[1].as_i64()?)))
+            .collect()
+    }
+
+    /// Waits until the values of `target` are as they must be, and returns them.
+    #[track_caller]
+    pub fn wait_for(&self, target: &str, enough: impl Fn(&[f64]) -> bool) -> Vec<f64> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let values: Vec<f64> = self
+                .points(target)
+                .into_iter()
+                .map(|point| point.0)
+                .collect();
+            if enough(&values) {
+                return values;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{target}: {values:?}\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the values of `target` add up to `total`.
+    #[track_caller]
+    pub fn wait_for_sum(&self, target: &str, total: f64) {
+        let sum = |values: &[f64]| values.iter().sum::<f64>();
+        self.wait_for(target, |values| {
+            (sum(values) - total).abs() < 1e-9 && !values.is_empty()
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    loop {
+        let end = body
+            .windows(2)
+            .position(|window| window == b"\r\n")
+            .unwrap();
+        let size = std::str::from_utf8(&body[..end]).unwrap();
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        if size == 0 {
+            return whole;
+        }
+        whole.extend_from_slice(&body[end + 2..end + 2 + size]);
+        body = &body[end + 4 + size..];
+    }
+}
+
+/// The binary, with nothing from the tester's environment that would change what it does.
+pub fn plumbago() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plumbago"));
+    command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// Runs it to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    plumbago().args(arguments).output().unwrap()
+}
+
+/// Unix seconds.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_secs() as i64
+}
+
+/// The names of all files below `directory`, relative to it, sorted.
+pub fn files(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                left.push(entry.path());
+            } else {
+                found.push(entry.path());
+            }
+        }
+    }
+    let mut names: Vec<String> = found
+        .iter()
+        .map(|path| path.strip_prefix(directory).unwrap().display().to_string())
+        .collect();
+    names.sort();
+    names
+}
