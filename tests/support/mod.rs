@@ -27,37 +27,37 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A plumbago to be started, stopped and started again in one directory.
-pub struct Server {
-    pub dir: TempDir,
-    pub settings: BTreeMap<String, String>,
-    pub addresses: BTreeMap<String, Vec<String>>,
+pub(crate) struct Server {
+    pub(crate) dir: TempDir,
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) addresses: BTreeMap<String, Vec<String>>,
     /// A configuration file, if any.
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     child: Option<Child>,
 }
 
 /// An HTTP answer.
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Server {
     /// A server that flushes every second, all usual listeners on free ports.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(&[])
     }
 
     /// The same with further settings.
-    pub fn with(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
         let mut server = Self::prepared(settings);
         server.run();
         server
     }
 
     /// Everything but the start.
-    pub fn prepared(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn prepared(settings: &[(&str, &str)]) -> Self {
         let usual = [
             ("statsd.udp", "127.0.0.1:0"),
             ("statsd.admin", "127.0.0.1:0"),
@@ -79,12 +79,12 @@ impl Server {
     }
 
     /// The data directory.
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     /// The arguments that start it.
-    pub fn arguments(&self) -> Vec<String> {
+    pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments = vec![
             "serve".to_owned(),
             "--data".to_owned(),
@@ -102,7 +102,7 @@ impl Server {
     }
 
     /// Starts it and returns when it is ready.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         let manager_path = self.dir.path().join("notify");
         let _ = fs::remove_file(&manager_path);
         let manager = UnixDatagram::bind(&manager_path).unwrap();
@@ -140,55 +140,55 @@ impl Server {
     }
 
     /// What it has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// The process.
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().expect("not running"))
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
 
     /// SIGTERM, and the wait for the end.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.child.take().unwrap().wait().unwrap()
     }
 
     /// SIGTERM that must end well, and a new start.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let status = self.stop();
         assert!(status.success(), "{status}:\n{}", self.log());
         self.run();
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("not running");
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// The first address of a listener.
-    pub fn address(&self, key: &str) -> &str {
+    pub(crate) fn address(&self, key: &str) -> &str {
         let bound = self.addresses.get(key).and_then(|bound| bound.first());
         bound.unwrap_or_else(|| panic!("{key} does not listen: {:?}", self.addresses))
     }
 
     /// Sends one datagram to statsd.
-    pub fn statsd(&self, datagram: impl AsRef<[u8]>) {
+    pub(crate) fn statsd(&self, datagram: impl AsRef<[u8]>) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sent = socket.send_to(datagram.as_ref(), self.address("statsd.udp"));
         sent.unwrap();
     }
 
     /// Asks statsd's management interface `command` until its answer has `word` in it.
-    pub fn wait_for_admin(&self, command: &str, word: &str) {
+    pub(crate) fn wait_for_admin(&self, command: &str, word: &str) {
         let mut stream = TcpStream::connect(self.address("statsd.admin")).unwrap();
         let mut answers = BufReader::new(stream.try_clone().unwrap());
         let deadline = Instant::now() + PATIENCE;
@@ -207,13 +207,13 @@ impl Server {
     }
 
     /// Sends bytes to carbon's line receiver over TCP.
-    pub fn lines(&self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn lines(&self, bytes: impl AsRef<[u8]>) {
         let mut stream = TcpStream::connect(self.address("carbon.line_tcp")).unwrap();
         stream.write_all(bytes.as_ref()).unwrap();
     }
 
     /// Asks over HTTP.
-    pub fn http(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+    pub(crate) fn http(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
         let address = self.address("render.http");
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -244,25 +244,25 @@ impl Server {
     }
 
     /// GET.
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.http("GET", path, "", b"")
     }
 
     /// POST of JSON.
-    pub fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
         let headers = "Content-Type: application/json\r\n";
         self.http("POST", path, headers, body.as_bytes())
     }
 
     /// The answer to a GET, which must be 200 and JSON.
-    pub fn json(&self, path: &str) -> Value {
+    pub(crate) fn json(&self, path: &str) -> Value {
         let answer = self.get(path);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         serde_json::from_slice(&answer.body).unwrap()
     }
 
     /// The present values, with their times, of the series that `target` gives.
-    pub fn points(&self, target: &str) -> Vec<(f64, i64)> {
+    pub(crate) fn points(&self, target: &str) -> Vec<(f64, i64)> {
         let series = self.json(&format!("/render?format=json&from=-15min&target={target}"));
         let series = series.as_array().unwrap();
         assert!(series.len() <= 1, "{target}: {} series", series.len());
@@ -276,7 +276,7 @@ impl Server {
 
     /// Waits until the values of `target` are as they must be, and returns them.
     #[track_caller]
-    pub fn wait_for(&self, target: &str, enough: impl Fn(&[f64]) -> bool) -> Vec<f64> {
+    pub(crate) fn wait_for(&self, target: &str, enough: impl Fn(&[f64]) -> bool) -> Vec<f64> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let values: Vec<f64> = self
@@ -298,7 +298,7 @@ impl Server {
 
     /// Waits until the values of `target` add up to `total`.
     #[track_caller]
-    pub fn wait_for_sum(&self, target: &str, total: f64) {
+    pub(crate) fn wait_for_sum(&self, target: &str, total: f64) {
         let sum = |values: &[f64]| values.iter().sum::<f64>();
         self.wait_for(target, |values| {
             (sum(values) - total).abs() < 1e-9 && !values.is_empty()
@@ -317,7 +317,7 @@ impl Drop for Server {
 
 impl Answer {
     /// The body as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
@@ -340,25 +340,25 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
 }
 
 /// The binary, with nothing from the tester's environment that would change what it does.
-pub fn plumbago() -> Command {
+pub(crate) fn plumbago() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plumbago"));
     command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
     command
 }
 
 /// Runs it to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     plumbago().args(arguments).output().unwrap()
 }
 
 /// Unix seconds.
-pub fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     since.as_secs() as i64
 }
 
 /// The names of all files below `directory`, relative to it, sorted.
-pub fn files(directory: &Path) -> Vec<String> {
+pub(crate) fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![directory.to_owned()];
     while let Some(directory) = left.pop() {
