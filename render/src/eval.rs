@@ -22,9 +22,10 @@ use whisper::Timestamp;
 use crate::aggregate::Aggregate;
 use crate::consolidate;
 use crate::error::{Error, Result};
+use crate::events;
 use crate::functions::{self, Args, Function, Value};
 use crate::series::{Column, Series, tags_of};
-use crate::source::{EventSource, Source};
+use crate::source::Source;
 use crate::target::{Argument, Base, Call, Expression, Literal, Template};
 use crate::{aggregate, target};
 
@@ -53,7 +54,7 @@ pub struct Query<'q> {
     /// Where series come from.
     pub source: &'q dyn Source,
     /// Where events come from, for `events()`.
-    pub events: Option<&'q dyn EventSource>,
+    pub events: Option<&'q events::Store>,
     /// The request's clock, Unix seconds.
     pub now: i64,
     /// Its time zone.

@@ -34,4 +34,4 @@ pub mod target;
 pub use error::{Error, Result};
 pub use eval::{Context, Query, Window};
 pub use series::{Column, Consolidation, Drawing, Series};
-pub use source::{EventSource, Fetched, Node, Source, SourceError, TagValue, Tags};
+pub use source::{Fetched, Node, Source, SourceError, TagValue, Tags};

@@ -5,8 +5,6 @@
 
 use whisper::{Aggregation, Timestamp};
 
-use crate::events::Event;
-
 /// One node found by a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Node {
@@ -61,16 +59,16 @@ pub trait Source: Send + Sync {
         until: Timestamp,
         now: Timestamp,
     ) -> Result<Option<Fetched>, SourceError>;
-}
 
-/// Where `events()` finds what happened.
-pub trait EventSource: Send + Sync {
-    /// The events between `from` and `until` (Unix seconds, both inclusive) that carry every one
-    /// of `tags`, oldest first. No tag asks for all of them.
+    /// For how many seconds back from the clock the series called `name` keeps points: what
+    /// `/metrics/find` says in its machine formats. `None` if that is not known.
     ///
     /// # Errors
-    /// The store could not be read.
-    fn events(&self, tags: &[&str], from: i64, until: i64) -> Result<Vec<Event>, SourceError>;
+    /// A damaged or unreadable file.
+    fn retention(&self, name: &str) -> Result<Option<i64>, SourceError> {
+        let _ = name;
+        Ok(None)
+    }
 }
 
 /// The tags of the tagged series: what `/tags/*` asks and changes.
