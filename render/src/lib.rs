@@ -20,6 +20,7 @@
 pub mod aggregate;
 pub mod attime;
 pub mod consolidate;
+pub mod draw;
 pub mod error;
 pub mod eval;
 pub mod events;
@@ -29,7 +30,6 @@ pub mod memory;
 pub mod python;
 pub mod series;
 pub mod source;
-pub mod stored;
 pub mod target;
 
 pub use error::{Error, Result};

@@ -1,0 +1,163 @@
+//! Pictures: series and deploys on PNG and SVG.
+//!
+//! [`draw`] lays a request out as a [`Scene`]; [`Scene::png`] and [`Scene::svg`] are two ways to
+//! look at the same one. Layout, ticks and legends follow Graphite's rules (`y_axis`, `x_axis`,
+//! `line`); shapes go through plotters onto backends of ours (`raster` over tiny-skia, `vector`).
+//! Text needs no font of the system: a subset of DejaVu is embedded.
+//!
+//! ```
+//! use render::draw::{Params, Window, draw};
+//!
+//! let params = Params::from_pairs(&[("title".into(), "Nothing yet".into())]);
+//! let scene = draw(&params, &[], &Window::utc(0, 3600), &[]).unwrap();
+//! assert!(scene.png().starts_with(b"\x89PNG"));
+//! assert!(scene.svg().contains("No Data"));
+//! ```
+//!
+//! 1. Every input is foreign: names, colours, numbers, times. The worst that it gets is an odd
+//!    picture; what is refused, [`Error`] lists.
+//! 2. The same input gives the same bytes: no clock, no environment, no randomness.
+//! 3. The order from back to front: ground, grid, events, areas, lines, words.
+
+mod color;
+mod curve;
+mod font;
+mod legend;
+mod line;
+mod overlay;
+mod params;
+mod pie;
+mod png;
+mod raster;
+mod scene;
+mod sheet;
+mod template;
+mod vector;
+mod x_axis;
+mod y_axis;
+
+pub use color::Color;
+pub use params::{GraphType, Params, PieMode};
+pub use pie::Slice;
+pub use scene::Scene;
+pub use template::names as template_names;
+
+use jiff::tz::TimeZone;
+
+use crate::Series;
+use crate::events::Event;
+
+/// The time that a request asks for, and the zone in which its times are written.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// Unix seconds.
+    pub from: i64,
+    /// Unix seconds.
+    pub until: i64,
+    /// Zone of the time axis.
+    pub zone: TimeZone,
+}
+
+impl Window {
+    /// A window with times in UTC.
+    pub fn utc(from: i64, until: i64) -> Self {
+        Self {
+            from,
+            until,
+            zone: TimeZone::UTC,
+        }
+    }
+}
+
+/// Why a picture is refused: all of them are the request's fault.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Larger than 4096 × 4096 device pixels.
+    #[error("a picture of {width} x {height} pixels is larger than {MOST_PIXELS} x {MOST_PIXELS}")]
+    TooLarge {
+        /// Device pixels across.
+        width: u64,
+        /// Device pixels down.
+        height: u64,
+    },
+    /// A word that its parameter does not know.
+    #[error("{parameter}={value} is none of {allowed}")]
+    UnknownWord {
+        /// The parameter.
+        parameter: &'static str,
+        /// What it was given.
+        value: String,
+        /// What it takes.
+        allowed: &'static str,
+    },
+    /// Both ends of a value axis are given and the lower is not below the upper.
+    #[error("the value axis cannot go from {min} to {max}: the minimum must be below the maximum")]
+    Reversed {
+        /// The minimum asked for.
+        min: f64,
+        /// The maximum asked for.
+        max: f64,
+    },
+}
+
+/// Longest side of a picture, in device pixels.
+pub const MOST_PIXELS: u64 = 4096;
+
+/// Lays out the picture of `series` (evaluated, not yet consolidated; the picture thins them to
+/// its pixels) with `events` (with their looks, oldest first) as lines and
+/// bands on it.
+///
+/// Like Graphite's, the time axis runs over the series' own times; `window` only matters when there
+/// are none. For [`GraphType::Pie`] each series becomes a slice.
+///
+/// # Errors
+/// [`Error`] lists what is refused; a server answers it with 400.
+pub fn draw(
+    params: &Params,
+    series: &[Series],
+    window: &Window,
+    events: &[Event],
+) -> Result<Scene, Error> {
+    match params.graph_type {
+        GraphType::Line => {
+            check(params)?;
+            line::draw(params, series, window, events)
+        }
+        GraphType::Pie => {
+            let slices: Vec<Slice> = series
+                .iter()
+                .map(|s| Slice::of(s, params.pie_mode))
+                .collect();
+            draw_pie(params, &slices)
+        }
+    }
+}
+
+/// Lays out a pie, in the order of `slices`.
+///
+/// # Errors
+/// As [`draw`].
+pub fn draw_pie(params: &Params, slices: &[Slice]) -> Result<Scene, Error> {
+    check(params)?;
+    Ok(pie::draw(params, slices))
+}
+
+fn check(params: &Params) -> Result<(), Error> {
+    let device = |pixels: u32| (f64::from(pixels) * params.pixel_ratio).round() as u64;
+    let (width, height) = (device(params.width), device(params.height));
+    if width > MOST_PIXELS || height > MOST_PIXELS {
+        return Err(Error::TooLarge { width, height });
+    }
+    match params.bad_word.clone() {
+        Some(bad) => Err(Error::UnknownWord {
+            parameter: bad.parameter,
+            value: bad.value,
+            allowed: bad.allowed,
+        }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,659 @@
+//! Deploys and other events on a picture: lines, bands, and labels that never collide.
+//!
+//! From events to signs, in this order:
+//!
+//! 1. What lies outside of the picture's time is dropped.
+//! 2. Lines closer than a few pixels become one with a count ([`crowds`]).
+//! 3. Labels find their places ([`arrange`]): beside the pole of their line, in as few rows as it
+//!    takes, cut with an ellipsis or left out rather than laid over each other.
+//!
+//! The deploys of one release to the hosts of a fleet are one event already when they come here
+//! ([`crate::events::Store::overlay`]). Signs lie above the grid and below the series; the rows of labels get room of their own above
+//! the plot.
+
+use std::ops::Range;
+
+use jiff::tz::TimeZone;
+
+use super::color::Color;
+use super::font::Font;
+use super::params::Params;
+use super::scene::{Align, Group, Item, Label, Paint, spot};
+use super::sheet::Sheet;
+use super::x_axis::written;
+use crate::events::{Event, Status};
+
+/// Colours of tags that everybody uses, chosen to be told from Graphite's series colours, from
+/// each other and from the red of failure.
+const KNOWN: &[(&str, Color)] = &[
+    ("deploy", Color::opaque(0xd9, 0x6a, 0x0b)),
+    ("deployment", Color::opaque(0xd9, 0x6a, 0x0b)),
+    ("release", Color::opaque(0xd9, 0x6a, 0x0b)),
+    ("config", Color::opaque(0x0b, 0x72, 0x85)),
+    ("maintenance", Color::opaque(0x68, 0x72, 0x7d)),
+    ("rollback", Color::opaque(0xa6, 0x1e, 0x6d)),
+    ("incident", Color::opaque(0xc9, 0x2a, 0x2a)),
+    ("backup", Color::opaque(0x4f, 0x7a, 0x28)),
+];
+
+/// Colours for all others, by a hash of the tag: the same tag has the same colour everywhere.
+const PALETTE: &[Color] = &[
+    Color::opaque(0x86, 0x2e, 0x9c),
+    Color::opaque(0x18, 0x64, 0xab),
+    Color::opaque(0x2b, 0x7a, 0x3e),
+    Color::opaque(0x8a, 0x5a, 0x2b),
+    Color::opaque(0x5f, 0x3d, 0xc4),
+    Color::opaque(0x00, 0x6d, 0x77),
+    Color::opaque(0x9c, 0x36, 0x6b),
+    Color::opaque(0x6b, 0x70, 0x1f),
+];
+
+const FAILURE: Color = Color::opaque(0xe0, 0x1b, 0x24);
+
+/// The colour of a tag when no rule gives one.
+fn tag_color(tag: &str) -> Color {
+    if let Some((_, color)) = KNOWN.iter().find(|(name, _)| *name == tag) {
+        return *color;
+    }
+    // FNV-1a.
+    let hash = tag.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
+    PALETTE[(hash >> 32) as usize % PALETTE.len()]
+}
+
+/// One thing to be drawn: an event, or several that belong together.
+#[derive(Clone, Debug)]
+struct Sign<'a> {
+    events: Vec<&'a Event>,
+    from: f64,
+    /// The end of a band.
+    until: Option<f64>,
+    /// Still under way at the end of the picture.
+    open: bool,
+    failed: bool,
+    undone: bool,
+    color: Color,
+    label: String,
+    /// Pixels.
+    x: f64,
+    x_end: f64,
+    place: Option<Placed>,
+}
+
+/// Where a label stands.
+#[derive(Clone, Debug, PartialEq)]
+struct Placed {
+    row: usize,
+    x: f64,
+    text: String,
+}
+
+/// A thread from what undoes to what was undone, in pixels.
+#[derive(Clone, Copy, Debug)]
+struct Tie {
+    from: f64,
+    to: f64,
+    color: Color,
+}
+
+#[derive(Debug)]
+pub(super) struct Overlay<'a> {
+    signs: Vec<Sign<'a>>,
+    ties: Vec<Tie>,
+    rows: usize,
+    font: Font,
+    zone: TimeZone,
+    background: Color,
+}
+
+/// Lines closer than this many pixels become one.
+const CROWD: f64 = 3.0;
+/// Pixels between a pole and its label, and between a label and the next pole.
+const GAP: f64 = 3.0;
+/// Labels are cut to this many letters.
+const LONGEST_LABEL: usize = 28;
+
+impl<'a> Overlay<'a> {
+    /// Decides what is shown of `marks` on a plot of the given times on `sheet`, where `x` maps
+    /// Unix seconds to pixels.
+    pub(super) fn new(
+        params: &Params,
+        events: &'a [Event],
+        times: &Range<i64>,
+        zone: &TimeZone,
+        sheet: &Sheet,
+        x: impl Fn(f64) -> f64,
+    ) -> Self {
+        let font = params.font.sized((params.font.size - 1.0).max(8.0));
+        let dark = params.background.luminance() < 0.5;
+        let (start, end) = (times.start as f64, times.end as f64);
+        let mut signs: Vec<Sign<'a>> = events
+            .iter()
+            .filter_map(|event| Sign::new(event, start, end, dark))
+            .collect();
+        signs.sort_by(|a, b| {
+            let order = a.from.total_cmp(&b.from);
+            order.then(a.events[0].id.cmp(&b.events[0].id))
+        });
+        for sign in &mut signs {
+            sign.x = x(sign.from.max(start));
+            sign.x_end = x(sign.until.unwrap_or(sign.from).min(end));
+        }
+        let ties = ties(&mut signs);
+        let mut signs = crowds(signs);
+        let rows = if params.graph_only {
+            0
+        } else {
+            let most = match sheet.height() {
+                h if h < 60.0 => 0,
+                h if h < 160.0 => 1,
+                h if h < 320.0 => 2,
+                _ => 3,
+            };
+            arrange(&mut signs, font, (sheet.left, sheet.right), most)
+        };
+        Self {
+            signs,
+            ties,
+            rows,
+            font,
+            zone: zone.clone(),
+            background: params.background,
+        }
+    }
+
+    fn row_height(&self) -> f64 {
+        self.font.cap_height() + 4.0
+    }
+
+    /// Pixels above the plot that the labels take.
+    pub(super) fn room(&self) -> f64 {
+        if self.rows == 0 {
+            return 0.0;
+        }
+        (self.rows as f64 * self.row_height() + 1.0).ceil()
+    }
+
+    /// The lines and bands, on a plot that fills `sheet`.
+    pub(super) fn draw(&self, sheet: &mut Sheet) {
+        if self.signs.is_empty() {
+            return;
+        }
+        sheet.push(Item::Open(Group {
+            class: "events",
+            ..Group::default()
+        }));
+        let bands = self.signs.iter().filter(|s| s.until.is_some());
+        let lines = self.signs.iter().filter(|s| s.until.is_none());
+        for sign in bands.chain(lines) {
+            sheet.push(Item::Open(self.group(sign)));
+            let top = self.pole_top(sign, sheet);
+            if sign.until.is_some() {
+                band(sheet, sign, top);
+            } else {
+                line(sheet, sign, top);
+            }
+            if sign.failed {
+                cross(sheet, sign.x, sheet.top + 6.0);
+            }
+            sheet.push(Item::Close);
+        }
+        for tie in &self.ties {
+            tie_line(sheet, tie);
+        }
+        sheet.push(Item::Close);
+    }
+
+    /// The labels above the plot.
+    pub(super) fn draw_labels(&self, sheet: &mut Sheet) {
+        if self.rows == 0 {
+            return;
+        }
+        sheet.push(Item::Open(Group {
+            class: "event-labels",
+            decoration: true,
+            ..Group::default()
+        }));
+        for sign in &self.signs {
+            let Some(place) = &sign.place else {
+                continue;
+            };
+            let base = sheet.top - 3.0 - place.row as f64 * self.row_height();
+            sheet.text(Label {
+                text: place.text.clone(),
+                at: spot(place.x, base),
+                align: Align::Start,
+                font: self.font,
+                paint: Paint::own(readable(sign.color, self.background)),
+                angle: 0.0,
+            });
+        }
+        sheet.push(Item::Close);
+    }
+
+    /// The pole of a line reaches up to its label.
+    fn pole_top(&self, sign: &Sign<'_>, sheet: &Sheet) -> f64 {
+        match &sign.place {
+            Some(place) => {
+                sheet.top - 2.0 - place.row as f64 * self.row_height() - self.font.cap_height()
+            }
+            None => sheet.top,
+        }
+    }
+
+    fn group(&self, sign: &Sign<'_>) -> Group {
+        let mut tags: Vec<&str> = sign
+            .events
+            .iter()
+            .flat_map(|m| m.tags.iter().map(String::as_str))
+            .collect();
+        tags.sort_unstable();
+        tags.dedup();
+        let mut data = vec![
+            ("tags", tags.join(" ")),
+            ("when", (sign.from as i64).to_string()),
+        ];
+        if let Some(until) = sign.until {
+            data.push(("until", (until as i64).to_string()));
+        }
+        let ids: Vec<String> = sign.events.iter().map(|m| m.id.to_string()).collect();
+        data.push(("ids", ids.join(" ")));
+        Group {
+            class: "event",
+            title: Some(self.hover(sign)),
+            // A crowd has no single place to read more.
+            link: match &sign.events[..] {
+                [only] => only.link.clone(),
+                _ => None,
+            },
+            data,
+            decoration: false,
+        }
+    }
+
+    fn hover(&self, sign: &Sign<'_>) -> String {
+        let mut text = String::new();
+        if sign.events.len() > 1 {
+            text.push_str(&format!("{} events\n", sign.events.len()));
+        }
+        for event in sign.events.iter().take(MOST_IN_HOVER) {
+            if !text.is_empty() && sign.events.len() > 1 {
+                text.push('\n');
+            }
+            self.tell(event, sign.events.len() == 1, &mut text);
+        }
+        if sign.events.len() > MOST_IN_HOVER {
+            text.push_str(&format!(
+                "\n… and {} more",
+                sign.events.len() - MOST_IN_HOVER
+            ));
+        }
+        text
+    }
+
+    /// What, when, how it went, and (with room for it) tags, data and link.
+    fn tell(&self, event: &Event, whole: bool, text: &mut String) {
+        text.push_str(shortened(&event.what, 200));
+        let written = |at: f64| written(at as i64, &self.zone, "%Y-%m-%d %H:%M:%S");
+        text.push_str(if whole { "\n" } else { " · " });
+        text.push_str(&written(event.when));
+        if let Some(until) = event.until {
+            text.push_str(&format!(
+                " to {} ({})",
+                written(until),
+                span(until - event.when)
+            ));
+        }
+        match event.status {
+            Status::Succeeded => {}
+            Status::Started => text.push_str(" · under way"),
+            Status::Failed => text.push_str(" · failed"),
+            Status::RolledBack => text.push_str(" · rolled back"),
+        }
+        if let Some(id) = event.rollback_of {
+            text.push_str(&format!(" · undoes {id}"));
+        }
+        if !whole {
+            return;
+        }
+        if !event.tags.is_empty() {
+            text.push('\n');
+            text.push_str(shortened(&event.tags.join(" "), 300));
+        }
+        for line in [Some(event.data.as_str()), event.link.as_deref()] {
+            if let Some(line) = line.filter(|l| !l.trim().is_empty()) {
+                text.push('\n');
+                text.push_str(shortened(line.trim_end(), 600));
+            }
+        }
+    }
+}
+
+const MOST_IN_HOVER: usize = 12;
+
+fn shortened(text: &str, most: usize) -> &str {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
+/// Seconds in words: `45 s`, `3 min 20 s`, `2 h 5 min`.
+fn span(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
+    }
+}
+
+impl<'a> Sign<'a> {
+    fn new(event: &'a Event, start: f64, end: f64, dark: bool) -> Option<Self> {
+        if !event.when.is_finite() {
+            return None;
+        }
+        let until = event
+            .band_end(end)
+            .filter(|until| until.is_finite() && *until > event.when);
+        if event.when > end || until.unwrap_or(event.when) < start {
+            return None;
+        }
+        let ruled = event.look.color.as_deref().and_then(Color::parse);
+        let color =
+            ruled.unwrap_or_else(|| tag_color(event.tags.first().map_or("", String::as_str)));
+        // Our own colours are made for light ground.
+        let color = if dark && ruled.is_none() {
+            color.towards(Color::opaque(255, 255, 255), 0.4)
+        } else {
+            color
+        };
+        let mut label = match &event.look.label {
+            Some(label) => cut(label),
+            None => short_label(event),
+        };
+        if event.look.merged > 0 {
+            label.push_str(&format!(" ×{}", event.look.merged + 1));
+        }
+        Some(Self {
+            events: vec![event],
+            from: event.when,
+            until,
+            open: event.until.is_none() && until.is_some(),
+            failed: event.status == Status::Failed,
+            undone: event.status == Status::RolledBack,
+            color,
+            label,
+            x: 0.0,
+            x_end: 0.0,
+            place: None,
+        })
+    }
+}
+
+/// What happened in few words: without those that only repeat the tag that gives the colour.
+fn short_label(event: &Event) -> String {
+    let tag = event.tags.first().map_or("", String::as_str);
+    let rest: Vec<&str> = event
+        .what
+        .split_whitespace()
+        .filter(|w| !w.eq_ignore_ascii_case(tag))
+        .collect();
+    let text = if rest.is_empty() {
+        event.what.split_whitespace().collect::<Vec<_>>().join(" ")
+    } else {
+        rest.join(" ")
+    };
+    cut(&text)
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_LABEL) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text.to_owned(),
+    }
+}
+
+/// A thread for each rollback whose original is shown too; the original counts as undone.
+fn ties(signs: &mut [Sign<'_>]) -> Vec<Tie> {
+    let shown: std::collections::HashMap<i64, usize> = signs
+        .iter()
+        .enumerate()
+        .flat_map(|(i, s)| s.events.iter().map(move |m| (m.id, i)))
+        .collect();
+    let mut ties = Vec::new();
+    for i in 0..signs.len() {
+        let originals: Vec<usize> = signs[i]
+            .events
+            .iter()
+            .filter_map(|m| shown.get(&m.rollback_of?).copied())
+            .collect();
+        for original in originals {
+            if original == i {
+                continue;
+            }
+            signs[original].undone = true;
+            ties.push(Tie {
+                from: signs[i].x,
+                to: signs[original].x,
+                color: signs[i].color,
+            });
+        }
+    }
+    ties.dedup_by(|a, b| a.from == b.from && a.to == b.to);
+    ties
+}
+
+/// Merges lines that would touch each other into one with a count. Bands stay.
+fn crowds(signs: Vec<Sign<'_>>) -> Vec<Sign<'_>> {
+    let mut merged: Vec<Sign<'_>> = Vec::with_capacity(signs.len());
+    // The crowd that is being gathered: its place in `merged`, and where its last line stands.
+    let mut last: Option<(usize, f64)> = None;
+    for sign in signs {
+        if sign.until.is_some() {
+            merged.push(sign);
+            continue;
+        }
+        let near = last.filter(|(_, x)| sign.x - x < CROWD);
+        // A crowd does not grow without end: one line may stand for a few pixels, not for fifty.
+        match near.and_then(|(i, _)| merged.get_mut(i).map(|s| (i, s))) {
+            Some((i, crowd)) if sign.x - crowd.x < 3.0 * CROWD => {
+                last = Some((i, sign.x));
+                crowd.failed |= sign.failed;
+                crowd.undone &= sign.undone;
+                crowd.events.extend(sign.events);
+                crowd.label = format!("×{}", crowd.events.len());
+            }
+            _ => {
+                last = Some((merged.len(), sign.x));
+                merged.push(sign);
+            }
+        }
+    }
+    merged
+}
+
+/// Gives labels their places, from right to left, in at most `most` rows; returns how many rows
+/// that took.
+///
+/// A pole goes up through the rows below its label's, so a label may only reach as far as the next
+/// pole that is at least as tall. Right to left, every such pole is known.
+fn arrange(signs: &mut [Sign<'_>], font: Font, (left, right): (f64, f64), most: usize) -> usize {
+    // Where the room of each row ends.
+    let mut ends = vec![right; most];
+    let mut rows = 0;
+    let mut order: Vec<usize> = (0..signs.len()).collect();
+    order.sort_by(|a, b| signs[*b].x.total_cmp(&signs[*a].x));
+    for (nth, &i) in order.iter().enumerate() {
+        let x = signs[i].x;
+        let previous = order.get(nth + 1).map_or(left - 10.0, |j| signs[*j].x);
+        let text = signs[i].label.clone();
+        if text.is_empty() || most == 0 {
+            continue;
+        }
+        let width = font.width(&text);
+        let room = |end: f64| end - x - 2.0 * GAP;
+        let fits = ends.iter().position(|end| width <= room(*end));
+        let placed = if let Some(row) = fits {
+            Some((row, x + GAP, text))
+        } else if x - previous > width + 3.0 * GAP && ends[0] >= x {
+            // No room at the right edge, but room on the other side of the pole.
+            Some((0, x - GAP - width, text))
+        } else {
+            let (row, end) = ends
+                .iter()
+                .enumerate()
+                .fold((0, f64::MIN), |best, (row, end)| {
+                    if *end > best.1 { (row, *end) } else { best }
+                });
+            let cut = font.fit(&text, room(end));
+            (!cut.is_empty()).then_some((row, x + GAP, cut))
+        };
+        if let Some((row, at, text)) = placed {
+            for end in &mut ends[..=row] {
+                *end = end.min(at.min(x));
+            }
+            rows = rows.max(row + 1);
+            signs[i].place = Some(Placed { row, x: at, text });
+        }
+    }
+    rows
+}
+
+/// A colour that can be read on `background`: the event's own, darker or lighter if need be.
+fn readable(color: Color, background: Color) -> Color {
+    let apart = (color.luminance() - background.luminance()).abs();
+    let towards = if background.luminance() < 0.5 {
+        Color::opaque(255, 255, 255)
+    } else {
+        Color::opaque(0, 0, 0)
+    };
+    if apart >= 0.45 {
+        color.with_alpha(1.0)
+    } else {
+        color.towards(towards, (0.45 - apart).min(0.6) + 0.1)
+    }
+}
+
+const UNDONE_DASH: (f64, f64) = (4.0, 3.0);
+
+fn line(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
+    let x = sign.x.round();
+    let crowd = sign.events.len() > 1 || sign.events.iter().any(|e| e.look.merged > 0);
+    let width = if crowd { 2.0 } else { 1.0 };
+    let paint = Paint::own(sign.color);
+    let center = x + width / 2.0;
+    let dash = sign.undone.then_some(UNDONE_DASH);
+    sheet.stroke(
+        &[(center, top.round()), (center, sheet.bottom)],
+        width,
+        dash,
+        paint,
+    );
+    if sign.undone {
+        undone(sheet, center, paint);
+    }
+    sheet.push(Item::Feel {
+        from: spot(x - 3.0, top),
+        to: spot(x + 4.0, sheet.bottom),
+    });
+}
+
+fn band(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
+    let (top_y, bottom) = (sheet.top, sheet.bottom);
+    let left = sign.x.round();
+    let right = sign.x_end.round().max(left + 2.0);
+    let tint = if sign.failed { FAILURE } else { sign.color };
+    sheet.push(Item::Block {
+        from: spot(left, top_y),
+        to: spot(right, bottom),
+        paint: Paint::own(tint.with_alpha(0.12)),
+    });
+    if sign.failed {
+        hatch(sheet, left, right, tint);
+    }
+    let edge = Paint::own(sign.color);
+    let faint = Paint::own(sign.color.with_alpha(0.6));
+    let dash = sign.undone.then_some(UNDONE_DASH);
+    sheet.stroke(
+        &[(left + 0.5, top.round()), (left + 0.5, bottom)],
+        1.0,
+        dash,
+        edge,
+    );
+    if !sign.open {
+        sheet.stroke(
+            &[(right - 0.5, top_y), (right - 0.5, bottom)],
+            1.0,
+            dash,
+            faint,
+        );
+    }
+    // A bar along the top says that both edges belong together.
+    sheet.push(Item::Block {
+        from: spot(left, top_y),
+        to: spot(right, top_y + 2.0),
+        paint: edge,
+    });
+    if sign.undone {
+        undone(sheet, left + 0.5, edge);
+    }
+    sheet.push(Item::Feel {
+        from: spot(left - 2.0, top),
+        to: spot(right + 2.0, bottom),
+    });
+}
+
+/// Slanted lines over a band.
+fn hatch(sheet: &mut Sheet, left: f64, right: f64, color: Color) {
+    let (top, bottom) = (sheet.top, sheet.bottom);
+    let height = bottom - top;
+    let paint = Paint::own(color.with_alpha(0.35));
+    let step = ((right - left + height) / 400.0).max(7.0);
+    let mut start = left - height;
+    while start < right {
+        // From the bottom edge up to the right, cut to the band.
+        let (x0, x1) = (start.max(left), (start + height).min(right));
+        if x1 > x0 {
+            let y = |x: f64| bottom - (x - start);
+            sheet.stroke(&[(x0, y(x0)), (x1, y(x1))], 1.0, None, paint);
+        }
+        start += step;
+    }
+}
+
+/// A red cross: this failed.
+fn cross(sheet: &mut Sheet, x: f64, y: f64) {
+    let x = x.round() + 0.5;
+    let paint = Paint::own(FAILURE);
+    for (dx, dy) in [(3.5, 3.5), (3.5, -3.5)] {
+        sheet.stroke(&[(x - dx, y - dy), (x + dx, y + dy)], 1.8, None, paint);
+    }
+}
+
+/// An arrow back: this was undone.
+fn undone(sheet: &mut Sheet, x: f64, paint: Paint) {
+    let y = sheet.top + 6.0;
+    sheet.stroke(&[(x - 1.0, y), (x - 8.0, y)], 1.2, None, paint);
+    sheet.stroke(
+        &[(x - 5.0, y - 3.0), (x - 8.5, y), (x - 5.0, y + 3.0)],
+        1.2,
+        None,
+        paint,
+    );
+}
+
+/// From a rollback to what it undoes, with a head at that end.
+fn tie_line(sheet: &mut Sheet, tie: &Tie) {
+    let y = sheet.top + 12.0;
+    let paint = Paint::own(tie.color.with_alpha(0.8));
+    let towards = if tie.to < tie.from { 1.0 } else { -1.0 };
+    sheet.stroke(&[(tie.from, y), (tie.to, y)], 1.0, Some((2.0, 2.0)), paint);
+    let head = [
+        (tie.to + 4.0 * towards, y - 3.0),
+        (tie.to + towards, y),
+        (tie.to + 4.0 * towards, y + 3.0),
+    ];
+    sheet.stroke(&head, 1.2, None, paint);
+}

@@ -1,0 +1,301 @@
+//! A picture as a list of things to draw: what [`super::draw`] makes, and PNG and SVG come from.
+//!
+//! Places are on a grid of [`GRID`] units to the pixel, because plotters counts in whole numbers:
+//! so lines keep their slope. Both outputs play the same list through a plotters drawing area onto
+//! a backend of ours ([`super::raster`], [`super::vector`]). What plotters' own backends know
+//! nothing of (groups with hover text, dashes, text at odd angles) goes through [`Canvas`].
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use plotters::coord::Shift;
+use plotters::drawing::DrawingArea;
+use plotters::element::{
+    BackendCoordOnly, Circle, Drawable, PathElement, PointCollection, Polygon, Rectangle,
+};
+use plotters::style::{RGBAColor, ShapeStyle};
+use plotters_backend::{BackendCoord, DrawingBackend, DrawingErrorKind};
+
+use super::color::Color;
+use super::font::Font;
+use super::raster::Raster;
+use super::vector::Vector;
+
+/// Grid units to the pixel: 20 holds the default width of lines (1.2) and Graphite's grid lines
+/// (0.4, 0.25) exactly, and prints short in SVG.
+pub(super) const GRID: i32 = 20;
+
+/// A place on the grid.
+pub(super) type Spot = BackendCoord;
+
+/// The grid place of a place in pixels, kept within what pictures can have.
+pub(super) fn spot(x: f64, y: f64) -> Spot {
+    (units(x), units(y))
+}
+
+/// Pixels as grid units.
+pub(super) fn units(pixels: f64) -> i32 {
+    // A cast saturates, and NaN is 0; the bound leaves room to add such places up.
+    ((pixels * f64::from(GRID)).round() as i32).clamp(-(1 << 24), 1 << 24)
+}
+
+/// The part that a colour plays, so that a page can restyle an SVG by CSS variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Background,
+    Foreground,
+    MajorLine,
+    MinorLine,
+    /// Belongs to a series or an event.
+    Own,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Paint {
+    pub(super) color: Color,
+    pub(super) role: Role,
+}
+
+impl Paint {
+    pub(super) fn own(color: Color) -> Self {
+        Self {
+            color,
+            role: Role::Own,
+        }
+    }
+}
+
+/// Where a text stands relative to its place, along its line. Its place is always on the baseline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Align {
+    #[default]
+    Start,
+    Middle,
+    End,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Label {
+    pub(super) text: String,
+    pub(super) at: Spot,
+    pub(super) align: Align,
+    pub(super) font: Font,
+    pub(super) paint: Paint,
+    /// Degrees clockwise.
+    pub(super) angle: f32,
+}
+
+/// A polyline. `width` and `dash` (drawn, left out) are in pixels.
+#[derive(Clone, Debug)]
+pub(super) struct Stroke {
+    pub(super) points: Vec<Spot>,
+    pub(super) width: f64,
+    pub(super) dash: Option<(f64, f64)>,
+    pub(super) paint: Paint,
+}
+
+/// A group: one series, one event, the grid.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    pub(super) class: &'static str,
+    /// Hover text, and what a screen reader says.
+    pub(super) title: Option<String>,
+    /// Where a click leads; only `http` and `https` are let through.
+    pub(super) link: Option<String>,
+    /// `data-…` attributes.
+    pub(super) data: Vec<(&'static str, String)>,
+    /// Left out of what a screen reader says.
+    pub(super) decoration: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    Open(Group),
+    Close,
+    Fill {
+        points: Vec<Spot>,
+        paint: Paint,
+    },
+    Block {
+        from: Spot,
+        to: Spot,
+        paint: Paint,
+    },
+    Stroke(Stroke),
+    /// A round point; the radius is in pixels.
+    Dot {
+        at: Spot,
+        radius: f64,
+        paint: Paint,
+    },
+    Text(Label),
+    /// Invisible, but the mouse feels it: for hover text over thin lines. Not in a PNG.
+    Feel {
+        from: Spot,
+        to: Spot,
+    },
+}
+
+/// A drawn picture, from which PNG and SVG can be made.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) ratio: f64,
+    pub(super) background: Color,
+    pub(super) font: Font,
+    pub(super) items: Vec<Item>,
+    /// One line that says what the picture shows.
+    pub(super) name: String,
+    /// `data-…` attributes of the whole: the plot's place and time range, for scripts around it.
+    pub(super) data: Vec<(&'static str, String)>,
+}
+
+impl Scene {
+    /// Width and height in device pixels.
+    pub fn size(&self) -> (u32, u32) {
+        let scale = |pixels: u32| ((f64::from(pixels) * self.ratio).round() as u32).max(1);
+        (scale(self.width), scale(self.height))
+    }
+
+    /// The picture as a PNG file.
+    pub fn png(&self) -> Vec<u8> {
+        let (width, height) = self.size();
+        let raster = Raster::new(width, height, self.ratio as f32, self.background);
+        self.play(raster, Raster::encode)
+    }
+
+    /// The picture as an SVG document: real text, hover texts as `<title>`, no script.
+    pub fn svg(&self) -> String {
+        self.play(Vector::new(self), Vector::finish)
+    }
+
+    fn play<C: Canvas, T>(&self, canvas: C, finish: impl FnOnce(&mut C) -> T) -> T {
+        let canvas = Rc::new(RefCell::new(canvas));
+        let area = DrawingArea::from(&canvas);
+        for item in &self.items {
+            match item {
+                Item::Open(group) => put(&area, &Opening(group)),
+                Item::Close => put(&area, &Closing),
+                Item::Fill { points, paint } => {
+                    let shape = Polygon::new(points.clone(), style(*paint, 0.0));
+                    put(&area, &Preparing(*paint, None));
+                    put(&area, &shape);
+                }
+                Item::Block { from, to, paint } => {
+                    let shape = Rectangle::new([*from, *to], style(*paint, 0.0).filled());
+                    put(&area, &Preparing(*paint, None));
+                    put(&area, &shape);
+                }
+                Item::Stroke(stroke) => {
+                    let style = style(stroke.paint, stroke.width);
+                    let path = PathElement::new(stroke.points.clone(), style);
+                    put(&area, &Preparing(stroke.paint, stroke.dash));
+                    put(&area, &path);
+                }
+                Item::Dot { at, radius, paint } => {
+                    let shape = Circle::new(*at, units(*radius), style(*paint, 0.0).filled());
+                    put(&area, &Preparing(*paint, None));
+                    put(&area, &shape);
+                }
+                Item::Text(label) => put(&area, label),
+                Item::Feel { from, to } => put(&area, &Feeling([*from, *to])),
+            }
+        }
+        drop(area);
+        finish(&mut canvas.borrow_mut())
+    }
+}
+
+fn style(paint: Paint, width: f64) -> ShapeStyle {
+    let [r, g, b] = paint.color.rgb;
+    ShapeStyle {
+        color: RGBAColor(r, g, b, f64::from(paint.color.alpha)),
+        filled: false,
+        stroke_width: units(width).max(1) as u32,
+    }
+}
+
+/// Our backends cannot fail, and nobody else holds them while an element is drawn.
+fn put<'a, C, E>(area: &DrawingArea<C, Shift>, element: &'a E)
+where
+    C: Canvas,
+    &'a E: PointCollection<'a, Spot, BackendCoordOnly>,
+    E: Drawable<C, BackendCoordOnly>,
+{
+    let drawn = area.draw::<E, BackendCoordOnly>(element);
+    debug_assert!(drawn.is_ok());
+}
+
+/// A plotters backend that can do what ours need beyond plotters.
+pub(super) trait Canvas: DrawingBackend<ErrorType = Infallible> {
+    /// What the next shape is painted with, as far as plotters' styles cannot say it.
+    fn prepare(&mut self, paint: Paint, dash: Option<(f64, f64)>);
+    /// Begins a group.
+    fn open(&mut self, group: &Group);
+    /// Ends it.
+    fn close(&mut self);
+    /// Draws text.
+    fn label(&mut self, label: &Label, at: Spot);
+    /// Makes a rectangle feel the mouse.
+    fn feel(&mut self, from: Spot, to: Spot);
+}
+
+/// What the element after it is painted with.
+struct Preparing(Paint, Option<(f64, f64)>);
+struct Opening<'g>(&'g Group);
+struct Closing;
+struct Feeling([Spot; 2]);
+
+macro_rules! element {
+    ($type:ty, $points:expr, $draw:expr) => {
+        impl<'a> PointCollection<'a, Spot> for &'a $type {
+            type Point = &'a Spot;
+            type IntoIter = &'a [Spot];
+
+            fn point_iter(self) -> Self::IntoIter {
+                let points: fn(&'a $type) -> &'a [Spot] = $points;
+                points(self)
+            }
+        }
+
+        impl<C: Canvas> Drawable<C> for $type {
+            fn draw<I: Iterator<Item = Spot>>(
+                &self,
+                mut points: I,
+                canvas: &mut C,
+                _: (u32, u32),
+            ) -> Result<(), DrawingErrorKind<Infallible>> {
+                let draw: fn(&Self, &mut C, &mut I) -> Option<()> = $draw;
+                draw(self, canvas, &mut points);
+                Ok(())
+            }
+        }
+    };
+}
+
+element!(Opening<'_>, |_| &[], |e, canvas, _| {
+    canvas.open(e.0);
+    Some(())
+});
+element!(Preparing, |_| &[], |e, canvas, _| {
+    canvas.prepare(e.0, e.1);
+    Some(())
+});
+element!(Closing, |_| &[], |_, canvas, _| {
+    canvas.close();
+    Some(())
+});
+element!(Feeling, |e| &e.0, |_, canvas, points| {
+    canvas.feel(points.next()?, points.next()?);
+    Some(())
+});
+element!(
+    Label,
+    |label| std::slice::from_ref(&label.at),
+    |label, canvas, points| {
+        canvas.label(label, points.next()?);
+        Some(())
+    }
+);
