@@ -200,8 +200,10 @@ impl Draft {
         if self.what.is_none() {
             return refuse("\"what\" is missing: one line that says what happened");
         }
+        // Who says only when it ended does not mean that it began afterwards.
+        let end = self.until.flatten().unwrap_or(now);
         let mut event = Event {
-            when: now,
+            when: now.min(end),
             ..Event::default()
         };
         self.apply(&mut event, now)?;
@@ -323,7 +325,8 @@ pub(super) fn status(value: &Value) -> Result<Status, Error> {
     })
 }
 
-fn words(value: &Value) -> Result<Vec<String>, Error> {
+/// Reads tags: a list of texts, or a text; split at blanks.
+pub(super) fn words(value: &Value) -> Result<Vec<String>, Error> {
     const KIND: &str = "\"tags\" must be an array or space-separated string";
     match value {
         Value::Null => Ok(Vec::new()),

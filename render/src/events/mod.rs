@@ -15,6 +15,7 @@
 pub mod draft;
 pub mod expr;
 pub mod graphite;
+pub mod lines;
 pub mod metrics;
 pub mod options;
 mod overlay;
@@ -23,6 +24,7 @@ pub mod rules;
 mod schema;
 mod select;
 pub mod store;
+pub mod webhook;
 mod words;
 
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::python::push_float;
+
 /// `str(value)` as Python 3 prints it: a text as it is, `True`, `None`, `{'k': 'v'}`.
 pub(super) fn str(value: &Value) -> String {
     match value {
@@ -22,7 +24,7 @@ fn repr(value: &Value, out: &mut String) {
         Value::Bool(true) => out.push_str("True"),
         Value::Bool(false) => out.push_str("False"),
         Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() => float_repr(float, out),
+            Some(float) if number.is_f64() => push_float(out, float),
             _ => {
                 let _ = write!(out, "{number}");
             }
@@ -50,22 +52,6 @@ fn repr(value: &Value, out: &mut String) {
             }
             out.push('}');
         }
-    }
-}
-
-/// The shortest digits that read back; exponents from 1e16 up and below 1e-4.
-fn float_repr(float: f64, out: &mut String) {
-    let magnitude = float.abs();
-    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
-        let text = format!("{float:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, exponent) = match exponent.strip_prefix('-') {
-            Some(exponent) => ('-', exponent),
-            None => ('+', exponent),
-        };
-        let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
-    } else {
-        let _ = write!(out, "{float:?}");
     }
 }
 

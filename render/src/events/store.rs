@@ -21,7 +21,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags};
 
 use super::select::{Found, Range};
-use super::{Draft, Error, Event, GraphiteTags, Options, Rules, TagQuery, overlay, schema, select};
+use super::{
+    Draft, Error, Event, GraphiteTags, Options, Rules, Status, TagQuery, overlay, schema, select,
+};
 
 /// Most events in one answer; more is [`Error::TooMany`] where all were asked for.
 pub const MAX_ANSWER: usize = 100_000;
@@ -589,6 +591,11 @@ fn insert(db: &Connection, draft: Draft, now: f64) -> Result<Saved, Error> {
     let created = known.is_none();
     let mut event = match known {
         Some(mut event) => {
+            let mut draft = draft;
+            // A message that it started, delivered late or twice, does not reopen what has ended.
+            if event.until.is_some() && draft.status == Some(Status::Started) {
+                draft.status = None;
+            }
             draft.apply(&mut event, now)?;
             event
         }

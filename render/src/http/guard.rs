@@ -1,0 +1,514 @@
+//! Who may write over HTTP: tokens, and protection from pages elsewhere.
+//!
+//! 1. A browser must not be made to write here by a page of somebody else's. A request that names
+//!    its `Origin` must come from a page of this very host (`Origin` and `Host` agree), and
+//!    `Sec-Fetch-Site` must not say otherwise. A page whose host name was pointed at this machine
+//!    (DNS rebinding) agrees with itself, so the `Host` must be one that we go by: an address,
+//!    `localhost`, this machine's name, or one of `auth.hosts`.
+//! 2. While all listeners are on loopback the `Host` is checked on every write. Once opened to a
+//!    network it is checked on what comes from a browser: programs there use whatever name leads
+//!    to us.
+//! 3. When tokens of either kind are set, a write needs one: one of `auth.tokens`, or for events also
+//!    one of `auth.event_tokens`; as Bearer, as the password of Basic, as `X-Gitlab-Token` or
+//!    `X-Rollbar-Access-Token`, or as the key of an `X-Hub-Signature-256` over the body. Who has one needs no
+//!    `Host` that we know.
+//! 4. Tokens are compared by their digests: the time taken says nothing about them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use carbon::options::Key;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::events::MAX_BODY;
+
+/// The keys of `[auth]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// When set, whatever writes over HTTP needs one of these.
+    pub tokens: Vec<String>,
+    /// Further tokens, good for events only. When only these are set, nothing else can be written.
+    pub event_tokens: Vec<String>,
+    /// Names under which browsers, and programs on this machine, may write to this server, beside
+    /// addresses, `localhost` and the machine's own name.
+    pub hosts: Vec<String>,
+}
+
+/// The keys of `[auth]`, for `plumbago config`.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "tokens",
+        help: "When set, whatever writes over HTTP needs one of these: \"Authorization: Bearer TOKEN\", Basic with the token as password, or X-Hub-Signature-256 made with it.",
+    },
+    Key {
+        name: "event_tokens",
+        help: "Further tokens, good for events only. When only these are set, nothing else can be written over HTTP.",
+    },
+    Key {
+        name: "hosts",
+        help: "Host names under which browsers may write to this server (a reverse proxy's name, say), beside addresses, localhost and this machine's own name.",
+    },
+];
+
+/// What a request wants to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Events: tokens of both kinds are good for it.
+    Events,
+    /// Anything else, such as tags.
+    Everything,
+}
+
+/// Decides about writes. See the module for the rules.
+#[derive(Debug)]
+pub struct Guard {
+    tokens: Vec<Token>,
+    event_tokens: Vec<Token>,
+    hosts: Vec<String>,
+    loopback_only: bool,
+}
+
+struct Token {
+    text: String,
+    digest: [u8; 32],
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Token {
+    fn new(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            digest: Sha256::digest(text).into(),
+        }
+    }
+
+    fn is(&self, given: &[u8]) -> bool {
+        !given.is_empty() && self.digest == <[u8; 32]>::from(Sha256::digest(given))
+    }
+
+    /// Whether `signature` (hex digits) was made over `body` with this token as the key.
+    fn signed(&self, body: &[u8], signature: &[u8]) -> bool {
+        // Anybody can sign with an empty key.
+        !self.text.is_empty()
+            && Hmac::<Sha256>::new_from_slice(self.text.as_bytes()).is_ok_and(|mut mac| {
+                mac.update(body);
+                mac.verify_slice(signature).is_ok()
+            })
+    }
+}
+
+/// Why a write was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It came from a page of another host.
+    #[error("a page of {0} may not write here")]
+    Origin(String),
+    /// It was sent to a name that we do not go by.
+    #[error("{0:?} is not a name of this server: add it to auth.hosts")]
+    Host(String),
+    /// No token, or none that is good for this.
+    #[error("{0}")]
+    Token(&'static str),
+    /// The body is too long to be checked.
+    #[error("the body is longer than {MAX_BODY} bytes")]
+    TooLong,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Origin(_) | Self::Host(_) => StatusCode::FORBIDDEN,
+            Self::Token(_) => StatusCode::UNAUTHORIZED,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+        };
+        let body = serde_json::json!({"error": self.to_string()}).to_string();
+        let json = (header::CONTENT_TYPE, "application/json");
+        let mut response = (status, [json], body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let realm = header::HeaderValue::from_static("Basic realm=\"plumbago\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, realm);
+        }
+        response
+    }
+}
+
+impl Guard {
+    /// A guard by `options` for a server whose listeners are all on loopback, or not.
+    pub fn new(options: &Options, loopback_only: bool) -> Self {
+        let Options {
+            tokens,
+            event_tokens,
+            hosts,
+        } = options;
+        let names = hosts.iter().map(|host| host.to_ascii_lowercase());
+        Self {
+            tokens: tokens.iter().map(|token| Token::new(token)).collect(),
+            event_tokens: event_tokens.iter().map(|token| Token::new(token)).collect(),
+            hosts: names.chain(machine_name()).collect(),
+            loopback_only,
+        }
+    }
+
+    /// Puts this guard in front of the routes of `router`: whatever is not GET, HEAD or OPTIONS
+    /// is a write.
+    pub fn protect<S>(self: &Arc<Self>, router: Router<S>, scope: Scope) -> Router<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        let guard = Arc::clone(self);
+        router.route_layer(from_fn(move |request: Request, next: Next| {
+            let guard = Arc::clone(&guard);
+            async move {
+                match guard.admit(request, scope).await {
+                    Ok(request) => next.run(request).await,
+                    Err(refusal) => refusal.into_response(),
+                }
+            }
+        }))
+    }
+
+    /// Lets a request pass, its body intact.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to answer with.
+    pub async fn admit(&self, request: Request, scope: Scope) -> Result<Request, Refusal> {
+        if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
+            return Ok(request);
+        }
+        let (parts, body) = request.into_parts();
+        let wanted = !(self.tokens.is_empty() && self.event_tokens.is_empty());
+        // Rollbar's clients put their token into the message.
+        let in_body = parts.uri.path().starts_with("/api/1/deploy");
+        let (body, bytes) = if wanted && (in_body || parts.headers.contains_key(SIGNATURE)) {
+            let bytes = axum::body::to_bytes(body, MAX_BODY)
+                .await
+                .map_err(|_| Refusal::TooLong)?;
+            (Body::from(bytes.clone()), bytes)
+        } else {
+            (body, Bytes::new())
+        };
+        let known = wanted
+            && (self.has_token(&parts.headers, &bytes, scope)
+                || in_body && self.is_good(&access_token(&bytes), scope));
+        if wanted && !known {
+            return Err(Refusal::Token(match scope {
+                Scope::Events => "writing events needs a token of auth.tokens or auth.event_tokens",
+                Scope::Everything => "writing needs a token of auth.tokens",
+            }));
+        }
+        self.check_origin(&parts.headers, &parts.uri, known)?;
+        Ok(Request::from_parts(parts, body))
+    }
+
+    fn check_origin(&self, headers: &HeaderMap, uri: &Uri, known: bool) -> Result<(), Refusal> {
+        let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let host = match uri.authority() {
+            Some(authority) => authority.as_str(),
+            None => text("host").unwrap_or_default(),
+        };
+        let origin = text("origin");
+        if let Some(origin) = origin
+            && !same_host(origin, host)
+        {
+            return Err(Refusal::Origin(origin.to_owned()));
+        }
+        let site = text("sec-fetch-site");
+        if let Some(site) = site
+            && !["same-origin", "none"].contains(&site)
+        {
+            return Err(Refusal::Origin("another site".to_owned()));
+        }
+        let from_browser = origin.is_some() || site.is_some();
+        let checked = !known && (self.loopback_only || from_browser);
+        // HTTP/1.0 clients may send no Host; browsers always do.
+        let absent = host.is_empty() && !from_browser;
+        if checked && !absent && !self.goes_by(host) {
+            return Err(Refusal::Host(host.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether `host` (with or without a port) is a name that nobody can point at us from outside.
+    fn goes_by(&self, host: &str) -> bool {
+        let (name, _) = split_port(host);
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let address = name.trim_start_matches('[').trim_end_matches(']');
+        address.parse::<IpAddr>().is_ok()
+            || name == "localhost"
+            || name.ends_with(".localhost")
+            || self.hosts.contains(&name)
+    }
+
+    /// The tokens that are good for `scope`.
+    fn good(&self, scope: Scope) -> impl Iterator<Item = &Token> {
+        let event_tokens: &[Token] = match scope {
+            Scope::Events => &self.event_tokens,
+            Scope::Everything => &[],
+        };
+        self.tokens.iter().chain(event_tokens)
+    }
+
+    fn is_good(&self, given: &[u8], scope: Scope) -> bool {
+        self.good(scope).any(|token| token.is(given))
+    }
+
+    fn has_token(&self, headers: &HeaderMap, body: &[u8], scope: Scope) -> bool {
+        let given = |bytes: &[u8]| self.is_good(bytes, scope);
+        let plain = ["x-gitlab-token", "x-rollbar-access-token"];
+        if plain.iter().any(|name| {
+            headers
+                .get(*name)
+                .is_some_and(|value| given(value.as_bytes()))
+        }) {
+            return true;
+        }
+        if let Some(signature) = headers
+            .get(SIGNATURE)
+            .and_then(|value| hex(value.as_bytes()))
+        {
+            return self.good(scope).any(|token| token.signed(body, &signature));
+        }
+        let Some(authorization) = headers.get(header::AUTHORIZATION) else {
+            return false;
+        };
+        let Some((scheme, rest)) = authorization
+            .to_str()
+            .ok()
+            .and_then(|text| text.split_once(' '))
+        else {
+            return false;
+        };
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return given(rest.trim().as_bytes());
+        }
+        scheme.eq_ignore_ascii_case("basic")
+            && base64::engine::general_purpose::STANDARD
+                .decode(rest.trim())
+                .is_ok_and(|pair| {
+                    let password = pair.iter().position(|byte| *byte == b':').map(|at| at + 1);
+                    password.is_some_and(|at| given(&pair[at..]))
+                })
+    }
+}
+
+const SIGNATURE: &str = "x-hub-signature-256";
+
+/// The `access_token` of a message that is JSON or a form; empty if it has none.
+fn access_token(body: &[u8]) -> Vec<u8> {
+    const NAME: &str = "access_token";
+    if let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) {
+        return json[NAME].as_str().unwrap_or_default().into();
+    }
+    let mut fields = form_urlencoded::parse(body);
+    let token = fields.find(|(name, _)| name == NAME);
+    token
+        .map(|(_, token)| token.as_bytes().to_vec())
+        .unwrap_or_default()
+}
+
+/// The bytes of `sha256=0123…`.
+fn hex(signature: &[u8]) -> Option<Vec<u8>> {
+    let digits = std::str::from_utf8(signature.strip_prefix(b"sha256=")?).ok()?;
+    if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..64)
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok())
+        .collect()
+}
+
+/// Whether an `Origin` is that of the pages of `host`; the default port may be left out of either.
+fn same_host(origin: &str, host: &str) -> bool {
+    let (default, authority) = if let Some(authority) = origin.strip_prefix("http://") {
+        ("80", authority)
+    } else if let Some(authority) = origin.strip_prefix("https://") {
+        ("443", authority)
+    } else {
+        return false;
+    };
+    let (origin_name, origin_port) = split_port(authority);
+    let (name, port) = split_port(host);
+    !name.is_empty()
+        && origin_name.eq_ignore_ascii_case(name)
+        && origin_port.unwrap_or(default) == port.unwrap_or(default)
+}
+
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') =>
+        {
+            (name, Some(port))
+        }
+        _ => (host, None),
+    }
+}
+
+fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim().to_ascii_lowercase();
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(tokens: &[&str], event_tokens: &[&str], hosts: &[&str]) -> Options {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Options {
+            tokens: owned(tokens),
+            event_tokens: owned(event_tokens),
+            hosts: owned(hosts),
+        }
+    }
+
+    fn admit(
+        guard: &Guard,
+        scope: Scope,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Result<(), Refusal> {
+        let mut request = Request::builder().method("POST").uri("/events/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(guard.admit(request, scope)).map(drop)
+    }
+
+    #[test]
+    fn pages_elsewhere_may_not_write() {
+        let guard = Guard::new(&options(&[], &[], &["graphs.example.com"]), true);
+        let admit = |headers: &[(&str, &str)]| admit(&guard, Scope::Events, headers, "");
+        for good in [
+            &[("host", "127.0.0.1:8080")][..],
+            &[("host", "localhost")],
+            &[("host", "[::1]:8080"), ("origin", "http://[::1]:8080")],
+            &[
+                ("host", "LOCALHOST:8080"),
+                ("origin", "http://localhost:8080"),
+                ("sec-fetch-site", "same-origin"),
+            ],
+            &[
+                ("host", "graphs.example.com"),
+                ("origin", "https://graphs.example.com"),
+            ],
+            &[
+                ("host", "graphs.example.com:443"),
+                ("origin", "https://graphs.example.com"),
+            ],
+            &[],
+        ] {
+            assert_eq!(admit(good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            &[
+                ("host", "127.0.0.1:8080"),
+                ("origin", "http://evil.example"),
+            ][..],
+            &[("host", "127.0.0.1:8080"), ("origin", "null")],
+            &[
+                ("host", "127.0.0.1:8080"),
+                ("origin", "http://127.0.0.1:9090"),
+            ],
+            &[("host", "127.0.0.1:8080"), ("sec-fetch-site", "cross-site")],
+            &[("origin", "http://evil.example")],
+            // Rebinding: the page's own name was pointed at us.
+            &[("host", "evil.example"), ("origin", "http://evil.example")],
+            &[("host", "evil.example:8080")],
+            &[("host", "localhost.evil.example")],
+            &[("host", "127.0.0.1.evil.example")],
+        ] {
+            assert!(admit(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn on_a_network_programs_may_use_any_name() {
+        let guard = Guard::new(&Options::default(), false);
+        let admit = |headers: &[(&str, &str)]| admit(&guard, Scope::Events, headers, "");
+        assert_eq!(admit(&[("host", "graphite:8080")]), Ok(()));
+        let rebound = [("host", "evil.example"), ("origin", "http://evil.example")];
+        assert_eq!(
+            admit(&rebound),
+            Err(Refusal::Host("evil.example".to_owned()))
+        );
+    }
+
+    #[test]
+    fn tokens_open_what_they_are_for() {
+        let guard = Guard::new(&options(&["all"], &["ev"], &[]), true);
+        let body = "{\"zen\": 1}";
+        // printf '{"zen": 1}' | openssl dgst -sha256 -hmac ev
+        let signed = "sha256=dfae95ed0865cf9f883a1ef5fb5977e135235f22504195bebe34a757f0ccf6db";
+        let forged = "sha256=dfae95ed0865cf9f883a1ef5fb5977e135235f22504195bebe34a757f0ccf6dc";
+        for (headers, events, everything) in [
+            (&[][..], false, false),
+            (&[("authorization", "Bearer all")], true, true),
+            (&[("authorization", "bearer ev")], true, false),
+            (&[("authorization", "Bearer al")], false, false),
+            (&[("authorization", "Bearer ")], false, false),
+            (&[("authorization", "Basic ZGVwbG95OmFsbA==")], true, true),
+            (&[("authorization", "Basic OmV2")], true, false),
+            (&[("authorization", "Basic ZXY=")], false, false),
+            (&[("authorization", "Basic %%%")], false, false),
+            (&[("x-gitlab-token", "ev")], true, false),
+            (&[(SIGNATURE, signed)], true, false),
+            (&[(SIGNATURE, forged)], false, false),
+            (&[(SIGNATURE, "sha256=00")], false, false),
+            (
+                &[("authorization", "Bearer all"), ("host", "any.example")],
+                true,
+                true,
+            ),
+            (
+                &[
+                    ("authorization", "Bearer all"),
+                    ("origin", "http://evil.example"),
+                ],
+                false,
+                false,
+            ),
+        ] {
+            assert_eq!(
+                admit(&guard, Scope::Events, headers, body).is_ok(),
+                events,
+                "{headers:?}"
+            );
+            assert_eq!(
+                admit(&guard, Scope::Everything, headers, body).is_ok(),
+                everything,
+                "{headers:?}"
+            );
+        }
+        let events_only = Guard::new(&options(&[], &["ev"], &[]), true);
+        assert!(admit(&events_only, Scope::Events, &[], "").is_err());
+        let bearer = [("authorization", "Bearer ev")];
+        assert_eq!(admit(&events_only, Scope::Events, &bearer, ""), Ok(()));
+        assert!(admit(&events_only, Scope::Everything, &bearer, "").is_err());
+        assert!(!format!("{guard:?}").contains("all"));
+    }
+}
