@@ -10,7 +10,9 @@ pub mod config;
 pub mod demo;
 pub mod lock;
 pub mod log;
+pub mod marks;
 pub mod notify;
+pub mod report;
 pub mod server;
 pub mod verbs;
 

@@ -1,0 +1,269 @@
+//! What we report about ourselves, gathered from the crates' counters: as Prometheus text, and as
+//! series in our own store under the names that carbon uses (`carbon.agents.HOST.*`).
+//!
+//! StatsD's own metrics are not here: they go with each flush, as the reference does it.
+
+use std::fmt::Write;
+use std::fs;
+use std::sync::Arc;
+
+use carbon::{Datapoint, SeriesId, Sink, Timestamp};
+use tracing::warn;
+
+/// One number: its name, its meaning, its value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The part that reports it, for example `carbon`.
+    pub part: &'static str,
+    /// As the part names it, for example `cache.size`.
+    pub name: String,
+    /// One sentence.
+    pub help: &'static str,
+    /// Whether it only grows; else it is a level.
+    pub counts: bool,
+    /// The number.
+    pub value: f64,
+}
+
+/// Where readings come from; called whenever somebody asks.
+pub type Readings = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
+
+/// Prometheus' text format, version 0.0.4.
+pub fn prometheus(readings: &[Reading]) -> String {
+    let mut out = String::new();
+    for reading in readings {
+        let Reading {
+            part,
+            name,
+            help,
+            counts,
+            value,
+        } = reading;
+        let mut full = format!("plumbago_{part}_{}", snake(name));
+        if *counts && !full.ends_with("_total") {
+            full.push_str("_total");
+        }
+        let kind = if *counts { "counter" } else { "gauge" };
+        let _ = writeln!(
+            out,
+            "# HELP {full} {help}\n# TYPE {full} {kind}\n{full} {value}"
+        );
+    }
+    out
+}
+
+/// `cache.avgUpdateTime` as `cache_avg_update_time`.
+fn snake(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            if !out.is_empty() && !out.ends_with('_') {
+                out.push('_');
+            }
+            out.push(c.to_ascii_lowercase());
+        } else {
+            out.push(if c.is_ascii_alphanumeric() { c } else { '_' });
+        }
+    }
+    out
+}
+
+/// The machine's name as one node of a series name.
+pub fn host() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    name.replace('.', "_")
+}
+
+/// CPU time in seconds and resident memory in bytes of this process.
+pub fn process() -> Vec<Reading> {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name of the program is in brackets and may hold anything.
+    let fields: Vec<f64> = stat
+        .rsplit_once(") ")
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or_default())
+        .collect();
+    let field = |index: usize| fields.get(index).copied().unwrap_or_default();
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let page = rustix::param::page_size() as f64;
+    let reading = |name: &str, help, counts, value| Reading {
+        part: "process",
+        name: name.to_owned(),
+        help,
+        counts,
+        value,
+    };
+    vec![
+        reading(
+            "cpu_seconds",
+            "CPU time used, user and system.",
+            true,
+            (field(11) + field(12)) / ticks,
+        ),
+        reading(
+            "memory_bytes",
+            "Resident memory, mapped files included.",
+            false,
+            field(21) * page,
+        ),
+    ]
+}
+
+/// Writes carbon's readings as series: what was counted since the last time, levels as they are.
+pub struct SelfSeries {
+    sink: Arc<dyn Sink>,
+    prefix: String,
+    /// The value of each counter when it was last written, and its series.
+    last: Vec<(String, f64, SeriesId)>,
+    written: Option<Timestamp>,
+}
+
+impl SelfSeries {
+    /// Series below `carbon.agents.HOST.` in `sink`.
+    pub fn new(sink: Arc<dyn Sink>) -> Self {
+        Self {
+            sink,
+            prefix: format!("carbon.agents.{}.", host()),
+            last: Vec::new(),
+            written: None,
+        }
+    }
+
+    /// Writes one point of each.
+    pub fn write(&mut self, readings: &[Reading], now: Timestamp) {
+        let mut points = Vec::new();
+        let elapsed = self
+            .written
+            .map_or(1, |at| now.0.saturating_sub(at.0).max(1));
+        self.written = Some(now);
+        for reading in readings {
+            let name = match (reading.part, reading.name.as_str()) {
+                ("carbon", name) => name,
+                ("process", "cpu_seconds") => "cpuUsage",
+                ("process", "memory_bytes") => "memUsage",
+                _ => continue,
+            };
+            let known = self.last.iter().position(|(known, ..)| known == name);
+            let index = match known {
+                Some(index) => index,
+                None => match self
+                    .sink
+                    .intern(format!("{}{name}", self.prefix).as_bytes())
+                {
+                    Ok(series) => {
+                        self.last.push((name.to_owned(), reading.value, series));
+                        self.last.len() - 1
+                    }
+                    Err(error) => {
+                        warn!("no self metrics under {}{name}: {error}", self.prefix);
+                        continue;
+                    }
+                },
+            };
+            let (_, last, series) = &mut self.last[index];
+            let mut value = reading.value;
+            if reading.counts {
+                value -= *last;
+            }
+            if name == "cpuUsage" {
+                // As carbon has it: percent of one core.
+                value *= 100.0 / f64::from(elapsed);
+            }
+            *last = reading.value;
+            points.push(Datapoint {
+                series: *series,
+                at: now,
+                value,
+            });
+        }
+        // A full cache must not make the reporter wait: a missing self metric says enough.
+        self.sink.try_submit(&points);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use carbon::NameError;
+
+    use super::*;
+
+    fn reading(part: &'static str, name: &str, counts: bool, value: f64) -> Reading {
+        Reading {
+            part,
+            name: name.to_owned(),
+            help: "What it is.",
+            counts,
+            value,
+        }
+    }
+
+    #[test]
+    fn prometheus_text_has_help_type_and_value() {
+        let text = prometheus(&[
+            reading("carbon", "metricsReceived", true, 3.0),
+            reading("carbon", "cache.size", false, 0.5),
+        ]);
+        assert_eq!(
+            text,
+            "# HELP plumbago_carbon_metrics_received_total What it is.\n\
+             # TYPE plumbago_carbon_metrics_received_total counter\n\
+             plumbago_carbon_metrics_received_total 3\n\
+             # HELP plumbago_carbon_cache_size What it is.\n\
+             # TYPE plumbago_carbon_cache_size gauge\n\
+             plumbago_carbon_cache_size 0.5\n"
+        );
+    }
+
+    #[test]
+    fn this_process_has_memory_and_a_host_name_is_one_node() {
+        let readings = process();
+        assert!(readings.iter().all(|reading| reading.value >= 0.0));
+        assert!(readings[1].value > 100_000.0);
+        assert!(!host().contains('.'));
+    }
+
+    #[derive(Default)]
+    struct Kept(Mutex<(Vec<String>, Vec<Datapoint>)>);
+
+    impl Sink for Kept {
+        fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError> {
+            let mut kept = self.0.lock().unwrap();
+            kept.0.push(String::from_utf8(name.to_vec()).unwrap());
+            Ok(SeriesId(kept.0.len() as u32 - 1))
+        }
+
+        fn submit(&self, points: &[Datapoint]) {
+            self.0.lock().unwrap().1.extend_from_slice(points);
+        }
+
+        fn try_submit(&self, points: &[Datapoint]) -> usize {
+            self.submit(points);
+            points.len()
+        }
+    }
+
+    #[test]
+    fn counters_are_written_as_differences_and_levels_as_they_are() {
+        let kept = Arc::new(Kept::default());
+        let mut series = SelfSeries::new(kept.clone());
+        for (now, counted, level) in [(60, 10.0, 5.0), (120, 25.0, 4.0)] {
+            let readings = [
+                reading("carbon", "metricsReceived", true, counted),
+                reading("carbon", "cache.size", false, level),
+                reading("events", "created", true, 9.0),
+            ];
+            series.write(&readings, Timestamp(now));
+        }
+        let kept = kept.0.lock().unwrap();
+        let values: Vec<f64> = kept.1.iter().map(|point| point.value).collect();
+        assert_eq!(values, [0.0, 5.0, 15.0, 4.0]);
+        assert!(kept.0[0].starts_with("carbon.agents.") && kept.0[0].ends_with(".metricsReceived"));
+        assert_eq!(kept.0.len(), 2);
+    }
+}
