@@ -496,6 +496,7 @@ fn picture(panel: &Panel, from: &str, events: &str, format: &str, dark: bool, up
         ("width", "600"),
         ("height", "300"),
         ("hideLegend", "false"),
+        ("template", "grafana"),
         ("bgcolor", if dark { "1a2027" } else { "ffffff" }),
         ("fgcolor", if dark { "c3ccd6" } else { "333b45" }),
         ("majorGridLineColor", if dark { "38424d" } else { "d5dae0" }),
