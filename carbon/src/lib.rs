@@ -1,7 +1,18 @@
 //! Carbon: protocols, cache, journal, persister, schemas and index over whisper files.
 
+pub mod cache;
 pub mod datapoint;
+pub mod error;
+pub mod index;
 pub mod options;
+mod persister;
+pub mod schema;
+pub mod series;
+pub mod stats;
+pub mod store;
 
 pub use datapoint::{Datapoint, NameError, SeriesId, Sink};
+pub use error::{Error, Result};
+pub use persister::Pass;
+pub use store::{Access, Carbon, Clock, Fetched, Setup};
 pub use whisper::Timestamp;

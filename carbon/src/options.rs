@@ -161,6 +161,7 @@ macro_rules! text_serde {
 }
 text_serde!(Span);
 text_serde!(ByteSize);
+text_serde!(Sync);
 
 /// One configuration key: its dotted name within its section, and the comment that
 /// `plumbago config` prints above it.
@@ -171,6 +172,167 @@ pub struct Key {
     /// One or two sentences: meaning, unit, what 0 or empty means.
     pub help: &'static str,
 }
+
+/// Which series the persister writes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteStrategy {
+    /// Each series once per pass, those with the most points first (carbon's default).
+    #[default]
+    Sorted,
+    /// After every few series, those with the most points at that moment: the fewest updates per
+    /// point, but a series with few points may wait long.
+    Max,
+    /// Each series once per pass, the one that has waited longest first.
+    TimeSorted,
+    /// Each series once per pass, in the order in which the series were first seen: files that
+    /// were made together are written together.
+    Naive,
+}
+
+/// `[carbon]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Addresses that take lines over TCP.
+    pub line_tcp: Vec<String>,
+    /// Addresses that take lines in datagrams.
+    pub line_udp: Vec<String>,
+    /// The tree of whisper files; empty: `whisper` in the data directory.
+    pub whisper_dir: String,
+    /// Files written per second at most; 0: no limit.
+    pub max_updates_per_second: u32,
+    /// Files created per minute at most; 0: no limit.
+    pub max_creates_per_minute: u32,
+    /// Which series are written first.
+    pub write_strategy: WriteStrategy,
+    /// Memory for datapoints that are not in their files yet.
+    pub max_cache_size: ByteSize,
+    /// Take whisper's file lock around writes.
+    pub flock: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            line_tcp: vec!["127.0.0.1:2003".to_owned()],
+            line_udp: vec!["127.0.0.1:2003".to_owned()],
+            whisper_dir: String::new(),
+            max_updates_per_second: 0,
+            max_creates_per_minute: 0,
+            write_strategy: WriteStrategy::default(),
+            max_cache_size: ByteSize(512 << 20),
+            flock: false,
+        }
+    }
+}
+
+/// The keys of `[carbon]`.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "line_tcp",
+        help: "Addresses that take Graphite's lines (\"path value timestamp\") over TCP; an empty list turns it off.",
+    },
+    Key {
+        name: "line_udp",
+        help: "Addresses that take the same lines in datagrams, several to a datagram.",
+    },
+    Key {
+        name: "whisper_dir",
+        help: "An existing tree of whisper files to use in place. Empty: \"whisper\" in the data directory.",
+    },
+    Key {
+        name: "max_updates_per_second",
+        help: "Files written per second at most; what waits stays in the cache. 0: no limit.",
+    },
+    Key {
+        name: "max_creates_per_minute",
+        help: "Files created per minute at most. New series wait in the cache, can be queried there, and lose nothing. 0: no limit.",
+    },
+    Key {
+        name: "write_strategy",
+        help: "Which series are written first: \"sorted\" (each once per pass, most points first), \"max\" (always those with the most points), \"timesorted\" (longest waiting first), \"naive\" (in the order of their ids).",
+    },
+    Key {
+        name: "max_cache_size",
+        help: "Memory for datapoints that are not in their files yet. When it is full, TCP is not read until there is room again, and datagrams are dropped and counted.",
+    },
+    Key {
+        name: "flock",
+        help: "Take whisper's file lock (flock) around writes, for other programs that write the same files.",
+    },
+];
+
+/// When a datapoint in the journal is safe from a crash of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Before it is taken: receivers wait for the disk.
+    Always,
+    /// This long after it was taken, at most: one sync for all that came since the last.
+    Every(Span),
+    /// There is no journal: what is not in its file is lost with the process.
+    Off,
+}
+
+impl fmt::Display for Sync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Always => f.write_str("always"),
+            Self::Every(span) => span.fmt(f),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl FromStr for Sync {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        match text.trim() {
+            "always" => Ok(Self::Always),
+            "off" => Ok(Self::Off),
+            span => match span.parse() {
+                Ok(Span(Duration::ZERO)) => Ok(Self::Always),
+                Ok(span) => Ok(Self::Every(span)),
+                Err(UnitError { text, .. }) => Err(UnitError {
+                    text,
+                    expected: "\"always\", \"off\" or a duration such as \"200ms\"",
+                }),
+            },
+        }
+    }
+}
+
+/// `[journal]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalOptions {
+    /// When what is in it is synced.
+    pub sync: Sync,
+    /// How large it may grow.
+    pub max_size: ByteSize,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self {
+            sync: Sync::Every(Span::millis(200)),
+            max_size: ByteSize(1 << 30),
+        }
+    }
+}
+
+/// The keys of `[journal]`.
+pub const JOURNAL_KEYS: &[Key] = &[
+    Key {
+        name: "sync",
+        help: "How long after its arrival a datapoint survives a power failure: \"always\" (receivers wait for the disk), a duration (one sync for all that came meanwhile), or \"off\" (no journal).",
+    },
+    Key {
+        name: "max_size",
+        help: "How large the journal may grow before what it holds is in synced files. At a quarter of it files are synced; when it is full, receivers wait.",
+    },
+];
 
 #[cfg(test)]
 mod tests {
@@ -192,6 +354,33 @@ mod tests {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
         }
         assert_eq!(Span::default().to_string(), "0s");
+    }
+
+    #[test]
+    fn every_key_is_an_option_and_every_option_a_key() {
+        let names = |value: serde_json::Value| -> Vec<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        let keys = |keys: &[Key]| {
+            let mut names: Vec<String> = keys.iter().map(|key| key.name.to_owned()).collect();
+            names.sort();
+            names
+        };
+        let mut options = names(serde_json::to_value(Options::default()).unwrap());
+        options.sort();
+        assert_eq!(options, keys(KEYS));
+        let mut options = names(serde_json::to_value(JournalOptions::default()).unwrap());
+        options.sort();
+        assert_eq!(options, keys(JOURNAL_KEYS));
+    }
+
+    #[test]
+    fn journal_sync_reads_back() {
+        for text in ["always", "off", "200ms"] {
+            assert_eq!(text.parse::<Sync>().unwrap().to_string(), text);
+        }
+        assert_eq!("0s".parse::<Sync>().unwrap(), Sync::Always);
+        assert!("often".parse::<Sync>().is_err());
     }
 
     #[test]

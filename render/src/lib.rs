@@ -30,6 +30,7 @@ pub mod memory;
 pub mod python;
 pub mod series;
 pub mod source;
+pub mod stored;
 pub mod target;
 
 pub use error::{Error, Result};

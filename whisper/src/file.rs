@@ -16,6 +16,7 @@ use crate::aggregation::Aggregation;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::header::{Header, MAX_HEADER_SIZE, checked_factor};
+use crate::pending::{self, Question};
 use crate::point::Point;
 use crate::storage::Storage;
 use crate::units::Timestamp;
@@ -212,6 +213,20 @@ impl File {
             Some(range) => self.read(range).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// As [`File::fetch`], as if `points` had been written at the clock `written`: for those who
+    /// hold points back from the file and must answer for them.
+    ///
+    /// # Errors
+    /// As [`File::fetch`].
+    pub fn fetch_pending(
+        &self,
+        question: Question,
+        written: Timestamp,
+        points: &[Point],
+    ) -> Result<Option<Fetched>> {
+        pending::fetch_over(Some(&self.bytes), &self.header, question, written, points)
     }
 
     pub(crate) fn read(&self, range: fetch::Range) -> Result<Fetched> {

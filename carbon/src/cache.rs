@@ -1,0 +1,555 @@
+//! Where datapoints wait for their file, and where queries find them meanwhile.
+//!
+//! 1. A series' points are a chain of chunks of five, one cache line each, in order of arrival. The
+//!    table of chains is indexed by id: nothing is hashed, and nothing is allocated per series.
+//! 2. Ids are dealt to shards in blocks of 1,024, so that points that arrive in the order of their
+//!    ids, as they mostly do, take one lock per block and not one per point.
+//! 3. What a writer has in hand ([`Cache::take`]) stays readable until it says [`Cache::done`]; what
+//!    it could not write goes back to the front ([`Cache::put_back`]). At no moment is a point neither
+//!    here nor in its file; a reader asks here first and the file second.
+//! 4. Chunks are bounded in number. Room is set aside before a point is taken
+//!    ([`Cache::reserve`]), so the bound holds whoever comes at once.
+//! 5. Of several points of one series at one time, the last to arrive wins. That is decided by
+//!    whoever reads or writes them: arrival does not look back.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use whisper::{Point, Timestamp};
+
+use crate::datapoint::{Datapoint, SeriesId};
+
+/// Points per chunk: with the link they fill a cache line.
+const CHUNK_POINTS: usize = 5;
+/// Bytes per chunk.
+pub const CHUNK_BYTES: usize = 64;
+/// Chunks allocated together.
+const SLAB: usize = 1 << 10;
+
+const SHARDS: usize = 16;
+const BLOCK_BITS: u32 = 10;
+const BLOCK: usize = 1 << BLOCK_BITS;
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Chunk {
+    values: [f64; CHUNK_POINTS],
+    times: [u32; CHUNK_POINTS],
+    next: u32,
+}
+
+const _: () = assert!(size_of::<Chunk>() == CHUNK_BYTES);
+
+const EMPTY_CHUNK: Chunk = Chunk {
+    values: [0.0; CHUNK_POINTS],
+    times: [0; CHUNK_POINTS],
+    next: NONE,
+};
+
+/// A series' points: first and last chunk, and how many there are. Chunks are filled to the brim
+/// but the last, and the first when chains were joined (then `skipped` slots of it are unused:
+/// a chain that was put back ends where it ended).
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    first: u32,
+    last: u32,
+    count: u32,
+    /// Points in the last chunk.
+    filled: u32,
+}
+
+const NO_CHAIN: Chain = Chain {
+    first: NONE,
+    last: NONE,
+    count: 0,
+    filled: 0,
+};
+
+/// The cache.
+#[derive(Debug)]
+pub struct Cache {
+    shards: Box<[Mutex<Shard>]>,
+    /// Chunks in use and set aside.
+    used: AtomicUsize,
+    max: usize,
+    points: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    blocks: Vec<Option<Box<[Chain; BLOCK]>>>,
+    slabs: Vec<Box<[Chunk; SLAB]>>,
+    /// Chunks given out so far, the freed ones in `free` included.
+    bump: u32,
+    free: Vec<u32>,
+    /// The most chunks in use since the shard was last empty.
+    peak: usize,
+    /// Series that have points, in the order in which their first one came.
+    waiting: Vec<u32>,
+    in_hand: Vec<(u32, Chain)>,
+}
+
+/// A series that has points waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which.
+    pub series: SeriesId,
+    /// How many points.
+    pub count: u32,
+}
+
+fn shard_of(id: u32) -> usize {
+    (id >> BLOCK_BITS) as usize % SHARDS
+}
+
+fn block_of(id: u32) -> usize {
+    (id >> BLOCK_BITS) as usize / SHARDS
+}
+
+impl Cache {
+    /// A cache of at most `max_bytes` of points.
+    pub fn new(max_bytes: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            used: AtomicUsize::new(0),
+            max: (max_bytes / CHUNK_BYTES).max(1),
+            points: AtomicUsize::new(0),
+        }
+    }
+
+    fn shard(&self, n: usize) -> MutexGuard<'_, Shard> {
+        // A shard is whole between any two statements that can panic.
+        self.shards[n]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets room aside for up to `wanted` points: how many there is room for. What is not used is
+    /// given back by [`Cache::insert`].
+    pub fn reserve(&self, wanted: usize) -> usize {
+        let before = self.used.fetch_add(wanted, Ordering::Relaxed);
+        let granted = self.max.saturating_sub(before).min(wanted);
+        if granted < wanted {
+            self.used.fetch_sub(wanted - granted, Ordering::Relaxed);
+        }
+        granted
+    }
+
+    /// Gives back room that [`Cache::reserve`] set aside.
+    pub fn release(&self, reserved: usize) {
+        self.used.fetch_sub(reserved, Ordering::Relaxed);
+    }
+
+    /// Takes `points`, for each of which room was set aside. Series that had none waiting are
+    /// appended to `woken`.
+    pub fn insert(&self, points: &[Datapoint], woken: &mut Vec<SeriesId>) {
+        let mut rest = points;
+        let mut chunks = 0;
+        while let [first, ..] = rest {
+            let block = first.series.0 >> BLOCK_BITS;
+            let mut shard = self.shard(shard_of(first.series.0));
+            let before = shard.in_use();
+            let mut taken = 0;
+            for point in rest {
+                // The next block of ids belongs to another shard.
+                if point.series.0 >> BLOCK_BITS != block {
+                    break;
+                }
+                shard.push(point, woken);
+                taken += 1;
+            }
+            chunks += shard.in_use() - before;
+            rest = &rest[taken..];
+        }
+        self.points.fetch_add(points.len(), Ordering::Relaxed);
+        self.used
+            .fetch_sub(points.len() - chunks, Ordering::Relaxed);
+    }
+
+    /// The points of `id`, those in a writer's hand first, in order of arrival.
+    pub fn read(&self, id: SeriesId, into: &mut Vec<Point>) {
+        let shard = self.shard(shard_of(id.0));
+        for (_, chain) in shard.in_hand.iter().filter(|(own, _)| *own == id.0) {
+            shard.copy(*chain, into);
+        }
+        if let Some(chain) = shard.chain(id.0) {
+            shard.copy(chain, into);
+        }
+    }
+
+    /// Whether `id` has points here.
+    pub fn holds(&self, id: SeriesId) -> bool {
+        let shard = self.shard(shard_of(id.0));
+        shard.in_hand.iter().any(|(own, _)| *own == id.0)
+            || shard.chain(id.0).is_some_and(|chain| chain.count > 0)
+    }
+
+    /// All series that have points waiting, each once: in the order of their ids' shards, within
+    /// one by the age of their oldest arrival. They are handed out once: who asks must take them
+    /// or put them back.
+    pub fn sweep(&self, into: &mut Vec<Waiting>) {
+        for n in 0..SHARDS {
+            let mut shard = self.shard(n);
+            let waiting = std::mem::take(&mut shard.waiting);
+            into.extend(waiting.iter().filter_map(|id| {
+                let count = shard.chain(*id).map_or(0, |chain| chain.count);
+                let series = SeriesId(*id);
+                (count > 0).then_some(Waiting { series, count })
+            }));
+        }
+    }
+
+    /// Takes the waiting points of `id` in hand and copies them to `into`. How many.
+    pub fn take(&self, id: SeriesId, into: &mut Vec<Point>) -> usize {
+        let mut shard = self.shard(shard_of(id.0));
+        let Some(slot) = shard.slot(id.0) else {
+            return 0;
+        };
+        let chain = std::mem::replace(slot, NO_CHAIN);
+        if chain.count == 0 {
+            return 0;
+        }
+        shard.copy(chain, into);
+        shard.in_hand.push((id.0, chain));
+        chain.count as usize
+    }
+
+    /// The points taken in hand last are in the file.
+    pub fn done(&self, id: SeriesId) {
+        let mut shard = self.shard(shard_of(id.0));
+        let Some(at) = shard.in_hand.iter().position(|(own, _)| *own == id.0) else {
+            return;
+        };
+        let (_, chain) = shard.in_hand.swap_remove(at);
+        let freed = shard.free(chain);
+        drop(shard);
+        self.used.fetch_sub(freed, Ordering::Relaxed);
+        self.points
+            .fetch_sub(chain.count as usize, Ordering::Relaxed);
+    }
+
+    /// The points taken in hand could not be written: they wait again, before what came since.
+    pub fn put_back(&self, id: SeriesId) {
+        let mut shard = self.shard(shard_of(id.0));
+        let Some(at) = shard.in_hand.iter().position(|(own, _)| *own == id.0) else {
+            return;
+        };
+        let (_, chain) = shard.in_hand.swap_remove(at);
+        shard.join(id.0, chain);
+    }
+
+    /// Has `id` handed out by the next sweep: for a series that a sweep named and nobody took.
+    pub fn postpone(&self, id: SeriesId) {
+        let mut shard = self.shard(shard_of(id.0));
+        shard.waiting.push(id.0);
+    }
+
+    /// How many points are here.
+    pub fn len(&self) -> usize {
+        self.points.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of chunks in use or set aside.
+    pub fn used_bytes(&self) -> usize {
+        self.used.load(Ordering::Relaxed) * CHUNK_BYTES
+    }
+
+    /// The bound on [`Cache::used_bytes`].
+    pub fn max_bytes(&self) -> usize {
+        self.max * CHUNK_BYTES
+    }
+
+    /// How many series have points waiting.
+    pub fn waiting(&self) -> usize {
+        (0..SHARDS).map(|n| self.shard(n).waiting.len()).sum()
+    }
+}
+
+impl Shard {
+    fn in_use(&self) -> usize {
+        self.bump as usize - self.free.len()
+    }
+
+    fn chain(&self, id: u32) -> Option<Chain> {
+        let block = self.blocks.get(block_of(id))?.as_ref()?;
+        Some(block[id as usize % BLOCK])
+    }
+
+    fn slot(&mut self, id: u32) -> Option<&mut Chain> {
+        let block = self.blocks.get_mut(block_of(id))?.as_mut()?;
+        Some(&mut block[id as usize % BLOCK])
+    }
+
+    fn chunk(&self, n: u32) -> &Chunk {
+        &self.slabs[n as usize / SLAB][n as usize % SLAB]
+    }
+
+    fn chunk_mut(&mut self, n: u32) -> &mut Chunk {
+        &mut self.slabs[n as usize / SLAB][n as usize % SLAB]
+    }
+
+    #[inline]
+    fn push(&mut self, point: &Datapoint, woken: &mut Vec<SeriesId>) {
+        let id = point.series.0;
+        let block = block_of(id);
+        if self.blocks.len() <= block {
+            self.blocks.resize_with(block + 1, || None);
+        }
+        let mut chain = self.blocks[block].get_or_insert_with(|| Box::new([NO_CHAIN; BLOCK]))
+            [id as usize % BLOCK];
+        if chain.count == 0 {
+            self.waiting.push(id);
+            woken.push(point.series);
+            chain.first = self.allocate();
+            chain.last = chain.first;
+            chain.filled = 0;
+        } else if chain.filled as usize == CHUNK_POINTS {
+            let new = self.allocate();
+            self.chunk_mut(chain.last).next = new;
+            chain.last = new;
+            chain.filled = 0;
+        }
+        let chunk = self.chunk_mut(chain.last);
+        chunk.times[chain.filled as usize] = point.at.0;
+        chunk.values[chain.filled as usize] = point.value;
+        chain.filled += 1;
+        chain.count += 1;
+        if let Some(block) = &mut self.blocks[block] {
+            block[id as usize % BLOCK] = chain;
+        }
+    }
+
+    fn allocate(&mut self) -> u32 {
+        let chunk = self.free.pop().unwrap_or_else(|| {
+            if self.bump as usize == self.slabs.len() * SLAB {
+                self.slabs.push(Box::new([EMPTY_CHUNK; SLAB]));
+            }
+            self.bump += 1;
+            self.bump - 1
+        });
+        self.peak = self.peak.max(self.in_use());
+        self.chunk_mut(chunk).next = NONE;
+        chunk
+    }
+
+    /// Gives the chunks of `chain` back; how many. An empty shard starts over with chunks in
+    /// order, and keeps no more memory than it needed last time.
+    fn free(&mut self, chain: Chain) -> usize {
+        let mut chunk = chain.first;
+        let mut freed = 0;
+        while chunk != NONE {
+            self.free.push(chunk);
+            freed += 1;
+            if chunk == chain.last {
+                break;
+            }
+            chunk = self.chunk(chunk).next;
+        }
+        if self.in_use() == 0 {
+            self.free.clear();
+            self.bump = 0;
+            self.slabs.truncate(self.peak.div_ceil(SLAB));
+            self.peak = 0;
+        }
+        freed
+    }
+
+    /// Copies the points of `chain`. Only a last chunk is partly filled, and where chains were
+    /// joined the end of the first one is marked by time 0.
+    fn copy(&self, chain: Chain, into: &mut Vec<Point>) {
+        let mut chunk = chain.first;
+        into.reserve(chain.count as usize);
+        while chunk != NONE {
+            let Chunk {
+                values,
+                times,
+                next,
+            } = self.chunk(chunk);
+            let filled = if chunk == chain.last {
+                chain.filled as usize
+            } else {
+                CHUNK_POINTS
+            };
+            for (at, value) in times[..filled].iter().zip(values) {
+                if *at != 0 {
+                    let (at, value) = (Timestamp(*at), *value);
+                    into.push(Point { at, value });
+                }
+            }
+            if chunk == chain.last {
+                break;
+            }
+            chunk = *next;
+        }
+    }
+
+    /// Puts `chain` before what waits for `id`.
+    fn join(&mut self, id: u32, mut chain: Chain) {
+        let waiting = self.chain(id).unwrap_or(NO_CHAIN);
+        if waiting.count > 0 {
+            // The unused slots of what becomes an inner chunk say so: no point has time 0.
+            let filled = chain.filled as usize;
+            let last = self.chunk_mut(chain.last);
+            last.times[filled..].fill(0);
+            last.next = waiting.first;
+            chain.last = waiting.last;
+            chain.filled = waiting.filled;
+            chain.count += waiting.count;
+        } else {
+            self.waiting.push(id);
+        }
+        if let Some(slot) = self.slot(id) {
+            *slot = chain;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn point(id: u32, at: u32) -> Datapoint {
+        Datapoint {
+            series: SeriesId(id),
+            at: Timestamp(at),
+            value: f64::from(at) / 2.0,
+        }
+    }
+
+    fn read(cache: &Cache, id: u32) -> Vec<u32> {
+        let mut points = Vec::new();
+        cache.read(SeriesId(id), &mut points);
+        assert!(points.iter().all(|p| p.value == f64::from(p.at.0) / 2.0));
+        points.iter().map(|point| point.at.0).collect()
+    }
+
+    fn insert(cache: &Cache, points: &[Datapoint]) -> Vec<SeriesId> {
+        let mut woken = Vec::new();
+        assert_eq!(cache.reserve(points.len()), points.len());
+        cache.insert(points, &mut woken);
+        woken
+    }
+
+    #[test]
+    fn points_in_a_writer_s_hand_stay_readable() {
+        let cache = Cache::new(1 << 20);
+        assert_eq!(
+            insert(&cache, &[point(7, 1), point(7, 2), point(9, 3)]),
+            [SeriesId(7), SeriesId(9)]
+        );
+        let mut points = Vec::new();
+        assert_eq!(cache.take(SeriesId(7), &mut points), 2);
+        assert_eq!(insert(&cache, &[point(7, 4)]), [SeriesId(7)]);
+        assert_eq!(read(&cache, 7), [1, 2, 4]);
+        cache.put_back(SeriesId(7));
+        assert_eq!(read(&cache, 7), [1, 2, 4]);
+        points.clear();
+        assert_eq!(cache.take(SeriesId(7), &mut points), 3);
+        cache.done(SeriesId(7));
+        assert!(read(&cache, 7).is_empty());
+        assert!(!cache.holds(SeriesId(7)));
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn the_bound_holds() {
+        let cache = Cache::new(10 * CHUNK_BYTES);
+        assert_eq!(cache.reserve(100), 10);
+        assert_eq!(cache.reserve(1), 0);
+        let points: Vec<_> = (1..=10).map(|at| point(1, at)).collect();
+        cache.insert(&points, &mut Vec::new());
+        // Ten points of one series fill two chunks.
+        assert_eq!(cache.used_bytes(), 2 * CHUNK_BYTES);
+        assert_eq!(cache.reserve(100), 8);
+        cache.release(8);
+        cache.take(SeriesId(1), &mut Vec::new());
+        cache.done(SeriesId(1));
+        assert_eq!(cache.used_bytes(), 0);
+        assert!(cache.is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Insert(Vec<(u32, u32)>),
+        Take(u32),
+        Done,
+        PutBack,
+        Sweep,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        // Ids of several shards and blocks.
+        let id = || prop::sample::select(vec![0, 1, 1_023, 1_024, 5_000, 16_384, 16_385]);
+        prop_oneof![
+            4 => prop::collection::vec((id(), 1..1_000_u32), 0..30).prop_map(Act::Insert),
+            3 => id().prop_map(Act::Take),
+            2 => Just(Act::Done),
+            1 => Just(Act::PutBack),
+            1 => Just(Act::Sweep),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn as_a_map_of_lists(acts in prop::collection::vec(act(), 0..60)) {
+            let cache = Cache::new(1 << 20);
+            let mut twin: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+            // At most one series in hand, as a writer does it.
+            let mut hand: Option<(u32, Vec<u32>)> = None;
+            for act in acts {
+                match act {
+                    Act::Insert(points) => {
+                        let points: Vec<_> = points.iter().map(|(id, at)| point(*id, *at)).collect();
+                        let woken = insert(&cache, &points);
+                        let mut expected = Vec::new();
+                        for point in &points {
+                            let list = twin.entry(point.series.0).or_default();
+                            if list.is_empty() { expected.push(point.series); }
+                            list.push(point.at.0);
+                        }
+                        prop_assert_eq!(woken, expected);
+                    }
+                    Act::Take(id) if hand.is_none() => {
+                        let mut points = Vec::new();
+                        let expected = twin.remove(&id).unwrap_or_default();
+                        prop_assert_eq!(cache.take(SeriesId(id), &mut points), expected.len());
+                        prop_assert_eq!(points.iter().map(|p| p.at.0).collect::<Vec<_>>(), expected.clone());
+                        if !expected.is_empty() { hand = Some((id, expected)); }
+                    }
+                    Act::Take(_) => {}
+                    Act::Done => if let Some((id, _)) = hand.take() { cache.done(SeriesId(id)); },
+                    Act::PutBack => if let Some((id, mut points)) = hand.take() {
+                        cache.put_back(SeriesId(id));
+                        points.append(twin.entry(id).or_default());
+                        twin.insert(id, points);
+                    },
+                    Act::Sweep => {
+                        let mut waiting = Vec::new();
+                        cache.sweep(&mut waiting);
+                        let mut ids: Vec<(u32, usize)> = waiting.iter().map(|w| (w.series.0, w.count as usize)).collect();
+                        ids.sort_unstable();
+                        ids.dedup();
+                        let expected: Vec<(u32, usize)> = twin.iter().filter(|(_, l)| !l.is_empty()).map(|(id, l)| (*id, l.len())).collect();
+                        prop_assert_eq!(ids, expected);
+                        for waiting in waiting { cache.postpone(waiting.series); }
+                    }
+                }
+                for id in [0, 1, 1_023, 1_024, 5_000, 16_384, 16_385] {
+                    let mut expected = hand.iter().filter(|(own, _)| *own == id).flat_map(|(_, l)| l.clone()).collect::<Vec<_>>();
+                    expected.extend(twin.get(&id).into_iter().flatten());
+                    prop_assert_eq!(read(&cache, id), expected);
+                }
+                let all: usize = twin.values().map(Vec::len).sum::<usize>() + hand.as_ref().map_or(0, |(_, l)| l.len());
+                prop_assert_eq!(cache.len(), all);
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Patterns over dotted names, as graphite-web's find reads them.
+//!
+//! A pattern is matched node by node: `*` any run of characters, `?` one, `[a-z]` and `[!a-z]` one
+//! of a class, `{a,b}` alternatives (nested ones too), and a node that is `**` stands for any
+//! number of nodes, none included. Backslashes are dropped. What is not closed means itself, as in
+//! Python's `fnmatch`.
+
+/// Alternatives that the braces of one node may stand for.
+const MAX_ALTERNATIVES: usize = 10_000;
+
+/// Nodes with `**`: each multiplies the work.
+const MAX_GLOBSTARS: usize = 4;
+
+/// Why a pattern was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PatternError {
+    /// Too many alternatives.
+    #[error("the braces of {0:?} stand for more than {MAX_ALTERNATIVES} alternatives")]
+    Alternatives(String),
+    /// Too many `**`.
+    #[error("more than {MAX_GLOBSTARS} nodes of the pattern are `**`")]
+    Globstars,
+}
+
+/// A whole pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    pub(crate) nodes: Vec<NodePattern>,
+    /// The pattern ends in a dot: only branches match, and their path keeps the dot.
+    pub(crate) trailing_dot: bool,
+}
+
+/// What one node must look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NodePattern {
+    /// `**`.
+    Globstar,
+    /// One of these, no two alike.
+    OneOf(Vec<Flat>),
+}
+
+/// A pattern without braces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Flat {
+    /// What the node must begin with: found by binary search.
+    pub(crate) prefix: String,
+    /// What follows; empty when the node must be exactly `prefix`.
+    rest: Vec<Token>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Token {
+    Char(char),
+    One,
+    Run,
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// [`PatternError`] when it would cost too much.
+    pub(crate) fn parse(text: &str) -> Result<Self, PatternError> {
+        let text = text.replace('\\', "");
+        let trailing_dot = text.len() > 1 && text.ends_with('.');
+        let nodes = text
+            .split('.')
+            .filter(|node| !node.is_empty())
+            .map(NodePattern::parse)
+            .collect::<Result<Vec<_>, _>>()?;
+        let globstars = nodes.iter().filter(|node| **node == NodePattern::Globstar);
+        if globstars.count() > MAX_GLOBSTARS {
+            return Err(PatternError::Globstars);
+        }
+        Ok(Self {
+            nodes,
+            trailing_dot,
+        })
+    }
+}
+
+impl NodePattern {
+    fn parse(text: &str) -> Result<Self, PatternError> {
+        if text == "**" {
+            return Ok(Self::Globstar);
+        }
+        let mut texts = Vec::new();
+        expand(text, &mut texts).map_err(|TooMany| PatternError::Alternatives(text.to_owned()))?;
+        let mut flats: Vec<Flat> = texts.iter().map(|text| Flat::parse(text)).collect();
+        flats.sort_unstable();
+        flats.dedup();
+        Ok(Self::OneOf(flats))
+    }
+}
+
+struct TooMany;
+
+/// Replaces the first group of braces by each of its alternatives, and so on in the results.
+fn expand(text: &str, out: &mut Vec<String>) -> Result<(), TooMany> {
+    let mut todo = vec![text.to_owned()];
+    while let Some(text) = todo.pop() {
+        if todo.len() + out.len() > MAX_ALTERNATIVES {
+            return Err(TooMany);
+        }
+        match braces(&text) {
+            None => out.push(text),
+            Some((start, end)) => {
+                let mut depth = 0;
+                let mut from = start + 1;
+                for (at, byte) in text.bytes().enumerate().take(end + 1).skip(start) {
+                    match byte {
+                        b'{' => depth += 1,
+                        b'}' => depth -= 1,
+                        _ => {}
+                    }
+                    if at == end || (byte == b',' && depth == 1) {
+                        let (before, after) = (&text[..start], &text[end + 1..]);
+                        todo.push([before, &text[from..at], after].concat());
+                        from = at + 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first group of braces that is closed: the places of both braces.
+fn braces(text: &str) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    while let Some(open) = bytes[start..].iter().position(|byte| *byte == b'{') {
+        let open = start + open;
+        let mut depth = 0;
+        for (at, byte) in bytes.iter().enumerate().skip(open) {
+            match byte {
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return Some((open, at));
+            }
+        }
+        start = open + 1;
+    }
+    None
+}
+
+impl Flat {
+    fn parse(text: &str) -> Self {
+        let mut prefix = String::new();
+        let mut rest = Vec::new();
+        let mut chars = text.char_indices();
+        while let Some((at, char)) = chars.next() {
+            let token = match char {
+                '*' => Token::Run,
+                '?' => Token::One,
+                '[' => match class(&text[at + 1..]) {
+                    Some((token, len)) => {
+                        while chars
+                            .clone()
+                            .next()
+                            .is_some_and(|(next, _)| next <= at + len)
+                        {
+                            chars.next();
+                        }
+                        token
+                    }
+                    None => Token::Char('['),
+                },
+                other => Token::Char(other),
+            };
+            match token {
+                Token::Char(char) if rest.is_empty() => prefix.push(char),
+                Token::Run if rest.last() == Some(&Token::Run) => {}
+                token => rest.push(token),
+            }
+        }
+        Self { prefix, rest }
+    }
+
+    /// Whether only `prefix` itself matches.
+    pub(crate) fn is_literal(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Whether a node that begins with `prefix` and goes on with `rest` matches.
+    #[inline]
+    pub(crate) fn matches_rest(&self, rest: &str) -> bool {
+        match self.rest.as_slice() {
+            [] => rest.is_empty(),
+            [Token::Run] => true,
+            tokens => matches(tokens, rest),
+        }
+    }
+
+    /// Whether `node` matches.
+    pub(crate) fn matches(&self, node: &str) -> bool {
+        node.strip_prefix(&self.prefix)
+            .is_some_and(|rest| self.matches_rest(rest))
+    }
+}
+
+/// Reads a class whose `[` is just before `text`: the token and its length up to and with `]`.
+fn class(text: &str) -> Option<(Token, usize)> {
+    let negated = text.starts_with('!');
+    let body = usize::from(negated);
+    // A `]` in the first place stands for itself.
+    let search = body + usize::from(text[body..].starts_with(']'));
+    let end = search + text[search..].find(']')?;
+    let mut ranges = Vec::new();
+    let mut chars = text[body..end].chars().peekable();
+    while let Some(low) = chars.next() {
+        let mut ahead = chars.clone();
+        match (ahead.next(), ahead.next()) {
+            (Some('-'), Some(high)) => {
+                ranges.push((low, high));
+                chars = ahead;
+            }
+            _ => ranges.push((low, low)),
+        }
+    }
+    Some((Token::Class { negated, ranges }, end + 1))
+}
+
+/// Matches without recursion: on a mismatch the last run takes one character more.
+fn matches(tokens: &[Token], text: &str) -> bool {
+    let mut token = 0;
+    let mut rest = text;
+    let mut run: Option<(usize, &str)> = None;
+    loop {
+        let advanced = match tokens.get(token) {
+            None if rest.is_empty() => return true,
+            None => false,
+            Some(Token::Run) => {
+                run = Some((token + 1, rest));
+                token += 1;
+                continue;
+            }
+            Some(wanted) => match rest.chars().next() {
+                None => return false,
+                Some(char) if wanted.takes(char) => {
+                    rest = &rest[char.len_utf8()..];
+                    token += 1;
+                    true
+                }
+                Some(_) => false,
+            },
+        };
+        if advanced {
+            continue;
+        }
+        let Some((after, from)) = run else {
+            return false;
+        };
+        let Some(char) = from.chars().next() else {
+            return false;
+        };
+        rest = &from[char.len_utf8()..];
+        token = after;
+        run = Some((after, rest));
+    }
+}
+
+impl Token {
+    fn takes(&self, char: char) -> bool {
+        match self {
+            Self::Char(own) => *own == char,
+            Self::One => true,
+            Self::Run => false,
+            Self::Class { negated, ranges } => {
+                ranges
+                    .iter()
+                    .any(|(low, high)| (*low..=*high).contains(&char))
+                    != *negated
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node(pattern: &str, name: &str) -> bool {
+        match NodePattern::parse(pattern).unwrap() {
+            NodePattern::Globstar => true,
+            NodePattern::OneOf(flats) => flats.iter().any(|flat| flat.matches(name)),
+        }
+    }
+
+    #[test]
+    fn each_sign() {
+        for (pattern, yes, no) in [
+            ("*", "a", ""),
+            ("a*", "abc", "ba"),
+            ("*a", "cba", "ab"),
+            ("a*b*c", "axxbxxc", "axxc"),
+            ("?", "ä", "ab"),
+            ("a?c", "abc", "ac"),
+            ("[ab]", "b", "c"),
+            ("[a-c]x", "bx", "dx"),
+            ("[!a-c]x", "dx", "bx"),
+            ("[]]", "]", "["),
+            ("[a-]", "-", "b"),
+            ("[s", "[s", "s"),
+            ("{a,b}", "b", "c"),
+            ("{a,b{1,2}}x", "b2x", "b3x"),
+            ("a{,b}", "a", "b"),
+            ("{s", "{s", "s"),
+            ("s}", "s}", "s"),
+            ("{a", "{a", "a"),
+            ("{a{b,c}", "{ab", "a"),
+            ("web0{1,2}*", "web02x", "web03"),
+        ] {
+            assert!(node(pattern, yes), "{pattern} {yes}");
+            if !no.is_empty() {
+                assert!(!node(pattern, no), "{pattern} {no}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_costs_too_much_is_refused() {
+        assert!(Pattern::parse(&"{a,b}".repeat(20)).is_err());
+        assert!(Pattern::parse("**.**.**.**.**").is_err());
+        // Many stars are no danger: each mismatch gives back one character.
+        assert!(!node(&"*a".repeat(50), &"a".repeat(49)));
+    }
+
+    /// The definition, by recursion.
+    fn naive(tokens: &[Token], text: &[char]) -> bool {
+        match tokens {
+            [] => text.is_empty(),
+            [Token::Run, more @ ..] => (0..=text.len()).any(|n| naive(more, &text[n..])),
+            [token, more @ ..] => {
+                text.first().is_some_and(|char| token.takes(*char)) && naive(more, &text[1..])
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn as_the_definition_says(pattern in "[ab*?\\[\\]!-]{0,8}", text in "[ab!\\]-]{0,8}") {
+            let flat = Flat::parse(&pattern);
+            let mut tokens: Vec<Token> = flat.prefix.chars().map(Token::Char).collect();
+            tokens.extend(flat.rest.iter().cloned());
+            let chars: Vec<char> = text.chars().collect();
+            prop_assert_eq!(flat.matches(&text), naive(&tokens, &chars));
+        }
+
+        #[test]
+        fn any_text_is_a_pattern(pattern in "\\PC{0,30}", name in "\\PC{0,20}") {
+            if let Ok(NodePattern::OneOf(flats)) = NodePattern::parse(&pattern) {
+                for flat in flats {
+                    flat.matches(&name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! What the index remembers across restarts: a file that is only ever appended to.
+//!
+//! ```text
+//! "plumbago names 1\n"
+//! frame: u32 length of the body | u32 CRC-32 of the body | body
+//! body:  records, each: u8 kind | u16 bytes shared with the name before | u16 length | bytes
+//! ```
+//!
+//! 1. Numbers are little-endian. The first record of a frame shares nothing.
+//! 2. A frame that ends early or whose checksum is wrong ends the file: it is cut there. What is
+//!    lost so is found again by looking at the disk; what must not be lost (registrations over
+//!    HTTP) is synced before it is answered.
+//! 3. The last record about a name holds. A file that says much twice is written anew, sorted,
+//!    under another name, and renamed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+const MAGIC: &[u8] = b"plumbago names 1\n";
+
+/// Names are collected to frames of about this size.
+const FRAME: usize = 256 << 10;
+
+/// What is known about a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// It has a file.
+    Stored = b'S' as isize,
+    /// It is in the tag index.
+    Tagged = b'T' as isize,
+    /// It was taken out of the tag index.
+    Untagged = b'U' as isize,
+    /// Its file is gone.
+    Gone = b'G' as isize,
+}
+
+impl Record {
+    fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            b'S' => Self::Stored,
+            b'T' => Self::Tagged,
+            b'U' => Self::Untagged,
+            b'G' => Self::Gone,
+            _ => return None,
+        })
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(crate) struct Log {
+    path: PathBuf,
+    /// `None`: read-only, nothing is kept.
+    file: Option<File>,
+    body: Vec<u8>,
+    last: Vec<u8>,
+    unsynced: bool,
+    /// Records in the file that a later one has made void, as far as known.
+    pub(crate) records: usize,
+}
+
+impl Log {
+    /// Reads the file, which may be missing, and calls `each` for every record; then stands ready
+    /// to append (not when `read_only`). A tail that is torn is cut off.
+    pub(crate) fn open(
+        path: PathBuf,
+        read_only: bool,
+        mut each: impl FnMut(Record, &[u8]),
+    ) -> Result<Self> {
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(&path, "reading the index", error));
+            }
+            _ => {}
+        }
+        let mut records = 0;
+        let mut sound = 0;
+        if bytes.starts_with(MAGIC) {
+            sound = MAGIC.len();
+            while let Some(body) = frame(&bytes[sound..]) {
+                sound += 8 + body.len();
+                decode(body, |record, name| {
+                    records += 1;
+                    each(record, name);
+                });
+            }
+        }
+        let file = if read_only {
+            None
+        } else {
+            let open = || {
+                let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+                file.set_len(sound as u64)?;
+                if sound == 0 {
+                    file.write_all(MAGIC)?;
+                }
+                Ok(file)
+            };
+            Some(open().map_err(|error| Error::io(&path, "opening the index", error))?)
+        };
+        Ok(Self {
+            path,
+            file,
+            body: Vec::new(),
+            last: Vec::new(),
+            unsynced: false,
+            records,
+        })
+    }
+
+    /// Remembers a record; it is on disk after [`Log::sync`].
+    ///
+    /// # Errors
+    /// A full buffer could not be written.
+    pub(crate) fn append(&mut self, record: Record, name: &[u8]) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        self.records += 1;
+        encode(&mut self.body, &mut self.last, record, name);
+        if self.body.len() >= FRAME {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if let Some(file) = &mut self.file
+            && !self.body.is_empty()
+        {
+            let written = write_frame(file, &self.body);
+            self.body.clear();
+            self.last.clear();
+            self.unsynced = true;
+            written.map_err(|error| Error::io(&self.path, "writing the index", error))?;
+        }
+        Ok(())
+    }
+
+    /// Has everything remembered on disk.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        if let Some(file) = &self.file
+            && self.unsynced
+        {
+            file.sync_data()
+                .map_err(|error| Error::io(&self.path, "syncing the index", error))?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Writes the file anew with `records` and nothing else.
+    pub(crate) fn rewrite<'a>(
+        &mut self,
+        records: impl Iterator<Item = (Record, &'a [u8])>,
+    ) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let new = self.path.with_extension("new");
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(MAGIC)?;
+            let (mut body, mut last) = (Vec::new(), Vec::new());
+            let mut n = 0;
+            for (record, name) in records {
+                encode(&mut body, &mut last, record, name);
+                n += 1;
+                if body.len() >= FRAME {
+                    write_frame(&mut file, &body)?;
+                    body.clear();
+                    last.clear();
+                }
+            }
+            write_frame(&mut file, &body)?;
+            file.sync_data()?;
+            fs::rename(&new, &self.path)?;
+            sync_directory(&self.path)?;
+            let file = OpenOptions::new().append(true).open(&self.path)?;
+            Ok((file, n))
+        };
+        let (file, n) =
+            write().map_err(|error| Error::io(&self.path, "writing the index anew", error))?;
+        self.file = Some(file);
+        self.body.clear();
+        self.last.clear();
+        self.unsynced = false;
+        self.records = n;
+        Ok(())
+    }
+}
+
+/// Syncs the directory that holds `path`, so that a new name in it survives.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn encode(body: &mut Vec<u8>, last: &mut Vec<u8>, record: Record, name: &[u8]) {
+    let shared = last.iter().zip(name).take_while(|(a, b)| a == b).count();
+    let rest = &name[shared..];
+    body.push(record as isize as u8);
+    body.extend_from_slice(&(shared as u16).to_le_bytes());
+    body.extend_from_slice(&(rest.len() as u16).to_le_bytes());
+    body.extend_from_slice(rest);
+    last.truncate(shared);
+    last.extend_from_slice(rest);
+}
+
+fn write_frame(file: &mut File, body: &[u8]) -> io::Result<()> {
+    if body.is_empty() {
+        return Ok(());
+    }
+    let mut frame = Vec::with_capacity(body.len() + 8);
+    frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    frame.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
+    frame.extend_from_slice(body);
+    file.write_all(&frame)
+}
+
+/// The body of the frame that `bytes` begins with, if it is whole.
+fn frame(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = bytes.split_first_chunk::<8>()?;
+    let [a, b, c, d, e, f, g, h] = *head;
+    let body = rest.get(..u32::from_le_bytes([a, b, c, d]) as usize)?;
+    (crc32fast::hash(body) == u32::from_le_bytes([e, f, g, h])).then_some(body)
+}
+
+fn decode(mut body: &[u8], mut each: impl FnMut(Record, &[u8])) {
+    let mut name = Vec::new();
+    while let Some((&[kind, s0, s1, l0, l1], rest)) = body.split_first_chunk::<5>() {
+        let shared = u16::from_le_bytes([s0, s1]) as usize;
+        let len = u16::from_le_bytes([l0, l1]) as usize;
+        let (Some(record), Some(suffix)) = (Record::from_code(kind), rest.get(..len)) else {
+            return;
+        };
+        name.truncate(shared);
+        name.extend_from_slice(suffix);
+        each(record, &name);
+        body = &rest[len..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &Path) -> Vec<(Record, String)> {
+        let mut records = Vec::new();
+        Log::open(path.to_owned(), true, |record, name| {
+            records.push((record, String::from_utf8(name.to_vec()).unwrap()));
+        })
+        .unwrap();
+        records
+    }
+
+    #[test]
+    fn records_read_back_and_a_torn_tail_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names");
+        let mut log = Log::open(path.clone(), false, |_, _| panic!()).unwrap();
+        log.append(Record::Stored, b"a.b.c").unwrap();
+        log.append(Record::Tagged, b"a.b;x=y").unwrap();
+        log.sync().unwrap();
+        log.append(Record::Gone, b"a.b.c").unwrap();
+        log.sync().unwrap();
+        let expected = [
+            (Record::Stored, "a.b.c".to_owned()),
+            (Record::Tagged, "a.b;x=y".to_owned()),
+            (Record::Gone, "a.b.c".to_owned()),
+        ];
+        assert_eq!(read(&path), expected);
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let records = read(&path);
+            assert!(expected.starts_with(&records), "cut at {cut}");
+            // Appending goes on where the sound part ends.
+            let mut log = Log::open(path.clone(), false, |_, _| {}).unwrap();
+            log.append(Record::Stored, b"later").unwrap();
+            log.sync().unwrap();
+            let mut longer = records;
+            longer.push((Record::Stored, "later".to_owned()));
+            assert_eq!(read(&path), longer, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn written_anew_it_holds_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names");
+        let mut log = Log::open(path.clone(), false, |_, _| {}).unwrap();
+        let names: Vec<String> = (0..50_000).map(|n| format!("host{}.m{n}", n % 7)).collect();
+        for name in &names {
+            log.append(Record::Stored, name.as_bytes()).unwrap();
+            log.append(Record::Stored, name.as_bytes()).unwrap();
+        }
+        log.sync().unwrap();
+        let before = fs::metadata(&path).unwrap().len();
+        let records = names.iter().map(|name| (Record::Stored, name.as_bytes()));
+        log.rewrite(records).unwrap();
+        log.append(Record::Tagged, b"x;y=z").unwrap();
+        log.sync().unwrap();
+        assert!(fs::metadata(&path).unwrap().len() < before);
+        let read = read(&path);
+        assert_eq!(read.len(), names.len() + 1);
+        assert_eq!(read[names.len()], (Record::Tagged, "x;y=z".into()));
+    }
+}

@@ -1,0 +1,767 @@
+//! The index: every series there is, by name, by pattern and by tag.
+//!
+//! 1. A name is interned when anybody speaks of it; it is *listed* (found by patterns or tags) when
+//!    it has a datapoint, a file, or was registered. Listing is part of taking the datapoint.
+//! 2. At the start the index is read from its log ([`log`]); without one the disk is walked. Either
+//!    way the disk is walked once more in the background, and what it says differently is put
+//!    right ([`Index::reconcile`]).
+//! 3. A tagged series is found by its tags. Its file shows in the tree as graphite-web shows it,
+//!    below `_tagged`: such paths are worked out when somebody asks for them, not stored.
+//! 4. Locks are taken in the order names, tree, tags, flags, log; none while the disk is walked.
+
+mod glob;
+mod log;
+mod tags;
+mod tree;
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use glob::PatternError;
+pub use tags::{TagError, TagValue};
+pub use tree::Found;
+
+use crate::datapoint::{NameError, SeriesId};
+use crate::error::{Error, Result};
+use crate::series::{self, Names};
+use glob::{NodePattern, Pattern};
+use log::{Log, Record};
+use tags::Tags;
+use tree::Tree;
+
+/// A bit per series.
+#[derive(Debug, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn get(&self, id: u32) -> bool {
+        self.0
+            .get(id as usize / 64)
+            .is_some_and(|word| word >> (id % 64) & 1 == 1)
+    }
+
+    /// Sets the bit; whether it was clear.
+    fn set(&mut self, id: u32) -> bool {
+        let word = id as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let was = self.get(id);
+        self.0[word] |= 1 << (id % 64);
+        !was
+    }
+
+    fn clear(&mut self, id: u32) {
+        if let Some(word) = self.0.get_mut(id as usize / 64) {
+            *word &= !(1 << (id % 64));
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    /// In the tree, or for tagged series in the tag index.
+    listed: Bits,
+    /// Has a file in its own place.
+    stored: Bits,
+    /// Tagged series whose file is named by the series and not by its hash.
+    unhashed: HashSet<u32>,
+}
+
+/// The index.
+#[derive(Debug)]
+pub struct Index {
+    root: PathBuf,
+    names: RwLock<Names>,
+    tree: RwLock<Tree>,
+    tags: RwLock<Tags>,
+    flags: RwLock<Flags>,
+    log: Mutex<Log>,
+}
+
+/// What a walk over the disk changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Files that the index did not know.
+    pub added: usize,
+    /// Series whose file is gone.
+    pub removed: usize,
+    /// Files that a killed process left half made, now deleted.
+    pub leftovers: usize,
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    // Every change leaves its structure whole at each point where it can panic.
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Index {
+    /// The index of the whisper files below `root`, kept in the file `log`. Without that file the
+    /// tree is walked before this returns.
+    ///
+    /// # Errors
+    /// The log can be neither read nor written.
+    pub fn open(root: &Path, log: PathBuf, read_only: bool) -> Result<Self> {
+        let mut names = Names::default();
+        let mut tree = Tree::default();
+        let mut tags = Tags::default();
+        let mut flags = Flags::default();
+        let mut gone = Vec::new();
+        let existed = log.exists();
+        let log = Log::open(log, read_only, |record, name| {
+            let Ok((id, _)) = names.intern(name) else {
+                return;
+            };
+            let name = names.name(id);
+            let tagged = series::is_tagged(name);
+            match record {
+                Record::Stored => {
+                    flags.stored.set(id.0);
+                    if flags.listed.set(id.0) {
+                        if tagged {
+                            tags.insert(id, name);
+                        } else {
+                            tree.insert(&names, id);
+                        }
+                    }
+                }
+                Record::Tagged => {
+                    tags.insert(id, name);
+                    if tagged {
+                        flags.listed.set(id.0);
+                    }
+                }
+                Record::Untagged => {
+                    tags.remove(id, name);
+                    if tagged {
+                        flags.listed.clear(id.0);
+                    }
+                }
+                Record::Gone => {
+                    flags.stored.clear(id.0);
+                    gone.push(id);
+                }
+            }
+        })?;
+        for id in gone {
+            if !flags.stored.get(id.0) && flags.listed.get(id.0) {
+                flags.listed.clear(id.0);
+                if series::is_tagged(names.name(id)) {
+                    tags.remove(id, names.name(id));
+                } else {
+                    tree.remove(&names, id);
+                }
+            }
+        }
+        let index = Self {
+            root: root.to_owned(),
+            names: RwLock::new(names),
+            tree: RwLock::new(tree),
+            tags: RwLock::new(tags),
+            flags: RwLock::new(flags),
+            log: Mutex::new(log),
+        };
+        if !existed {
+            index.reconcile(|_| false)?;
+        }
+        Ok(index)
+    }
+
+    /// The names, for many lookups at once.
+    pub fn names(&self) -> RwLockReadGuard<'_, Names> {
+        read(&self.names)
+    }
+
+    /// The id of the series spelled `raw`, a new one if need be.
+    ///
+    /// # Errors
+    /// No file could be named so.
+    pub fn intern(&self, raw: &[u8]) -> std::result::Result<SeriesId, NameError> {
+        if let Some(id) = self.names().get(raw) {
+            return Ok(id);
+        }
+        write(&self.names).intern(raw).map(|(id, _)| id)
+    }
+
+    /// Lists the series that are not listed: they have datapoints now.
+    pub(crate) fn list(&self, ids: &[SeriesId]) {
+        let unlisted: Vec<SeriesId> = {
+            let flags = read(&self.flags);
+            ids.iter()
+                .filter(|id| !flags.listed.get(id.0))
+                .copied()
+                .collect()
+        };
+        if unlisted.is_empty() {
+            return;
+        }
+        let names = self.names();
+        let mut tree = write(&self.tree);
+        let mut tags = write(&self.tags);
+        let mut flags = write(&self.flags);
+        for id in unlisted {
+            if flags.listed.set(id.0) {
+                let name = names.name(id);
+                if series::is_tagged(name) {
+                    tags.insert(id, name);
+                    // Kept, so that what was deleted and came back does not go again at the next
+                    // start. What cannot be written is found again through journal and disk.
+                    if let Err(error) = self.log().append(Record::Tagged, name.as_bytes()) {
+                        tracing::warn!(%error, "the index could not be written");
+                    }
+                } else {
+                    tree.insert(&names, id);
+                }
+            }
+        }
+    }
+
+    /// The canonical name of `id`.
+    pub fn name(&self, id: SeriesId) -> String {
+        self.names().name(id).to_owned()
+    }
+
+    /// Writes the path of the file of `id` into `path`. Whether the file is known to be there.
+    pub(crate) fn path(&self, id: SeriesId, path: &mut PathBuf) -> bool {
+        let names = self.names();
+        let name = names.name(id);
+        let (stored, unhashed) = {
+            let flags = read(&self.flags);
+            (flags.stored.get(id.0), flags.unhashed.contains(&id.0))
+        };
+        if unhashed {
+            *path = series::unhashed_path(&self.root, name);
+            return true;
+        }
+        series::file_path(&self.root, name, path);
+        if !stored && series::is_tagged(name) && !path.exists() {
+            let other = series::unhashed_path(&self.root, name);
+            if other.exists() {
+                write(&self.flags).unhashed.insert(id.0);
+                *path = other;
+                return true;
+            }
+        }
+        stored
+    }
+
+    /// The path of the file of the series `name`, whether it is known or not.
+    pub(crate) fn path_of(&self, known: Option<SeriesId>, name: &str) -> PathBuf {
+        let mut path = PathBuf::new();
+        if let Some(id) = known {
+            self.path(id, &mut path);
+            return path;
+        }
+        series::file_path(&self.root, name, &mut path);
+        if series::is_tagged(name) && !path.exists() {
+            let other = series::unhashed_path(&self.root, name);
+            if other.exists() {
+                return other;
+            }
+        }
+        path
+    }
+
+    /// The file of `id` is there.
+    pub(crate) fn stored(&self, id: SeriesId) -> Result<()> {
+        let names = self.names();
+        let new = {
+            let mut flags = write(&self.flags);
+            !flags.unhashed.contains(&id.0) && flags.stored.set(id.0)
+        };
+        if new {
+            self.log().append(Record::Stored, names.name_bytes(id.0))?;
+        }
+        Ok(())
+    }
+
+    /// The file of `id` is not there, whatever was thought.
+    pub(crate) fn not_stored(&self, id: SeriesId) {
+        let mut flags = write(&self.flags);
+        flags.stored.clear(id.0);
+        flags.unhashed.remove(&id.0);
+    }
+
+    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has what the index remembers on disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.log().sync()
+    }
+
+    /// As [`Index::sync`]; writes the log anew if much of it is void or unsorted.
+    pub(crate) fn close(&self) -> Result<()> {
+        let names = self.names();
+        let (mut order, registered) = {
+            let tree = read(&self.tree);
+            let tags = read(&self.tags);
+            (tree.series(), tags.all().clone())
+        };
+        order.retain(|id| !registered.contains(id.0));
+        let mut log = self.log();
+        let records = order.len() + registered.len() as usize;
+        if log.records <= records + records / 4 {
+            return log.sync();
+        }
+        order.sort_unstable_by(|a, b| names.name_bytes(a.0).cmp(names.name_bytes(b.0)));
+        let flags = read(&self.flags);
+        let plain = order
+            .iter()
+            .filter(|id| flags.stored.get(id.0))
+            .map(|id| (Record::Stored, names.name_bytes(id.0)));
+        let tagged = registered.iter().flat_map(|id| {
+            let stored = flags.stored.get(id).then_some(Record::Stored);
+            stored
+                .into_iter()
+                .chain([Record::Tagged])
+                .map(move |record| (record, id))
+        });
+        let tagged = tagged.map(|(record, id)| (record, names.name_bytes(id)));
+        log.rewrite(plain.chain(tagged))
+    }
+
+    /// Every node that `pattern` matches (see [`glob`] for the signs), sorted by path bytewise; a
+    /// name that is branch and leaf comes twice, the branch first. A pattern with `;` is the name
+    /// of one tagged series.
+    ///
+    /// # Errors
+    /// The pattern would cost too much.
+    pub fn find(&self, pattern: &str) -> Result<Vec<Found>> {
+        if pattern.contains(';') && !pattern.starts_with("_tagged") {
+            return Ok(self.find_one(pattern).into_iter().collect());
+        }
+        let pattern = Pattern::parse(pattern)?;
+        let names = self.names();
+        let mut found = read(&self.tree).find(&names, &pattern);
+        let asks_for_tagged = match pattern.nodes.first() {
+            Some(NodePattern::Globstar) => true,
+            Some(NodePattern::OneOf(flats)) => flats.iter().any(|flat| flat.matches("_tagged")),
+            None => false,
+        };
+        if asks_for_tagged {
+            let mut paths = Names::default();
+            let mut tree = Tree::default();
+            {
+                let tags = read(&self.tags);
+                let flags = read(&self.flags);
+                for id in tags.all().iter().filter(|id| flags.stored.get(*id)) {
+                    let name = names.name(SeriesId(id));
+                    if series::is_tagged(name)
+                        && let Ok((id, true)) = paths.intern(series::tree_path(name).as_bytes())
+                    {
+                        tree.insert(&paths, id);
+                        // The branch alone needs one series.
+                        if pattern.nodes.len() == 1 && pattern.nodes[0] != NodePattern::Globstar {
+                            break;
+                        }
+                    }
+                }
+            }
+            found.extend(tree.find(&paths, &pattern));
+            found.sort();
+            found.dedup();
+        }
+        Ok(found)
+    }
+
+    /// The tagged series called `name`, if it is known or has a file.
+    fn find_one(&self, name: &str) -> Option<Found> {
+        let canonical = series::canonical(name.as_bytes()).ok()?;
+        let known = {
+            let names = self.names();
+            let flags = read(&self.flags);
+            names
+                .get(canonical.as_bytes())
+                .is_some_and(|id| flags.listed.get(id.0) || flags.stored.get(id.0))
+        };
+        let on_disk = || {
+            let mut path = PathBuf::new();
+            series::file_path(&self.root, &canonical, &mut path);
+            path.exists() || series::unhashed_path(&self.root, &canonical).exists()
+        };
+        (known || on_disk()).then(|| Found {
+            path: canonical.into_owned(),
+            leaf: true,
+        })
+    }
+
+    /// The canonical names of the series whose tags satisfy every expression, sorted bytewise.
+    ///
+    /// # Errors
+    /// An expression is malformed, or none demands a value.
+    pub fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>> {
+        let names = self.names();
+        let found = read(&self.tags).find(expressions)?;
+        let mut found: Vec<String> = found
+            .iter()
+            .map(|id| names.name(SeriesId(id)).to_owned())
+            .collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Every tag with its id, sorted.
+    pub fn tags(&self) -> Vec<(u32, String)> {
+        read(&self.tags).tags()
+    }
+
+    /// The id of `tag`, and its values sorted; `None` for a tag that nobody has used.
+    pub fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)> {
+        read(&self.tags).values(tag)
+    }
+
+    /// The tags, beginning with `prefix`, of the series that satisfy `expressions`, without those
+    /// that the expressions name; sorted, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Index::find_tagged`].
+    pub fn complete_tags(
+        &self,
+        expressions: &[&str],
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        Ok(read(&self.tags).complete_tags(expressions, prefix, limit)?)
+    }
+
+    /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`;
+    /// sorted, at most `limit`.
+    ///
+    /// # Errors
+    /// An expression is malformed.
+    pub fn complete_values(
+        &self,
+        expressions: &[&str],
+        tag: &str,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        Ok(read(&self.tags).complete_values(expressions, tag, prefix, limit)?)
+    }
+
+    /// Puts a series into the tag index; its canonical name. On disk when this returns, unless
+    /// the index is read-only.
+    ///
+    /// # Errors
+    /// A malformed name, or the disk.
+    pub fn register(&self, path: &str) -> Result<String> {
+        let id = self.intern(path.as_bytes()).map_err(|reason| Error::Name {
+            name: path.to_owned(),
+            reason,
+        })?;
+        let names = self.names();
+        let name = names.name(id);
+        let new = {
+            let mut tags = write(&self.tags);
+            let new = !tags.contains(id);
+            if new {
+                tags.insert(id, name);
+                if series::is_tagged(name) {
+                    write(&self.flags).listed.set(id.0);
+                }
+            }
+            new
+        };
+        if new {
+            let mut log = self.log();
+            log.append(Record::Tagged, name.as_bytes())?;
+            log.sync()?;
+        }
+        Ok(name.to_owned())
+    }
+
+    /// Takes a series out of the tag index; new data or a registration brings it back.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn unregister(&self, path: &str) -> Result<()> {
+        let names = self.names();
+        let Ok(canonical) = series::canonical(path.as_bytes()) else {
+            return Ok(());
+        };
+        let Some(id) = names.get(canonical.as_bytes()) else {
+            return Ok(());
+        };
+        let removed = {
+            let mut tags = write(&self.tags);
+            let removed = tags.remove(id, names.name(id));
+            if removed && series::is_tagged(names.name(id)) {
+                write(&self.flags).listed.clear(id.0);
+            }
+            removed
+        };
+        if removed {
+            let mut log = self.log();
+            log.append(Record::Untagged, names.name_bytes(id.0))?;
+            log.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Walks the disk and puts right what the index has wrong. `busy` says whether a series has
+    /// datapoints that are not in its file yet: it stays, file or not.
+    ///
+    /// # Errors
+    /// A directory cannot be read, or the log cannot be written.
+    pub fn reconcile(&self, busy: impl Fn(SeriesId) -> bool) -> Result<Reconciled> {
+        let mut report = Reconciled::default();
+        // Tagged series whose hashed file is known are not plain leaves too.
+        let claimed: HashSet<String> = {
+            let names = self.names();
+            let tags = read(&self.tags);
+            let flags = read(&self.flags);
+            tags.all()
+                .iter()
+                .filter(|id| flags.stored.get(*id))
+                .map(|id| names.name(SeriesId(id)))
+                .filter(|name| series::is_tagged(name))
+                .map(series::tree_path)
+                .collect()
+        };
+        let mut seen = Bits::default();
+        let mut todo = vec![(self.root.clone(), String::new())];
+        let mut batch = Vec::new();
+        while let Some((directory, prefix)) = todo.pop() {
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                // Deleted since, or not there yet.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io(&directory, "walking the tree", error)),
+            };
+            for entry in entries {
+                let entry =
+                    entry.map_err(|error| Error::io(&directory, "walking the tree", error))?;
+                let file_name = entry.file_name();
+                let Some(file_name) = file_name.to_str() else {
+                    continue;
+                };
+                let Ok(kind) = entry.file_type() else {
+                    continue;
+                };
+                // A link counts as what it leads to, as in graphite-web.
+                let (is_dir, is_file) = if kind.is_symlink() {
+                    let target = fs::metadata(entry.path());
+                    target.map_or((false, false), |m| (m.is_dir(), m.is_file()))
+                } else {
+                    (kind.is_dir(), kind.is_file())
+                };
+                if whisper::create::is_temporary_name(file_name) {
+                    report.leftovers += usize::from(remove_leftover(&entry.path()));
+                } else if file_name.starts_with('.') || file_name.contains('.') && is_dir {
+                    // A dot would be read as a separator: such a name leads nowhere.
+                } else if is_dir {
+                    todo.push((entry.path(), format!("{prefix}{file_name}.")));
+                } else if is_file && let Some(stem) = file_name.strip_suffix(".wsp") {
+                    let name = format!("{prefix}{stem}");
+                    if !stem.contains('.') && !claimed.contains(&name) {
+                        batch.push(name);
+                    }
+                }
+            }
+            if batch.len() > 10_000 {
+                report.added += self.found_on_disk(&mut batch, &mut seen)?;
+            }
+        }
+        report.added += self.found_on_disk(&mut batch, &mut seen)?;
+        report.removed = self.drop_unseen(&seen, busy)?;
+        self.sync()?;
+        Ok(report)
+    }
+
+    /// Lists the series of files that were found; how many are new.
+    fn found_on_disk(&self, batch: &mut Vec<String>, seen: &mut Bits) -> Result<usize> {
+        batch.sort_unstable();
+        let mut ids = Vec::with_capacity(batch.len());
+        {
+            let mut names = write(&self.names);
+            for name in batch.drain(..) {
+                if let Ok((id, _)) = names.intern(name.as_bytes()) {
+                    seen.set(id.0);
+                    ids.push(id);
+                }
+            }
+        }
+        self.list(&ids);
+        let mut new = 0;
+        let names = self.names();
+        for id in ids {
+            if write(&self.flags).stored.set(id.0) {
+                new += 1;
+                self.log().append(Record::Stored, names.name_bytes(id.0))?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Unlists series that were thought to have a file and have none; how many.
+    fn drop_unseen(&self, seen: &Bits, busy: impl Fn(SeriesId) -> bool) -> Result<usize> {
+        let suspects: Vec<SeriesId> = {
+            let tree = read(&self.tree);
+            let flags = read(&self.flags);
+            tree.series()
+                .into_iter()
+                .filter(|id| flags.stored.get(id.0) && !seen.get(id.0))
+                .collect()
+        };
+        let mut removed = 0;
+        for id in suspects {
+            let mut path = PathBuf::new();
+            self.path(id, &mut path);
+            // It may have been created since the walk passed by.
+            if path.exists() || busy(id) {
+                continue;
+            }
+            let names = self.names();
+            let mut tree = write(&self.tree);
+            let mut flags = write(&self.flags);
+            flags.stored.clear(id.0);
+            flags.listed.clear(id.0);
+            tree.remove(&names, id);
+            removed += 1;
+            self.log().append(Record::Gone, names.name_bytes(id.0))?;
+        }
+        Ok(removed)
+    }
+
+    /// How many series are listed.
+    pub fn len(&self) -> usize {
+        read(&self.tree).len() + read(&self.tags).all().len() as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes held by names and tree, by capacity.
+    pub fn size_bytes(&self) -> usize {
+        self.names().size_bytes() + read(&self.tree).size_bytes()
+    }
+}
+
+/// Deletes a half-made file, unless it may still be in the making. Whether it did.
+fn remove_leftover(path: &Path) -> bool {
+    let old = fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .ok()
+        .and_then(|modified| modified.elapsed().ok())
+        .is_some_and(|age| age.as_secs() > 60);
+    old && fs::remove_file(path).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(root: &Path, file: &str) {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"").unwrap();
+    }
+
+    fn paths(index: &Index, pattern: &str) -> Vec<String> {
+        let found = index.find(pattern).unwrap();
+        found.into_iter().map(|found| found.path).collect()
+    }
+
+    #[test]
+    fn a_tree_is_walked_once_and_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("whisper");
+        let log = dir.path().join("names");
+        touch(&root, "a/b.wsp");
+        touch(&root, "a/b/c.wsp");
+        touch(&root, "a/not-whisper.txt");
+        touch(&root, ".hidden/x.wsp");
+        touch(&root, "_tagged/123/456/m_DOT_n;a=b.wsp");
+        let index = Index::open(&root, log.clone(), false).unwrap();
+        assert_eq!(paths(&index, "*"), ["_tagged", "a"]);
+        assert_eq!(paths(&index, "a.*"), ["a.b", "a.b"]);
+        assert_eq!(
+            paths(&index, "_tagged.*.*.*"),
+            ["_tagged.123.456.m_DOT_n;a=b"]
+        );
+        drop(index);
+        fs::remove_file(root.join("a/b/c.wsp")).unwrap();
+        touch(&root, "a/d.wsp");
+        let index = Index::open(&root, log.clone(), false).unwrap();
+        assert_eq!(paths(&index, "a.*"), ["a.b", "a.b"]);
+        let report = index.reconcile(|_| false).unwrap();
+        assert_eq!((report.added, report.removed), (1, 1));
+        assert_eq!(paths(&index, "a.*"), ["a.b", "a.d"]);
+        drop(index);
+        let index = Index::open(&root, log, false).unwrap();
+        assert_eq!(paths(&index, "a.*"), ["a.b", "a.d"]);
+    }
+
+    #[test]
+    fn registrations_and_deletions_are_kept_and_data_revives() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("names");
+        let open = || Index::open(dir.path(), log.clone(), false).unwrap();
+        let index = open();
+        assert_eq!(index.register("m;b=2;a=1").unwrap(), "m;a=1;b=2");
+        assert_eq!(index.register("plain").unwrap(), "plain");
+        assert!(index.register("x;").is_err());
+        drop(index);
+        let index = open();
+        assert_eq!(
+            index.find_tagged(&["name=~.+"]).unwrap(),
+            ["m;a=1;b=2", "plain"]
+        );
+        index.unregister("m;a=1;b=2").unwrap();
+        index.unregister("never.seen").unwrap();
+        drop(index);
+        let index = open();
+        assert_eq!(index.find_tagged(&["name=~.+"]).unwrap(), ["plain"]);
+        let id = index.intern(b"m;a=1;b=2").unwrap();
+        index.list(&[id]);
+        assert_eq!(index.find_tagged(&["a=1"]).unwrap(), ["m;a=1;b=2"]);
+        assert_eq!(paths(&index, "m;b=2;a=1"), ["m;a=1;b=2"]);
+        assert!(paths(&index, "no;b=2").is_empty());
+    }
+
+    #[test]
+    fn a_stored_tagged_series_shows_below_tagged() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), dir.path().join("names"), false).unwrap();
+        let id = index.intern(b"m;a=1").unwrap();
+        index.list(&[id]);
+        index.stored(id).unwrap();
+        let path = series::tree_path("m;a=1");
+        assert_eq!(paths(&index, "*"), ["_tagged"]);
+        assert_eq!(paths(&index, "_tagged.*.*.*"), std::slice::from_ref(&path));
+        assert!(paths(&index, "**").contains(&path));
+    }
+
+    #[test]
+    fn closing_writes_a_worn_log_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("names");
+        let index = Index::open(dir.path(), log.clone(), false).unwrap();
+        for round in 0..20 {
+            index.register("m;a=1").unwrap();
+            if round < 19 {
+                index.unregister("m;a=1").unwrap();
+            }
+        }
+        let id = index.intern(b"plain.name").unwrap();
+        index.list(&[id]);
+        index.stored(id).unwrap();
+        let worn = fs::metadata(&log).unwrap().len();
+        index.close().unwrap();
+        assert!(fs::metadata(&log).unwrap().len() < worn);
+        drop(index);
+        let index = Index::open(dir.path(), log, false).unwrap();
+        assert_eq!(paths(&index, "plain.*"), ["plain.name"]);
+        assert_eq!(index.find_tagged(&["a=1"]).unwrap(), ["m;a=1"]);
+    }
+}

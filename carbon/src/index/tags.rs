@@ -1,0 +1,448 @@
+//! Tags to series: an inverted index with a bitmap per value.
+//!
+//! 1. A series is here while it is listed; tags and values keep their ids, and stay known, when
+//!    their last series goes.
+//! 2. The metric's name is the tag `name`. A registered name without tags has only that one.
+//! 3. Expressions are Graphite's: `tag=v`, `tag!=v`, `tag=~re`, `tag!=~re`. An absent tag counts as
+//!    the empty value; expressions match from the start of the value, not necessarily to its end.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use roaring::RoaringBitmap;
+
+use crate::datapoint::SeriesId;
+use crate::series;
+
+/// Why a tag expression was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TagError {
+    /// Not of the form `tag=value`, `tag!=value`, `tag=~regex`, `tag!=~regex`.
+    #[error("invalid tagspec {0:?}")]
+    Malformed(String),
+    /// The regular expression is none.
+    #[error("invalid regular expression in tagspec {spec:?}: {reason}")]
+    Regex {
+        /// The expression.
+        spec: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Every expression also matches series that do not carry its tag.
+    #[error("at least one tagspec must not match the empty string")]
+    MatchesEverything,
+}
+
+/// The values of a tag with their ids and how many series carry each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagValue {
+    /// Id of the value.
+    pub id: u32,
+    /// The value.
+    pub value: String,
+    /// How many series carry it.
+    pub count: usize,
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub(crate) struct Tags {
+    tags: BTreeMap<Box<str>, Tag>,
+    all: RoaringBitmap,
+    last_value: u32,
+}
+
+#[derive(Debug, Default)]
+struct Tag {
+    id: u32,
+    /// All series that carry the tag.
+    any: RoaringBitmap,
+    values: BTreeMap<Box<str>, Value>,
+}
+
+#[derive(Debug, Default)]
+struct Value {
+    id: u32,
+    series: RoaringBitmap,
+}
+
+/// One expression.
+#[derive(Debug)]
+struct Spec<'a> {
+    tag: &'a str,
+    wanted: Wanted<'a>,
+    negated: bool,
+}
+
+#[derive(Debug)]
+enum Wanted<'a> {
+    Exactly(&'a str),
+    Matching(fancy_regex::Regex),
+}
+
+impl<'a> Spec<'a> {
+    fn parse(text: &'a str) -> Result<Self, TagError> {
+        let malformed = || TagError::Malformed(text.to_owned());
+        let end = text.find(['=', '!', ';']).ok_or_else(malformed)?;
+        let (tag, rest) = text.split_at(end);
+        if tag.is_empty() {
+            return Err(malformed());
+        }
+        let (negated, rest) = match rest.strip_prefix('!') {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let rest = rest.strip_prefix('=').ok_or_else(malformed)?;
+        if rest.contains(';') {
+            return Err(malformed());
+        }
+        let wanted = match rest.strip_prefix('~') {
+            None => Wanted::Exactly(rest),
+            Some(pattern) => {
+                Wanted::Matching(fancy_regex::Regex::new(&format!("^(?:{pattern})")).map_err(
+                    |error| TagError::Regex {
+                        spec: text.to_owned(),
+                        reason: error.to_string(),
+                    },
+                )?)
+            }
+        };
+        Ok(Self {
+            tag,
+            wanted,
+            negated,
+        })
+    }
+
+    /// Whether `value` is one of the wanted, before negation. An expression that runs out of its
+    /// backtracking limit matches nothing.
+    fn wants(&self, value: &str) -> bool {
+        match &self.wanted {
+            Wanted::Exactly(wanted) => *wanted == value,
+            Wanted::Matching(regex) => regex.is_match(value).unwrap_or(false),
+        }
+    }
+
+    fn matches_empty(&self) -> bool {
+        self.wants("") != self.negated
+    }
+}
+
+fn parse<'a>(expressions: &[&'a str]) -> Result<Vec<Spec<'a>>, TagError> {
+    expressions.iter().map(|text| Spec::parse(text)).collect()
+}
+
+impl Tags {
+    /// Adds the series called `name`.
+    pub(crate) fn insert(&mut self, id: SeriesId, name: &str) {
+        if !self.all.insert(id.0) {
+            return;
+        }
+        for (tag, value) in series::tags(name) {
+            let next = self.tags.len() as u32 + 1;
+            if !self.tags.contains_key(tag) {
+                let new = Tag {
+                    id: next,
+                    ..Tag::default()
+                };
+                self.tags.insert(tag.into(), new);
+            }
+            let Some(entry) = self.tags.get_mut(tag) else {
+                continue;
+            };
+            entry.any.insert(id.0);
+            if !entry.values.contains_key(value) {
+                self.last_value += 1;
+                let new = Value {
+                    id: self.last_value,
+                    ..Value::default()
+                };
+                entry.values.insert(value.into(), new);
+            }
+            if let Some(value) = entry.values.get_mut(value) {
+                value.series.insert(id.0);
+            }
+        }
+    }
+
+    /// Takes the series out. Whether it was in.
+    pub(crate) fn remove(&mut self, id: SeriesId, name: &str) -> bool {
+        if !self.all.remove(id.0) {
+            return false;
+        }
+        for (tag, value) in series::tags(name) {
+            if let Some(entry) = self.tags.get_mut(tag) {
+                entry.any.remove(id.0);
+                if let Some(value) = entry.values.get_mut(value) {
+                    value.series.remove(id.0);
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether the series is in.
+    pub(crate) fn contains(&self, id: SeriesId) -> bool {
+        self.all.contains(id.0)
+    }
+
+    /// Every series.
+    pub(crate) fn all(&self) -> &RoaringBitmap {
+        &self.all
+    }
+
+    /// The series that satisfy every expression.
+    pub(crate) fn find(&self, expressions: &[&str]) -> Result<RoaringBitmap, TagError> {
+        let specs = parse(expressions)?;
+        if specs.iter().all(Spec::matches_empty) {
+            return Err(TagError::MatchesEverything);
+        }
+        Ok(self.select(&specs))
+    }
+
+    fn select(&self, specs: &[Spec<'_>]) -> RoaringBitmap {
+        let mut found: Option<RoaringBitmap> = None;
+        // Those that demand a value first: they are the smaller sets.
+        let (demanding, lenient): (Vec<_>, Vec<_>) =
+            specs.iter().partition(|spec| !spec.matches_empty());
+        for spec in demanding.into_iter().chain(lenient) {
+            let set = self.matching(spec);
+            match &mut found {
+                None => found = Some(set),
+                Some(found) => *found &= set,
+            }
+            if found.as_ref().is_some_and(RoaringBitmap::is_empty) {
+                break;
+            }
+        }
+        found.unwrap_or_else(|| self.all.clone())
+    }
+
+    fn matching(&self, spec: &Spec<'_>) -> RoaringBitmap {
+        let Some(tag) = self.tags.get(spec.tag) else {
+            return if spec.matches_empty() {
+                self.all.clone()
+            } else {
+                RoaringBitmap::new()
+            };
+        };
+        let mut wanted = match &spec.wanted {
+            Wanted::Exactly(value) => tag
+                .values
+                .get(*value)
+                .map(|value| value.series.clone())
+                .unwrap_or_default(),
+            Wanted::Matching(_) => {
+                let mut union = RoaringBitmap::new();
+                for (value, entry) in &tag.values {
+                    if spec.wants(value) {
+                        union |= &entry.series;
+                    }
+                }
+                union
+            }
+        };
+        if spec.wants("") {
+            wanted |= &self.all - &tag.any;
+        }
+        if spec.negated {
+            &self.all - wanted
+        } else {
+            wanted
+        }
+    }
+
+    /// Every tag with its id, sorted.
+    pub(crate) fn tags(&self) -> Vec<(u32, String)> {
+        self.tags
+            .iter()
+            .map(|(name, tag)| (tag.id, name.to_string()))
+            .collect()
+    }
+
+    /// The id of `tag` and the values that series carry, sorted.
+    pub(crate) fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)> {
+        let tag = self.tags.get(tag)?;
+        let values = tag
+            .values
+            .iter()
+            .filter(|(_, value)| !value.series.is_empty())
+            .map(|(text, value)| TagValue {
+                id: value.id,
+                value: text.to_string(),
+                count: value.series.len() as usize,
+            })
+            .collect();
+        Some((tag.id, values))
+    }
+
+    /// The tags, beginning with `prefix`, of the series that satisfy `expressions` (of all series
+    /// when there are none), without those that the expressions name.
+    pub(crate) fn complete_tags(
+        &self,
+        expressions: &[&str],
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, TagError> {
+        let specs = parse(expressions)?;
+        let among = match specs.as_slice() {
+            [] => None,
+            specs if specs.iter().all(Spec::matches_empty) => {
+                return Err(TagError::MatchesEverything);
+            }
+            specs => Some(self.select(specs)),
+        };
+        Ok(self
+            .tags
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .filter(|(name, _)| specs.iter().all(|spec| spec.tag != &***name))
+            .filter(|(_, tag)| {
+                among
+                    .as_ref()
+                    .is_none_or(|among| !tag.any.is_disjoint(among))
+            })
+            .take(limit)
+            .map(|(name, _)| name.to_string())
+            .collect())
+    }
+
+    /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`.
+    /// That they carry `tag` is demand enough.
+    pub(crate) fn complete_values(
+        &self,
+        expressions: &[&str],
+        tag: &str,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, TagError> {
+        let specs = parse(expressions)?;
+        let Some(tag) = self.tags.get(tag) else {
+            return Ok(Vec::new());
+        };
+        let among = self.select(&specs);
+        Ok(tag
+            .values
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|(value, _)| value.starts_with(prefix))
+            .filter(|(_, value)| !value.series.is_disjoint(&among))
+            .take(limit)
+            .map(|(value, _)| value.to_string())
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn index(names: &[&str]) -> Tags {
+        let mut tags = Tags::default();
+        for (id, name) in names.iter().enumerate() {
+            tags.insert(SeriesId(id as u32), name);
+        }
+        tags
+    }
+
+    fn ids(tags: &Tags, expressions: &[&str]) -> Vec<u32> {
+        tags.find(expressions).unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn operators_and_the_empty_value() {
+        let tags = index(&["m;dc=a;host=x", "m;dc=b", "n;host=xy", "p"]);
+        assert_eq!(ids(&tags, &["name=m"]), [0, 1]);
+        assert_eq!(ids(&tags, &["host=~x"]), [0, 2]);
+        assert_eq!(ids(&tags, &["host=~x$"]), [0]);
+        assert_eq!(ids(&tags, &["host=~.*y"]), [2]);
+        assert_eq!(ids(&tags, &["host!="]), [0, 2]);
+        assert_eq!(ids(&tags, &["name=m", "host="]), [1]);
+        assert_eq!(ids(&tags, &["name=m", "host!=x"]), [1]);
+        assert_eq!(ids(&tags, &["name=m", "host!=~x.*"]), [1]);
+        assert_eq!(ids(&tags, &["name=~.+", "nosuch="]), [0, 1, 2, 3]);
+        assert!(ids(&tags, &["server!=~.*"]).is_empty());
+        assert!(ids(&tags, &["name=m", "name=n"]).is_empty());
+        for everything in ["host=", "host!=x", "host=~.*", "host=~", "name=~$"] {
+            assert_eq!(
+                tags.find(&[everything]),
+                Err(TagError::MatchesEverything),
+                "{everything}"
+            );
+        }
+        for bad in ["", "bad", "=x", "a=b;c", "a!b", ";a=b"] {
+            assert_eq!(tags.find(&[bad]), Err(TagError::Malformed(bad.into())));
+        }
+        assert!(matches!(tags.find(&["a=~("]), Err(TagError::Regex { .. })));
+    }
+
+    #[test]
+    fn completion_names_what_is_left_to_say() {
+        let tags = index(&["m;dc=a;host=x", "m;dc=b", "n;host=xy"]);
+        assert_eq!(
+            tags.complete_tags(&["name=m"], "", 9).unwrap(),
+            ["dc", "host"]
+        );
+        assert_eq!(tags.complete_tags(&["dc=b"], "", 9).unwrap(), ["name"]);
+        assert_eq!(tags.complete_tags(&[], "h", 9).unwrap(), ["host"]);
+        assert_eq!(tags.complete_tags(&[], "", 1).unwrap(), ["dc"]);
+        assert_eq!(
+            tags.complete_values(&["dc!=a"], "host", "", 9).unwrap(),
+            ["xy"]
+        );
+        assert_eq!(
+            tags.complete_values(&[], "host", "x", 9).unwrap(),
+            ["x", "xy"]
+        );
+        assert!(tags.complete_values(&[], "no", "", 9).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_removed_series_leaves_its_tags() {
+        let mut tags = index(&["m;dc=a"]);
+        assert!(tags.remove(SeriesId(0), "m;dc=a"));
+        assert!(!tags.remove(SeriesId(0), "m;dc=a"));
+        assert_eq!(tags.tags().len(), 2);
+        assert!(tags.values("dc").unwrap().1.is_empty());
+        assert_eq!(tags.values("no"), None);
+        assert!(ids(&tags, &["name=m"]).is_empty());
+        tags.insert(SeriesId(0), "m;dc=a");
+        assert_eq!(ids(&tags, &["name=m"]), [0]);
+    }
+
+    proptest! {
+        #[test]
+        fn as_a_look_at_every_series(
+            names in prop::collection::btree_set("[mn](;a=[xy]{1,2})?(;b=[xy])?", 0..12),
+            removed in any::<prop::sample::Index>(),
+            specs in prop::collection::vec("(name|a|b|c)(=|!=|=~|!=~)(x|y|xy|m|x\\.\\*|\\.\\*|\\.\\+|)", 1..4),
+        ) {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let mut tags = index(&names);
+            let gone = (!names.is_empty()).then(|| removed.index(names.len()));
+            if let Some(gone) = gone {
+                tags.remove(SeriesId(gone as u32), names[gone]);
+            }
+            let texts: Vec<&str> = specs.iter().map(String::as_str).collect();
+            let parsed = parse(&texts).unwrap();
+            let expected: Vec<u32> = (0..names.len())
+                .filter(|id| Some(*id) != gone)
+                .filter(|id| parsed.iter().all(|spec| {
+                    let value = series::tags(names[*id])
+                        .find(|(tag, _)| *tag == spec.tag)
+                        .map_or("", |(_, value)| value);
+                    spec.wants(value) != spec.negated
+                }))
+                .map(|id| id as u32)
+                .collect();
+            match tags.find(&texts) {
+                Ok(found) => prop_assert_eq!(found.into_iter().collect::<Vec<_>>(), expected),
+                Err(error) => {
+                    prop_assert_eq!(error, TagError::MatchesEverything);
+                    prop_assert!(parsed.iter().all(Spec::matches_empty));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! The tree of name parts: which names does this pattern match?
+//!
+//! 1. A branch holds its branches and its tails, both sorted by label. A tail is a series with what
+//!    is left of its name below the branch: a leaf when that is one node, a whole twig when it is
+//!    more. A twig becomes a branch when a second series needs it, so a series that stands alone
+//!    costs four bytes here however deep it lies.
+//! 2. Labels are not stored: each is a piece of some series' name in [`Names`].
+//! 3. New entries are appended and merged into the sorted part 64 at a time, so that a branch of a
+//!    million leaves does not move them all for each new one.
+//! 4. Labels compare bytewise with the dot below everything else: what shares a node stands together.
+
+use std::cmp::Ordering;
+
+use super::glob::{Flat, NodePattern, Pattern};
+use crate::datapoint::SeriesId;
+use crate::series::Names;
+
+/// Entries that may wait unsorted at the end of a list.
+const MAX_UNSORTED: usize = 64;
+
+/// One node found by a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// The full dotted path.
+    pub path: String,
+    /// Whether it is a series (else a branch).
+    pub leaf: bool,
+}
+
+/// The tree.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    branches: Vec<Branch>,
+    free: Vec<u32>,
+    series: usize,
+}
+
+/// A piece of a series' name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Label {
+    series: u32,
+    start: u16,
+    end: u16,
+}
+
+#[derive(Debug, Default)]
+struct Branch {
+    label: Label,
+    branches: List,
+    tails: List,
+}
+
+/// A sorted list with an unsorted end.
+#[derive(Debug, Default)]
+struct List {
+    items: Vec<u32>,
+    sorted: u32,
+}
+
+const ROOT: u32 = 0;
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            branches: vec![Branch::default()],
+            free: Vec::new(),
+            series: 0,
+        }
+    }
+}
+
+/// Bytewise, but the dot comes first.
+fn order(a: &[u8], b: &[u8]) -> Ordering {
+    let low = |byte: u8| if byte == b'.' { 0 } else { byte };
+    let common = a.len().min(b.len());
+    match a[..common]
+        .iter()
+        .zip(&b[..common])
+        .position(|(a, b)| a != b)
+    {
+        Some(at) => low(a[at]).cmp(&low(b[at])),
+        None => a.len().cmp(&b.len()),
+    }
+}
+
+/// The first node of `rest`.
+fn first(rest: &[u8]) -> &[u8] {
+    &rest[..memchr::memchr(b'.', rest).unwrap_or(rest.len())]
+}
+
+impl List {
+    /// Appends `item`, merging the unsorted end when it has grown long.
+    fn push<'a>(&mut self, item: u32, key: impl Fn(u32) -> &'a [u8]) {
+        let in_order = self.sorted as usize == self.items.len()
+            && self
+                .items
+                .last()
+                .is_none_or(|last| order(key(*last), key(item)).is_lt());
+        self.items.push(item);
+        if in_order {
+            self.sorted += 1;
+        } else if self.items.len() - self.sorted as usize > MAX_UNSORTED {
+            self.merge(key);
+        }
+    }
+
+    fn merge<'a>(&mut self, key: impl Fn(u32) -> &'a [u8]) {
+        let mut end = self.sorted as usize;
+        let mut new = self.items.split_off(end);
+        new.sort_unstable_by(|a, b| order(key(*a), key(*b)));
+        let mut write = end + new.len();
+        self.items.resize(write, 0);
+        for item in new.into_iter().rev() {
+            let at = self.items[..end].partition_point(|old| order(key(*old), key(item)).is_lt());
+            write -= end - at;
+            self.items.copy_within(at..end, write);
+            write -= 1;
+            self.items[write] = item;
+            end = at;
+        }
+        self.sorted = self.items.len() as u32;
+    }
+
+    /// The sorted entries that begin with `prefix`, then all unsorted ones.
+    fn beginning<'a>(
+        &self,
+        prefix: &[u8],
+        key: impl Fn(u32) -> &'a [u8],
+    ) -> impl Iterator<Item = u32> {
+        let (sorted, unsorted) = self.items.split_at(self.sorted as usize);
+        let from = sorted.partition_point(|item| order(key(*item), prefix).is_lt());
+        let len = sorted[from..].partition_point(|item| key(*item).starts_with(prefix));
+        sorted[from..from + len].iter().chain(unsorted).copied()
+    }
+
+    fn remove(&mut self, item: u32) -> bool {
+        let Some(at) = self.items.iter().position(|own| *own == item) else {
+            return false;
+        };
+        self.items.remove(at);
+        if at < self.sorted as usize {
+            self.sorted -= 1;
+        }
+        true
+    }
+}
+
+/// A place in the walk: a branch, or inside a twig where `start` is where its next node begins.
+#[derive(Clone, Copy)]
+enum Place {
+    Branch(u32),
+    Twig { series: u32, start: u16 },
+}
+
+impl Tree {
+    fn label<'a>(&self, names: &'a Names, branch: u32) -> &'a [u8] {
+        let Label { series, start, end } = self.branches[branch as usize].label;
+        &names.name_bytes(series)[start as usize..end as usize]
+    }
+
+    /// The branch labelled `label` below `parent`.
+    fn child(&self, names: &Names, parent: u32, label: &[u8]) -> Option<u32> {
+        let list = &self.branches[parent as usize].branches;
+        let key = |branch| self.label(names, branch);
+        list.beginning(label, key)
+            .find(|branch| key(*branch) == label)
+    }
+
+    /// How many series are in the tree.
+    pub(crate) fn len(&self) -> usize {
+        self.series
+    }
+
+    /// Adds `id`, which must not be in the tree.
+    pub(crate) fn insert(&mut self, names: &Names, id: SeriesId) {
+        let name = names.name_bytes(id.0);
+        let mut at = ROOT;
+        let mut start = 0;
+        self.series += 1;
+        loop {
+            let rest = &name[start..];
+            let node = first(rest);
+            let next = start + node.len() + 1;
+            if node.len() < rest.len() {
+                if let Some(branch) = self.child(names, at, node) {
+                    (at, start) = (branch, next);
+                    continue;
+                }
+                // A twig with the same first node makes room: it becomes a branch.
+                let twig = {
+                    let tail = |id| &names.name_bytes(id)[start..];
+                    self.branches[at as usize]
+                        .tails
+                        .beginning(node, tail)
+                        .find(|other| {
+                            let other = tail(*other);
+                            first(other) == node && other.len() > node.len()
+                        })
+                };
+                if let Some(twig) = twig {
+                    let label = Label {
+                        series: twig,
+                        start: start as u16,
+                        end: (start + node.len()) as u16,
+                    };
+                    let branch = self.grow(names, at, label);
+                    self.branches[at as usize].tails.remove(twig);
+                    self.push_tail(names, branch, next, twig);
+                    (at, start) = (branch, next);
+                    continue;
+                }
+            }
+            self.push_tail(names, at, start, id.0);
+            return;
+        }
+    }
+
+    fn push_tail(&mut self, names: &Names, branch: u32, start: usize, id: u32) {
+        self.branches[branch as usize]
+            .tails
+            .push(id, |id| &names.name_bytes(id)[start..]);
+    }
+
+    /// A new branch below `parent`.
+    fn grow(&mut self, names: &Names, parent: u32, label: Label) -> u32 {
+        let new = Branch {
+            label,
+            ..Branch::default()
+        };
+        let branch = match self.free.pop() {
+            Some(branch) => {
+                self.branches[branch as usize] = new;
+                branch
+            }
+            None => {
+                self.branches.push(new);
+                self.branches.len() as u32 - 1
+            }
+        };
+        let mut list = std::mem::take(&mut self.branches[parent as usize].branches);
+        list.push(branch, |branch| self.label(names, branch));
+        self.branches[parent as usize].branches = list;
+        branch
+    }
+
+    /// Takes `id` out, and the branches that it leaves empty. Whether it was there.
+    pub(crate) fn remove(&mut self, names: &Names, id: SeriesId) -> bool {
+        let name = names.name_bytes(id.0);
+        let mut way = vec![ROOT];
+        let mut start = 0;
+        loop {
+            let at = way[way.len() - 1];
+            if self.branches[at as usize].tails.remove(id.0) {
+                break;
+            }
+            let node = first(&name[start..]);
+            if start + node.len() == name.len() {
+                return false;
+            }
+            let Some(branch) = self.child(names, at, node) else {
+                return false;
+            };
+            way.push(branch);
+            start += node.len() + 1;
+        }
+        self.series -= 1;
+        while let [.., parent, branch] = way.as_slice() {
+            let empty = &self.branches[*branch as usize];
+            if !empty.tails.items.is_empty() || !empty.branches.items.is_empty() {
+                break;
+            }
+            self.branches[*parent as usize].branches.remove(*branch);
+            self.free.push(*branch);
+            way.pop();
+        }
+        true
+    }
+
+    /// Every node that `pattern` matches, sorted by path bytewise, a branch before a leaf of the
+    /// same path, nothing twice.
+    pub(crate) fn find(&self, names: &Names, pattern: &Pattern) -> Vec<Found> {
+        let mut out = Vec::new();
+        let mut path = String::new();
+        if !pattern.nodes.is_empty() {
+            self.walk(
+                names,
+                Place::Branch(ROOT),
+                &pattern.nodes,
+                &mut path,
+                &mut |path, leaf| {
+                    if pattern.trailing_dot && leaf {
+                        return;
+                    }
+                    let mut path = path.to_owned();
+                    if pattern.trailing_dot {
+                        path.push('.');
+                    }
+                    out.push(Found { path, leaf });
+                },
+            );
+        }
+        if !out.is_sorted() {
+            out.sort();
+        }
+        out.dedup();
+        out
+    }
+
+    /// All series in the order of the tree.
+    pub(crate) fn series(&self) -> Vec<SeriesId> {
+        let mut out = Vec::with_capacity(self.series);
+        let mut todo = vec![ROOT];
+        while let Some(branch) = todo.pop() {
+            let Branch {
+                branches, tails, ..
+            } = &self.branches[branch as usize];
+            out.extend(tails.items.iter().map(|id| SeriesId(*id)));
+            todo.extend(branches.items.iter().rev());
+        }
+        out
+    }
+
+    fn walk(
+        &self,
+        names: &Names,
+        at: Place,
+        patterns: &[NodePattern],
+        path: &mut String,
+        found: &mut dyn FnMut(&str, bool),
+    ) {
+        let Some((pattern, rest)) = patterns.split_first() else {
+            return;
+        };
+        let flats = match pattern {
+            NodePattern::OneOf(flats) => flats,
+            NodePattern::Globstar => {
+                return self.walk_any_depth(names, at, rest, path, found);
+            }
+        };
+        for flat in flats {
+            self.children(names, at, Some(flat), &mut |label, below| {
+                let len = path.len();
+                push_node(path, label);
+                match below {
+                    None if rest.is_empty() => found(path, true),
+                    None => {}
+                    Some(_) if rest.is_empty() => found(path, false),
+                    Some(below) => self.walk(names, below, rest, path, found),
+                }
+                path.truncate(len);
+            });
+        }
+    }
+
+    /// `**`: the rest of the pattern here and below every branch; at the end of a pattern,
+    /// everything below.
+    fn walk_any_depth(
+        &self,
+        names: &Names,
+        at: Place,
+        rest: &[NodePattern],
+        path: &mut String,
+        found: &mut dyn FnMut(&str, bool),
+    ) {
+        self.walk(names, at, rest, path, found);
+        self.children(names, at, None, &mut |label, below| {
+            let len = path.len();
+            push_node(path, label);
+            if rest.is_empty() {
+                found(path, below.is_none());
+            }
+            if let Some(below) = below {
+                self.walk_any_depth(names, below, rest, path, found);
+            }
+            path.truncate(len);
+        });
+    }
+
+    /// Calls `each` with label and place (`None` for a leaf) of the children of `at` that `flat`
+    /// matches, or of all.
+    fn children(
+        &self,
+        names: &Names,
+        at: Place,
+        flat: Option<&Flat>,
+        each: &mut dyn FnMut(&str, Option<Place>),
+    ) {
+        let mut offer = |label: &[u8], below: Option<Place>| {
+            // Labels are pieces between dots of names that are UTF-8.
+            let label = std::str::from_utf8(label).unwrap_or_default();
+            let fits = flat.is_none_or(|flat| {
+                label
+                    .strip_prefix(flat.prefix.as_str())
+                    .is_some_and(|rest| flat.matches_rest(rest))
+            });
+            if fits {
+                each(label, below);
+            }
+        };
+        let prefix = flat.map_or(&b""[..], |flat| flat.prefix.as_bytes());
+        let tail = |series: u32, start: u16| {
+            let rest = &names.name_bytes(series)[start as usize..];
+            let label = first(rest);
+            let below = (label.len() < rest.len()).then(|| Place::Twig {
+                series,
+                start: start + label.len() as u16 + 1,
+            });
+            (label, below)
+        };
+        let branch = match at {
+            Place::Twig { series, start } => {
+                let (label, below) = tail(series, start);
+                return offer(label, below);
+            }
+            Place::Branch(branch) => branch,
+        };
+        let Branch {
+            label,
+            branches,
+            tails,
+        } = &self.branches[branch as usize];
+        let start = if branch == ROOT { 0 } else { label.end + 1 };
+        for branch in branches.beginning(prefix, |branch| self.label(names, branch)) {
+            offer(self.label(names, branch), Some(Place::Branch(branch)));
+            if flat.is_some_and(Flat::is_literal) && self.label(names, branch) == prefix {
+                break;
+            }
+        }
+        for series in tails.beginning(prefix, |id| &names.name_bytes(id)[start as usize..]) {
+            let (label, below) = tail(series, start);
+            offer(label, below);
+        }
+    }
+
+    /// Bytes held, by capacity.
+    pub(crate) fn size_bytes(&self) -> usize {
+        let lists: usize = self
+            .branches
+            .iter()
+            .map(|branch| branch.branches.items.capacity() + branch.tails.items.capacity())
+            .sum();
+        self.branches.capacity() * size_of::<Branch>() + lists * size_of::<u32>()
+    }
+}
+
+fn push_node(path: &mut String, node: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(node);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn tree(names: &[&str]) -> (Names, Tree) {
+        let mut interned = Names::default();
+        let mut tree = Tree::default();
+        for name in names {
+            let (id, new) = interned.intern(name.as_bytes()).unwrap();
+            if new {
+                tree.insert(&interned, id);
+            }
+        }
+        (interned, tree)
+    }
+
+    fn found(names: &Names, tree: &Tree, pattern: &str) -> Vec<(String, bool)> {
+        tree.find(names, &Pattern::parse(pattern).unwrap())
+            .into_iter()
+            .map(|found| (found.path, found.leaf))
+            .collect()
+    }
+
+    /// All nodes of all names, each matched against the pattern's nodes.
+    fn naive(names: &BTreeSet<String>, pattern: &str) -> Vec<(String, bool)> {
+        fn fits(patterns: &[NodePattern], nodes: &[&str]) -> bool {
+            match patterns.split_first() {
+                None => nodes.is_empty(),
+                Some((NodePattern::Globstar, rest)) => {
+                    if rest.is_empty() {
+                        return !nodes.is_empty();
+                    }
+                    (0..=nodes.len()).any(|n| fits(rest, &nodes[n..]))
+                }
+                Some((NodePattern::OneOf(flats), rest)) => {
+                    !nodes.is_empty()
+                        && flats.iter().any(|flat| flat.matches(nodes[0]))
+                        && fits(rest, &nodes[1..])
+                }
+            }
+        }
+        let pattern = Pattern::parse(pattern).unwrap();
+        let mut all = BTreeSet::new();
+        for name in names {
+            let nodes: Vec<&str> = name.split('.').collect();
+            for n in 1..=nodes.len() {
+                if fits(&pattern.nodes, &nodes[..n]) {
+                    all.insert((nodes[..n].join("."), n == nodes.len()));
+                }
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    #[test]
+    fn leaf_and_branch_of_one_name_come_both() {
+        let (names, tree) = tree(&["both.node", "both.node.child", "single"]);
+        assert_eq!(
+            found(&names, &tree, "both.*"),
+            [("both.node".into(), false), ("both.node".into(), true)]
+        );
+        assert_eq!(
+            found(&names, &tree, "*"),
+            [("both".into(), false), ("single".into(), true)]
+        );
+        assert_eq!(found(&names, &tree, "both."), [("both.".into(), false)]);
+        assert_eq!(found(&names, &tree, ".both"), [("both".into(), false)]);
+        assert!(found(&names, &tree, "").is_empty());
+        assert!(found(&names, &tree, ".").is_empty());
+        assert_eq!(
+            found(&names, &tree, "**"),
+            naive(
+                &["both.node", "both.node.child", "single"]
+                    .map(String::from)
+                    .into(),
+                "**"
+            )
+        );
+    }
+
+    #[test]
+    fn a_wide_branch_stays_sorted() {
+        let names: Vec<String> = (0..5_000_u32)
+            .map(|i| format!("wide.m{:x}", i.wrapping_mul(0x9e37_79b1)))
+            .collect();
+        let (names, tree) = tree(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(found(&names, &tree, "wide.*").len(), 5_000);
+        assert_eq!(found(&names, &tree, "wide.m9e3779b1").len(), 1);
+        assert_eq!(tree.series().len(), tree.len());
+    }
+
+    proptest! {
+        #[test]
+        fn as_a_walk_over_all_names(
+            names in prop::collection::btree_set("[ab-]{1,2}(\\.[ab-]{1,2}){0,4}", 0..40),
+            gone in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            patterns in prop::collection::vec("([ab*?-]{1,3}|\\{a,b\\}|\\{a\\*,-\\}|\\*\\*|\\[!a\\]|\\[a-b\\])(\\.([ab*?]{1,2}|\\*\\*|\\{a,b,ab\\})){0,3}", 1..8),
+            shuffle in any::<u64>(),
+        ) {
+            let mut order: Vec<&str> = names.iter().map(String::as_str).collect();
+            order.sort_by_key(|name| foldhash::fast::FixedState::with_seed(shuffle).hash_one(name));
+            let (interned, mut tree) = tree(&order);
+            let mut left = names.clone();
+            for gone in gone {
+                if order.is_empty() { break; }
+                let name = order[gone.index(order.len())];
+                let id = interned.get(name.as_bytes()).unwrap();
+                prop_assert_eq!(tree.remove(&interned, id), left.remove(name));
+            }
+            prop_assert_eq!(tree.len(), left.len());
+            for pattern in patterns {
+                if Pattern::parse(&pattern).is_ok() {
+                    prop_assert_eq!(found(&interned, &tree, &pattern), naive(&left, &pattern), "{}", pattern);
+                }
+            }
+        }
+    }
+
+    use std::hash::BuildHasher;
+}

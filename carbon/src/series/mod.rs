@@ -1,0 +1,214 @@
+//! Names to ids and back.
+//!
+//! 1. A name is stored once, in canonical form; its id is its place in the order of arrival.
+//! 2. A lookup is one hash of the raw bytes and one comparison: no allocation, no text made.
+//! 3. Spellings that are not canonical (tags in another order, empty nodes) are remembered too,
+//!    up to [`MAX_ALIASES`], so that a client which always sends them pays once.
+//! 4. Nothing is ever taken out: ids stay valid for as long as the process lives.
+
+mod name;
+mod sha256;
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashTable};
+
+pub use name::{canonical, file_path, is_tagged, tags, tree_path, unhashed_path};
+
+use crate::datapoint::{NameError, SeriesId};
+
+/// How many spellings beside the canonical ones are remembered.
+const MAX_ALIASES: usize = 1 << 20;
+
+/// Bytes per block of names.
+const BLOCK_BITS: u32 = 20;
+const BLOCK_SIZE: usize = 1 << BLOCK_BITS;
+
+/// The interner.
+#[derive(Debug, Default)]
+pub struct Names {
+    hasher: RandomState,
+    table: HashTable<u32>,
+    /// Where each id's name begins: block number and offset, two bytes of length before the text.
+    starts: Vec<u32>,
+    blocks: Vec<Vec<u8>>,
+    aliases: HashMap<Box<[u8]>, u32, RandomState>,
+}
+
+impl Names {
+    /// The id of the series spelled `raw`, if it was seen before.
+    #[inline]
+    pub fn get(&self, raw: &[u8]) -> Option<SeriesId> {
+        let hash = self.hasher.hash_one(raw);
+        if let Some(id) = self.table.find(hash, |id| self.bytes(*id) == raw) {
+            return Some(SeriesId(*id));
+        }
+        if self.aliases.is_empty() {
+            return None;
+        }
+        self.aliases.get(raw).map(|id| SeriesId(*id))
+    }
+
+    /// The id of the series spelled `raw`, a new one if need be, and whether it is new.
+    ///
+    /// # Errors
+    /// The name cannot be stored.
+    pub fn intern(&mut self, raw: &[u8]) -> Result<(SeriesId, bool), NameError> {
+        if let Some(id) = self.get(raw) {
+            return Ok((id, false));
+        }
+        let canonical = canonical(raw)?;
+        if let std::borrow::Cow::Borrowed(_) = canonical {
+            return Ok((self.add(canonical.as_bytes())?, true));
+        }
+        let (id, new) = match self.get(canonical.as_bytes()) {
+            Some(id) => (id, false),
+            None => (self.add(canonical.as_bytes())?, true),
+        };
+        if self.aliases.len() < MAX_ALIASES {
+            self.aliases.insert(raw.into(), id.0);
+        }
+        Ok((id, new))
+    }
+
+    /// Stores a canonical name that is not there yet.
+    fn add(&mut self, name: &[u8]) -> Result<SeriesId, NameError> {
+        let id = u32::try_from(self.starts.len()).map_err(|_| NameError::TooMany)?;
+        let size = name.len() + 2;
+        if self
+            .blocks
+            .last()
+            .is_none_or(|block| block.len() + size > BLOCK_SIZE)
+        {
+            if self.blocks.len() >> (32 - BLOCK_BITS) > 0 {
+                return Err(NameError::TooMany);
+            }
+            self.blocks.push(Vec::with_capacity(BLOCK_SIZE));
+        }
+        let number = self.blocks.len() - 1;
+        let Some(block) = self.blocks.last_mut() else {
+            return Err(NameError::TooMany);
+        };
+        let start = (number << BLOCK_BITS) | block.len();
+        let len = u16::try_from(name.len()).map_err(|_| NameError::TooLong)?;
+        block.extend_from_slice(&len.to_le_bytes());
+        block.extend_from_slice(name);
+        self.starts.push(start as u32);
+        let Self {
+            hasher,
+            table,
+            starts,
+            blocks,
+            ..
+        } = self;
+        table.insert_unique(hasher.hash_one(name), id, |id| {
+            hasher.hash_one(bytes(starts, blocks, *id))
+        });
+        Ok(SeriesId(id))
+    }
+
+    #[inline]
+    fn bytes(&self, id: u32) -> &[u8] {
+        bytes(&self.starts, &self.blocks, id)
+    }
+
+    /// The canonical name of `id`; empty for an id that was never handed out.
+    #[inline]
+    pub fn name(&self, id: SeriesId) -> &str {
+        if id.0 as usize >= self.starts.len() {
+            return "";
+        }
+        // Only what `canonical` passed is stored, so the check never fails.
+        std::str::from_utf8(self.bytes(id.0)).unwrap_or_default()
+    }
+
+    /// As [`Names::name`], as bytes.
+    #[inline]
+    pub(crate) fn name_bytes(&self, id: u32) -> &[u8] {
+        self.bytes(id)
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Makes room for `more` names at once.
+    pub fn reserve(&mut self, more: usize) {
+        let Self {
+            hasher,
+            table,
+            starts,
+            blocks,
+            ..
+        } = self;
+        table.reserve(more, |id| hasher.hash_one(bytes(starts, blocks, *id)));
+        starts.reserve_exact(more);
+    }
+
+    /// Bytes held, by capacity.
+    pub fn size_bytes(&self) -> usize {
+        self.blocks.len() * BLOCK_SIZE
+            + self.starts.capacity() * 4
+            + self.table.capacity() * 8 / 7 * 5
+    }
+}
+
+#[inline]
+fn bytes<'a>(starts: &[u32], blocks: &'a [Vec<u8>], id: u32) -> &'a [u8] {
+    let start = starts[id as usize] as usize;
+    let block = &blocks[start >> BLOCK_BITS];
+    let at = start & (BLOCK_SIZE - 1);
+    let len = u16::from_le_bytes([block[at], block[at + 1]]) as usize;
+    &block[at + 2..at + 2 + len]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap as StdMap;
+
+    #[test]
+    fn spellings_of_one_series_have_one_id() {
+        let mut names = Names::default();
+        let (id, new) = names.intern(b"a..b").unwrap();
+        assert!(new);
+        assert_eq!(names.intern(b"a.b").unwrap(), (id, false));
+        assert_eq!(names.intern(b".a.b").unwrap(), (id, false));
+        assert_eq!(names.name(id), "a.b");
+        let (tagged, _) = names.intern(b"m;z=1;a=2").unwrap();
+        assert_eq!(names.get(b"m;a=2;z=1"), Some(tagged));
+        assert_eq!(names.get(b"m;z=1;a=2"), Some(tagged));
+        assert_eq!(names.intern(b"a/b"), Err(NameError::Forbidden));
+        assert_eq!(names.len(), 2);
+        assert_eq!(names.name(SeriesId(99)), "");
+    }
+
+    #[test]
+    fn many_names_against_a_map() {
+        let mut names = Names::default();
+        let mut twin: StdMap<String, SeriesId> = StdMap::new();
+        for i in 0..100_000_u32 {
+            let name = format!("host{}.svc{}.metric{}", i % 97, i % 31, i / 7);
+            let (id, new) = names.intern(name.as_bytes()).unwrap();
+            match twin.get(&name) {
+                Some(known) => assert_eq!((id, new), (*known, false)),
+                None => {
+                    assert!(new);
+                    twin.insert(name, id);
+                }
+            }
+        }
+        for (name, id) in &twin {
+            assert_eq!(names.get(name.as_bytes()), Some(*id));
+            assert_eq!(names.name(*id), name);
+        }
+        assert_eq!(names.len(), twin.len());
+    }
+}

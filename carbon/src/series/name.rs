@@ -1,0 +1,301 @@
+//! What a series may be called, and which file it lives in.
+//!
+//! 1. Every name goes through [`canonical`] once, when it is first seen: query, cache, journal and
+//!    file agree on the result.
+//! 2. A plain name is nodes between dots; empty nodes are gone. A tagged name is the metric, then
+//!    `;tag=value` sorted as whole strings; the last of several values of a tag wins.
+//! 3. A name that begins with `_tagged.` is plain whatever follows: it is the path of a file that
+//!    a tagged series has, as graphite-web lists it.
+//! 4. A plain name's file is its nodes as directories, a tagged one's lies below `_tagged/` by the
+//!    SHA-256 of the name (graphite's `TaggedSeries.encode`).
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use super::sha256;
+use crate::datapoint::NameError;
+
+/// What the dotted paths of tagged series' files begin with.
+const TAGGED: &str = "_tagged.";
+
+/// The longest node: with `.wsp` it is a file name of 255 bytes.
+const MAX_NODE: usize = 251;
+/// The longest name; as a path it fits into the kernel's 4,096 bytes with a root before it.
+pub(crate) const MAX_NAME: usize = 4_000;
+
+/// The canonical form of `raw`: borrowed when it is canonical already.
+///
+/// # Errors
+/// [`NameError`] when no file could be named so, or when the tags are malformed.
+pub fn canonical(raw: &[u8]) -> Result<Cow<'_, str>, NameError> {
+    let text = std::str::from_utf8(raw).map_err(|_| NameError::NotUtf8)?;
+    if text.len() > MAX_NAME {
+        return Err(NameError::TooLong);
+    }
+    if text.starts_with(TAGGED) {
+        return plain(text);
+    }
+    if text.ends_with("\"}") && text.contains('{') {
+        return tagged(open_metrics(text)?).map(Cow::Owned);
+    }
+    if text.contains(';') {
+        let canonical = tagged(carbon(text)?)?;
+        return Ok(if canonical == text {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned(canonical)
+        });
+    }
+    plain(text)
+}
+
+/// Whether `name` (canonical) carries tags.
+pub fn is_tagged(name: &str) -> bool {
+    name.contains(';') && !name.starts_with(TAGGED)
+}
+
+/// The tags of a canonical name, with the metric as tag `name`, in the name's order.
+pub fn tags(name: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut parts = name.split(';');
+    let metric = parts.next().unwrap_or_default();
+    std::iter::once(("name", metric.trim_start_matches('~')))
+        .chain(parts.filter_map(|part| part.split_once('=')))
+}
+
+/// Splits off empty nodes and checks what is left.
+fn plain(text: &str) -> Result<Cow<'_, str>, NameError> {
+    let mut collapse = text.is_empty();
+    for node in text.split('.') {
+        collapse |= node.is_empty();
+        if node.len() > MAX_NODE {
+            return Err(NameError::TooLong);
+        }
+    }
+    if memchr::memchr2(b'/', 0, text.as_bytes()).is_some() {
+        return Err(NameError::Forbidden);
+    }
+    if !collapse {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = String::with_capacity(text.len());
+    for node in text.split('.').filter(|node| !node.is_empty()) {
+        if !out.is_empty() {
+            out.push('.');
+        }
+        out.push_str(node);
+    }
+    if out.is_empty() {
+        return Err(NameError::Empty);
+    }
+    Ok(Cow::Owned(out))
+}
+
+/// A metric and its tags as they were written.
+struct Parsed<'a> {
+    metric: &'a str,
+    tags: Vec<(&'a str, Cow<'a, str>)>,
+}
+
+/// `metric;tag=value;tag=value`.
+fn carbon(text: &str) -> Result<Parsed<'_>, NameError> {
+    let mut parts = text.split(';');
+    let metric = parts.next().unwrap_or_default();
+    let tags = parts
+        .map(|part| part.split_once('=').ok_or(NameError::BadTag))
+        .map(|pair| pair.map(|(tag, value)| (tag, Cow::Borrowed(value))))
+        .collect::<Result<_, _>>()?;
+    Ok(Parsed { metric, tags })
+}
+
+/// `metric{tag="value",tag="value"}` with `\"` and `\\` in values.
+fn open_metrics(text: &str) -> Result<Parsed<'_>, NameError> {
+    let (metric, rest) = text.split_once('{').ok_or(NameError::BadTag)?;
+    let mut rest = rest.strip_suffix('}').ok_or(NameError::BadTag)?;
+    let mut tags = Vec::new();
+    while !rest.is_empty() {
+        let (tag, quoted) = rest.split_once("=\"").ok_or(NameError::BadTag)?;
+        let mut value = String::new();
+        let mut chars = quoted.char_indices();
+        let end = loop {
+            match chars.next() {
+                Some((at, '"')) => break at,
+                Some((_, '\\')) => match chars.next() {
+                    Some((_, escaped @ ('"' | '\\'))) => value.push(escaped),
+                    _ => return Err(NameError::BadTag),
+                },
+                Some((_, other)) => value.push(other),
+                None => return Err(NameError::BadTag),
+            }
+        };
+        tags.push((tag, Cow::Owned(value)));
+        let after = &quoted[end + 1..];
+        rest = match after.strip_prefix(',') {
+            Some(more) => more,
+            None if after.is_empty() => after,
+            None => return Err(NameError::BadTag),
+        };
+    }
+    Ok(Parsed { metric, tags })
+}
+
+/// Checks and prints `parsed` in canonical form.
+fn tagged(parsed: Parsed<'_>) -> Result<String, NameError> {
+    let Parsed { metric, mut tags } = parsed;
+    if metric.trim_start_matches('~').is_empty() {
+        return Err(NameError::Empty);
+    }
+    for (tag, value) in &tags {
+        if tag.is_empty()
+            || value.is_empty()
+            || tag.contains([';', '!', '^', '='])
+            || value.contains(';')
+            || value.starts_with('~')
+        {
+            return Err(NameError::BadTag);
+        }
+    }
+    // A tag called `name` would hide the metric: Graphite swallows it.
+    tags.retain(|(tag, _)| *tag != "name");
+    if tags.is_empty() {
+        return plain(metric).map(Cow::into_owned);
+    }
+    if metric.contains('\0') || tags.iter().any(|(_, value)| value.contains('\0')) {
+        return Err(NameError::Forbidden);
+    }
+    // The last of several values wins: a stable sort keeps their order, the reverse finds it first.
+    tags.reverse();
+    tags.sort_by(|a, b| a.0.cmp(b.0));
+    tags.dedup_by(|later, first| later.0 == first.0);
+    let mut parts: Vec<String> = tags
+        .iter()
+        .map(|(tag, value)| format!("{tag}={value}"))
+        .collect();
+    parts.sort_unstable();
+    let name = format!("{metric};{}", parts.join(";"));
+    if name.len() > MAX_NAME {
+        return Err(NameError::TooLong);
+    }
+    Ok(name)
+}
+
+/// Writes the path of `name`'s file below `root` into `path`.
+pub fn file_path(root: &Path, name: &str, path: &mut PathBuf) {
+    let mut text = std::mem::take(path).into_os_string();
+    text.clear();
+    text.push(root);
+    text.push("/");
+    if is_tagged(name) {
+        let hex = sha256::hex(name.as_bytes());
+        text.push("_tagged/");
+        text.push(&hex[..3]);
+        text.push("/");
+        text.push(&hex[3..6]);
+        text.push("/");
+        text.push(&hex);
+    } else {
+        // In pieces, so that no intermediate string is made.
+        for (n, node) in name.split('.').enumerate() {
+            if n > 0 {
+                text.push("/");
+            }
+            text.push(node);
+        }
+    }
+    text.push(".wsp");
+    *path = text.into();
+}
+
+/// The file that a tagged series has where hashed file names are turned off
+/// (`TAG_HASH_FILENAMES = False`): the name itself with `.` as `_DOT_`.
+pub fn unhashed_path(root: &Path, name: &str) -> PathBuf {
+    let hex = sha256::hex(name.as_bytes());
+    root.join("_tagged")
+        .join(&hex[..3])
+        .join(&hex[3..6])
+        .join(format!("{}.wsp", name.replace('.', "_DOT_")))
+}
+
+/// The dotted path under which a tagged series' hashed file shows in the tree of names.
+pub fn tree_path(name: &str) -> String {
+    let hex = sha256::hex(name.as_bytes());
+    format!("_tagged.{}.{}.{}", &hex[..3], &hex[3..6], hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ok(raw: &str) -> String {
+        canonical(raw.as_bytes()).unwrap().into_owned()
+    }
+
+    #[test]
+    fn empty_nodes_collapse() {
+        assert_eq!(ok("a..b"), "a.b");
+        assert_eq!(ok(".a.b."), "a.b");
+        assert_eq!(ok("a"), "a");
+        assert!(matches!(canonical(b"a.b"), Ok(Cow::Borrowed("a.b"))));
+    }
+
+    #[test]
+    fn names_without_a_file_are_refused() {
+        for (raw, why) in [
+            (&b""[..], NameError::Empty),
+            (b"...", NameError::Empty),
+            (b"a/b", NameError::Forbidden),
+            (b"../etc/passwd", NameError::Forbidden),
+            (b"a\0b", NameError::Forbidden),
+            (b"a\xffb", NameError::NotUtf8),
+            (b"a;b", NameError::BadTag),
+            (b"a;b=", NameError::BadTag),
+            (b"a;=b", NameError::BadTag),
+            (b"a;b=c;", NameError::BadTag),
+            (b"a;b!=c", NameError::BadTag),
+            (b"a;b^=c", NameError::BadTag),
+            (b"a;b=~c", NameError::BadTag),
+            (b";a=b", NameError::Empty),
+            (b"a{b=\"c\"x=\"d\"}", NameError::BadTag),
+        ] {
+            assert_eq!(canonical(raw), Err(why), "{}", raw.escape_ascii());
+        }
+        assert_eq!(canonical(&[b'a'; 252]), Err(NameError::TooLong));
+        assert!(canonical(&[b'a'; 251]).is_ok());
+        assert_eq!(
+            canonical("a.".repeat(2_001).as_bytes()),
+            Err(NameError::TooLong)
+        );
+    }
+
+    #[test]
+    fn tags_sort_and_the_last_value_wins() {
+        assert_eq!(ok("p;b=2;a=1"), "p;a=1;b=2");
+        assert_eq!(ok("p{b=\"2\",a=\"1\"}"), "p;a=1;b=2");
+        assert_eq!(ok("p;s=b;s=c"), "p;s=c");
+        assert_eq!(ok("p;name=other"), "p");
+        assert_eq!(ok("x{only=\"a\\\"b\"}"), "x;only=a\"b");
+        assert_eq!(ok("x{only=v}"), "x{only=v}");
+        assert_eq!(
+            tags("~p;a=1;b=2=3").collect::<Vec<_>>(),
+            [("name", "p"), ("a", "1"), ("b", "2=3")]
+        );
+    }
+
+    #[test]
+    fn files_lie_where_graphite_puts_them() {
+        let mut path = PathBuf::new();
+        file_path(Path::new("/w"), "a.b.c", &mut path);
+        assert_eq!(path, Path::new("/w/a/b/c.wsp"));
+        let name = "some.metric;tag1=value2;tag2=value.2";
+        file_path(Path::new("/w"), name, &mut path);
+        assert_eq!(
+            path,
+            Path::new(
+                "/w/_tagged/eff/aae/effaae5b55950b150a7493d2f5430772ca2460bf7cccb4d9e523643df54c010f.wsp"
+            )
+        );
+        assert_eq!(
+            unhashed_path(Path::new("/w"), name),
+            Path::new("/w/_tagged/eff/aae/some_DOT_metric;tag1=value2;tag2=value_DOT_2.wsp")
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! Reading a file as if points that wait elsewhere had been written to it.
+//!
+//! A cache in front of files has to answer for both, coarser archives included. Rather than
+//! saying a second time what a write does, the write is done, on a layer above the file that is
+//! thrown away afterwards: what is fetched is by construction what a fetch after the write gives.
+
+use crate::create::CreateOptions;
+use crate::error::Result;
+use crate::fetch::{self, Fetched};
+use crate::header::Header;
+use crate::point::Point;
+use crate::storage::Storage;
+use crate::units::Timestamp;
+use crate::update::{self, Scratch};
+
+/// What is asked, and at which clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// The clock by which archive and range are chosen.
+    pub now: Timestamp,
+    /// The start, exclusive.
+    pub from: Timestamp,
+    /// The end, inclusive.
+    pub until: Timestamp,
+}
+
+/// Answers `question` for a file that is not there yet and would be created with `options`, at
+/// the clock `written` with `points` in it.
+///
+/// # Errors
+/// As [`crate::create`] and [`crate::File::fetch`].
+pub fn fetch_unwritten(
+    options: &CreateOptions,
+    question: Question,
+    written: Timestamp,
+    points: &[Point],
+) -> Result<Option<Fetched>> {
+    let CreateOptions {
+        retentions,
+        x_files_factor,
+        aggregation,
+        allocation: _,
+    } = options;
+    let header = Header::new(retentions, *x_files_factor, *aggregation)?;
+    fetch_over(None::<&Nothing>, &header, question, written, points)
+}
+
+/// Answers `question` over the storage `under` as if `points` had been written at the clock
+/// `written`.
+pub(crate) fn fetch_over<S: Storage>(
+    under: Option<&S>,
+    header: &Header,
+    question: Question,
+    written: Timestamp,
+    points: &[Point],
+) -> Result<Option<Fetched>> {
+    let Question { now, from, until } = question;
+    let Some(range) = fetch::choose(header, now, from, until, None)? else {
+        return Ok(None);
+    };
+    let mut layer = Layer {
+        under,
+        bases: vec![None; header.archives().len()],
+        patches: Vec::new(),
+    };
+    update::update_many(&mut layer, header, &mut Scratch::default(), written, points)?;
+    fetch::read(&layer, header, range, &mut Vec::new()).map(Some)
+}
+
+/// Writes kept in memory above a storage that is only read; zeroes where there is none.
+struct Layer<'a, S> {
+    under: Option<&'a S>,
+    bases: Vec<Option<Timestamp>>,
+    patches: Vec<(u64, Box<[u8]>)>,
+}
+
+impl<S: Storage> Storage for Layer<'_, S> {
+    fn read(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<()> {
+        let start = into.len();
+        match self.under {
+            Some(under) => under.read(offset, len, into)?,
+            None => into.resize(start + len, 0),
+        }
+        let end = offset + len as u64;
+        for (at, bytes) in &self.patches {
+            let from = offset.max(*at);
+            let to = end.min(*at + bytes.len() as u64);
+            if from < to {
+                let patch = &bytes[(from - at) as usize..(to - at) as usize];
+                into[start + (from - offset) as usize..][..patch.len()].copy_from_slice(patch);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.patches.push((offset, bytes.into()));
+        Ok(())
+    }
+
+    fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {
+        match (self.bases[index], self.under) {
+            (Some(base), _) => Ok(base),
+            (None, Some(under)) => under.base(header, index),
+            (None, None) => Ok(Timestamp(0)),
+        }
+    }
+
+    fn based(&mut self, index: usize, base: Timestamp) {
+        self.bases[index] = Some(base);
+    }
+}
+
+/// The storage below a file that is not there.
+enum Nothing {}
+
+impl Storage for Nothing {
+    fn read(&self, _: u64, _: usize, _: &mut Vec<u8>) -> Result<()> {
+        match *self {}
+    }
+
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<()> {
+        match *self {}
+    }
+
+    fn base(&self, _: &Header, _: usize) -> Result<Timestamp> {
+        match *self {}
+    }
+
+    fn based(&mut self, _: usize, _: Timestamp) {
+        match *self {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Aggregation, File, Lock, Retention, create};
+    use proptest::prelude::*;
+
+    const NOW: u32 = 1_700_000_000;
+
+    fn options(aggregation: Aggregation, x_files_factor: f64) -> CreateOptions {
+        CreateOptions {
+            aggregation,
+            x_files_factor,
+            ..CreateOptions::new(vec![
+                Retention::new(1, 60).unwrap(),
+                Retention::new(10, 30).unwrap(),
+                Retention::new(60, 30).unwrap(),
+            ])
+        }
+    }
+
+    fn points(ages: &[(u32, i32)]) -> Vec<Point> {
+        ages.iter()
+            .map(|(age, value)| Point {
+                at: Timestamp(NOW - age),
+                value: f64::from(*value),
+            })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn pending_points_read_as_if_written(
+            before in prop::collection::vec((0_u32..1_500, -9..9), 0..40),
+            pending in prop::collection::vec((0_u32..400, -9..9), 0..40),
+            sum in any::<bool>(),
+            factor in 0..3,
+            from in 1_u32..1_900,
+            length in 0_u32..600,
+        ) {
+            let method = if sum { Aggregation::Sum } else { Aggregation::Average };
+            let options = options(method, f64::from(factor) / 4.0);
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.wsp");
+            let now = Timestamp(NOW);
+            let question = Question {
+                now,
+                from: Timestamp(NOW - from),
+                until: Timestamp(NOW - from + length.min(from)),
+            };
+            let unwritten = fetch_unwritten(&options, question, now, &points(&pending)).unwrap();
+            create(&path, &options).unwrap();
+            File::open_mut(&path, Lock::None).unwrap().update_many(now, &points(&before)).unwrap();
+            let file = File::open(&path).unwrap();
+            let answered = file.fetch_pending(question, now, &points(&pending)).unwrap();
+            drop(file);
+            File::open_mut(&path, Lock::None).unwrap().update_many(now, &points(&pending)).unwrap();
+            let written = File::open(&path).unwrap().fetch(now, question.from, question.until).unwrap();
+            let bits = |fetched: &Option<Fetched>| fetched.as_ref().map(|f| {
+                (f.start, f.end, f.step, f.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+            });
+            prop_assert_eq!(bits(&answered), bits(&written));
+            if before.is_empty() {
+                prop_assert_eq!(bits(&unwritten), bits(&written));
+            }
+        }
+    }
+}
