@@ -18,11 +18,11 @@
 //! 3. A pass begins when arrivals pause, or when points have waited for a second: a burst is
 //!    written once when it is over, and a steady stream once a second.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use whisper::{CreateOptions, File, Lock, Point, Timestamp, Updated};
+use whisper::map::Event;
+use whisper::{Point, Timestamp, Updated};
 
 use crate::cache::Waiting;
 use crate::datapoint::SeriesId;
@@ -167,6 +167,7 @@ impl Persister {
             pass.waiting += 1;
         }
         self.waiting = waiting;
+        report(inner);
         pass
     }
 
@@ -247,9 +248,8 @@ impl Persister {
         stored: bool,
         points: &[Point],
     ) -> whisper::Result<Updated> {
-        let update = || File::open_mut(path, inner.lock())?.update_many(now, points);
-        let written = update();
-        let error = match written {
+        let update = || inner.maps.update_many(id.0, path, now, points);
+        let error = match update() {
             Ok(updated) => {
                 if !stored {
                     self.remember(inner, id);
@@ -258,21 +258,13 @@ impl Persister {
             }
             Err(error) => error,
         };
-        if error.is_damage() {
-            let aside = path.with_extension("wsp.corrupt");
-            fs::rename(path, &aside).map_err(|source| whisper::Error::Io {
-                path: path.to_owned(),
-                action: "setting the damaged file aside",
-                source,
-            })?;
-            inner.stats.set_aside.add(1);
-            tracing::error!(%error, aside = %aside.display(), "a damaged file was set aside and begun anew");
-        } else if !error.is_missing() {
+        // Gone, never there, or damaged and set aside: a new one takes its place.
+        if !error.is_missing() {
             return Err(error);
         }
         inner.index.not_stored(id);
         let options = inner.schema.create_options(inner.index.names().name(id));
-        create(path, &options)?;
+        inner.maps.create(path, &options)?;
         inner.stats.creates.add(1);
         self.remember(inner, id);
         update()
@@ -296,32 +288,29 @@ impl Persister {
     }
 }
 
-impl Inner {
-    fn lock(&self) -> Lock {
-        if self.options.flock {
-            Lock::Exclusive
-        } else {
-            Lock::None
+/// Tells the operator what happened to files.
+fn report(inner: &Inner) {
+    for event in inner.maps.take_events() {
+        match event {
+            Event::SetAside { aside, damage, .. } => {
+                inner.stats.set_aside.add(1);
+                let aside = aside.display();
+                tracing::error!(%damage, %aside, "a damaged file was set aside and begun anew");
+            }
+            Event::Replaced { path } => {
+                tracing::info!(file = %path.display(), "the file was replaced or is gone");
+            }
+            Event::Lost { path } => {
+                inner.stats.errors.add(1);
+                tracing::error!(file = %path.display(), "pages of the file were lost");
+            }
+            Event::NotMapped { path, reason } => {
+                tracing::warn!(file = %path.display(), %reason, "the file is written unmapped");
+            }
+            Event::Missed(count) => tracing::warn!(count, "further events of files"),
+            other => tracing::warn!(?other, "an event of a file"),
         }
     }
-}
-
-fn create(path: &Path, options: &CreateOptions) -> whisper::Result<()> {
-    let error = match whisper::create(path, options) {
-        Ok(()) => return Ok(()),
-        Err(error) => error,
-    };
-    if !error.is_missing() {
-        return Err(error);
-    }
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(|source| whisper::Error::Io {
-            path: parent.to_owned(),
-            action: "creating the directory",
-            source,
-        })?;
-    }
-    whisper::create(path, options)
 }
 
 fn order(strategy: WriteStrategy, waiting: &mut [Waiting]) {

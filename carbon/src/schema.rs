@@ -53,6 +53,12 @@ impl Schema {
         }
     }
 
+    /// For how many seconds new files keep points.
+    pub fn longest_retention(&self) -> u32 {
+        let longest = self.retentions.iter().map(|retention| retention.seconds());
+        longest.max().unwrap_or(0) as u32
+    }
+
     /// A warning when points come more often than `finest_step` seconds, of which only the last
     /// in each step is kept.
     pub fn coarse(&self, finest_step: u32) -> Option<String> {

@@ -87,6 +87,8 @@ stats! {
     journal_replayed = "journal.replayed_points",
     /// Segments dropped after their datapoints were in synced files.
     journal_dropped = "journal.segmentsDropped",
-    /// Open TCP connections.
-    connections_opened = "connections",
+    /// TCP connections accepted.
+    connections_opened = "connectionsOpened",
+    /// TCP connections that have ended.
+    connections_closed = "connectionsClosed",
 }

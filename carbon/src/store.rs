@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use whisper::{Aggregation, File, Point, Question, Timestamp};
+use whisper::map::{MapOptions, Maps};
+use whisper::{Aggregation, Point, Question, Timestamp};
 
 use crate::cache::Cache;
 use crate::datapoint::{Datapoint, NameError, SeriesId, Sink};
@@ -103,6 +104,7 @@ pub(crate) struct Inner {
     pub(crate) schema: Schema,
     pub(crate) index: Index,
     pub(crate) cache: Cache,
+    pub(crate) maps: Maps,
     pub(crate) stats: Stats,
     pub(crate) persister: Mutex<Persister>,
     /// Tells the persister's thread to come to an end.
@@ -145,6 +147,10 @@ impl Carbon {
             options.max_updates_per_second,
             options.max_creates_per_minute,
         );
+        let maps = Maps::new(MapOptions {
+            flock: options.flock,
+            ..MapOptions::default()
+        });
         let inner = Arc::new(Inner {
             options,
             access,
@@ -152,6 +158,7 @@ impl Carbon {
             schema: Schema::built_in(flush_interval),
             index,
             cache,
+            maps,
             stats: Stats::default(),
             persister: Mutex::new(persister),
             stop: AtomicBool::new(false),
@@ -252,18 +259,16 @@ impl Carbon {
         }
         let question = Question { now, from, until };
         let path = inner.index.path_of(known, &canonical);
-        match File::open(&path) {
-            Ok(file) => {
-                let points = if waiting.is_empty() {
-                    file.fetch(now, from, until)?
-                } else {
-                    file.fetch_pending(question, self.now(), &waiting)?
-                };
-                Ok(points.map(|points| Fetched {
-                    points,
-                    aggregation: file.header().aggregation,
-                }))
-            }
+        // A series without an id has no map: any key that was never handed out will do.
+        let key = known.map_or(u32::MAX, |id| id.0);
+        let answer = inner
+            .maps
+            .fetch_pending(key, &path, question, self.now(), &waiting);
+        match answer {
+            Ok((points, aggregation)) => Ok(points.map(|points| Fetched {
+                points,
+                aggregation,
+            })),
             Err(error) if error.is_missing() => {
                 self.fetch_unwritten(&canonical, question, &waiting)
             }
@@ -289,16 +294,26 @@ impl Carbon {
         }))
     }
 
-    /// The seconds that the file of `name` reaches back and the time of its last change; `None`
-    /// without a file.
-    pub fn reach(&self, name: &str) -> Option<(u32, Timestamp)> {
-        let canonical = crate::series::canonical(name.as_bytes()).ok()?;
-        let known = self.0.index.names().get(canonical.as_bytes());
-        let path = self.0.index.path_of(known, &canonical);
-        let header = whisper::Header::read(&path).ok()?;
-        let modified = std::fs::metadata(&path).and_then(|m| m.modified()).ok()?;
-        let since = modified.duration_since(UNIX_EPOCH).ok()?;
-        Some((header.max_retention(), Timestamp(since.as_secs() as u32)))
+    /// For how many seconds back the series called `name` keeps points: what its file says, or what
+    /// the file that is still to be created will. `None` if there is no such series.
+    ///
+    /// # Errors
+    /// The file is damaged or cannot be read.
+    pub fn retention(&self, name: &str) -> Result<Option<u32>> {
+        let inner = &*self.0;
+        let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
+            return Ok(None);
+        };
+        let known = inner.index.names().get(canonical.as_bytes());
+        let path = inner.index.path_of(known, &canonical);
+        match whisper::Header::read(&path) {
+            Ok(header) => Ok(Some(header.max_retention())),
+            Err(error) if error.is_missing() => {
+                let waits = known.is_some_and(|id| inner.cache.holds(id));
+                Ok(waits.then(|| inner.schema.longest_retention()))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Walks the disk and puts right what the index has wrong.

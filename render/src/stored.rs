@@ -53,6 +53,12 @@ impl Source for Carbon {
             }
         }))
     }
+
+    fn retention(&self, name: &str) -> Result<Option<i64>, SourceError> {
+        Ok(Carbon::retention(self, name)
+            .map_err(refuse)?
+            .map(i64::from))
+    }
 }
 
 impl Tags for Carbon {

@@ -58,6 +58,11 @@ pub(crate) fn fetch_over<S: Storage>(
     let Some(range) = fetch::choose(header, now, from, until, None)? else {
         return Ok(None);
     };
+    if points.is_empty()
+        && let Some(under) = under
+    {
+        return fetch::read(under, header, range, &mut Vec::new()).map(Some);
+    }
     let mut layer = Layer {
         under,
         bases: vec![None; header.archives().len()],

@@ -47,11 +47,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit};
 
+use crate::aggregation::Aggregation;
 use crate::create::{CreateOptions, create, reserve};
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::file::{File, Lock};
 use crate::header::{Header, METADATA_SIZE};
+use crate::pending::{self, Question};
 use crate::point::Point;
 use crate::storage::Storage;
 use crate::units::Timestamp;
@@ -273,6 +275,47 @@ impl Maps {
         }
         drop(shard);
         File::open(path)?.fetch(now, from, until)
+    }
+
+    /// Answers `question` as if `points` had been written at the clock `written`, and says how the
+    /// file aggregates. Reads from the map if there is one, whole points in any case.
+    ///
+    /// # Errors
+    /// As [`File::open`] and [`File::fetch`].
+    pub fn fetch_pending(
+        &self,
+        key: u32,
+        path: &Path,
+        question: Question,
+        written: Timestamp,
+        points: &[Point],
+    ) -> Result<(Option<Fetched>, Aggregation)> {
+        let mut shard = self.shard(key);
+        if let Some(at) = shard.find(key) {
+            if self.trusted(&mut shard.entries[at], path, written, false)? {
+                let Entry {
+                    mapping,
+                    header,
+                    bases,
+                    ..
+                } = &shard.entries[at];
+                let bytes = Mapped { mapping, bases };
+                let answer = mapping.watched(|| {
+                    pending::fetch_over(Some(&bytes), header, question, written, points)
+                });
+                if let Some(answer) = answer {
+                    return Ok((answer?, header.aggregation));
+                }
+                self.push(Event::Lost {
+                    path: path.to_owned(),
+                });
+            }
+            shard.forget(key);
+        }
+        drop(shard);
+        let file = File::open(path)?;
+        let answer = file.fetch_pending(question, written, points)?;
+        Ok((answer, file.header().aggregation))
     }
 
     /// Unmaps a file, before it is deleted or renamed.

@@ -1,0 +1,429 @@
+//! Graphite's line protocol: `path value timestamp`, a line each.
+//!
+//! 1. Fields are separated by runs of blanks and tabs; whatever blanks, tabs and carriage returns
+//!    surround the line are dropped; blank lines are nothing.
+//! 2. The value is a finite decimal number. The timestamp is seconds since 1970, 1 to 4294967295,
+//!    a fraction is cut off; `-1` and `N` are the receiver's now.
+//! 3. A bad line is counted by its cause and never hurts its neighbours. So is one longer than
+//!    [`MAX_LINE`]: reading goes on behind its end.
+//! 4. A known name costs one hash and one comparison; nothing is allocated.
+
+use std::sync::RwLockReadGuard;
+
+use whisper::Timestamp;
+
+use crate::datapoint::{Datapoint, SeriesId};
+use crate::index::Index;
+use crate::series::Names;
+use crate::stats::Stats;
+
+/// The longest line that is taken.
+pub const MAX_LINE: usize = 64 << 10;
+
+/// Why a line was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// Not three fields.
+    Fields,
+    /// The value is no finite number.
+    Value,
+    /// The timestamp is out of range or no number.
+    Timestamp,
+}
+
+/// A line taken apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Line<'a> {
+    /// The name as it was sent.
+    pub name: &'a [u8],
+    /// The value.
+    pub value: f64,
+    /// The time; `None` for the receiver's now.
+    pub at: Option<Timestamp>,
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c)
+}
+
+fn skip_blanks(text: &[u8]) -> &[u8] {
+    let n = text.iter().take_while(|byte| is_blank(**byte)).count();
+    &text[n..]
+}
+
+/// The next field and what follows it.
+fn field(text: &[u8]) -> (&[u8], &[u8]) {
+    let text = skip_blanks(text);
+    let end = text
+        .iter()
+        .position(|byte| is_blank(*byte))
+        .unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// Takes a line apart; `None` for a blank one.
+///
+/// # Errors
+/// [`Reject`] says which part is not as it should be.
+pub fn parse(line: &[u8]) -> Option<Result<Line<'_>, Reject>> {
+    let line = skip_blanks(line);
+    if line.is_empty() {
+        return None;
+    }
+    // Names are long and end in a blank nearly always: this search is worth its own call.
+    let end = memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let (value, rest) = field(rest);
+    let (at, rest) = field(rest);
+    if at.is_empty() || !skip_blanks(rest).is_empty() {
+        return Some(Err(Reject::Fields));
+    }
+    let Some(value) = number(value) else {
+        return Some(Err(Reject::Value));
+    };
+    Some(match timestamp(at) {
+        Some(at) => Ok(Line { name, value, at }),
+        None => Err(Reject::Timestamp),
+    })
+}
+
+/// A finite decimal number.
+fn number(text: &[u8]) -> Option<f64> {
+    const POWERS: [f64; 16] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    ];
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        all => (false, all),
+    };
+    // Up to fifteen digits are exact in a double, and so is their division by a power of ten.
+    if !digits.is_empty() && digits.len() <= 16 {
+        let mut mantissa = 0_u64;
+        let mut point = None;
+        let mut plain = true;
+        for (at, byte) in digits.iter().enumerate() {
+            match byte {
+                b'0'..=b'9' => mantissa = mantissa * 10 + u64::from(byte - b'0'),
+                b'.' if point.is_none() => point = Some(at),
+                _ => {
+                    plain = false;
+                    break;
+                }
+            }
+        }
+        let count = digits.len() - usize::from(point.is_some());
+        if plain && (1..=15).contains(&count) {
+            let fraction = point.map_or(0, |at| digits.len() - 1 - at);
+            let value = mantissa as f64 / POWERS[fraction];
+            return Some(if negative { -value } else { value });
+        }
+    }
+    let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    value.is_finite().then_some(value)
+}
+
+/// A timestamp: `Some(None)` for now.
+fn timestamp(text: &[u8]) -> Option<Option<Timestamp>> {
+    if text.len() <= 10 && text.iter().all(u8::is_ascii_digit) {
+        let seconds = text
+            .iter()
+            .fold(0_u64, |n, digit| n * 10 + u64::from(digit - b'0'));
+        return match u32::try_from(seconds) {
+            Ok(0) | Err(_) => None,
+            Ok(seconds) => Some(Some(Timestamp(seconds))),
+        };
+    }
+    if text == b"N" {
+        return Some(None);
+    }
+    let seconds = number(text)?;
+    if seconds.trunc() == -1.0 {
+        return Some(None);
+    }
+    let floor = seconds.floor();
+    (1.0..=f64::from(u32::MAX))
+        .contains(&floor)
+        .then_some(Some(Timestamp(floor as u32)))
+}
+
+/// Turns lines into datapoints of interned series.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    index: &'a Index,
+    stats: &'a Stats,
+    names: Option<RwLockReadGuard<'a, Names>>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader for a batch. It holds the names for reading while it lives.
+    pub fn new(index: &'a Index, stats: &'a Stats) -> Self {
+        Self {
+            index,
+            stats,
+            names: Some(index.names()),
+        }
+    }
+
+    /// Reads the whole lines that `bytes` begins with and appends what they say to `out`; how many
+    /// bytes they take. A line whose end is not there is left.
+    pub fn read(&mut self, bytes: &[u8], now: Timestamp, out: &mut Vec<Datapoint>) -> usize {
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            self.line(&bytes[start..end], now, out);
+            start = end + 1;
+        }
+        start
+    }
+
+    /// Reads one line without its end.
+    pub fn line(&mut self, line: &[u8], now: Timestamp, out: &mut Vec<Datapoint>) {
+        if line.len() > MAX_LINE {
+            self.stats.rejected_length.add(1);
+            return;
+        }
+        match parse(line) {
+            None => {}
+            Some(Ok(Line { name, value, at })) => {
+                if let Some(series) = self.resolve(name) {
+                    let at = at.unwrap_or(now);
+                    out.push(Datapoint { series, at, value });
+                }
+            }
+            Some(Err(Reject::Fields)) => self.stats.rejected_fields.add(1),
+            Some(Err(Reject::Value)) => self.stats.rejected_value.add(1),
+            Some(Err(Reject::Timestamp)) => self.stats.rejected_timestamp.add(1),
+        }
+    }
+
+    #[inline]
+    fn resolve(&mut self, name: &[u8]) -> Option<SeriesId> {
+        let index = self.index;
+        let names = self.names.get_or_insert_with(|| index.names());
+        if let Some(id) = names.get(name) {
+            return Some(id);
+        }
+        // A new name is written: whoever reads must let go first.
+        self.names = None;
+        match self.index.intern(name) {
+            Ok(id) => Some(id),
+            Err(_) => {
+                self.stats.rejected_name.add(1);
+                None
+            }
+        }
+    }
+}
+
+/// Cuts a byte stream into batches of whole lines, whatever the pieces it comes in.
+#[derive(Debug)]
+pub struct Stream {
+    buffer: Vec<u8>,
+    filled: usize,
+    /// Inside a line that was too long: everything up to its end is dropped.
+    skipping: bool,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            buffer: vec![0; 4 * MAX_LINE],
+            filled: 0,
+            skipping: false,
+        }
+    }
+}
+
+impl Stream {
+    /// Where the next bytes go; never empty.
+    pub fn space(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.filled..]
+    }
+
+    /// `n` bytes were put into the space: reads the lines that are whole now.
+    pub fn advance(
+        &mut self,
+        n: usize,
+        index: &Index,
+        stats: &Stats,
+        now: Timestamp,
+        out: &mut Vec<Datapoint>,
+    ) {
+        self.filled += n;
+        let mut from = 0;
+        if self.skipping {
+            match memchr::memchr(b'\n', &self.buffer[..self.filled]) {
+                Some(end) => {
+                    self.skipping = false;
+                    from = end + 1;
+                }
+                None => {
+                    self.filled = 0;
+                    return;
+                }
+            }
+        }
+        let mut reader = Reader::new(index, stats);
+        from += reader.read(&self.buffer[from..self.filled], now, out);
+        self.buffer.copy_within(from..self.filled, 0);
+        self.filled -= from;
+        if self.filled > MAX_LINE {
+            stats.rejected_length.add(1);
+            self.skipping = true;
+            self.filled = 0;
+        }
+    }
+
+    /// The stream has ended: a last line without its end may have been cut and is not taken.
+    pub fn end(&mut self, stats: &Stats) {
+        if !skip_blanks(&self.buffer[..self.filled]).is_empty() {
+            stats.rejected_torn.add(1);
+        }
+        self.filled = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp(1_700_000_000);
+
+    fn index() -> (tempfile::TempDir, Index) {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), dir.path().join("names"), true).unwrap();
+        (dir, index)
+    }
+
+    #[test]
+    fn what_is_taken() {
+        for (line, value, at) in [
+            ("a 1 2", 1.0, Some(2)),
+            ("a\t1  \t2\r", 1.0, Some(2)),
+            ("  a 1 2  ", 1.0, Some(2)),
+            ("a 1e3 2", 1e3, Some(2)),
+            ("a +.5 2", 0.5, Some(2)),
+            ("a -0.25 2", -0.25, Some(2)),
+            ("a 5. 2", 5.0, Some(2)),
+            ("a 12345678901234567890 2", 12345678901234567890.0, Some(2)),
+            ("a 0.1234567890123456 2", 0.1234567890123456, Some(2)),
+            ("a 1 1700000000.9", 1.0, Some(1_700_000_000)),
+            ("a 1 1.7e9", 1.0, Some(1_700_000_000)),
+            ("a 1 4294967295", 1.0, Some(u32::MAX)),
+            ("a 1 -1", 1.0, None),
+            ("a 1 -1.5", 1.0, None),
+            ("a 1 N", 1.0, None),
+        ] {
+            let parsed = parse(line.as_bytes()).unwrap().unwrap();
+            let expected = Line {
+                name: b"a",
+                value,
+                at: at.map(Timestamp),
+            };
+            assert_eq!(parsed, expected, "{line:?}");
+        }
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b" \t\r"), None);
+    }
+
+    #[test]
+    fn what_is_refused_and_why() {
+        for (line, reject) in [
+            ("a", Reject::Fields),
+            ("a 1", Reject::Fields),
+            ("a 1 2 3", Reject::Fields),
+            ("a x 2", Reject::Value),
+            ("a nan 2", Reject::Value),
+            ("a inf 2", Reject::Value),
+            ("a -inf 2", Reject::Value),
+            ("a 1e999 2", Reject::Value),
+            ("a 1_000 2", Reject::Value),
+            ("a 0x10 2", Reject::Value),
+            ("a . 2", Reject::Value),
+            ("a - 2", Reject::Value),
+            ("a 1..2 2", Reject::Value),
+            ("a 1 x", Reject::Timestamp),
+            ("a 1 0", Reject::Timestamp),
+            ("a 1 0.9", Reject::Timestamp),
+            ("a 1 nan", Reject::Timestamp),
+            ("a 1 inf", Reject::Timestamp),
+            ("a 1 -2", Reject::Timestamp),
+            ("a 1 4294967296", Reject::Timestamp),
+            ("a 1 99999999999999999999", Reject::Timestamp),
+        ] {
+            assert_eq!(parse(line.as_bytes()), Some(Err(reject)), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn rejects_are_counted_by_cause_and_the_rest_is_taken() {
+        let (_dir, index) = index();
+        let stats = Stats::default();
+        let mut out = Vec::new();
+        let mut stream = Stream::default();
+        let long = "x".repeat(3 * MAX_LINE);
+        let text = format!("a 1 1\nbad\n\nb x 1\nb 1 x\nc/d 1 1\n{long} 1 1\nb 2 2\n\u{0}torn");
+        let mut bytes = text.as_bytes();
+        while !bytes.is_empty() {
+            let n = bytes.len().min(1_000).min(stream.space().len());
+            stream.space()[..n].copy_from_slice(&bytes[..n]);
+            stream.advance(n, &index, &stats, NOW, &mut out);
+            bytes = &bytes[n..];
+        }
+        stream.end(&stats);
+        let points: Vec<_> = out
+            .iter()
+            .map(|point| (index.name(point.series), point.value))
+            .collect();
+        assert_eq!(points, [("a".to_owned(), 1.0), ("b".to_owned(), 2.0)]);
+        let rejects: Vec<_> = stats
+            .each()
+            .filter(|(name, _, n)| name.starts_with("rejects") && *n > 0)
+            .map(|(name, _, n)| (name, n))
+            .collect();
+        assert_eq!(
+            rejects,
+            [
+                ("rejects.fields", 1),
+                ("rejects.value", 1),
+                ("rejects.timestamp", 1),
+                ("rejects.name", 1),
+                ("rejects.length", 1),
+                ("rejects.torn", 1)
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_those_of_the_library(text in "[+-]?[0-9]{0,18}(\\.[0-9]{0,18})?(e[+-]?[0-9]{1,2})?") {
+            let expected = text.parse::<f64>().ok().filter(|value| value.is_finite());
+            prop_assert_eq!(number(text.as_bytes()), expected);
+        }
+
+        #[test]
+        fn any_split_of_a_stream_reads_the_same(
+            lines in prop::collection::vec("([ab] [0-9]{1,3} [0-9]{1,3}|[ -~]{0,12})", 0..20),
+            cuts in prop::collection::vec(1_usize..40, 1..20),
+        ) {
+            let (_dir, index) = index();
+            let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+            let (whole, pieces) = (Stats::default(), Stats::default());
+            let mut expected = Vec::new();
+            Reader::new(&index, &whole).read(text.as_bytes(), NOW, &mut expected);
+            let mut out = Vec::new();
+            let mut stream = Stream::default();
+            let mut bytes = text.as_bytes();
+            for cut in cuts.iter().cycle() {
+                if bytes.is_empty() { break; }
+                let n = bytes.len().min(*cut);
+                stream.space()[..n].copy_from_slice(&bytes[..n]);
+                stream.advance(n, &index, &pieces, NOW, &mut out);
+                bytes = &bytes[n..];
+            }
+            prop_assert_eq!(out, expected);
+            prop_assert!(whole.each().eq(pieces.each()));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Wire protocols: bytes in, datapoints and counted rejects out. No I/O here.
+
+pub mod line;
