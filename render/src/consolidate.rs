@@ -42,6 +42,45 @@ pub fn consolidate(
         .collect()
 }
 
+/// Thins every series to at most `max_points` over the range of all of them, as graphite-web does
+/// for JSON: a series that is too fine gets a step that is a whole multiple of its own, and begins
+/// at a multiple of that, so that a graph which is fetched anew does not jitter. The points before
+/// are lost.
+pub fn thin(all: &mut [Series], max_points: u64) {
+    let start = all.iter().map(|s| s.start).min();
+    let end = all.iter().map(|s| s.end).max();
+    let (Some(start), Some(end)) = (start, end) else {
+        return;
+    };
+    for series in all {
+        let n_points = (end - start) as f64 / series.step as f64;
+        let size = match max_points {
+            // A limit of nothing is no limit.
+            0 => continue,
+            1 => series.values.len(),
+            limit if (limit as f64) < n_points => {
+                let size = (n_points / limit as f64).ceil();
+                let step = (size as i64).saturating_mul(series.step);
+                let shift = step + series.start % series.step - series.start % step;
+                series.start += shift;
+                let lost = usize::try_from(shift / series.step - 1).unwrap_or(0);
+                let lost = lost.min(series.values.len());
+                series.values.make_mut().drain(..lost);
+                size as usize
+            }
+            _ => continue,
+        };
+        if size == 0 {
+            continue;
+        }
+        let (by, threshold) = (series.consolidation, series.x_files_factor);
+        series.values = consolidate(&series.values, size, by, threshold).into();
+        series.step = series
+            .step
+            .saturating_mul(i64::try_from(size).unwrap_or(i64::MAX));
+    }
+}
+
 /// Several series brought to the least common multiple of their steps, as graphite-web does:
 /// each is consolidated from its own first value on, and rows are read by index, so a series
 /// that begins later lies too far left by the difference. Within one request over one schema

@@ -1,5 +1,315 @@
-//! HTTP: Graphite's own API, and ours beside it.
+//! Graphite's HTTP API.
+//!
+//! 1. The runtime only reads requests and writes answers: what they ask for is computed on the
+//!    [`pool`], a fixed number of threads, each request whole on one.
+//! 2. Two equal requests at the same moment are computed once.
+//! 3. Whatever a client sends is answered with a 2xx or 4xx and a sentence. A 500 means that the
+//!    store failed or that this program is wrong, and is counted.
+//! 4. Every area has a module with its `routes()`; a path may end in a slash, except below
+//!    `/tags` and `/functions`, where a slash is part of the name.
 
 pub mod events;
+mod find;
+mod functions;
 pub mod guard;
 pub mod page;
+pub mod params;
+pub mod pool;
+mod render;
+mod tags;
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::tz::TimeZone;
+use tokio::sync::OnceCell;
+
+use crate::error::Error;
+use crate::eval::Limits;
+use crate::events::Store;
+use crate::options::Options;
+use crate::source::{Source, Tags};
+use crate::stats::{Stats, count};
+
+pub use find::find;
+pub use functions::GRAPHITE_VERSION;
+pub use params::Params;
+use pool::{Pool, Refusal};
+
+/// What all handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// The inside of an [`App`].
+pub struct Shared {
+    /// Where series come from.
+    pub source: Arc<dyn Source>,
+    /// The tags of the tagged series.
+    pub tags: Arc<dyn Tags>,
+    /// The events.
+    pub events: Arc<Store>,
+    /// Where requests are computed.
+    pub pool: Pool,
+    /// Counters.
+    pub stats: Stats,
+    /// The time zone of requests that name none.
+    pub time_zone: TimeZone,
+    max_series: usize,
+    max_points: usize,
+    timeout: Duration,
+    fixed_now: Option<i64>,
+    in_flight: Mutex<HashMap<String, Arc<OnceCell<Answer>>>>,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl App {
+    /// An application over a store.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if `time_zone` is none.
+    pub fn new(
+        options: &Options,
+        source: Arc<dyn Source>,
+        tags: Arc<dyn Tags>,
+        events: Arc<Store>,
+    ) -> Result<Self, Error> {
+        let Options {
+            time_zone,
+            max_series,
+            max_points,
+            timeout,
+            concurrency,
+            now,
+        } = options;
+        let zone = TimeZone::get(time_zone)
+            .map_err(|_| Error::refused(format!("render.time_zone: {time_zone:?} is no zone")))?;
+        Ok(Self(Arc::new(Shared {
+            source,
+            tags,
+            events,
+            pool: Pool::new(*concurrency),
+            stats: Stats::default(),
+            time_zone: zone,
+            max_series: *max_series,
+            max_points: *max_points,
+            timeout: timeout.0,
+            fixed_now: (*now != 0).then_some(*now),
+            in_flight: Mutex::default(),
+        })))
+    }
+
+    /// The clock of queries, in Unix seconds: `render.now` if that is set.
+    pub fn now(&self) -> i64 {
+        self.fixed_now.unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            i64::try_from(since.unwrap_or_default().as_secs()).unwrap_or(i64::MAX)
+        })
+    }
+
+    /// What one request may take, its time beginning now.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_series: self.max_series,
+            max_points: self.max_points,
+            deadline: (!self.timeout.is_zero()).then(|| Instant::now() + self.timeout),
+        }
+    }
+
+    /// Computes an answer on the pool.
+    pub async fn compute(&self, job: impl FnOnce(&Self) -> Answer + Send + 'static) -> Answer {
+        let app = self.clone();
+        match self.pool.run(move || job(&app)).await {
+            Ok(answer) => answer,
+            Err(Refusal::Full) => {
+                count(&self.stats.limited);
+                let sentence = "too many requests wait already: see render.concurrency";
+                Answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence)
+            }
+            Err(Refusal::Panicked) => {
+                count(&self.stats.panicked);
+                let sentence = "the request met a mistake in this program";
+                Answer::text(StatusCode::INTERNAL_SERVER_ERROR, sentence)
+            }
+        }
+    }
+
+    /// As [`App::compute`], but requests with the same key that come while the first is being
+    /// computed share its answer. If the first gives up, the next goes on.
+    pub async fn compute_once(
+        &self,
+        key: String,
+        job: impl FnOnce(&Self) -> Answer + Send + 'static,
+    ) -> Answer {
+        let in_flight = || {
+            self.in_flight
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let cell = Arc::clone(in_flight().entry(key.clone()).or_default());
+        let mut mine = false;
+        let answer = cell
+            .get_or_init(|| {
+                mine = true;
+                self.compute(job)
+            })
+            .await
+            .clone();
+        if mine {
+            in_flight().remove(&key);
+        } else {
+            count(&self.stats.shared);
+        }
+        answer
+    }
+
+    /// The answer to a request that went wrong, counted.
+    pub fn refuse(&self, error: &Error) -> StatusCode {
+        match error {
+            Error::Refused(_) | Error::Target { .. } => {
+                count(&self.stats.refused);
+                StatusCode::BAD_REQUEST
+            }
+            Error::Limit { .. } => {
+                count(&self.stats.limited);
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Error::Timeout => {
+                count(&self.stats.limited);
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Error::Failed(_) => {
+                count(&self.stats.failed);
+                tracing::warn!(%error, "a query failed");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+}
+
+/// All routes of the query side.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .merge(render::routes())
+        .merge(find::routes())
+        .merge(tags::routes())
+        .merge(functions::routes())
+        .with_state(app)
+}
+
+/// An answer before it goes on the wire: cheap to clone, so that it can be shared.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The content type.
+    pub content_type: &'static str,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The content type of JSON.
+pub const JSON: &str = "application/json";
+
+impl Answer {
+    /// A 200.
+    pub fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            headers: Vec::new(),
+            body: body.into(),
+        }
+    }
+
+    /// Plain text.
+    pub fn text(status: StatusCode, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            ..Self::ok("text/plain; charset=utf-8", text.into())
+        }
+    }
+
+    /// `{"error": …}`
+    pub fn error(status: StatusCode, sentence: &str) -> Self {
+        let body = serde_json::json!({ "error": sentence }).to_string();
+        Self {
+            status,
+            ..Self::ok(JSON, body)
+        }
+    }
+
+    /// JSON, or JSONP if the request names a callback.
+    pub fn json(body: Vec<u8>, params: &Params) -> Self {
+        Self::jsonp(body, params.get("jsonp"))
+    }
+
+    /// JSON, wrapped in a call of `callback` if there is one that could be a name.
+    pub fn jsonp(body: Vec<u8>, callback: Option<&str>) -> Self {
+        let Some(callback) = callback.filter(|name| !name.is_empty()) else {
+            return Self::ok(JSON, body);
+        };
+        let is_name = callback
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$'));
+        if !is_name {
+            let sentence = "jsonp must be a name of letters, digits, _, . and $";
+            return Self::error(StatusCode::BAD_REQUEST, sentence);
+        }
+        let body = [callback.as_bytes(), b"(", &body, b")"].concat();
+        Self::ok("text/javascript", body)
+    }
+
+    /// Adds a header, unless its value cannot stand in one.
+    pub fn with(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// Tells everybody not to keep it.
+    pub fn uncached(self) -> Self {
+        self.with(header::CACHE_CONTROL, "no-cache")
+            .with(header::PRAGMA, "no-cache")
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(self.content_type),
+        );
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
+        response
+    }
+}
+
+/// A 405 with an empty body.
+pub(crate) async fn not_allowed() -> StatusCode {
+    StatusCode::METHOD_NOT_ALLOWED
+}

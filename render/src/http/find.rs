@@ -1,0 +1,354 @@
+//! `/metrics/*`: names by pattern.
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::any;
+use jiff::tz::TimeZone;
+use rmp::encode::{ByteBuf, write_array_len, write_bool, write_f64, write_map_len, write_str};
+use serde_json::{Map, Value, json};
+
+use super::{Answer, App, Params};
+use crate::attime;
+use crate::error::{Error, Result};
+use crate::format::msgpack::length;
+use crate::format::pickle::Pickle;
+use crate::source::Node;
+use crate::stats::count;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/metrics/find", any(find))
+        .route("/metrics/find/", any(find))
+        .route("/metrics/expand", any(expand))
+        .route("/metrics/expand/", any(expand))
+        .route("/metrics/index.json", any(index))
+}
+
+/// `/metrics/find`; also `/metrics?query=…`.
+pub async fn find(State(app): State<App>, params: Params) -> Answer {
+    count(&app.stats.finds);
+    app.compute(move |app| {
+        let found = find_now(app, &params);
+        found
+            .unwrap_or_else(|error| refusal(app, &error))
+            .uncached()
+    })
+    .await
+}
+
+fn refusal(app: &App, error: &Error) -> Answer {
+    let status = app.refuse(error);
+    Answer::text(status, format!("Invalid parameters ({error})"))
+}
+
+fn find_now(app: &App, params: &Params) -> Result<Answer> {
+    let format = params.get("format").unwrap_or("treejson");
+    let leaves_only = whole(params, "leavesOnly", 0)? != 0;
+    whole(params, "local", 0)?;
+    let wildcards = whole(params, "wildcards", 0)? != 0;
+    read_times(app, params)?;
+    let position = whole(params, "position", -1)?;
+    let variants = whole(params, "automatic_variants", 0)? != 0;
+    let query = match params.get("query") {
+        None => return Err(Error::refused("Missing required parameter 'query'")),
+        Some("") => return Err(Error::refused("Required parameter 'query' is empty")),
+        Some(query) => query,
+    };
+    let base = query.rfind('.').map_or("", |dot| &query[..=dot]);
+    let pattern = if format == "completer" {
+        completed(query, variants)
+    } else {
+        query.to_owned()
+    };
+    let mut nodes = app.source.find(&pattern)?;
+    nodes.retain(|node| node.leaf || !leaves_only);
+    nodes.sort_by(|a, b| name(a).cmp(name(b)));
+    match format {
+        "treejson" => Ok(answer(&tree(&nodes, base, wildcards), params)),
+        "nodelist" => Ok(answer(&by_position(&nodes, position), params)),
+        "completer" => Ok(answer(&completer(&nodes, wildcards), params)),
+        "json" => {
+            nodes.sort_by(|a, b| a.path.cmp(&b.path));
+            let shown: Vec<Value> = nodes
+                .iter()
+                .map(|node| {
+                    let mut shown = json!({ "path": node.path, "is_leaf": node.leaf });
+                    if node.leaf {
+                        let intervals = interval(app, node)
+                            .map(|(start, end)| json!({ "start": start, "end": end }));
+                        shown["intervals"] = intervals.into_iter().collect();
+                    }
+                    shown
+                })
+                .collect();
+            Ok(answer(&shown.into(), params))
+        }
+        "msgpack" => Ok(Answer::ok("application/x-msgpack", packed(app, &nodes))),
+        "pickle" => Ok(Answer::ok("application/pickle", pickled(app, &nodes))),
+        _ => Ok(Answer::text(
+            StatusCode::BAD_REQUEST,
+            "Invalid value for 'format' parameter",
+        )),
+    }
+}
+
+/// The last node of a path.
+fn name(node: &Node) -> &str {
+    node.path.rsplit('.').next().unwrap_or(&node.path)
+}
+
+fn answer(value: &Value, params: &Params) -> Answer {
+    let text = if params.has_value("pretty") {
+        serde_json::to_vec_pretty(value)
+    } else {
+        serde_json::to_vec(value)
+    };
+    Answer::json(text.unwrap_or_default(), params)
+}
+
+fn whole(params: &Params, name: &str, otherwise: i64) -> Result<i64> {
+    match params.get(name) {
+        None => Ok(otherwise),
+        Some(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| Error::refused(format!("Invalid int value {text:?} for param {name}"))),
+    }
+}
+
+/// Times are checked and then mean nothing, as in graphite-web.
+fn read_times(app: &App, params: &Params) -> Result<()> {
+    let zone = params.get("tz").and_then(|name| TimeZone::get(name).ok());
+    let zone = zone.unwrap_or_else(|| app.time_zone.clone());
+    let mut now = app.now();
+    for name in ["now", "from", "until"] {
+        let Some(text) = params.get(name) else {
+            continue;
+        };
+        if name != "now" && text == "-1" {
+            continue;
+        }
+        let moment = attime::parse(text, &zone, now).map_err(|error| {
+            Error::refused(format!("Invalid value {text:?} for param {name}: {error}"))
+        })?;
+        if name == "now" {
+            now = moment;
+        }
+    }
+    Ok(())
+}
+
+/// What a completer looks for when this much was typed.
+fn completed(query: &str, variants: bool) -> String {
+    let mut query = query.replace("..", "*.");
+    if !query.ends_with('*') {
+        query.push('*');
+    }
+    if !variants {
+        return query;
+    }
+    let parts = query.split('.').map(|part| {
+        if part.contains(',') && !part.contains('{') {
+            format!("{{{part}}}")
+        } else {
+            part.to_owned()
+        }
+    });
+    parts.collect::<Vec<_>>().join(".")
+}
+
+fn tree(nodes: &[Node], base: &str, wildcards: bool) -> Value {
+    let entry = |text: &str, id: String, leaf: bool| {
+        let branch = i32::from(!leaf);
+        json!({
+            "text": text,
+            "id": id,
+            "allowChildren": branch,
+            "expandable": branch,
+            "leaf": i32::from(leaf),
+        })
+    };
+    let mut all = Vec::with_capacity(nodes.len() + 1);
+    if wildcards && nodes.len() > 1 {
+        let leaves = nodes.iter().all(|node| node.leaf);
+        all.push(entry("*", format!("{base}*"), leaves));
+    }
+    let mut leaves = Vec::new();
+    let mut last = None;
+    for node in nodes {
+        let name = name(node);
+        // A name that is branch and leaf comes once, as the branch.
+        if last.replace(name) == Some(name) {
+            continue;
+        }
+        let shown = entry(&unquoted(name), format!("{base}{name}"), node.leaf);
+        if node.leaf {
+            leaves.push(shown);
+        } else {
+            all.push(shown);
+        }
+    }
+    all.append(&mut leaves);
+    all.into()
+}
+
+/// `%41+b` as `A b`.
+fn unquoted(name: &str) -> String {
+    if !name.contains(['%', '+']) {
+        return name.to_owned();
+    }
+    let escaped = name.replace('&', "%26").replace('=', "%3D");
+    let mut pairs = form_urlencoded::parse(escaped.as_bytes());
+    pairs
+        .next()
+        .map(|(name, _)| name.into_owned())
+        .unwrap_or_default()
+}
+
+fn by_position(nodes: &[Node], position: i64) -> Value {
+    let found: BTreeSet<&str> = nodes
+        .iter()
+        .filter_map(|node| {
+            let parts: Vec<&str> = node.path.split('.').collect();
+            let place = match position {
+                0.. => usize::try_from(position).ok()?,
+                _ => parts.len().checked_sub(usize::try_from(-position).ok()?)?,
+            };
+            parts.get(place).copied()
+        })
+        .collect();
+    json!({ "nodes": found })
+}
+
+fn completer(nodes: &[Node], wildcards: bool) -> Value {
+    let mut shown: Vec<Value> = nodes
+        .iter()
+        .map(|node| {
+            let dot = if node.leaf { "" } else { "." };
+            json!({
+                "path": format!("{}{dot}", node.path),
+                "name": name(node),
+                "is_leaf": if node.leaf { "1" } else { "0" },
+            })
+        })
+        .collect();
+    if wildcards && shown.len() > 1 {
+        shown.push(json!({ "name": "*" }));
+    }
+    json!({ "metrics": shown })
+}
+
+/// From when to when a leaf keeps points, by the clock.
+fn interval(app: &App, node: &Node) -> Option<(f64, f64)> {
+    let retention = app.source.retention(&node.path).ok()??;
+    let now = app.now();
+    Some(((now - retention) as f64, now as f64))
+}
+
+fn packed(app: &App, nodes: &[Node]) -> Vec<u8> {
+    type Written = std::result::Result<(), rmp::encode::ValueWriteError<std::convert::Infallible>>;
+    let mut out = ByteBuf::new();
+    let mut write = || -> Written {
+        write_array_len(&mut out, length(nodes.len()))?;
+        for node in nodes {
+            write_map_len(&mut out, if node.leaf { 3 } else { 2 })?;
+            write_str(&mut out, "path")?;
+            write_str(&mut out, &node.path)?;
+            write_str(&mut out, "is_leaf")?;
+            let Ok(()) = write_bool(&mut out, node.leaf);
+            if node.leaf {
+                let interval = interval(app, node);
+                write_str(&mut out, "intervals")?;
+                write_array_len(&mut out, u32::from(interval.is_some()))?;
+                if let Some((start, end)) = interval {
+                    write_array_len(&mut out, 2)?;
+                    write_f64(&mut out, start)?;
+                    write_f64(&mut out, end)?;
+                }
+            }
+        }
+        Ok(())
+    };
+    // Writing to memory cannot fail.
+    let _ = write();
+    out.into_vec()
+}
+
+fn pickled(app: &App, nodes: &[Node]) -> Vec<u8> {
+    let mut out = Pickle::new(nodes.len() * 64);
+    out.list(|out| {
+        for node in nodes {
+            out.dict(|out| {
+                out.text("path");
+                out.text(&node.path);
+                out.text("is_leaf");
+                out.boolean(node.leaf);
+                if node.leaf {
+                    out.text("intervals");
+                    out.list(|out| {
+                        if let Some((start, end)) = interval(app, node) {
+                            out.tuple(|out| {
+                                out.value(start);
+                                out.value(end);
+                            });
+                        }
+                    });
+                }
+            });
+        }
+    });
+    out.finish()
+}
+
+async fn expand(State(app): State<App>, params: Params) -> Answer {
+    count(&app.stats.finds);
+    app.compute(move |app| {
+        let found = expand_now(app, &params);
+        found
+            .unwrap_or_else(|error| refusal(app, &error))
+            .uncached()
+    })
+    .await
+}
+
+fn expand_now(app: &App, params: &Params) -> Result<Answer> {
+    whole(params, "local", 0)?;
+    let grouped = whole(params, "groupByExpr", 0)? != 0;
+    let leaves_only = whole(params, "leavesOnly", 0)? != 0;
+    let mut groups = Map::new();
+    let mut all = BTreeSet::new();
+    let queries = params.pairs().iter().filter(|(name, _)| name == "query");
+    for (_, query) in queries {
+        let nodes = app.source.find(query)?;
+        let nodes = nodes.into_iter().filter(|node| node.leaf || !leaves_only);
+        let paths: BTreeSet<String> = nodes.map(|node| node.path).collect();
+        if grouped {
+            groups.insert(query.clone(), paths.into_iter().collect());
+        } else {
+            all.extend(paths);
+        }
+    }
+    let results: Value = if grouped {
+        groups.into()
+    } else {
+        all.into_iter().collect()
+    };
+    Ok(answer(&json!({ "results": results }), params))
+}
+
+async fn index(State(app): State<App>, params: Params) -> Answer {
+    app.compute(move |app| {
+        let found = whole(&params, "local", 0)
+            .and_then(|_| Ok(app.source.find("**")?))
+            .map(|nodes| {
+                let leaves = nodes.into_iter().filter(|node| node.leaf);
+                let paths: BTreeSet<String> = leaves.map(|node| node.path).collect();
+                answer(&paths.into_iter().collect(), &params)
+            });
+        found.unwrap_or_else(|error| refusal(app, &error))
+    })
+    .await
+}

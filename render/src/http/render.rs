@@ -1,0 +1,297 @@
+//! `/render`: targets in, series out.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::routing::any;
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+
+use super::{Answer, App, JSON, Params};
+use crate::attime;
+use crate::error::{Error, Result};
+use crate::eval::{Limits, Query, Window};
+use crate::format::{csv, dygraph, json, msgpack, pickle, raw, rickshaw};
+use crate::series::Series;
+use crate::stats::count;
+use crate::target::{self, Expression};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/render", any(handle))
+        .route("/render/", any(handle))
+}
+
+/// Says which parts of targets had no meaning and were left out.
+const IGNORED: HeaderName = HeaderName::from_static("x-plumbago-ignored");
+
+async fn handle(State(app): State<App>, params: Params) -> Answer {
+    count(&app.stats.renders);
+    let request = match Request::read(&app, &params) {
+        Ok(request) => request,
+        Err(error) => return refusal(&app, &error, params.get("format"), &params.list("target")),
+    };
+    let key = request.key();
+    app.compute_once(key, move |app| request.answer(app)).await
+}
+
+/// What is sent back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Format {
+    Json,
+    Csv,
+    Raw,
+    Pickle,
+    Msgpack,
+    Dygraph,
+    Rickshaw,
+}
+
+impl Format {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "json" => Self::Json,
+            "csv" => Self::Csv,
+            "raw" => Self::Raw,
+            "pickle" => Self::Pickle,
+            "msgpack" => Self::Msgpack,
+            "dygraph" => Self::Dygraph,
+            "rickshaw" => Self::Rickshaw,
+            _ => return None,
+        })
+    }
+}
+
+/// A request understood.
+struct Request {
+    targets: Vec<String>,
+    window: Window,
+    now: i64,
+    zone: TimeZone,
+    template: BTreeMap<String, String>,
+    format: Format,
+    callback: Option<String>,
+    choice: json::Choice,
+    x_files_factor: f64,
+    strict: bool,
+    max_age: u64,
+    limits: Limits,
+}
+
+impl Request {
+    fn read(app: &App, params: &Params) -> Result<Self> {
+        let graph_type = params.get("graphType").unwrap_or("line");
+        if !matches!(graph_type, "line" | "pie") {
+            return Err(Error::refused(format!(
+                "Invalid graphType '{graph_type}', must be one of ['line', 'pie']"
+            )));
+        }
+        let zone = params.get("tz").and_then(|name| TimeZone::get(name).ok());
+        let zone = zone.unwrap_or_else(|| app.time_zone.clone());
+        let clock = app.now();
+        let moment = |name: &str, now: i64| {
+            let text = params.get(name)?;
+            let moment = attime::parse(text, &zone, now);
+            Some(moment.map_err(|error| Error::refused(format!("{name}: {error}"))))
+        };
+        let now = moment("now", clock).transpose()?.unwrap_or(clock);
+        let until = moment("until", now).transpose()?.unwrap_or(now);
+        let from = moment("from", now).transpose()?.unwrap_or(now - 86_400);
+        if from == until {
+            return Err(Error::refused("Invalid empty time range"));
+        }
+        let number = |name: &str, otherwise: f64| match params.get(name) {
+            None => Ok(otherwise),
+            Some(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| Error::refused(format!("{name}: {text:?} is not a number"))),
+        };
+        let max_age = match params.get("cacheTimeout") {
+            None => 0,
+            Some(text) => text.trim().parse::<i64>().map_err(|_| {
+                Error::refused(format!("cacheTimeout: {text:?} is not a whole number"))
+            })?,
+        };
+        let digits = |name: &str| {
+            let text = params.get(name)?;
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            digits.then(|| text.parse().unwrap_or(u64::MAX))
+        };
+        let mut format = None;
+        if params.get("pickle").is_some() {
+            format = Some("pickle");
+        }
+        if params.get("rawData").is_some() {
+            format = Some("raw");
+        }
+        let asked = params.get("format");
+        let format = asked.or(format).unwrap_or("png");
+        // Only together with a format, as in graphite-web.
+        let callback = asked.and_then(|_| params.get("jsonp"));
+        let format = Format::named(format)
+            .ok_or_else(|| Error::refused(format!("format: {format:?} is not known")))?;
+        let template = params.pairs().iter().filter_map(|(name, value)| {
+            let name = name.strip_prefix("template[")?;
+            let name = name.strip_suffix(']').unwrap_or(name);
+            Some((name.to_owned(), value.clone()))
+        });
+        Ok(Self {
+            targets: params
+                .list("target")
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            window: Window {
+                from: from.min(until),
+                until: from.max(until),
+            },
+            now,
+            template: template.collect(),
+            format,
+            callback: callback.map(str::to_owned),
+            choice: json::Choice {
+                max_points: digits("maxDataPoints"),
+                only_present: params.get("noNullPoints").is_some(),
+                pretty: params.has_value("pretty"),
+            },
+            x_files_factor: number("xFilesFactor", 0.0)?,
+            strict: matches!(params.get("strict"), Some("1" | "true")),
+            max_age: match params.get("noCache") {
+                Some(_) => 0,
+                None => u64::try_from(max_age).unwrap_or(0),
+            },
+            limits: app.limits(),
+            zone,
+        })
+    }
+
+    /// What makes two requests equal.
+    fn key(&self) -> String {
+        let Self {
+            targets,
+            window,
+            now,
+            zone,
+            template,
+            format,
+            callback,
+            choice,
+            x_files_factor,
+            strict,
+            max_age,
+            limits: _,
+        } = self;
+        let zone = zone.iana_name();
+        format!(
+            "{targets:?} {window:?} {now} {zone:?} {template:?} {format:?} {callback:?} \
+             {choice:?} {x_files_factor} {strict} {max_age}"
+        )
+    }
+
+    fn answer(self, app: &App) -> Answer {
+        match self.evaluate(app) {
+            Ok((series, ignored)) => {
+                let mut answer = self.write(series);
+                if !ignored.is_empty() {
+                    answer = answer.with(IGNORED, &ignored.join("; "));
+                }
+                match self.max_age {
+                    0 => answer.uncached(),
+                    age => answer.with(header::CACHE_CONTROL, &format!("max-age={age}")),
+                }
+            }
+            Err(error) => {
+                let format = match self.format {
+                    Format::Raw | Format::Csv => None,
+                    _ => Some("json"),
+                };
+                let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
+                refusal(app, &error, format, &targets)
+            }
+        }
+    }
+
+    /// The series, and what of the targets was ignored.
+    fn evaluate(&self, app: &App) -> Result<(Vec<Series>, Vec<String>)> {
+        let mut ignored = Vec::new();
+        let mut targets: Vec<Expression> = Vec::new();
+        for (number, text) in self.targets.iter().enumerate() {
+            if text.trim().is_empty() {
+                continue;
+            }
+            let parsed = target::parse(text)?;
+            if let Some(position) = parsed.rest {
+                let rest = &text[position..];
+                if self.strict {
+                    return Err(Error::Target {
+                        message: format!("{:?} cannot stand here", first_word(rest)),
+                        target: text.clone(),
+                        position,
+                    });
+                }
+                let number = number + 1;
+                let word = first_word(rest).escape_default().to_string();
+                ignored.push(format!("target {number} from character {position}: {word}"));
+            }
+            targets.push(parsed.expression);
+        }
+        let mut query = Query::new(&*app.source, self.now);
+        query.events = Some(&app.events);
+        query.time_zone = self.zone.clone();
+        query.template = self.template.clone();
+        query.strict = self.strict;
+        query.limits = self.limits;
+        let series = query.evaluate(&targets, self.window, self.x_files_factor)?;
+        Ok((series, ignored))
+    }
+
+    fn write(&self, series: Vec<Series>) -> Answer {
+        let callback = self.callback.as_deref();
+        match self.format {
+            Format::Json => Answer::jsonp(json::write(series, self.choice), callback),
+            Format::Rickshaw => Answer::jsonp(rickshaw::write(&series), callback),
+            Format::Dygraph => Answer::jsonp(dygraph::write(&series), callback),
+            Format::Csv => Answer::ok("text/csv", csv::write(&series, &self.zone)),
+            Format::Raw => Answer::ok("text/plain", raw::write(&series)),
+            Format::Pickle => Answer::ok("application/pickle", pickle::write(&series)),
+            Format::Msgpack => Answer::ok("application/x-msgpack", msgpack::write(&series)),
+        }
+    }
+}
+
+/// As much of `text` as a message should quote.
+fn first_word(text: &str) -> String {
+    text.chars().take(20).collect()
+}
+
+/// A refusal: JSON with the place in the target for who asked for JSON, else graphite-web's text.
+fn refusal(app: &App, error: &Error, format: Option<&str>, targets: &[&str]) -> Answer {
+    let status = app.refuse(error);
+    let machine = matches!(format, Some("json" | "dygraph" | "rickshaw"));
+    if !machine {
+        let mut text = format!("Invalid parameters ({error})");
+        if status != StatusCode::BAD_REQUEST {
+            text = error.to_string();
+        } else if !targets.is_empty() {
+            text += &format!("; targets: \"{}\"", targets.join(", "));
+        }
+        return Answer::text(status, text);
+    }
+    let mut body = serde_json::json!({ "error": error.to_string() });
+    match error {
+        Error::Target {
+            message,
+            target,
+            position,
+        } => {
+            body = serde_json::json!({ "error": message, "target": target, "position": position });
+        }
+        _ if !targets.is_empty() => body["target"] = targets.join(", ").into(),
+        _ => {}
+    }
+    Answer {
+        status,
+        ..Answer::ok(JSON, body.to_string())
+    }
+}

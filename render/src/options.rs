@@ -1,0 +1,66 @@
+//! The keys of `[render]`.
+
+use carbon::options::{Key, Span};
+use serde::{Deserialize, Serialize};
+
+/// How queries are answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The time zone of requests that name none, as in the IANA database.
+    pub time_zone: String,
+    /// How many series one request may match; 0 for no limit.
+    pub max_series: usize,
+    /// How many values one request may hold at once; 0 for no limit. Sums over plain globs hold
+    /// one series, however many they add up.
+    pub max_points: usize,
+    /// How long one request may take, waiting included; `"0s"` for ever.
+    pub timeout: Span,
+    /// How many requests are computed at once; 0 for as many as there are processors.
+    pub concurrency: usize,
+    /// Unix seconds at which all queries are answered instead of the clock; 0 for the clock.
+    pub now: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            time_zone: "UTC".to_owned(),
+            max_series: 1_000_000,
+            max_points: 50_000_000,
+            timeout: Span::seconds(60),
+            concurrency: 0,
+            now: 0,
+        }
+    }
+}
+
+/// The keys of `[render]`, for `plumbago config`.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "time_zone",
+        help: "The time zone of requests that name none: a name of the IANA database.",
+    },
+    Key {
+        name: "max_series",
+        help: "How many series one request may match; beyond, it is refused with a 413. 0: no limit.",
+    },
+    Key {
+        name: "max_points",
+        help: "How many values one request may hold at once (8 bytes each); beyond, it is refused \
+               with a 413. 0: no limit.",
+    },
+    Key {
+        name: "timeout",
+        help: "How long one request may take, waiting included; then it is a 503. \"0s\": for ever.",
+    },
+    Key {
+        name: "concurrency",
+        help: "How many requests are computed at once. 0: as many as there are processors.",
+    },
+    Key {
+        name: "now",
+        help: "Unix seconds at which all queries are answered instead of the clock, for replaying \
+               recordings. 0: the clock.",
+    },
+];
