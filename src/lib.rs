@@ -6,6 +6,7 @@
 //! The work itself is in the crates below: `render`, `statsd`, `carbon`, `whisper`.
 
 pub mod bound;
+pub mod client;
 pub mod config;
 pub mod demo;
 pub mod lock;

@@ -102,7 +102,7 @@ fn bad_requests_get_a_sentence() {
     for (body, path) in [
         ("{", "/events/"),
         ("[]", "/events/"),
-        ("{\"what\": 5}", "/events/"),
+        ("{\"tags\": \"deploy\"}", "/events/"),
     ] {
         let answer = server.post(path, body);
         assert!(

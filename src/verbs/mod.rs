@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 pub mod config;
+pub mod event;
 pub mod serve;
 
 /// What the program is asked to do.
@@ -14,6 +15,8 @@ pub enum Verb {
     Serve(serve::Args),
     /// Prints the effective configuration, every key with its comment; checks a file.
     Config(config::Args),
+    /// Tells a running server about a deploy or another change; lists what it knows.
+    Event(event::Args),
 }
 
 /// Does it.
@@ -24,5 +27,6 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Serve(args) => serve::run(args),
         Verb::Config(args) => config::run(&args),
+        Verb::Event(args) => event::run(args),
     }
 }

@@ -36,6 +36,8 @@ pub struct Draft {
     pub when: Option<f64>,
     /// Its end; `Some(None)` takes an end away.
     pub until: Option<Option<f64>>,
+    /// Seconds from its beginning to its end, where there is no `until`.
+    pub duration: Option<f64>,
     /// How it went.
     pub status: Option<Status>,
     /// The id of the event that it undoes; `Some(None)` takes it away.
@@ -90,15 +92,17 @@ impl Draft {
             .get("when")
             .map(|value| moment("when", value))
             .transpose()?;
-        let until = match (fields.get("until"), fields.get("duration")) {
-            (Some(Value::Null), _) => Some(None),
-            (Some(until), _) => Some(Some(moment("until", until)?)),
-            (None, Some(duration)) => Some(Some(match (when, duration.as_f64()) {
-                (Some(when), Some(seconds)) => when + seconds,
-                (None, _) => return refuse("\"duration\" needs a \"when\" to count from"),
-                (_, None) => return refuse("\"duration\" must be a number of seconds"),
-            })),
-            (None, None) => None,
+        let until = match fields.get("until") {
+            None => None,
+            Some(Value::Null) => Some(None),
+            Some(value) => Some(Some(moment("until", value)?)),
+        };
+        let duration = match fields.get("duration") {
+            None | Some(Value::Null) => None,
+            Some(value) => match value.as_f64() {
+                Some(seconds) if seconds >= 0.0 => Some(seconds),
+                _ => return refuse("\"duration\" must be a number of seconds"),
+            },
         };
         let draft = Self {
             what: match fields.get("what") {
@@ -114,6 +118,7 @@ impl Draft {
             tags: fields.get("tags").map(words).transpose()?,
             when,
             until,
+            duration,
             status: match fields.get("status") {
                 None | Some(Value::Null) => None,
                 Some(value) => Some(status(value)?),
@@ -145,6 +150,7 @@ impl Draft {
             tags,
             when,
             until,
+            duration,
             status: _,
             rollback_of: _,
             link,
@@ -175,6 +181,9 @@ impl Draft {
                     "\"{name}\" is not a moment between the years 1 and 9999 (it is in seconds, not milliseconds)"
                 ));
             }
+        }
+        if duration.is_some_and(|seconds| !(0.0..=1e10).contains(&seconds)) {
+            return refuse("\"duration\" is not a length of time in seconds");
         }
         for (name, value) in [
             ("link", link.as_ref().and_then(Option::as_ref)),
@@ -224,6 +233,7 @@ impl Draft {
             tags,
             when,
             until,
+            duration,
             status,
             rollback_of,
             link,
@@ -244,7 +254,7 @@ impl Draft {
         if let Some(status) = status {
             event.status = status;
         }
-        match until {
+        match until.or(duration.map(|seconds| Some(event.when + seconds))) {
             Some(until) => event.until = until.map(to_micros),
             None if was_open && status.is_some_and(|status| status != Status::Started) => {
                 event.until = Some(now.max(event.when));
@@ -275,6 +285,7 @@ impl From<Event> for Draft {
             tags: Some(event.tags),
             when: Some(event.when),
             until: Some(event.until),
+            duration: None,
             status: Some(event.status),
             rollback_of: Some(event.rollback_of),
             link: Some(event.link),
@@ -429,7 +440,7 @@ mod tests {
             (json!({"what": "x", "when": "nan"}), "\"when\""),
             (json!({"what": "x", "when": 1.7e12}), "milliseconds"),
             (json!({"what": "x", "when": 10, "until": 5}), "before"),
-            (json!({"what": "x", "duration": 5}), "\"duration\""),
+            (json!({"what": "x", "duration": -5}), "\"duration\""),
             (json!({"what": "x", "status": "fine"}), "started, succeeded"),
             (
                 json!({"what": "x", "link": "javascript:alert(1)"}),

@@ -1,0 +1,132 @@
+//! A running plumbago, asked over HTTP by the verbs that take `--url`.
+
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use serde_json::Value;
+
+/// A verb's patience with a server, per request.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest answer read.
+const MAX_ANSWER: u64 = 64 << 20;
+
+/// Where the server is, and who asks.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The server.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PLUMBAGO_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub url: String,
+    /// A token of its auth.tokens or auth.event_tokens. The environment keeps it out of the
+    /// process list.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "PLUMBAGO_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+}
+
+/// A server to ask.
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+    authorization: Option<String>,
+}
+
+impl Client {
+    /// A client for the server at `args.url`, which may have a path of its own.
+    ///
+    /// # Errors
+    /// A URL that is not `http://`.
+    pub fn new(args: &Args) -> anyhow::Result<Self> {
+        let Args { url, token } = args;
+        if !url.starts_with("http://") {
+            bail!(
+                "--url: {url:?} does not begin with http:// (TLS is not spoken here: curl speaks it)"
+            );
+        }
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .user_agent(concat!("plumbago/", env!("CARGO_PKG_VERSION")))
+            .proxy(None)
+            .build();
+        Ok(Self {
+            agent: config.into(),
+            base: url.trim_end_matches('/').to_owned(),
+            authorization: token.as_ref().map(|token| format!("Bearer {token}")),
+        })
+    }
+
+    /// The whole URL of `path`.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Asks for the JSON at `path`.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses: with its sentence.
+    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let request = self
+            .agent
+            .get(self.url(path))
+            .header("accept", "application/json");
+        let request = match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        };
+        self.answer(request.call())
+    }
+
+    /// Posts `json` to `path`; the answer is JSON too.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post(&self, path: &str, json: &Value) -> anyhow::Result<Value> {
+        let request = self
+            .agent
+            .post(self.url(path))
+            .header("accept", "application/json");
+        let request = match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        };
+        let request = request.header("content-type", "application/json");
+        self.answer(request.send(json.to_string()))
+    }
+
+    fn answer(
+        &self,
+        outcome: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> anyhow::Result<Value> {
+        let base = &self.base;
+        let mut response = outcome.map_err(|why| anyhow!("{base}: {why}"))?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(MAX_ANSWER);
+        let text = body
+            .read_to_string()
+            .map_err(|why| anyhow!("{base}: {why}"))?;
+        let json: Option<Value> = serde_json::from_str(&text).ok();
+        match json {
+            Some(json) if status.is_success() => Ok(json),
+            Some(json) if json["error"].is_string() => {
+                bail!(
+                    "{base} answers {}: {}",
+                    status.as_u16(),
+                    json["error"].as_str().unwrap_or_default()
+                )
+            }
+            _ => bail!(
+                "{base} answers {}, and not as plumbago does: is it one?",
+                status.as_u16()
+            ),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! `plumbago event`: tell a running server what happened, run something as an event, look at
+//! what is stored.
+
+mod wrap;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, anyhow};
+use carbon::options::Span;
+use clap::Subcommand;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value, json};
+
+use crate::client::{self, Client};
+
+/// Arguments of `plumbago event`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  plumbago event post \"web 1.4.2\" --tag \"deploy web\" --data \"by $USER\"\n  plumbago event wrap --tag \"deploy web\" -- ./deploy.sh\n  plumbago event list \"deploy -canary\" --from -1d"
+)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Stores one event: a line on every graph, or a band if it has a duration.
+    Post(Post),
+    /// Prints the stored events, oldest first.
+    List(List),
+    /// Runs a command as a band with its duration and exit status; the exit code is passed on.
+    Wrap(wrap::Wrap),
+}
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  plumbago event post \"web 1.4.2\" --tag \"deploy web\" --link https://ci.example.com/7\n  plumbago event post \"new switch\" --tag maintenance --when 14:00 --duration 30m\n  plumbago event post \"web 1.4.1\" --tag \"deploy web\" --status rolled_back --rollback-of 12"
+)]
+struct Post {
+    /// What happened, in one line.
+    what: String,
+    #[command(flatten)]
+    described: Described,
+    /// When: Unix seconds, 2026-11-20T13:00:00Z, or as in a graph's `from` (UTC): -10min, 14:00.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "now",
+        allow_hyphen_values = true
+    )]
+    when: String,
+    /// How long it took from then on: 90s, 5m, or plain seconds.
+    #[arg(long, value_name = "SPAN", conflicts_with = "until")]
+    duration: Option<String>,
+    /// When it ended.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
+    /// How it went: started, succeeded, failed or rolled_back.
+    #[arg(long, value_name = "STATUS")]
+    status: Option<String>,
+    /// The id of the event that this one undoes.
+    #[arg(long, value_name = "ID")]
+    rollback_of: Option<i64>,
+    #[command(flatten)]
+    server: client::Args,
+}
+
+/// What both a posted and a wrapped event say.
+#[derive(clap::Args)]
+struct Described {
+    /// Its tags; several are separated by blanks, or given one by one.
+    #[arg(short, long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Any further text.
+    #[arg(short, long, value_name = "TEXT")]
+    data: Option<String>,
+    /// Where to read more.
+    #[arg(long, value_name = "URL")]
+    link: Option<String>,
+    /// A key of your own: posting it again changes that event instead of adding one.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+}
+
+impl Described {
+    fn into_json(self) -> Map<String, Value> {
+        let Self {
+            tags,
+            data,
+            link,
+            key,
+        } = self;
+        let mut json = Map::new();
+        json.insert("tags".to_owned(), tags.join(" ").into());
+        for (name, value) in [("data", data), ("link", link), ("key", key)] {
+            if let Some(value) = value {
+                json.insert(name.to_owned(), value.into());
+            }
+        }
+        json
+    }
+}
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  plumbago event list \"deploy web\" --from -1w\n  plumbago event list --json | jq -r .[].what"
+)]
+struct List {
+    /// A tag expression: `deploy web`, `deploy,config`, `deploy -canary`, `service:web*`.
+    #[arg(default_value = "*", allow_hyphen_values = true)]
+    tags: String,
+    /// The earliest moment, as in a graph's `from`.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<String>,
+    /// The latest moment.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
+    /// At most this many, the newest.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: usize,
+    /// JSON instead of columns.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: client::Args,
+}
+
+/// Does it.
+///
+/// # Errors
+/// The server cannot be reached, or refuses: with its sentence.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.what {
+        What::Post(args) => post(args),
+        What::List(args) => list(&args),
+        What::Wrap(args) => wrap::run(args),
+    }
+}
+
+fn post(args: Post) -> anyhow::Result<ExitCode> {
+    let Post {
+        what,
+        described,
+        when,
+        duration,
+        until,
+        status,
+        rollback_of,
+        server,
+    } = args;
+    let client = Client::new(&server)?;
+    let mut json = described.into_json();
+    json.insert("what".to_owned(), what.into());
+    json.insert("when".to_owned(), moment(&when).context("--when")?);
+    if let Some(duration) = duration {
+        json.insert("duration".to_owned(), seconds(&duration)?.into());
+    }
+    if let Some(until) = until {
+        json.insert("until".to_owned(), moment(&until).context("--until")?);
+    }
+    if let Some(status) = status {
+        json.insert("status".to_owned(), status.into());
+    }
+    if let Some(id) = rollback_of {
+        json.insert("rollback_of".to_owned(), id.into());
+    }
+    let event = client.post("/events/", &Value::Object(json))?;
+    let id = event["id"].as_i64();
+    let id = id.ok_or_else(|| anyhow!("{} answers without an id", client.url("")))?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", client.url(&format!("/events/{id}/")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(args: &List) -> anyhow::Result<ExitCode> {
+    let List {
+        tags,
+        from,
+        until,
+        limit,
+        json,
+        server,
+    } = args;
+    let client = Client::new(server)?;
+    let mut query = vec![("tags", tags.clone()), ("limit", limit.to_string())];
+    query.extend(from.clone().map(|from| ("from", from)));
+    query.extend(until.clone().map(|until| ("until", until)));
+    let query: Vec<String> = query
+        .iter()
+        .map(|(name, value)| format!("{name}={}", encode(value)))
+        .collect();
+    let events = client.get(&format!("/events/?{}", query.join("&")))?;
+    let mut out = std::io::stdout().lock();
+    if *json {
+        writeln!(out, "{events:#}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for event in events.as_array().into_iter().flatten() {
+        out.write_all(line(event).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One event as a line: id, moment (UTC), length, status, what, tags.
+fn line(event: &Value) -> String {
+    let when = event["when"].as_i64().unwrap_or_default();
+    let moment = jiff::Timestamp::from_second(when).map_or_else(
+        |_| when.to_string(),
+        |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+    );
+    let length = match event["until"].as_i64() {
+        Some(until) => format!("{}s", until - when),
+        None => "-".to_owned(),
+    };
+    let status = event["status"].as_str().unwrap_or("succeeded");
+    let tags: Vec<&str> = event["tags"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let id = event["id"].as_i64().unwrap_or_default();
+    let what = event["what"].as_str().unwrap_or_default();
+    let line = format!(
+        "{id:>6}  {moment}  {length:>6}  {status:<11}  {what}  [{}]",
+        tags.join(" ")
+    );
+    // A terminal acts on control characters, whoever sent them.
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    line.chars().map(printable).chain(['\n']).collect()
+}
+
+/// A moment for the server: what it reads itself goes as it is, the rest is worked out here.
+fn moment(text: &str) -> anyhow::Result<Value> {
+    if text == "now" {
+        return Ok(json!(now()));
+    }
+    if let Ok(seconds) = text.parse::<f64>()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        return Ok(json!(seconds));
+    }
+    if text.parse::<jiff::Timestamp>().is_ok() {
+        return Ok(text.into());
+    }
+    let moment = render::attime::parse(text, &TimeZone::UTC, now() as i64)?;
+    Ok(moment.into())
+}
+
+/// Seconds in a length of time: `90`, `1.5`, `90s`, `5m`.
+fn seconds(text: &str) -> anyhow::Result<f64> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds >= 0.0 => Ok(seconds),
+        _ => Ok(text.parse::<Span>().context("--duration")?.0.as_secs_f64()),
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+fn encode(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' => {
+            char::from(byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_in_every_form() {
+        assert_eq!(moment("1700000000.5").unwrap(), json!(1_700_000_000.5));
+        assert_eq!(
+            moment("2023-11-14T22:13:20Z").unwrap(),
+            json!("2023-11-14T22:13:20Z")
+        );
+        let ago = now() - moment("-10min").unwrap().as_f64().unwrap();
+        assert!((599.0..602.0).contains(&ago), "{ago}");
+        assert!(moment("soonish").is_err());
+        assert_eq!(seconds("90").unwrap(), 90.0);
+        assert_eq!(seconds("5m").unwrap(), 300.0);
+        assert!(seconds("-5").is_err());
+    }
+
+    #[test]
+    fn a_line_holds_no_control_characters() {
+        let line =
+            line(&json!({"id": 1, "when": 0, "what": "a\n\u{1b}[2Jb", "tags": ["x"], "until": 5}));
+        assert_eq!(
+            line,
+            "     1  1970-01-01 00:00:00      5s  succeeded    a  [2Jb  [x]\n"
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! `plumbago event wrap`: a command as a band on every graph.
+//!
+//! 1. The command comes first: when the server cannot be reached, that is said and the command
+//!    runs all the same, and its exit code is ours whatever happens to the event.
+//! 2. Both messages carry one key and the whole story, so the second alone is enough, and a band
+//!    that is still open shows while the command runs.
+//! 3. An interrupt from the terminal reaches the command by itself; a signal sent to us is handed
+//!    on. Either way we stay until it has ended.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Map, Value};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Described, now};
+use crate::client::{self, Client};
+
+/// How often the end is told before giving up, and the pause in between.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  plumbago event wrap --tag \"deploy web\" -- cap production deploy\n  plumbago event wrap --tag backup --metric cron.backup -- pg_dumpall -f /backup/all.sql"
+)]
+pub(super) struct Wrap {
+    /// What it is called; default: the command.
+    #[arg(long, value_name = "TEXT")]
+    what: Option<String>,
+    #[command(flatten)]
+    described: Described,
+    /// Also send how long it took as a StatsD timer of this name.
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
+    /// Where the timer goes.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "PLUMBAGO_STATSD",
+        default_value = "127.0.0.1:8125"
+    )]
+    statsd: String,
+    #[command(flatten)]
+    server: client::Args,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
+    let Wrap {
+        what,
+        described,
+        metric,
+        statsd,
+        server,
+        command,
+    } = args;
+    let client = Client::new(&server)?;
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let what = what.unwrap_or_else(|| words.join(" ").chars().take(200).collect());
+    let began = now();
+    let mut event = described.into_json();
+    event.insert("what".to_owned(), what.into());
+    event.insert("when".to_owned(), began.into());
+    event.insert("status".to_owned(), "started".into());
+    let key = format!("wrap {} {} {began:.6}", host(), std::process::id());
+    event.entry("key").or_insert_with(|| key.into());
+    if let Err(why) = client.post("/events/", &Value::Object(event.clone())) {
+        eprintln!("plumbago: the event is not stored yet: {why:#}");
+    }
+
+    let clock = Instant::now();
+    let ended = supervise(&command);
+    let took = clock.elapsed();
+    let (code, outcome) = match &ended {
+        Ok(status) => (exit_code(*status), describe(*status)),
+        Err(why) => {
+            eprintln!("plumbago: {}: {why}", words[0]);
+            let code = if why.kind() == ErrorKind::NotFound {
+                127
+            } else {
+                126
+            };
+            (code, format!("did not start: {why}"))
+        }
+    };
+    let seconds = took.as_secs_f64();
+    let data = event
+        .get("data")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let gap = if data.is_empty() { "" } else { "\n" };
+    let data = format!("{data}{gap}{outcome}, {seconds:.1} s");
+    event.insert("data".to_owned(), data.into());
+    event.insert("duration".to_owned(), seconds.into());
+    let status = if code == 0 { "succeeded" } else { "failed" };
+    event.insert("status".to_owned(), status.into());
+    tell(&client, event);
+    if let Some(metric) = metric
+        && let Err(why) = send_timer(&statsd, &metric, took)
+    {
+        eprintln!("plumbago: the timer was not sent: {why:#}");
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Runs the command to its end, handing on what is sent to us.
+fn supervise(command: &[OsString]) -> std::io::Result<ExitStatus> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        // Installed before there is a child, so that nothing ends us and leaves it.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut quit = signal(SignalKind::quit())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut child = Command::new(&command[0]).args(&command[1..]).spawn()?;
+        let pid = Pid::from_child(&child);
+        let mut waiter = tokio::task::spawn_blocking(move || wait(&mut child));
+        loop {
+            let handed_on = tokio::select! {
+                ended = &mut waiter => return ended.map_err(std::io::Error::other)?,
+                _ = interrupt.recv() => continue,
+                _ = quit.recv() => continue,
+                _ = terminate.recv() => Signal::TERM,
+                _ = hangup.recv() => Signal::HUP,
+            };
+            // It may have ended by itself meanwhile.
+            let _ = kill_process(pid, handed_on);
+        }
+    })
+}
+
+fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
+    child.wait()
+}
+
+/// The exit code as a shell gives it: 128 and the signal's number for a command that was killed.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+fn tell(client: &Client, event: Map<String, Value>) {
+    let event = Value::Object(event);
+    for attempt in 1..=ATTEMPTS {
+        match client.post("/events/", &event) {
+            Ok(_) => return,
+            Err(why) if attempt == ATTEMPTS => {
+                eprintln!("plumbago: the event was not stored: {why:#}");
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+fn send_timer(statsd: &str, metric: &str, took: Duration) -> anyhow::Result<()> {
+    let local = if statsd.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let socket = UdpSocket::bind(local)?;
+    let line = format!("{metric}:{:.3}|ms", took.as_secs_f64() * 1000.0);
+    socket
+        .send_to(line.as_bytes(), statsd)
+        .with_context(|| format!("to {statsd}"))?;
+    Ok(())
+}
+
+fn host() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
