@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use carbon::options::Key;
+use carbon::options::{JournalOptions, Key};
+use render::http::guard;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 use toml::de::DeTable;
@@ -24,6 +25,16 @@ pub struct Config {
     pub log: LogOptions,
     /// What we report about ourselves.
     pub stats: StatsOptions,
+    /// Lines in, files out.
+    pub carbon: carbon::options::Options,
+    /// What makes a crash lose nothing.
+    pub journal: JournalOptions,
+    /// Questions and answers.
+    pub render: render::options::Options,
+    /// Deploys and other changes.
+    pub events: render::events::Options,
+    /// Who may write over HTTP.
+    pub auth: guard::Options,
 }
 
 /// `[log]`.
@@ -62,6 +73,11 @@ impl Default for Config {
             data: PathBuf::from("plumbago-data"),
             log: LogOptions::default(),
             stats: StatsOptions::default(),
+            carbon: carbon::options::Options::default(),
+            journal: JournalOptions::default(),
+            render: render::options::Options::default(),
+            events: render::events::Options::default(),
+            auth: guard::Options::default(),
         }
     }
 }
@@ -118,6 +134,26 @@ pub const SECTIONS: &[Section] = &[
             name: "self",
             help: "Keep our own counters as series (stats.statsd.*, carbon.agents.*) in our own store.",
         }],
+    },
+    Section {
+        name: "carbon",
+        keys: carbon::options::KEYS,
+    },
+    Section {
+        name: "journal",
+        keys: carbon::options::JOURNAL_KEYS,
+    },
+    Section {
+        name: "render",
+        keys: render::options::KEYS,
+    },
+    Section {
+        name: "events",
+        keys: render::events::options::KEYS,
+    },
+    Section {
+        name: "auth",
+        keys: guard::KEYS,
     },
 ];
 

@@ -9,6 +9,7 @@ pub mod bound;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod http;
 pub mod lock;
 pub mod log;
 pub mod marks;

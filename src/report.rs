@@ -25,6 +25,35 @@ pub struct Reading {
     pub value: f64,
 }
 
+impl Reading {
+    /// A number that only grows.
+    pub fn count(part: &'static str, name: impl Into<String>, help: &'static str, n: u64) -> Self {
+        Self {
+            part,
+            name: name.into(),
+            help,
+            counts: true,
+            value: n as f64,
+        }
+    }
+
+    /// A number that goes up and down.
+    pub fn level(
+        part: &'static str,
+        name: impl Into<String>,
+        help: &'static str,
+        value: f64,
+    ) -> Self {
+        Self {
+            part,
+            name: name.into(),
+            help,
+            counts: false,
+            value,
+        }
+    }
+}
+
 /// Where readings come from; called whenever somebody asks.
 pub type Readings = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
 
@@ -90,24 +119,20 @@ pub fn process() -> Vec<Reading> {
     let field = |index: usize| fields.get(index).copied().unwrap_or_default();
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let page = rustix::param::page_size() as f64;
-    let reading = |name: &str, help, counts, value| Reading {
-        part: "process",
-        name: name.to_owned(),
-        help,
-        counts,
-        value,
-    };
     vec![
-        reading(
-            "cpu_seconds",
-            "CPU time used, user and system.",
-            true,
-            (field(11) + field(12)) / ticks,
-        ),
-        reading(
+        Reading {
+            counts: true,
+            ..Reading::level(
+                "process",
+                "cpu_seconds",
+                "CPU time used, user and system.",
+                (field(11) + field(12)) / ticks,
+            )
+        },
+        Reading::level(
+            "process",
             "memory_bytes",
             "Resident memory, mapped files included.",
-            false,
             field(21) * page,
         ),
     ]

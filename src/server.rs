@@ -7,16 +7,39 @@
 //! 4. Stopping runs with the stream: receivers first, then the cache into its files, then the
 //!    journal; a second signal does not cut it short.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use anyhow::{Context, anyhow};
+use carbon::listener::{line_tcp, line_udp};
+use carbon::{Access, Carbon, Setup, Sink, Timestamp};
+use render::events::Store;
+use render::events::metrics::Tap;
+use render::http::events::{EventsState, routes as events_routes};
+use render::http::guard::Guard;
+use render::http::page::{Dashboards, Page};
+use render::http::{App, router};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::interval;
+use tracing::{error, info, warn};
 
-use crate::bound::{self, Binder};
+use crate::bound::{self, Binder, Bound};
 use crate::config::Config;
+use crate::demo;
+use crate::http::{self, Around, Health, Own};
 use crate::lock::DataLock;
 use crate::log::Log;
 use crate::notify::notify;
+use crate::report::{self, Reading, Readings, SelfSeries};
+
+/// How often our own counters become points of our own series, as carbon does it.
+const SELF_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the process was started with, beside its configuration.
 #[derive(Debug, Default)]
@@ -27,6 +50,8 @@ pub struct Surroundings {
     pub overrides: Vec<String>,
     /// Where to write the bound addresses once everything listens.
     pub ready_file: Option<PathBuf>,
+    /// Whether the made-up shop is run.
+    pub demo: bool,
     /// `NOTIFY_SOCKET`.
     pub notify_socket: Option<String>,
     /// `RUST_LOG`.
@@ -43,15 +68,17 @@ pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow
     let mut hangup = signal(SignalKind::hangup())?;
 
     let _lock = DataLock::take(&config.data)?;
-    let binder = Binder::default();
-    for (key, addresses) in binder.addresses() {
+    let bound = Bound::open(&config)?;
+    let running = Running::start(&config, &surroundings, bound)?;
+    for (key, addresses) in &running.addresses {
         if !addresses.is_empty() {
             info!("{key} listens on {}", addresses.join(", "));
         }
     }
     if let Some(path) = &surroundings.ready_file {
-        bound::write_ready_file(path, binder.addresses())?;
+        bound::write_ready_file(path, &running.addresses)?;
     }
+    running.ready.store(true, Ordering::Release);
     let notify_socket = surroundings.notify_socket.as_deref();
     notify(notify_socket, "READY=1");
 
@@ -59,21 +86,262 @@ pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&surroundings, &log),
+            _ = hangup.recv() => running.reload(&surroundings, &log),
         }
     }
     info!("stopping");
     notify(notify_socket, "STOPPING=1");
+    running.drain().await?;
     info!("stopped");
     Ok(())
 }
 
-/// Takes from a fresh reading of the configuration what can change while running.
-fn reload(surroundings: &Surroundings, log: &Log) {
-    let done = Config::load(surroundings.file.as_deref(), &surroundings.overrides)
-        .and_then(|config| log.reload(&config.log, surroundings.rust_log.as_deref()));
-    match done {
-        Ok(()) => info!("configuration read again"),
-        Err(why) => error!("configuration not taken, the old one stays: {why:#}"),
+/// Everything that runs, and what it takes to stop it.
+struct Running {
+    carbon: Carbon,
+    page: Page,
+    dashboards: PathBuf,
+    addresses: BTreeMap<&'static str, Vec<String>>,
+    ready: Arc<AtomicBool>,
+    /// Tells the receivers to stop.
+    stop_receiving: watch::Sender<bool>,
+    receivers: JoinSet<()>,
+    /// Tells HTTP to stop; later than the receivers, so that a look is possible meanwhile.
+    stop_http: watch::Sender<bool>,
+    http: JoinHandle<anyhow::Result<()>>,
+    /// What ends with the process: the reporter, the demo's visitors.
+    background: JoinSet<()>,
+    /// Its drop takes away the files of Unix sockets.
+    _binder: Binder,
+}
+
+impl Running {
+    fn start(config: &Config, surroundings: &Surroundings, bound: Bound) -> anyhow::Result<Self> {
+        let Bound {
+            line_tcp: line_listeners,
+            line_udp: line_sockets,
+            http: http_listeners,
+            binder,
+        } = bound;
+        let addresses = binder.addresses().clone();
+
+        let shop = surroundings
+            .demo
+            .then(|| demo::open(&config.data))
+            .transpose()?;
+        let events =
+            Store::open(&config.data.join("events.db"), &config.events).context("events")?;
+        let now = config.render.now;
+        let mut setup = Setup::new(
+            config.carbon.clone(),
+            config.journal.clone(),
+            carbon::options::Span::seconds(10),
+        );
+        if now != 0 {
+            let at = u32::try_from(now).map_err(|_| anyhow!("render.now: {now} is no moment"))?;
+            setup.access = Access::Frozen;
+            setup.clock = Arc::new(move || Timestamp(at));
+        }
+        let carbon = Carbon::open(setup, &config.data).context("carbon")?;
+        let sink: Arc<dyn Sink> = Arc::new(Tap::new(carbon.clone(), events.clone()));
+        let own_count = Arc::new(AtomicU64::new(0));
+        let own: Arc<dyn Sink> = Arc::new(Own {
+            sink: sink.clone(),
+            count: own_count.clone(),
+        });
+
+        let mut background = JoinSet::new();
+        let mut notice = None;
+        if let Some(shop) = shop {
+            notice = Some(demo::NOTICE);
+            let post = {
+                let events = events.clone();
+                move |draft| events.insert_later(draft)
+            };
+            demo::fill(shop, &*own, demo::now(), &post)?;
+        }
+
+        let (stop_receiving, stopped) = watch::channel(false);
+        let mut receivers = JoinSet::new();
+        for listener in line_listeners {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            receivers.spawn(line_tcp(carbon.clone(), listener, told(stopped.clone())));
+        }
+        for socket in line_sockets {
+            socket.set_nonblocking(true)?;
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            receivers.spawn(line_udp(carbon.clone(), socket, told(stopped.clone())));
+        }
+
+        let readings = readings(carbon.clone(), events.clone());
+        if config.stats.own && now == 0 {
+            background.spawn(report(
+                SelfSeries::new(own.clone()),
+                readings.clone(),
+                carbon.clone(),
+            ));
+        }
+
+        let dashboards = config.data.join("dashboards");
+        let host = Around {
+            addresses: addresses.clone(),
+            events: events.clone(),
+            received: {
+                let carbon = carbon.clone();
+                Box::new(move || {
+                    let all = carbon.stats().received.get();
+                    all.saturating_sub(own_count.load(Ordering::Relaxed))
+                })
+            },
+            notice,
+        };
+        let page = Page::new(Arc::new(host), Arc::new(carbon.clone()), load(&dashboards));
+        let guard = Arc::new(Guard::new(&config.auth, loopback_only(&http_listeners)));
+        let store: Arc<Carbon> = Arc::new(carbon.clone());
+        let app = App::new(&config.render, store.clone(), store, events.clone())?;
+        let event_routes = events_routes(EventsState {
+            store: events,
+            guard: guard.clone(),
+            time_zone: app.time_zone.clone(),
+            clock: (now != 0).then_some(now),
+        });
+        let routes = router(app, &guard)
+            .merge(event_routes)
+            .merge(page.clone().routes());
+        let ready = Arc::new(AtomicBool::new(false));
+        let health = Health {
+            ready: ready.clone(),
+            readings,
+        };
+        let (stop_http, stopped) = watch::channel(false);
+        let http = tokio::spawn(http::serve(http_listeners, health.beside(routes), stopped));
+        Ok(Self {
+            carbon,
+            page,
+            dashboards,
+            addresses,
+            ready,
+            stop_receiving,
+            receivers,
+            stop_http,
+            http,
+            background,
+            _binder: binder,
+        })
+    }
+
+    /// Takes from a fresh reading of the configuration what can change while running.
+    fn reload(&self, surroundings: &Surroundings, log: &Log) {
+        let done = Config::load(surroundings.file.as_deref(), &surroundings.overrides)
+            .and_then(|config| log.reload(&config.log, surroundings.rust_log.as_deref()));
+        self.page.replace(load(&self.dashboards));
+        match done {
+            Ok(()) => info!("configuration read again"),
+            Err(why) => error!("configuration not taken, the old one stays: {why:#}"),
+        }
+    }
+
+    /// Stops with the stream: receivers, cache, journal, HTTP.
+    async fn drain(mut self) -> anyhow::Result<()> {
+        self.ready.store(false, Ordering::Release);
+        self.background.shutdown().await;
+        let _ = self.stop_receiving.send(true);
+        while self.receivers.join_next().await.is_some() {}
+        let carbon = self.carbon.clone();
+        let drained = tokio::task::spawn_blocking(move || {
+            carbon.drain(|left| info!("{left} datapoints left to be written"))
+        });
+        let drained = drained
+            .await
+            .map_err(|_| anyhow!("draining the cache failed"))?;
+        let _ = self.stop_http.send(true);
+        self.http.await.map_err(|_| anyhow!("HTTP failed"))??;
+        drained.context("carbon")
+    }
+}
+
+/// Returns when the other end says so, or is gone.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Whether nothing but this machine reaches the listeners.
+fn loopback_only(listeners: &[TcpListener]) -> bool {
+    listeners.iter().all(|listener| {
+        let address = listener.local_addr();
+        address.is_ok_and(|address| address.ip().is_loopback())
+    })
+}
+
+/// Everything that the crates count.
+fn readings(carbon: Carbon, events: Arc<Store>) -> Readings {
+    Arc::new(move || {
+        let mut readings: Vec<Reading> = carbon
+            .stats()
+            .each()
+            .map(|(name, help, value)| Reading::count("carbon", name, help, value))
+            .collect();
+        let cache = carbon.cache();
+        let level = |name, help, value: usize| Reading::level("carbon", name, help, value as f64);
+        readings.extend([
+            level(
+                "cache.size",
+                "Datapoints that are not in their files yet.",
+                cache.len(),
+            ),
+            level(
+                "cache.queues",
+                "Series that have such datapoints.",
+                cache.waiting(),
+            ),
+            level("cache.bytes", "Memory that these take.", cache.used_bytes()),
+            level("index.series", "Series known.", carbon.index().len()),
+        ]);
+        let counted = events.stats();
+        readings.extend(
+            [
+                ("created", "Events that are new.", &counted.created),
+                (
+                    "updated",
+                    "Changes to events that were there.",
+                    &counted.updated,
+                ),
+                ("removed", "Events deleted.", &counted.removed),
+                ("refused", "Events that were refused.", &counted.refused),
+                (
+                    "dropped",
+                    "Events dropped because the store was behind.",
+                    &counted.dropped,
+                ),
+                (
+                    "failed",
+                    "Changes that the database refused.",
+                    &counted.failed,
+                ),
+            ]
+            .map(|(name, help, counter)| {
+                Reading::count("events", name, help, counter.load(Ordering::Relaxed))
+            }),
+        );
+        readings.extend(report::process());
+        readings
+    })
+}
+
+/// The dashboards, with a line in the log for each that cannot be used.
+fn load(directory: &Path) -> Dashboards {
+    let (dashboards, problems) = Dashboards::load(directory);
+    for problem in problems {
+        warn!("dashboard left out: {problem}");
+    }
+    dashboards
+}
+
+/// Our own counters as points of our own series, now and then every minute.
+async fn report(mut series: SelfSeries, readings: Readings, carbon: Carbon) {
+    let mut ticks = interval(SELF_INTERVAL);
+    loop {
+        ticks.tick().await;
+        series.write(&readings(), carbon.now());
     }
 }

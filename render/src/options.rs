@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
+    /// Addresses that answer HTTP.
+    pub http: Vec<String>,
     /// The time zone of requests that name none, as in the IANA database.
     pub time_zone: String,
     /// How many series one request may match; 0 for no limit.
@@ -25,6 +27,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            http: vec!["127.0.0.1:8080".to_owned()],
             time_zone: "UTC".to_owned(),
             max_series: 1_000_000,
             max_points: 50_000_000,
@@ -37,6 +40,10 @@ impl Default for Options {
 
 /// The keys of `[render]`, for `plumbago config`.
 pub const KEYS: &[Key] = &[
+    Key {
+        name: "http",
+        help: "Addresses that answer HTTP: Graphite's API and the page.",
+    },
     Key {
         name: "time_zone",
         help: "The time zone of requests that name none: a name of the IANA database.",

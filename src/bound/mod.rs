@@ -15,10 +15,39 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use crate::config::Config;
 use anyhow::{Context, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
 
 mod holder;
+
+/// Every socket of the configuration.
+pub struct Bound {
+    /// `carbon.line_tcp`.
+    pub line_tcp: Vec<TcpListener>,
+    /// `carbon.line_udp`.
+    pub line_udp: Vec<UdpSocket>,
+    /// `render.http`.
+    pub http: Vec<TcpListener>,
+    /// What was bound under which key; removes the files of Unix sockets when dropped.
+    pub binder: Binder,
+}
+
+impl Bound {
+    /// Binds them all.
+    ///
+    /// # Errors
+    /// The first address that is refused.
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let mut binder = Binder::default();
+        Ok(Self {
+            line_tcp: binder.tcp("carbon.line_tcp", &config.carbon.line_tcp)?,
+            line_udp: binder.udp("carbon.line_udp", &config.carbon.line_udp)?,
+            http: binder.tcp("render.http", &config.render.http)?,
+            binder,
+        })
+    }
+}
 
 /// Binds sockets and remembers under which key and at which address each one really listens.
 #[derive(Debug, Default)]

@@ -28,6 +28,10 @@ pub struct Args {
     /// Gets a JSON object of the really bound addresses once everything listens.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// Runs a made-up web shop with a week of history; data goes to ./demo-data unless --data says
+    /// otherwise.
+    #[arg(long)]
+    demo: bool,
 }
 
 /// Serves until told to stop.
@@ -40,15 +44,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         data,
         set: overrides,
         ready_file,
+        demo,
     } = args;
     let mut config = Config::load(file.as_deref(), &overrides)?;
     if let Some(data) = data {
         config.data = data;
+    } else if demo {
+        config.data = PathBuf::from("demo-data");
     }
     let surroundings = Surroundings {
         file,
         overrides,
         ready_file,
+        demo,
         notify_socket: env::var("NOTIFY_SOCKET").ok(),
         rust_log: env::var("RUST_LOG").ok(),
     };

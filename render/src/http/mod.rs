@@ -39,6 +39,7 @@ use crate::stats::{Stats, count};
 
 pub use find::find;
 pub use functions::GRAPHITE_VERSION;
+use guard::{Guard, Scope};
 pub use params::Params;
 use pool::{Pool, Refusal};
 
@@ -87,6 +88,8 @@ impl App {
         events: Arc<Store>,
     ) -> Result<Self, Error> {
         let Options {
+            // Bound by whoever serves the routes.
+            http: _,
             time_zone,
             max_series,
             max_points,
@@ -199,9 +202,10 @@ impl App {
     }
 }
 
-/// All routes of the query side.
-pub fn router(app: App) -> Router {
+/// All routes of the query side; `guard` stands before those that change something.
+pub fn router(app: App, guard: &Arc<Guard>) -> Router {
     Router::new()
+        .merge(guard.protect(tags::writing_routes(), Scope::Everything))
         .merge(render::routes())
         .merge(find::routes())
         .merge(tags::routes())

@@ -15,13 +15,18 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/tags", get(list).fallback(not_allowed))
         .route("/tags/", get(list).fallback(not_allowed))
-        .route("/tags/tagSeries", any(tag_series))
-        .route("/tags/tagMultiSeries", any(tag_multi_series))
-        .route("/tags/delSeries", any(del_series))
         .route("/tags/findSeries", any(find_series))
         .route("/tags/autoComplete/tags", any(complete_tags))
         .route("/tags/autoComplete/values", any(complete_values))
         .route("/tags/{*tag}", get(details).fallback(not_allowed))
+}
+
+/// Those that change something.
+pub(super) fn writing_routes() -> Router<App> {
+    Router::new()
+        .route("/tags/tagSeries", any(tag_series))
+        .route("/tags/tagMultiSeries", any(tag_multi_series))
+        .route("/tags/delSeries", any(del_series))
 }
 
 /// How many suggestions are made when the request does not say.

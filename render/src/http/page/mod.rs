@@ -48,9 +48,9 @@ pub trait Host: Send + Sync {
     /// The really bound addresses of each listener key.
     fn addresses(&self) -> &BTreeMap<&'static str, Vec<String>>;
 
-    /// The events in `from..=until` (Unix seconds) that `expression` selects, newest last.
-    /// Called where waiting is allowed.
-    fn events(&self, expression: &str, from: f64, until: f64) -> Vec<Event>;
+    /// The newest `limit` events in `from..=until` (Unix seconds) that `expression` selects,
+    /// newest last. Called where waiting is allowed.
+    fn events(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event>;
 
     /// A sentence shown on top of every page, for example that the data is made up.
     fn notice(&self) -> Option<&str>;
@@ -417,7 +417,10 @@ fn dashboard_page(
         .or_else(|| seconds_back(&dashboard.from))
         .unwrap_or(3_600);
     let expression = if drawn { events } else { "*" };
-    let happened = page.0.host.events(expression, now - back as f64, now);
+    let happened = page
+        .0
+        .host
+        .events(expression, now - back as f64, now, EVENTS_SHOWN);
     events_table(&mut html, &happened, now);
     html.raw("</main>\n<footer><span data-received=\"").text(up);
     html.raw("received\">received: <strong>")
@@ -519,7 +522,7 @@ fn events_table(html: &mut Html, happened: &[Event], now: f64) {
         return;
     }
     html.raw("<table>\n<thead><tr><th>when (UTC)</th><th>what</th><th>tags</th><th>how it went</th></tr></thead>\n<tbody>\n");
-    for event in happened.iter().rev().take(EVENTS_SHOWN) {
+    for event in happened.iter().rev() {
         html.raw("<tr><td class=\"when\">")
             .text(&moment(event.when));
         html.raw("<br><span class=\"quiet\">")

@@ -45,7 +45,7 @@ impl Host for Around {
         &self.addresses
     }
 
-    fn events(&self, _: &str, _: f64, _: f64) -> Vec<Event> {
+    fn events(&self, _: &str, _: f64, _: f64, _: usize) -> Vec<Event> {
         self.events.clone()
     }
 
