@@ -294,23 +294,36 @@ impl Carbon {
         }))
     }
 
-    /// For how many seconds back the series called `name` keeps points: what its file says, or what
-    /// the file that is still to be created will. `None` if there is no such series.
+    /// From when to when the series called `name` may hold points: its retention before `now`, up
+    /// to the last change of its file, or to `now` while points wait in the cache. `None` if there
+    /// is no such series.
     ///
     /// # Errors
     /// The file is damaged or cannot be read.
-    pub fn retention(&self, name: &str) -> Result<Option<u32>> {
+    pub fn reach(&self, name: &str, now: Timestamp) -> Result<Option<(Timestamp, Timestamp)>> {
         let inner = &*self.0;
         let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
             return Ok(None);
         };
         let known = inner.index.names().get(canonical.as_bytes());
+        let waits = known.is_some_and(|id| inner.cache.holds(id));
         let path = inner.index.path_of(known, &canonical);
+        let since = |retention: u32| Timestamp(now.0.saturating_sub(retention));
         match whisper::Header::read(&path) {
-            Ok(header) => Ok(Some(header.max_retention())),
+            Ok(header) => {
+                let start = since(header.max_retention());
+                let changed = std::fs::metadata(&path).and_then(|meta| meta.modified());
+                let changed = changed
+                    .ok()
+                    .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                let end = match changed {
+                    Some(changed) if !waits => Timestamp(changed.as_secs() as u32),
+                    _ => now,
+                };
+                Ok(Some((start, end.max(start))))
+            }
             Err(error) if error.is_missing() => {
-                let waits = known.is_some_and(|id| inner.cache.holds(id));
-                Ok(waits.then(|| inner.schema.longest_retention()))
+                Ok(waits.then(|| (since(inner.schema.longest_retention()), now)))
             }
             Err(error) => Err(error.into()),
         }

@@ -55,3 +55,14 @@ impl From<SourceError> for Error {
         }
     }
 }
+
+impl From<crate::events::Error> for Error {
+    fn from(error: crate::events::Error) -> Self {
+        use crate::events::Error as Event;
+        match error {
+            Event::Refused(sentence) => Self::Refused(sentence),
+            Event::NotFound(_) | Event::TooMany(_) => Self::Refused(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}

@@ -20,6 +20,9 @@ pub struct Options {
     pub timeout: Span,
     /// How many requests are computed at once; 0 for as many as there are processors.
     pub concurrency: usize,
+    /// A tag expression: the events drawn on every picture that does not say `events=`; nothing
+    /// when empty.
+    pub default_events: String,
     /// Unix seconds at which all queries are answered instead of the clock; 0 for the clock.
     pub now: i64,
 }
@@ -33,6 +36,7 @@ impl Default for Options {
             max_points: 50_000_000,
             timeout: Span::seconds(60),
             concurrency: 0,
+            default_events: String::new(),
             now: 0,
         }
     }
@@ -64,6 +68,11 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "concurrency",
         help: "How many requests are computed at once. 0: as many as there are processors.",
+    },
+    Key {
+        name: "default_events",
+        help: "A tag expression (\"deploy\", \"deploy,config -canary\"): these events are drawn on every \
+               picture, unless it says events=none or events=OTHER. Empty: none.",
     },
     Key {
         name: "now",

@@ -60,13 +60,17 @@ pub trait Source: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Fetched>, SourceError>;
 
-    /// For how many seconds back from the clock the series called `name` keeps points: what
+    /// From when to when the series called `name` may hold points, at the clock `now`: what
     /// `/metrics/find` says in its machine formats. `None` if that is not known.
     ///
     /// # Errors
     /// A damaged or unreadable file.
-    fn retention(&self, name: &str) -> Result<Option<i64>, SourceError> {
-        let _ = name;
+    fn reach(
+        &self,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<(Timestamp, Timestamp)>, SourceError> {
+        let _ = (name, now);
         Ok(None)
     }
 }

@@ -54,10 +54,12 @@ impl Source for Carbon {
         }))
     }
 
-    fn retention(&self, name: &str) -> Result<Option<i64>, SourceError> {
-        Ok(Carbon::retention(self, name)
-            .map_err(refuse)?
-            .map(i64::from))
+    fn reach(
+        &self,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<(Timestamp, Timestamp)>, SourceError> {
+        Carbon::reach(self, name, now).map_err(refuse)
     }
 }
 

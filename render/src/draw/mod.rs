@@ -26,7 +26,6 @@ mod legend;
 mod line;
 mod overlay;
 mod params;
-mod pen;
 mod pie;
 mod png;
 mod raster;

@@ -9,6 +9,7 @@ use axum::routing::any;
 use jiff::tz::TimeZone;
 use rmp::encode::{ByteBuf, write_array_len, write_bool, write_f64, write_map_len, write_str};
 use serde_json::{Map, Value, json};
+use whisper::Timestamp;
 
 use super::{Answer, App, Params};
 use crate::attime;
@@ -241,11 +242,11 @@ fn completer(nodes: &[Node], wildcards: bool) -> Value {
     json!({ "metrics": shown })
 }
 
-/// From when to when a leaf keeps points, by the clock.
+/// From when to when a leaf may hold points, by the clock.
 fn interval(app: &App, node: &Node) -> Option<(f64, f64)> {
-    let retention = app.source.retention(&node.path).ok()??;
-    let now = app.now();
-    Some(((now - retention) as f64, now as f64))
+    let now = Timestamp(u32::try_from(app.now()).unwrap_or(u32::MAX));
+    let (start, end) = app.source.reach(&node.path, now).ok()??;
+    Some((f64::from(start.0), f64::from(end.0)))
 }
 
 fn packed(app: &App, nodes: &[Node]) -> Vec<u8> {
@@ -322,7 +323,14 @@ fn expand_now(app: &App, params: &Params) -> Result<Answer> {
     let mut all = BTreeSet::new();
     let queries = params.pairs().iter().filter(|(name, _)| name == "query");
     for (_, query) in queries {
-        let nodes = app.source.find(query)?;
+        let nodes = match query.as_str() {
+            // The root, as in graphite-web.
+            "" => vec![Node {
+                path: String::new(),
+                leaf: false,
+            }],
+            query => app.source.find(query)?,
+        };
         let nodes = nodes.into_iter().filter(|node| node.leaf || !leaves_only);
         let paths: BTreeSet<String> = nodes.map(|node| node.path).collect();
         if grouped {

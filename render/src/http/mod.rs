@@ -32,7 +32,7 @@ use tokio::sync::OnceCell;
 
 use crate::error::Error;
 use crate::eval::Limits;
-use crate::events::Store;
+use crate::events::{Store, TagQuery};
 use crate::options::Options;
 use crate::source::{Source, Tags};
 use crate::stats::{Stats, count};
@@ -61,6 +61,8 @@ pub struct Shared {
     pub stats: Stats,
     /// The time zone of requests that name none.
     pub time_zone: TimeZone,
+    /// The events on pictures that do not say which.
+    pub default_events: TagQuery,
     max_series: usize,
     max_points: usize,
     timeout: Duration,
@@ -80,7 +82,7 @@ impl App {
     /// An application over a store.
     ///
     /// # Errors
-    /// [`Error::Refused`] if `time_zone` is none.
+    /// [`Error::Refused`] if `time_zone` or `default_events` does not read as one.
     pub fn new(
         options: &Options,
         source: Arc<dyn Source>,
@@ -95,14 +97,19 @@ impl App {
             max_points,
             timeout,
             concurrency,
+            default_events,
             now,
         } = options;
+        let default_events = default_events
+            .parse()
+            .map_err(|error| Error::refused(format!("render.default_events: {error}")))?;
         let zone = TimeZone::get(time_zone)
             .map_err(|_| Error::refused(format!("render.time_zone: {time_zone:?} is no zone")))?;
         Ok(Self(Arc::new(Shared {
             source,
             tags,
             events,
+            default_events,
             pool: Pool::new(*concurrency),
             stats: Stats::default(),
             time_zone: zone,

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 
 use super::{Answer, App, JSON, Params};
 use crate::attime;
+use crate::draw;
 use crate::error::{Error, Result};
 use crate::eval::{Limits, Query, Window};
-use crate::format::{csv, dygraph, json, msgpack, pickle, raw, rickshaw};
+use crate::events::{Event, TagQuery};
+use crate::format::{self, csv, dygraph, json, msgpack, pickle, raw, rickshaw};
 use crate::series::Series;
 use crate::stats::count;
 use crate::target::{self, Expression};
@@ -36,8 +38,10 @@ async fn handle(State(app): State<App>, params: Params) -> Answer {
 }
 
 /// What is sent back.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
+    Png,
+    Svg,
     Json,
     Csv,
     Raw,
@@ -48,8 +52,10 @@ enum Format {
 }
 
 impl Format {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
+    /// What no other format is called draws a PNG, as in graphite-web.
+    fn named(name: &str) -> Self {
+        match name {
+            "svg" => Self::Svg,
             "json" => Self::Json,
             "csv" => Self::Csv,
             "raw" => Self::Raw,
@@ -57,8 +63,8 @@ impl Format {
             "msgpack" => Self::Msgpack,
             "dygraph" => Self::Dygraph,
             "rickshaw" => Self::Rickshaw,
-            _ => return None,
-        })
+            _ => Self::Png,
+        }
     }
 }
 
@@ -74,8 +80,20 @@ struct Request {
     choice: json::Choice,
     x_files_factor: f64,
     strict: bool,
+    /// Events beside the series in JSON.
+    meta: bool,
+    events: TagQuery,
+    picture: Option<Picture>,
     max_age: u64,
     limits: Limits,
+}
+
+/// What a picture needs beside its series.
+struct Picture {
+    pie: bool,
+    params: draw::Params,
+    /// All that was asked: two pictures are equal if all of it is.
+    pairs: Vec<(String, String)>,
 }
 
 impl Request {
@@ -129,8 +147,33 @@ impl Request {
         let format = asked.or(format).unwrap_or("png");
         // Only together with a format, as in graphite-web.
         let callback = asked.and_then(|_| params.get("jsonp"));
-        let format = Format::named(format)
-            .ok_or_else(|| Error::refused(format!("format: {format:?} is not known")))?;
+        let strict = matches!(params.get("strict"), Some("1" | "true"));
+        if format == "pdf" {
+            return Err(Error::refused("format: pdf is not drawn, ask for svg"));
+        }
+        let pie = graph_type == "pie";
+        let format = match Format::named(format) {
+            Format::Png if strict && format != "png" => {
+                return Err(Error::refused(format!("format: {format:?} is not known")));
+            }
+            // A pie has no numbers to send.
+            format if pie && format != Format::Svg => Format::Png,
+            format => format,
+        };
+        let meta = format == Format::Json && matches!(params.get("meta"), Some("1" | "true"));
+        let picture = matches!(format, Format::Png | Format::Svg).then(|| Picture {
+            pie,
+            params: draw::Params::from_pairs(params.pairs()),
+            pairs: params.pairs().to_vec(),
+        });
+        let events = match params.get("events") {
+            Some("none") => TagQuery::default(),
+            Some(expression) => expression
+                .parse()
+                .map_err(|error| Error::refused(format!("events: {error}")))?,
+            None if picture.is_some() => app.default_events.clone(),
+            None => TagQuery::default(),
+        };
         let template = params.pairs().iter().filter_map(|(name, value)| {
             let name = name.strip_prefix("template[")?;
             let name = name.strip_suffix(']').unwrap_or(name);
@@ -140,7 +183,7 @@ impl Request {
             targets: params
                 .list("target")
                 .into_iter()
-                .map(str::to_owned)
+                .map(|text| target::expand_tabs(text).into_owned())
                 .collect(),
             window: Window {
                 from: from.min(until),
@@ -156,7 +199,10 @@ impl Request {
                 pretty: params.has_value("pretty"),
             },
             x_files_factor: number("xFilesFactor", 0.0)?,
-            strict: matches!(params.get("strict"), Some("1" | "true")),
+            strict,
+            meta,
+            events,
+            picture,
             max_age: match params.get("noCache") {
                 Some(_) => 0,
                 None => u64::try_from(max_age).unwrap_or(0),
@@ -179,20 +225,24 @@ impl Request {
             choice,
             x_files_factor,
             strict,
+            meta,
+            events,
+            picture,
             max_age,
             limits: _,
         } = self;
         let zone = zone.iana_name();
+        let pairs = picture.as_ref().map(|picture| &picture.pairs);
         format!(
             "{targets:?} {window:?} {now} {zone:?} {template:?} {format:?} {callback:?} \
-             {choice:?} {x_files_factor} {strict} {max_age}"
+             {choice:?} {x_files_factor} {strict} {meta} {events:?} {pairs:?} {max_age}"
         )
     }
 
     fn answer(self, app: &App) -> Answer {
-        match self.evaluate(app) {
-            Ok((series, ignored)) => {
-                let mut answer = self.write(series);
+        let mut ignored = Vec::new();
+        match self.write(app, &mut ignored) {
+            Ok(mut answer) => {
                 if !ignored.is_empty() {
                     answer = answer.with(IGNORED, &ignored.join("; "));
                 }
@@ -202,21 +252,67 @@ impl Request {
                 }
             }
             Err(error) => {
-                let format = match self.format {
-                    Format::Raw | Format::Csv => None,
-                    _ => Some("json"),
-                };
+                let machine = matches!(
+                    self.format,
+                    Format::Json | Format::Dygraph | Format::Rickshaw
+                );
                 let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
-                refusal(app, &error, format, &targets)
+                refusal(app, &error, machine.then_some("json"), &targets)
             }
         }
     }
 
-    /// The series, and what of the targets was ignored.
-    fn evaluate(&self, app: &App) -> Result<(Vec<Series>, Vec<String>)> {
-        let mut ignored = Vec::new();
+    /// The events that were asked for, as they look.
+    fn events(&self, app: &App) -> Result<Vec<Event>> {
+        let Window { from, until } = self.window;
+        let (from, until, now) = (from as f64, until as f64, self.now as f64);
+        Ok(app.events.overlay(&self.events, from, until, now)?)
+    }
+
+    fn draw(&self, app: &App, picture: &Picture, ignored: &mut Vec<String>) -> Result<draw::Scene> {
+        let refuse = |error: draw::Error| Error::refused(error.to_string());
+        if picture.pie {
+            return draw::draw_pie(&picture.params, &self.slices(app, picture, ignored)?)
+                .map_err(refuse);
+        }
+        let series = self.evaluate(app, &self.targets, ignored)?;
+        let window = draw::Window {
+            from: self.window.from,
+            until: self.window.until,
+            zone: self.zone.clone(),
+        };
+        draw::draw(&picture.params, &series, &window, &self.events(app)?).map_err(refuse)
+    }
+
+    /// A slice for each target that is written out as `name:value`, and for each series of others.
+    fn slices(
+        &self,
+        app: &App,
+        picture: &Picture,
+        ignored: &mut Vec<String>,
+    ) -> Result<Vec<draw::Slice>> {
+        let mut slices = Vec::new();
+        for target in &self.targets {
+            if let Some(slice) = draw::Slice::literal(target) {
+                slices.push(slice);
+                continue;
+            }
+            let series = self.evaluate(app, std::slice::from_ref(target), ignored)?;
+            let mode = picture.params.pie_mode;
+            slices.extend(series.iter().map(|series| draw::Slice::of(series, mode)));
+        }
+        Ok(slices)
+    }
+
+    /// The series of `texts`; what of them had no meaning goes to `ignored`.
+    fn evaluate(
+        &self,
+        app: &App,
+        texts: &[String],
+        ignored: &mut Vec<String>,
+    ) -> Result<Vec<Series>> {
         let mut targets: Vec<Expression> = Vec::new();
-        for (number, text) in self.targets.iter().enumerate() {
+        for (number, text) in texts.iter().enumerate() {
             if text.trim().is_empty() {
                 continue;
             }
@@ -242,21 +338,44 @@ impl Request {
         query.template = self.template.clone();
         query.strict = self.strict;
         query.limits = self.limits;
-        let series = query.evaluate(&targets, self.window, self.x_files_factor)?;
-        Ok((series, ignored))
+        query.evaluate(&targets, self.window, self.x_files_factor)
     }
 
-    fn write(&self, series: Vec<Series>) -> Answer {
+    fn write(&self, app: &App, ignored: &mut Vec<String>) -> Result<Answer> {
         let callback = self.callback.as_deref();
-        match self.format {
-            Format::Json => Answer::jsonp(json::write(series, self.choice), callback),
+        if let Some(picture) = &self.picture {
+            let scene = self.draw(app, picture, ignored)?;
+            return Ok(match (self.format, callback) {
+                (Format::Svg, None) => Answer::ok("image/svg+xml", scene.svg()),
+                (Format::Svg, callback) => {
+                    let mut text = Vec::new();
+                    format::push_text(&mut text, &scene.svg());
+                    Answer::jsonp(text, callback)
+                }
+                _ => Answer::ok("image/png", scene.png()),
+            });
+        }
+        let series = self.evaluate(app, &self.targets, ignored)?;
+        Ok(match self.format {
+            Format::Json => {
+                let mut body = json::write(series, self.choice);
+                if self.meta {
+                    let events = serde_json::to_vec(&self.events(app)?).unwrap_or_default();
+                    let parts: [&[u8]; 5] =
+                        [b"{\"series\":", &body, b",\"events\":", &events, b"}"];
+                    body = parts.concat();
+                }
+                Answer::jsonp(body, callback)
+            }
             Format::Rickshaw => Answer::jsonp(rickshaw::write(&series), callback),
             Format::Dygraph => Answer::jsonp(dygraph::write(&series), callback),
             Format::Csv => Answer::ok("text/csv", csv::write(&series, &self.zone)),
             Format::Raw => Answer::ok("text/plain", raw::write(&series)),
             Format::Pickle => Answer::ok("application/pickle", pickle::write(&series)),
-            Format::Msgpack => Answer::ok("application/x-msgpack", msgpack::write(&series)),
-        }
+            Format::Msgpack | Format::Png | Format::Svg => {
+                Answer::ok("application/x-msgpack", msgpack::write(&series))
+            }
+        })
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn writing_routes() -> Router<App> {
 }
 
 /// How many suggestions are made when the request does not say.
-const SUGGESTIONS: usize = 100;
+const SUGGESTIONS: i64 = 100;
 
 /// Answers with what `job` gives, as JSON; its refusals are JSON too.
 async fn respond(
@@ -107,7 +107,7 @@ impl Filter {
         });
         Ok(Self {
             pattern: pattern.transpose()?,
-            limit: limit(params, usize::MAX)?,
+            limit: usize::try_from(limit(params)?.unwrap_or(-1)).unwrap_or(usize::MAX),
         })
     }
 
@@ -117,17 +117,35 @@ impl Filter {
     }
 }
 
-/// `limit`, where a negative one is none.
-fn limit(params: &Params, otherwise: usize) -> Result<usize> {
+fn limit(params: &Params) -> Result<Option<i64>> {
     match params.get("limit") {
-        None => Ok(otherwise),
-        Some(text) => match text.trim().parse::<i64>() {
-            Ok(limit) => Ok(usize::try_from(limit).unwrap_or(usize::MAX)),
+        None => Ok(None),
+        Some(text) => match text.trim().parse() {
+            Ok(limit) => Ok(Some(limit)),
             Err(_) => Err(Error::refused(format!(
                 "limit: {text:?} is not a whole number"
             ))),
         },
     }
+}
+
+/// How many suggestions are asked for; of a negative number, how many are left out at the end
+/// ([`cut`]).
+fn suggestions(params: &Params) -> Result<i64> {
+    Ok(limit(params)?.unwrap_or(SUGGESTIONS))
+}
+
+/// Python's `all[:limit]`.
+fn cut(mut all: Vec<String>, limit: i64) -> Vec<String> {
+    let limit = match limit {
+        0.. => usize::try_from(limit).unwrap_or(usize::MAX),
+        _ => {
+            let out = usize::try_from(limit.unsigned_abs()).unwrap_or(usize::MAX);
+            all.len().saturating_sub(out)
+        }
+    };
+    all.truncate(limit);
+    all
 }
 
 async fn tag_series(State(app): State<App>, params: Params) -> Answer {
@@ -185,12 +203,13 @@ async fn complete_tags(State(app): State<App>, params: Params) -> Answer {
     respond(app, params, BOTH, |app, params| {
         let expressions = params.list("expr");
         let prefix = params.get("tagPrefix").unwrap_or_default();
-        let limit = limit(params, SUGGESTIONS)?;
+        let limit = suggestions(params)?;
         if expressions.is_empty() {
             let tags = app.tags.tags().into_iter().map(|(_, tag)| tag);
-            let tags = tags.filter(|tag| tag.starts_with(prefix)).take(limit);
-            return Ok(tags.collect());
+            let tags = tags.filter(|tag| tag.starts_with(prefix)).collect();
+            return Ok(cut(tags, limit).into());
         }
+        let limit = usize::try_from(limit).unwrap_or(0);
         Ok(app.tags.complete_tags(&expressions, prefix, limit)?.into())
     })
     .await
@@ -204,14 +223,15 @@ async fn complete_values(State(app): State<App>, params: Params) -> Answer {
             return Err(Error::refused("no tag specified"));
         }
         let prefix = params.get("valuePrefix").unwrap_or_default();
-        let limit = limit(params, SUGGESTIONS)?;
+        let limit = suggestions(params)?;
         if expressions.is_empty() {
             let values = app.tags.values(tag).map(|(_, values)| values);
             let values = values.unwrap_or_default().into_iter();
             let values = values.map(|value| value.value);
-            let values = values.filter(|value| value.starts_with(prefix)).take(limit);
-            return Ok(values.collect());
+            let values = values.filter(|value| value.starts_with(prefix)).collect();
+            return Ok(cut(values, limit).into());
         }
+        let limit = usize::try_from(limit).unwrap_or(0);
         let values = app.tags.complete_values(&expressions, tag, prefix, limit)?;
         Ok(values.into())
     })

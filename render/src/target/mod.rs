@@ -11,7 +11,7 @@
 mod parse;
 mod print;
 
-pub use parse::{MAX_DEPTH, MAX_LENGTH, Parsed, parse};
+pub use parse::{MAX_DEPTH, MAX_LENGTH, Parsed, expand_tabs, parse};
 
 /// What stands in a target, with the calls it is piped through.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,7 @@
 //! Text to tree, by recursive descent.
 
+use std::borrow::Cow;
+
 use super::{Argument, Base, Call, Expression, Literal, Template, Text};
 use crate::error::{Error, Result};
 
@@ -54,6 +56,30 @@ pub fn parse(target: &str) -> Result<Parsed> {
     parser.skip_blanks();
     let rest = (parser.at < target.len()).then_some(parser.at);
     Ok(Parsed { expression, rest })
+}
+
+/// The text with every tab as blanks up to the next eighth column, as the reference's parser sees
+/// it: a tab in a string comes out so.
+pub fn expand_tabs(text: &str) -> Cow<'_, str> {
+    if !text.contains('\t') {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut column = 0;
+    for c in text.chars() {
+        match c {
+            '\t' => {
+                let n_blanks = 8 - column % 8;
+                out.extend(std::iter::repeat_n(' ', n_blanks));
+                column += n_blanks;
+                continue;
+            }
+            '\n' | '\r' => column = 0,
+            _ => column += 1,
+        }
+        out.push(c);
+    }
+    out.into()
 }
 
 /// Whether `c` may stand in a path without a backslash.
@@ -510,6 +536,12 @@ mod tests {
         assert!(parse(&deep(MAX_DEPTH - 1)).is_ok());
         assert!(matches!(parse(&deep(500)), Err(Error::Target { .. })));
         assert!(parse(&"x".repeat(MAX_LENGTH + 1)).is_err());
+    }
+
+    #[test]
+    fn tabs_are_blanks_to_the_next_column() {
+        assert_eq!(expand_tabs("a\tb"), "a       b");
+        assert_eq!(expand_tabs("a\n12345678\tb"), "a\n12345678        b");
     }
 
     #[test]
