@@ -4,6 +4,7 @@ pub mod cache;
 pub mod datapoint;
 pub mod error;
 pub mod index;
+pub mod journal;
 pub mod listener;
 pub mod options;
 mod persister;

@@ -20,6 +20,8 @@ use crate::store::Carbon;
 
 /// How long a receiver waits before it looks again whether there is room.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How often it looks whether what it handed over is committed, when it has to wait for that.
+const COMMIT_PAUSE: Duration = Duration::from_millis(1);
 /// How long connections may go on with what has arrived already when the end comes.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the end waits for the runtime to see what a socket holds.
@@ -108,6 +110,11 @@ async fn hand_on(carbon: &Carbon, points: &mut Vec<Datapoint>) {
         }
     }
     points.clear();
+    if let Some(ticket) = carbon.must_wait_for() {
+        while carbon.committed() < ticket {
+            sleep(COMMIT_PAUSE).await;
+        }
+    }
 }
 
 /// Takes lines in datagrams until `shutdown`, then what had arrived by then.

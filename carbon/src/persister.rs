@@ -43,6 +43,19 @@ pub(crate) struct Persister {
     points: Vec<Point>,
     path: PathBuf,
     complained: Option<Instant>,
+    /// The series that the last pass did not write.
+    pub(crate) left: Vec<SeriesId>,
+}
+
+/// How a pass goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Within the budgets, in the order of the write strategy.
+    Ordinary,
+    /// Each series that waits at the beginning once, so that the pass has an end.
+    Whole,
+    /// As `Whole`, and the budgets are not looked at.
+    Drain,
 }
 
 /// What a pass did.
@@ -116,22 +129,23 @@ impl Persister {
             points: Vec::new(),
             path: PathBuf::new(),
             complained: None,
+            left: Vec::new(),
         }
     }
 
     /// Writes every series that waits, once, at the clock `now`. `go_on` is asked after each one,
-    /// with the pass so far; what is not written when it says no waits on. A drain pays no heed
-    /// to the budgets.
+    /// with the pass so far; what is not written when it says no waits on.
     pub(crate) fn pass(
         &mut self,
         inner: &Inner,
         now: Timestamp,
-        drain: bool,
+        kind: Kind,
         mut go_on: impl FnMut(Pass) -> bool,
     ) -> Pass {
         let mut pass = Pass::default();
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
+        self.left.clear();
         inner.cache.sweep(&mut waiting);
         order(inner.options.write_strategy, &mut waiting);
         let mut next = 0;
@@ -139,21 +153,27 @@ impl Persister {
             if !go_on(pass) {
                 break;
             }
-            if !drain {
+            if kind != Kind::Drain {
                 while !self.updates.spend(Instant::now()) {
                     std::thread::sleep(self.updates.wait().min(Duration::from_millis(100)));
                 }
             }
-            match self.write(inner, *series, now, drain) {
+            match self.write(inner, *series, now, kind) {
                 Outcome::Written(points) => {
                     pass.written += 1;
                     pass.points += points;
                 }
-                Outcome::Waits => pass.waiting += 1,
+                Outcome::Waits => {
+                    pass.waiting += 1;
+                    self.left.push(*series);
+                }
             }
             next += 1;
             // The largest first, as they are now: looked at anew from time to time.
-            if inner.options.write_strategy == WriteStrategy::Max && next % 1_024 == 0 {
+            if kind == Kind::Ordinary
+                && inner.options.write_strategy == WriteStrategy::Max
+                && next % 1_024 == 0
+            {
                 let mut since = Vec::new();
                 inner.cache.sweep(&mut since);
                 waiting.drain(..next);
@@ -165,16 +185,17 @@ impl Persister {
         for Waiting { series, .. } in waiting.drain(next..) {
             inner.cache.postpone(series);
             pass.waiting += 1;
+            self.left.push(series);
         }
         self.waiting = waiting;
         report(inner);
         pass
     }
 
-    fn write(&mut self, inner: &Inner, id: SeriesId, now: Timestamp, drain: bool) -> Outcome {
+    fn write(&mut self, inner: &Inner, id: SeriesId, now: Timestamp, kind: Kind) -> Outcome {
         let mut path = std::mem::take(&mut self.path);
         let stored = inner.index.path(id, &mut path);
-        let outcome = if stored || self.may_create(inner, id, drain) {
+        let outcome = if stored || self.may_create(inner, kind) {
             self.write_at(inner, id, now, &path, stored)
         } else {
             inner.cache.postpone(id);
@@ -185,16 +206,15 @@ impl Persister {
     }
 
     /// Whether a file may be created now.
-    fn may_create(&mut self, inner: &Inner, id: SeriesId, drain: bool) -> bool {
+    fn may_create(&mut self, inner: &Inner, kind: Kind) -> bool {
         let now = Instant::now();
         if self.full_until.is_some_and(|until| now < until) {
             inner.stats.creates_refused.add(1);
             return false;
         }
-        if drain || self.creates.spend(now) {
+        if kind == Kind::Drain || self.creates.spend(now) {
             return true;
         }
-        let _ = id;
         inner.stats.creates_delayed.add(1);
         false
     }

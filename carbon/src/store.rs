@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,8 +20,10 @@ use crate::cache::Cache;
 use crate::datapoint::{Datapoint, NameError, SeriesId, Sink};
 use crate::error::{Error, Result};
 use crate::index::{Index, Reconciled};
-use crate::options::{JournalOptions, Options, Span};
-use crate::persister::{Pass, Persister};
+use crate::journal::disk::{Disk, RealDisk};
+use crate::journal::{self, Journal, Replayed};
+use crate::options::{JournalOptions, Options, Span, Sync};
+use crate::persister::{Kind, Pass, Persister};
 use crate::schema::Schema;
 use crate::stats::Stats;
 
@@ -40,7 +42,7 @@ pub enum Access {
 }
 
 /// Where the store gets the time from.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>;
 
 /// Everything that [`Carbon::open`] is told.
 #[derive(Clone)]
@@ -55,7 +57,14 @@ pub struct Setup {
     pub access: Access,
     /// The clock.
     pub clock: Clock,
+    /// The disk below journal and checkpoints.
+    pub disk: Arc<dyn Disk>,
+    /// Told at the start how many bytes of the journal were read back, of how many.
+    pub replaying: Progress,
 }
+
+/// Told how far something has come, of how much.
+pub type Progress = Arc<dyn Fn(u64, u64) + Send + std::marker::Sync>;
 
 impl Setup {
     /// A setup for serving by the system's clock.
@@ -66,6 +75,8 @@ impl Setup {
             flush_interval,
             access: Access::Serve,
             clock: Arc::new(system_clock),
+            disk: Arc::new(RealDisk),
+            replaying: Arc::new(|_, _| {}),
         }
     }
 }
@@ -93,11 +104,18 @@ struct Handle(Arc<Inner>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Release);
+        self.0.stop();
     }
 }
 
 pub(crate) struct Inner {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+    /// `None`: turned off, or nothing is written at all.
+    journal: Option<Journal>,
+    /// Held for reading from the journal into the cache, for writing while the journal rotates:
+    /// what is in a finished segment is in the cache too.
+    gate: RwLock<()>,
     pub(crate) options: Options,
     pub(crate) access: Access,
     pub(crate) clock: Clock,
@@ -109,7 +127,7 @@ pub(crate) struct Inner {
     pub(crate) persister: Mutex<Persister>,
     /// Tells the persister's thread to come to an end.
     stop: AtomicBool,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// How often the persister looks whether a pass is due.
@@ -125,10 +143,12 @@ impl Carbon {
     pub fn open(setup: Setup, data: &Path) -> Result<Self> {
         let Setup {
             options,
-            journal: _,
+            journal: journal_options,
             flush_interval,
             access,
             clock,
+            disk,
+            replaying,
         } = setup;
         let root = match options.whisper_dir.as_str() {
             "" => data.join("whisper"),
@@ -151,7 +171,22 @@ impl Carbon {
             flock: options.flock,
             ..MapOptions::default()
         });
+        let journal_directory = data.join("journal");
+        let journal = match (access, journal_options.sync) {
+            (Access::Serve, Sync::Always | Sync::Every(_)) => {
+                std::fs::create_dir_all(&journal_directory).map_err(|error| {
+                    Error::io(&journal_directory, "creating the directory", error)
+                })?;
+                let disk = Arc::clone(&disk);
+                Some(Journal::open(&journal_directory, disk, &journal_options)?)
+            }
+            _ => None,
+        };
         let inner = Arc::new(Inner {
+            root,
+            disk,
+            journal,
+            gate: RwLock::default(),
             options,
             access,
             clock,
@@ -162,42 +197,56 @@ impl Carbon {
             stats: Stats::default(),
             persister: Mutex::new(persister),
             stop: AtomicBool::new(false),
-            thread: Mutex::default(),
+            threads: Mutex::default(),
         });
-        let handle = Arc::new(Handle(Arc::clone(&inner)));
-        let carbon = Self(Arc::clone(&inner), handle);
         if access == Access::Serve {
-            let thread = std::thread::Builder::new()
-                .name("persister".to_owned())
-                .spawn(move || persist(&inner))
-                .map_err(|error| Error::io(data, "starting the persister", error))?;
-            *lock(&carbon.0.thread) = Some(thread);
+            inner.replay(&journal_directory, &*replaying)?;
+        }
+        let carbon = Self(Arc::clone(&inner), Arc::new(Handle(Arc::clone(&inner))));
+        if access == Access::Serve {
+            let spawn = |name: &str, work: fn(&Inner)| {
+                let inner = Arc::clone(&inner);
+                std::thread::Builder::new()
+                    .name(name.to_owned())
+                    .spawn(move || work(&inner))
+                    .map_err(|error| Error::io(data, "starting a thread", error))
+            };
+            let mut threads = lock(&inner.threads);
+            threads.push(spawn("persister", persist)?);
+            threads.push(spawn("index", verify)?);
+            if inner.journal.is_some() {
+                threads.push(spawn("journal", |inner| {
+                    if let Some(journal) = &inner.journal {
+                        journal.run(&inner.stats);
+                    }
+                })?);
+            }
         }
         Ok(carbon)
     }
 
-    /// Stops the persister's thread, writes what the cache holds to the files, and syncs. Calls
-    /// `progress` with the points that are left, from time to time and at the end. What cannot be
-    /// written is reported as left, and logged.
+    /// Ends the threads, writes what the cache holds to the files, syncs them and empties the
+    /// journal. Calls `progress` with the points that are left, from time to time and at the end.
+    /// What cannot be written stays in the journal and is reported as left.
     ///
     /// Datapoints that come later wait in the cache for ever: stop the receivers first.
     ///
     /// # Errors
-    /// The index cannot be written.
+    /// The index cannot be written, or the files cannot be synced.
     pub fn drain(&self, mut progress: impl FnMut(usize)) -> Result<()> {
         let inner = &*self.0;
-        inner.stop.store(true, Ordering::Release);
-        if let Some(thread) = lock(&inner.thread).take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the persister had ended before");
+        inner.stop();
+        for thread in std::mem::take(&mut *lock(&inner.threads)) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store had ended before");
+            }
         }
         if inner.access != Access::Serve {
             return Ok(());
         }
         let mut persister = lock(&inner.persister);
         let mut said = Instant::now();
-        persister.pass(inner, self.now(), true, |_| {
+        persister.pass(inner, self.now(), Kind::Drain, |_| {
             if said.elapsed() > LONGEST_WAIT {
                 said = Instant::now();
                 progress(inner.cache.len());
@@ -205,13 +254,66 @@ impl Carbon {
             true
         });
         progress(inner.cache.len());
-        inner.index.close()
+        inner.index.close()?;
+        inner.checkpoint(&mut persister, self.now(), Kind::Drain)
     }
 
     /// Writes what waits in the cache to the files now.
     pub fn persist(&self) -> Pass {
         let now = self.now();
-        lock(&self.0.persister).pass(&self.0, now, false, |_| true)
+        lock(&self.0.persister).pass(&self.0, now, Kind::Whole, |_| true)
+    }
+
+    /// Writes what waits to the files, syncs them, and drops what the journal held of it.
+    ///
+    /// # Errors
+    /// Something could not be synced; the journal keeps what it has.
+    pub fn checkpoint(&self) -> Result<()> {
+        let now = self.now();
+        self.0
+            .checkpoint(&mut lock(&self.0.persister), now, Kind::Whole)
+    }
+
+    /// Has everything that was taken so far in the journal, on disk, now.
+    ///
+    /// # Errors
+    /// The disk refused, or the journal pauses because it did before.
+    pub fn commit(&self) -> Result<()> {
+        match &self.0.journal {
+            None => Ok(()),
+            Some(journal) => journal
+                .commit(&self.0.stats)
+                .map_err(|error| Error::io(&self.0.root, "committing the journal", error)),
+        }
+    }
+
+    /// Ends the threads and writes nothing more: what a crash leaves, for tests.
+    #[doc(hidden)]
+    pub fn abandon(self) {
+        self.0.stop();
+        for thread in std::mem::take(&mut *lock(&self.0.threads)) {
+            // One that panicked has ended, too.
+            let _ = thread.join();
+        }
+    }
+
+    /// How many datapoints, in the order in which they were taken, a crash can no longer lose.
+    /// Without a journal nothing is promised: 0.
+    pub fn committed(&self) -> u64 {
+        self.0.journal.as_ref().map_or(0, Journal::committed)
+    }
+
+    /// Bytes in the journal.
+    pub fn journal_bytes(&self) -> u64 {
+        self.0.journal.as_ref().map_or(0, Journal::size_bytes)
+    }
+
+    /// Whether receivers have to wait until what they handed over is committed, and it is not:
+    /// until [`Carbon::committed`] reaches the number.
+    pub(crate) fn must_wait_for(&self) -> Option<u64> {
+        let journal = self.0.journal.as_ref()?;
+        let appended = journal.appended();
+        (journal.is_synchronous() && journal.committed() < appended).then_some(appended)
     }
 
     /// The index: patterns, tags, registrations.
@@ -334,24 +436,170 @@ impl Carbon {
     /// # Errors
     /// As [`Index::reconcile`].
     pub fn reconcile(&self) -> Result<Reconciled> {
-        self.0.index.reconcile(|id| self.0.cache.holds(id))
+        self.0
+            .index
+            .reconcile(|id| self.0.cache.holds(id), || false)
     }
 
-    /// Takes up to all of `points`, from the front: how many there was room for.
-    fn take(&self, points: &[Datapoint]) -> usize {
+    /// Takes up to all of `points`, from the front: how many there was room for, and the ticket to
+    /// wait for.
+    fn take(&self, points: &[Datapoint]) -> (usize, u64) {
         let inner = &*self.0;
         if inner.access != Access::Serve {
             inner.stats.read_only.add(points.len() as u64);
-            return points.len();
+            return (points.len(), 0);
+        }
+        if inner.journal.as_ref().is_some_and(Journal::is_full) {
+            return (0, 0);
         }
         let taken = inner.cache.reserve(points.len());
-        if taken > 0 {
-            let mut woken = Vec::new();
-            inner.cache.insert(&points[..taken], &mut woken);
-            inner.index.list(&woken);
-            inner.stats.received.add(taken as u64);
+        if taken == 0 {
+            return (0, 0);
         }
-        taken
+        let points = &points[..taken];
+        let mut woken = Vec::new();
+        let mut ticket = 0;
+        {
+            let _gate = inner.gate.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(journal) = &inner.journal {
+                ticket = journal.append(&inner.index, self.now(), points);
+            }
+            inner.cache.insert(points, &mut woken);
+        }
+        inner.index.list(&woken);
+        inner.stats.received.add(taken as u64);
+        (taken, ticket)
+    }
+}
+
+impl Inner {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(journal) = &self.journal {
+            journal.stop();
+        }
+    }
+
+    /// Reads the journal back: into the cache, and from there into the files by the clock at which
+    /// the points were taken, so that they go where they went or would have gone then.
+    fn replay(&self, directory: &Path, progress: &dyn Fn(u64, u64)) -> Result<()> {
+        let mut persister = lock(&self.persister);
+        let mut clock = Timestamp(0);
+        let each = |at: Timestamp, points: &[Datapoint]| {
+            clock = clock.max(at);
+            let mut rest = points;
+            while !rest.is_empty() {
+                let room = self.cache.reserve(rest.len());
+                if room == 0 {
+                    let pass = persister.pass(self, clock, Kind::Drain, |_| true);
+                    if pass.points == 0 {
+                        // No file can be written and the cache is full: the segments stay.
+                        tracing::error!(
+                            points = rest.len(),
+                            "the journal cannot be read back whole"
+                        );
+                        self.stats.errors.add(1);
+                        return;
+                    }
+                    continue;
+                }
+                let mut woken = Vec::new();
+                self.cache.insert(&rest[..room], &mut woken);
+                self.index.list(&woken);
+                rest = &rest[room..];
+            }
+        };
+        let replayed = journal::replay(directory, &self.index, each, progress)?;
+        if replayed == Replayed::default() {
+            return Ok(());
+        }
+        self.stats.journal_replayed.add(replayed.points);
+        let Replayed {
+            points,
+            nameless,
+            unsound_bytes,
+            segments,
+        } = replayed;
+        if points > 0 || unsound_bytes > 0 {
+            tracing::info!(
+                points,
+                segments,
+                nameless,
+                unsound_bytes,
+                "journal read back"
+            );
+        }
+        persister.pass(self, clock, Kind::Drain, |_| true);
+        if let Err(error) = self.checkpoint(&mut persister, clock, Kind::Drain) {
+            tracing::error!(%error, "what was read back could not be synced; the journal keeps it");
+        }
+        if self.journal.is_none() && self.cache.is_empty() {
+            // Turned off since: what it held is in its files.
+            let removed = std::fs::remove_dir_all(directory);
+            removed.map_err(|error| Error::io(directory, "removing the old journal", error))?;
+        }
+        Ok(())
+    }
+
+    /// Begins a new segment, writes everything that waits, syncs the files, and drops the segments
+    /// before. What cannot be written now is carried over into the new segment.
+    fn checkpoint(&self, persister: &mut Persister, now: Timestamp, kind: Kind) -> Result<()> {
+        let sync = |error| Error::io(&self.root, "syncing the files", error);
+        let Some(journal) = &self.journal else {
+            self.index.sync()?;
+            return self.disk.sync_tree(&self.root).map_err(sync);
+        };
+        let rotating = |error| Error::io(&self.root, "beginning a segment of the journal", error);
+        let rotation = {
+            // Most of what is pending is written before everybody has to wait. If that fails, so
+            // does what comes next, and says so.
+            let _ = journal.commit(&self.stats);
+            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            journal.rotate(&self.stats).map_err(rotating)?
+        };
+        persister.pass(self, now, kind, |_| true);
+        self.disk.sync_tree(&self.root).map_err(sync)?;
+        self.index.sync()?;
+        let left = std::mem::take(&mut persister.left);
+        if !left.is_empty() {
+            self.carry_over(journal, now, &left);
+            let kept = journal.commit(&self.stats);
+            kept.map_err(|error| Error::io(&self.root, "carrying points over", error))?;
+        }
+        journal
+            .drop_before(rotation, &self.stats)
+            .map_err(|error| Error::io(&self.root, "dropping a segment of the journal", error))
+    }
+
+    /// Journals again what series hold that could not be written. Nobody appends meanwhile, so
+    /// that what is newer stays behind it.
+    fn carry_over(&self, journal: &Journal, now: Timestamp, series: &[SeriesId]) {
+        let mut points = Vec::new();
+        for series in series.chunks(1_024) {
+            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            let mut batch = Vec::new();
+            for id in series {
+                points.clear();
+                self.cache.read(*id, &mut points);
+                batch.extend(journal::datapoints(*id, &points));
+            }
+            journal.carry_over(&self.index, now, &batch);
+        }
+    }
+}
+
+/// Looks once whether disk and index agree.
+fn verify(inner: &Inner) {
+    let stop = &inner.stop;
+    let busy = |id| inner.cache.holds(id);
+    match inner.index.reconcile(busy, || stop.load(Ordering::Acquire)) {
+        Ok(report) if report == Reconciled::default() => {}
+        Ok(Reconciled {
+            added,
+            removed,
+            leftovers,
+        }) => tracing::info!(added, removed, leftovers, "the index was put right"),
+        Err(error) => tracing::warn!(%error, "the disk could not be compared with the index"),
     }
 }
 
@@ -359,23 +607,46 @@ impl Carbon {
 fn persist(inner: &Inner) {
     let mut seen = 0;
     let mut since = Instant::now();
+    let mut rest_until = Instant::now();
     while !inner.stop.load(Ordering::Acquire) {
         std::thread::sleep(TICK);
+        let now = (inner.clock)();
         let received = inner.stats.received.get();
-        if inner.cache.is_empty() {
+        let due = if inner.cache.is_empty() {
             since = Instant::now();
-        } else if received == seen || since.elapsed() >= LONGEST_WAIT {
-            let stop = &inner.stop;
-            let pass = lock(&inner.persister).pass(inner, (inner.clock)(), false, |_| {
-                !stop.load(Ordering::Acquire)
+            false
+        } else {
+            received == seen || since.elapsed() >= LONGEST_WAIT
+        };
+        seen = received;
+        if rest_until > Instant::now() {
+            continue;
+        }
+        let wants_checkpoint = || {
+            inner
+                .journal
+                .as_ref()
+                .is_some_and(Journal::wants_checkpoint)
+        };
+        if wants_checkpoint() {
+            let done = inner.checkpoint(&mut lock(&inner.persister), now, Kind::Whole);
+            if let Err(error) = done {
+                tracing::error!(%error, "the journal cannot be shortened");
+                rest_until = Instant::now() + LONGEST_WAIT;
+            }
+            since = Instant::now();
+        } else if due {
+            let pass = lock(&inner.persister).pass(inner, now, Kind::Ordinary, |pass| {
+                let interrupted = pass.written > 0 && pass.written % 1_024 == 0;
+                let ends = inner.stop.load(Ordering::Acquire) || interrupted && wants_checkpoint();
+                !ends
             });
             // What could not be written is not tried again at once.
             if pass.written == 0 {
-                std::thread::sleep(TICK * 10);
+                rest_until = Instant::now() + TICK * 10;
             }
             since = Instant::now();
         }
-        seen = received;
     }
 }
 
@@ -391,8 +662,14 @@ impl Sink for Carbon {
     fn submit(&self, points: &[Datapoint]) {
         let mut rest = points;
         loop {
-            let taken = self.take(rest);
+            let (taken, ticket) = self.take(rest);
             rest = &rest[taken..];
+            if let Some(journal) = &self.0.journal
+                && taken > 0
+                && journal.is_synchronous()
+            {
+                journal.wait(ticket);
+            }
             if rest.is_empty() {
                 return;
             }
@@ -402,6 +679,6 @@ impl Sink for Carbon {
     }
 
     fn try_submit(&self, points: &[Datapoint]) -> usize {
-        self.take(points)
+        self.take(points).0
     }
 }

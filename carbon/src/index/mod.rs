@@ -33,17 +33,17 @@ use tree::Tree;
 
 /// A bit per series.
 #[derive(Debug, Default)]
-struct Bits(Vec<u64>);
+pub(crate) struct Bits(Vec<u64>);
 
 impl Bits {
-    fn get(&self, id: u32) -> bool {
+    pub(crate) fn get(&self, id: u32) -> bool {
         self.0
             .get(id as usize / 64)
             .is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 
     /// Sets the bit; whether it was clear.
-    fn set(&mut self, id: u32) -> bool {
+    pub(crate) fn set(&mut self, id: u32) -> bool {
         let word = id as usize / 64;
         if self.0.len() <= word {
             self.0.resize(word + 1, 0);
@@ -168,7 +168,7 @@ impl Index {
             log: Mutex::new(log),
         };
         if !existed {
-            index.reconcile(|_| false)?;
+            index.reconcile(|_| false, || false)?;
         }
         Ok(index)
     }
@@ -507,11 +507,16 @@ impl Index {
     }
 
     /// Walks the disk and puts right what the index has wrong. `busy` says whether a series has
-    /// datapoints that are not in its file yet: it stays, file or not.
+    /// datapoints that are not in its file yet: it stays, file or not. `stop` is asked at each
+    /// directory; a walk that is stopped only adds.
     ///
     /// # Errors
     /// A directory cannot be read, or the log cannot be written.
-    pub fn reconcile(&self, busy: impl Fn(SeriesId) -> bool) -> Result<Reconciled> {
+    pub fn reconcile(
+        &self,
+        busy: impl Fn(SeriesId) -> bool,
+        stop: impl Fn() -> bool,
+    ) -> Result<Reconciled> {
         let mut report = Reconciled::default();
         // Tagged series whose hashed file is known are not plain leaves too.
         let claimed: HashSet<String> = {
@@ -530,6 +535,10 @@ impl Index {
         let mut todo = vec![(self.root.clone(), String::new())];
         let mut batch = Vec::new();
         while let Some((directory, prefix)) = todo.pop() {
+            if stop() {
+                report.added += self.found_on_disk(&mut batch, &mut seen)?;
+                return Ok(report);
+            }
             let entries = match fs::read_dir(&directory) {
                 Ok(entries) => entries,
                 // Deleted since, or not there yet.
@@ -694,7 +703,7 @@ mod tests {
         touch(&root, "a/d.wsp");
         let index = Index::open(&root, log.clone(), false).unwrap();
         assert_eq!(paths(&index, "a.*"), ["a.b", "a.b"]);
-        let report = index.reconcile(|_| false).unwrap();
+        let report = index.reconcile(|_| false, || false).unwrap();
         assert_eq!((report.added, report.removed), (1, 1));
         assert_eq!(paths(&index, "a.*"), ["a.b", "a.d"]);
         drop(index);

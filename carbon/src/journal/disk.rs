@@ -1,0 +1,99 @@
+//! The disk below journal and checkpoints: a seam, so that tests can lose what was not synced.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A file that is written to its end.
+pub trait Segment: Debug + Send {
+    /// Appends all of `bytes`, or fails with the file as long as it was.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Has all that was appended on disk.
+    ///
+    /// # Errors
+    /// The system refused; what is on disk is not known.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// What journal and checkpoints ask of a disk.
+pub trait Disk: Debug + Send + Sync {
+    /// Makes a new file; its name is on disk when this returns.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Segment>>;
+
+    /// Deletes a file.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Has everything below `root` on disk: one `syncfs`.
+    ///
+    /// # Errors
+    /// Something could not be written.
+    fn sync_tree(&self, root: &Path) -> io::Result<()>;
+}
+
+/// The real one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+#[derive(Debug)]
+struct RealSegment {
+    file: File,
+    path: PathBuf,
+    len: u64,
+}
+
+impl Disk for RealDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Segment>> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        if let Some(directory) = path.parent() {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(Box::new(RealSegment {
+            file,
+            path: path.to_owned(),
+            len: 0,
+        }))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_tree(&self, root: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(root)?)?)
+    }
+}
+
+impl Segment for RealSegment {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        match self.file.write_all_at(bytes, self.len) {
+            Ok(()) => {
+                self.len += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // What was written of it would be taken for a torn tail: cut it off.
+                if let Err(error) = self.file.set_len(self.len) {
+                    tracing::warn!(path = %self.path.display(), %error, "a torn tail stays in the journal");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.sync_data()
+    }
+}

@@ -1,0 +1,403 @@
+//! What a segment of the journal holds: frames, each a batch as it was taken.
+//!
+//! ```text
+//! segment: "plumbago journal 1\n", frames
+//! frame:   0xa5 'J' | u32 length of the body | u32 CRC-32 of the body | body
+//! body:    u32 clock of the receiver | items
+//! item:    u8 what | …
+//!   bits 0-1  series: 0 the one after the last, 1 difference as varint, 2 a name follows
+//!             (varint id, varint length, bytes; no point)
+//!   bit 2     time: 0 as the last, 1 difference as varint
+//!   bits 3-4  value: 0 as the last, 1 integer as varint, 2 hundredths as varint, 3 eight bytes
+//! ```
+//!
+//! 1. Numbers are little-endian; differences are signed, zigzag-coded. Each body starts from series
+//!    -1, the clock, and value 0, so a frame needs no other frame, but for names.
+//! 2. A series is named once in a segment, before its first point.
+//! 3. A frame that is cut, or whose checksum is wrong, says nothing. Reading goes on at the next
+//!    mark from which a sound frame follows.
+
+use crate::datapoint::{Datapoint, SeriesId};
+use whisper::Timestamp;
+
+/// What a segment begins with.
+pub(crate) const MAGIC: &[u8] = b"plumbago journal 1\n";
+const MARK: [u8; 2] = [0xa5, b'J'];
+const HEAD: usize = 10;
+/// The longest body that is believed.
+const MAX_BODY: usize = 64 << 20;
+
+const NEXT: u8 = 0;
+const SERIES: u8 = 1;
+const NAME: u8 = 2;
+const TIME: u8 = 4;
+const SAME: u8 = 0;
+const INTEGER: u8 = 1 << 3;
+const HUNDREDTHS: u8 = 2 << 3;
+const BYTES: u8 = 3 << 3;
+
+/// Integers of this size and smaller are stored as such.
+const SMALL: f64 = (1_u64 << 40) as f64;
+
+/// Writes one frame to the end of a buffer.
+#[derive(Debug)]
+pub(crate) struct Writer<'a> {
+    buffer: &'a mut Vec<u8>,
+    start: usize,
+    series: i64,
+    time: u32,
+    value: f64,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(buffer: &'a mut Vec<u8>, clock: Timestamp) -> Self {
+        let start = buffer.len();
+        buffer.extend_from_slice(&MARK);
+        buffer.extend_from_slice(&[0; HEAD - MARK.len()]);
+        buffer.extend_from_slice(&clock.0.to_le_bytes());
+        Self {
+            buffer,
+            start,
+            series: -1,
+            time: clock.0,
+            value: 0.0,
+        }
+    }
+
+    pub(crate) fn name(&mut self, id: SeriesId, name: &[u8]) {
+        self.buffer.push(NAME);
+        varint(self.buffer, u64::from(id.0));
+        varint(self.buffer, name.len() as u64);
+        self.buffer.extend_from_slice(name);
+    }
+
+    #[inline]
+    pub(crate) fn point(&mut self, point: &Datapoint) {
+        let Datapoint { series, at, value } = *point;
+        // The item is put together in a register's worth of bytes and copied once.
+        let mut item = [0_u8; 32];
+        let mut len = 1;
+        let mut what = NEXT;
+        let series = i64::from(series.0);
+        if series != self.series + 1 {
+            what |= SERIES;
+            len = put_varint(&mut item, len, zigzag(series - self.series));
+        }
+        self.series = series;
+        if at.0 != self.time {
+            what |= TIME;
+            len = put_varint(
+                &mut item,
+                len,
+                zigzag(i64::from(at.0) - i64::from(self.time)),
+            );
+            self.time = at.0;
+        }
+        if value.to_bits() != self.value.to_bits() {
+            self.value = value;
+            let whole = value as i64;
+            let hundredths = (value * 100.0).round_ties_even() as i64;
+            if value.abs() <= SMALL && (whole as f64).to_bits() == value.to_bits() {
+                what |= INTEGER;
+                len = put_varint(&mut item, len, zigzag(whole));
+            } else if value.abs() <= SMALL
+                && (hundredths as f64 / 100.0).to_bits() == value.to_bits()
+            {
+                what |= HUNDREDTHS;
+                len = put_varint(&mut item, len, zigzag(hundredths));
+            } else {
+                what |= BYTES;
+                item[len..len + 8].copy_from_slice(&value.to_bits().to_le_bytes());
+                len += 8;
+            }
+        }
+        item[0] = what;
+        self.buffer.extend_from_slice(&item[..len]);
+    }
+
+    pub(crate) fn finish(self) {
+        let body = self.start + HEAD;
+        let len = (self.buffer.len() - body) as u32;
+        let checksum = crc32fast::hash(&self.buffer[body..]);
+        let head = &mut self.buffer[self.start + MARK.len()..body];
+        head[..4].copy_from_slice(&len.to_le_bytes());
+        head[4..].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)) as u64
+}
+
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+#[inline]
+fn put_varint(item: &mut [u8; 32], mut at: usize, mut number: u64) -> usize {
+    while number >= 0x80 {
+        item[at] = number as u8 | 0x80;
+        number >>= 7;
+        at += 1;
+    }
+    item[at] = number as u8;
+    at + 1
+}
+
+fn varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// What a frame says, item by item.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Item<'a> {
+    Name(SeriesId, &'a [u8]),
+    Point(Datapoint),
+}
+
+/// A sound frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame<'a> {
+    pub(crate) clock: Timestamp,
+    items: &'a [u8],
+}
+
+/// Reads the frames of a segment.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+    /// Bytes that belong to no sound frame so far.
+    pub(crate) unsound: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of a whole segment.
+    pub(crate) fn new(segment: &'a [u8]) -> Self {
+        match segment.strip_prefix(MAGIC) {
+            Some(rest) => Self { rest, unsound: 0 },
+            None => Self {
+                rest: &[],
+                unsound: segment.len(),
+            },
+        }
+    }
+
+    /// Bytes that have not been looked at.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+}
+
+impl<'a> Iterator for Reader<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        while !self.rest.is_empty() {
+            if let Some((frame, rest)) = frame(self.rest) {
+                self.rest = rest;
+                return Some(frame);
+            }
+            let next = memchr::memmem::find(&self.rest[1..], &MARK);
+            let skip = next.map_or(self.rest.len(), |at| at + 1);
+            self.unsound += skip;
+            self.rest = &self.rest[skip..];
+        }
+        None
+    }
+}
+
+fn frame(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
+    let head = bytes.get(..HEAD)?.strip_prefix(&MARK)?;
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let len = word(0) as usize;
+    if !(4..=MAX_BODY).contains(&len) {
+        return None;
+    }
+    let body = bytes.get(HEAD..HEAD + len)?;
+    if crc32fast::hash(body) != word(4) {
+        return None;
+    }
+    let (clock, items) = body.split_first_chunk::<4>()?;
+    let frame = Frame {
+        clock: Timestamp(u32::from_le_bytes(*clock)),
+        items,
+    };
+    Some((frame, &bytes[HEAD + len..]))
+}
+
+impl<'a> Frame<'a> {
+    /// Calls `each` for every item. What a sound checksum covers and still makes no sense ends
+    /// the frame.
+    pub(crate) fn each(self, mut each: impl FnMut(Item<'a>)) {
+        let mut rest = self.items;
+        let mut series = -1_i64;
+        let mut time = i64::from(self.clock.0);
+        let mut value = 0.0;
+        while let Some((&what, more)) = rest.split_first() {
+            rest = more;
+            let mut read = || -> Option<Item<'a>> {
+                if what & 3 == NAME {
+                    let id = SeriesId(u32::try_from(take_varint(&mut rest)?).ok()?);
+                    let len = usize::try_from(take_varint(&mut rest)?).ok()?;
+                    let (name, more) = rest.split_at_checked(len)?;
+                    rest = more;
+                    return Some(Item::Name(id, name));
+                }
+                series += match what & 3 {
+                    SERIES => unzigzag(take_varint(&mut rest)?),
+                    _ => 1,
+                };
+                if what & TIME != 0 {
+                    time += unzigzag(take_varint(&mut rest)?);
+                }
+                match what & BYTES {
+                    SAME => {}
+                    INTEGER => value = unzigzag(take_varint(&mut rest)?) as f64,
+                    HUNDREDTHS => value = unzigzag(take_varint(&mut rest)?) as f64 / 100.0,
+                    _ => {
+                        let (bytes, more) = rest.split_first_chunk::<8>()?;
+                        rest = more;
+                        value = f64::from_bits(u64::from_le_bytes(*bytes));
+                    }
+                }
+                Some(Item::Point(Datapoint {
+                    series: SeriesId(u32::try_from(series).ok()?),
+                    at: Timestamp(u32::try_from(time).ok()?),
+                    value,
+                }))
+            };
+            match read() {
+                Some(item) => each(item),
+                None => return,
+            }
+        }
+    }
+}
+
+fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, more) = rest.split_first()?;
+        *rest = more;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CLOCK: Timestamp = Timestamp(1_700_000_000);
+
+    fn point(series: u32, at: u32, value: f64) -> Datapoint {
+        Datapoint {
+            series: SeriesId(series),
+            at: Timestamp(at),
+            value,
+        }
+    }
+
+    /// Three frames, and where each ends.
+    fn segment() -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = MAGIC.to_vec();
+        let mut ends = Vec::new();
+        for n in 0..3_u32 {
+            let mut writer = Writer::new(&mut bytes, CLOCK);
+            writer.name(SeriesId(n), b"some.name");
+            writer.point(&point(n, CLOCK.0 - 10, f64::from(n) / 3.0));
+            writer.point(&point(n + 1, CLOCK.0, 42.5));
+            writer.finish();
+            ends.push(bytes.len());
+        }
+        (bytes, ends)
+    }
+
+    fn points(bytes: &[u8]) -> Vec<Datapoint> {
+        let mut points = Vec::new();
+        for frame in Reader::new(bytes) {
+            frame.each(|item| match item {
+                Item::Point(point) => points.push(point),
+                Item::Name(_, name) => assert_eq!(name, b"some.name"),
+            });
+        }
+        points
+    }
+
+    #[test]
+    fn cut_at_every_byte_the_whole_frames_are_read() {
+        let (bytes, ends) = segment();
+        let all = points(&bytes);
+        assert_eq!(all.len(), 6);
+        for cut in 0..bytes.len() {
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            assert_eq!(points(&bytes[..cut]), all[..2 * whole], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn any_byte_of_a_frame_wrong_costs_that_frame_alone() {
+        let (bytes, ends) = segment();
+        let all = points(&bytes);
+        for at in MAGIC.len()..bytes.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= flip;
+                let hit = ends.iter().filter(|end| **end <= at).count();
+                let mut expected = all.clone();
+                expected.drain(2 * hit..2 * hit + 2);
+                assert_eq!(points(&damaged), expected, "byte {at}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(points_in in prop::collection::vec(
+            (any::<u32>(), any::<u32>(), prop_oneof![
+                any::<f64>(),
+                (-100_000_i64..100_000).prop_map(|n| n as f64),
+                (-100_000_i64..100_000).prop_map(|n| n as f64 / 100.0),
+                Just(-0.0),
+                Just(1e300),
+            ]),
+            0..50,
+        )) {
+            let points_in: Vec<_> = points_in.iter().map(|(s, t, v)| point(*s, *t, *v)).collect();
+            let mut bytes = MAGIC.to_vec();
+            let mut writer = Writer::new(&mut bytes, CLOCK);
+            for point in &points_in { writer.point(point); }
+            writer.finish();
+            let read = points(&bytes);
+            prop_assert_eq!(read.len(), points_in.len());
+            for (a, b) in read.iter().zip(&points_in) {
+                prop_assert_eq!((a.series, a.at, a.value.to_bits()), (b.series, b.at, b.value.to_bits()));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), sound in any::<bool>()) {
+            let mut segment = MAGIC.to_vec();
+            if sound {
+                // A frame whose checksum is right and whose items are anything.
+                let start = segment.len();
+                let writer = Writer { buffer: &mut segment, start, series: 0, time: 0, value: 0.0 };
+                writer.buffer.extend_from_slice(&MARK);
+                writer.buffer.extend_from_slice(&[0; 12]);
+                writer.buffer.extend_from_slice(&bytes);
+                writer.finish();
+            } else {
+                segment.extend_from_slice(&bytes);
+            }
+            for frame in Reader::new(&segment) { frame.each(|_| {}); }
+        }
+    }
+}

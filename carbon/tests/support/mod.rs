@@ -1,0 +1,211 @@
+//! A store in a fresh directory, and a disk that loses what was not synced.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use carbon::journal::disk::{Disk, Segment};
+use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
+use carbon::{Carbon, Datapoint, SeriesId, Setup, Sink, Timestamp};
+
+/// Where the clock of the tests stands.
+pub(crate) const NOW: u32 = 1_700_000_000;
+
+/// A setup whose journal commits only when asked, with a clock that stands still.
+pub(crate) fn setup(disk: Arc<dyn Disk>) -> Setup {
+    let journal = JournalOptions {
+        sync: Sync::Every(Span::seconds(3_600)),
+        max_size: ByteSize(1 << 30),
+    };
+    Setup {
+        clock: Arc::new(|| Timestamp(NOW)),
+        disk,
+        ..Setup::new(Options::default(), journal, Span::seconds(10))
+    }
+}
+
+/// A point of `series`, `n` steps of ten seconds ago, with a value of its own.
+pub(crate) fn point(series: SeriesId, n: u32) -> Datapoint {
+    Datapoint {
+        series,
+        at: Timestamp(NOW - n * 10),
+        value: f64::from(series.0 * 10_000 + n),
+    }
+}
+
+/// The values of `name` by time, of the last hour.
+pub(crate) fn values(carbon: &Carbon, name: &str) -> BTreeMap<u32, f64> {
+    let from = Timestamp(NOW - 3_600);
+    let fetched = carbon.fetch(name, from, Timestamp(NOW), Timestamp(NOW));
+    match fetched.unwrap() {
+        None => BTreeMap::new(),
+        Some(fetched) => fetched
+            .points
+            .points()
+            .filter(|(_, value)| !whisper::is_absent(*value))
+            .map(|(at, value)| (at.0, value))
+            .collect(),
+    }
+}
+
+/// Interns `n` names.
+pub(crate) fn series(carbon: &Carbon, n: u32) -> Vec<SeriesId> {
+    (0..n)
+        .map(|n| carbon.intern(format!("test.m{n}").as_bytes()).unwrap())
+        .collect()
+}
+
+/// A disk that remembers what was synced and can fail.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    /// Of each journal file, how many bytes are synced.
+    synced: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
+    /// The whisper tree as of the last sync.
+    tree: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
+    /// Nothing can be written.
+    pub(crate) full: Arc<AtomicBool>,
+    /// Syncs fail.
+    pub(crate) broken: Arc<AtomicBool>,
+    pub(crate) tree_syncs: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Recorded {
+    file: fs::File,
+    path: PathBuf,
+    len: u64,
+    synced: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
+    full: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
+}
+
+fn refuse(flag: &AtomicBool, kind: io::ErrorKind) -> io::Result<()> {
+    if flag.load(Ordering::SeqCst) {
+        return Err(kind.into());
+    }
+    Ok(())
+}
+
+impl Disk for Recorder {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Segment>> {
+        refuse(&self.full, io::ErrorKind::StorageFull)?;
+        self.synced.lock().unwrap().insert(path.to_owned(), 0);
+        Ok(Box::new(Recorded {
+            file: fs::File::create_new(path)?,
+            path: path.to_owned(),
+            len: 0,
+            synced: Arc::clone(&self.synced),
+            full: Arc::clone(&self.full),
+            broken: Arc::clone(&self.broken),
+        }))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.synced.lock().unwrap().remove(path);
+        fs::remove_file(path)
+    }
+
+    fn sync_tree(&self, root: &Path) -> io::Result<()> {
+        refuse(&self.broken, io::ErrorKind::Other)?;
+        *self.tree.lock().unwrap() = files(root);
+        self.tree_syncs.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Segment for Recorded {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        refuse(&self.full, io::ErrorKind::StorageFull)?;
+        use std::os::unix::fs::FileExt;
+        self.file.write_all_at(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        refuse(&self.broken, io::ErrorKind::Other)?;
+        let mut synced = self.synced.lock().unwrap();
+        synced.insert(self.path.clone(), self.len);
+        Ok(())
+    }
+}
+
+/// All files below `root` with their contents.
+fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(directory) = todo.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                found.insert(path, bytes);
+            }
+        }
+    }
+    found
+}
+
+impl Recorder {
+    /// The power fails: what was not synced is lost, wholly or in part, as `chance` (a number
+    /// below its argument) has it. The store must be gone by now.
+    pub(crate) fn power_loss(&self, data: &Path, mut chance: impl FnMut(usize) -> usize) {
+        for (path, synced) in self.synced.lock().unwrap().iter() {
+            let bytes = fs::read(path).unwrap();
+            let unsynced = bytes.len() - *synced as usize;
+            let kept = *synced as usize + chance(unsynced + 1);
+            let mut torn = bytes[..kept].to_vec();
+            // The length may have reached the disk before the bytes.
+            torn.resize(torn.len() + chance(2) * chance(unsynced + 1), 0);
+            fs::write(path, torn).unwrap();
+        }
+        let tree = self.tree.lock().unwrap();
+        for (path, now) in files(&data.join("whisper")) {
+            match tree.get(&path) {
+                // Never synced: as it is, empty, cut, or not there.
+                None => match chance(4) {
+                    0 => {}
+                    1 => fs::write(&path, b"").unwrap(),
+                    2 => fs::write(&path, &now[..chance(now.len())]).unwrap(),
+                    _ => fs::remove_file(&path).unwrap(),
+                },
+                // Page by page the old bytes or the new ones.
+                Some(old) => {
+                    let mut mixed = now.clone();
+                    for (page, old) in mixed.chunks_mut(4_096).zip(old.chunks(4_096)) {
+                        if chance(2) == 0 {
+                            page[..old.len()].copy_from_slice(old);
+                        }
+                    }
+                    fs::write(&path, mixed).unwrap();
+                }
+            }
+        }
+        // The index may have lost what was not synced, too: any part of its end.
+        let names = data.join("index").join("names");
+        if let Ok(bytes) = fs::read(&names) {
+            fs::write(&names, &bytes[..chance(bytes.len() + 1)]).unwrap();
+        }
+    }
+}
+
+/// Numbers without pattern, the same in each run.
+pub(crate) fn chance(seed: u64) -> impl FnMut(usize) -> usize {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below.max(1) as u64) as usize
+    }
+}
