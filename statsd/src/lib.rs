@@ -1,5 +1,49 @@
 //! StatsD: parse, aggregate and flush, from a socket into a carbon sink.
+//!
+//! ```text
+//! name:VALUE|TYPE[|@RATE][|#TAGS]        types: c m  ms h d  g  s  a  r  kv
+//!
+//! datagram      web.hits:1|c\nweb.time:320|ms|@0.1
+//!   socket      recvmmsg, coalesced datagrams taken apart
+//!   simd        separators of 64 bytes at a time: two common lines, two tokens
+//!   table       names hashed, cache lines prefetched, cells added to
+//!   receive     at the end of the interval the cells are swept and reported
+//!   aggregate   summed over threads; timers sorted
+//!   output      stats.web.hits 0.1, stats_counts.web.hits 1, stats.timers.web.time.count 10, …
+//!               as (series id, time, value) into the sink, or as text to carbons elsewhere
+//! ```
+//!
+//! Everything between a datagram's arrival and the flush belongs to one thread per socket, which
+//! shares nothing and allocates nothing per line. See [`Server`].
 
-pub mod marks;
+mod admin;
+mod aggregate;
+mod error;
+mod inspect;
+mod listener;
+mod marks;
+mod metric;
+mod name;
+mod naming;
+mod number;
+pub mod options;
+mod output;
+mod parse;
+mod receive;
+mod repeater;
+mod server;
+mod simd;
+mod socket;
+mod state;
+mod stats;
+mod table;
+#[cfg(test)]
+mod tests;
+mod token;
+mod view;
 
+pub use error::Error;
 pub use marks::{Mark, Marks};
+pub use options::{KEYS, Options};
+pub use server::{Server, Sockets};
+pub use stats::Stats;

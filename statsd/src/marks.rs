@@ -1,4 +1,12 @@
 //! What an application says beside its metrics: events (`_e`) and service checks (`_sc`).
+//!
+//! ```text
+//! _e{TITLE BYTES,TEXT BYTES}:TITLE|TEXT[|d:SECONDS][|h:HOST][|k:KEY][|p:low][|s:SOURCE][|t:error][|#TAGS]
+//! _sc|NAME|STATUS[|d:SECONDS][|h:HOST][|#TAGS][|m:MESSAGE]
+//! ```
+//!
+//! Title and text are taken by length, so they may hold `|`; the two characters `\n` in a text
+//! stand for a line feed. Chunks come in any order; unknown ones are skipped.
 
 /// A mark in time that arrived as a datagram; `src/` hands it to the event store.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,4 +27,218 @@ pub struct Mark {
 pub trait Marks: Send + Sync {
     /// Stores one mark. Failures are counted and logged by the implementation.
     fn mark(&self, mark: Mark);
+}
+
+/// The state of a service check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ok,
+    Warning,
+    Critical,
+    Unknown,
+}
+
+impl Status {
+    fn of(text: &[u8]) -> Option<Self> {
+        Some(match text {
+            b"0" => Self::Ok,
+            b"1" => Self::Warning,
+            b"2" => Self::Critical,
+            b"3" => Self::Unknown,
+            _ => return None,
+        })
+    }
+
+    /// The number that stands for it in the check's gauge.
+    pub(crate) fn value(self) -> f64 {
+        f64::from(self as u8)
+    }
+
+    fn tag(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A service check, as sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Check {
+    pub(crate) status: Status,
+    /// Name and tags in DogStatsD's spelling: the gauge's key.
+    pub(crate) gauge: Vec<u8>,
+    pub(crate) mark: Mark,
+}
+
+/// Whether `line` is one of ours.
+pub(crate) fn is_mark(line: &[u8]) -> bool {
+    line.starts_with(b"_e{") || line.starts_with(b"_sc|")
+}
+
+/// Reads `_e{…}`; `None` if it is malformed.
+pub(crate) fn event(line: &[u8]) -> Option<Mark> {
+    let rest = line.strip_prefix(b"_e{")?;
+    let close = memchr::memchr(b'}', rest)?;
+    let lengths = std::str::from_utf8(&rest[..close]).ok()?;
+    let (title, text) = lengths.split_once(',')?;
+    let (title, text): (usize, usize) = (title.parse().ok()?, text.parse().ok()?);
+    let rest = rest[close + 1..].strip_prefix(b":")?;
+    if title == 0 || text == 0 {
+        return None;
+    }
+    let what = rest.get(..title)?;
+    let rest = rest[title..].strip_prefix(b"|")?;
+    let data = rest.get(..text)?;
+    let chunks = match &rest[text..] {
+        [] => None,
+        [b'|', chunks @ ..] => Some(chunks),
+        _ => return None,
+    };
+    let mut mark = Mark {
+        what: lossy(what),
+        data: lossy(data).replace("\\n", "\n"),
+        tags: Vec::new(),
+        when: None,
+        key: None,
+    };
+    for chunk in chunks.into_iter().flat_map(|text| text.split(is_bar)) {
+        match chunk {
+            [b'd', b':', at @ ..] => mark.when = Some(seconds(at)?),
+            [b'h', b':', host @ ..] => mark.tags.push(format!("host:{}", lossy(host))),
+            [b'k', b':', key @ ..] => mark.key = Some(lossy(key)),
+            b"p:low" => mark.tags.push("priority:low".to_owned()),
+            [b's', b':', source @ ..] => mark.tags.push(format!("source:{}", lossy(source))),
+            b"t:error" | b"t:warning" | b"t:success" => mark.tags.push(lossy(&chunk[2..])),
+            [b'#', tags @ ..] => add_tags(tags, &mut mark.tags),
+            _ => {}
+        }
+    }
+    Some(mark)
+}
+
+/// Reads `_sc|…`; `None` if it is malformed.
+pub(crate) fn check(line: &[u8]) -> Option<Check> {
+    let mut chunks = line.strip_prefix(b"_sc|")?.split(is_bar);
+    let name = chunks.next().filter(|name| !name.is_empty())?;
+    let status = Status::of(chunks.next()?)?;
+    let mut mark = Mark {
+        what: lossy(name),
+        data: String::new(),
+        tags: vec!["service_check".to_owned(), status.tag().to_owned()],
+        when: None,
+        key: None,
+    };
+    let mut gauge = b"service_checks.".to_vec();
+    gauge.extend_from_slice(name);
+    let mut tags: Vec<u8> = Vec::new();
+    for chunk in chunks.by_ref() {
+        let mut add = |text: &[u8]| {
+            if !tags.is_empty() {
+                tags.push(b',');
+            }
+            tags.extend_from_slice(text);
+        };
+        match chunk {
+            [b'd', b':', at @ ..] => mark.when = Some(seconds(at)?),
+            [b'h', b':', host @ ..] => {
+                mark.tags.push(format!("host:{}", lossy(host)));
+                add(b"host:");
+                tags.extend_from_slice(host);
+            }
+            [b'm', b':', message @ ..] => mark.data = lossy(message).replace("\\n", "\n"),
+            [b'#', list @ ..] => {
+                add_tags(list, &mut mark.tags);
+                add(list);
+            }
+            _ => {}
+        }
+    }
+    if !tags.is_empty() {
+        gauge.extend_from_slice(crate::name::TAGS);
+        gauge.extend_from_slice(&tags);
+    }
+    Some(Check {
+        status,
+        gauge,
+        mark,
+    })
+}
+
+fn is_bar(byte: &u8) -> bool {
+    *byte == b'|'
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}
+
+fn seconds(text: &[u8]) -> Option<i64> {
+    let at = crate::parse::timestamp(text).ok()?;
+    Some(at as i64)
+}
+
+fn add_tags(list: &[u8], tags: &mut Vec<String>) {
+    for tag in list.split(|byte| *byte == b',') {
+        if !tag.is_empty() {
+            tags.push(lossy(tag));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_by_length() {
+        let mark = event(
+            b"_e{21,36}:An exception occurred|Cannot parse CSV file from 10.0.0.17|t:warning|#err_type:bad_file",
+        )
+        .unwrap();
+        assert_eq!(mark.what, "An exception occurred");
+        assert_eq!(mark.data, "Cannot parse CSV file from 10.0.0.17");
+        assert_eq!(mark.tags, ["warning", "err_type:bad_file"]);
+        let mark = event(b"_e{3,4}:a|b|c\\nd|d:1700000000|h:web1|k:v7|p:low|s:ci|x:y|c:1").unwrap();
+        assert_eq!((mark.what.as_str(), mark.data.as_str()), ("a|b", "c\nd"));
+        assert_eq!(mark.tags, ["host:web1", "priority:low", "source:ci"]);
+        assert_eq!(mark.when, Some(1_700_000_000));
+        assert_eq!(mark.key.as_deref(), Some("v7"));
+    }
+
+    #[test]
+    fn malformed_events_are_refused() {
+        for line in [
+            "_e{5,4}:title",
+            "_e{0,4}:|text",
+            "_e{5,0}:title|",
+            "_e{5,4}title|text",
+            "_e{5,9}:title|text",
+            "_e{5,3}:title|text",
+            "_e{5}:title|text",
+            "_e{99999999999999999999999,1}:a|b",
+            "_e{1,1}:a|b|d:soon",
+            "_e{",
+        ] {
+            assert_eq!(event(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn checks_are_a_mark_and_a_gauge() {
+        let found = check(b"_sc|Redis|2|d:1700000000|h:db1|#env:dev,x|m:no | answer").unwrap();
+        assert_eq!(found.status, Status::Critical);
+        assert_eq!(found.status.value(), 2.0);
+        assert_eq!(found.gauge, b"service_checks.Redis|#host:db1,env:dev,x");
+        assert_eq!(
+            found.mark.tags,
+            ["service_check", "critical", "host:db1", "env:dev", "x"]
+        );
+        assert_eq!(found.mark.data, "no ");
+        for bad in ["_sc|Redis", "_sc|Redis|4", "_sc||0", "_sc|Redis|0|d:x"] {
+            assert_eq!(check(bad.as_bytes()), None, "{bad}");
+        }
+    }
 }

@@ -1,0 +1,211 @@
+//! All series by number: their names, kinds and what they hold.
+//!
+//! Names lie one after the other in one buffer, so that a million of them cost their bytes and
+//! 24 more each, and a slot of the look-up table. What dropped names leave behind is closed up
+//! when it is more than half.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
+
+use crate::metric::Kind;
+
+/// No series ids yet.
+pub(crate) const NO_IDS: u32 = u32::MAX;
+
+/// One series.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    /// Counter: the interval's sum. Timer: its sum of weights. Gauge: the value.
+    pub(crate) value: f64,
+    at: u32,
+    /// Timer and average: the slot of its samples. Gauge: flushes left to live. Set: members.
+    pub(crate) extra: u32,
+    /// Where its series ids start, [`NO_IDS`] if it has none yet.
+    pub(crate) ids: u32,
+    len: u16,
+    kind: u8,
+    flags: u8,
+}
+
+const TOUCHED: u8 = 1;
+const LASTING: u8 = 2;
+const LIVE: u8 = 4;
+const IDLE_SHIFT: u32 = 3;
+
+impl Row {
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::from_code(self.kind).unwrap_or(Kind::Counter)
+    }
+
+    /// Whether it had samples in the interval.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.flags & TOUCHED != 0
+    }
+
+    pub(crate) fn touch(&mut self) {
+        self.flags = LIVE | TOUCHED | (self.flags & LASTING);
+    }
+
+    /// Whether it stays even if idle series are deleted.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.flags & LASTING != 0
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.flags & LIVE != 0
+    }
+
+    /// Starts the next interval; returns for how many intervals it has been idle, at most 31.
+    pub(crate) fn rest(&mut self) -> u8 {
+        let idle = if self.is_touched() {
+            0
+        } else {
+            (self.flags >> IDLE_SHIFT).saturating_add(1).min(31)
+        };
+        self.flags = (self.flags & (LASTING | LIVE)) | idle << IDLE_SHIFT;
+        idle
+    }
+}
+
+/// The series, numbered.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) rows: Vec<Row>,
+    bytes: Vec<u8>,
+    dropped_bytes: usize,
+    free: Vec<u32>,
+    by_name: HashTable<u32>,
+    hasher: RandomState,
+}
+
+impl Names {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len() - self.free.len()
+    }
+
+    /// The name of `row`, tags included.
+    pub(crate) fn name(&self, row: &Row) -> &[u8] {
+        let start = row.at as usize;
+        &self.bytes[start..start + usize::from(row.len)]
+    }
+
+    pub(crate) fn find(&self, kind: Kind, name: &[u8]) -> Option<u32> {
+        let hash = self.hasher.hash_one((kind as u8, name));
+        self.by_name
+            .find(hash, |at| self.is(*at, kind, name))
+            .copied()
+    }
+
+    fn is(&self, at: u32, kind: Kind, name: &[u8]) -> bool {
+        let row = &self.rows[at as usize];
+        row.kind == kind as u8 && self.name(row) == name
+    }
+
+    /// The number of the series, a new one if it was not there; and whether it is new.
+    pub(crate) fn intern(&mut self, kind: Kind, name: &[u8]) -> (u32, bool) {
+        let hash = self.hasher.hash_one((kind as u8, name));
+        if let Some(at) = self.by_name.find(hash, |at| self.is(*at, kind, name)) {
+            return (*at, false);
+        }
+        self.close_up();
+        let lasting = kind == Kind::Counter
+            && ["packets_received", "metrics_received", "bad_lines_seen"]
+                .iter()
+                .any(|part| memchr::memmem::find(name, part.as_bytes()).is_some());
+        let row = Row {
+            value: 0.0,
+            at: self.bytes.len() as u32,
+            extra: 0,
+            ids: NO_IDS,
+            len: name.len().min(usize::from(u16::MAX)) as u16,
+            kind: kind as u8,
+            flags: LIVE | if lasting { LASTING } else { 0 },
+        };
+        self.bytes.extend_from_slice(&name[..usize::from(row.len)]);
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.rows[at as usize] = row;
+                at
+            }
+            None => {
+                self.rows.push(row);
+                (self.rows.len() - 1) as u32
+            }
+        };
+        let (rows, bytes, hasher) = (&self.rows, &self.bytes, &self.hasher);
+        self.by_name.insert_unique(hash, at, |at| {
+            let row = &rows[*at as usize];
+            let start = row.at as usize;
+            hasher.hash_one((row.kind, &bytes[start..start + usize::from(row.len)]))
+        });
+        (at, true)
+    }
+
+    /// Marks a series as one that stays.
+    pub(crate) fn keep(&mut self, at: u32) {
+        self.rows[at as usize].flags |= LASTING;
+    }
+
+    /// Drops the series numbered `at`.
+    pub(crate) fn remove(&mut self, at: u32) {
+        let row = self.rows[at as usize];
+        if !row.is_live() {
+            return;
+        }
+        let hash = self.hasher.hash_one((row.kind, self.name(&row)));
+        if let Ok(found) = self.by_name.find_entry(hash, |other| *other == at) {
+            found.remove();
+        }
+        self.dropped_bytes += usize::from(row.len);
+        self.rows[at as usize].flags = 0;
+        self.free.push(at);
+    }
+
+    fn close_up(&mut self) {
+        if self.dropped_bytes < 1 << 16 || self.dropped_bytes * 2 < self.bytes.len() {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(self.bytes.len() - self.dropped_bytes);
+        for row in &mut self.rows {
+            if row.is_live() {
+                let start = row.at as usize;
+                row.at = bytes.len() as u32;
+                bytes.extend_from_slice(&self.bytes[start..start + usize::from(row.len)]);
+            }
+        }
+        self.bytes = bytes;
+        self.dropped_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_and_go_and_keep_their_numbers() {
+        let mut names = Names::default();
+        let number = |index: u32| format!("some.rather.long.name.{index:08}").into_bytes();
+        for index in 0..20_000 {
+            assert_eq!(names.intern(Kind::Counter, &number(index)), (index, true));
+        }
+        assert_eq!(names.intern(Kind::Counter, &number(7)), (7, false));
+        assert_eq!(names.intern(Kind::Gauge, &number(7)), (20_000, true));
+        for index in (0..20_000).filter(|index| index % 4 != 0) {
+            names.remove(index);
+        }
+        assert_eq!(names.len(), 5_001);
+        for index in 20_000..25_000 {
+            names.intern(Kind::Counter, &number(index));
+        }
+        for index in (0..20_000).step_by(4) {
+            assert_eq!(names.find(Kind::Counter, &number(index)), Some(index));
+            let row = names.rows[index as usize];
+            assert_eq!(names.name(&row), number(index));
+        }
+        assert_eq!(names.find(Kind::Counter, &number(1)), None);
+        assert_eq!(names.len(), 10_001);
+    }
+}

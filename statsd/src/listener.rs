@@ -1,0 +1,173 @@
+//! Lines over streams: TCP and Unix stream sockets.
+//!
+//! 1. Each read is cut at its last line feed; what is before goes on as one packet, the rest waits
+//!    for more. What a closed connection leaves without a line feed counts as a line (the
+//!    reference loses it).
+//! 2. All connections feed one thread with one table, through a bounded channel: a sender that is
+//!    too fast is slowed down by TCP.
+//! 3. A line that does not end within [`LONGEST`] bytes is dropped and counted.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use crate::metric::Reject;
+use crate::receive::{Intake, Shared};
+use crate::token::MARGIN;
+
+/// The longest line, and the largest piece that is handed on.
+const LONGEST: usize = 64 << 10;
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What the stream thread is told.
+#[derive(Debug)]
+pub(crate) enum Block {
+    /// Whole lines, with a margin before and after.
+    Lines(Vec<u8>, Option<IpAddr>),
+    /// Look at what the aggregator wants.
+    Wake,
+}
+
+/// The stream thread: takes blocks until it is told to stop.
+pub(crate) fn run(mut intake: Intake, shared: &Shared, mut blocks: mpsc::Receiver<Block>) {
+    while let Some(block) = blocks.blocking_recv() {
+        if let Block::Lines(bytes, from) = block {
+            intake.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
+            intake.settle(&bytes);
+        }
+        intake.step();
+        while intake.is_sweeping() {
+            intake.step();
+        }
+        if shared.stop.load(Ordering::Acquire) {
+            break;
+        }
+    }
+    // What has been read by now still counts.
+    while let Ok(block) = blocks.try_recv() {
+        if let Block::Lines(bytes, from) = block {
+            intake.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
+            intake.settle(&bytes);
+        }
+    }
+    intake.end();
+}
+
+/// Accepts TCP connections until `stop` changes.
+pub(crate) async fn tcp(
+    listener: TcpListener,
+    blocks: mpsc::Sender<Block>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let (blocks, shared, stop) = (blocks.clone(), shared.clone(), stop.clone());
+                let from = from.ip().to_canonical();
+                tokio::spawn(connection(stream, Some(from), blocks, shared, stop));
+            }
+            Err(why) => refused(&why).await,
+        }
+    }
+}
+
+/// Accepts connections on a Unix socket until `stop` changes.
+pub(crate) async fn unix(
+    listener: UnixListener,
+    blocks: mpsc::Sender<Block>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (blocks, shared, stop) = (blocks.clone(), shared.clone(), stop.clone());
+                tokio::spawn(connection(stream, None, blocks, shared, stop));
+            }
+            Err(why) => refused(&why).await,
+        }
+    }
+}
+
+async fn refused(why: &io::Error) {
+    warn!("statsd connection not accepted: {why}");
+    // Out of descriptors, most likely: trying at once would only burn the processor.
+    tokio::time::sleep(AGAIN).await;
+}
+
+async fn connection(
+    mut stream: impl AsyncRead + Unpin,
+    from: Option<IpAddr>,
+    blocks: mpsc::Sender<Block>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; MARGIN];
+    let mut is_skipping = false;
+    loop {
+        let start = buffer.len();
+        buffer.resize(start + LONGEST, 0);
+        let read = tokio::select! {
+            read = stream.read(&mut buffer[start..]) => read.unwrap_or(0),
+            _ = stop.changed() => 0,
+        };
+        buffer.truncate(start + read);
+        if read == 0 {
+            break;
+        }
+        let Some(feed) = memchr::memrchr(b'\n', &buffer[start..]) else {
+            if buffer.len() > MARGIN + LONGEST && !is_skipping {
+                shared
+                    .stats
+                    .bad_line(Reject::LongName, &buffer[MARGIN..], from);
+                is_skipping = true;
+            }
+            if is_skipping {
+                buffer.truncate(MARGIN);
+            }
+            continue;
+        };
+        let end = start + feed + 1;
+        let rest = buffer[end..].to_vec();
+        buffer.truncate(end);
+        if std::mem::take(&mut is_skipping) {
+            // The end of the line that is too long.
+            let first = memchr::memchr(b'\n', &buffer[MARGIN..]).unwrap_or(0);
+            buffer.drain(MARGIN..=MARGIN + first);
+        }
+        if !send(&mut buffer, from, &blocks).await {
+            return;
+        }
+        buffer.extend_from_slice(&rest);
+    }
+    if !is_skipping {
+        send(&mut buffer, from, &blocks).await;
+    }
+}
+
+/// Hands on the lines in `buffer` and leaves an empty one behind; returns false when nobody takes
+/// them any more.
+async fn send(buffer: &mut Vec<u8>, from: Option<IpAddr>, blocks: &mpsc::Sender<Block>) -> bool {
+    let mut lines = std::mem::replace(buffer, vec![0; MARGIN]);
+    if lines.len() == MARGIN {
+        return true;
+    }
+    lines.resize(lines.len() + MARGIN, 0);
+    blocks.send(Block::Lines(lines, from)).await.is_ok()
+}

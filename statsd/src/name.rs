@@ -1,0 +1,255 @@
+//! From the name as sent to the one canonical name of the series.
+//!
+//! 1. Five spellings of tags are read: DogStatsD `name|#k:v`, Graphite `name;k=v`, InfluxDB
+//!    `name,k=v`, SignalFx `name[k=v]` and Librato `name#k=v`. One spelling inside the name, and
+//!    DogStatsD's beside it.
+//! 2. The canonical form is Graphite's with sorted, unique tags: `name;a=1;b=2`. The last of
+//!    several equal keys wins. A bare tag `x` is `x=true`; a tag without a key or a value is left
+//!    out, and so is `name`, which Graphite keeps for itself.
+//! 3. Sanitising is the reference's: blanks become `_`, `/` becomes `-`, what is not
+//!    `[A-Za-z0-9_.=-]` goes. It runs after the tags are taken apart, so that it cannot glue a
+//!    tag's text to a name.
+//! 4. This runs once per spelling of a name, when the table first sees it.
+
+use crate::metric::Reject;
+
+/// What stands between a name and its DogStatsD tags in a table's key.
+pub(crate) const TAGS: &[u8] = b"|#";
+
+/// Appends the canonical form of `raw` (`name` or `name|#tags`) to `out`.
+///
+/// # Errors
+/// [`Reject::EmptyName`] if nothing is left of the name; `out` is then as it was.
+pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result<(), Reject> {
+    if raw.is_empty() {
+        return Err(Reject::EmptyName);
+    }
+    if raw.iter().all(|byte| is_plain(*byte)) {
+        out.extend_from_slice(raw);
+        return Ok(());
+    }
+    let (named, dog) = match memchr::memmem::find(raw, TAGS) {
+        Some(at) => (&raw[..at], &raw[at + TAGS.len()..]),
+        None => (raw, &[][..]),
+    };
+    let spelling = Spelling::of(named);
+    let start = out.len();
+    for part in [spelling.name, spelling.rest] {
+        clean(part, true, out);
+    }
+    if out.len() == start {
+        return Err(Reject::EmptyName);
+    }
+    let mut tags: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let pairs = spelling
+        .tags
+        .split(|byte| *byte == spelling.separator)
+        .map(|tag| cut(tag, b'='))
+        .chain(dog.split(|byte| *byte == b',').map(|tag| cut(tag, b':')));
+    for (key, value) in pairs {
+        let (mut clean_key, mut clean_value) = (Vec::new(), Vec::new());
+        clean_tag(key, sanitize, &mut clean_key);
+        clean_tag(value.unwrap_or(b"true"), sanitize, &mut clean_value);
+        clean_key.retain(|byte| !matches!(byte, b'=' | b'!' | b'^'));
+        let leading = clean_value.iter().take_while(|byte| **byte == b'~').count();
+        clean_value.drain(..leading);
+        if clean_key.is_empty() || clean_value.is_empty() || clean_key == b"name" {
+            continue;
+        }
+        match tags.iter_mut().find(|(known, _)| *known == clean_key) {
+            Some(known) => known.1 = clean_value,
+            None => tags.push((clean_key, clean_value)),
+        }
+    }
+    tags.sort();
+    for (key, value) in tags {
+        out.push(b';');
+        out.extend_from_slice(&key);
+        out.push(b'=');
+        out.extend_from_slice(&value);
+    }
+    Ok(())
+}
+
+/// A name with the tags inside it told apart.
+struct Spelling<'a> {
+    name: &'a [u8],
+    /// What follows the tags: SignalFx allows them amid the name.
+    rest: &'a [u8],
+    tags: &'a [u8],
+    separator: u8,
+}
+
+impl<'a> Spelling<'a> {
+    fn of(raw: &'a [u8]) -> Self {
+        let untagged = Self {
+            name: raw,
+            rest: b"",
+            tags: b"",
+            separator: b';',
+        };
+        let after = |at: usize, separator| Self {
+            name: &raw[..at],
+            rest: b"",
+            tags: &raw[at + 1..],
+            separator,
+        };
+        if let Some(at) = memchr::memchr(b';', raw) {
+            return after(at, b';');
+        }
+        if let Some(at) = memchr::memchr(b'#', raw)
+            && all_pairs(&raw[at + 1..])
+        {
+            return after(at, b',');
+        }
+        if let Some(open) = memchr::memchr(b'[', raw)
+            && let Some(length) = memchr::memchr(b']', &raw[open..])
+            && all_pairs(&raw[open + 1..open + length])
+        {
+            return Self {
+                name: &raw[..open],
+                rest: &raw[open + length + 1..],
+                tags: &raw[open + 1..open + length],
+                separator: b',',
+            };
+        }
+        if let Some(at) = memchr::memchr(b',', raw)
+            && all_pairs(&raw[at + 1..])
+        {
+            return after(at, b',');
+        }
+        untagged
+    }
+}
+
+/// Whether `text` is `k=v,k=v`. Names with a stray `,`, `#` or `[` are not tagged.
+fn all_pairs(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b',')
+        .all(|pair| matches!(cut(pair, b'='), (key, Some(_)) if !key.is_empty()))
+}
+
+fn cut(text: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(at, text) {
+        Some(found) => (&text[..found], Some(&text[found + 1..])),
+        None => (text, None),
+    }
+}
+
+/// Whether `byte` means the same in the name as sent and in the canonical one.
+pub(crate) fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'=')
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || (0x09..=0x0d).contains(&byte)
+}
+
+/// Appends `text` sanitised; `strict` removes all that is not plain, otherwise only what would
+/// end a line, a name or a tag.
+fn clean(text: &[u8], strict: bool, out: &mut Vec<u8>) {
+    let mut blank = false;
+    for &byte in text {
+        let was_blank = std::mem::replace(&mut blank, is_blank(byte));
+        match byte {
+            _ if blank && was_blank => {}
+            _ if blank => out.push(b'_'),
+            b'/' if strict => out.push(b'-'),
+            _ if is_plain(byte) => out.push(byte),
+            _ if strict || byte < b' ' || byte == 0x7f => {}
+            _ => out.push(byte),
+        }
+    }
+}
+
+fn clean_tag(text: &[u8], sanitize: bool, out: &mut Vec<u8>) {
+    if sanitize {
+        clean(text, true, out);
+        return;
+    }
+    // Tags as sent, but valid UTF-8 and without what would end the tag or the line.
+    let text = String::from_utf8_lossy(text).replace(';', "_");
+    clean(text.as_bytes(), false, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn named(raw: &str, sanitize: bool) -> String {
+        let mut out = Vec::new();
+        match canonical(raw.as_bytes(), sanitize, &mut out) {
+            Ok(()) => String::from_utf8(out).unwrap(),
+            Err(reject) => format!("{reject:?}"),
+        }
+    }
+
+    #[test]
+    fn five_spellings_are_one_series() {
+        for raw in [
+            "hits|#host:a,env:prod",
+            "hits;host=a;env=prod",
+            "hits,host=a,env=prod",
+            "hits[host=a,env=prod]",
+            "hi[host=a,env=prod]ts",
+            "hits#host=a,env=prod",
+            "hits;host=b|#env:prod,host:a",
+            "hits|#env:dev,host:a,env:prod",
+        ] {
+            assert_eq!(named(raw, true), "hits;env=prod;host=a", "{raw}");
+        }
+    }
+
+    #[test]
+    fn odd_tags() {
+        for (raw, expected) in [
+            ("x|#", "x"),
+            ("x|#canary", "x;canary=true"),
+            ("x|#:", "x"),
+            ("x|#a:", "x"),
+            ("x|#:b", "x"),
+            ("x|#name:b", "x"),
+            ("x|#url:http://h:1/p", "x;url=http--h1-p"),
+            ("x|#v:~1", "x;v=1"),
+            ("x;a=b=c", "x;a=b=c"),
+            ("x;a", "x;a=true"),
+            ("x,y", "xy"),
+            ("x[y]", "xy"),
+            ("x#y", "xy"),
+            ("x[a=1", "xa=1"),
+            (";a=b", "EmptyName"),
+            ("!!!", "EmptyName"),
+            ("", "EmptyName"),
+        ] {
+            assert_eq!(named(raw, true), expected, "{raw}");
+        }
+        assert_eq!(named("a b|#k:v w/\u{fc};x", false), "a_b;k=v_w/\u{fc}_x");
+        assert_eq!(named("\u{fc}x|#k:@", false), "x;k=@");
+    }
+
+    #[test]
+    fn sanitising_is_the_references() {
+        for (raw, expected) in [
+            ("a b/c", "a_b-c"),
+            ("a  \tb", "a_b"),
+            ("weird!@$%^&*()[]{}chars", "weirdchars"),
+            ("\u{fc}n\u{ef}", "n"),
+            ("a..b", "a..b"),
+            (".lead", ".lead"),
+            ("trail.", "trail."),
+            ("a=b", "a=b"),
+        ] {
+            assert_eq!(named(raw, true), expected, "{raw}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_names_stay_as_they_are(raw in "[ -~]{0,40}", sanitize: bool) {
+            let once = named(&raw, sanitize);
+            if !once.starts_with("EmptyName") {
+                prop_assert_eq!(named(&once, sanitize), once);
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Where flushes go: several places at once.
+//!
+//! 1. [`Fan`] takes each line once. The embedded store gets it by series id; the text of a line is
+//!    made once for all remote carbons, a pickle once for all that want pickles.
+//! 2. Remote outputs have a thread and a bounded queue each ([`remote`]).
+//! 3. Names are made into text only for those who need text, and for ids only once.
+
+mod console;
+mod pickle;
+pub(crate) mod remote;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use carbon::{Datapoint, SeriesId, Sink, Timestamp};
+
+use crate::naming::Line;
+use crate::number;
+use crate::receive::Shared;
+use console::Console;
+use pickle::Pickles;
+use remote::Remote;
+
+/// The id of a line whose name the sink has not been asked for yet.
+pub(crate) const UNKNOWN: u32 = u32::MAX;
+/// The id of a line whose name the sink does not take.
+const REFUSED: u32 = u32::MAX - 1;
+/// Datapoints that are submitted together.
+const POINTS: usize = 4_096;
+/// Bytes of text that are queued together.
+const TEXT: usize = 64 << 10;
+
+/// What a flush came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flushed {
+    pub(crate) lines: u64,
+    /// Of text.
+    pub(crate) bytes: u64,
+}
+
+/// All outputs. See the head of this file.
+pub(crate) struct Fan {
+    embedded: Option<Embedded>,
+    text: Option<Text>,
+    pickles: Option<(Pickles, Vec<Arc<Remote>>)>,
+    console: Option<Console>,
+    shared: Arc<Shared>,
+    /// The time that lines carry.
+    at: f64,
+    /// How long a slow remote output may hold up a flush.
+    patience: Duration,
+    flushed: Flushed,
+}
+
+/// Which outputs there are.
+pub(crate) struct Outputs {
+    pub(crate) sink: Option<Arc<dyn Sink>>,
+    pub(crate) text: Vec<Arc<Remote>>,
+    pub(crate) pickle: Vec<Arc<Remote>>,
+    /// Whether the console is one; indented or not.
+    pub(crate) console: Option<bool>,
+    pub(crate) patience: Duration,
+}
+
+struct Embedded {
+    sink: Arc<dyn Sink>,
+    points: Vec<Datapoint>,
+    name: Vec<u8>,
+}
+
+struct Text {
+    buffer: Vec<u8>,
+    lines: u64,
+    remotes: Vec<Arc<Remote>>,
+    /// ` 1700000000\n`
+    stamp: Vec<u8>,
+}
+
+impl Fan {
+    pub(crate) fn new(outputs: Outputs, shared: Arc<Shared>) -> Self {
+        let Outputs {
+            sink,
+            text,
+            pickle,
+            console,
+            patience,
+        } = outputs;
+        Self {
+            embedded: sink.map(|sink| Embedded {
+                sink,
+                points: Vec::with_capacity(POINTS),
+                name: Vec::new(),
+            }),
+            text: (!text.is_empty()).then(|| Text {
+                buffer: Vec::with_capacity(TEXT + 1_024),
+                lines: 0,
+                remotes: text,
+                stamp: Vec::new(),
+            }),
+            pickles: (!pickle.is_empty()).then(|| (Pickles::default(), pickle)),
+            console: console.map(Console::new),
+            shared,
+            at: 0.0,
+            patience,
+            flushed: Flushed::default(),
+        }
+    }
+
+    /// Whether lines should come with a place to keep their series id in.
+    pub(crate) fn wants_ids(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Starts a flush whose lines carry the time `at`, in Unix seconds.
+    pub(crate) fn begin(&mut self, at: f64) {
+        self.at = at;
+        self.flushed = Flushed::default();
+        if let Some(text) = &mut self.text {
+            text.stamp.clear();
+            text.stamp.push(b' ');
+            number::print(at, &mut text.stamp);
+            text.stamp.push(b'\n');
+        }
+    }
+
+    /// Takes one line of the flush. `id` is where its series id is kept.
+    #[inline]
+    pub(crate) fn line(&mut self, id: Option<&mut u32>, line: &Line<'_>, value: f64) {
+        self.flushed.lines += 1;
+        if let Some(embedded) = &mut self.embedded {
+            let mut none = UNKNOWN;
+            let id = id.unwrap_or(&mut none);
+            embedded.put(id, line, value, self.at, &self.shared);
+        }
+        if let Some(text) = &mut self.text {
+            let before = text.buffer.len();
+            line.push_name(&mut text.buffer);
+            text.buffer.push(b' ');
+            number::print(value, &mut text.buffer);
+            text.buffer.extend_from_slice(&text.stamp);
+            text.lines += 1;
+            self.flushed.bytes += (text.buffer.len() - before) as u64;
+            if text.buffer.len() >= TEXT {
+                text.send(self.patience, &self.shared);
+            }
+        }
+        if self.pickles.is_some() || self.console.is_some() {
+            self.rarer(line, value, self.at);
+        }
+    }
+
+    /// Takes a line that is not kept an id for, and that has its own time.
+    pub(crate) fn line_once(&mut self, line: &Line<'_>, value: f64, at: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        self.flushed.lines += 1;
+        if let Some(embedded) = &mut self.embedded {
+            embedded.put(&mut UNKNOWN.clone(), line, value, at, &self.shared);
+        }
+        if let Some(text) = &mut self.text {
+            line.push_name(&mut text.buffer);
+            text.buffer.push(b' ');
+            number::print(value, &mut text.buffer);
+            text.buffer.push(b' ');
+            number::print(at, &mut text.buffer);
+            text.buffer.push(b'\n');
+            text.lines += 1;
+        }
+        self.rarer(line, value, at);
+    }
+
+    fn rarer(&mut self, line: &Line<'_>, value: f64, at: f64) {
+        if let Some((pickles, remotes)) = &mut self.pickles {
+            pickles.push(line, value, at);
+            if pickles.is_full() {
+                send_pickles(pickles, remotes, self.patience, &self.shared);
+            }
+        }
+        if let Some(console) = &mut self.console {
+            console.line(line, value);
+        }
+    }
+
+    /// Hands over values that came with their own time, between flushes.
+    pub(crate) fn end_of_points(&mut self) {
+        self.hand_over();
+    }
+
+    /// Ends the flush.
+    pub(crate) fn end(&mut self) -> Flushed {
+        self.hand_over();
+        if let Some(console) = &mut self.console {
+            console.flush(self.at);
+        }
+        self.flushed
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(embedded) = &mut self.embedded {
+            embedded.submit();
+        }
+        if let Some(text) = &mut self.text {
+            text.send(self.patience, &self.shared);
+        }
+        if let Some((pickles, remotes)) = &mut self.pickles {
+            send_pickles(pickles, remotes, self.patience, &self.shared);
+        }
+    }
+
+    /// Lets remote outputs send what they have, until `deadline`.
+    pub(crate) fn close(&mut self, deadline: Instant) {
+        let text = self.text.iter().flat_map(|text| &text.remotes);
+        let pickle = self.pickles.iter().flat_map(|(_, remotes)| remotes);
+        for remote in text.chain(pickle) {
+            remote.close(deadline);
+        }
+    }
+}
+
+impl Embedded {
+    #[inline]
+    fn put(&mut self, id: &mut u32, line: &Line<'_>, value: f64, at: f64, shared: &Shared) {
+        if *id >= REFUSED {
+            if *id == UNKNOWN {
+                self.intern(id, line, shared);
+            }
+            if *id == REFUSED {
+                return;
+            }
+        }
+        self.points.push(Datapoint {
+            series: SeriesId(*id),
+            at: Timestamp(at as u32),
+            value,
+        });
+        if self.points.len() >= POINTS {
+            self.submit();
+        }
+    }
+
+    #[cold]
+    fn intern(&mut self, id: &mut u32, line: &Line<'_>, shared: &Shared) {
+        self.name.clear();
+        line.push_name(&mut self.name);
+        *id = match self.sink.intern(&self.name) {
+            Ok(SeriesId(id)) => id,
+            Err(why) => {
+                let before = shared.stats.series_refused.fetch_add(1, Ordering::Relaxed);
+                if before == 0 {
+                    let name = String::from_utf8_lossy(&self.name);
+                    tracing::warn!("series {name:?} is not kept: {why}; further ones are counted");
+                }
+                REFUSED
+            }
+        };
+    }
+
+    fn submit(&mut self) {
+        if !self.points.is_empty() {
+            self.sink.submit(&self.points);
+            self.points.clear();
+        }
+    }
+}
+
+impl Text {
+    fn send(&mut self, patience: Duration, shared: &Shared) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        let bytes: Arc<[u8]> = Arc::from(&self.buffer[..]);
+        for remote in &self.remotes {
+            let dropped = remote.push(bytes.clone(), self.lines, patience);
+            shared
+                .stats
+                .lines_dropped
+                .fetch_add(dropped, Ordering::Relaxed);
+        }
+        self.buffer.clear();
+        self.lines = 0;
+    }
+}
+
+fn send_pickles(
+    pickles: &mut Pickles,
+    remotes: &[Arc<Remote>],
+    patience: Duration,
+    shared: &Shared,
+) {
+    let Some((bytes, lines)) = pickles.take() else {
+        return;
+    };
+    for remote in remotes {
+        let dropped = remote.push(bytes.clone(), lines, patience);
+        shared
+            .stats
+            .lines_dropped
+            .fetch_add(dropped, Ordering::Relaxed);
+    }
+}

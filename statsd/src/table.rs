@@ -1,0 +1,754 @@
+//! Names to values: the hot memory of one receiving thread.
+//!
+//! ```text
+//! index   [ tag:32 | entry:32 ]…            the tag's leading bits say where probing starts
+//! entries [ two cells | link len kind flags | name, first 40 bytes ]   one cache line each
+//! ```
+//!
+//! 1. A table belongs to one thread. What other threads learn is copied out.
+//! 2. A name costs two cache lines: its index slot and its entry. For a batch of tokens both are
+//!    prefetched, slots `2 × AHEAD` tokens ahead and entries `AHEAD`.
+//! 3. Each entry has two cells. [`Table::turn`] ends an interval by switching to the other one;
+//!    what the old one holds is swept out piece by piece, between batches.
+//! 4. Names are keyed as they are sent. The first time a spelling is seen it is brought into its
+//!    canonical form; if that differs, the spelling's entry is an alias that links to the
+//!    canonical entry, so that sanitising and tags cost once per spelling.
+//! 5. The probing position comes from the tag, so that the index grows without touching entries.
+//! 6. The unsafe code is the prefetch, which reads nothing.
+
+#![expect(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::metric::{Kind, Op};
+use crate::name;
+use crate::token::{self, INLINE, MARGIN, Seeds, Token};
+
+const AHEAD: usize = 16;
+const CHUNK_BITS: u32 = 12;
+const CHUNK: usize = 1 << CHUNK_BITS;
+const EMPTY: u64 = u64::MAX;
+const SMALLEST_INDEX_BITS: u32 = 10;
+
+/// Written to in the interval of that parity: bit 0 and 1.
+const TOUCHED: [u8; 2] = [1, 2];
+/// A gauge that was set (not only added to) in the interval of that parity.
+const ABSOLUTE: [u8; 2] = [4, 8];
+const ALIAS: u8 = 16;
+/// Not known to the aggregator any more; revived by its next sample.
+const FORGOTTEN: u8 = 32;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Entry {
+    cells: [f64; 2],
+    /// An alias' canonical entry.
+    link: u32,
+    len: u16,
+    kind: u8,
+    flags: u8,
+    /// The name, zeros after it. Of a longer one the first 32 bytes, then its place in `long`.
+    name: [u64; 5],
+}
+
+impl Entry {
+    const NONE: Self = Self {
+        cells: [0.0; 2],
+        link: 0,
+        len: 0,
+        kind: 0,
+        flags: 0,
+        name: [0; 5],
+    };
+}
+
+/// What one name came to in an interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Value {
+    pub(crate) entry: u32,
+    /// A gauge's value is absolute, not a difference.
+    pub(crate) absolute: bool,
+    /// A counter's sum, a gauge's value or difference, a timer's sum of weights.
+    pub(crate) value: f64,
+}
+
+/// Single values in the order in which they came: of timers and averages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Samples {
+    pub(crate) entries: Vec<u32>,
+    pub(crate) values: Vec<f64>,
+}
+
+/// Distinct members of sets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Members {
+    seen: HashSet<(u32, Box<[u8]>)>,
+}
+
+impl Members {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    pub(crate) fn into_iter(self) -> impl Iterator<Item = (u32, Box<[u8]>)> {
+        self.seen.into_iter()
+    }
+}
+
+/// Names that the aggregator has to learn.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    bytes: Vec<u8>,
+    rows: Vec<(u32, Kind, u16)>,
+}
+
+impl Names {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn push(&mut self, entry: u32, kind: Kind, name: &[u8]) {
+        self.bytes.extend_from_slice(name);
+        self.rows.push((entry, kind, name.len() as u16));
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Kind, &[u8])> {
+        let mut rest = &self.bytes[..];
+        self.rows.iter().map(move |(entry, kind, len)| {
+            let (name, left) = rest.split_at(usize::from(*len));
+            rest = left;
+            (*entry, *kind, name)
+        })
+    }
+}
+
+/// What bounds the number and length of names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most entries of all tables together, spellings included.
+    pub(crate) names: u64,
+    /// Most names new in one interval.
+    pub(crate) new_names: u64,
+    pub(crate) names_per_prefix: u64,
+    pub(crate) prefix_nodes: usize,
+    /// Distinct members of sets in one interval.
+    pub(crate) members: usize,
+    pub(crate) sanitize: bool,
+}
+
+/// How gauges are kept over intervals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gauges {
+    /// This is the only table: it knows each gauge's running value.
+    Running,
+    /// There are others: each reports what it was told in the interval.
+    Differences,
+}
+
+/// What was refused in an interval.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refused {
+    /// Samples of names beyond the limits.
+    pub(crate) samples: u64,
+    /// Members of sets beyond the limit.
+    pub(crate) members: u64,
+    /// Samples whose name has nothing left in it.
+    pub(crate) empty_names: u64,
+    /// Prefixes that reached their limit for the first time.
+    pub(crate) prefixes: Vec<Vec<u8>>,
+}
+
+/// The table. See the head of this file.
+pub(crate) struct Table {
+    seeds: Seeds,
+    index: Vec<u64>,
+    index_bits: u32,
+    /// Slots of the index in use.
+    used: usize,
+    chunks: Vec<Box<[Entry]>>,
+    /// Entries handed out, free ones included.
+    len: u32,
+    free: Vec<u32>,
+    forgotten: usize,
+    /// Names longer than an entry holds.
+    long: Vec<u8>,
+    /// Which cells take samples now.
+    parity: usize,
+    gauges: Gauges,
+    limits: Limits,
+    /// Entries in use, over all tables that share the limits.
+    population: Arc<AtomicU64>,
+    new_names: u64,
+    prefixes: HashMap<Box<[u8]>, u64>,
+    /// Samples per entry since they were last taken, if they are counted.
+    hits: Option<Vec<u32>>,
+    pub(crate) names: Names,
+    pub(crate) samples: Samples,
+    pub(crate) members: Members,
+    pub(crate) refused: Refused,
+}
+
+impl Table {
+    pub(crate) fn new(
+        limits: Limits,
+        gauges: Gauges,
+        count_hits: bool,
+        population: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            seeds: Seeds::random(),
+            index: vec![EMPTY; 1 << SMALLEST_INDEX_BITS],
+            index_bits: SMALLEST_INDEX_BITS,
+            used: 0,
+            chunks: Vec::new(),
+            len: 0,
+            free: Vec::new(),
+            forgotten: 0,
+            long: Vec::new(),
+            parity: 0,
+            gauges,
+            limits,
+            population,
+            new_names: 0,
+            prefixes: HashMap::new(),
+            hits: count_hits.then(Vec::new),
+            names: Names::default(),
+            samples: Samples::default(),
+            members: Members::default(),
+            refused: Refused::default(),
+        }
+    }
+
+    /// The secrets with which tokens' hashes are made.
+    pub(crate) fn seeds(&self) -> Seeds {
+        self.seeds
+    }
+
+    /// Applies `tokens`, whose names stand in `received` or in `side`.
+    #[inline(always)]
+    pub(crate) fn apply(&mut self, tokens: &[Token], received: &[u8], side: &[u8]) {
+        for token in tokens.iter().take(2 * AHEAD) {
+            self.prefetch_slot(token.hash);
+        }
+        for token in tokens.iter().take(AHEAD) {
+            self.prefetch_entry(token.hash);
+        }
+        for (at, token) in tokens.iter().enumerate() {
+            if let Some(later) = tokens.get(at + 2 * AHEAD) {
+                self.prefetch_slot(later.hash);
+            }
+            if let Some(later) = tokens.get(at + AHEAD) {
+                self.prefetch_entry(later.hash);
+            }
+            let bytes = if token.side { side } else { received };
+            self.add(token, bytes, side);
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, token: &Token, bytes: &[u8], side: &[u8]) {
+        let Some(mut at) = self.find(token, bytes) else {
+            return;
+        };
+        let parity = self.parity & 1;
+        let running = self.gauges == Gauges::Running;
+        let mut entry = entry_mut(&mut self.chunks, at);
+        if entry.flags & (ALIAS | FORGOTTEN) != 0 {
+            at = self.resolve(at);
+            entry = entry_mut(&mut self.chunks, at);
+        }
+        match token.op {
+            Op::Count => entry.cells[parity] += token.value,
+            Op::Time => {
+                entry.cells[parity] += token.weight;
+                self.samples.entries.push(at);
+                self.samples.values.push(token.value);
+            }
+            Op::Average => {
+                self.samples.entries.push(at);
+                self.samples.values.push(token.value);
+            }
+            Op::Set | Op::Add => {
+                // The first change since the turn: the old cell may not have been swept yet.
+                let touched = entry.flags & (TOUCHED[0] | TOUCHED[1]);
+                if running && touched == TOUCHED[1 - parity] {
+                    entry.cells[parity] = entry.cells[1 - parity];
+                }
+                if token.op == Op::Set {
+                    entry.cells[parity] = token.value;
+                    entry.flags |= ABSOLUTE[parity];
+                } else {
+                    entry.cells[parity] += token.value;
+                }
+            }
+            Op::Member => {
+                let place = token.value.to_bits();
+                let (start, len) = ((place >> 32) as usize, place as u32 as usize);
+                let member = side.get(start..start + len).unwrap_or_default();
+                if self.members.seen.len() < self.limits.members {
+                    self.members.seen.insert((at, member.into()));
+                } else if !self.members.seen.contains(&(at, member.into())) {
+                    self.refused.members += 1;
+                }
+            }
+        }
+        entry_mut(&mut self.chunks, at).flags |= TOUCHED[parity];
+        if let Some(hits) = &mut self.hits {
+            count_hit(hits, at);
+        }
+    }
+
+    #[inline(always)]
+    fn find(&mut self, token: &Token, bytes: &[u8]) -> Option<u32> {
+        let tag = (token.hash >> 32) as u32;
+        let mask = self.index.len() - 1;
+        let mut at = (tag >> (32 - self.index_bits)) as usize;
+        let words = token::words(bytes, token.start as usize, usize::from(token.len));
+        loop {
+            let slot = self.index[at & mask];
+            if slot == EMPTY {
+                return self.insert(token, bytes, at & mask);
+            }
+            if (slot >> 32) as u32 == tag {
+                let found = slot as u32;
+                let entry = entry_ref(&self.chunks, found);
+                if entry.len == token.len && entry.kind == token.op.kind() as u8 {
+                    if usize::from(token.len) <= INLINE {
+                        if entry.name == words {
+                            return Some(found);
+                        }
+                    } else if entry.name[..4] == words[..4]
+                        && self.long_name(entry) == named(token, bytes)
+                    {
+                        return Some(found);
+                    }
+                }
+            }
+            at += 1;
+        }
+    }
+
+    fn long_name(&self, entry: &Entry) -> &[u8] {
+        let start = entry.name[4] as usize;
+        &self.long[start..start + usize::from(entry.len)]
+    }
+
+    fn push_name(&self, entry: &Entry, out: &mut Vec<u8>) {
+        if usize::from(entry.len) > INLINE {
+            out.extend_from_slice(self.long_name(entry));
+        } else {
+            let bytes = entry.name.map(u64::to_le_bytes);
+            out.extend_from_slice(&bytes.as_flattened()[..usize::from(entry.len)]);
+        }
+    }
+
+    /// The entry that takes the samples of `at`: an alias' canonical one, brought back if it was
+    /// forgotten.
+    #[cold]
+    fn resolve(&mut self, mut at: u32) -> u32 {
+        let entry = entry_ref(&self.chunks, at);
+        if entry.flags & ALIAS != 0 {
+            at = entry.link;
+        }
+        let entry = *entry_ref(&self.chunks, at);
+        if entry.flags & FORGOTTEN != 0 {
+            self.forgotten -= 1;
+            self.announce(at);
+            let entry = entry_mut(&mut self.chunks, at);
+            entry.flags = 0;
+            entry.cells = [0.0; 2];
+        }
+        at
+    }
+
+    /// Tells the aggregator the name of `at`.
+    fn announce(&mut self, at: u32) {
+        let entry = *entry_ref(&self.chunks, at);
+        let mut name = Vec::with_capacity(usize::from(entry.len));
+        self.push_name(&entry, &mut name);
+        if let Some(kind) = Kind::from_code(entry.kind) {
+            self.names.push(at, kind, &name);
+        }
+    }
+
+    /// Takes up a name (spelling) that was not seen before.
+    #[cold]
+    #[inline(never)]
+    fn insert(&mut self, token: &Token, bytes: &[u8], at: usize) -> Option<u32> {
+        if !self.has_room() {
+            self.refused.samples += 1;
+            return None;
+        }
+        let raw = named(token, bytes);
+        let mut buffer = vec![0; MARGIN];
+        if name::canonical(raw, self.limits.sanitize, &mut buffer).is_err() {
+            self.refused.empty_names += 1;
+            return None;
+        }
+        let canonical_len = buffer.len() - MARGIN;
+        if &buffer[MARGIN..] == raw {
+            return self.insert_canonical(token, bytes, at);
+        }
+        if canonical_len > usize::from(u16::MAX) {
+            self.refused.samples += 1;
+            return None;
+        }
+        buffer.resize(buffer.len() + MARGIN, 0);
+        let canonical = Token {
+            hash: self.seeds.hash(&buffer, MARGIN, canonical_len, token.op),
+            start: MARGIN as u32,
+            len: canonical_len as u16,
+            ..*token
+        };
+        // The canonical name maps to itself, so this looks it up or inserts it, and ends here.
+        let target = self.find(&canonical, &buffer)?;
+        let at = self.empty_slot(token.hash);
+        Some(self.put(token, bytes, at, ALIAS, target))
+    }
+
+    fn insert_canonical(&mut self, token: &Token, bytes: &[u8], at: usize) -> Option<u32> {
+        let name = named(token, bytes);
+        if self.limits.names_per_prefix > 0 && !self.prefix_has_room(name) {
+            self.refused.samples += 1;
+            return None;
+        }
+        self.new_names += 1;
+        let entry = self.put(token, bytes, at, 0, 0);
+        self.names.push(entry, token.op.kind(), name);
+        Some(entry)
+    }
+
+    fn has_room(&self) -> bool {
+        let Limits {
+            names, new_names, ..
+        } = self.limits;
+        (names == 0 || self.population.load(Ordering::Relaxed) < names)
+            && (new_names == 0 || self.new_names < new_names)
+            && self.len < u32::MAX - 1
+    }
+
+    fn prefix_has_room(&mut self, name: &[u8]) -> bool {
+        let prefix = prefix(name, self.limits.prefix_nodes);
+        let count = match self.prefixes.get_mut(prefix) {
+            Some(count) => count,
+            None => self.prefixes.entry(prefix.into()).or_insert(0),
+        };
+        *count += 1;
+        if *count <= self.limits.names_per_prefix {
+            return true;
+        }
+        if *count == self.limits.names_per_prefix + 1 {
+            self.refused.prefixes.push(prefix.to_vec());
+        } else {
+            *count -= 1;
+        }
+        false
+    }
+
+    fn put(&mut self, token: &Token, bytes: &[u8], at: usize, flags: u8, link: u32) -> u32 {
+        let mut name = token::words(bytes, token.start as usize, usize::from(token.len));
+        if usize::from(token.len) > INLINE {
+            name[4] = self.long.len() as u64;
+            self.long.extend_from_slice(named(token, bytes));
+        }
+        let entry = Entry {
+            link,
+            len: token.len,
+            kind: token.op.kind() as u8,
+            flags,
+            name,
+            ..Entry::NONE
+        };
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None => {
+                if self.len as usize == self.chunks.len() * CHUNK {
+                    self.chunks
+                        .push(vec![Entry::NONE; CHUNK].into_boxed_slice());
+                }
+                self.len += 1;
+                self.len - 1
+            }
+        };
+        *entry_mut(&mut self.chunks, number) = entry;
+        self.index[at] = token.hash >> 32 << 32 | u64::from(number);
+        self.used += 1;
+        self.population.fetch_add(1, Ordering::Relaxed);
+        if self.used * 2 > self.index.len() {
+            self.rebuild(self.index_bits + 1);
+        }
+        number
+    }
+
+    fn empty_slot(&self, hash: u64) -> usize {
+        let mask = self.index.len() - 1;
+        let mut at = (hash >> (64 - self.index_bits)) as usize;
+        while self.index[at] != EMPTY {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// Moves the index into one of `1 << bits` slots.
+    fn rebuild(&mut self, bits: u32) {
+        let old = std::mem::replace(&mut self.index, vec![EMPTY; 1 << bits]);
+        self.index_bits = bits;
+        for slot in old {
+            if slot != EMPTY {
+                let at = self.empty_slot(slot);
+                self.index[at] = slot;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_slot(&self, hash: u64) {
+        if let Some(slot) = self.index.get((hash >> (64 - self.index_bits)) as usize) {
+            prefetch(slot);
+        }
+    }
+
+    /// The first slot is the right one for nearly all names.
+    #[inline(always)]
+    fn prefetch_entry(&self, hash: u64) {
+        let slot = self.index[(hash >> (64 - self.index_bits)) as usize & (self.index.len() - 1)];
+        if slot != EMPTY {
+            prefetch(entry_ref(&self.chunks, slot as u32));
+        }
+    }
+
+    /// Ends the interval: samples from now on go into the other cells. The old ones must have
+    /// been swept.
+    pub(crate) fn turn(&mut self) {
+        self.parity = 1 - self.parity;
+        self.new_names = 0;
+    }
+
+    /// Takes out what `budget` entries from `from` on came to before the last turn; `from` moves.
+    /// Returns whether that was the last of them.
+    pub(crate) fn sweep(&mut self, from: &mut u32, budget: u32, out: &mut Vec<Value>) -> bool {
+        let old = 1 - self.parity;
+        let end = from.saturating_add(budget).min(self.len);
+        let running = self.gauges == Gauges::Running;
+        while *from < end {
+            let (chunk, first) = (*from >> CHUNK_BITS, *from as usize & (CHUNK - 1));
+            let last = CHUNK.min(first + (end - *from) as usize);
+            for (offset, entry) in self.chunks[chunk as usize][first..last]
+                .iter_mut()
+                .enumerate()
+            {
+                if entry.flags & TOUCHED[old] == 0 {
+                    continue;
+                }
+                let value = entry.cells[old];
+                out.push(Value {
+                    entry: *from + offset as u32,
+                    absolute: entry.flags & ABSOLUTE[old] != 0,
+                    value,
+                });
+                if running && entry.kind == Kind::Gauge as u8 {
+                    if entry.flags & TOUCHED[1 - old] == 0 {
+                        entry.cells[1 - old] = value;
+                    }
+                } else {
+                    entry.cells[old] = 0.0;
+                }
+                entry.flags &= !(TOUCHED[old] | ABSOLUTE[old]);
+            }
+            *from += (last - first) as u32;
+        }
+        *from >= self.len
+    }
+
+    /// What the running interval has come to so far; nothing changes.
+    pub(crate) fn peek(&self) -> Vec<Value> {
+        let parity = self.parity;
+        (0..self.len)
+            .map(|at| (at, entry_ref(&self.chunks, at)))
+            .filter(|(_, entry)| entry.flags & TOUCHED[parity] != 0)
+            .map(|(at, entry)| Value {
+                entry: at,
+                absolute: entry.flags & ABSOLUTE[parity] != 0,
+                value: entry.cells[parity],
+            })
+            .collect()
+    }
+
+    /// Lets go of a name that the aggregator has dropped. What it has received meanwhile goes too
+    /// if `with_samples`; otherwise such a name is announced anew.
+    pub(crate) fn forget(&mut self, at: u32, with_samples: bool) {
+        if at >= self.len {
+            return;
+        }
+        let touched = TOUCHED[self.parity];
+        let entry = entry_mut(&mut self.chunks, at);
+        if entry.flags & (ALIAS | FORGOTTEN) != 0 || entry.len == 0 {
+            return;
+        }
+        if entry.flags & touched != 0 && !with_samples {
+            self.announce(at);
+            return;
+        }
+        entry.cells = [0.0; 2];
+        entry.flags = FORGOTTEN;
+        self.forgotten += 1;
+        if self.limits.names_per_prefix > 0 {
+            let mut name = Vec::new();
+            self.push_name(&self.entry(at), &mut name);
+            if let Some(count) = self
+                .prefixes
+                .get_mut(prefix(&name, self.limits.prefix_nodes))
+            {
+                *count = count.saturating_sub(1);
+            }
+        }
+        if self.forgotten > CHUNK && self.forgotten * 2 > self.used {
+            self.collect();
+        }
+    }
+
+    fn entry(&self, at: u32) -> Entry {
+        *entry_ref(&self.chunks, at)
+    }
+
+    /// Frees the entries of forgotten names and of their spellings.
+    fn collect(&mut self) {
+        let mut kept = Vec::new();
+        let mut long = Vec::new();
+        for slot in std::mem::take(&mut self.index) {
+            if slot == EMPTY {
+                continue;
+            }
+            let at = slot as u32;
+            let entry = self.entry(at);
+            let target = if entry.flags & ALIAS != 0 {
+                self.entry(entry.link)
+            } else {
+                entry
+            };
+            if target.flags & FORGOTTEN == 0 {
+                kept.push(slot);
+                if usize::from(entry.len) > INLINE {
+                    let start = long.len() as u64;
+                    long.extend_from_slice(self.long_name(&entry));
+                    entry_mut(&mut self.chunks, at).name[4] = start;
+                }
+            } else {
+                self.free.push(at);
+            }
+        }
+        // Only now, since an alias may come after its target.
+        for at in &self.free {
+            *entry_mut(&mut self.chunks, *at) = Entry::NONE;
+        }
+        self.population
+            .fetch_sub((self.used - kept.len()) as u64, Ordering::Relaxed);
+        self.used = kept.len();
+        self.long = long;
+        self.forgotten = 0;
+        self.index = vec![EMPTY; 1 << self.index_bits];
+        for slot in kept {
+            let at = self.empty_slot(slot);
+            self.index[at] = slot;
+        }
+    }
+
+    /// Gives a gauge its value from before the start.
+    pub(crate) fn preload(&mut self, name: &[u8], value: f64) {
+        if name.len() > usize::from(u16::MAX) || self.gauges != Gauges::Running {
+            return;
+        }
+        let mut bytes = vec![0; MARGIN];
+        bytes.extend_from_slice(name);
+        bytes.resize(bytes.len() + MARGIN, 0);
+        let token = Token {
+            hash: self.seeds.hash(&bytes, MARGIN, name.len(), Op::Set),
+            value,
+            weight: 1.0,
+            start: MARGIN as u32,
+            len: name.len() as u16,
+            op: Op::Set,
+            side: false,
+        };
+        if let Some(at) = self.find(&token, &bytes) {
+            entry_mut(&mut self.chunks, at).cells = [value; 2];
+        }
+    }
+
+    /// Samples per entry since the last call, if they are counted.
+    pub(crate) fn take_hits(&mut self) -> Vec<(u32, u32)> {
+        let Some(hits) = &mut self.hits else {
+            return Vec::new();
+        };
+        let counted = hits
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+            .map(|(at, count)| (at as u32, *count))
+            .collect();
+        hits.clear();
+        counted
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.population
+            .fetch_sub(self.used as u64, Ordering::Relaxed);
+    }
+}
+
+#[inline(always)]
+fn entry_ref(chunks: &[Box<[Entry]>], at: u32) -> &Entry {
+    &chunks[(at >> CHUNK_BITS) as usize][at as usize & (CHUNK - 1)]
+}
+
+#[inline(always)]
+fn entry_mut(chunks: &mut [Box<[Entry]>], at: u32) -> &mut Entry {
+    &mut chunks[(at >> CHUNK_BITS) as usize][at as usize & (CHUNK - 1)]
+}
+
+fn named<'a>(token: &Token, bytes: &'a [u8]) -> &'a [u8] {
+    let start = token.start as usize;
+    bytes
+        .get(start..start + usize::from(token.len))
+        .unwrap_or_default()
+}
+
+/// The first `nodes` nodes of `name`, tags left out.
+fn prefix(name: &[u8], nodes: usize) -> &[u8] {
+    let name = name.split(|byte| *byte == b';').next().unwrap_or(name);
+    match memchr::memchr_iter(b'.', name).nth(nodes.max(1) - 1) {
+        Some(end) => &name[..end],
+        None => name,
+    }
+}
+
+#[cold]
+fn count_hit(hits: &mut Vec<u32>, at: u32) {
+    let at = at as usize;
+    if hits.len() <= at {
+        hits.resize(at + 1, 0);
+    }
+    hits[at] = hits[at].saturating_add(1);
+}
+
+/// Asks for the cache line of `what`.
+#[inline(always)]
+fn prefetch<T>(what: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing but the caches, and a reference points to memory.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = what;
+}
