@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,6 +18,7 @@ use render::http::page::Host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{error, warn};
 
 use crate::report::{Readings, prometheus};
@@ -32,6 +33,8 @@ pub struct Health {
     pub ready: Arc<AtomicBool>,
     /// What `/metrics` shows.
     pub readings: Readings,
+    /// Requests that panicked: each is a mistake in this program.
+    pub panics: Arc<AtomicU64>,
 }
 
 impl Health {
@@ -42,10 +45,23 @@ impl Health {
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
             .with_state(self.clone());
+        let panics = self.panics.clone();
         routes
             .merge(own)
+            .fallback(nothing_here)
             .layer(from_fn_with_state(self, metrics_without_query))
+            .layer(CatchPanicLayer::custom(move |_| {
+                panics.fetch_add(1, Ordering::Relaxed);
+                let sentence = "the request met a mistake in this program\n";
+                (StatusCode::INTERNAL_SERVER_ERROR, sentence).into_response()
+            }))
     }
+}
+
+async fn nothing_here(uri: Uri) -> Response {
+    let body = serde_json::json!({ "error": format!("there is nothing at {}", uri.path()) });
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (StatusCode::NOT_FOUND, json, body.to_string()).into_response()
 }
 
 async fn ready(State(health): State<Health>) -> Response {
@@ -169,4 +185,62 @@ pub async fn serve(
         warn!("HTTP: connections that were still open after {LAST_ANSWERS:?} are closed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::report::Reading;
+
+    async fn ask(health: &Health, path: &str) -> (StatusCode, String) {
+        let routes = Router::new()
+            .route("/metrics", get(|| async { "find" }))
+            .route("/panic", get(|| async { panic!("a mistake") as &str }));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = health
+            .clone()
+            .beside(routes)
+            .oneshot(request)
+            .await
+            .unwrap();
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), 10_000)
+            .await
+            .unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn health_counters_panics_and_unknown_paths() {
+        let health = Health {
+            ready: Arc::default(),
+            readings: Arc::new(|| vec![Reading::count("carbon", "creates", "Files created.", 2)]),
+            panics: Arc::default(),
+        };
+        assert_eq!(ask(&health, "/healthz").await.0, StatusCode::OK);
+        assert_eq!(
+            ask(&health, "/readyz").await.0,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        health.ready.store(true, Ordering::Release);
+        assert_eq!(ask(&health, "/readyz").await.0, StatusCode::OK);
+        assert!(
+            ask(&health, "/metrics")
+                .await
+                .1
+                .contains("plumbago_carbon_creates_total 2\n")
+        );
+        assert_eq!(ask(&health, "/metrics?query=a.*").await.1, "find");
+        let (status, body) = ask(&health, "/a/%3Cb%3E").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(body.contains("there is nothing at /a/"), "{body}");
+        assert_eq!(
+            ask(&health, "/panic").await.0,
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
+        assert_eq!(health.panics.load(Ordering::Relaxed), 1);
+    }
 }

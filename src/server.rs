@@ -173,7 +173,8 @@ impl Running {
             receivers.spawn(line_udp(carbon.clone(), socket, told(stopped.clone())));
         }
 
-        let readings = readings(carbon.clone(), events.clone());
+        let panics = Arc::new(AtomicU64::new(0));
+        let readings = readings(carbon.clone(), events.clone(), panics.clone());
         if config.stats.own && now == 0 {
             background.spawn(report(
                 SelfSeries::new(own.clone()),
@@ -212,6 +213,7 @@ impl Running {
         let health = Health {
             ready: ready.clone(),
             readings,
+            panics,
         };
         let (stop_http, stopped) = watch::channel(false);
         let http = tokio::spawn(http::serve(http_listeners, health.beside(routes), stopped));
@@ -274,7 +276,7 @@ fn loopback_only(listeners: &[TcpListener]) -> bool {
 }
 
 /// Everything that the crates count.
-fn readings(carbon: Carbon, events: Arc<Store>) -> Readings {
+fn readings(carbon: Carbon, events: Arc<Store>, panics: Arc<AtomicU64>) -> Readings {
     Arc::new(move || {
         let mut readings: Vec<Reading> = carbon
             .stats()
@@ -323,6 +325,12 @@ fn readings(carbon: Carbon, events: Arc<Store>) -> Readings {
                 Reading::count("events", name, help, counter.load(Ordering::Relaxed))
             }),
         );
+        readings.push(Reading::count(
+            "http",
+            "panics",
+            "Requests that met a mistake in this program.",
+            panics.load(Ordering::Relaxed),
+        ));
         readings.extend(report::process());
         readings
     })

@@ -184,8 +184,9 @@ impl<'q> Query<'q> {
         }))
     }
 
-    fn count_points(&self, n_points: usize) -> Result<()> {
-        let total = self.n_points.get() + n_points;
+    /// Counts values towards what the query may hold.
+    pub(crate) fn count_points(&self, n_points: usize) -> Result<()> {
+        let total = self.n_points.get().saturating_add(n_points);
         limit(total, "points", "render.max_points", self.limits.max_points)?;
         self.n_points.set(total);
         Ok(())
@@ -297,6 +298,25 @@ impl<'q> Context<'q> {
         let parsed = target::parse(text)?;
         self.query.count_uses(&parsed.expression);
         self.expression(&parsed.expression, None)
+    }
+
+    /// A series that a function makes up, of this start, end and step, under the request's
+    /// threshold for consolidation.
+    pub fn made(&self, name: String, shape: (i64, i64, i64), values: Vec<f64>) -> Series {
+        let (start, end, step) = shape;
+        let mut series = Series::new(name, start, end, step, values.into());
+        series.x_files_factor = self.x_files_factor;
+        series
+    }
+
+    /// A straight line over the window: its start, its middle and its end. `spelled` is what
+    /// Python calls the value.
+    pub fn line(&self, value: f64, spelled: &str) -> Series {
+        let Window { from, until } = self.window;
+        let shape = (from, until, (until - from) / 2);
+        let mut line = self.made(spelled.to_owned(), shape, vec![value; 3]);
+        line.path_expression = format!("constantLine({spelled})");
+        line
     }
 
     fn expression(

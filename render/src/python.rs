@@ -64,6 +64,15 @@ pub fn general(value: f64) -> String {
     }
 }
 
+/// `%.2f` and the like.
+pub fn fixed(value: f64, decimals: usize) -> String {
+    if value.is_finite() {
+        format!("{value:.decimals$}")
+    } else {
+        float(value)
+    }
+}
+
 /// Rust's `1e-5` in Python's spelling, `1e-05`.
 fn push_exponent(out: &mut String, text: &str) {
     let (digits, exponent) = text.split_once('e').unwrap_or((text, "0"));
@@ -75,6 +84,81 @@ fn push_exponent(out: &mut String, text: &str) {
 /// `str(value)` of a truth value.
 pub fn boolean(value: bool) -> &'static str {
     if value { "True" } else { "False" }
+}
+
+/// `math.pow(base, exponent)`; nothing where Python raises: no number (a root of a negative
+/// one), or one too large.
+pub fn power(base: f64, exponent: f64) -> Option<f64> {
+    let result = base.powf(exponent);
+    let sound = result.is_finite() || !base.is_finite() || !exponent.is_finite();
+    sound.then_some(result)
+}
+
+/// `round(value, digits)`: to so many decimals (tens, hundreds, … if negative), correct for the
+/// very number that `value` holds, to the even digit where it lies exactly in the middle.
+pub fn round(value: f64, digits: i64) -> f64 {
+    if !value.is_finite() || value == 0.0 {
+        return value;
+    }
+    match digits {
+        // Doubles have no more digits than that on either side of the point.
+        324.. => value,
+        ..=-309 => 0.0 * value,
+        0.. => round_decimals(value, digits as usize),
+        _ => round_tens(value, digits.unsigned_abs() as usize),
+    }
+}
+
+fn round_decimals(value: f64, digits: usize) -> f64 {
+    const EXACT: f64 = (1_u64 << 52) as f64;
+    if digits <= 15 {
+        // The nearest double to a quotient of two exact whole numbers is what printing and
+        // reading back would give, as long as it is clear which way to round.
+        let scale = 10_f64.powi(digits as i32);
+        let scaled = value * scale;
+        if scaled.abs() < EXACT / 1024.0 {
+            let distance = (scaled - scaled.trunc()).abs();
+            if (distance - 0.5).abs() > 1e-3 {
+                return (scaled.round() / scale).copysign(value);
+            }
+        }
+    }
+    format!("{value:.digits$}").parse().unwrap_or(value)
+}
+
+fn round_tens(value: f64, zeros: usize) -> f64 {
+    let whole = format!("{:.0}", value.abs().trunc());
+    let Some(cut) = whole.len().checked_sub(zeros) else {
+        return 0.0 * value;
+    };
+    let (kept, dropped) = whole.split_at(cut);
+    let half = format!("5{}", "0".repeat(zeros.saturating_sub(1)));
+    let more = value.fract() != 0.0;
+    let odd = kept
+        .bytes()
+        .last()
+        .is_some_and(|digit| (digit - b'0') % 2 == 1);
+    let up = match dropped.cmp(half.as_str()) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Equal => more || odd,
+        std::cmp::Ordering::Greater => true,
+    };
+    let mut digits: Vec<u8> = std::iter::once(b'0').chain(kept.bytes()).collect();
+    if up {
+        for digit in digits.iter_mut().rev() {
+            if *digit == b'9' {
+                *digit = b'0';
+            } else {
+                *digit += 1;
+                break;
+            }
+        }
+    }
+    let digits: String = digits.into_iter().map(char::from).collect();
+    let rounded: f64 = format!("{digits}{}", "0".repeat(zeros))
+        .parse()
+        .unwrap_or(0.0);
+    rounded.copysign(value)
 }
 
 #[cfg(test)]
@@ -121,6 +205,68 @@ mod tests {
             (0.0, "0"),
         ] {
             assert_eq!(general(value), text);
+        }
+    }
+
+    #[test]
+    fn rounding_goes_to_the_even_digit_of_the_exact_number() {
+        for (value, digits, rounded) in [
+            (0.5, 0, 0.0),
+            (1.5, 0, 2.0),
+            (-2.5, 0, -2.0),
+            (2.675, 2, 2.67),
+            (1.005, 2, 1.0),
+            (0.125, 2, 0.12),
+            (41.465, 1, 41.5),
+            (1e22, 2, 1e22),
+            (123456.789, -2, 123500.0),
+            (25.0, -1, 20.0),
+            (35.0, -1, 40.0),
+            (25.1, -1, 30.0),
+            (50.0, -2, 0.0),
+            (51.0, -2, 100.0),
+            (99.0, -1, 100.0),
+            (4.0, -3, 0.0),
+            (1.23e20, -19, 1.2e20),
+            (5e-324, 400, 5e-324),
+            (5e-324, i64::MAX, 5e-324),
+            (7.0, i64::MIN, 0.0),
+            (f64::INFINITY, 1, f64::INFINITY),
+            (0.0000005, 6, 0.0),
+            (0.0000015, 6, 0.000002),
+            (1234567.1234565, 6, 1234567.123457),
+        ] {
+            assert_eq!(round(value, digits), rounded, "{value} {digits}");
+        }
+        assert!(round(f64::NAN, 2).is_nan());
+        assert!(round(-0.4, 0).is_sign_negative());
+    }
+
+    #[test]
+    fn powers_that_are_no_numbers_are_nothing() {
+        assert_eq!(power(2.0, 3.0), Some(8.0));
+        assert_eq!(power(-8.0, 1.0 / 3.0), None);
+        assert_eq!(power(0.0, -1.0), None);
+        assert_eq!(power(1e300, 2.0), None);
+        assert_eq!(power(f64::INFINITY, 2.0), Some(f64::INFINITY));
+    }
+
+    proptest::proptest! {
+        /// The quick way gives what printing and reading back gives.
+        #[test]
+        fn rounding_equals_printing(value in proptest::num::f64::NORMAL, digits in 0_usize..12) {
+            let printed: f64 = format!("{value:.digits$}").parse().unwrap();
+            proptest::prop_assert_eq!(round(value, digits as i64), printed);
+        }
+
+        #[test]
+        fn rounding_of_small_numbers_equals_printing(
+            thousandths in -100_000_000_i64..100_000_000,
+            digits in 0_usize..7,
+        ) {
+            let value = thousandths as f64 / 1000.0;
+            let printed: f64 = format!("{value:.digits$}").parse().unwrap();
+            proptest::prop_assert_eq!(round(value, digits as i64), printed);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Text: measured, and turned into coverage bitmaps.
 //!
-//! 1. The fonts are embedded; nothing is looked up on the system. A character that they lack is a
-//!    box.
+//! 1. The fonts are embedded; nothing is looked up on the system. A character that a face lacks
+//!    comes from the sans serif, and one that this lacks is a box.
 //! 2. Small text is fitted to the pixel grid in height: baseline, x-height and cap height fall on
 //!    pixel edges and horizontal stems get whole pixels. That is what makes it look sharp. Widths
 //!    are left as designed and glyphs stand at quarter pixels, so spacing stays even.
@@ -81,6 +81,34 @@ impl Face {
         }]
         .as_ref()
     }
+
+    /// The glyph of a character, in this face or the one that helps out.
+    fn glyph(self, c: char) -> Option<Found> {
+        let c = printable(c);
+        let found = |face: Self| {
+            let loaded = face.loaded()?;
+            let glyph = loaded.font.glyph_id(c);
+            Some(Found {
+                face,
+                loaded,
+                glyph,
+                advance: loaded.font.h_advance_unscaled(glyph) / loaded.units,
+            })
+        };
+        match found(self) {
+            Some(own) if own.glyph == GlyphId(0) && self != Self::Sans => found(Self::Sans),
+            own => own,
+        }
+    }
+}
+
+/// A glyph and where it is from.
+struct Found {
+    face: Face,
+    loaded: &'static Loaded,
+    glyph: GlyphId,
+    /// In ems.
+    advance: f32,
 }
 
 /// A face at a size.
@@ -131,11 +159,11 @@ impl Font {
 
     /// Pixels that `text` takes on a line.
     pub(super) fn width(self, text: &str) -> f64 {
-        let Some(loaded) = self.face.loaded() else {
-            return text.chars().count() as f64 * f64::from(self.size) * 0.6;
-        };
-        let units: f32 = text.chars().map(|c| loaded.advance(c)).sum();
-        f64::from(units * self.size / loaded.units)
+        let ems: f32 = text
+            .chars()
+            .map(|c| self.face.glyph(c).map_or(0.6, |g| g.advance))
+            .sum();
+        f64::from(ems * self.size)
     }
 
     /// `text`, cut with an ellipsis so that it is at most `width` pixels wide; empty when not even
@@ -144,15 +172,12 @@ impl Font {
         if self.width(text) <= width {
             return text.to_owned();
         }
-        let Some(loaded) = self.face.loaded() else {
-            return String::new();
-        };
-        let scale = f64::from(self.size / loaded.units);
-        let mut left = width - f64::from(loaded.advance('…')) * scale;
+        let advance = |c| self.face.glyph(c).map_or(0.6, |g| g.advance) * self.size;
+        let mut left = width - f64::from(advance('…'));
         let mut end = 0;
         let mut kept = 0;
         for (at, c) in text.char_indices() {
-            left -= f64::from(loaded.advance(c)) * scale;
+            left -= f64::from(advance(c));
             if left < 0.0 {
                 break;
             }
@@ -163,13 +188,6 @@ impl Font {
             return String::new();
         }
         format!("{}…", text[..end].trim_end())
-    }
-}
-
-impl Loaded {
-    fn advance(&self, c: char) -> f32 {
-        self.font
-            .h_advance_unscaled(self.font.glyph_id(printable(c)))
     }
 }
 
@@ -215,31 +233,32 @@ pub(super) fn glyphs(
     offset: f32,
     mut put: impl FnMut(&Bitmap, i32),
 ) {
-    let Some(loaded) = font.face.loaded() else {
-        return;
-    };
     let size = (font.size * ratio * 64.0).round().max(64.0) as u32;
-    let scale = size as f32 / 64.0 / loaded.units;
+    let pixels = size as f32 / 64.0;
     CACHE.with_borrow_mut(|cache| {
         if cache.len() > CACHE_LIMIT {
             cache.clear();
         }
         let mut pen = offset;
         for c in text.chars() {
-            let glyph = loaded.font.glyph_id(printable(c));
+            let Some(found) = font.face.glyph(c) else {
+                continue;
+            };
             let at = (pen * 4.0).round() as i32;
             let key = Key {
-                face: font.face,
+                face: found.face,
                 italic: font.italic,
                 size,
-                glyph,
+                glyph: found.glyph,
                 quarter: at.rem_euclid(4) as u8,
             };
-            let bitmap = cache.entry(key).or_insert_with(|| raster(loaded, key));
+            let bitmap = cache
+                .entry(key)
+                .or_insert_with(|| raster(found.loaded, key));
             if let Some(bitmap) = bitmap {
                 put(bitmap, at.div_euclid(4));
             }
-            pen += loaded.font.h_advance_unscaled(glyph) * scale;
+            pen += found.advance * pixels;
         }
     });
 }
@@ -406,24 +425,16 @@ impl Fit {
 /// The outline of `text` as closed curves in pixels around its start on the baseline, y growing
 /// downwards: for text at odd angles.
 pub(super) fn outline(font: Font, text: &str, mut put: impl FnMut(OutlineCurve)) {
-    let Some(loaded) = font.face.loaded() else {
-        return;
-    };
-    let scale = font.size / loaded.units;
     let slant = if font.italic { SLANT } else { 0.0 };
     let mut pen = 0.0;
-    for c in text.chars() {
-        let glyph = loaded.font.glyph_id(printable(c));
+    for found in text.chars().filter_map(|c| font.face.glyph(c)) {
+        let scale = font.size / found.loaded.units;
         let place = |p: Point| Point {
             x: pen + (p.x + p.y * slant) * scale,
             y: -p.y * scale,
         };
-        for curve in loaded
-            .font
-            .outline(glyph)
-            .into_iter()
-            .flat_map(|o| o.curves)
-        {
+        let outline = found.loaded.font.outline(found.glyph);
+        for curve in outline.into_iter().flat_map(|o| o.curves) {
             put(match curve {
                 OutlineCurve::Line(a, b) => OutlineCurve::Line(place(a), place(b)),
                 OutlineCurve::Quad(a, b, c) => OutlineCurve::Quad(place(a), place(b), place(c)),
@@ -432,7 +443,7 @@ pub(super) fn outline(font: Font, text: &str, mut put: impl FnMut(OutlineCurve))
                 }
             });
         }
-        pen += loaded.font.h_advance_unscaled(glyph) * scale;
+        pen += found.advance * font.size;
     }
 }
 

@@ -73,8 +73,10 @@ pub(super) fn draw(
     };
     plot.x_axis(&mut sheet, window);
     plot.y_labels(&mut sheet);
+    plot.stack(&mut curves);
+    plot.areas(&mut sheet, &curves);
     overlay.draw(&mut sheet);
-    plot.curves(&mut sheet, &mut curves);
+    plot.lines(&mut sheet, &curves);
     overlay.draw_labels(&mut sheet);
     plot.note(&mut sheet, &curves);
     let data = plot.data(&sheet);
@@ -113,7 +115,7 @@ fn empty(mut sheet: Sheet, params: &Params, window: &Window, events: &[Event]) -
         overlay.draw_labels(&mut sheet);
     }
     sheet.no_data(params);
-    sheet.finish(params, "No Data".to_owned(), Vec::new())
+    sheet.finish(params, "No Data, and events".to_owned(), Vec::new())
 }
 
 /// Lines need two points: with a series of one, every value is held for its step instead.
@@ -445,11 +447,16 @@ impl Plot<'_> {
 
     fn grid(&self, sheet: &mut Sheet, minor_times: &[i64], major_times: &[i64]) {
         let params = self.params;
-        let paint = |color: Color, role, strength: f32| Paint {
-            color: color.with_alpha(color.alpha * strength),
-            role,
+        // Graphite's grid lines are 0.25 to 0.5 of a pixel wide. Ours are whole, sharp pixels at
+        // about that strength, and fainter where they would stand out from the ground too much.
+        let paint = |color: Color, role, strength: f32| {
+            let apart = (color.luminance() - params.background.luminance()).abs();
+            let strength = strength.min(strength * 0.45 / apart.max(0.01));
+            Paint {
+                color: color.with_alpha(color.alpha * strength),
+                role,
+            }
         };
-        // Graphite's widths (0.25 to 0.5 of a pixel), as strengths of lines that are one wide.
         let minor = |strength| paint(params.minor_line, Role::MinorLine, strength);
         let major = |strength| paint(params.major_line, Role::MajorLine, strength);
         sheet.push(Item::Open(Group {
@@ -538,23 +545,37 @@ impl Plot<'_> {
         sheet.push(Item::Close);
     }
 
-    /// Areas first, then lines.
-    fn curves(&self, sheet: &mut Sheet, curves: &mut [Curve<'_>]) {
-        let params = self.params;
-        if params.area_mode == AreaMode::Stacked && self.axes[1].is_none() {
+    fn stack(&self, curves: &mut [Curve<'_>]) {
+        if self.params.area_mode == AreaMode::Stacked && self.axes[1].is_none() {
             stack(curves);
         }
+    }
+
+    /// Areas lie below the events, which they would hide, and lines above.
+    fn areas(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) {
+        if !curves.iter().any(|c| c.area) {
+            return;
+        }
+        sheet.push(Item::Open(Group {
+            class: "areas",
+            ..Group::default()
+        }));
+        let mapping = self.mapping();
+        for right in [false, true] {
+            self.areas_of(sheet, curves, right, &|(t, s)| mapping.translate(&(*t, *s)));
+        }
+        sheet.push(Item::Close);
+    }
+
+    fn lines(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) {
         sheet.push(Item::Open(Group {
             class: "lines",
             ..Group::default()
         }));
         let mapping = self.mapping();
         let place = |(t, s): &Place| -> Spot { mapping.translate(&(*t, *s)) };
-        for right in [false, true] {
-            self.areas(sheet, curves, right, &place);
-        }
         for curve in curves.iter() {
-            let outline = curve.area && params.area_alpha.is_some() && !curve.invisible();
+            let outline = curve.area && self.params.area_alpha.is_some() && !curve.invisible();
             if !curve.area || outline {
                 self.line(sheet, curve, outline, &place);
             }
@@ -578,7 +599,7 @@ impl Plot<'_> {
 
     /// The areas of one side. Each shows only where none before it does, however they cross, as if
     /// each cut its shape out of what may still be painted.
-    fn areas(
+    fn areas_of(
         &self,
         sheet: &mut Sheet,
         curves: &[Curve<'_>],
@@ -677,7 +698,7 @@ impl Plot<'_> {
             for dot in lines.dots.iter().filter(inside) {
                 sheet.push(Item::Dot {
                     at: place(dot),
-                    radius: (width * 0.8).max(1.2),
+                    radius: (width * 1.3).max(1.6),
                     paint,
                 });
             }

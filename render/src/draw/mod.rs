@@ -26,6 +26,7 @@ mod legend;
 mod line;
 mod overlay;
 mod params;
+mod pen;
 mod pie;
 mod png;
 mod raster;

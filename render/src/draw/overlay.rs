@@ -49,6 +49,7 @@ const PALETTE: &[Color] = &[
 ];
 
 const FAILURE: Color = Color::opaque(0xe0, 0x1b, 0x24);
+const FAILURE_ON_DARK: Color = Color::opaque(0xff, 0x55, 0x55);
 
 /// The colour of a tag when no rule gives one.
 fn tag_color(tag: &str) -> Color {
@@ -73,7 +74,11 @@ struct Sign<'a> {
     open: bool,
     failed: bool,
     undone: bool,
+    /// A thread leads here from what undid it.
+    tied: bool,
     color: Color,
+    /// That of failure, on this ground.
+    alarm: Color,
     label: String,
     /// Pixels.
     x: f64,
@@ -146,9 +151,9 @@ impl<'a> Overlay<'a> {
             0
         } else {
             let most = match sheet.height() {
-                h if h < 60.0 => 0,
-                h if h < 160.0 => 1,
-                h if h < 320.0 => 2,
+                h if h < 50.0 => 0,
+                h if h < 100.0 => 1,
+                h if h < 230.0 => 2,
                 _ => 3,
             };
             arrange(&mut signs, font, (sheet.left, sheet.right), most)
@@ -195,7 +200,7 @@ impl<'a> Overlay<'a> {
                 line(sheet, sign, top);
             }
             if sign.failed {
-                cross(sheet, sign.x, sheet.top + 6.0);
+                cross(sheet, sign.x, sheet.top + 6.0, sign.alarm);
             }
             sheet.push(Item::Close);
         }
@@ -383,7 +388,9 @@ impl<'a> Sign<'a> {
             open: event.until.is_none() && until.is_some(),
             failed: event.status == Status::Failed,
             undone: event.status == Status::RolledBack,
+            tied: false,
             color,
+            alarm: if dark { FAILURE_ON_DARK } else { FAILURE },
             label,
             x: 0.0,
             x_end: 0.0,
@@ -434,6 +441,7 @@ fn ties(signs: &mut [Sign<'_>]) -> Vec<Tie> {
                 continue;
             }
             signs[original].undone = true;
+            signs[original].tied = true;
             ties.push(Tie {
                 from: signs[i].x,
                 to: signs[original].x,
@@ -462,6 +470,7 @@ fn crowds(signs: Vec<Sign<'_>>) -> Vec<Sign<'_>> {
                 last = Some((i, sign.x));
                 crowd.failed |= sign.failed;
                 crowd.undone &= sign.undone;
+                crowd.tied |= sign.tied;
                 crowd.events.extend(sign.events);
                 crowd.label = format!("×{}", crowd.events.len());
             }
@@ -551,7 +560,7 @@ fn line(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
         dash,
         paint,
     );
-    if sign.undone {
+    if sign.undone && !sign.tied {
         undone(sheet, center, paint);
     }
     sheet.push(Item::Feel {
@@ -564,7 +573,7 @@ fn band(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
     let (top_y, bottom) = (sheet.top, sheet.bottom);
     let left = sign.x.round();
     let right = sign.x_end.round().max(left + 2.0);
-    let tint = if sign.failed { FAILURE } else { sign.color };
+    let tint = if sign.failed { sign.alarm } else { sign.color };
     sheet.push(Item::Block {
         from: spot(left, top_y),
         to: spot(right, bottom),
@@ -596,7 +605,7 @@ fn band(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
         to: spot(right, top_y + 2.0),
         paint: edge,
     });
-    if sign.undone {
+    if sign.undone && !sign.tied {
         undone(sheet, left + 0.5, edge);
     }
     sheet.push(Item::Feel {
@@ -624,9 +633,9 @@ fn hatch(sheet: &mut Sheet, left: f64, right: f64, color: Color) {
 }
 
 /// A red cross: this failed.
-fn cross(sheet: &mut Sheet, x: f64, y: f64) {
+fn cross(sheet: &mut Sheet, x: f64, y: f64, color: Color) {
     let x = x.round() + 0.5;
-    let paint = Paint::own(FAILURE);
+    let paint = Paint::own(color);
     for (dx, dy) in [(3.5, 3.5), (3.5, -3.5)] {
         sheet.stroke(&[(x - dx, y - dy), (x + dx, y + dy)], 1.8, None, paint);
     }

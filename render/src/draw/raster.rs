@@ -5,17 +5,19 @@ use std::convert::Infallible;
 use ab_glyph::OutlineCurve;
 use plotters_backend::{BackendColor, BackendStyle, DrawingBackend, DrawingErrorKind};
 use tiny_skia::{
-    FillRule, LineCap, LineJoin, Paint as SkiaPaint, Path, PathBuilder, Pixmap,
-    PremultipliedColorU8, Stroke, StrokeDash, Transform,
+    FillRule, LineCap, LineJoin, Paint as SkiaPaint, Path, PathBuilder, Pixmap, Stroke, StrokeDash,
+    Transform,
 };
 
 use super::color::Color;
 use super::font;
+use super::pen::{LEVELS, Mix, Pen, WIDEST};
 use super::png;
 use super::scene::{Align, Canvas, GRID, Group, Label, Paint, Spot};
 
 pub(super) struct Raster {
     pixels: Pixmap,
+    pen: Pen,
     /// Device pixels per grid unit.
     scale: f32,
     /// Device pixels per pixel.
@@ -39,6 +41,7 @@ impl Raster {
             unreachable!("a picture of one pixel can be held");
         };
         Self {
+            pen: Pen::new(pixels.width(), pixels.height()),
             pixels,
             scale: ratio / GRID as f32,
             ratio,
@@ -76,28 +79,14 @@ impl Raster {
             .stroke_path(path, &ink(color), &stroke, Transform::identity(), None);
     }
 
-    fn cover(&mut self, x: i32, y: i32, coverage: u8, color: Color) {
+    fn cover(&mut self, x: i32, y: i32, mix: &Mix) {
         let (width, height) = (self.pixels.width() as i32, self.pixels.height() as i32);
-        if coverage == 0 || x < 0 || y < 0 || x >= width || y >= height {
+        if x < 0 || y < 0 || x >= width || y >= height {
             return;
         }
-        let strength = f32::from(coverage) / 255.0 * color.alpha;
-        let at = (y * width + x) as usize;
-        let Some(pixel) = self.pixels.pixels_mut().get_mut(at) else {
-            return;
-        };
-        let rest = 1.0 - strength;
-        let over = |new: f32, old: u8| (new * strength + f32::from(old) * rest).round() as u8;
-        let [r, g, b] = color.rgb.map(f32::from);
-        let alpha = over(255.0, pixel.alpha());
-        let mixed = PremultipliedColorU8::from_rgba(
-            over(r, pixel.red()).min(alpha),
-            over(g, pixel.green()).min(alpha),
-            over(b, pixel.blue()).min(alpha),
-            alpha,
-        );
-        if let Some(mixed) = mixed {
-            *pixel = mixed;
+        let at = (y * width + x) as usize * 4;
+        if let Some(pixel) = self.pixels.data_mut().get_mut(at..at + 4) {
+            mix.over(pixel);
         }
     }
 
@@ -111,7 +100,9 @@ impl Raster {
         };
         let start = along.floor();
         let base = across.round() as i32;
-        let ink = label.paint.color;
+        // Few levels make few colours: see `png`.
+        let mixes: [Mix; LEVELS as usize + 1] =
+            std::array::from_fn(|level| Mix::new(label.paint.color, level as f32 / LEVELS));
         let mut dots = Vec::new();
         font::glyphs(
             label.font,
@@ -124,21 +115,22 @@ impl Raster {
                 for (row, line) in rows.enumerate() {
                     let v = base + b.top + row as i32;
                     for (column, &coverage) in line.iter().enumerate() {
-                        if coverage != 0 {
-                            dots.push((left + column as i32, v, coverage));
+                        let level = (f32::from(coverage) / 255.0 * LEVELS).round() as usize;
+                        if level != 0 {
+                            dots.push((left + column as i32, v, level));
                         }
                     }
                 }
             },
         );
-        for (u, v, coverage) in dots {
+        for (u, v, level) in dots {
             let (x, y) = match quarter_turns {
                 0 => (u, v),
                 1 => (-v - 1, u),
                 2 => (-u - 1, -v - 1),
                 _ => (v, -u - 1),
             };
-            self.cover(x, y, coverage, ink);
+            self.cover(x, y, &mixes[level.min(LEVELS as usize)]);
         }
     }
 }
@@ -204,7 +196,19 @@ impl DrawingBackend for Raster {
         points: I,
         style: &S,
     ) -> Drawn {
-        if let Some(path) = self.path(points) {
+        let width = style.stroke_width() as f32 * self.scale;
+        if self.dash.is_none() && width <= WIDEST {
+            let scale = self.scale;
+            let points = points
+                .into_iter()
+                .map(|(x, y)| (x as f32 * scale, y as f32 * scale));
+            let BackendColor { alpha, rgb } = style.color();
+            let color = Color {
+                rgb: rgb.into(),
+                alpha: alpha as f32,
+            };
+            self.pen.stroke(points, width, color, &mut self.pixels);
+        } else if let Some(path) = self.path(points) {
             self.stroke(&path, style.color(), style.stroke_width());
         }
         Ok(())

@@ -161,12 +161,22 @@ impl Sheet {
         let (width, height) = (f64::from(params.width), f64::from(params.height));
         let font = params.font.sized(((width * height).ln() as f32).max(8.0));
         let color = Color::parse("red").unwrap_or(params.foreground);
+        let text = "No Data";
+        let x = ((self.left + self.right) / 2.0).round();
+        let y = ((self.top + self.bottom + font.cap_height()) / 2.0).round();
+        // Nothing shines through the words.
+        let half = (font.width(text) / 2.0 + 4.0).round();
+        self.push(Item::Block {
+            from: spot(x - half, y - font.ascent()),
+            to: spot(x + half, y + font.descent()),
+            paint: Paint {
+                color: params.background,
+                role: Role::Background,
+            },
+        });
         self.text(Label {
-            text: "No Data".to_owned(),
-            at: spot(
-                ((self.left + self.right) / 2.0).round(),
-                ((self.top + self.bottom + font.cap_height()) / 2.0).round(),
-            ),
+            text: text.to_owned(),
+            at: spot(x, y),
             align: Align::Middle,
             font,
             paint: Paint::own(color),

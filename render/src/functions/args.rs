@@ -80,6 +80,8 @@ pub enum NodeOrTag {
 pub struct Args<'a> {
     function: &'static Function,
     values: Vec<Value>,
+    /// Which of them were written, rather than standing in.
+    written: Vec<bool>,
     /// Those of a repeated last parameter.
     repeated: Vec<Value>,
     first: Option<Operand<'a>>,
@@ -152,6 +154,7 @@ impl<'a> Args<'a> {
                 }
             }
         }
+        let written = values.iter().map(Option::is_some).collect();
         let values = single
             .iter()
             .zip(values)
@@ -160,6 +163,7 @@ impl<'a> Args<'a> {
         Ok(Self {
             function,
             values,
+            written,
             repeated,
             first,
             replacements,
@@ -178,6 +182,21 @@ impl<'a> Args<'a> {
         let mut params = self.function.params.iter();
         let place = params.position(|known| known.name == param);
         place.unwrap_or_else(|| panic!("{} has no parameter {param}", self.function.name))
+    }
+
+    /// The function that they are for.
+    pub fn function(&self) -> &'static Function {
+        self.function
+    }
+
+    /// A refusal that names the function.
+    pub fn refusal(&self, reason: &str) -> Error {
+        Error::refused(format!("{}(): {reason}", self.function.name))
+    }
+
+    /// Whether `param` was written, and not as `none`: its default does not count.
+    pub fn written(&self, param: &str) -> bool {
+        self.written[self.place(param)] && self.given(param)
     }
 
     fn refuse<T>(&self, param: &str, expected: &str) -> Result<T> {

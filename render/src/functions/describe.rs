@@ -80,6 +80,9 @@ fn param(param: &Param) -> Json {
     if !options.is_empty() {
         options.sort_unstable();
         options.dedup();
+        let odd = param.odd_options.iter();
+        let odd = odd.filter_map(|text| serde_json::from_str(text).ok());
+        let options: Vec<Json> = odd.chain(options.into_iter().map(Json::from)).collect();
         shown.insert("options".into(), options.into());
     }
     if !param.suggestions.is_empty() {

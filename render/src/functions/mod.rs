@@ -35,11 +35,15 @@ mod args;
 mod calculate;
 mod combine;
 mod describe;
+mod filter_data;
 mod graph;
 mod param;
+mod percentile;
+mod pie;
 mod sorting;
 mod special;
 mod transform;
+mod units;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -52,6 +56,8 @@ use crate::series::Series;
 pub use args::{Args, NodeOrTag, Value, node_key};
 pub use describe::{describe, signature};
 pub use param::{Default, Kind, Param};
+pub use pie::{PIE, PieFunction};
+use transform::{as_wall_clock, moment, moments};
 
 /// One function: what it is called, what it takes, what it does.
 #[derive(Debug)]
@@ -130,6 +136,10 @@ pub const FAMILIES: &[Family] = &[
         functions: combine::FUNCTIONS,
     },
     Family {
+        group: "Filter Data",
+        functions: filter_data::FUNCTIONS,
+    },
+    Family {
         group: "Graph",
         functions: graph::FUNCTIONS,
     },
@@ -184,22 +194,28 @@ pub fn call_back(
     series: Vec<Series>,
 ) -> Result<Vec<Series>> {
     match named(name) {
-        Ok(function) => {
-            let mut args = Args::bind(
-                function,
-                vec![Value::Series(series)],
-                Vec::new(),
-                None,
-                None,
-            )?;
-            (function.call)(context, &mut args)
-        }
+        Ok(_) => call_on(context, name, vec![series]),
         Err(_) => {
             let word = name.strip_suffix("Series").unwrap_or(name);
             let aggregate = Aggregate::named(word)?;
             Ok(context.aggregate(series, aggregate, word, None))
         }
     }
+}
+
+/// Calls the function called `name` on lists of series and nothing else.
+///
+/// # Errors
+/// If there is none of that name, or it fails.
+pub fn call_on(
+    context: &mut Context<'_>,
+    name: &str,
+    lists: Vec<Vec<Series>>,
+) -> Result<Vec<Series>> {
+    let function = named(name)?;
+    let lists = lists.into_iter().map(Value::Series).collect();
+    let mut args = Args::bind(function, lists, Vec::new(), None, None)?;
+    (function.call)(context, &mut args)
 }
 
 /// The known name that differs least from `name`, if it differs little.

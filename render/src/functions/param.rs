@@ -97,6 +97,8 @@ pub struct Param {
     pub multiple: bool,
     /// The only values that are meant, for editors to offer; others are let through.
     pub options: &'static [&'static str],
+    /// Options that are no text, as JSON; they are listed first.
+    pub odd_options: &'static [&'static str],
     /// Values that an editor may offer, as JSON.
     pub suggestions: &'static [&'static str],
 }
@@ -113,6 +115,7 @@ impl Param {
             listed_default: true,
             multiple: false,
             options: &[],
+            odd_options: &[],
             suggestions: &[],
         }
     }
@@ -189,6 +192,12 @@ impl Param {
     /// Names the values that are meant.
     pub const fn options(mut self, options: &'static [&'static str]) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Names options that are no text, each as JSON.
+    pub const fn odd_options(mut self, options: &'static [&'static str]) -> Self {
+        self.odd_options = options;
         self
     }
 

@@ -1,0 +1,563 @@
+//! One series from another that takes its surroundings into account, and values that stand for
+//! a whole series.
+
+mod holt_winters;
+mod regression;
+mod window;
+
+use whisper::is_absent;
+
+use super::{Args, Default, Function, Kind, Param, Value, percentile};
+use crate::aggregate::Aggregate;
+use crate::error::Result;
+use crate::eval::{Context, Window};
+use crate::python;
+use crate::series::{Series, Stack};
+
+const SERIES: Param = Param::series("seriesList");
+
+const WINDOW_SIZE: Param = Param::new("windowSize", Kind::IntOrInterval).suggestions(&[
+    "5",
+    "7",
+    "10",
+    "\"1min\"",
+    "\"5min\"",
+    "\"10min\"",
+    "\"30min\"",
+    "\"1hour\"",
+]);
+
+const BOOTSTRAP: Param = Param::new("bootstrapInterval", Kind::Interval)
+    .or(Default::Text("7d"))
+    .suggestions(&["\"7d\"", "\"30d\""]);
+
+const SEASONALITY: Param = Param::new("seasonality", Kind::Interval)
+    .or(Default::Text("1d"))
+    .suggestions(&["\"1d\"", "\"7d\""]);
+
+const BANDS: &[Param] = &[
+    SERIES,
+    Param::integer("delta").or(Default::Integer(3)),
+    BOOTSTRAP,
+    SEASONALITY,
+];
+
+const MOVING: &[Param] = &[SERIES, WINDOW_SIZE, Param::float("xFilesFactor").optional()];
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "aggregateLine",
+        params: &[
+            SERIES,
+            Param::aggregate("func").or(Default::Text("average")),
+            Param::boolean("keepStep").or(Default::Boolean(false)),
+        ],
+        help: "A straight line at an aggregate of the whole series; with `keepStep` it has a \
+               value for each of the series' own.",
+        example: "aggregateLine(web.a.hits, \"max\")",
+        call: aggregate_line,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "exponentialMovingAverage",
+        params: &[SERIES, WINDOW_SIZE],
+        help: "A mean in which older values count for less and less: each new one weighs \
+               2 / (windowSize + 1), seconds if it is a time.",
+        example: "exponentialMovingAverage(web.a.hits, 10)",
+        lazy: true,
+        call: exponential,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "holtWintersAberration",
+        params: BANDS,
+        help: "How far the series lies outside its Holt-Winters band, 0 inside.",
+        example: "holtWintersAberration(web.a.hits)",
+        lazy: true,
+        call: aberration,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "holtWintersConfidenceArea",
+        params: BANDS,
+        help: "The Holt-Winters band drawn as an area.",
+        example: "holtWintersConfidenceArea(web.a.hits)",
+        lazy: true,
+        call: confidence_area,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "holtWintersConfidenceBands",
+        params: BANDS,
+        help: "Between which values the series is expected: its Holt-Winters forecast minus and \
+               plus `delta` times the usual deviation.",
+        example: "holtWintersConfidenceBands(web.a.hits, 3)",
+        lazy: true,
+        call: confidence_bands,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "holtWintersForecast",
+        params: &[SERIES, BOOTSTRAP, SEASONALITY],
+        help: "What triple exponential smoothing expects, having watched the series for \
+               `bootstrapInterval` before the window, with a season of `seasonality`.",
+        example: "holtWintersForecast(web.a.hits, \"7d\", \"1d\")",
+        lazy: true,
+        call: forecast,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "identity",
+        params: &[Param::string("name")],
+        help: "The time itself, in seconds since 1970, every minute.",
+        example: "identity(\"clock\")",
+        call: |context, args| {
+            let name = args.value("name").spelled();
+            let step = 60;
+            let values = super::moments(context, step)?.map(|at| at as f64).collect();
+            let Window { from, until } = context.window;
+            let expression = format!("identity(\"{name}\")");
+            let mut series = context.made(name, (from, until, step), values);
+            series.path_expression = expression;
+            Ok(vec![series])
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "linearRegression",
+        params: &[
+            SERIES,
+            Param::new("startSourceAt", Kind::Date).optional(),
+            Param::new("endSourceAt", Kind::Date).optional(),
+        ],
+        help: "The straight line that fits the series best, between two moments or over the \
+               window.",
+        example: "linearRegression(web.a.disk_used, \"-1d\")",
+        lazy: true,
+        call: linear_regression,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "movingAverage",
+        params: MOVING,
+        help: "The mean of the last `windowSize` points, or of the last `windowSize` of time, at \
+               every point.",
+        example: "movingAverage(web.a.hits, \"5min\")",
+        lazy: true,
+        call: |context, args| moving(context, args, "average"),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "movingMax",
+        params: MOVING,
+        help: "The largest of the last `windowSize` points, or of that time.",
+        example: "movingMax(web.a.hits, 10)",
+        lazy: true,
+        call: |context, args| moving(context, args, "max"),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "movingMedian",
+        params: MOVING,
+        help: "The median of the last `windowSize` points, or of that time.",
+        example: "movingMedian(web.a.latency, \"1h\")",
+        lazy: true,
+        call: |context, args| moving(context, args, "median"),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "movingMin",
+        params: MOVING,
+        help: "The smallest of the last `windowSize` points, or of that time.",
+        example: "movingMin(web.a.free, 10)",
+        lazy: true,
+        call: |context, args| moving(context, args, "min"),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "movingSum",
+        params: MOVING,
+        help: "The sum of the last `windowSize` points, or of that time.",
+        example: "movingSum(web.a.errors, \"1h\")",
+        lazy: true,
+        call: |context, args| moving(context, args, "sum"),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "movingWindow",
+        params: &[
+            SERIES,
+            WINDOW_SIZE,
+            Param::aggregate("func").or(Default::Text("average")),
+            Param::float("xFilesFactor").optional(),
+        ],
+        help: "An aggregate of the last `windowSize` points, or of the last `windowSize` of time, \
+               at every point.",
+        example: "movingWindow(web.a.hits, 10, \"max\")",
+        lazy: true,
+        call: |context, args| {
+            let func = args.text("func")?.to_owned();
+            moving(context, args, &func)
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "nPercentile",
+        params: &[SERIES, Param::float("n")],
+        help: "A straight line at the `n`th percentile of the series.",
+        example: "nPercentile(web.a.latency, 95)",
+        call: n_percentile,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "stdev",
+        params: &[
+            SERIES,
+            Param::integer("points"),
+            Param::float("windowTolerance").or(Default::Float(0.1)),
+        ],
+        help: "The standard deviation of the last `points` points, at every point that has the \
+               share `windowTolerance` of them.",
+        example: "stdev(web.a.latency, 10)",
+        call: |_, args| {
+            let points = args.integer("points")?;
+            let tolerance = args.number("windowTolerance")?;
+            let mut all = args.series("seriesList")?;
+            let Some(size) = usize::try_from(points).ok().filter(|&size| size > 0) else {
+                return Err(args.refusal("points must be at least 1"));
+            };
+            for series in &mut all {
+                series.tag("stdev", points.to_string());
+                let values = window::deviation(&series.values, size, tolerance);
+                *series = series.derived(format!("stdev({},{points})", series.name), values.into());
+            }
+            Ok(all)
+        },
+        ..Function::PLAIN
+    },
+];
+
+fn aggregate_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let aggregate = args.aggregate("func")?;
+    let keep_step = args.flag("keepStep");
+    let mut all = args.series("seriesList")?;
+    for series in &mut all {
+        let value = aggregate.of(&series.values);
+        let shown = if is_absent(value) {
+            "None".to_owned()
+        } else {
+            python::general(value)
+        };
+        let name = format!("aggregateLine({}, {shown})", series.name);
+        if keep_step {
+            let values = vec![value; series.values.len()];
+            *series = series.derived(name, values.into());
+            continue;
+        }
+        let spelled = match aggregate {
+            _ if is_absent(value) => shown,
+            Aggregate::Count => shown_whole(value),
+            _ => python::float(value),
+        };
+        *series = context.line(value, &spelled);
+        series.rename(name);
+    }
+    Ok(all)
+}
+
+fn shown_whole(value: f64) -> String {
+    format!("{value:.0}")
+}
+
+/// How much earlier a function looks, and how many points of a series that is.
+enum Reach<'a> {
+    /// So many seconds, and the text that said so.
+    Time(i64, &'a str),
+    /// So many points, of the coarsest step that there is.
+    Points(i64, i64),
+}
+
+impl Reach<'_> {
+    fn seconds(&self) -> i64 {
+        match *self {
+            Self::Time(seconds, _) => seconds,
+            Self::Points(points, step) => points.saturating_mul(step),
+        }
+    }
+
+    fn points(&self, step: i64) -> i64 {
+        match *self {
+            Self::Time(seconds, _) => seconds.div_euclid(step),
+            Self::Points(points, _) => points,
+        }
+    }
+}
+
+/// The argument evaluated anew from one window earlier, so that the first point shown has a full
+/// window behind it. Each series is replaced by what `values` makes of it and of the points in a
+/// window, named after `word`. `None` for a query that finds nothing.
+fn widened(
+    context: &mut Context<'_>,
+    args: &mut Args<'_>,
+    word: &str,
+    values: impl Fn(&Series, i64) -> Result<Vec<f64>>,
+    weigh: &mut dyn FnMut(&Reach<'_>),
+) -> Result<Vec<Series>> {
+    let original = args.original(context)?;
+    let Some(coarsest) = original.iter().map(|series| series.step).max() else {
+        return Ok(Vec::new());
+    };
+    drop(original);
+    let size = args.value("windowSize").clone();
+    let reach = match &size {
+        Value::Text(text) => Reach::Time(args.interval("windowSize")?.saturating_abs(), text),
+        // Python's int() cuts decimals off.
+        _ => Reach::Points(args.number("windowSize")? as i64, coarsest),
+    };
+    weigh(&reach);
+    let preview = reach.seconds();
+    let from = context.window.from.saturating_sub(preview);
+    let mut all = args.over(
+        context,
+        Window {
+            from,
+            ..context.window
+        },
+    )?;
+    for series in &mut all {
+        let name = match reach {
+            Reach::Time(_, text) => format!("{word}({},\"{text}\")", series.name),
+            Reach::Points(..) => format!("{word}({},{})", series.name, size.spelled()),
+        };
+        series.tag(word, size.spelled());
+        let values = values(series, reach.points(series.step))?;
+        *series = series.derived(name, values.into());
+        series.start = series.start.saturating_add(preview);
+    }
+    Ok(all)
+}
+
+fn moving(context: &mut Context<'_>, args: &mut Args<'_>, func: &str) -> Result<Vec<Series>> {
+    let aggregate = Aggregate::named(func);
+    let x_files_factor = args.number_if_given("xFilesFactor")?;
+    let word = format!("moving{}", capitalised(func));
+    let aggregate = match aggregate {
+        Err(_) if args.original(context)?.is_empty() => return Ok(Vec::new()),
+        aggregate => aggregate?,
+    };
+    let values = |series: &Series, points| {
+        let threshold = x_files_factor.unwrap_or(series.x_files_factor);
+        Ok(window::moving(&series.values, points, threshold, aggregate))
+    };
+    widened(context, args, &word, values, &mut |_| {})
+}
+
+/// Python's `capitalize`.
+fn capitalised(word: &str) -> String {
+    let mut chars = word.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    first.unwrap_or_default() + &chars.as_str().to_lowercase()
+}
+
+fn exponential(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let weight = std::cell::Cell::new(1.0);
+    let values = |series: &Series, points: i64| {
+        Ok(window::exponential(&series.values, points, weight.get()))
+    };
+    widened(
+        context,
+        args,
+        "exponentialMovingAverage",
+        values,
+        &mut |reach| {
+            let length = match *reach {
+                Reach::Time(seconds, _) => seconds,
+                Reach::Points(points, _) => points,
+            };
+            weight.set(2.0 / (length as f64 + 1.0));
+        },
+    )
+}
+
+/// A series of an argument evaluated from `bootstrapInterval` earlier, with what smoothing says
+/// about all of it.
+struct Smoothed {
+    series: Series,
+    analysis: holt_winters::Analysis,
+    /// How many values and seconds lie before the window.
+    skipped: usize,
+    preview: i64,
+}
+
+impl Smoothed {
+    /// A new series over the window, with the tags of the old.
+    fn over_window(&self, name: String, values: Vec<f64>) -> Series {
+        let series = &self.series;
+        let mut made = Series::new(
+            name,
+            series.start.saturating_add(self.preview),
+            series.end,
+            series.step,
+            values.into(),
+        );
+        made.tags.clone_from(&series.tags);
+        made.x_files_factor = series.x_files_factor;
+        made
+    }
+
+    fn of_window<'a>(&self, values: &'a [f64]) -> &'a [f64] {
+        values.get(self.skipped..).unwrap_or_default()
+    }
+}
+
+fn smoothed(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Smoothed>> {
+    let preview = args.interval("bootstrapInterval")?;
+    let seasonality = args.interval("seasonality")?;
+    let from = context.window.from.saturating_sub(preview);
+    let all = args.over(
+        context,
+        Window {
+            from,
+            ..context.window
+        },
+    )?;
+    let all = all.into_iter().map(|mut series| {
+        let season = seasonality.div_euclid(series.step);
+        let season = usize::try_from(season)
+            .map_err(|_| args.refusal("seasonality must not be negative"))?;
+        let skipped = usize::try_from(preview.div_euclid(series.step))
+            .map_err(|_| args.refusal("bootstrapInterval must not be negative"))?;
+        series.tag("holtWintersForecast", "1");
+        series.tag("holtWintersDeviation", "1");
+        Ok(Smoothed {
+            analysis: holt_winters::analyse(&series.values, season),
+            series,
+            skipped,
+            preview,
+        })
+    });
+    all.collect()
+}
+
+fn forecast(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let all = smoothed(context, args)?;
+    let forecasts = all.iter().map(|smoothed| {
+        let name = format!("holtWintersForecast({})", smoothed.series.name);
+        let values = smoothed.of_window(&smoothed.analysis.predictions);
+        smoothed.over_window(name, values.to_vec())
+    });
+    Ok(forecasts.collect())
+}
+
+fn confidence_bands(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let delta = args.number("delta")?;
+    let mut bands = Vec::new();
+    for mut smoothed in smoothed(context, args)? {
+        smoothed.series.tag("holtWintersConfidenceUpper", "1");
+        smoothed.series.tag("holtWintersConfidenceLower", "1");
+        let forecast = smoothed.of_window(&smoothed.analysis.predictions);
+        let deviations = smoothed.of_window(&smoothed.analysis.deviations);
+        for (edge, delta) in [("Lower", -delta), ("Upper", delta)] {
+            let name = format!("holtWintersConfidence{edge}({})", smoothed.series.name);
+            let values = holt_winters::band(forecast, deviations, delta);
+            let mut band = smoothed.over_window(name, values);
+            band.path_expression
+                .clone_from(&smoothed.series.path_expression);
+            bands.push(band);
+        }
+    }
+    Ok(bands)
+}
+
+fn confidence_area(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let mut bands = confidence_bands(context, args)?;
+    let [lower, upper] = &mut bands[..] else {
+        return Err(args.refusal("seriesList must be exactly one series"));
+    };
+    lower.drawing.invisible = true;
+    let name = format!("holtWintersConfidenceArea({})", upper.path_expression);
+    for band in [lower, upper] {
+        band.drawing.stack = Some(Stack("__DEFAULT__".to_owned()));
+        band.tag("holtWintersConfidenceArea", "1");
+        band.rename(name.clone());
+    }
+    Ok(bands)
+}
+
+fn aberration(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let bands = confidence_bands(context, args)?;
+    let mut results = Vec::new();
+    for mut series in args.original(context)? {
+        // Of several bands of one name the last counts.
+        let band = |edge: &str| {
+            let name = format!("holtWintersConfidence{edge}({})", series.name);
+            bands.iter().rfind(|band| band.name == name)
+        };
+        let (Some(lower), Some(upper)) = (band("Lower"), band("Upper")) else {
+            return Err(args.refusal(&format!("nothing is known about {}", series.name)));
+        };
+        let values = holt_winters::aberration(&series.values, &lower.values, &upper.values);
+        series.tag("holtWintersAberration", "1");
+        let name = format!("holtWintersAberration({})", series.name);
+        let mut result = Series::new(name, series.start, series.end, series.step, values.into());
+        result.tags = series.tags;
+        result.x_files_factor = series.x_files_factor;
+        results.push(result);
+    }
+    Ok(results)
+}
+
+fn linear_regression(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let mut source = context.window;
+    let mut shown = super::as_wall_clock(context);
+    if args.given("startSourceAt") {
+        source.from = super::moment(context, args, "startSourceAt")?;
+        shown.from = source.from;
+    }
+    if args.given("endSourceAt") {
+        source.until = super::moment(context, args, "endSourceAt")?;
+        shown.until = source.until;
+    }
+    if source.from >= source.until {
+        return Err(args.refusal("startSourceAt must lie before endSourceAt"));
+    }
+    let sources = args.over(context, source)?;
+    let all = args.original(context)?;
+    let mut lines = Vec::new();
+    for (source, mut series) in sources.iter().zip(all) {
+        let Some(line) = regression::fit(&source.values, source.start, source.step) else {
+            continue;
+        };
+        let range = format!("{}, {}", shown.from, shown.until);
+        let name = format!("linearRegression({}, {range})", series.name);
+        let values = line.values(series.start, series.step, series.values.len());
+        series.tag("linearRegressions", range);
+        let mut made = Series::new(name, series.start, series.end, series.step, values.into());
+        made.tags = series.tags;
+        made.x_files_factor = series.x_files_factor;
+        lines.push(made);
+    }
+    Ok(lines)
+}
+
+fn n_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let n = args.number("n")?;
+    let tag = args.value("n").spelled();
+    if n == 0.0 {
+        return Err(args.refusal("The requested percent is required to be greater than 0"));
+    }
+    let mut lines = Vec::new();
+    for mut series in args.series("seriesList")? {
+        let value = percentile::percentile(&series.values, n, false)
+            .map_err(|_| args.refusal("there is no such percentile"))?;
+        if is_absent(value) {
+            continue;
+        }
+        series.tag("nPercentile", tag.as_str());
+        let name = format!("nPercentile({}, {})", series.name, python::general(n));
+        let n_points = (series.end - series.start) / series.step;
+        let values = vec![value; usize::try_from(n_points).unwrap_or(0)];
+        lines.push(series.derived(name, values.into()));
+    }
+    Ok(lines)
+}

@@ -1,0 +1,196 @@
+//! Wider buckets: `summarize` puts whole points into them, `hitcount` divides each point over
+//! the buckets that its time overlaps.
+
+use whisper::{ABSENT, is_absent};
+
+use crate::aggregate::{Aggregate, enough};
+use crate::error::{Error, Result};
+use crate::series::Series;
+
+/// More buckets than this are refused: an interval of a second over decades.
+const MAX_BUCKETS: i64 = 10_000_000;
+
+/// The longest bucket: about thirty million years.
+const LONGEST: i64 = 1 << 50;
+
+/// The value of each bucket of `interval` seconds from `from` to `until`, and the end of the
+/// last. A bucket needs the series' share of the points it could hold.
+///
+/// # Errors
+/// If the interval is not positive, or so small that there would be far too many buckets.
+pub(super) fn summarise(
+    series: &Series,
+    aggregate: Aggregate,
+    interval: i64,
+    from: i64,
+    until: i64,
+) -> Result<(Vec<f64>, i64)> {
+    let n_buckets = count(until.saturating_sub(from), interval)?;
+    let capacity = interval as f64 / series.step as f64;
+    let of_range = (series.end - series.start + series.step - 1) / series.step;
+    let n_points = usize::try_from(of_range)
+        .unwrap_or(0)
+        .min(series.values.len());
+    let values = &series.values[..n_points];
+    let mut next = 0;
+    let buckets = (0..n_buckets).map(|bucket| {
+        let start = from + bucket * interval;
+        // Points older than the first bucket are passed over; the last of them that is not
+        // younger than the bucket still belongs to it.
+        let mut first = next;
+        let mut present = 0;
+        while next < n_points && series.time_of(next) < start + interval {
+            if series.time_of(next) <= start {
+                first = next;
+            }
+            if series.time_of(next) >= start && !is_absent(values[next]) {
+                present += 1;
+            }
+            next += 1;
+        }
+        if enough(present, capacity, series.x_files_factor) {
+            aggregate.of(&values[first..next])
+        } else {
+            ABSENT
+        }
+    });
+    Ok((buckets.collect(), from + n_buckets * interval))
+}
+
+/// The hits of each bucket, `value · seconds`, in buckets counted back from the end of the
+/// series; and the start of the first.
+///
+/// # Errors
+/// As [`summarise`].
+pub(super) fn hits(series: &Series, interval: i64) -> Result<(Vec<f64>, i64)> {
+    let n_buckets = count(series.end - series.start, interval)?;
+    let start = series.end - n_buckets * interval;
+    let mut hits = vec![ABSENT; usize::try_from(n_buckets).unwrap_or(0)];
+    let mut add = |bucket: i64, amount: f64| {
+        if let Some(held) = usize::try_from(bucket).ok().and_then(|at| hits.get_mut(at)) {
+            *held = if is_absent(*held) {
+                amount
+            } else {
+                *held + amount
+            };
+        }
+    };
+    for (i, &value) in series.values.iter().enumerate() {
+        if is_absent(value) {
+            continue;
+        }
+        let since = series.time_of(i) - start;
+        let (first, first_at) = (since.div_euclid(interval), since.rem_euclid(interval));
+        if first >= n_buckets {
+            // Made-up lines have a last value at their end, which lasts no time.
+            continue;
+        }
+        let until = since + series.step;
+        let (mut last, mut last_at) = (until.div_euclid(interval), until.rem_euclid(interval));
+        if last >= n_buckets {
+            (last, last_at) = (n_buckets - 1, interval);
+        }
+        if first == last {
+            add(first, value * (last_at - first_at) as f64);
+            continue;
+        }
+        add(first, value * (interval - first_at) as f64);
+        for bucket in (first + 1).max(0)..last {
+            add(bucket, value * interval as f64);
+        }
+        if last_at > 0 {
+            add(last, value * last_at as f64);
+        }
+    }
+    Ok((hits, start))
+}
+
+/// An interval that buckets can have.
+///
+/// # Errors
+/// If it is not positive, or absurdly long.
+pub(super) fn length(interval: i64) -> Result<i64> {
+    if (1..=LONGEST).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(Error::refused(format!(
+            "an interval of {interval} seconds is no length for a bucket"
+        )))
+    }
+}
+
+/// How many buckets of `interval` seconds `range` seconds fill, the last perhaps not wholly.
+fn count(range: i64, interval: i64) -> Result<i64> {
+    let interval = length(interval)?;
+    let n_buckets = range.max(0).saturating_add(interval - 1) / interval;
+    if n_buckets > MAX_BUCKETS {
+        return Err(Error::refused(format!(
+            "an interval of {interval} seconds gives {n_buckets} points, more than {MAX_BUCKETS}"
+        )));
+    }
+    Ok(n_buckets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(start: i64, step: i64, values: &[f64]) -> Series {
+        let end = start + step * values.len() as i64;
+        Series::new("a", start, end, step, values.to_vec().into())
+    }
+
+    fn shown(values: &[f64]) -> Vec<Option<f64>> {
+        values.iter().map(|&v| whisper::present(v)).collect()
+    }
+
+    #[test]
+    fn points_go_whole_into_buckets() {
+        let series = series(100, 10, &[1.0, 2.0, ABSENT, 4.0, 5.0]);
+        let (values, end) = summarise(&series, Aggregate::Sum, 20, 100, 150).unwrap();
+        assert_eq!(shown(&values), [Some(3.0), Some(4.0), Some(5.0)]);
+        assert_eq!(end, 160);
+    }
+
+    #[test]
+    fn buckets_shorter_than_a_step_are_mostly_empty() {
+        let series = series(100, 10, &[1.0, 2.0]);
+        let (values, _) = summarise(&series, Aggregate::Sum, 5, 100, 120).unwrap();
+        assert_eq!(shown(&values), [Some(1.0), None, Some(2.0), None]);
+    }
+
+    #[test]
+    fn too_few_points_make_no_bucket() {
+        let mut series = series(100, 10, &[1.0, ABSENT, ABSENT, 4.0, 5.0, 6.0]);
+        series.x_files_factor = 0.5;
+        let (values, _) = summarise(&series, Aggregate::Sum, 30, 100, 160).unwrap();
+        assert_eq!(shown(&values), [None, Some(15.0)]);
+    }
+
+    #[test]
+    fn hits_are_divided_by_the_seconds_they_overlap() {
+        let series = series(100, 10, &[1.0, ABSENT, 3.0]);
+        let (values, start) = hits(&series, 15).unwrap();
+        assert_eq!(start, 100);
+        assert_eq!(shown(&values), [Some(10.0), Some(30.0)]);
+        let (values, start) = hits(&series, 20).unwrap();
+        assert_eq!(start, 90);
+        assert_eq!(shown(&values), [Some(10.0), Some(30.0)]);
+    }
+
+    #[test]
+    fn hits_of_a_long_step_fill_many_buckets() {
+        let (values, _) = hits(&series(0, 60, &[2.0]), 20).unwrap();
+        assert_eq!(shown(&values), [Some(40.0); 3]);
+    }
+
+    #[test]
+    fn odd_intervals_are_refused() {
+        let series = series(100, 10, &[1.0]);
+        for interval in [0, -60, i64::MIN, i64::MAX] {
+            assert!(hits(&series, interval).is_err());
+            assert!(summarise(&series, Aggregate::Sum, interval, 100, 110).is_err());
+        }
+        assert!(summarise(&series, Aggregate::Sum, 1, 0, i64::MAX).is_err());
+    }
+}

@@ -1,0 +1,764 @@
+//! One series from another, value by value or step by step.
+
+mod buckets;
+mod counter;
+mod gaps;
+mod time;
+
+pub(super) use time::{as_wall_clock, moment, moments};
+
+use whisper::is_absent;
+
+use super::{Args, Default, Function, Kind, Param, Value};
+use crate::aggregate::{self, Aggregate};
+use crate::attime;
+use crate::error::Result;
+use crate::eval::{Context, Window};
+use crate::python;
+use crate::series::{Column, Series, or_absent};
+
+const SERIES: Param = Param::series("seriesList");
+
+const INTERVAL: Param =
+    Param::new("intervalString", Kind::Interval).suggestions(&["\"10min\"", "\"1h\"", "\"1d\""]);
+
+const LIMIT: Param = Param::new("limit", Kind::IntOrInf).or(Default::Float(f64::INFINITY));
+
+const COUNTER: &[Param] = &[
+    SERIES,
+    Param::float("maxValue").optional(),
+    Param::float("minValue").optional(),
+];
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "absolute",
+        params: &[SERIES],
+        help: "The distance of every value from zero.",
+        example: "absolute(derivative(web.a.queue))",
+        call: |_, args| args.each_series(None, "1", |value| Some(value?.abs())),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "add",
+        params: &[SERIES, Param::float("constant")],
+        help: "Adds `constant` to every value. The name shows only its whole part; `offset` \
+               shows all of it.",
+        example: "add(web.a.hits, 10)",
+        call: |_, args| {
+            let constant = args.number("constant")?;
+            let detail = whole(args, "constant")?;
+            let tag = args.value("constant").spelled();
+            args.each_series(Some(&detail), &tag, |value| Some(value? + constant))
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "compressPeriodicGaps",
+        params: &[SERIES],
+        help: "Brings a series that was written at a coarser step than it is stored at to that \
+               step, guessed from its first three values.",
+        example: "compressPeriodicGaps(web.a.backup_size)",
+        call: |_, args| {
+            let mut all = args.series("seriesList")?;
+            for series in &mut all {
+                series.rename(format!("compressPeriodicGaps({})", series.name));
+                if let Some(compressed) = gaps::compress(series)? {
+                    *series = compressed;
+                }
+            }
+            Ok(all)
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "delay",
+        params: &[SERIES, Param::integer("steps")],
+        help: "Moves the values `steps` points later, or earlier if it is negative. The window \
+               stays: what would come into view from outside is absent.",
+        example: "divideSeries(web.a.done, delay(web.a.accepted, 3))",
+        call: |_, args| {
+            let steps = args.integer("steps")?;
+            let steps_text = steps.to_string();
+            derive(args, "delay", &steps_text, Some(&steps_text), |series| {
+                gaps::delay(&series.values, steps).into()
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "derivative",
+        params: &[SERIES],
+        help: "The change from point to point; none where either is absent.",
+        example: "derivative(web.a.bytes)",
+        call: |_, args| {
+            derive(args, "derivative", "1", None, |series| {
+                counter::differences(&series.values).into()
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "exp",
+        params: &[SERIES],
+        help: "e to the power of every value.",
+        example: "exp(web.a.log_size)",
+        call: |_, args| {
+            args.each_series(None, "e", |value| {
+                let value = value?;
+                let result = value.exp();
+                // Python fails on values that are too large: they are absent.
+                (result.is_finite() || !value.is_finite()).then_some(result)
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "hitcount",
+        params: &[
+            SERIES,
+            INTERVAL,
+            Param::boolean("alignToInterval").or(Default::Boolean(false)),
+        ],
+        help: "How often something happened per interval, from values per second: each value \
+               counts for the seconds that it overlaps. Intervals are counted back from the \
+               end, or from the day, hour or minute before the start if `alignToInterval`.",
+        example: "hitcount(web.a.requests_per_second, \"1h\")",
+        lazy: true,
+        call: hitcount,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "integral",
+        params: &[SERIES],
+        help: "The sum of all values so far.",
+        example: "integral(web.a.sales)",
+        call: |_, args| {
+            derive(args, "integral", "1", None, |series| {
+                let mut sum = 0.0;
+                let sums = series.iter().map(|value| {
+                    sum += value?;
+                    Some(sum)
+                });
+                sums.collect()
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "integralByInterval",
+        params: &[SERIES, Param::string("intervalUnit")],
+        help: "The sum of the values so far, begun again at every interval counted from the \
+               start of the window.",
+        example: "integralByInterval(web.a.sales, \"1d\")",
+        call: |context, args| {
+            let unit = args.text("intervalUnit")?.to_owned();
+            let interval = args.interval("intervalUnit")?.saturating_abs();
+            if interval == 0 {
+                return Err(args.refusal("intervalUnit must not be zero seconds"));
+            }
+            let from = context.window.from;
+            let mut all = args.series("seriesList")?;
+            for series in &mut all {
+                series.tag("integralByInterval", unit.as_str());
+                let of = |at: i64| (at - from).div_euclid(interval);
+                let mut sum = 0.0;
+                let sums = series.iter().enumerate().map(|(i, value)| {
+                    let at = series.time_of(i);
+                    if of(at) != of(at - series.step) {
+                        sum = 0.0;
+                    }
+                    sum += value.unwrap_or(0.0);
+                    Some(sum)
+                });
+                let sums: Column = sums.collect();
+                let name = format!("integralByInterval({},'{unit}')", series.name);
+                *series = series.derived(name, sums);
+            }
+            Ok(all)
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "interpolate",
+        params: &[SERIES, LIMIT],
+        help: "Draws a straight line over gaps of up to `limit` points.",
+        example: "interpolate(web.a.temperature, 10)",
+        call: |_, args| fill(args, gaps::interpolate),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "invert",
+        params: &[SERIES],
+        help: "One divided by every value; none where it is zero.",
+        example: "invert(web.a.seconds_per_request)",
+        call: |_, args| args.each_series(None, "1", |value| python::power(value?, -1.0)),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "isNonNull",
+        params: &[SERIES],
+        help: "1 where there is a value, 0 where there is none: sum it up to see how many \
+               report.",
+        example: "sumSeries(isNonNull(web.*.uptime))",
+        call: |_, args| {
+            args.each_series(None, "1", |value| {
+                Some(f64::from(u8::from(value.is_some())))
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "keepLastValue",
+        params: &[SERIES, LIMIT],
+        help: "Fills gaps of up to `limit` points with the value before them.",
+        example: "keepLastValue(web.a.version, 5)",
+        call: |_, args| fill(args, gaps::keep_last),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "log",
+        params: &[SERIES, Param::integer("base").or(Default::Integer(10))],
+        help: "The logarithm of every value to a base; none at or below zero.",
+        example: "log(web.a.bytes, 2)",
+        call: |_, args| {
+            let base = args.number("base")?;
+            let spelled = args.value("base").spelled();
+            let mut all = args.series("seriesList")?;
+            let fits = base > 0.0 && base != 1.0;
+            if !fits
+                && all
+                    .iter()
+                    .any(|s| s.iter().flatten().any(|value| value > 0.0))
+            {
+                return Err(args.refusal(&format!("there is no logarithm to the base {spelled}")));
+            }
+            for series in &mut all {
+                let logarithm =
+                    |value: f64| (value > 0.0 || value.is_nan()).then(|| value.ln() / base.ln());
+                let values: Column = series.iter().map(|value| logarithm(value?)).collect();
+                series.tag("log", spelled.as_str());
+                *series = series.derived(format!("log({}, {spelled})", series.name), values);
+            }
+            Ok(all)
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "logit",
+        params: &[SERIES],
+        help: "The logarithm of value / (1 - value); none unless it lies between 0 and 1.",
+        example: "logit(web.a.error_rate)",
+        call: |_, args| {
+            args.each_series(None, "logit", |value| {
+                let value = value?;
+                let odds = value / (1.0 - value);
+                (value != 1.0 && (odds > 0.0 || odds.is_nan())).then(|| odds.ln())
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "minMax",
+        params: &[SERIES],
+        help: "Scales the values to the range from 0 for the smallest to 1 for the largest.",
+        example: "minMax(web.a.hits)",
+        call: |_, args| {
+            let mut all = args.series("seriesList")?;
+            for series in &mut all {
+                series.rename(format!("minMax({})", series.name));
+                let min = Aggregate::Min.of(&series.values);
+                let range = Aggregate::Max.of(&series.values) - min;
+                series.map(|value| {
+                    Some(if range == 0.0 {
+                        0.0
+                    } else {
+                        (value? - min) / range
+                    })
+                    .filter(|_| value.is_some())
+                });
+            }
+            Ok(all)
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "nonNegativeDerivative",
+        params: COUNTER,
+        help: "The growth of a counter from point to point. A fall is a wrap if `maxValue` says \
+               where (or a reset to `minValue`), else nothing is known.",
+        example: "nonNegativeDerivative(web.a.requests_total)",
+        call: |_, args| {
+            let range = counter_range(args)?;
+            derive(args, "nonNegativeDerivative", "1", None, |series| {
+                counter::growth(&series.values, range).into()
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "offset",
+        params: &[SERIES, Param::float("factor")],
+        help: "Adds `factor` to every value.",
+        example: "offset(web.a.temperature, -273.15)",
+        call: |_, args| {
+            let factor = args.number("factor")?;
+            let tag = args.value("factor").spelled();
+            args.each_series(Some(&python::general(factor)), &tag, |value| {
+                Some(value? + factor)
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "offsetToZero",
+        params: &[SERIES],
+        help: "Takes the smallest value off all, so that the series begins at zero.",
+        example: "offsetToZero(web.a.requests_total)",
+        call: |_, args| {
+            let mut all = args.series("seriesList")?;
+            for series in &mut all {
+                let min = Aggregate::Min.of(&series.values);
+                let tag = if is_absent(min) {
+                    "None".to_owned()
+                } else {
+                    python::float(min)
+                };
+                series.tag("offsetToZero", tag);
+                series.rename(format!("offsetToZero({})", series.name));
+                series.map(|value| Some(value? - min));
+            }
+            Ok(all)
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "perSecond",
+        params: COUNTER,
+        help: "The growth of a counter per second: nonNegativeDerivative divided by the step.",
+        example: "perSecond(web.a.requests_total)",
+        call: |_, args| {
+            let range = counter_range(args)?;
+            derive(args, "perSecond", "1", None, |series| {
+                let step = series.step as f64;
+                let mut growth = counter::growth(&series.values, range);
+                for value in growth.iter_mut().filter(|value| !is_absent(**value)) {
+                    *value = python::round(*value / step, 6);
+                }
+                growth.into()
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "pow",
+        params: &[SERIES, Param::float("factor")],
+        help: "Every value to the power of `factor`; none where that is no number.",
+        example: "pow(web.a.side, 2)",
+        call: |_, args| {
+            let factor = args.number("factor")?;
+            let tag = args.value("factor").spelled();
+            args.each_series(Some(&python::general(factor)), &tag, |value| {
+                python::power(value?, factor)
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "round",
+        params: &[SERIES, Param::integer("precision").or(Default::Integer(0))],
+        help: "Rounds every value to `precision` decimals (tens, hundreds, … if negative); what \
+               lies in the middle goes to the even digit.",
+        example: "round(web.a.load, 2)",
+        signature: Some("(seriesList, precision=None)"),
+        call: |_, args| {
+            let precision = if args.given("precision") {
+                args.integer("precision")?
+            } else {
+                0
+            };
+            let detail = args
+                .written("precision")
+                .then(|| python::general(precision as f64));
+            args.each_series(detail.as_deref(), &precision.to_string(), |value| {
+                Some(python::round(value?, precision))
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "scale",
+        params: &[SERIES, Param::float("factor")],
+        help: "Multiplies every value by `factor`; absent values stay absent.",
+        example: "scale(web.*.hits, 0.1)",
+        call: |_, args| {
+            let factor = args.number("factor")?;
+            let tag = args.value("factor").spelled();
+            args.each_series(Some(&python::general(factor)), &tag, |value| {
+                Some(value? * factor)
+            })
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "scaleToSeconds",
+        params: &[SERIES, Param::float("seconds")],
+        help: "Values per step as values per so many seconds, whatever the step.",
+        example: "scaleToSeconds(web.a.hits, 60)",
+        call: |_, args| {
+            let seconds = args.number("seconds")?;
+            let detail = whole(args, "seconds")?;
+            let tag = args.value("seconds").spelled();
+            let mut all = args.series("seriesList")?;
+            for series in &mut all {
+                series.tag("scaleToSeconds", tag.as_str());
+                series.rename(format!("scaleToSeconds({},{detail})", series.name));
+                let factor = seconds / series.step as f64;
+                series.map(|value| Some(python::round(value? * factor, 6)));
+            }
+            Ok(all)
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "sigmoid",
+        params: &[SERIES],
+        help: "1 / (1 + e to the power of minus the value): all numbers squeezed between 0 and 1.",
+        example: "sigmoid(web.a.score)",
+        call: |_, args| {
+            args.each_series(None, "sigmoid", |value| Some(1.0 / (1.0 + (-value?).exp())))
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "sinFunction",
+        aliases: &["sin"],
+        params: &[
+            Param::string("name"),
+            Param::integer("amplitude").or(Default::Integer(1)),
+            time::STEP,
+        ],
+        help: "The sine of the time, for trying things out.",
+        example: "sinFunction(\"wave\", 2)",
+        call: time::sine,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "smartSummarize",
+        params: &[
+            SERIES,
+            INTERVAL,
+            Param::aggregate("func").or(Default::Text("sum")),
+            Param::string("alignTo")
+                .optional()
+                .options(&[
+                    "years", "months", "weeks", "days", "hours", "minutes", "seconds",
+                ])
+                .odd_options(&["false", "null", "true"]),
+        ],
+        help: "Like summarize, but intervals begin with the series; with `alignTo` the series \
+               begins at that unit of time (`weeks3`: on Wednesday).",
+        example: "smartSummarize(web.a.hits, \"1h\", \"sum\", \"days\")",
+        lazy: true,
+        call: smart_summarize,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "squareRoot",
+        params: &[SERIES],
+        help: "The square root of every value; none below zero.",
+        example: "squareRoot(web.a.variance)",
+        call: |_, args| args.each_series(None, "1", |value| python::power(value?, 0.5)),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "summarize",
+        params: &[
+            SERIES,
+            INTERVAL,
+            Param::aggregate("func").or(Default::Text("sum")),
+            Param::boolean("alignToFrom").or(Default::Boolean(false)),
+        ],
+        help: "One point per interval, an aggregate of the points in it. Intervals begin at whole \
+               multiples of their length, or with the series if `alignToFrom`.",
+        example: "summarize(web.a.hits, \"1h\", \"max\")",
+        call: summarize,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "timeFunction",
+        aliases: &["time"],
+        params: &[Param::string("name"), time::STEP],
+        help: "The time itself, in seconds since 1970.",
+        example: "timeFunction(\"clock\", 60)",
+        call: time::clock,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "timeShift",
+        params: &[
+            SERIES,
+            Param::new("timeShift", Kind::Interval).suggestions(time::SHIFTS),
+            Param::boolean("resetEnd").or(Default::Boolean(true)),
+            Param::boolean("alignDst")
+                .or(Default::Boolean(false))
+                .also("alignDST"),
+        ],
+        help: "Shows what was a while ago (no sign means back in time) as if it were now.",
+        example: "timeShift(web.a.hits, \"1d\")",
+        lazy: true,
+        call: time::shift,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "timeSlice",
+        params: &[
+            SERIES,
+            Param::new("startSliceAt", Kind::Date),
+            Param::new("endSliceAt", Kind::Date).or(Default::Text("now")),
+        ],
+        help: "Keeps the values between two moments and drops all others.",
+        example: "timeSlice(web.a.hits, \"noon\", \"teatime\")",
+        call: time::slice,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "timeStack",
+        params: &[
+            SERIES,
+            Param::new("timeShiftUnit", Kind::Interval)
+                .or(Default::Text("1d"))
+                .suggestions(time::SHIFTS),
+            Param::integer("timeShiftStart").or(Default::Integer(0)),
+            Param::integer("timeShiftEnd").or(Default::Integer(7)),
+        ],
+        help: "The series as it was so many units ago, once for each number from \
+               `timeShiftStart` up to but not including `timeShiftEnd`.",
+        example: "timeStack(web.a.hits, \"1d\", 0, 7)",
+        lazy: true,
+        call: time::stack,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "transformNull",
+        params: &[
+            SERIES,
+            Param::float("default").or(Default::Integer(0)),
+            Param::series("referenceSeries").optional(),
+        ],
+        help: "Puts `default` where there is no value; with `referenceSeries` only where at least \
+               one of those has one.",
+        example: "transformNull(web.*.errors, -1)",
+        call: transform_null,
+        ..Function::PLAIN
+    },
+];
+
+/// Makes a new series of every old one: tagged with the function's name, named
+/// `FUNCTION(name)` or `FUNCTION(name,detail)`.
+fn derive(
+    args: &mut Args<'_>,
+    function: &str,
+    tag: &str,
+    detail: Option<&str>,
+    values: impl Fn(&Series) -> Column,
+) -> Result<Vec<Series>> {
+    let mut all = args.series("seriesList")?;
+    for series in &mut all {
+        let name = match detail {
+            Some(detail) => format!("{function}({},{detail})", series.name),
+            None => format!("{function}({})", series.name),
+        };
+        series.tag(function, tag);
+        *series = series.derived(name, values(series));
+    }
+    Ok(all)
+}
+
+/// A number as `%d` prints it: its whole part.
+fn whole(args: &Args<'_>, param: &str) -> Result<String> {
+    let number = args.number(param)?;
+    if number.is_finite() {
+        Ok(format!("{:.0}", number.trunc() + 0.0))
+    } else {
+        Err(args.refusal(&format!("{param} must be finite")))
+    }
+}
+
+fn counter_range(args: &Args<'_>) -> Result<counter::Range> {
+    Ok(counter::Range {
+        max: args.number_if_given("maxValue")?,
+        min: args.number_if_given("minValue")?,
+    })
+}
+
+/// Fills gaps in place. A limit that is no number only matters where there is a gap.
+fn fill(args: &mut Args<'_>, fill: fn(&mut [f64], f64)) -> Result<Vec<Series>> {
+    let limit = args.number("limit");
+    let mut all = args.series("seriesList")?;
+    let gaps = all.iter().any(|series| gaps::any(&series.values));
+    let limit = match limit {
+        Err(error) if gaps => return Err(error),
+        limit => limit.unwrap_or(f64::INFINITY),
+    };
+    for series in &mut all {
+        series.rename(format!("{}({})", args.function().name, series.name));
+        if gaps::any(&series.values) {
+            fill(series.values.make_mut(), limit);
+        }
+    }
+    Ok(all)
+}
+
+fn hitcount(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let interval = args.interval("intervalString")?;
+    let text = args.text("intervalString")?.to_owned();
+    let align = args.flag("alignToInterval");
+    let mut all = if align {
+        let unit = match interval {
+            86_400.. => attime::Unit::Days,
+            3_600.. => attime::Unit::Hours,
+            60.. => attime::Unit::Minutes,
+            _ => attime::Unit::Seconds,
+        };
+        let from = time::floor(context, unit, 1);
+        args.over(
+            context,
+            Window {
+                from,
+                ..context.window
+            },
+        )?
+    } else {
+        args.original(context)?
+    };
+    let note = if align { ", true" } else { "" };
+    for series in &mut all {
+        if align && interval > 0 {
+            let n_full = (series.end - series.start).div_euclid(interval);
+            series.end = series.start + n_full.saturating_add(1).saturating_mul(interval);
+        }
+        let (hits, start) = buckets::hits(series, interval)?;
+        series.tag("hitcount", text.as_str());
+        let name = format!("hitcount({}, \"{text}\"{note})", series.name);
+        *series = series.derived(name, hits.into());
+        series.start = start;
+        series.step = interval;
+    }
+    Ok(all)
+}
+
+fn summarize(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let interval = args.interval("intervalString")?;
+    let text = args.text("intervalString")?.to_owned();
+    let func = args.text("func")?.to_owned();
+    let aligned = args.flag("alignToFrom");
+    let note = if aligned { ", true" } else { "" };
+    let mut all = args.series("seriesList")?;
+    for series in &mut all {
+        let aggregate = Aggregate::named(&func)?;
+        let interval = buckets::length(interval)?;
+        let (start, end) = if aligned {
+            (series.start, series.end)
+        } else {
+            let floor = |at: i64| at - at.rem_euclid(interval);
+            (floor(series.start), floor(series.end) + interval)
+        };
+        let (values, reached) = buckets::summarise(series, aggregate, interval, start, end)?;
+        series.tag("summarize", text.as_str());
+        series.tag("summarizeFunction", func.as_str());
+        let name = format!("summarize({}, \"{text}\", \"{func}\"{note})", series.name);
+        *series = series.derived(name, values.into());
+        series.start = start;
+        series.end = if aligned { reached } else { end };
+        series.step = interval;
+    }
+    Ok(all)
+}
+
+fn smart_summarize(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let interval = args.interval("intervalString")?;
+    let text = args.text("intervalString")?.to_owned();
+    let func = args.text("func")?.to_owned();
+    // Truth values stood for something once, and mean nothing now.
+    let align = !matches!(args.value("alignTo"), Value::None | Value::Boolean(_));
+    let mut all = if align {
+        let word = args.text("alignTo")?;
+        let refuse = |error| args.refusal(&format!("alignTo: {error}"));
+        let (unit, _) = attime::unit(word).map_err(refuse)?;
+        let weekday = match word.chars().next_back() {
+            Some(digit) if unit == attime::Unit::Weeks && !digit.is_alphabetic() => {
+                let day = digit.to_digit(10).and_then(|day| i8::try_from(day).ok());
+                let day = day.filter(|day| (1..=7).contains(day));
+                day.ok_or_else(|| args.refusal("alignTo: weeks begin on day 1 (Monday) to 7"))?
+            }
+            _ => 1,
+        };
+        let from = time::floor(context, unit, weekday);
+        args.over(
+            context,
+            Window {
+                from,
+                ..context.window
+            },
+        )?
+    } else {
+        args.original(context)?
+    };
+    for series in &mut all {
+        let aggregate = Aggregate::named(&func)?;
+        let (start, end) = (series.start, series.end);
+        let (values, reached) = buckets::summarise(series, aggregate, interval, start, end)?;
+        series.tag("smartSummarize", text.as_str());
+        series.tag("smartSummarizeFunction", func.as_str());
+        let name = format!("smartSummarize({}, \"{text}\", \"{func}\")", series.name);
+        *series = series.derived(name, values.into());
+        series.end = reached;
+        series.step = interval;
+    }
+    Ok(all)
+}
+
+fn transform_null(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let default = args.number("default")?;
+    let tag = args.value("default").spelled();
+    let reference = if args.given("referenceSeries") {
+        args.series("referenceSeries")?
+    } else {
+        Vec::new()
+    };
+    let columns: Vec<&[f64]> = reference.iter().map(|series| &*series.values).collect();
+    let known = aggregate::rows(Aggregate::Count, &columns, 0.0);
+    let note = if reference.is_empty() {
+        ""
+    } else {
+        ",referenceSeries"
+    };
+    let mut all = args.series("seriesList")?;
+    for series in &mut all {
+        series.tag("transformNull", tag.as_str());
+        if !reference.is_empty() {
+            series.tag("referenceSeries", "1");
+        }
+        let default_text = python::general(default);
+        series.rename(format!(
+            "transformNull({},{default_text}{note})",
+            series.name
+        ));
+        if known.is_empty() {
+            series.map(|value| value.or(Some(default)));
+            continue;
+        }
+        let values = series.values.make_mut();
+        // A reference that goes on for longer makes the series longer.
+        let longest = values.len().max(known.len());
+        values.resize(longest, whisper::ABSENT);
+        for (i, value) in values.iter_mut().enumerate() {
+            if is_absent(*value) {
+                let stands = known.get(i).is_some_and(|known| !is_absent(*known));
+                *value = or_absent(stands.then_some(default));
+            }
+        }
+    }
+    Ok(all)
+}
