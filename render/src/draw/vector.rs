@@ -41,7 +41,7 @@ impl Vector {
         put!(
             out,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" \
-             viewBox=\"0 0 {} {}\" class=\"graphite\" role=\"img\" aria-label=\"",
+             viewBox=\"0 0 {} {}\" class=\"graphite\" role=\"graphics-document document\" aria-label=\"",
             scene.width,
             scene.height
         );
