@@ -11,6 +11,11 @@ use crate::options::Span;
 /// How long the finest archive is: six hours.
 const FINEST_SECONDS: u32 = 6 * 3_600;
 
+/// Files up to this long get all their disk space when they are made. Longer ones are sparse: with
+/// the built-in retentions a file is 3.3 MB, of which a new series needs three blocks, and reserving
+/// the rest takes milliseconds per file and fills the disk for years ahead.
+pub const RESERVE_UP_TO: u64 = 256 << 10;
+
 /// The schema.
 #[derive(Clone, Debug)]
 pub struct Schema {
@@ -34,12 +39,18 @@ impl Schema {
             (60, 7 * 24 * 60),
             (600, 5 * 365 * 24 * 6),
         ];
+        let retentions = archives
+            .into_iter()
+            .filter_map(|(step, points)| Retention::new(step, points))
+            .collect();
+        Self::new(retentions, flush_interval)
+    }
+
+    /// A schema that gives every new file `retentions`.
+    pub fn new(retentions: Vec<Retention>, flush_interval: Span) -> Self {
         Self {
-            retentions: archives
-                .into_iter()
-                .filter_map(|(step, points)| Retention::new(step, points))
-                .collect(),
-            flush_seconds,
+            retentions,
+            flush_seconds: flush_interval.0.as_secs().max(1),
         }
     }
 
@@ -49,7 +60,16 @@ impl Schema {
             retentions: self.retentions.clone(),
             x_files_factor: 0.0,
             aggregation: aggregation(name),
-            allocation: Allocation::Reserved,
+            allocation: self.allocation(),
+        }
+    }
+
+    fn allocation(&self) -> Allocation {
+        let points: u64 = self.retentions.iter().map(|r| u64::from(r.points)).sum();
+        if points * 12 <= RESERVE_UP_TO {
+            Allocation::Reserved
+        } else {
+            Allocation::Sparse
         }
     }
 
@@ -59,12 +79,13 @@ impl Schema {
         longest.max().unwrap_or(0) as u32
     }
 
-    /// A warning when points come more often than `finest_step` seconds, of which only the last
-    /// in each step is kept.
-    pub fn coarse(&self, finest_step: u32) -> Option<String> {
-        (u64::from(finest_step) > self.flush_seconds).then(|| {
+    /// A warning when points come more often than the finest step, of which only the last in each
+    /// step is kept. The built-in schema never needs one.
+    pub fn warning(&self) -> Option<String> {
+        let finest = self.retentions.iter().map(|r| r.step.seconds()).min()?;
+        (u64::from(finest) > self.flush_seconds).then(|| {
             format!(
-                "the finest step of {finest_step} s is longer than the flush interval of {} s: \
+                "the finest step of {finest} s is longer than the flush interval of {} s: \
                  of several flushes in one step only the last is kept",
                 self.flush_seconds
             )
@@ -140,9 +161,10 @@ mod tests {
             let header = Header::new(&options.retentions, 0.0, options.aggregation).unwrap();
             assert_eq!(header.archives()[0].step.seconds(), step);
             assert_eq!(header.archives()[0].retention(), 6 * 3_600);
-            assert_eq!(schema.coarse(step), None);
+            assert_eq!(schema.warning(), None);
         }
-        let warning = Schema::built_in(Span::seconds(10)).coarse(60).unwrap();
+        let minutes = vec![Retention::new(60, 60).unwrap()];
+        let warning = Schema::new(minutes, Span::seconds(10)).warning().unwrap();
         assert!(warning.contains("60 s") && warning.contains("10 s"));
     }
 }

@@ -51,8 +51,8 @@ pub struct Setup {
     pub options: Options,
     /// `[journal]`.
     pub journal: JournalOptions,
-    /// How often statsd flushes: no new file is coarser.
-    pub flush_interval: Span,
+    /// What new files are like.
+    pub schema: Schema,
     /// What may be changed.
     pub access: Access,
     /// The clock.
@@ -67,12 +67,13 @@ pub struct Setup {
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + std::marker::Sync>;
 
 impl Setup {
-    /// A setup for serving by the system's clock.
+    /// A setup for serving by the system's clock, with the built-in schema for statsd that flushes
+    /// every `flush_interval`.
     pub fn new(options: Options, journal: JournalOptions, flush_interval: Span) -> Self {
         Self {
             options,
             journal,
-            flush_interval,
+            schema: Schema::built_in(flush_interval),
             access: Access::Serve,
             clock: Arc::new(system_clock),
             disk: Arc::new(RealDisk),
@@ -144,12 +145,15 @@ impl Carbon {
         let Setup {
             options,
             journal: journal_options,
-            flush_interval,
+            schema,
             access,
             clock,
             disk,
             replaying,
         } = setup;
+        if let Some(warning) = schema.warning() {
+            tracing::warn!("{warning}");
+        }
         let root = match options.whisper_dir.as_str() {
             "" => data.join("whisper"),
             tree => PathBuf::from(tree),
@@ -169,6 +173,7 @@ impl Carbon {
         );
         let maps = Maps::new(MapOptions {
             flock: options.flock,
+            reserve_up_to: crate::schema::RESERVE_UP_TO,
             ..MapOptions::default()
         });
         let journal_directory = data.join("journal");
@@ -190,7 +195,7 @@ impl Carbon {
             options,
             access,
             clock,
-            schema: Schema::built_in(flush_interval),
+            schema,
             index,
             cache,
             maps,

@@ -83,6 +83,10 @@ pub struct MapOptions {
     /// Seconds of `now` after which the name of a mapped file is looked up again; 0 looks it up
     /// before each batch.
     pub recheck: u32,
+    /// Files with holes are given their blocks before they are mapped if they are no longer than
+    /// this. In a longer one a hole is filled when it is written; should the disk be full then,
+    /// that batch fails as it would without a map.
+    pub reserve_up_to: u64,
 }
 
 impl Default for MapOptions {
@@ -91,6 +95,7 @@ impl Default for MapOptions {
             max_maps: 32_768,
             flock: false,
             recheck: 60,
+            reserve_up_to: u64::MAX,
         }
     }
 }
@@ -136,6 +141,7 @@ pub struct Maps {
     shards: Box<[Mutex<Shard>]>,
     flock: bool,
     recheck: u32,
+    reserve_up_to: u64,
     /// Raised by `distrust`: maps checked under an earlier one are due.
     epoch: AtomicU32,
     events: Mutex<Vec<Event>>,
@@ -149,6 +155,7 @@ impl Maps {
             max_maps,
             flock,
             recheck,
+            reserve_up_to,
         } = options;
         let max_maps = max_maps.min(most_maps(flock));
         let shard = |n| Shard {
@@ -159,6 +166,7 @@ impl Maps {
             shards: (0..SHARDS).map(|n| Mutex::new(shard(n))).collect(),
             flock,
             recheck,
+            reserve_up_to,
             epoch: AtomicU32::new(0),
             events: Mutex::default(),
             missed: AtomicU64::new(0),
@@ -478,7 +486,7 @@ impl Maps {
                 len: found.len(),
             });
         }
-        if found.blocks() * 512 < needed {
+        if needed <= self.reserve_up_to && found.blocks() * 512 < needed {
             reserve(&file, needed).map_err(|e| Error::io(path, "reserving its holes", e))?;
         }
         let mapping = Mapping::new(&file, needed).map_err(|e| Error::io(path, "mapping it", e))?;
