@@ -5,9 +5,10 @@
 //! 2. `event_tags.rules` says for whom the word counts (`words`), `tags.n_events` how many events
 //!    carry it: a query walks along its rarest word. A word stays when its last event goes, since
 //!    Graphite tells words that were once used from words that never were.
-//! 3. `events.band` is 0 for a line, else the smallest n with a length of at most 2^n seconds. What
-//!    overlaps a moment is then found class by class, each a short walk, however many bands there
-//!    are and however long the longest is.
+//! 3. `bands` holds each event that is more than a line, under the smallest n with a length of at most
+//!    2^n seconds. What overlaps a moment is then found class by class, each a short walk, however
+//!    many bands there are and however long the longest is. (A table of its own and not a partial
+//!    index: SQLite prepares a statement anew whenever a parameter might decide about one.)
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -28,11 +29,15 @@ CREATE TABLE events (
     status      TEXT NOT NULL,
     rollback_of INTEGER,
     link        TEXT,
-    key         TEXT UNIQUE,
-    band        INTEGER NOT NULL
+    key         TEXT UNIQUE
 ) STRICT;
 CREATE INDEX events_by_time ON events (at);
-CREATE INDEX bands_by_length ON events (band, at) WHERE band > 0;
+CREATE TABLE bands (
+    class       INTEGER NOT NULL,
+    at          REAL NOT NULL,
+    event       INTEGER NOT NULL,
+    PRIMARY KEY (class, at, event)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE tags (
     id          INTEGER PRIMARY KEY,
     word        TEXT NOT NULL UNIQUE,
@@ -93,8 +98,8 @@ pub(super) fn write(db: &Connection, event: &Event) -> rusqlite::Result<i64> {
         remove(db, event.id)?;
     }
     db.prepare_cached(
-        "INSERT INTO events (id, at, until, what, data, tags, status, rollback_of, link, key, band)
-         VALUES (nullif(?1, 0), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO events (id, at, until, what, data, tags, status, rollback_of, link, key)
+         VALUES (nullif(?1, 0), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
         event.id,
@@ -107,9 +112,12 @@ pub(super) fn write(db: &Connection, event: &Event) -> rusqlite::Result<i64> {
         event.rollback_of,
         event.link,
         event.key,
-        band(event),
     ])?;
     let id = db.last_insert_rowid();
+    if let Some(class) = band_class(event) {
+        db.prepare_cached("INSERT INTO bands (class, at, event) VALUES (?1, ?2, ?3)")?
+            .execute(params![class, event.when, id])?;
+    }
     for (word, rules) in filed_under(&event.tags) {
         let tag: i64 = db
             .prepare_cached(
@@ -142,21 +150,25 @@ pub(super) fn remove(db: &Connection, id: i64) -> rusqlite::Result<bool> {
         db.prepare_cached("DELETE FROM event_tags WHERE tag = ?1 AND at = ?2 AND event = ?3")?
             .execute(params![tag, event.when, id])?;
     }
+    if let Some(class) = band_class(&event) {
+        db.prepare_cached("DELETE FROM bands WHERE class = ?1 AND at = ?2 AND event = ?3")?
+            .execute(params![class, event.when, id])?;
+    }
     db.prepare_cached("DELETE FROM events WHERE id = ?1")?
         .execute([id])?;
     Ok(true)
 }
 
-/// The length class of an event's band, 0 for a line. A change still under way is filed as long as
-/// it can become.
-fn band(event: &Event) -> i64 {
+/// The length class of an event's band, `None` for a line. A change still under way is filed as
+/// long as it can become.
+fn band_class(event: &Event) -> Option<i64> {
     let seconds = match (event.until, event.status) {
         (Some(until), _) => until - event.when,
         (None, Status::Started) => OPEN_AT_MOST,
-        (None, _) => return 0,
+        (None, _) => return None,
     };
-    // The first class holds all up to 2 seconds, and the last all that fits the calendar.
-    seconds.max(2.0).log2().ceil() as i64
+    // The first class holds all up to 2 seconds.
+    Some(seconds.max(2.0).log2().ceil() as i64)
 }
 
 #[cfg(test)]
@@ -178,9 +190,9 @@ mod tests {
                 until: Some(1000.0 + seconds),
                 ..Event::default()
             };
-            assert_eq!(band(&event), class);
+            assert_eq!(band_class(&event), Some(class));
             assert!(seconds <= 2f64.powi(class as i32));
         }
-        assert_eq!(band(&Event::default()), 0);
+        assert_eq!(band_class(&Event::default()), None);
     }
 }

@@ -236,15 +236,15 @@ pub(super) fn reaching(
     let mut class = 0;
     let mut n_kept = 0;
     while let Some(next) = db
-        .prepare_cached("SELECT min(band) FROM events WHERE band > 0 AND band > ?1")?
+        .prepare_cached("SELECT min(class) FROM bands WHERE class > ?1")?
         .query_row([class], |row| row.get::<_, Option<i64>>(0))?
     {
         class = next;
         let longest = 2f64.powi(i32::try_from(class).unwrap_or(i32::MAX));
         let mut statement = db.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM events e
-             WHERE e.band > 0 AND e.band = ?1 AND e.at >= ?2 AND e.at < ?3
-             ORDER BY e.at DESC"
+            "SELECT {COLUMNS} FROM bands b CROSS JOIN events e ON e.id = b.event
+             WHERE b.class = ?1 AND b.at >= ?2 AND b.at < ?3
+             ORDER BY b.at DESC, b.event DESC"
         ))?;
         let mut rows = statement.query(rusqlite::params![class, from - longest, from])?;
         while n_kept < limit

@@ -343,7 +343,10 @@ impl Store {
             Some(reader) => reader,
             None => open_reader(&self.path).map_err(failed("opening the database"))?,
         };
-        let answer = question(&reader).map_err(failed(action))?;
+        // One snapshot for all walks of a question; and taking one costs more than a short walk.
+        let snapshot = reader.unchecked_transaction().map_err(failed(action))?;
+        let answer = question(&snapshot).map_err(failed(action))?;
+        snapshot.commit().map_err(failed(action))?;
         let mut idle = self.idle();
         if idle.len() < MAX_READERS {
             idle.push(reader);
