@@ -31,6 +31,8 @@ pub(crate) struct Server {
     pub(crate) dir: TempDir,
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) addresses: BTreeMap<String, Vec<String>>,
+    /// Further arguments.
+    pub(crate) extra: Vec<String>,
     /// A configuration file, if any.
     pub(crate) config: Option<PathBuf>,
     child: Option<Child>,
@@ -73,6 +75,7 @@ impl Server {
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
             addresses: BTreeMap::new(),
+            extra: Vec::new(),
             config: None,
             child: None,
         }
@@ -92,6 +95,7 @@ impl Server {
             "--ready-file".to_owned(),
             self.dir.path().join("ready.json").display().to_string(),
         ];
+        arguments.extend(self.extra.clone());
         if let Some(file) = &self.config {
             arguments.extend(["--config".to_owned(), file.display().to_string()]);
         }
