@@ -156,9 +156,15 @@ impl Running {
             notice = Some(demo::NOTICE);
             let post = {
                 let events = events.clone();
-                move |draft| events.insert_later(draft)
+                move |draft| match events.insert(draft) {
+                    Ok(saved) => Some(saved.event.id),
+                    Err(why) => {
+                        warn!("demo: {why}");
+                        None
+                    }
+                }
             };
-            demo::fill(shop, &*own, demo::now(), &post)?;
+            demo::fill(shop, &*own, demo::now(), post)?;
         }
 
         let (stop_receiving, stopped) = watch::channel(false);

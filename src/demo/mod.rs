@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use carbon::{Datapoint, Sink, Timestamp};
-use render::events::Draft;
+use render::events::{Draft, Status};
 use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
@@ -75,11 +75,17 @@ pub fn open(data: &Path) -> anyhow::Result<Shop> {
     Ok(Shop { opened })
 }
 
-/// Fills in the week before `now` and hands every change of it to `post`.
+/// Fills in the week before `now` and hands every change of it to `post`, which stores an event,
+/// or changes the one that has its key, and answers with the id.
 ///
 /// # Errors
 /// A name that the sink refuses.
-pub fn fill(shop: Shop, sink: &dyn Sink, now: i64, post: &dyn Fn(Draft)) -> anyhow::Result<()> {
+pub fn fill(
+    shop: Shop,
+    sink: &dyn Sink,
+    now: i64,
+    post: impl Fn(Draft) -> Option<i64>,
+) -> anyhow::Result<()> {
     let began = Instant::now();
     let start = (now - WEEK) / MINUTE * MINUTE;
     let fine = (now - FINE) / MINUTE * MINUTE;
@@ -106,7 +112,7 @@ pub fn fill(shop: Shop, sink: &dyn Sink, now: i64, post: &dyn Fn(Draft)) -> anyh
         sink.submit(&column);
     }
     for change in shop.changes(start, now) {
-        post(draft(&change));
+        tell(&change, &post);
     }
     post(Draft {
         data: Some("Left of this line is history that was filled in.".to_owned()),
@@ -122,7 +128,7 @@ pub fn fill(shop: Shop, sink: &dyn Sink, now: i64, post: &dyn Fn(Draft)) -> anyh
 }
 
 /// Visits the shop until the runtime ends: StatsD to `statsd`, changes to `post` when they happen.
-pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft)) {
+pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft) -> Option<i64>) {
     let bound = UdpSocket::bind(match statsd {
         SocketAddr::V4(_) => "127.0.0.1:0",
         SocketAddr::V6(_) => "[::1]:0",
@@ -140,7 +146,7 @@ pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft)) {
         ticks.tick().await;
         let at = now();
         for change in shop.changes(posted, at) {
-            post(draft(&change));
+            tokio::task::block_in_place(|| tell(&change, &post));
         }
         posted = at;
         for line in shop.visit(at, TICK.as_secs_f64(), &mut dice) {
@@ -159,18 +165,32 @@ pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft)) {
     }
 }
 
-fn draft(change: &Change) -> Draft {
+/// Posts `change`; one that takes another back is tied to it.
+fn tell(change: &Change, post: &impl Fn(Draft) -> Option<i64>) {
     let tags: &[&str] = match change.kind {
         Kind::Setting => &["config", change.service],
         Kind::Rollback => &["deploy", "rollback", change.service],
         Kind::Harmless | Kind::Harmful => &["deploy", change.service],
     };
-    Draft {
+    let undone = change.undoes.and_then(|at| {
+        post(Draft {
+            status: Some(Status::RolledBack),
+            key: Some(key(at)),
+            ..Draft::default()
+        })
+    });
+    post(Draft {
         data: Some(change.data.to_owned()),
         when: Some(change.at as f64),
-        key: Some(format!("demo-{}", change.at)),
+        rollback_of: undone.map(Some),
+        key: Some(key(change.at)),
         ..Draft::new(change.what.as_str(), tags)
-    }
+    });
+}
+
+/// What makes the event of the change at `at` the same one after a restart.
+fn key(at: i64) -> String {
+    format!("demo-{at}")
 }
 
 #[cfg(test)]
@@ -215,12 +235,14 @@ mod tests {
         let shop = Shop { opened: now };
         let events = Mutex::new(Vec::new());
         let kept = Kept::default();
-        fill(shop, &kept, now, &|event| {
-            events.lock().unwrap().push(event)
+        fill(shop, &kept, now, |event| {
+            let mut events = events.lock().unwrap();
+            events.push(event);
+            Some(events.len() as i64)
         })
         .unwrap();
         let again = Kept::default();
-        fill(shop, &again, now, &|_| ()).unwrap();
+        fill(shop, &again, now, |_| None).unwrap();
         assert_eq!(*kept.points.lock().unwrap(), *again.points.lock().unwrap());
 
         let names = kept.names.lock().unwrap();
@@ -240,7 +262,12 @@ mod tests {
                     .all(|point| point.value.is_finite() && point.value >= 0.0)
             );
         }
-        let events = events.into_inner().unwrap();
+        let mut events = events.into_inner().unwrap();
+        let undone = |event: &Draft| event.status == Some(Status::RolledBack);
+        assert_eq!(events.iter().filter(|event| undone(event)).count(), 2);
+        let ties = events.iter().filter(|event| event.rollback_of.is_some());
+        assert_eq!(ties.count(), 2);
+        events.retain(|event| !undone(event));
         let last_hour = |word: &str| {
             events.iter().any(|event| {
                 event.when.unwrap() > (now - HOUR) as f64

@@ -39,10 +39,15 @@ pub struct Change {
     pub what: String,
     /// Who and why.
     pub data: &'static str,
+    /// When that was changed which this one takes back.
+    pub undoes: Option<i64>,
 }
 
+/// An entry of the tables below: minutes, kind, part of the shop, one line, who and why.
+type Planned = (i64, Kind, &'static str, &'static str, &'static str);
+
 /// What happened before the start, in minutes from it.
-const HISTORY: &[(i64, Kind, &str, &str, &str)] = &[
+const HISTORY: &[Planned] = &[
     (
         -9_300,
         Kind::Harmless,
@@ -111,7 +116,7 @@ const HISTORY: &[(i64, Kind, &str, &str, &str)] = &[
 
 /// What goes on afterwards, in minutes from the beginning of each round.
 const ROUND: i64 = 40;
-const ROUNDS: &[(i64, Kind, &str, &str, &str)] = &[
+const ROUNDS: &[Planned] = &[
     (6, Kind::Harmless, "web", "web 2.", "ann: small things"),
     (
         19,
@@ -131,6 +136,23 @@ const ROUNDS: &[(i64, Kind, &str, &str, &str)] = &[
 
 const MINUTE: i64 = 60;
 
+/// The entry `index` of `table`, made at `at`; `version` is added to what it says.
+fn change(table: &[Planned], index: usize, at: i64, version: &str) -> Change {
+    let (minutes, kind, service, what, data) = table[index];
+    let before = index.checked_sub(1).and_then(|before| table.get(before));
+    let undoes = before
+        .filter(|_| kind == Kind::Rollback)
+        .map(|(earlier, ..)| at - (minutes - earlier) * MINUTE);
+    Change {
+        at,
+        kind,
+        service,
+        what: what.to_owned() + version,
+        data,
+        undoes,
+    }
+}
+
 /// How far the moment is from normal: factors of 1 when all is well.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Weather {
@@ -142,26 +164,17 @@ struct Weather {
 impl Shop {
     /// The changes in `after < at <= until`, in order.
     pub fn changes(self, after: i64, until: i64) -> Vec<Change> {
+        let at = move |minutes: i64| self.opened + minutes * MINUTE;
         let history = HISTORY
             .iter()
-            .map(|&(minutes, kind, service, what, data)| Change {
-                at: self.opened + minutes * MINUTE,
-                kind,
-                service,
-                what: what.to_owned(),
-                data,
-            });
+            .enumerate()
+            .map(|(index, planned)| change(HISTORY, index, at(planned.0), ""));
         let round_of = |at: i64| (at - self.opened).max(0) / (ROUND * MINUTE);
         let rounds = (round_of(after)..=round_of(until)).flat_map(|round| {
-            ROUNDS
-                .iter()
-                .map(move |&(minutes, kind, service, what, data)| Change {
-                    at: self.opened + (round * ROUND + minutes) * MINUTE,
-                    kind,
-                    service,
-                    what: format!("{what}{}", round + 4),
-                    data,
-                })
+            ROUNDS.iter().enumerate().map(move |(index, planned)| {
+                let version = (round + 4).to_string();
+                change(ROUNDS, index, at(round * ROUND + planned.0), &version)
+            })
         });
         history
             .chain(rounds)

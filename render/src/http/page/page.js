@@ -18,7 +18,10 @@ function draw(place) {
     next.className = "";
     for (const old of [...place.children]) if (old !== next) old.remove();
   };
-  next.onerror = () => next.remove();
+  next.onerror = () => {
+    next.remove();
+    if (!place.querySelector("object")) place.textContent = "This picture could not be drawn; its SVG link says why.";
+  };
   for (const late of place.querySelectorAll("object.next")) late.remove();
   place.append(next);
 }
