@@ -25,6 +25,8 @@ pub struct Config {
     pub log: LogOptions,
     /// What we report about ourselves.
     pub stats: StatsOptions,
+    /// Datagrams in, aggregates out.
+    pub statsd: statsd::Options,
     /// Lines in, files out.
     pub carbon: carbon::options::Options,
     /// What makes a crash lose nothing.
@@ -73,6 +75,7 @@ impl Default for Config {
             data: PathBuf::from("plumbago-data"),
             log: LogOptions::default(),
             stats: StatsOptions::default(),
+            statsd: statsd::Options::default(),
             carbon: carbon::options::Options::default(),
             journal: JournalOptions::default(),
             render: render::options::Options::default(),
@@ -134,6 +137,10 @@ pub const SECTIONS: &[Section] = &[
             name: "self",
             help: "Keep our own counters as series (stats.statsd.*, carbon.agents.*) in our own store.",
         }],
+    },
+    Section {
+        name: "statsd",
+        keys: statsd::KEYS,
     },
     Section {
         name: "carbon",

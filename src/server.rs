@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -35,6 +35,7 @@ use crate::demo;
 use crate::http::{self, Around, Health, Own};
 use crate::lock::DataLock;
 use crate::log::Log;
+use crate::marks::IntoEvents;
 use crate::notify::notify;
 use crate::report::{self, Reading, Readings, SelfSeries};
 
@@ -98,6 +99,8 @@ pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow
 
 /// Everything that runs, and what it takes to stop it.
 struct Running {
+    /// Taken out when it is stopped; whoever counts looks in as long as it is there.
+    statsd: Arc<RwLock<Option<statsd::Server>>>,
     carbon: Carbon,
     page: Page,
     dashboards: PathBuf,
@@ -118,6 +121,7 @@ struct Running {
 impl Running {
     fn start(config: &Config, surroundings: &Surroundings, bound: Bound) -> anyhow::Result<Self> {
         let Bound {
+            statsd: statsd_sockets,
             line_tcp: line_listeners,
             line_udp: line_sockets,
             http: http_listeners,
@@ -135,7 +139,7 @@ impl Running {
         let mut setup = Setup::new(
             config.carbon.clone(),
             config.journal.clone(),
-            carbon::options::Span::seconds(10),
+            config.statsd.flush_interval,
         );
         if now != 0 {
             let at = u32::try_from(now).map_err(|_| anyhow!("render.now: {now} is no moment"))?;
@@ -149,6 +153,21 @@ impl Running {
             sink: sink.clone(),
             count: own_count.clone(),
         });
+
+        let own_series = config.stats.own && now == 0;
+        let options = statsd::Options {
+            self_metrics: own_series,
+            ..config.statsd.clone()
+        };
+        let statsd = statsd::Server::start(
+            options,
+            statsd_sockets,
+            own.clone(),
+            Arc::new(IntoEvents(events.clone())),
+            Some(config.data.join("statsd-state")),
+        )
+        .context("statsd")?;
+        let statsd = Arc::new(RwLock::new(Some(statsd)));
 
         let mut background = JoinSet::new();
         let mut notice = None;
@@ -164,7 +183,10 @@ impl Running {
                     }
                 }
             };
-            demo::fill(shop, &*own, demo::now(), post)?;
+            demo::fill(shop, &*own, demo::now(), &post)?;
+            if let Some(address) = addresses["statsd.udp"].first() {
+                background.spawn(demo::visit(shop, address.parse()?, post));
+            }
         }
 
         let (stop_receiving, stopped) = watch::channel(false);
@@ -180,8 +202,16 @@ impl Running {
         }
 
         let panics = Arc::new(AtomicU64::new(0));
-        let readings = readings(carbon.clone(), events.clone(), panics.clone());
-        if config.stats.own && now == 0 {
+        let store: Arc<Carbon> = Arc::new(carbon.clone());
+        let app = App::new(&config.render, store.clone(), store, events.clone())?;
+        let readings = readings(Counted {
+            statsd: statsd.clone(),
+            carbon: carbon.clone(),
+            app: app.clone(),
+            events: events.clone(),
+            panics: panics.clone(),
+        });
+        if own_series {
             background.spawn(report(
                 SelfSeries::new(own.clone()),
                 readings.clone(),
@@ -194,18 +224,21 @@ impl Running {
             addresses: addresses.clone(),
             events: events.clone(),
             received: {
-                let carbon = carbon.clone();
+                let (carbon, statsd) = (carbon.clone(), statsd.clone());
                 Box::new(move || {
                     let all = carbon.stats().received.get();
-                    all.saturating_sub(own_count.load(Ordering::Relaxed))
+                    let lines = all.saturating_sub(own_count.load(Ordering::Relaxed));
+                    let stats = read(&statsd);
+                    let metrics = stats
+                        .as_ref()
+                        .map_or(0, |statsd| statsd.stats().metrics.load(Ordering::Relaxed));
+                    lines + metrics
                 })
             },
             notice,
         };
         let page = Page::new(Arc::new(host), Arc::new(carbon.clone()), load(&dashboards));
         let guard = Arc::new(Guard::new(&config.auth, loopback_only(&http_listeners)));
-        let store: Arc<Carbon> = Arc::new(carbon.clone());
-        let app = App::new(&config.render, store.clone(), store, events.clone())?;
         let event_routes = events_routes(EventsState {
             store: events,
             guard: guard.clone(),
@@ -224,6 +257,7 @@ impl Running {
         let (stop_http, stopped) = watch::channel(false);
         let http = tokio::spawn(http::serve(http_listeners, health.beside(routes), stopped));
         Ok(Self {
+            statsd,
             carbon,
             page,
             dashboards,
@@ -253,6 +287,15 @@ impl Running {
     async fn drain(mut self) -> anyhow::Result<()> {
         self.ready.store(false, Ordering::Release);
         self.background.shutdown().await;
+        let statsd = match self.statsd.write() {
+            Ok(mut statsd) => statsd.take(),
+            Err(poisoned) => poisoned.into_inner().take(),
+        };
+        let stopped = tokio::task::spawn_blocking(|| statsd.map_or(Ok(()), statsd::Server::stop));
+        let stopped = stopped
+            .await
+            .map_err(|_| anyhow!("stopping statsd failed"))?
+            .context("statsd");
         let _ = self.stop_receiving.send(true);
         while self.receivers.join_next().await.is_some() {}
         let carbon = self.carbon.clone();
@@ -264,7 +307,7 @@ impl Running {
             .map_err(|_| anyhow!("draining the cache failed"))?;
         let _ = self.stop_http.send(true);
         self.http.await.map_err(|_| anyhow!("HTTP failed"))??;
-        drained.context("carbon")
+        drained.context("carbon").and(stopped)
     }
 }
 
@@ -281,14 +324,55 @@ fn loopback_only(listeners: &[TcpListener]) -> bool {
     })
 }
 
-/// Everything that the crates count.
-fn readings(carbon: Carbon, events: Arc<Store>, panics: Arc<AtomicU64>) -> Readings {
+/// Looks at what is behind the lock, whatever became of others who did.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Everything that counts.
+struct Counted {
+    statsd: Arc<RwLock<Option<statsd::Server>>>,
+    carbon: Carbon,
+    app: App,
+    events: Arc<Store>,
+    panics: Arc<AtomicU64>,
+}
+
+/// What the crates count, gathered whenever somebody asks.
+fn readings(counted: Counted) -> Readings {
+    let Counted {
+        statsd,
+        carbon,
+        app,
+        events,
+        panics,
+    } = counted;
     Arc::new(move || {
-        let mut readings: Vec<Reading> = carbon
-            .stats()
-            .each()
-            .map(|(name, help, value)| Reading::count("carbon", name, help, value))
-            .collect();
+        let mut readings: Vec<Reading> = Vec::new();
+        if let Some(statsd) = read(&statsd).as_ref() {
+            let help = "As the StatsD side counts it.";
+            for (name, value) in statsd.stats().counters() {
+                readings.push(match name {
+                    "names" => Reading::level("statsd", name, "Names known now.", value as f64),
+                    _ => Reading::count("statsd", name, help, value),
+                });
+            }
+            for (reason, value) in statsd.stats().bad_lines_by_reason() {
+                let name = format!("bad_lines.{reason}");
+                readings.push(Reading::count(
+                    "statsd",
+                    name,
+                    "Bad lines of this kind.",
+                    value,
+                ));
+            }
+        }
+        readings.extend(
+            carbon
+                .stats()
+                .each()
+                .map(|(name, help, value)| Reading::count("carbon", name, help, value)),
+        );
         let cache = carbon.cache();
         let level = |name, help, value: usize| Reading::level("carbon", name, help, value as f64);
         readings.extend([
@@ -305,6 +389,10 @@ fn readings(carbon: Carbon, events: Arc<Store>, panics: Arc<AtomicU64>) -> Readi
             level("cache.bytes", "Memory that these take.", cache.used_bytes()),
             level("index.series", "Series known.", carbon.index().len()),
         ]);
+        let help = "As the query side counts it.";
+        for (name, value) in app.stats.all() {
+            readings.push(Reading::count("render", name, help, value));
+        }
         let counted = events.stats();
         readings.extend(
             [

@@ -81,7 +81,6 @@ fn bad_requests_get_a_sentence() {
         "/render?target=sumSeries(&strict=1",
         "/render?target=noSuchFunction(a)",
         "/render?target=a&from=yesterdayish",
-        "/render?target=a&format=json&from=now&until=-1h",
         "/metrics/find",
         "/events/999999/",
         "/no/such/path",

@@ -23,6 +23,8 @@ mod holder;
 
 /// Every socket of the configuration.
 pub struct Bound {
+    /// `statsd.*`.
+    pub statsd: statsd::Sockets,
     /// `carbon.line_tcp`.
     pub line_tcp: Vec<TcpListener>,
     /// `carbon.line_udp`.
@@ -41,6 +43,14 @@ impl Bound {
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let mut binder = Binder::default();
         Ok(Self {
+            statsd: statsd::Sockets {
+                udp: binder.udp("statsd.udp", &config.statsd.udp)?,
+                tcp: binder.tcp("statsd.tcp", &config.statsd.tcp)?,
+                unix: binder.unix("statsd.unix", &config.statsd.unix)?,
+                unix_stream: binder
+                    .unix_stream("statsd.unix_stream", &config.statsd.unix_stream)?,
+                admin: binder.tcp("statsd.admin", &config.statsd.admin)?,
+            },
             line_tcp: binder.tcp("carbon.line_tcp", &config.carbon.line_tcp)?,
             line_udp: binder.udp("carbon.line_udp", &config.carbon.line_udp)?,
             http: binder.tcp("render.http", &config.render.http)?,
