@@ -7,6 +7,7 @@ use clap::Subcommand;
 pub mod config;
 pub mod event;
 pub mod serve;
+pub mod whisper;
 
 /// What the program is asked to do.
 #[derive(Subcommand)]
@@ -15,6 +16,8 @@ pub enum Verb {
     Serve(serve::Args),
     /// Prints the effective configuration, every key with its comment; checks a file.
     Config(config::Args),
+    /// Creates, reads, changes and checks whisper files.
+    Whisper(whisper::Args),
     /// Tells a running server about a deploy or another change; lists what it knows.
     Event(event::Args),
 }
@@ -27,6 +30,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Serve(args) => serve::run(args),
         Verb::Config(args) => config::run(&args),
+        Verb::Whisper(args) => whisper::run(args),
         Verb::Event(args) => event::run(args),
     }
 }

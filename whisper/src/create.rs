@@ -142,6 +142,18 @@ impl Staged {
         Ok(())
     }
 
+    /// The name it has for the moment.
+    pub(crate) fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Gives the file its name, in place of whatever had it.
+    pub(crate) fn publish(mut self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.path)?;
+        self.published = true;
+        Ok(())
+    }
+
     /// Gives the file its name, unless something has that name already.
     pub(crate) fn publish_new(mut self) -> io::Result<()> {
         use rustix::fs::{CWD, RenameFlags, renameat_with};

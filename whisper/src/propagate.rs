@@ -44,6 +44,26 @@ pub(crate) fn propagate<S: Storage>(
     Ok(())
 }
 
+/// Makes the points of `intervals` in the archive numbered `lower` anew from the next finer one, as
+/// far as that satisfies the factor. Gives back how many it made.
+pub(crate) fn recompute<S: Storage>(
+    storage: &mut S,
+    header: &Header,
+    scratch: &mut Scratch,
+    lower: usize,
+    intervals: &[Timestamp],
+) -> Result<usize> {
+    let Some(higher) = lower.checked_sub(1) else {
+        return Ok(0);
+    };
+    let work = &mut scratch.propagation;
+    work.intervals.clear();
+    work.intervals.extend_from_slice(intervals);
+    aggregate(storage, header, work, higher, lower)?;
+    write_runs(storage, header, lower, &work.results, &mut Vec::new())?;
+    Ok(work.results.len())
+}
+
 /// Fills `work.results` with the points of `lower` that `work.intervals` come to.
 fn aggregate<S: Storage>(
     storage: &S,

@@ -66,7 +66,7 @@ const SHARDS: usize = 16;
 /// How many maps are looked at to find one that was not used for long.
 const SAMPLES: usize = 8;
 /// How many bases of a mapped file are remembered; those of further archives are read anew.
-const BASES: usize = 6;
+const BASES: usize = 4;
 /// Maps that the rest of the process may need: libraries, stacks, other databases.
 const SPARE_MAPS: usize = 4096;
 /// Events that wait to be taken at most; more are counted.
@@ -212,11 +212,12 @@ impl Maps {
             } = &mut *shard;
             let Entry {
                 mapping,
-                header,
+                known,
                 bases,
                 file,
                 ..
             } = &entries[at];
+            let header = &known.header;
             let mut bytes = Mapped { mapping, bases };
             let written =
                 mapping.watched(|| update::update_many(&mut bytes, header, scratch, now, points));
@@ -263,10 +264,11 @@ impl Maps {
                 } = &mut *shard;
                 let Entry {
                     mapping,
-                    header,
+                    known,
                     bases,
                     ..
                 } = &entries[at];
+                let header = &known.header;
                 let Some(range) = fetch::choose(header, now, from, until, None)? else {
                     return Ok(None);
                 };
@@ -303,10 +305,11 @@ impl Maps {
             if self.trusted(&mut shard.entries[at], path, written, false)? {
                 let Entry {
                     mapping,
-                    header,
+                    known,
                     bases,
                     ..
                 } = &shard.entries[at];
+                let header = &known.header;
                 let bytes = Mapped { mapping, bases };
                 let answer = mapping.watched(|| {
                     pending::fetch_over(Some(&bytes), header, question, written, points)
@@ -428,10 +431,7 @@ impl Maps {
         }
         match entry.mapping.watched(|| entry.header_now()) {
             Some(HeaderNow::Same) => {}
-            Some(HeaderNow::Changed(head, header)) => {
-                entry.head = head;
-                entry.header = Arc::new(header);
-            }
+            Some(HeaderNow::Changed(header)) => entry.known = Arc::new(header.into()),
             Some(HeaderNow::Other) => {
                 self.push(Event::Replaced {
                     path: path.to_owned(),
@@ -494,8 +494,7 @@ impl Maps {
             key: 0,
             used: 0,
             mapping,
-            head: Entry::head_of(&header),
-            header: Arc::new(header),
+            known: Arc::new(header.into()),
             bases: [const { Cell::new(0) }; BASES],
             identity: Identity::of(&found),
             checked: now,
@@ -565,7 +564,7 @@ struct Shard {
     hand: usize,
     /// When files without a map were last used: a young table, and the one it followed.
     seen: [Keyed<u64>; 2],
-    headers: Vec<Arc<Header>>,
+    headers: Vec<Arc<Known>>,
     scratch: Scratch,
 }
 
@@ -613,9 +612,9 @@ impl Shard {
 
     fn insert(&mut self, mut entry: Entry) -> usize {
         // Most files have one of a few headers; those in use then share cache lines too.
-        match self.headers.iter().find(|header| **header == entry.header) {
-            Some(header) => entry.header = header.clone(),
-            None if self.headers.len() < 16 => self.headers.push(entry.header.clone()),
+        match self.headers.iter().find(|known| **known == entry.known) {
+            Some(known) => entry.known = known.clone(),
+            None if self.headers.len() < 16 => self.headers.push(entry.known.clone()),
             None => {}
         }
         for seen in &mut self.seen {
@@ -638,46 +637,57 @@ impl Shard {
     }
 }
 
-/// A mapped file.
+/// A mapped file. What each update needs comes first, on one line of the processor's cache.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Entry {
-    key: u32,
-    /// The shard's tick of its last use.
-    used: u64,
     mapping: Mapping,
-    header: Arc<Header>,
-    /// The first words of the header, as mapped.
-    head: [u32; HEAD],
+    known: Arc<Known>,
     /// The intervals in slot 0 of the first archives, 0 where it is not known or empty.
     bases: [Cell<u32>; BASES],
-    identity: Identity,
+    /// The shard's tick of its last use.
+    used: u64,
+    key: u32,
     /// When its name was last looked up.
     checked: Timestamp,
     epoch: u32,
+    identity: Identity,
     /// What the lock is taken on; only with `flock`.
     file: Option<fs::File>,
 }
 
+/// A header, and its first words as a map shows them.
+#[derive(Debug, PartialEq)]
+struct Known {
+    header: Header,
+    head: [u32; HEAD],
+}
+
 const HEAD: usize = METADATA_SIZE / 4;
 
-impl Entry {
-    fn head_of(header: &Header) -> [u32; HEAD] {
+impl From<Header> for Known {
+    fn from(header: Header) -> Self {
         let bytes = header.to_bytes();
         let word = |n: usize| u32::from_be_bytes(bytes.as_chunks::<4>().0[n]);
-        std::array::from_fn(word)
+        Self {
+            head: std::array::from_fn(word),
+            header,
+        }
     }
+}
 
+impl Entry {
     /// Compares the mapped header with the one that is known.
     fn header_now(&self) -> HeaderNow {
-        let head = std::array::from_fn(|n| self.mapping.word(n as u64 * 4));
-        if head == self.head {
+        let head: [u32; HEAD] = std::array::from_fn(|n| self.mapping.word(n as u64 * 4));
+        if head == self.known.head {
             return HeaderNow::Same;
         }
         let mut bytes = Vec::new();
-        self.mapping.read(0, self.header.size(), &mut bytes);
+        self.mapping.read(0, self.known.header.size(), &mut bytes);
         match Header::parse(&bytes) {
-            Ok(header) if header.archives() == self.header.archives() => {
-                HeaderNow::Changed(head, header)
+            Ok(header) if header.archives() == self.known.header.archives() => {
+                HeaderNow::Changed(header)
             }
             _ => HeaderNow::Other,
         }
@@ -688,7 +698,7 @@ impl Entry {
 enum HeaderNow {
     Same,
     /// Somebody set another method or factor.
-    Changed([u32; HEAD], Header),
+    Changed(Header),
     /// This is not the file that it was.
     Other,
 }

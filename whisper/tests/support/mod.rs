@@ -5,10 +5,7 @@ use std::path::PathBuf;
 
 /// The lines of the recording `name`, compressed or not.
 pub(crate) fn recording(name: &str) -> Vec<serde_json::Value> {
-    let dir = std::env::var_os("PLUMBAGO_GOLDEN").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")),
-        PathBuf::from,
-    );
+    let dir = std::env::var_os("PLUMBAGO_GOLDEN").map_or_else(ours, PathBuf::from);
     let plain = dir.join(format!("{name}.jsonl"));
     let text = std::fs::read_to_string(&plain).unwrap_or_else(|_| {
         let path = dir.join(format!("{name}.jsonl.gz"));
@@ -22,6 +19,13 @@ pub(crate) fn recording(name: &str) -> Vec<serde_json::Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// The recordings of this project, from the directory of whichever package asks.
+fn ours() -> PathBuf {
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let above = package.ancestors().map(|dir| dir.join("tests/golden"));
+    above.into_iter().find(|dir| dir.is_dir()).unwrap()
 }
 
 /// SHA-256 in hex, of files of a few kilobytes: written down here to spare a dependency.

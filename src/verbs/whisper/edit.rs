@@ -1,0 +1,415 @@
+//! The tools that write.
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow, bail};
+use whisper::header::checked_factor;
+use whisper::resize::Target;
+use whisper::retention::numbers;
+use whisper::text::repr;
+use whisper::{
+    Aggregation, Allocation, CreateOptions, Error, File, Gaps, Header, Lock, Point, ResizeOptions,
+    Retention, Timestamp,
+};
+
+use super::{Context, beside, retentions};
+
+/// `whisper create`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  plumbago whisper create --aggregationMethod sum web/hits.wsp 10s:6h 1m:7d\n  plumbago whisper create --estimate 10s:6h,1m:7d,1h:1y"
+)]
+pub(super) struct Create {
+    /// The share of known points that it takes to make a coarser one.
+    #[arg(
+        long = "xFilesFactor",
+        alias = "xff",
+        default_value_t = 0.5,
+        value_name = "FACTOR"
+    )]
+    x_files_factor: f64,
+    /// How points are made coarser.
+    #[arg(
+        long = "aggregationMethod",
+        alias = "aggregation",
+        default_value = "average",
+        value_name = "METHOD"
+    )]
+    aggregation: String,
+    /// Replace a file that is there already.
+    #[arg(long)]
+    overwrite: bool,
+    /// Print what files of this kind would take, and create none.
+    #[arg(long)]
+    estimate: bool,
+    /// Reserve no disk space.
+    #[arg(long)]
+    sparse: bool,
+    /// Reserve disk space without writing it.
+    #[arg(long)]
+    fallocate: bool,
+    /// The file, then definitions like 60:1440 (seconds : points) or 1m:7d.
+    #[arg(required = true, value_name = "PATH, STEP:LENGTH")]
+    args: Vec<String>,
+}
+
+impl Create {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        if self.estimate {
+            return self.estimate(context);
+        }
+        let [path, definitions @ ..] = &self.args[..] else {
+            bail!("no path")
+        };
+        if definitions.is_empty() {
+            bail!("{path}: no definition like 60:1440 or 1m:7d");
+        }
+        let path = PathBuf::from(path);
+        let mut options = CreateOptions {
+            x_files_factor: self.x_files_factor,
+            // As in Python's: fallocate wins over sparse.
+            allocation: match (self.fallocate, self.sparse) {
+                (true, _) => Allocation::Reserved,
+                (false, true) => Allocation::Sparse,
+                (false, false) => Allocation::Zeroes,
+            },
+            ..CreateOptions::new(retentions(definitions)?)
+        };
+        let overwritten = path.exists() && self.overwrite;
+        if overwritten {
+            writeln!(context.out, "Overwriting existing file: {}", path.display())?;
+        }
+        // Refused options are refused before the old file is gone, unlike in Python's.
+        Header::new(&options.retentions, 0.5, Aggregation::default())?;
+        if path.exists() && !overwritten {
+            return Err(Error::Exists { path }.into());
+        }
+        options.aggregation = method(&self.aggregation)?;
+        checked_factor(options.x_files_factor)?;
+        if overwritten {
+            std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        }
+        whisper::create(&path, &options)?;
+        let size = std::fs::metadata(&path)?.len();
+        writeln!(context.out, "Created: {} ({size} bytes)", path.display())?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn estimate(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        let definitions: Vec<&str> = match &self.args[..] {
+            [list] => list.split(',').collect(),
+            definitions => definitions.iter().map(String::as_str).collect(),
+        };
+        let mut size = 16;
+        for (i, definition) in definitions.iter().enumerate() {
+            let (step, points) = numbers(definition)?;
+            writeln!(
+                context.out,
+                "Archive {i}: {points} points of {step}s precision"
+            )?;
+            size += 12 + u128::from(points) * 12;
+        }
+        let on_disk = size.next_multiple_of(4096);
+        writeln!(
+            context.out,
+            "\nEstimated Whisper DB Size: {} ({on_disk} bytes on disk with 4k blocks)\n",
+            in_units(size)
+        )?;
+        for thousands in [1, 5, 10, 50, 100, 500] {
+            let all = in_units(thousands * 1000 * on_disk);
+            writeln!(
+                context.out,
+                "Estimated storage requirement for {thousands}k metrics: {all}"
+            )?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn in_units(bytes: u128) -> String {
+    let mut size = bytes as f64;
+    for unit in ["bytes", "KB", "MB"] {
+        if size < 1024.0 {
+            return format!("{size:.3}{unit}");
+        }
+        size /= 1024.0;
+    }
+    format!("{size:.3}GB")
+}
+
+fn method(name: &str) -> Result<Aggregation, Error> {
+    Aggregation::parse(name).ok_or_else(|| Error::Method(name.to_owned()))
+}
+
+/// `whisper update`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  plumbago whisper update web/hits.wsp N:42 1763640000:17.5")]
+pub(super) struct Update {
+    path: PathBuf,
+    /// Points as EPOCH:VALUE, or N:VALUE for now; without any, they are read from standard input,
+    /// one per line.
+    #[arg(value_name = "EPOCH:VALUE")]
+    points: Vec<String>,
+}
+
+impl Update {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        let read = |text: &String| point(text, context.now);
+        let points: Vec<Point> = if self.points.is_empty() {
+            let lines = std::io::stdin().lock().lines();
+            lines
+                .map(|line| read(&line?))
+                .collect::<anyhow::Result<_>>()?
+        } else {
+            self.points
+                .iter()
+                .map(read)
+                .collect::<anyhow::Result<_>>()?
+        };
+        let mut file = File::open_mut(&self.path, Lock::Exclusive)?;
+        match points[..] {
+            [point] => file.update(context.now, point)?,
+            ref points => drop(file.update_many(context.now, points)?),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn point(text: &str, now: Timestamp) -> anyhow::Result<Point> {
+    let refuse = || anyhow!("{text:?} is no point like 1763640000:17.5");
+    let (at, value) = text.trim().split_once(':').ok_or_else(refuse)?;
+    let at = match at {
+        "N" => now,
+        at => Timestamp(at.trim().parse().map_err(|_| refuse())?),
+    };
+    Ok(Point {
+        at,
+        value: value.trim().parse().map_err(|_| refuse())?,
+    })
+}
+
+/// `whisper resize`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  plumbago whisper resize web/hits.wsp 10s:1d 1m:30d 1h:5y")]
+pub(super) struct Resize {
+    path: PathBuf,
+    /// The new archives, like 60:1440 (seconds : points) or 1m:7d.
+    #[arg(required = true, value_name = "STEP:LENGTH")]
+    definitions: Vec<String>,
+    /// Change the share of known points that it takes to make a coarser one.
+    #[arg(long = "xFilesFactor", alias = "xff", value_name = "FACTOR")]
+    x_files_factor: Option<f64>,
+    /// Change how points are made coarser.
+    #[arg(
+        long = "aggregationMethod",
+        alias = "aggregation",
+        value_name = "METHOD"
+    )]
+    aggregation: Option<String>,
+    /// Write a new file and leave the old one as it is.
+    #[arg(long, value_name = "PATH")]
+    newfile: Option<PathBuf>,
+    /// Keep no copy of the old file as PATH.bak.
+    #[arg(long)]
+    nobackup: bool,
+    /// Reserve no disk space.
+    #[arg(long)]
+    sparse: bool,
+    /// Taken for the sake of old scripts: points are always aggregated where steps change.
+    #[arg(long, hide = true)]
+    aggregate: bool,
+    /// Taken for the sake of old scripts.
+    #[arg(long, hide = true)]
+    force: bool,
+}
+
+impl Resize {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        let backup = (!self.nobackup).then(|| beside(&self.path, ".bak"));
+        let options = ResizeOptions {
+            retentions: retentions(&self.definitions)?,
+            x_files_factor: self.x_files_factor,
+            aggregation: self.aggregation.as_deref().map(method).transpose()?,
+            allocation: if self.sparse {
+                Allocation::Sparse
+            } else {
+                Allocation::Reserved
+            },
+            target: match &self.newfile {
+                Some(path) => Target::New(path.clone()),
+                None => Target::Replace {
+                    backup: backup.clone(),
+                },
+            },
+        };
+        let resized = whisper::resize(&self.path, context.now, &options)?;
+        let new = self.newfile.as_ref().unwrap_or(&self.path);
+        let (out, size) = (&mut *context.out, resized.size);
+        writeln!(out, "Created: {} ({size} bytes)", new.display())?;
+        let mut written: Vec<Retention> = options.retentions;
+        written.sort_by_key(|retention| retention.step);
+        for (i, (retention, known)) in written.iter().zip(&resized.points).enumerate() {
+            let Retention { step, points } = retention;
+            writeln!(
+                out,
+                "Archive {i}: {known} of {points} points of {step}s precision"
+            )?;
+        }
+        if resized.carried > 0 {
+            let carried = resized.carried;
+            writeln!(
+                out,
+                "Carried over: {carried} points that were written meanwhile"
+            )?;
+        }
+        if let (Some(backup), None) = (backup, &self.newfile) {
+            writeln!(out, "Old file: {}", backup.display())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `whisper merge`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  plumbago whisper merge there/hits.wsp here/hits.wsp")]
+pub(super) struct Merge {
+    /// The epoch from which on points are taken; default: the beginning.
+    #[arg(long, value_name = "EPOCH")]
+    from: Option<u32>,
+    /// The epoch up to which points are taken; default: now.
+    #[arg(long, value_name = "EPOCH")]
+    until: Option<u32>,
+    /// The file whose points are taken.
+    from_path: PathBuf,
+    /// The file that is written.
+    to_path: PathBuf,
+}
+
+impl Merge {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        let source = File::open(&self.from_path)?;
+        let mut target = File::open_mut(&self.to_path, Lock::Exclusive)?;
+        let (from, until) = (self.from.map(Timestamp), self.until.map(Timestamp));
+        whisper::merge(&source, &mut target, context.now, from, until)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `whisper fill`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  plumbago whisper fill there/hits.wsp here/hits.wsp")]
+pub(super) struct Fill {
+    /// Taken for the sake of old scripts: the file that is written is always locked.
+    #[arg(long, hide = true)]
+    lock: bool,
+    /// Fill gaps of one point too, and leave stored zeroes alone (whisper-fill does neither).
+    #[arg(long)]
+    every_gap: bool,
+    /// The file whose points are taken.
+    src: PathBuf,
+    /// The file that is written.
+    dst: PathBuf,
+}
+
+impl Fill {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        let source = File::open(&self.src)?;
+        let mut target = File::open_mut(&self.dst, Lock::Exclusive)?;
+        let gaps = if self.every_gap {
+            Gaps::Every
+        } else {
+            Gaps::Reference
+        };
+        whisper::fill(&source, &mut target, context.now, gaps)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `whisper set-xff`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  plumbago whisper set-xff web/hits.wsp 0")]
+pub(super) struct SetXff {
+    path: PathBuf,
+    /// The new share, 0 to 1.
+    x_files_factor: f64,
+}
+
+impl SetXff {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        let mut file = File::open_mut(&self.path, Lock::Exclusive)?;
+        let (_, old) = file.set(None, Some(self.x_files_factor))?;
+        let (old, new) = (repr(f64::from(old)), repr(self.x_files_factor));
+        writeln!(
+            context.out,
+            "Updated xFilesFactor: {} ({old} -> {new})",
+            self.path.display()
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `whisper set-aggregation`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  plumbago whisper set-aggregation web/errors.wsp sum")]
+pub(super) struct SetAggregation {
+    path: PathBuf,
+    /// average, sum, last, max, min, avg_zero, absmax or absmin.
+    method: String,
+    /// A new share of known points too, 0 to 1.
+    #[arg(value_name = "X_FILES_FACTOR")]
+    x_files_factor: Option<String>,
+}
+
+impl SetAggregation {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        let mut file = File::open_mut(&self.path, Lock::Exclusive)?;
+        let new = method(&self.method)?;
+        let number = |text: &String| {
+            let refused = |_| Error::XFilesFactorText(text.clone());
+            text.trim().parse().map_err(refused)
+        };
+        let factor = self.x_files_factor.as_ref().map(number).transpose()?;
+        let (old, _) = file.set(Some(new), factor)?;
+        writeln!(
+            context.out,
+            "Updated aggregation method: {} ({old} -> {new})",
+            self.path.display()
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `whisper delete-range`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  plumbago whisper delete-range web/hits.wsp --from 1763640000 --until 1763643600"
+)]
+pub(super) struct DeleteRange {
+    path: PathBuf,
+    /// The epoch of the first point to erase.
+    #[arg(long, value_name = "EPOCH")]
+    from: u32,
+    /// The epoch of the last point to erase.
+    #[arg(long, value_name = "EPOCH")]
+    until: u32,
+}
+
+impl DeleteRange {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        let (from, until) = (self.from, self.until);
+        if from > until {
+            return Err(Error::Interval { from, until }.into());
+        }
+        let mut file = File::open_mut(&self.path, Lock::Exclusive)?;
+        let erased = whisper::erase(&mut file, Timestamp(from), Timestamp(until))?;
+        let (emptied, recomputed) = (erased.emptied, erased.recomputed);
+        let path = self.path.display();
+        writeln!(
+            context.out,
+            "Erased: {path} ({emptied} slots, {recomputed} made anew)"
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
