@@ -3,6 +3,7 @@
 use whisper::{ABSENT, is_absent};
 
 use crate::aggregate::Aggregate;
+use crate::error::{Error, Result};
 use crate::series::{Column, Consolidation, Series};
 
 impl Consolidation {
@@ -25,6 +26,7 @@ impl Consolidation {
                 .find(|&value| !is_absent(value))
                 .unwrap_or(ABSENT),
             Self::Last => Aggregate::Last.of(group),
+            Self::Unknown => ABSENT,
         }
     }
 }
@@ -46,11 +48,14 @@ pub fn consolidate(
 /// for JSON: a series that is too fine gets a step that is a whole multiple of its own, and begins
 /// at a multiple of that, so that a graph which is fetched anew does not jitter. The points before
 /// are lost.
-pub fn thin(all: &mut [Series], max_points: u64) {
+///
+/// # Errors
+/// If a series is to be thinned by a function that nobody knows.
+pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
     let start = all.iter().map(|s| s.start).min();
     let end = all.iter().map(|s| s.end).max();
     let (Some(start), Some(end)) = (start, end) else {
-        return;
+        return Ok(());
     };
     for series in all {
         let n_points = (end - start) as f64 / series.step as f64;
@@ -73,12 +78,19 @@ pub fn thin(all: &mut [Series], max_points: u64) {
         if size == 0 {
             continue;
         }
+        if series.consolidation == Consolidation::Unknown {
+            let name = &series.name;
+            return Err(Error::refused(format!(
+                "Invalid consolidation function: {name}"
+            )));
+        }
         let (by, threshold) = (series.consolidation, series.x_files_factor);
         series.values = consolidate(&series.values, size, by, threshold).into();
         series.step = series
             .step
             .saturating_mul(i64::try_from(size).unwrap_or(i64::MAX));
     }
+    Ok(())
 }
 
 /// Several series brought to the least common multiple of their steps, as graphite-web does:

@@ -68,6 +68,7 @@ pub struct Query<'q> {
     uses: RefCell<HashMap<String, usize>>,
     found: RefCell<HashMap<String, Rc<[String]>>>,
     fetched: RefCell<HashMap<(String, Window), Vec<Series>>>,
+    notes: RefCell<Vec<String>>,
     n_series: Cell<usize>,
     n_points: Cell<usize>,
 }
@@ -90,6 +91,7 @@ impl<'q> Query<'q> {
             uses: RefCell::default(),
             found: RefCell::default(),
             fetched: RefCell::default(),
+            notes: RefCell::default(),
             n_series: Cell::new(0),
             n_points: Cell::new(0),
         }
@@ -113,12 +115,18 @@ impl<'q> Query<'q> {
             window,
             x_files_factor,
             stacks: None,
+            keyword: false,
         };
         let mut all = Vec::new();
         for target in targets {
             all.append(&mut context.expression(target, None)?);
         }
         Ok(all)
+    }
+
+    /// What had no effect, in sentences, for who wants to know.
+    pub fn take_notes(&self) -> Vec<String> {
+        self.notes.take()
     }
 
     /// Counts the places that can ask for each pattern: what one place alone asks for need not
@@ -233,8 +241,7 @@ fn leaves(expression: &Expression, times: usize, visit: &mut dyn FnMut(&str, usi
             return visit(&call.raw, times);
         }
         let times = times + lazy(call);
-        let keywords = call.keywords.iter().map(|(_, argument)| argument);
-        for argument in call.args.iter().chain(keywords) {
+        for argument in &call.args {
             if let Argument::Expression(expression) = argument {
                 leaves(expression, times, visit);
             }
@@ -261,6 +268,9 @@ pub struct Context<'q> {
     pub x_files_factor: f64,
     /// Running totals of `stacked()`, by stack.
     pub stacks: Option<Rc<RefCell<Stacks>>>,
+    /// Whether a keyword argument is being evaluated. The reference gathers what to fetch from
+    /// arguments by position only: what stands in a keyword argument alone is empty.
+    keyword: bool,
 }
 
 /// The totals so far of each named stack, value by value.
@@ -432,10 +442,12 @@ impl<'q> Context<'q> {
             });
         }
         let mut keywords = Vec::with_capacity(call.keywords.len());
+        let within = std::mem::replace(&mut self.keyword, !self.query.strict);
         for (name, argument) in &call.keywords {
             let value = self.operand(Operand::Argument(argument), replacements)?;
             keywords.push((name.as_str(), value));
         }
+        self.keyword = within;
         let first = operands.first().copied();
         let mut args = Args::bind(function, args, keywords, first, replacements)?;
         match function.lists {
@@ -463,6 +475,12 @@ impl<'q> Context<'q> {
     /// # Errors
     /// What the source or a limit refuses.
     pub fn fetch(&mut self, pattern: &str) -> Result<Vec<Series>> {
+        if self.keyword && !self.query.uses.borrow().contains_key(pattern) {
+            self.query.notes.borrow_mut().push(format!(
+                "{pattern}: series in keyword arguments are not fetched"
+            ));
+            return Ok(Vec::new());
+        }
         let key = (pattern.to_owned(), self.window);
         if let Some(series) = self.query.fetched.borrow().get(&key) {
             return Ok(self.marked(series.clone()));

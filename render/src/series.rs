@@ -65,6 +65,8 @@ pub enum Consolidation {
     First,
     /// The last present one.
     Last,
+    /// One that nobody knows: `consolidateBy` takes any name, and it is refused when it is needed.
+    Unknown,
 }
 
 impl Consolidation {
@@ -96,6 +98,7 @@ impl Consolidation {
             Self::Max => "max",
             Self::First => "first",
             Self::Last => "last",
+            Self::Unknown => "unknown",
         }
     }
 }

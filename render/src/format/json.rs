@@ -2,6 +2,7 @@
 
 use super::{push_text, push_value, push_whole, shown};
 use crate::consolidate;
+use crate::error::Result;
 use crate::series::Series;
 
 /// How the points of a JSON answer are chosen.
@@ -16,12 +17,15 @@ pub struct Choice {
 }
 
 /// Series as JSON.
-pub fn write(mut all: Vec<Series>, choice: Choice) -> Vec<u8> {
+///
+/// # Errors
+/// As [`consolidate::thin`].
+pub fn write(mut all: Vec<Series>, choice: Choice) -> Result<Vec<u8>> {
     if all.iter().all(|series| series.values.is_empty()) {
-        return b"[]".to_vec();
+        return Ok(b"[]".to_vec());
     }
     if let Some(max_points) = choice.max_points {
-        consolidate::thin(&mut all, max_points);
+        consolidate::thin(&mut all, max_points)?;
     }
     let (line, indent, deeper, blank): (&[u8], &[u8], &[u8], &[u8]) = if choice.pretty {
         (b"\n", b"  ", b"    ", b" ")
@@ -80,7 +84,7 @@ pub fn write(mut all: Vec<Series>, choice: Choice) -> Vec<u8> {
     }
     out.extend_from_slice(line);
     out.push(b']');
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -90,7 +94,7 @@ mod tests {
 
     #[test]
     fn points_are_value_and_moment() {
-        let text = String::from_utf8(write(sample(), Choice::default())).unwrap();
+        let text = String::from_utf8(write(sample(), Choice::default()).unwrap()).unwrap();
         assert_eq!(
             text,
             r#"[{"target":"a,\"b\"","tags":{"name":"a,\"b\""},"datapoints":[[1.0,60],[null,120],[2.5,180]]}]"#
@@ -100,7 +104,7 @@ mod tests {
             pretty: true,
             ..Choice::default()
         };
-        let pretty = write(sample(), choice);
+        let pretty = write(sample(), choice).unwrap();
         let parsed: serde_json::Value = serde_json::from_slice(&pretty).unwrap();
         assert_eq!(
             parsed[0]["datapoints"],
@@ -121,7 +125,7 @@ mod tests {
             max_points: Some(2),
             ..Choice::default()
         };
-        let text = String::from_utf8(write(vec![series.clone()], choice)).unwrap();
+        let text = String::from_utf8(write(vec![series.clone()], choice).unwrap()).unwrap();
         // Steps of 200: what comes before the first multiple is lost, but one point (its own
         // is shown with the next), as in Graphite.
         assert!(text.contains("[[27.5,200],[38.5,400]]"), "{text}");
@@ -129,7 +133,7 @@ mod tests {
             max_points: Some(1),
             ..Choice::default()
         };
-        let text = String::from_utf8(write(vec![series], choice)).unwrap();
+        let text = String::from_utf8(write(vec![series], choice).unwrap()).unwrap();
         assert!(text.contains("[[19.5,10]]"), "{text}");
     }
 }

@@ -176,8 +176,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 fn consolidated_by(args: &mut Args<'_>, name: &str) -> Result<Vec<Series>> {
-    let consolidation = Consolidation::named(name)
-        .ok_or_else(|| Error::refused(format!("Invalid consolidation function: {name:?}")))?;
+    let consolidation = Consolidation::named(name).unwrap_or(Consolidation::Unknown);
     let mut all = args.series("seriesList")?;
     for series in &mut all {
         series.consolidation = consolidation;

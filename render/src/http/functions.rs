@@ -7,7 +7,7 @@ use axum::routing::get;
 use serde_json::{Map, Value};
 
 use super::{Answer, App, JSON, Params, not_allowed};
-use crate::functions::{self, Function};
+use crate::functions;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -25,11 +25,15 @@ async fn version() -> Answer {
     Answer::ok("text/html; charset=utf-8", format!("{GRAPHITE_VERSION}\n"))
 }
 
-/// The functions that the request is about: those of pies, or those of series.
-fn asked(params: &Params) -> Vec<(&'static str, &'static str, &'static Function)> {
-    let pie = params.get("type") == Some("pie");
+/// The functions that the request is about, each with its name and group: those of pies, or those
+/// of series.
+fn asked(params: &Params) -> Vec<(&'static str, &'static str, Value)> {
+    if params.get("type") == Some("pie") {
+        let pie = functions::PIE.iter();
+        return pie.map(|f| (f.name, "Pie", f.describe())).collect();
+    }
     let all = functions::all();
-    all.filter(|(_, group, _)| (*group == "Pie") == pie)
+    all.map(|(name, group, f)| (name, group, functions::describe(name, group, f)))
         .collect()
 }
 
@@ -37,11 +41,10 @@ async fn list(State(_): State<App>, params: Params) -> Answer {
     let grouped = params.get("grouped").unwrap_or_default().to_lowercase();
     let grouped = matches!(grouped.as_str(), "1" | "true");
     let mut result = Map::new();
-    for (name, group, function) in asked(&params) {
+    for (name, group, shown) in asked(&params) {
         if params.get("group").is_some_and(|only| only != group) {
             continue;
         }
-        let shown = functions::describe(name, group, function);
         if grouped {
             let group = result.entry(group).or_insert_with(|| Map::new().into());
             if let Value::Object(group) = group {
@@ -57,9 +60,7 @@ async fn list(State(_): State<App>, params: Params) -> Answer {
 async fn details(State(_): State<App>, Path(name): Path<String>, params: Params) -> Answer {
     let all = asked(&params);
     match all.into_iter().find(|(known, _, _)| *known == name) {
-        Some((name, group, function)) => {
-            answer(&functions::describe(name, group, function), &params)
-        }
+        Some((_, _, shown)) => answer(&shown, &params),
         None => Answer::error(
             StatusCode::NOT_FOUND,
             &format!("Function not found: {name}"),

@@ -338,7 +338,9 @@ impl Request {
         query.template = self.template.clone();
         query.strict = self.strict;
         query.limits = self.limits;
-        query.evaluate(&targets, self.window, self.x_files_factor)
+        let series = query.evaluate(&targets, self.window, self.x_files_factor)?;
+        ignored.append(&mut query.take_notes());
+        Ok(series)
     }
 
     fn write(&self, app: &App, ignored: &mut Vec<String>) -> Result<Answer> {
@@ -358,7 +360,7 @@ impl Request {
         let series = self.evaluate(app, &self.targets, ignored)?;
         Ok(match self.format {
             Format::Json => {
-                let mut body = json::write(series, self.choice);
+                let mut body = json::write(series, self.choice)?;
                 if self.meta {
                     let events = serde_json::to_vec(&self.events(app)?).unwrap_or_default();
                     let parts: [&[u8]; 5] =

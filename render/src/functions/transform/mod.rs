@@ -157,7 +157,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             if interval == 0 {
                 return Err(args.refusal("intervalUnit must not be zero seconds"));
             }
-            let from = context.window.from;
+            let from = as_wall_clock(context).from;
             let mut all = args.series("seriesList")?;
             for series in &mut all {
                 series.tag("integralByInterval", unit.as_str());

@@ -33,9 +33,14 @@ fn offset_at(moment: i64, zone: &TimeZone) -> Offset {
 }
 
 /// The window in what its wall clock shows, read as if that were UTC: some functions do so.
-/// (Graphite reads it in the server's own zone, which is UTC in a fresh installation.)
+/// (Graphite reads it in the server's own zone, which is UTC in a fresh installation, with
+/// `mktime`, which takes an hour off while the request's zone has daylight saving time.)
 pub(in super::super) fn as_wall_clock(context: &Context<'_>) -> Window {
-    let shown = |at| at + i64::from(offset_at(at, &context.query.time_zone).seconds());
+    let zone = &context.query.time_zone;
+    let shown = |at| {
+        let hour = if attime::is_dst(at, zone) { 3600 } else { 0 };
+        at + i64::from(offset_at(at, zone).seconds()) - hour
+    };
     Window {
         from: shown(context.window.from),
         until: shown(context.window.until),
