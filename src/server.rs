@@ -183,7 +183,8 @@ impl Running {
                     }
                 }
             };
-            demo::fill(shop, &*own, demo::now(), &post)?;
+            let flush = config.statsd.flush_interval.0;
+            demo::fill(shop, &*own, demo::now(), flush, &post)?;
             if let Some(address) = addresses["statsd.udp"].first() {
                 background.spawn(demo::visit(shop, address.parse()?, post));
             }

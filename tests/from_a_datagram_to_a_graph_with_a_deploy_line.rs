@@ -48,7 +48,8 @@ fn what_python_statsd_sends_becomes_series_files_and_pictures_and_survives_a_res
             assert!(answer.text().contains("<svg"));
             answer.text()
         };
-        assert!(svg("&events=deploy").contains("app 1.4.2"));
+        // A picture reaches up to the present second, in which the deploy was posted.
+        server.wait_until("line", |_| svg("&events=deploy").contains("app 1.4.2"));
         assert!(!svg("").contains("app 1.4.2"));
         assert!(!svg("&events=config").contains("app 1.4.2"));
 

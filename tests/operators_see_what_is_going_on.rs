@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::Server;
@@ -101,10 +100,8 @@ fn a_hangup_reads_configuration_and_dashboards_again() {
     fs::write(server.data().join("dashboards/mine.toml"), dashboard).unwrap();
     fs::write(&file, "[log]\nlevel = \"info\"\n").unwrap();
     server.signal(Signal::HUP);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !server.log().contains("configuration read again") {
-        assert!(Instant::now() < deadline, "{}", server.log());
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    server.wait_until("reading", |server| {
+        server.log().contains("configuration read again")
+    });
     assert_eq!(server.get("/dashboards/mine").status, 200);
 }

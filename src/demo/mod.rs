@@ -27,7 +27,8 @@ const HOUR: i64 = 60 * MINUTE;
 const WEEK: i64 = 7 * 24 * HOUR;
 /// The finest points reach back so far in the built-in schema.
 const FINE: i64 = 6 * HOUR;
-const FLUSH: i64 = 10;
+/// The built-in schema has no coarser points than these at the start.
+const FINEST: i64 = 10;
 const TICK: Duration = Duration::from_millis(200);
 /// Lines are packed up to what fits an Ethernet frame, as good clients do.
 const DATAGRAM: usize = 1_400;
@@ -76,7 +77,8 @@ pub fn open(data: &Path) -> anyhow::Result<Shop> {
 }
 
 /// Fills in the week before `now` and hands every change of it to `post`, which stores an event,
-/// or changes the one that has its key, and answers with the id.
+/// or changes the one that has its key, and answers with the id. `flush` is how often StatsD
+/// flushes: the last hours are as fine.
 ///
 /// # Errors
 /// A name that the sink refuses.
@@ -84,16 +86,18 @@ pub fn fill(
     shop: Shop,
     sink: &dyn Sink,
     now: i64,
+    flush: Duration,
     post: impl Fn(Draft) -> Option<i64>,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
     let start = (now - WEEK) / MINUTE * MINUTE;
     let fine = (now - FINE) / MINUTE * MINUTE;
-    let end = now / FLUSH * FLUSH;
+    let step = (flush.as_secs() as i64).clamp(1, FINEST);
+    let end = now / step * step;
     let coarse_steps = (start..fine)
         .step_by(MINUTE as usize)
         .map(|at| (at, MINUTE));
-    let fine_steps = (fine..end).step_by(FLUSH as usize).map(|at| (at, FLUSH));
+    let fine_steps = (fine..end).step_by(step as usize).map(|at| (at, step));
     let steps: Vec<(i64, i64)> = coarse_steps.chain(fine_steps).collect();
     let mut points = 0;
     for series in shop.series() {
@@ -202,6 +206,8 @@ mod tests {
 
     use super::*;
 
+    const FLUSH: Duration = Duration::from_secs(10);
+
     /// Keeps what it gets, by name.
     #[derive(Default)]
     struct Kept {
@@ -235,14 +241,14 @@ mod tests {
         let shop = Shop { opened: now };
         let events = Mutex::new(Vec::new());
         let kept = Kept::default();
-        fill(shop, &kept, now, |event| {
+        fill(shop, &kept, now, FLUSH, |event| {
             let mut events = events.lock().unwrap();
             events.push(event);
             Some(events.len() as i64)
         })
         .unwrap();
         let again = Kept::default();
-        fill(shop, &again, now, |_| None).unwrap();
+        fill(shop, &again, now, FLUSH, |_| None).unwrap();
         assert_eq!(*kept.points.lock().unwrap(), *again.points.lock().unwrap());
 
         let names = kept.names.lock().unwrap();

@@ -278,6 +278,16 @@ impl Server {
             .collect()
     }
 
+    /// Waits for something that is bound to happen.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, what: &str, happened: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !happened(self) {
+            assert!(Instant::now() < deadline, "no {what}:\n{}", self.log());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until the values of `target` are as they must be, and returns them.
     #[track_caller]
     pub(crate) fn wait_for(&self, target: &str, enough: impl Fn(&[f64]) -> bool) -> Vec<f64> {

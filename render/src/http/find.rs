@@ -21,6 +21,8 @@ use crate::stats::count;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
+        .route("/metrics", any(find))
+        .route("/metrics/", any(find))
         .route("/metrics/find", any(find))
         .route("/metrics/find/", any(find))
         .route("/metrics/expand", any(expand))
