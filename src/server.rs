@@ -18,7 +18,7 @@ use anyhow::{Context, anyhow};
 use carbon::listener::{line_tcp, line_udp};
 use carbon::{Access, Carbon, Setup, Sink, Timestamp};
 use render::events::Store;
-use render::events::metrics::Tap;
+use render::events::metrics;
 use render::http::events::{EventsState, routes as events_routes};
 use render::http::guard::Guard;
 use render::http::page::{Dashboards, Page};
@@ -146,8 +146,9 @@ impl Running {
             setup.access = Access::Frozen;
             setup.clock = Arc::new(move || Timestamp(at));
         }
+        setup.observer = metrics::observer(&events);
         let carbon = Carbon::open(setup, &config.data).context("carbon")?;
-        let sink: Arc<dyn Sink> = Arc::new(Tap::new(carbon.clone(), events.clone()));
+        let sink: Arc<dyn Sink> = Arc::new(carbon.clone());
         let own_count = Arc::new(AtomicU64::new(0));
         let own: Arc<dyn Sink> = Arc::new(Own {
             sink: sink.clone(),

@@ -65,3 +65,15 @@ pub trait Sink: Send + Sync {
     /// taken. The caller counts the rest as dropped.
     fn try_submit(&self, points: &[Datapoint]) -> usize;
 }
+
+/// Looks at what is taken, beside the cache: for those few series that mean something to others.
+///
+/// A name is told once, before the first points that come after it had its id; so an observer
+/// compares names once each and points by their ids only.
+pub trait Observer: Send + Sync {
+    /// There is a series called `name`.
+    fn named(&self, series: SeriesId, name: &str);
+
+    /// These points were taken. Called by whoever submits them: must not wait.
+    fn taken(&self, points: &[Datapoint]);
+}

@@ -14,7 +14,7 @@ pub mod series;
 pub mod stats;
 pub mod store;
 
-pub use datapoint::{Datapoint, NameError, SeriesId, Sink};
+pub use datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
 pub use error::{Error, Result};
 pub use persister::Pass;
 pub use store::{Access, Carbon, Clock, Fetched, Setup};

@@ -17,7 +17,7 @@ use whisper::map::{MapOptions, Maps};
 use whisper::{Aggregation, Point, Question, Timestamp};
 
 use crate::cache::Cache;
-use crate::datapoint::{Datapoint, NameError, SeriesId, Sink};
+use crate::datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
 use crate::error::{Error, Result};
 use crate::index::{Index, Reconciled};
 use crate::journal::disk::{Disk, RealDisk};
@@ -61,6 +61,8 @@ pub struct Setup {
     pub disk: Arc<dyn Disk>,
     /// Told at the start how many bytes of the journal were read back, of how many.
     pub replaying: Progress,
+    /// Looks at what is taken.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Told how far something has come, of how much.
@@ -78,6 +80,7 @@ impl Setup {
             clock: Arc::new(system_clock),
             disk: Arc::new(RealDisk),
             replaying: Arc::new(|_, _| {}),
+            observer: None,
         }
     }
 }
@@ -126,6 +129,9 @@ pub(crate) struct Inner {
     pub(crate) maps: Maps,
     pub(crate) stats: Stats,
     pub(crate) persister: Mutex<Persister>,
+    observer: Option<Arc<dyn Observer>>,
+    /// How many names the observer knows: all ids below.
+    observed: Mutex<usize>,
     /// Tells the persister's thread to come to an end.
     stop: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -150,6 +156,7 @@ impl Carbon {
             clock,
             disk,
             replaying,
+            observer,
         } = setup;
         if let Some(warning) = schema.warning() {
             tracing::warn!("{warning}");
@@ -201,6 +208,8 @@ impl Carbon {
             maps,
             stats: Stats::default(),
             persister: Mutex::new(persister),
+            observer,
+            observed: Mutex::new(0),
             stop: AtomicBool::new(false),
             threads: Mutex::default(),
         });
@@ -473,11 +482,26 @@ impl Carbon {
         }
         inner.index.list(&woken);
         inner.stats.received.add(taken as u64);
+        if let Some(observer) = &inner.observer {
+            inner.introduce(&**observer);
+            observer.taken(points);
+        }
         (taken, ticket)
     }
 }
 
 impl Inner {
+    /// Tells the observer the names that are new since the last time.
+    fn introduce(&self, observer: &dyn Observer) {
+        let names = self.index.names();
+        let mut observed = lock(&self.observed);
+        for id in *observed..names.len() {
+            let series = SeriesId(id as u32);
+            observer.named(series, names.name(series));
+        }
+        *observed = names.len();
+    }
+
     fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         if let Some(journal) = &self.journal {

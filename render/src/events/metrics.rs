@@ -1,18 +1,16 @@
 //! Metrics that are events: Etsy's `deploys.web.production 1 1700000000`.
 //!
 //! A rule names metrics (`deploys.*.*`); every value of theirs that is not 0 is an event at its
-//! timestamp. Names are compared once, when a series gets its id; after that a point of any other
-//! series costs one comparison of integers, and nothing at all while no series has matched.
-//!
-//! [`Tap`] puts this in front of a [`Sink`]: the server hands receivers the tap in place of the
-//! sink. The events go to the store without waiting for it, under a key made of name and
-//! timestamp, so a value sent twice is one event.
+//! timestamp. [`observer`] is what the server hands to carbon: it compares each name once, when
+//! the series gets its id; after that a point of any other series costs one comparison of
+//! integers, and without such rules there is no observer at all. The events go to the store without
+//! waiting for it, under a key made of name and timestamp, so a value sent twice is one event.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use carbon::{Datapoint, NameError, SeriesId, Sink};
+use carbon::{Datapoint, Observer, SeriesId};
 
 use super::{Draft, Store};
 
@@ -148,31 +146,30 @@ fn capture_node<'a>(pattern: &str, node: &'a str, stars: &mut Vec<&'a str>) -> b
     false
 }
 
-/// A [`Sink`] that also tells the store about the points that are events.
-pub struct Tap<S> {
-    sink: S,
+/// What to hand to carbon so that the metrics which the rules of `store` name become events in
+/// it. `None` without such rules.
+pub fn observer(store: &Arc<Store>) -> Option<Arc<dyn Observer>> {
+    if store.rules().metrics().is_empty() {
+        return None;
+    }
+    Some(Arc::new(Watch {
+        store: Arc::clone(store),
+        lowest: AtomicU32::new(u32::MAX),
+        highest: AtomicU32::new(0),
+        watched: RwLock::default(),
+    }))
+}
+
+struct Watch {
     store: Arc<Store>,
-    /// The range of ids in `watched`; empty (`MAX..0`) while nothing matched.
+    /// The range of ids in `watched`; empty (`MAX..=0`) while nothing has matched.
     lowest: AtomicU32,
     highest: AtomicU32,
     watched: RwLock<HashMap<SeriesId, MetricEvent>>,
 }
 
-impl<S: Sink> Tap<S> {
-    /// Puts the metric rules of `store` in front of `sink`.
-    pub fn new(sink: S, store: Arc<Store>) -> Self {
-        Self {
-            sink,
-            store,
-            lowest: AtomicU32::new(u32::MAX),
-            highest: AtomicU32::new(0),
-            watched: RwLock::default(),
-        }
-    }
-
-    /// To be called with each series that gets an id by another way than [`Sink::intern`] of
-    /// this tap.
-    pub fn observe(&self, series: SeriesId, name: &str) {
+impl Observer for Watch {
+    fn named(&self, series: SeriesId, name: &str) {
         let Some(event) = self.store.rules().metrics().matches(name) else {
             return;
         };
@@ -182,13 +179,9 @@ impl<S: Sink> Tap<S> {
         self.highest.fetch_max(series.0, Ordering::Release);
     }
 
-    /// To be called with points that went to the sink by another way than this tap.
-    pub fn tell(&self, points: &[Datapoint]) {
+    fn taken(&self, points: &[Datapoint]) {
         let lowest = self.lowest.load(Ordering::Acquire);
         let highest = self.highest.load(Ordering::Acquire);
-        if lowest > highest {
-            return;
-        }
         for point in points {
             if !(lowest..=highest).contains(&point.series.0) {
                 continue;
@@ -198,29 +191,6 @@ impl<S: Sink> Tap<S> {
                 self.store.insert_later(draft);
             }
         }
-    }
-}
-
-impl<S: Sink> Sink for Tap<S> {
-    fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError> {
-        let series = self.sink.intern(name)?;
-        if !self.store.rules().metrics().is_empty()
-            && let Ok(name) = std::str::from_utf8(name)
-        {
-            self.observe(series, name);
-        }
-        Ok(series)
-    }
-
-    fn submit(&self, points: &[Datapoint]) {
-        self.sink.submit(points);
-        self.tell(points);
-    }
-
-    fn try_submit(&self, points: &[Datapoint]) -> usize {
-        let n_taken = self.sink.try_submit(points);
-        self.tell(&points[..n_taken]);
-        n_taken
     }
 }
 

@@ -33,7 +33,7 @@ async fn handle(State(app): State<App>, params: Params) -> Answer {
         Ok(request) => request,
         Err(error) => return refusal(&app, &error, params.get("format"), &params.list("target")),
     };
-    let key = request.key();
+    let key = request.key(app.events.generation());
     app.compute_once(key, move |app| request.answer(app)).await
 }
 
@@ -212,8 +212,8 @@ impl Request {
         })
     }
 
-    /// What makes two requests equal.
-    fn key(&self) -> String {
+    /// What makes two requests equal: what they ask, and the events that there are.
+    fn key(&self, generation: u64) -> String {
         let Self {
             targets,
             window,
@@ -235,7 +235,8 @@ impl Request {
         let pairs = picture.as_ref().map(|picture| &picture.pairs);
         format!(
             "{targets:?} {window:?} {now} {zone:?} {template:?} {format:?} {callback:?} \
-             {choice:?} {x_files_factor} {strict} {meta} {events:?} {pairs:?} {max_age}"
+             {choice:?} {x_files_factor} {strict} {meta} {events:?} {pairs:?} {max_age} \
+             {generation}"
         )
     }
 
@@ -248,6 +249,8 @@ impl Request {
                 }
                 match self.max_age {
                     0 => answer.uncached(),
+                    // What a browser keeps must not be older than the newest event on it.
+                    _ if self.shows_events() => answer.uncached(),
                     age => answer.with(header::CACHE_CONTROL, &format!("max-age={age}")),
                 }
             }
@@ -260,6 +263,10 @@ impl Request {
                 refusal(app, &error, machine.then_some("json"), &targets)
             }
         }
+    }
+
+    fn shows_events(&self) -> bool {
+        !self.events.is_empty() || self.targets.iter().any(|target| target.contains("events("))
     }
 
     /// The events that were asked for, as they look.
