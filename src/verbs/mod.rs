@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 pub mod config;
 pub mod event;
+pub mod load;
 pub mod serve;
 pub mod whisper;
 
@@ -16,6 +17,8 @@ pub enum Verb {
     Serve(serve::Args),
     /// Prints the effective configuration, every key with its comment; checks a file.
     Config(config::Args),
+    /// Sends metrics to a server and says what was lost.
+    Load(load::Args),
     /// Creates, reads, changes and checks whisper files.
     Whisper(whisper::Args),
     /// Tells a running server about a deploy or another change; lists what it knows.
@@ -30,6 +33,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Serve(args) => serve::run(args),
         Verb::Config(args) => config::run(&args),
+        Verb::Load(args) => load::run(args),
         Verb::Whisper(args) => whisper::run(args),
         Verb::Event(args) => event::run(args),
     }

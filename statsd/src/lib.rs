@@ -19,6 +19,8 @@
 mod admin;
 mod aggregate;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod inspect;
 mod listener;
 mod marks;

@@ -63,6 +63,9 @@ struct Last {
 pub(crate) struct Book {
     pub(crate) names: Names,
     maps: Vec<Vec<u32>>,
+    /// By intake and entry: the slot of a timer or average. It could be looked up in the row, but
+    /// with a million names that costs a trip to memory for every sample.
+    slots_of: Vec<Vec<u32>>,
     gauges: Gauges,
     samples: [Samples; 2],
     slots: u32,
@@ -125,6 +128,7 @@ impl Book {
         Self {
             names,
             maps: vec![Vec::new(); intakes],
+            slots_of: vec![Vec::new(); intakes],
             gauges: gauges(intakes),
             samples: Default::default(),
             slots: 0,
@@ -172,6 +176,13 @@ impl Book {
                 map.resize(entry + 1, NO_ROW);
             }
             map[entry] = row;
+            if matches!(kind, Kind::Timer | Kind::Average) {
+                let slots = &mut self.slots_of[intake];
+                if slots.len() <= entry {
+                    slots.resize(entry + 1, NO_SLOT);
+                }
+                slots[entry] = self.names.rows[row as usize].extra;
+            }
         }
     }
 
@@ -226,12 +237,12 @@ impl Book {
         stats: &Stats,
     ) {
         let log = &mut self.samples[(epoch & 1) as usize];
-        let map = &self.maps[intake];
+        let slots = &self.slots_of[intake];
         for (entry, value) in samples.entries.iter().zip(&samples.values) {
-            if let Some(row) = map.get(*entry as usize)
-                && let Some(row) = self.names.rows.get(*row as usize)
+            if let Some(slot) = slots.get(*entry as usize)
+                && *slot != NO_SLOT
             {
-                log.push(row.extra, *value);
+                log.push(*slot, *value);
             }
         }
         if log.is_long() {
@@ -548,11 +559,15 @@ impl Book {
         let entries = self
             .maps
             .iter_mut()
-            .map(|map| {
+            .zip(&mut self.slots_of)
+            .map(|(map, slots)| {
                 let mut gone = Vec::new();
                 for (entry, row) in map.iter_mut().enumerate() {
                     if *row != NO_ROW && !rows[*row as usize].is_live() {
                         *row = NO_ROW;
+                        if let Some(slot) = slots.get_mut(entry) {
+                            *slot = NO_SLOT;
+                        }
                         gone.push(entry as u32);
                     }
                 }

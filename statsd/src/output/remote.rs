@@ -88,7 +88,7 @@ impl Remote {
     }
 
     /// What is queued, taken out.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn take_all(&self) -> Vec<u8> {
         let mut queue = self.lock();
         queue.bytes = 0;

@@ -1,0 +1,361 @@
+//! `plumbago load`: traffic for a server, and what arrived of it.
+//!
+//! 1. The datagrams are made before the clock starts: a shuffled pass over all names, packed or
+//!    single, sent round and round.
+//! 2. Loss is what the server says it received against what was sent, read from the management
+//!    interface before and after. Traffic of others meanwhile counts in its favour.
+//! 3. A target rate is kept over the whole run: after a pause the sender catches up.
+
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use carbon::options::Span;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How long the server gets to take in what is still in its receive buffer.
+const SETTLE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Datagrams between two looks at the clock.
+const BURST: usize = 16;
+
+/// Sends metrics as fast as asked and says what was lost.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  plumbago load --statsd 127.0.0.1:8125\n  plumbago load --statsd 127.0.0.1:8125 --names 100000 --rate 1000000 --duration 30s\n  plumbago load --statsd 127.0.0.1:8125 --single --mix c:1,ms:1,g:1,s:1"
+)]
+pub struct Args {
+    /// The StatsD server, over UDP.
+    #[arg(long, value_name = "ADDRESS")]
+    statsd: String,
+    /// Its management interface, which knows what was received; default: port 8126 of the same
+    /// host.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// Distinct names.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    names: u32,
+    /// Shares of the types, of c, ms, h, d, g, s and a.
+    #[arg(long, value_name = "TYPE:SHARE,...", default_value = "c:70,ms:20,g:10")]
+    mix: String,
+    /// Metrics a second; 0 sends flat out.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    rate: u64,
+    /// For how long.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    duration: Span,
+    /// Bytes in a datagram at most.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 1_432,
+        conflicts_with = "single"
+    )]
+    packet: usize,
+    /// One metric per datagram.
+    #[arg(long)]
+    single: bool,
+    /// Fail if more than this share is lost, in percent.
+    #[arg(long, value_name = "PERCENT")]
+    max_loss: Option<f64>,
+}
+
+/// The datagrams of one pass: each with the number of metrics in it.
+struct Pass {
+    datagrams: Vec<(Vec<u8>, u64)>,
+}
+
+/// What came of a run.
+struct Outcome {
+    metrics: u64,
+    datagrams: u64,
+    refused: u64,
+    took: Duration,
+}
+
+/// Sends, and reports on standard output. Exit code 1 if more than `--max-loss` was lost.
+///
+/// # Errors
+/// An address that is none, a mix that is none, or a socket that does not work.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args {
+        statsd,
+        admin,
+        names,
+        mix,
+        rate,
+        duration,
+        packet,
+        single,
+        max_loss,
+    } = args;
+    let target = resolve(&statsd)?;
+    let admin = match &admin {
+        Some(admin) => resolve(admin)?,
+        None => SocketAddr::new(target.ip(), 8126),
+    };
+    let mix = parse_mix(&mix)?;
+    if names == 0 {
+        bail!("--names: at least one is needed");
+    }
+    let limit = if single { 0 } else { packet };
+    let pass = Pass::new(names, &mix, limit);
+    let before = received(admin);
+    if let Err(why) = &before {
+        eprintln!("loss will not be known: {why:#}");
+    }
+    let outcome = send(target, &pass, rate, duration.0)?;
+    let seconds = outcome.took.as_secs_f64();
+    println!(
+        "sent      {} metrics in {} datagrams over {seconds:.1} s: {:.0} a second",
+        outcome.metrics,
+        outcome.datagrams,
+        outcome.metrics as f64 / seconds,
+    );
+    if outcome.refused > 0 {
+        println!(
+            "refused   {} datagrams by this machine's network",
+            outcome.refused
+        );
+    }
+    let Ok(before) = before else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let after = settled(admin, before + outcome.metrics)?;
+    let arrived = after - before;
+    let lost = outcome.metrics.saturating_sub(arrived);
+    let share = lost as f64 / outcome.metrics.max(1) as f64 * 100.0;
+    println!("received  {arrived} metrics, as the server counts");
+    println!("lost      {lost} ({share:.3} %)");
+    Ok(match max_loss {
+        Some(most) if share > most => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
+    text.to_socket_addrs()
+        .with_context(|| format!("{text:?} is not an address with a port"))?
+        .next()
+        .ok_or_else(|| anyhow!("{text:?} has no address"))
+}
+
+/// `c:70,ms:20` as types with their shares.
+fn parse_mix(text: &str) -> anyhow::Result<Vec<(&'static str, u64)>> {
+    let mut mix = Vec::new();
+    for part in text.split(',') {
+        let (kind, share) = part.split_once(':').unwrap_or((part, "1"));
+        let kind = ["c", "ms", "h", "d", "g", "s", "a"]
+            .into_iter()
+            .find(|known| *known == kind.trim())
+            .ok_or_else(|| anyhow!("--mix: {kind:?} is not one of c, ms, h, d, g, s, a"))?;
+        let share = share
+            .trim()
+            .parse()
+            .with_context(|| format!("--mix: {share:?} is not a share"))?;
+        mix.push((kind, share));
+    }
+    if mix.iter().all(|(_, share)| *share == 0) {
+        bail!("--mix: all shares are 0");
+    }
+    Ok(mix)
+}
+
+/// A generator that is the same in every run (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
+}
+
+impl Pass {
+    /// All names once, shuffled; small numbers of names several times, so that the pass is long
+    /// enough for values to vary. `limit` 0 makes datagrams of one line.
+    fn new(names: u32, mix: &[(&'static str, u64)], limit: usize) -> Self {
+        let shares: u64 = mix.iter().map(|(_, share)| share).sum();
+        let mut random = Random(1);
+        let rounds = (20_000 / names).max(1);
+        let mut order: Vec<u32> = (0..rounds).flat_map(|_| 0..names).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, random.below(at as u64 + 1) as usize);
+        }
+        let mut datagrams: Vec<(Vec<u8>, u64)> = Vec::new();
+        for name in order {
+            // The type belongs to the name.
+            let mut choice = Random(u64::from(name)).below(shares);
+            let mut kind = "c";
+            for (known, share) in mix {
+                if choice < *share {
+                    kind = known;
+                    break;
+                }
+                choice -= share;
+            }
+            let value = match kind {
+                "c" => 1,
+                "g" => random.below(1_000_000),
+                _ => random.below(2_000),
+            };
+            let line = format!(
+                "load.web.host{:04}.svc{:02}.ep{:03}.metric:{value}|{kind}",
+                name % 1_000,
+                name / 1_000 % 40,
+                name / 40_000,
+            );
+            match datagrams.last_mut() {
+                Some((packet, count)) if packet.len() + 1 + line.len() <= limit => {
+                    packet.push(b'\n');
+                    packet.extend_from_slice(line.as_bytes());
+                    *count += 1;
+                }
+                _ => datagrams.push((line.into_bytes(), 1)),
+            }
+        }
+        Self { datagrams }
+    }
+}
+
+fn send(target: SocketAddr, pass: &Pass, rate: u64, duration: Duration) -> anyhow::Result<Outcome> {
+    let any = if target.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any).context("a UDP socket")?;
+    socket
+        .connect(target)
+        .with_context(|| format!("connecting to {target}"))?;
+    let bar = progress(duration);
+    let mut outcome = Outcome {
+        metrics: 0,
+        datagrams: 0,
+        refused: 0,
+        took: Duration::ZERO,
+    };
+    let mut shown = Instant::now();
+    let start = shown;
+    let mut datagrams = pass.datagrams.iter().cycle();
+    loop {
+        let now = Instant::now();
+        let elapsed = now - start;
+        if elapsed >= duration {
+            break;
+        }
+        if now - shown >= Duration::from_millis(100) {
+            shown = now;
+            bar.set_position(elapsed.as_millis() as u64);
+            let so_far = outcome.metrics as f64 / elapsed.as_secs_f64();
+            bar.set_message(format!("{so_far:.0} metrics/s"));
+        }
+        if rate > 0 {
+            let due = elapsed.as_secs_f64() * rate as f64;
+            if outcome.metrics as f64 > due {
+                let ahead = (outcome.metrics as f64 - due) / rate as f64;
+                std::thread::sleep(Duration::from_secs_f64(ahead.min(0.005)));
+                continue;
+            }
+        }
+        for (packet, count) in datagrams.by_ref().take(BURST) {
+            // "Connection refused" tells of an earlier datagram; nobody listens.
+            if socket.send(packet).is_ok() {
+                outcome.datagrams += 1;
+                outcome.metrics += count;
+            } else {
+                outcome.refused += 1;
+            }
+        }
+    }
+    bar.finish_and_clear();
+    outcome.took = start.elapsed();
+    Ok(outcome)
+}
+
+fn progress(duration: Duration) -> ProgressBar {
+    let bar = ProgressBar::new(duration.as_millis() as u64);
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// How many metrics the server has received since its start.
+fn received(admin: SocketAddr) -> anyhow::Result<u64> {
+    let asked = || format!("management interface {admin}");
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE).with_context(asked)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"counts\n").with_context(asked)?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.with_context(asked)?;
+        if let Some(count) = line.strip_prefix("metrics_received: ") {
+            return Ok(count.parse()?);
+        }
+        if line == "END" || line == "ERROR" {
+            break;
+        }
+    }
+    bail!("{}: it does not say how many metrics it received", asked());
+}
+
+/// The count once it has reached `expected`, or does not grow any more.
+fn settled(admin: SocketAddr, expected: u64) -> anyhow::Result<u64> {
+    let until = Instant::now() + SETTLE;
+    let mut last = received(admin)?;
+    loop {
+        if last >= expected || Instant::now() >= until {
+            return Ok(last);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let now = received(admin)?;
+        if now == last {
+            return Ok(now);
+        }
+        last = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_has_all_names_in_its_mix() {
+        let mix = parse_mix("c:7,ms:2,g").unwrap();
+        assert_eq!(mix, [("c", 7), ("ms", 2), ("g", 1)]);
+        let packed = Pass::new(1_000, &mix, 1_432);
+        let single = Pass::new(1_000, &mix, 0);
+        let metrics = |pass: &Pass| pass.datagrams.iter().map(|(_, count)| count).sum::<u64>();
+        assert_eq!(metrics(&packed), 20_000);
+        assert_eq!(metrics(&single), 20_000);
+        assert_eq!(single.datagrams.len(), 20_000);
+        assert!(
+            packed
+                .datagrams
+                .iter()
+                .all(|(bytes, _)| bytes.len() <= 1_432)
+        );
+        let counters = single
+            .datagrams
+            .iter()
+            .filter(|(bytes, _)| bytes.ends_with(b"|c"))
+            .count();
+        assert!((12_000..16_000).contains(&counters), "{counters}");
+    }
+
+    #[test]
+    fn odd_mixes_are_refused() {
+        for bad in ["", "x:1", "c:x", "c:0", "c:1,,g:1"] {
+            assert!(parse_mix(bad).is_err(), "{bad}");
+        }
+    }
+}
