@@ -38,15 +38,21 @@ pub fn push_float(out: &mut String, value: f64) {
 
 /// `%g`: six significant digits, trailing zeros dropped.
 pub fn general(value: f64) -> String {
+    general_to(value, 6)
+}
+
+/// `%.3g` and the like: so many significant digits (at least one), trailing zeros dropped.
+pub fn general_to(value: f64, digits: usize) -> String {
+    let digits = digits.max(1);
     if !value.is_finite() {
         return float(value);
     }
     if value == 0.0 {
         return if value.is_sign_negative() { "-0" } else { "0" }.to_owned();
     }
-    let scientific = format!("{value:.5e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let scientific = format!("{value:.0$e}", digits - 1);
+    let (shown, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i64 = exponent.parse().unwrap_or(0);
     let trimmed = |text: &str| {
         if text.contains('.') {
             text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -54,14 +60,24 @@ pub fn general(value: f64) -> String {
             text.to_owned()
         }
     };
-    if (-4..6).contains(&exponent) {
-        let decimals = usize::try_from(5 - exponent).unwrap_or(0);
+    if exponent >= -4 && exponent < digits as i64 {
+        let decimals = usize::try_from(digits as i64 - 1 - exponent).unwrap_or(0);
         trimmed(&format!("{value:.decimals$}"))
     } else {
         let mut out = String::new();
-        push_exponent(&mut out, &format!("{}e{exponent}", trimmed(digits)));
+        push_exponent(&mut out, &format!("{}e{exponent}", trimmed(shown)));
         out
     }
+}
+
+/// `%.2e` and the like.
+pub fn scientific(value: f64, decimals: usize) -> String {
+    if !value.is_finite() {
+        return float(value);
+    }
+    let mut out = String::new();
+    push_exponent(&mut out, &format!("{value:.decimals$e}"));
+    out
 }
 
 /// `%.2f` and the like.

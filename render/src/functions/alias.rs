@@ -1,40 +1,267 @@
 //! Names: what a series is called in answers and legends.
 
-use super::{Function, Kind, Param, node_key};
+use super::pattern::{Pattern, with_number};
+use super::special::nodes_between;
+use super::units::System;
+use super::{Args, Function, Kind, Param, Value, node_key};
+use crate::aggregate::{self, Aggregate};
+use crate::error::{Error, Result};
+use crate::eval::Context;
+use crate::python;
+use crate::series::Series;
+use whisper::{is_absent, present};
+
+const SERIES: Param = Param::series("seriesList");
+
+const POSITIONS: &[Param] = &[SERIES, Param::integer("pos").repeated().optional()];
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
         name: "alias",
-        params: &[Param::series("seriesList"), Param::string("newName")],
+        params: &[SERIES, Param::string("newName")],
         help: "Shows every series under `newName`.",
         example: "alias(sumSeries(web.*.hits), \"Hits\")",
         call: |_, args| {
-            let name = args.text("newName")?.to_owned();
-            let mut all = args.series("seriesList")?;
-            for series in &mut all {
-                series.name.clone_from(&name);
-            }
-            Ok(all)
+            let name = args.value("newName").spelled();
+            renamed(args, |_| Ok(name.clone()))
         },
         ..Function::PLAIN
     },
     Function {
+        name: "aliasByMetric",
+        params: &[SERIES],
+        help: "Shows every series under the last node of its name.",
+        example: "aliasByMetric(web.a.hits)",
+        call: |_, args| renamed(args, |series| Ok(nodes_between(&series.name, -1, 0))),
+        ..Function::PLAIN
+    },
+    Function {
         name: "aliasByNode",
-        params: &[
-            Param::series("seriesList"),
-            Param::new("nodes", Kind::NodeOrTag).repeated(),
-        ],
+        params: &[SERIES, Param::new("nodes", Kind::NodeOrTag).repeated()],
         help: "Shows every series under the chosen nodes of its name or values of its tags, \
                joined with dots. Nodes count from 0, negative ones from the end.",
         example: "aliasByNode(web.*.hits, 1)",
+        call: by_nodes,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "aliasByTags",
+        params: &[SERIES, Param::new("tags", Kind::NodeOrTag).repeated()],
+        help: "Shows every series under the values of its tags, joined with dots.",
+        example: "aliasByTags(seriesByTag(\"name=disk.used\"), \"server\", \"name\")",
+        call: by_nodes,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "aliasQuery",
+        params: &[
+            SERIES,
+            Param::string("search"),
+            Param::string("replace"),
+            Param::string("newName"),
+        ],
+        help: "Makes another target of every name with a regular expression and its replacement, \
+               and shows the series under `newName` with the last value of that target in it, \
+               printf style.",
+        example: "aliasQuery(web.*.hits, \"hits\", \"workers\", \"%d workers\")",
+        call: by_query,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "aliasSub",
+        params: &[SERIES, Param::string("search"), Param::string("replace")],
+        help: "Replaces what a regular expression matches in the names; `\\1` and `\\g<name>` \
+               stand for groups.",
+        example: "aliasSub(web.*.hits, \"^web\\.(.*)\\.hits$\", \"\\1\")",
         call: |_, args| {
-            let nodes = args.nodes();
-            let mut all = args.series("seriesList")?;
-            for series in &mut all {
-                series.name = node_key(series, &nodes)?;
-            }
-            Ok(all)
+            let pattern = Pattern::new(&args.value("search").spelled())?;
+            let replacement = pattern.replacement(&args.value("replace").spelled())?;
+            renamed(args, |series| pattern.replace(&series.name, &replacement))
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "legendValue",
+        params: &[
+            SERIES,
+            Param::string("valuesTypes")
+                .repeated()
+                .optional()
+                .options(LEGEND),
+        ],
+        help: "Adds aggregates of each series to its name; in columns with prefixes if the last \
+               one is a system of units, `si` or `binary`.",
+        example: "legendValue(web.a.hits, \"last\", \"max\", \"si\")",
+        call: legend_value,
+        ..Function::PLAIN
+    },
+    Function {
+        name: "lower",
+        params: POSITIONS,
+        help: "Names in small letters, or only the letters at some positions.",
+        example: "lower(WEB.a.hits)",
+        call: |_, args| {
+            recased(
+                args,
+                |c| c.to_lowercase().collect(),
+                |name| name.to_lowercase(),
+            )
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "upper",
+        params: POSITIONS,
+        help: "Names in capitals, or only the letters at some positions.",
+        example: "upper(web.a.hits, 0)",
+        call: |_, args| {
+            recased(
+                args,
+                |c| c.to_uppercase().collect(),
+                |name| name.to_uppercase(),
+            )
         },
         ..Function::PLAIN
     },
 ];
+
+/// What `legendValue` takes, as `/functions` lists it.
+const LEGEND: &[&str] = &[
+    "average",
+    "avg",
+    "avg_zero",
+    "count",
+    "current",
+    "diff",
+    "last",
+    "max",
+    "median",
+    "min",
+    "multiply",
+    "range",
+    "rangeOf",
+    "stddev",
+    "sum",
+    "total",
+    "averageSeries",
+    "avgSeries",
+    "avg_zeroSeries",
+    "countSeries",
+    "currentSeries",
+    "diffSeries",
+    "lastSeries",
+    "maxSeries",
+    "medianSeries",
+    "minSeries",
+    "multiplySeries",
+    "rangeSeries",
+    "rangeOfSeries",
+    "stddevSeries",
+    "sumSeries",
+    "totalSeries",
+    "si",
+    "binary",
+];
+
+fn renamed(args: &mut Args<'_>, name: impl Fn(&Series) -> Result<String>) -> Result<Vec<Series>> {
+    let mut all = args.series("seriesList")?;
+    for series in &mut all {
+        series.name = name(series)?;
+    }
+    Ok(all)
+}
+
+fn by_nodes(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let nodes = args.nodes();
+    renamed(args, |series| node_key(series, &nodes))
+}
+
+fn by_query(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let pattern = Pattern::new(args.text("search")?)?;
+    let replacement = pattern.replacement(args.text("replace")?)?;
+    let new_name = args.text("newName")?.to_owned();
+    let mut context = context.clone();
+    let mut all = args.series("seriesList")?;
+    for series in &mut all {
+        let target = pattern.replace(&series.name, &replacement)?;
+        let found = context.evaluate_text(&target)?;
+        let Some(first) = found.first() else {
+            return Err(Error::refused(format!(
+                "No series found with query: {target}"
+            )));
+        };
+        let Some(last) = present(Aggregate::Last.of(&first.values)) else {
+            return Err(Error::refused(format!(
+                "Cannot get last value of series: {}",
+                first.name
+            )));
+        };
+        series.name = with_number(&new_name, last)?;
+    }
+    Ok(all)
+}
+
+fn legend_value(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let mut words: Vec<String> = args.repeated().iter().map(Value::spelled).collect();
+    let system = match words.last().map(String::as_str) {
+        Some(name @ ("si" | "binary")) => System::named(name),
+        _ => None,
+    };
+    if system.is_some() {
+        words.pop();
+    }
+    let mut all = args.series("seriesList")?;
+    for word in &words {
+        let aggregate = aggregate::NAMES.iter().find(|(name, _)| name == word);
+        for series in &mut all {
+            let value = aggregate.map(|(_, aggregate)| aggregate.of(&series.values));
+            let whole = matches!(aggregate, Some((_, Aggregate::Count)));
+            let shown = match (value, system) {
+                (None, _) => "(?)".to_owned(),
+                (Some(value), _) if is_absent(value) => "None".to_owned(),
+                (Some(value), Some(system)) => {
+                    let (value, prefix) = system.scaled(value);
+                    format!("{}{prefix}", python::fixed(value, 2))
+                }
+                (Some(value), None) if whole => python::fixed(value, 0),
+                (Some(value), None) => python::float(value),
+            };
+            series.name = match system {
+                Some(_) => format!("{:<20}{word:<5}{shown:<10}", series.name),
+                None => format!("{} ({word}: {shown})", series.name),
+            };
+        }
+    }
+    Ok(all)
+}
+
+/// Letters changed one by one at the given positions, or all together when there are none.
+fn recased(
+    args: &mut Args<'_>,
+    letter: fn(char) -> String,
+    whole: fn(&str) -> String,
+) -> Result<Vec<Series>> {
+    let positions = args.repeated().iter().map(|value| match value {
+        Value::Integer(position) => Ok(*position),
+        other => Err(args.refusal(&format!("{:?} is no position", other.spelled()))),
+    });
+    let positions = positions.collect::<Result<Vec<i64>>>()?;
+    renamed(args, |series| {
+        if positions.is_empty() {
+            return Ok(whole(&series.name));
+        }
+        let mut letters: Vec<String> = series.name.chars().map(String::from).collect();
+        for &position in &positions {
+            let from_start = if position < 0 {
+                position.saturating_add(letters.len() as i64)
+            } else {
+                position
+            };
+            let place = usize::try_from(from_start).ok();
+            if let Some(shown) = place.and_then(|place| letters.get_mut(place)) {
+                *shown = shown.chars().map(letter).collect();
+            }
+        }
+        Ok(letters.concat())
+    })
+}

@@ -36,8 +36,10 @@ mod calculate;
 mod combine;
 mod describe;
 mod filter_data;
+mod filter_series;
 mod graph;
 mod param;
+mod pattern;
 mod percentile;
 mod pie;
 mod sorting;
@@ -138,6 +140,10 @@ pub const FAMILIES: &[Family] = &[
     Family {
         group: "Filter Data",
         functions: filter_data::FUNCTIONS,
+    },
+    Family {
+        group: "Filter Series",
+        functions: filter_series::FUNCTIONS,
     },
     Family {
         group: "Graph",

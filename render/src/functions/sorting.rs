@@ -1,40 +1,177 @@
 //! Order.
 
 use super::{Default, Function, Param};
+use crate::aggregate::Aggregate;
+use crate::error::{Error, Result};
+use crate::series::Series;
+use whisper::present;
 
-pub(super) const FUNCTIONS: &[Function] = &[Function {
-    name: "sortByName",
-    params: &[
-        Param::series("seriesList"),
-        Param::boolean("natural").or(Default::Boolean(false)),
-        Param::boolean("reverse").or(Default::Boolean(false)),
-    ],
-    help: "Sorts by name; `natural` counts runs of digits as numbers.",
-    example: "sortByName(web.*.hits, true)",
-    call: |_, args| {
-        let (natural, reverse) = (args.flag("natural"), args.flag("reverse"));
-        let mut all = args.series("seriesList")?;
-        let key = |name: &str| {
-            if natural {
-                padded(name)
-            } else {
-                name.to_owned()
-            }
-        };
-        // Equal names keep their order in both directions.
-        all.sort_by_cached_key(|series| key(&series.name));
-        if reverse {
-            all.reverse();
-            let mut keyed: Vec<_> = all.into_iter().map(|s| (key(&s.name), s)).collect();
-            for run in keyed.chunk_by_mut(|a, b| a.0 == b.0) {
-                run.reverse();
-            }
-            all = keyed.into_iter().map(|(_, series)| series).collect();
-        }
-        Ok(all)
+const SERIES: Param = Param::series("seriesList");
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "sortBy",
+        params: &[
+            SERIES,
+            Param::aggregate("func").or(Default::Text("average")),
+            Param::boolean("reverse").or(Default::Boolean(false)),
+        ],
+        help: "Sorts by an aggregate of each series, the smallest first unless `reverse`.",
+        example: "sortBy(web.*.hits, \"max\", true)",
+        call: |_, args| {
+            let aggregate = args.aggregate("func")?;
+            let reverse = args.flag("reverse");
+            Ok(sorted(args.series("seriesList")?, aggregate, reverse))
+        },
+        ..Function::PLAIN
     },
-    ..Function::PLAIN
-}];
+    Function {
+        name: "sortByMaxima",
+        params: &[SERIES],
+        help: "Sorts by the largest value, the largest first.",
+        example: "sortByMaxima(web.*.hits)",
+        call: |_, args| Ok(sorted(args.series("seriesList")?, Aggregate::Max, true)),
+        ..Function::PLAIN
+    },
+    Function {
+        name: "sortByMinima",
+        params: &[SERIES],
+        help: "Sorts by the smallest value, the smallest first, and drops series that never rise \
+               above zero.",
+        example: "sortByMinima(web.*.free)",
+        call: |_, args| {
+            let mut all = args.series("seriesList")?;
+            all.retain(|series| {
+                present(Aggregate::Max.of(&series.values)).is_some_and(|max| max > 0.0)
+            });
+            Ok(sorted(all, Aggregate::Min, false))
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "sortByName",
+        params: &[
+            SERIES,
+            Param::boolean("natural").or(Default::Boolean(false)),
+            Param::boolean("reverse").or(Default::Boolean(false)),
+        ],
+        help: "Sorts by name; `natural` counts runs of digits as numbers.",
+        example: "sortByName(web.*.hits, true)",
+        call: |_, args| {
+            let (natural, reverse) = (args.flag("natural"), args.flag("reverse"));
+            let all = args.series("seriesList")?;
+            let key = |series: &Series| {
+                if natural {
+                    padded(&series.name)
+                } else {
+                    series.name.clone()
+                }
+            };
+            Ok(by_key(all, key, String::cmp, reverse))
+        },
+        ..Function::PLAIN
+    },
+    Function {
+        name: "sortByTotal",
+        params: &[SERIES],
+        help: "Sorts by the sum of all values, the largest first.",
+        example: "sortByTotal(web.*.hits)",
+        call: |_, args| Ok(sorted(args.series("seriesList")?, Aggregate::Sum, true)),
+        ..Function::PLAIN
+    },
+];
+
+/// `all` by an aggregate of each; those that have none count as the smallest.
+pub(super) fn sorted(all: Vec<Series>, aggregate: Aggregate, reverse: bool) -> Vec<Series> {
+    sorted_by(all, |series| aggregate.of(&series.values), reverse)
+}
+
+/// `all` by a number of each; those that have none count as the smallest.
+pub(super) fn sorted_by(
+    all: Vec<Series>,
+    number: impl Fn(&Series) -> f64,
+    reverse: bool,
+) -> Vec<Series> {
+    let number = |series: &Series| match present(number(series)) {
+        // No zero is below another one.
+        Some(number) => number + 0.0,
+        None => f64::NEG_INFINITY,
+    };
+    if all.len() < PYTHON_RUN && all.iter().any(|series| number(series).is_nan()) {
+        let keyed = all.into_iter().map(|s| (number(&s), s)).collect();
+        return with_nan(keyed, reverse);
+    }
+    by_key(all, number, f64::total_cmp, reverse)
+}
+
+/// Shorter lists are sorted by Python with one insertion sort.
+const PYTHON_RUN: usize = 64;
+
+/// What Python's sort makes of keys among which there is a NaN, which is neither above nor below
+/// anything: the run that the list begins with, and each later series put in by halving.
+fn with_nan(mut keyed: Vec<(f64, Series)>, reverse: bool) -> Vec<Series> {
+    // Equal keys keep their order in both directions: turned around before and after.
+    if reverse {
+        keyed.reverse();
+    }
+    let below = |keyed: &[(f64, Series)], a: usize, b: usize| keyed[a].0 < keyed[b].0;
+    let mut run = keyed.len().min(2);
+    if keyed.len() > 1 && below(&keyed, 1, 0) {
+        while run < keyed.len() && below(&keyed, run, run - 1) {
+            run += 1;
+        }
+        keyed[..run].reverse();
+    } else {
+        while run < keyed.len() && !below(&keyed, run, run - 1) {
+            run += 1;
+        }
+    }
+    for next in run..keyed.len() {
+        let (mut left, mut right) = (0, next);
+        while left < right {
+            let middle = left + (right - left) / 2;
+            if below(&keyed, next, middle) {
+                right = middle;
+            } else {
+                left = middle + 1;
+            }
+        }
+        keyed[left..=next].rotate_right(1);
+    }
+    if reverse {
+        keyed.reverse();
+    }
+    keyed.into_iter().map(|(_, series)| series).collect()
+}
+
+/// Sorts by a key; what is equal keeps its order, in both directions.
+fn by_key<K>(
+    all: Vec<Series>,
+    key: impl Fn(&Series) -> K,
+    compare: fn(&K, &K) -> std::cmp::Ordering,
+    reverse: bool,
+) -> Vec<Series> {
+    let mut keyed: Vec<(K, Series)> = all.into_iter().map(|s| (key(&s), s)).collect();
+    keyed.sort_by(|a, b| {
+        let order = compare(&a.0, &b.0);
+        if reverse { order.reverse() } else { order }
+    });
+    keyed.into_iter().map(|(_, series)| series).collect()
+}
+
+/// The first `n`, or with a negative `n` all but the last so many.
+///
+/// # Errors
+/// If `n` is no number.
+pub(super) fn first(mut all: Vec<Series>, n: f64) -> Result<Vec<Series>> {
+    if n.is_nan() {
+        return Err(Error::refused("a count must be a number, not NaN"));
+    }
+    let length = all.len() as f64;
+    let kept = if n < 0.0 { length + n.ceil() } else { n };
+    all.truncate(kept.clamp(0.0, length) as usize);
+    Ok(all)
+}
 
 /// Runs of digits padded to ten with zeros.
 fn padded(name: &str) -> String {
@@ -56,4 +193,56 @@ fn padded(name: &str) -> String {
         }
     }
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(keys: &[f64], reverse: bool) -> Vec<String> {
+        let series =
+            |(i, &key): (usize, &f64)| Series::new(i.to_string(), 0, 10, 10, vec![key].into());
+        let all = keys.iter().enumerate().map(series).collect();
+        let sorted = sorted(all, Aggregate::Max, reverse);
+        sorted.into_iter().map(|series| series.name).collect()
+    }
+
+    #[test]
+    fn equal_series_keep_their_order_in_both_directions() {
+        assert_eq!(
+            order(&[2.0, 1.0, -0.0, 2.0, 0.0], false),
+            ["2", "4", "1", "0", "3"]
+        );
+        assert_eq!(
+            order(&[2.0, 1.0, -0.0, 2.0, 0.0], true),
+            ["0", "3", "1", "2", "4"]
+        );
+        assert_eq!(order(&[1.0, whisper::ABSENT], false), ["1", "0"]);
+    }
+
+    #[test]
+    fn a_nan_stands_where_python_leaves_it() {
+        // sorted(range(4), key=[3, nan, 1, 2].__getitem__) and with reverse=True.
+        assert_eq!(
+            order(&[3.0, f64::NAN, 1.0, 2.0], false),
+            ["0", "1", "2", "3"]
+        );
+        assert_eq!(
+            order(&[3.0, f64::NAN, 1.0, 2.0], true),
+            ["0", "1", "3", "2"]
+        );
+    }
+
+    #[test]
+    fn counts_cut_as_python_slices() {
+        let some = |n: f64| {
+            let all = ["a", "b", "c"].map(|name| Series::new(name, 0, 10, 10, vec![1.0].into()));
+            first(all.into(), n).map_or(99, |kept| kept.len())
+        };
+        assert_eq!([2.0, 0.0, -1.0, -9.0, 9.0].map(some), [2, 0, 2, 0, 3]);
+        assert_eq!(
+            [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(some),
+            [99, 3, 0]
+        );
+    }
 }

@@ -292,7 +292,7 @@ fn random_walk(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Ser
 
 /// The nodes of the innermost call's first argument, sliced as Python slices lists; `stop` 0 is
 /// the end.
-fn nodes_between(name: &str, start: i64, stop: i64) -> String {
+pub(super) fn nodes_between(name: &str, start: i64, stop: i64) -> String {
     let left = name.rfind('(').map_or(0, |at| at + 1);
     let right = name.find(')').unwrap_or(name.len());
     let inner = name.get(left..right).unwrap_or("");

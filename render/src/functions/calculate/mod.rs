@@ -7,6 +7,7 @@ mod window;
 
 use whisper::is_absent;
 
+use super::graph::DEFAULT_STACK;
 use super::{Args, Default, Function, Kind, Param, Value, percentile};
 use crate::aggregate::Aggregate;
 use crate::error::Result;
@@ -477,7 +478,7 @@ fn confidence_area(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec
     lower.drawing.invisible = true;
     let name = format!("holtWintersConfidenceArea({})", upper.path_expression);
     for band in [lower, upper] {
-        band.drawing.stack = Some(Stack("__DEFAULT__".to_owned()));
+        band.drawing.stack = Some(Stack(DEFAULT_STACK.to_owned()));
         band.tag("holtWintersConfidenceArea", "1");
         band.rename(name.clone());
     }
