@@ -180,6 +180,7 @@ impl<'q> Query<'q> {
         };
         Ok(Some(Series {
             name: name.to_owned(),
+            odd_name: None,
             path_expression: pattern.to_owned(),
             start: fetched.start,
             end: fetched.end,

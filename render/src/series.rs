@@ -130,11 +130,23 @@ pub struct Drawing {
     pub hide_from_legend: bool,
 }
 
+/// A name that is not text. Graphite answers `alias(x, 5)` with the number, and a line without
+/// a label with null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OddName {
+    /// Null, spelled `None`.
+    Nothing,
+    /// The number that the name spells.
+    Number,
+}
+
 /// Values at equal steps under a name: what functions take and give.
 #[derive(Clone, Debug)]
 pub struct Series {
     /// The name it is shown under (`target` in JSON).
     pub name: String,
+    /// What the name is instead of text, in JSON; it counts as long as the name spells that.
+    pub odd_name: Option<OddName>,
     /// The expression that found it; combining functions print it in their own names.
     pub path_expression: String,
     /// Unix seconds of the first value.
@@ -162,6 +174,7 @@ impl Series {
     pub fn new(name: impl Into<String>, start: i64, end: i64, step: i64, values: Column) -> Self {
         let name = name.into();
         Self {
+            odd_name: None,
             path_expression: name.clone(),
             start,
             end,
@@ -180,6 +193,7 @@ impl Series {
     /// Graphite's functions that copy do (`derivative`, `summarize`, …).
     pub fn derived(&self, name: String, values: Column) -> Self {
         Self {
+            odd_name: None,
             path_expression: name.clone(),
             name,
             start: self.start,
@@ -197,6 +211,14 @@ impl Series {
     pub fn rename(&mut self, name: String) {
         self.path_expression.clone_from(&name);
         self.name = name;
+    }
+
+    /// What the name is, if it is not text.
+    pub fn odd_name(&self) -> Option<OddName> {
+        self.odd_name.filter(|odd| match odd {
+            OddName::Nothing => self.name == "None",
+            OddName::Number => self.name.parse::<f64>().is_ok_and(f64::is_finite),
+        })
     }
 
     /// Sets a tag.

@@ -29,15 +29,10 @@ const NOW: i64 = 1_700_000_000;
 
 /// Cases that are answered otherwise, each with the reason that `docs/graphite-differences.md`
 /// gives. At most ten.
-const EXCEPTIONS: &[(&str, &str)] = &[
-    ("fn.alias.3c9b301fa9", "names are text: \"5\", not 5"),
-    ("fn.alias.9ca284a31a", "names are text: \"5\", not 5"),
-    ("fn.identity.76bcd49cb4", "names are text: \"5\", not 5"),
-    (
-        "fn.constantLine.afc4b82d4b",
-        "values are numbers: constantLine(\"x\") is refused",
-    ),
-];
+const EXCEPTIONS: &[(&str, &str)] = &[(
+    "fn.constantLine.afc4b82d4b",
+    "values are numbers: constantLine(\"x\") is refused",
+)];
 
 fn serve(data: &Path) -> Router {
     let mut setup = Setup::new(

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 pub(crate) fn series(name: &str, start: i64, step: i64, values: &[f64]) -> Series {
     Series {
         name: name.to_owned(),
+        odd_name: None,
         path_expression: name.to_owned(),
         start,
         end: start + step * values.len() as i64,

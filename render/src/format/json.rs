@@ -3,7 +3,7 @@
 use super::{push_text, push_value, push_whole, shown};
 use crate::consolidate;
 use crate::error::Result;
-use crate::series::Series;
+use crate::series::{OddName, Series};
 
 /// How the points of a JSON answer are chosen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,7 +49,11 @@ pub fn write(mut all: Vec<Series>, choice: Choice) -> Result<Vec<u8>> {
         for part in [line, indent, b"{\"target\":", blank] {
             out.extend_from_slice(part);
         }
-        push_text(&mut out, &series.name);
+        match series.odd_name() {
+            Some(OddName::Nothing) => out.extend_from_slice(b"null"),
+            Some(OddName::Number) => out.extend_from_slice(series.name.as_bytes()),
+            None => push_text(&mut out, &series.name),
+        }
         for part in [b",", line, indent, b"\"tags\":", blank, b"{"] {
             out.extend_from_slice(part);
         }

@@ -23,7 +23,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "alias(sumSeries(web.*.hits), \"Hits\")",
         call: |_, args| {
             let name = args.value("newName").spelled();
-            renamed(args, |_| Ok(name.clone()))
+            let odd = args.odd_name("newName");
+            let mut all = renamed(args, |_| Ok(name.clone()))?;
+            for series in &mut all {
+                series.odd_name = odd;
+            }
+            Ok(all)
         },
         ..Function::PLAIN
     },

@@ -6,7 +6,7 @@ use crate::attime;
 use crate::error::{Error, Result};
 use crate::eval::{Context, Operand, Replacements, Window};
 use crate::python;
-use crate::series::Series;
+use crate::series::{OddName, Series};
 use crate::target::{self, Argument, Base, Literal};
 
 /// What an argument can be.
@@ -187,6 +187,15 @@ impl<'a> Args<'a> {
     /// The function that they are for.
     pub fn function(&self) -> &'static Function {
         self.function
+    }
+
+    /// What a series named by `param` is called in JSON, if that is not text.
+    pub fn odd_name(&self, param: &str) -> Option<OddName> {
+        match self.value(param) {
+            Value::None => Some(OddName::Nothing),
+            Value::Integer(_) | Value::Float(_) => Some(OddName::Number),
+            _ => None,
+        }
     }
 
     /// A refusal that names the function.

@@ -212,13 +212,18 @@ fn vertical_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<S
     let query = context.query;
     let at = attime::parse(&text, &query.time_zone, query.now)
         .map_err(|error| args.refusal(&error.to_string()))?;
-    let end = if at < context.window.from {
+    let (at, window) = (
+        super::on_wall_clock(context, at),
+        super::as_wall_clock(context),
+    );
+    let end = if at < window.from {
         "before start"
-    } else if at > context.window.until {
+    } else if at > window.until {
         "after end"
     } else {
         let label = args.value("label").spelled();
         let mut line = context.made(label, (at, at, 1), vec![1.0, 1.0]);
+        line.odd_name = args.odd_name("label");
         line.drawing.infinite = true;
         if args.flag("color") {
             line.drawing.color = Some(args.value("color").spelled());

@@ -59,7 +59,7 @@ pub use args::{Args, NodeOrTag, Value, node_key};
 pub use describe::{describe, signature};
 pub use param::{Default, Kind, Param};
 pub use pie::{PIE, PieFunction};
-use transform::{as_wall_clock, moment, moments};
+use transform::{as_wall_clock, moment, moments, on_wall_clock};
 
 /// One function: what it is called, what it takes, what it does.
 #[derive(Debug)]

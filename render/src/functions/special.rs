@@ -287,7 +287,9 @@ fn random_walk(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Ser
     });
     let values = walk.collect();
     let Window { from, until } = context.window;
-    Ok(vec![context.made(name, (from, until, step), values)])
+    let mut series = context.made(name, (from, until, step), values);
+    series.odd_name = args.odd_name("name");
+    Ok(vec![series])
 }
 
 /// The nodes of the innermost call's first argument, sliced as Python slices lists; `stop` 0 is

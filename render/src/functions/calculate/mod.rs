@@ -119,6 +119,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let Window { from, until } = context.window;
             let expression = format!("identity(\"{name}\")");
             let mut series = context.made(name, (from, until, step), values);
+            series.odd_name = args.odd_name("name");
             series.path_expression = expression;
             Ok(vec![series])
         },

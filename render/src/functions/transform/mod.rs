@@ -5,7 +5,7 @@ mod counter;
 mod gaps;
 mod time;
 
-pub(super) use time::{as_wall_clock, moment, moments};
+pub(super) use time::{as_wall_clock, moment, moments, on_wall_clock};
 
 use whisper::is_absent;
 

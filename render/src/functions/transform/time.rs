@@ -36,15 +36,20 @@ fn offset_at(moment: i64, zone: &TimeZone) -> Offset {
 /// (Graphite reads it in the server's own zone, which is UTC in a fresh installation, with
 /// `mktime`, which takes an hour off while the request's zone has daylight saving time.)
 pub(in super::super) fn as_wall_clock(context: &Context<'_>) -> Window {
-    let zone = &context.query.time_zone;
-    let shown = |at| {
-        let hour = if attime::is_dst(at, zone) { 3600 } else { 0 };
-        at + i64::from(offset_at(at, zone).seconds()) - hour
-    };
     Window {
-        from: shown(context.window.from),
-        until: shown(context.window.until),
+        from: on_wall_clock(context, context.window.from),
+        until: on_wall_clock(context, context.window.until),
     }
+}
+
+/// One moment of [`as_wall_clock`]. A strict query has the moment itself.
+pub(in super::super) fn on_wall_clock(context: &Context<'_>, at: i64) -> i64 {
+    if context.query.strict {
+        return at;
+    }
+    let zone = &context.query.time_zone;
+    let hour = if attime::is_dst(at, zone) { 3600 } else { 0 };
+    at + i64::from(offset_at(at, zone).seconds()) - hour
 }
 
 /// An interval whose sign means the past when it is left out.
@@ -192,11 +197,9 @@ pub(super) fn clock(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
         .map(|at| (at + ahead) as f64)
         .collect();
     let name = args.value("name").spelled();
-    Ok(vec![context.made(
-        name,
-        (shown.from, shown.until, step),
-        values,
-    )])
+    let mut series = context.made(name, (shown.from, shown.until, step), values);
+    series.odd_name = args.odd_name("name");
+    Ok(vec![series])
 }
 
 pub(super) fn sine(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
@@ -208,5 +211,7 @@ pub(super) fn sine(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec
         .collect();
     let Window { from, until } = context.window;
     let name = args.value("name").spelled();
-    Ok(vec![context.made(name, (from, until, step), values)])
+    let mut series = context.made(name, (from, until, step), values);
+    series.odd_name = args.odd_name("name");
+    Ok(vec![series])
 }
