@@ -137,6 +137,7 @@ fn series(count: i64, points: i64) -> Vec<Series> {
                 .collect();
             Series {
                 name: format!("stats.timers.app{n}.request.mean"),
+                odd_name: None,
                 path_expression: String::new(),
                 start,
                 end,
