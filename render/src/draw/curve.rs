@@ -97,7 +97,7 @@ pub(super) fn lines(curve: &Curve<'_>, start: i64, axis: &YAxis, how: Joining) -
     let mut found = Lines::default();
     let mut run = Vec::with_capacity(curve.values.len());
     let mut absent = 0usize;
-    let first = (curve.series.start - start) as f64;
+    let first = curve.series.start as f64 - start as f64;
     for (i, &value) in curve.values.iter().enumerate() {
         let value = match value {
             v if v.is_nan() && how.null_as_zero => 0.0,

@@ -716,7 +716,7 @@ impl Plot<'_> {
         dash: Option<(f64, f64)>,
         paint: Paint,
     ) {
-        let first = (curve.series.start - self.times.start) as f64;
+        let first = curve.series.start as f64 - self.times.start as f64;
         for (i, value) in curve.values.iter().enumerate() {
             let at = first + i as f64 * curve.step();
             // NaN is not above 0.

@@ -22,7 +22,9 @@ const COARSE_FROM: usize = 6000;
 pub(super) fn encode(pixels: PixmapRef<'_>) -> Vec<u8> {
     let (width, height) = (pixels.width(), pixels.height());
     let mut out = Vec::with_capacity(64 * 1024);
-    let opaque = pixels.data().chunks_exact(4).all(|p| p[3] == 255);
+    // Without a way out of the loop it takes many pixels at a time.
+    let alpha = pixels.data().chunks_exact(4).fold(255, |all, p| all & p[3]);
+    let opaque = alpha == 255;
     let written = if opaque {
         let (palette, data) = index(pixels.data());
         write(&mut out, (width, height), Some(&palette), &data)
@@ -74,16 +76,18 @@ fn packed(pixel: &[u8]) -> u32 {
 /// The palette (red, green, blue of each entry) and each pixel's place in it.
 fn index(data: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let mut colors = Colors::new();
-    let mut last = (u32::MAX, 0);
-    // First each pixel's place among all colours, in order of appearance.
-    let mut places = Vec::with_capacity(data.len() / 4);
-    for pixel in data.chunks_exact(4) {
-        let color = packed(pixel);
-        if color != last.0 {
-            last = (color, colors.place(color));
+    // First each pixel's place among all colours, in order of appearance, a run of equal ones at a
+    // time.
+    let mut places: Vec<u16> = Vec::with_capacity(data.len() / 4);
+    let mut pixels = data.chunks_exact(4).map(packed).peekable();
+    while let Some(color) = pixels.next() {
+        let mut run = 1;
+        while pixels.next_if_eq(&color).is_some() {
+            run += 1;
         }
-        colors.found[usize::from(last.1)].1 += 1;
-        places.push(last.1);
+        let place = colors.place(color);
+        colors.found[usize::from(place)].1 += run;
+        places.resize(places.len() + run as usize, place);
     }
     let found = colors.found;
     let (palette, chosen) = choose(&found);
