@@ -636,7 +636,10 @@ fn verify(inner: &Inner) {
 fn persist(inner: &Inner) {
     let mut seen = 0;
     let mut since = Instant::now();
+    // No checkpoint before this: one has failed.
     let mut rest_until = Instant::now();
+    // No pass before this: nothing could be written.
+    let mut pass_after = Instant::now();
     while !inner.stop.load(Ordering::Acquire) {
         std::thread::sleep(TICK);
         let now = (inner.clock)();
@@ -648,31 +651,35 @@ fn persist(inner: &Inner) {
             received == seen || since.elapsed() >= LONGEST_WAIT
         };
         seen = received;
-        if rest_until > Instant::now() {
-            continue;
-        }
         let wants_checkpoint = || {
             inner
                 .journal
                 .as_ref()
                 .is_some_and(Journal::wants_checkpoint)
         };
-        if wants_checkpoint() {
-            let done = inner.checkpoint(&mut lock(&inner.persister), now, Kind::Whole);
-            if let Err(error) = done {
-                tracing::error!(%error, "the journal cannot be shortened");
-                rest_until = Instant::now() + LONGEST_WAIT;
+        let rested = Instant::now() >= rest_until;
+        if rested && wants_checkpoint() {
+            match inner.checkpoint(&mut lock(&inner.persister), now, Kind::Whole) {
+                Ok(()) => {
+                    since = Instant::now();
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the journal cannot be shortened");
+                    rest_until = Instant::now() + LONGEST_WAIT;
+                }
             }
-            since = Instant::now();
-        } else if due {
+        }
+        if due && Instant::now() >= pass_after {
+            let rested = rest_until <= Instant::now();
             let pass = lock(&inner.persister).pass(inner, now, Kind::Ordinary, |pass| {
-                let interrupted = pass.written > 0 && pass.written % 1_024 == 0;
+                let interrupted = rested && pass.written > 0 && pass.written % 1_024 == 0;
                 let ends = inner.stop.load(Ordering::Acquire) || interrupted && wants_checkpoint();
                 !ends
             });
             // What could not be written is not tried again at once.
             if pass.written == 0 {
-                rest_until = Instant::now() + TICK * 10;
+                pass_after = Instant::now() + TICK * 10;
             }
             since = Instant::now();
         }

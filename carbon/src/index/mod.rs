@@ -281,6 +281,19 @@ impl Index {
         Ok(())
     }
 
+    /// Lists the series called `name` as one that has a file.
+    ///
+    /// # Errors
+    /// No series can be called so, or the disk.
+    pub fn note_stored(&self, name: &[u8]) -> Result<()> {
+        let id = self.intern(name).map_err(|reason| Error::Name {
+            name: String::from_utf8_lossy(name).into_owned(),
+            reason,
+        })?;
+        self.list(&[id]);
+        self.stored(id)
+    }
+
     /// The file of `id` is not there, whatever was thought.
     pub(crate) fn not_stored(&self, id: SeriesId) {
         let mut flags = write(&self.flags);
@@ -293,7 +306,10 @@ impl Index {
     }
 
     /// Has what the index remembers on disk.
-    pub(crate) fn sync(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn sync(&self) -> Result<()> {
         self.log().sync()
     }
 
@@ -306,13 +322,13 @@ impl Index {
             (tree.series(), tags.all().clone())
         };
         order.retain(|id| !registered.contains(id.0));
+        let flags = read(&self.flags);
         let mut log = self.log();
         let records = order.len() + registered.len() as usize;
         if log.records <= records + records / 4 {
             return log.sync();
         }
         order.sort_unstable_by(|a, b| names.name_bytes(a.0).cmp(names.name_bytes(b.0)));
-        let flags = read(&self.flags);
         let plain = order
             .iter()
             .filter(|id| flags.stored.get(id.0))

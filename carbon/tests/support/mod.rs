@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use carbon::journal::disk::{Disk, Segment};
 use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
+use carbon::schema::Schema;
 use carbon::{Carbon, Datapoint, SeriesId, Setup, Sink, Timestamp};
+use whisper::Retention;
 
 /// Where the clock of the tests stands.
 pub(crate) const NOW: u32 = 1_700_000_000;
@@ -22,7 +24,13 @@ pub(crate) fn setup(disk: Arc<dyn Disk>) -> Setup {
         sync: Sync::Every(Span::seconds(3_600)),
         max_size: ByteSize(1 << 30),
     };
+    // Files of a few pages.
+    let retentions = [(10, 360), (60, 1_000)].map(|(step, points)| Retention::new(step, points));
     Setup {
+        schema: Schema::new(
+            retentions.into_iter().flatten().collect(),
+            Span::seconds(10),
+        ),
         clock: Arc::new(|| Timestamp(NOW)),
         disk,
         ..Setup::new(Options::default(), journal, Span::seconds(10))
@@ -69,9 +77,10 @@ pub(crate) struct Recorder {
     tree: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
     /// Nothing can be written.
     pub(crate) full: Arc<AtomicBool>,
-    /// Syncs fail.
+    /// Syncs of the journal fail.
     pub(crate) broken: Arc<AtomicBool>,
-    pub(crate) tree_syncs: AtomicU32,
+    /// Syncs of the tree fail.
+    pub(crate) stuck: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -111,9 +120,8 @@ impl Disk for Recorder {
     }
 
     fn sync_tree(&self, root: &Path) -> io::Result<()> {
-        refuse(&self.broken, io::ErrorKind::Other)?;
+        refuse(&self.stuck, io::ErrorKind::Other)?;
         *self.tree.lock().unwrap() = files(root);
-        self.tree_syncs.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }

@@ -1,0 +1,358 @@
+//! What a datapoint costs from the socket to its file, and what the index of a million names costs.
+//!
+//! - *ingest*: lines over one TCP connection on loopback into cache and journal, each batch of
+//!   20 steps of 10,000 names, then *flat*: the persister writes them, 20 points a file; *paced*: 1
+//!   point a file, the file up to date before the next. CPU of all threads but the sender's, files
+//!   as `wsplimit` has them (`10s:6h,1m:7d`, 146,920 bytes), creates excluded.
+//! - *limit*: the same points, 1 a file, written by nothing but system calls: a descriptor kept
+//!   open per file, 12 bytes written, 72 read and 12 written for the coarser archive.
+//! - *journal*: ingest with group commits of 200 ms against ingest without a journal, in turn.
+//! - *index*: a million names of the tree that `find` is measured on, read back as at a restart.
+//!
+//! `cargo bench --bench carbon`, or `cargo bench --bench carbon -- serve PORT DATA [off|200ms]`
+//! for a server that other generators can load; `-- METRICS` for another number of names.
+
+#![allow(missing_docs, reason = "a program, not a library")]
+#![allow(clippy::unwrap_used, reason = "a bench ends where it goes wrong")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use carbon::index::Index;
+use carbon::listener::line_tcp;
+use carbon::options::{JournalOptions, Options, Span, Sync};
+use carbon::schema::Schema;
+use carbon::{Carbon, Setup};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use whisper::Retention;
+
+const STEPS: u32 = 20;
+const ROUNDS: usize = 5;
+
+fn main() {
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| arg != "--bench")
+        .collect();
+    if args.first().is_some_and(|arg| arg == "serve") {
+        return serve(&args[1..]);
+    }
+    let metrics: u32 = args.first().map_or(10_000, |arg| arg.parse().unwrap());
+    points(metrics);
+    journal(metrics);
+    index();
+}
+
+/// CPU seconds of a clock.
+fn cpu(clock: ClockId) -> f64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn now() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_secs() as u32
+}
+
+fn setup(sync: Sync) -> Setup {
+    let journal = JournalOptions {
+        sync,
+        ..JournalOptions::default()
+    };
+    let retentions = ["10s:6h", "1m:7d"].map(|text| Retention::parse_carbon(text).unwrap());
+    Setup {
+        schema: Schema::new(retentions.to_vec(), Span::seconds(10)),
+        ..Setup::new(Options::default(), journal, Span::seconds(10))
+    }
+}
+
+fn name(i: u32) -> String {
+    let last = ["requests", "duration", "capacity"][i as usize % 3];
+    format!(
+        "prod.web.host{:04}.svc{:02}.ep{:03}.{last}",
+        i % 1000,
+        i / 1000 % 40,
+        i / 40_000
+    )
+}
+
+/// The server alone, until its standard input ends.
+fn serve(args: &[String]) {
+    let port: u16 = args[0].parse().unwrap();
+    let sync = args
+        .get(2)
+        .map_or(Sync::Every(Span::millis(200)), |text| text.parse().unwrap());
+    let carbon = Carbon::open(setup(sync), Path::new(&args[1])).unwrap();
+    Runtime::new().unwrap().block_on(async {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let mut term =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        let ended = async move {
+            term.recv().await;
+        };
+        line_tcp(carbon.clone(), listener, ended).await;
+    });
+    carbon.drain(|_| {}).unwrap();
+}
+
+/// A store with a listener, and a connection to it.
+struct Rig {
+    dir: tempfile::TempDir,
+    carbon: Carbon,
+    runtime: Runtime,
+    client: TcpStream,
+    stop: oneshot::Sender<()>,
+    sent: u64,
+    sender_cpu: f64,
+    names: Vec<String>,
+}
+
+impl Rig {
+    fn new(metrics: u32, sync: Sync) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let carbon = Carbon::open(setup(sync), dir.path()).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        runtime.spawn(line_tcp(carbon.clone(), listener, async {
+            let _ = stopped.await;
+        }));
+        Self {
+            dir,
+            carbon,
+            runtime,
+            client,
+            stop,
+            sent: 0,
+            sender_cpu: 0.0,
+            names: (0..metrics).map(name).collect(),
+        }
+    }
+
+    /// Sends a step of every metric and waits until all is taken.
+    fn send(&mut self, at: u32, steps: u32) {
+        let before = cpu(ClockId::ThreadCPUTime);
+        let mut lines = Vec::with_capacity(80_000);
+        for step in 0..steps {
+            for (i, name) in self.names.iter().enumerate() {
+                let value = (i as u32 * 7 + step) % 1_000;
+                writeln!(lines, "{name} {value}.{} {}", step % 10, at + step * 10).unwrap();
+                if lines.len() > 60_000 {
+                    self.client.write_all(&lines).unwrap();
+                    lines.clear();
+                }
+            }
+        }
+        self.client.write_all(&lines).unwrap();
+        self.sent += u64::from(steps) * self.names.len() as u64;
+        while self.carbon.stats().received.get() < self.sent {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        self.sender_cpu += cpu(ClockId::ThreadCPUTime) - before;
+    }
+
+    fn wait_written(&self) {
+        let stats = self.carbon.stats();
+        while stats.committed.get() + stats.too_old.get() < self.sent {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// CPU of everything but the sender.
+    fn cpu(&self) -> f64 {
+        cpu(ClockId::ProcessCPUTime) - self.sender_cpu
+    }
+
+    fn end(self) {
+        self.stop.send(()).unwrap();
+        self.carbon.drain(|_| {}).unwrap();
+        drop((self.carbon, self.runtime, self.dir));
+    }
+}
+
+fn points(metrics: u32) {
+    let n = f64::from(metrics);
+    let mut rig = Rig::new(metrics, Sync::Every(Span::millis(200)));
+    let base = now() / 10 * 10 - 2 * 3_600;
+    let (before, started) = (rig.cpu(), Instant::now());
+    rig.send(base, 1);
+    rig.wait_written();
+    println!(
+        "{metrics} metrics; created {:.0}/s, {:.0} us of CPU each",
+        n / started.elapsed().as_secs_f64(),
+        (rig.cpu() - before) / n * 1e6
+    );
+    let mut at = base + 10;
+    let (mut flat, mut rate, mut paced, mut limit) = (vec![], vec![], vec![], vec![]);
+    let files = Limit::new(metrics);
+    for round in 0..ROUNDS {
+        let (before, started) = (rig.cpu(), Instant::now());
+        rig.send(at, STEPS);
+        rig.wait_written();
+        let points = n * f64::from(STEPS);
+        flat.push((rig.cpu() - before) / points * 1e6);
+        rate.push(points / started.elapsed().as_secs_f64());
+        at += 10 * STEPS;
+        let before = rig.cpu();
+        for _ in 0..3 {
+            rig.send(at, 1);
+            rig.wait_written();
+            at += 10;
+        }
+        paced.push((rig.cpu() - before) / n / 3.0 * 1e6);
+        limit.push(files.round(round as u32));
+    }
+    let (flat, paced, limit) = (median(flat), median(paced), median(limit));
+    println!(
+        "flat, {STEPS} points a file       {flat:.2} us/point   {:.0} points/s",
+        median(rate)
+    );
+    println!("paced, 1 point a file       {paced:.2} us/point");
+    println!("limit, descriptors kept     {limit:.2} us/point");
+    println!("paced over limit            {:.2}", paced / limit);
+    rig.end();
+}
+
+/// Writing with kept descriptors and propagating by hand.
+struct Limit {
+    _dir: tempfile::TempDir,
+    files: Vec<File>,
+}
+
+impl Limit {
+    fn new(metrics: u32) -> Self {
+        // As many as are allowed: the rest goes round.
+        let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: most,
+                maximum: most,
+            },
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let count = u64::from(metrics).min(most.unwrap_or(1 << 16).saturating_sub(200));
+        let files = (0..count)
+            .map(|n| {
+                let path = dir.path().join(n.to_string());
+                let file = File::create_new(&path).unwrap();
+                file.set_len(146_920).unwrap();
+                drop(file);
+                File::options().read(true).write(true).open(path).unwrap()
+            })
+            .collect();
+        Self { _dir: dir, files }
+    }
+
+    fn round(&self, round: u32) -> f64 {
+        let before = cpu(ClockId::ThreadCPUTime);
+        let mut read = [0; 72];
+        for step in 0..3 {
+            let slot = u64::from(round * 3 + step) * 12;
+            for file in &self.files {
+                file.write_all_at(&[7; 12], 40 + 72 + slot).unwrap();
+                file.read_exact_at(&mut read, 40 + slot).unwrap();
+                file.write_all_at(&[7; 12], 25_960 + slot / 6 / 12 * 12)
+                    .unwrap();
+            }
+        }
+        (cpu(ClockId::ThreadCPUTime) - before) / 3.0 / self.files.len() as f64 * 1e6
+    }
+}
+
+/// Ingest alone, with the journal and without, in turn.
+fn journal(metrics: u32) {
+    let syncs = [Sync::Off, Sync::Every(Span::millis(200))];
+    let mut costs = [vec![], vec![]];
+    for _ in 0..ROUNDS {
+        for (costs, sync) in costs.iter_mut().zip(syncs) {
+            let mut rig = Rig::new(metrics, sync);
+            // The files are there before it counts.
+            rig.send(now() / 10 * 10 - 3_600, 1);
+            rig.wait_written();
+            let before = rig.cpu();
+            rig.send(now() / 10 * 10 - 1_800, 4 * STEPS);
+            costs.push((rig.cpu() - before) / f64::from(metrics * 4 * STEPS) * 1e6);
+            rig.end();
+        }
+    }
+    let [off, on] = costs.map(median);
+    println!(
+        "ingest without journal {off:.3} us/point, with 200ms {on:.3}: {:+.1} %",
+        (on / off - 1.0) * 100.0
+    );
+}
+
+/// Anonymous memory of this process, in MB.
+fn anonymous_mb() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon"));
+    let kb: f64 = line
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    kb / 1024.0
+}
+
+fn index() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("names");
+    {
+        let index = Index::open(dir.path(), log.clone(), false).unwrap();
+        for host in 0..1000 {
+            for service in 0..40 {
+                for metric in 0..25 {
+                    let name = format!("find.host{host:04}.svc{service:02}.metric{metric:02}");
+                    index.note_stored(name.as_bytes()).unwrap();
+                }
+            }
+        }
+        index.sync().unwrap();
+    }
+    let before = anonymous_mb();
+    let started = Instant::now();
+    let index = Index::open(dir.path(), log, true).unwrap();
+    let ready = started.elapsed();
+    println!(
+        "index of {} names: ready in {:.2} s, {:.1} MB ({:.1} by its own account)",
+        index.len(),
+        ready.as_secs_f64(),
+        anonymous_mb() - before,
+        index.size_bytes() as f64 / 1e6
+    );
+    for query in [
+        "find.*",
+        "find.host0001.svc01.*",
+        "find.host00*.svc01.metric01",
+        "find.*.svc01.metric01",
+        "find.host*7.svc{01,02}.metric0[1-3]",
+        "find.*.svc*.metric01",
+        "find.host0500.svc20.metric12",
+    ] {
+        let mut times = vec![];
+        let mut hits = 0;
+        for _ in 0..21 {
+            let started = Instant::now();
+            hits = index.find(query).unwrap().len();
+            times.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+        println!("{query:38} {hits:6} hits {:10.1} us", median(times));
+    }
+}

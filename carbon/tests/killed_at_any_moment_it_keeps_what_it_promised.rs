@@ -1,0 +1,162 @@
+//! `kill -9` at random moments under load: what was committed is there after the restart, nothing
+//! is there that was not sent.
+//!
+//! The process that dies is this test's own program, started again as `child`. It says on its
+//! standard output how much is committed; the parent kills it after a random number of such lines and
+//! looks. `CARBON_KILLS=100` kills more often than the twelve times of an ordinary run.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
+use carbon::schema::Schema;
+use carbon::{Carbon, Datapoint, Setup, Sink, Timestamp};
+use support::{NOW, chance};
+use whisper::Retention;
+
+const SERIES: u64 = 20;
+/// Points of one life before its times come round again.
+const ROUND: u64 = SERIES * 100;
+
+fn open(data: &Path) -> Carbon {
+    let journal = JournalOptions {
+        sync: Sync::Every(Span::millis(2)),
+        // Small, so that segments come and go.
+        max_size: ByteSize(128 << 10),
+    };
+    let retentions = vec![
+        Retention::new(10, 1_000).unwrap(),
+        Retention::new(60, 500).unwrap(),
+    ];
+    let setup = Setup {
+        schema: Schema::new(retentions, Span::seconds(10)),
+        clock: Arc::new(|| Timestamp(NOW)),
+        ..Setup::new(Options::default(), journal, Span::seconds(10))
+    };
+    Carbon::open(setup, data).unwrap()
+}
+
+/// The `k`th point of a life: its value says which it is.
+fn point(carbon: &Carbon, life: u64, k: u64) -> Datapoint {
+    let slot = k % ROUND;
+    Datapoint {
+        series: carbon.intern(name(life, slot).as_bytes()).unwrap(),
+        at: Timestamp(NOW - 1_000 + (slot / SERIES) as u32 * 10),
+        value: k as f64 + 0.123,
+    }
+}
+
+fn name(life: u64, slot: u64) -> String {
+    format!("life{life}.m{}", slot % SERIES)
+}
+
+/// Not a test of its own: the process that is killed.
+#[test]
+fn child() {
+    let Ok(data) = std::env::var("CARBON_CHILD") else {
+        return;
+    };
+    let life: u64 = std::env::var("CARBON_LIFE").unwrap().parse().unwrap();
+    let carbon = open(Path::new(&data));
+    let mut out = std::io::stdout();
+    let mut k = 0;
+    let mut said = 0;
+    loop {
+        let batch: Vec<_> = (k..k + 7).map(|k| point(&carbon, life, k)).collect();
+        carbon.submit(&batch);
+        k += 7;
+        if carbon.committed() > said {
+            said = carbon.committed();
+            // The parent has gone when nobody reads: so may we.
+            if writeln!(out, "committed {said}").is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_committed_is_missing_and_nothing_is_made_up() {
+    let kills: u64 = std::env::var("CARBON_KILLS").map_or(12, |kills| kills.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut chance = chance(42);
+    let mut promised = BTreeMap::new();
+    let mut points = 0;
+    for life in 0..kills {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact", "--nocapture"])
+            .env("CARBON_CHILD", dir.path())
+            .env("CARBON_LIFE", life.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let wanted = 1 + chance(60);
+        let mut committed = 0;
+        let numbers = lines.map_while(Result::ok).filter_map(|line| {
+            let (_, number) = line.split_once("committed ")?;
+            number.parse::<u64>().ok()
+        });
+        for (n, number) in numbers.enumerate() {
+            committed = number;
+            if n + 1 >= wanted {
+                break;
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(committed > 0, "life {life} committed nothing");
+        promised.insert(life, committed);
+        points += committed;
+
+        let carbon = open(dir.path());
+        for (life, committed) in &promised {
+            check(&carbon, *life, *committed);
+        }
+        carbon.abandon();
+    }
+    println!("{kills} kills, {points} committed points, none missing");
+}
+
+/// Each slot holds the last committed value, or one that was sent later.
+fn check(carbon: &Carbon, life: u64, committed: u64) {
+    for series in 0..SERIES {
+        let name = name(life, series);
+        let (from, until) = (Timestamp(NOW - 1_001), Timestamp(NOW));
+        let Some(fetched) = carbon.fetch(&name, from, until, Timestamp(NOW)).unwrap() else {
+            assert!(committed <= series, "{name} is not there");
+            continue;
+        };
+        let values: BTreeMap<u32, f64> = fetched
+            .points
+            .points()
+            .map(|(at, value)| (at.0, value))
+            .collect();
+        for step in 0..ROUND / SERIES {
+            let slot = step * SERIES + series;
+            let at = NOW - 1_000 + step as u32 * 10;
+            let value = values[&at];
+            let last = (committed > slot).then(|| {
+                let rounds = (committed - 1 - slot) / ROUND;
+                slot + rounds * ROUND
+            });
+            if whisper::is_absent(value) {
+                assert_eq!(last, None, "{name} at {at} is missing");
+                continue;
+            }
+            let k = (value - 0.123).round() as u64;
+            assert_eq!(k % ROUND, slot, "{name} at {at} was never sent");
+            assert!(
+                last.is_none_or(|last| k >= last),
+                "{name} at {at} is an old one"
+            );
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Full caches, full journals, full disks, damaged files, limits: nothing is dropped, nothing
+//! stands still that could go on.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use carbon::journal::disk::RealDisk;
+use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
+use carbon::schema::Schema;
+use carbon::{Access, Carbon, Setup, Sink, Timestamp};
+use support::{NOW, Recorder, point, series, setup, values};
+use whisper::Retention;
+
+fn reopen(dir: &Path) -> Carbon {
+    Carbon::open(setup(Arc::new(RealDisk)), dir).unwrap()
+}
+
+#[test]
+fn a_stop_writes_everything_and_empties_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 50);
+    for n in (1..20).rev() {
+        carbon.submit(&ids.iter().map(|id| point(*id, n)).collect::<Vec<_>>());
+    }
+    let before = values(&carbon, "test.m7");
+    assert_eq!(before.len(), 19);
+    let mut left = usize::MAX;
+    carbon.drain(|points| left = points).unwrap();
+    assert_eq!(left, 0);
+    drop(carbon);
+    let carbon = reopen(dir.path());
+    assert_eq!(carbon.stats().journal_replayed.get(), 0);
+    assert!(carbon.cache().is_empty());
+    assert_eq!(values(&carbon, "test.m7"), before);
+    assert_eq!(carbon.index().find("test.*").unwrap().len(), 50);
+}
+
+#[test]
+fn a_full_cache_holds_receivers_up_and_takes_no_more_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup {
+        options: Options {
+            max_cache_size: ByteSize(64 * 100),
+            ..Options::default()
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let carbon = Carbon::open(setup, dir.path()).unwrap();
+    // A link that leads nowhere in place of the directory: nothing below `test.` can be created.
+    let obstacle = dir.path().join("whisper").join("test");
+    std::os::unix::fs::symlink("/nowhere/at/all", &obstacle).unwrap();
+    let ids = series(&carbon, 200);
+    let points: Vec<_> = ids.iter().map(|id| point(*id, 1)).collect();
+    assert_eq!(carbon.try_submit(&points), 100);
+    assert_eq!(carbon.try_submit(&points[100..]), 0);
+    assert!(carbon.cache().used_bytes() <= carbon.cache().max_bytes());
+    // What is taken is answered.
+    assert_eq!(values(&carbon, "test.m99").len(), 1);
+    assert!(values(&carbon, "test.m100").is_empty());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| carbon.submit(&points[100..]));
+        while carbon.stats().waits.get() == 0 {
+            std::thread::yield_now();
+        }
+        assert!(!waiting.is_finished());
+        fs::remove_file(&obstacle).unwrap();
+        waiting.join().unwrap();
+    });
+    carbon.drain(|_| {}).unwrap();
+    assert_eq!(carbon.stats().committed.get(), 200);
+    assert_eq!(values(&carbon, "test.m199").len(), 1);
+}
+
+#[test]
+fn a_full_journal_holds_receivers_up_until_files_are_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Recorder::default());
+    let setup = Setup {
+        journal: JournalOptions {
+            sync: Sync::Every(Span::millis(1)),
+            max_size: ByteSize(4_096),
+        },
+        ..setup(disk.clone())
+    };
+    let carbon = Carbon::open(setup, dir.path()).unwrap();
+    disk.stuck.store(true, Ordering::SeqCst);
+    let ids = series(&carbon, 100);
+    let mut taken = 0;
+    for n in (0..200).rev() {
+        let points: Vec<_> = ids.iter().map(|id| point(*id, n)).collect();
+        match carbon.try_submit(&points) {
+            0 => break,
+            some => taken += some,
+        }
+    }
+    assert!(taken > 0 && taken < 20_000, "{taken} taken");
+    assert_eq!(carbon.try_submit(&[point(ids[0], 0)]), 0);
+    disk.stuck.store(false, Ordering::SeqCst);
+    carbon.submit(&[point(ids[0], 0)]);
+    assert!(carbon.stats().journal_dropped.get() > 0);
+    carbon.abandon();
+}
+
+#[test]
+fn creations_are_put_off_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_limit = || Setup {
+        options: Options {
+            max_creates_per_minute: 1,
+            ..Options::default()
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let carbon = Carbon::open(with_limit(), dir.path()).unwrap();
+    let ids = series(&carbon, 10);
+    carbon.submit(&ids.iter().map(|id| point(*id, 1)).collect::<Vec<_>>());
+    carbon.persist();
+    assert_eq!(carbon.stats().creates.get(), 1);
+    assert!(carbon.stats().creates_delayed.get() >= 9);
+    for n in 0..10 {
+        assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 1);
+    }
+    // What waits outlives its segment of the journal.
+    carbon.checkpoint().unwrap();
+    assert_eq!(carbon.committed(), 10);
+    carbon.abandon();
+    let carbon = Carbon::open(with_limit(), dir.path()).unwrap();
+    for n in 0..10 {
+        assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 1);
+    }
+}
+
+#[test]
+fn updates_per_second_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup {
+        options: Options {
+            max_updates_per_second: 50,
+            ..Options::default()
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let carbon = Carbon::open(setup, dir.path()).unwrap();
+    let ids = series(&carbon, 80);
+    let started = std::time::Instant::now();
+    carbon.submit(&ids.iter().map(|id| point(*id, 1)).collect::<Vec<_>>());
+    while carbon.stats().updates.get() < 80 {
+        std::thread::yield_now();
+    }
+    // The first second's fifty may come at once.
+    assert!(started.elapsed().as_millis() >= 580);
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("whisper/test/m0.wsp");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    for damage in [&b""[..], b"no whisper file at all, this one"] {
+        let _ = fs::remove_file(&file);
+        fs::write(&file, damage).unwrap();
+        let carbon = reopen(dir.path());
+        let ids = series(&carbon, 1);
+        carbon.submit(&[point(ids[0], 1)]);
+        carbon.drain(|_| {}).unwrap();
+        assert_eq!(values(&carbon, "test.m0").len(), 1);
+        assert_eq!(carbon.stats().set_aside.get(), 1);
+    }
+    let aside = fs::read_dir(file.parent().unwrap())
+        .unwrap()
+        .filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.to_str().unwrap().contains(".corrupt")
+        });
+    assert_eq!(aside.count(), 2);
+}
+
+#[test]
+fn a_file_that_is_gone_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 1);
+    carbon.submit(&[point(ids[0], 2)]);
+    carbon.persist();
+    carbon.drain(|_| {}).unwrap();
+    drop(carbon);
+    fs::remove_file(dir.path().join("whisper/test/m0.wsp")).unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 1);
+    carbon.submit(&[point(ids[0], 1)]);
+    carbon.drain(|_| {}).unwrap();
+    assert_eq!(values(&carbon, "test.m0").len(), 1);
+}
+
+#[test]
+fn while_the_disk_refuses_the_journal_points_are_taken_and_promised_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Recorder::default());
+    let carbon = Carbon::open(setup(disk.clone()), dir.path()).unwrap();
+    let ids = series(&carbon, 3);
+    carbon.submit(&[point(ids[0], 3)]);
+    carbon.commit().unwrap();
+    disk.full.store(true, Ordering::SeqCst);
+    carbon.submit(&[point(ids[1], 2)]);
+    assert!(carbon.commit().is_err());
+    assert_eq!(carbon.committed(), 1);
+    assert_eq!(values(&carbon, "test.m1").len(), 1);
+    disk.full.store(false, Ordering::SeqCst);
+    carbon.commit().unwrap();
+    assert_eq!(carbon.committed(), 2);
+    // Opened on a full disk it starts, takes points, and writes them to their files.
+    carbon.abandon();
+    disk.full.store(true, Ordering::SeqCst);
+    let carbon = Carbon::open(setup(disk.clone()), dir.path()).unwrap();
+    let ids = series(&carbon, 3);
+    carbon.submit(&[point(ids[2], 1)]);
+    carbon.persist();
+    assert_eq!(carbon.committed(), 0);
+    assert_eq!(values(&carbon, "test.m2").len(), 1);
+    disk.full.store(false, Ordering::SeqCst);
+    while carbon.committed() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(values(&carbon, "test.m0").len(), 1);
+    assert_eq!(values(&carbon, "test.m1").len(), 1);
+}
+
+/// A filesystem of a few megabytes; `None` where mounting is not allowed.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(dir.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(dir)),
+            other => {
+                println!("skipped: no filesystem can be mounted here ({other:?})");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn on_a_disk_that_fills_up_and_is_freed_nothing_is_lost() {
+    let Some(small) = Small::mount("4m") else {
+        return;
+    };
+    let data = small.0.path();
+    let retentions = vec![Retention::new(10, 3_000).unwrap()];
+    let small_files = || Setup {
+        schema: Schema::new(retentions.clone(), Span::seconds(10)),
+        journal: JournalOptions {
+            sync: Sync::Every(Span::millis(5)),
+            ..JournalOptions::default()
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let ballast = data.join("ballast");
+    fs::write(&ballast, vec![1; 2 << 20]).unwrap();
+    let carbon = Carbon::open(small_files(), data).unwrap();
+    // 36 KB each: some find room, most do not.
+    let ids = series(&carbon, 80);
+    carbon.submit(&ids.iter().map(|id| point(*id, 2)).collect::<Vec<_>>());
+    while carbon.stats().creates_refused.get() == 0 {
+        std::thread::yield_now();
+    }
+    let created = carbon.stats().creates.get();
+    assert!(created > 0 && created < 80, "{created} created");
+    // What has a file goes on; what has none is answered from the cache.
+    carbon.submit(&ids.iter().map(|id| point(*id, 1)).collect::<Vec<_>>());
+    while carbon.stats().committed.get() < 2 * created {
+        std::thread::yield_now();
+    }
+    for n in 0..80 {
+        assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 2);
+    }
+    // Nothing half-made lies about.
+    let leftovers = fs::read_dir(data.join("whisper/test")).unwrap();
+    assert_eq!(leftovers.count() as u64, created);
+    fs::remove_file(&ballast).unwrap();
+    while carbon.stats().committed.get() < 160 {
+        std::thread::yield_now();
+    }
+    carbon.checkpoint().unwrap();
+    assert_eq!(carbon.committed(), 160);
+    carbon.abandon();
+    let carbon = Carbon::open(small_files(), data).unwrap();
+    for n in 0..80 {
+        assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 2);
+    }
+    carbon.drain(|_| {}).unwrap();
+}
+
+#[test]
+fn a_frozen_store_writes_no_file_and_keeps_registrations() {
+    let dir = tempfile::tempdir().unwrap();
+    let frozen = || Setup {
+        access: Access::Frozen,
+        ..setup(Arc::new(RealDisk))
+    };
+    let carbon = Carbon::open(frozen(), dir.path()).unwrap();
+    let ids = series(&carbon, 1);
+    carbon.submit(&[point(ids[0], 1)]);
+    carbon.index().register("m;a=1").unwrap();
+    carbon.drain(|_| {}).unwrap();
+    assert_eq!(carbon.stats().read_only.get(), 1);
+    drop(carbon);
+    let carbon = Carbon::open(frozen(), dir.path()).unwrap();
+    assert_eq!(carbon.index().find_tagged(&["a=1"]).unwrap(), ["m;a=1"]);
+    assert!(carbon.index().find("test.*").unwrap().is_empty());
+    let from = Timestamp(NOW - 60);
+    let answer = carbon.fetch("test.m0", from, Timestamp(NOW), Timestamp(NOW));
+    assert_eq!(answer.unwrap(), None);
+}
