@@ -13,7 +13,7 @@ use std::hint::black_box;
 
 use render::draw::{Params, Scene, Window, draw};
 use render::events::{Event, Status};
-use render::{Column, Consolidation, Drawing, Series};
+use render::{Column, Series};
 use rustix::time::{ClockId, clock_gettime};
 
 const NOW: i64 = 1_700_000_000;
@@ -135,19 +135,8 @@ fn series(count: i64, points: i64) -> Vec<Series> {
                     100.0 + 15.0 * n as f64 + 40.0 * day + 6.0 * noise(n, i)
                 })
                 .collect();
-            Series {
-                name: format!("stats.timers.app{n}.request.mean"),
-                odd_name: None,
-                path_expression: String::new(),
-                start,
-                end,
-                step,
-                values: Column::from(values),
-                consolidation: Consolidation::Average,
-                x_files_factor: 0.0,
-                tags: Default::default(),
-                drawing: Drawing::default(),
-            }
+            let name = format!("stats.timers.app{n}.request.mean");
+            Series::new(name, start, end, step, Column::from(values))
         })
         .collect()
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use render::draw::{Params, Scene, Slice, Window, draw, draw_pie};
 use render::events::{Event, Status};
 use render::series::Stack;
-use render::{Column, Consolidation, Drawing, Series};
+use render::{Column, Drawing, Series};
 
 /// 14 November 2023, 22:13:20 UTC.
 const NOW: i64 = 1_700_000_000;
@@ -20,18 +20,7 @@ fn series(name: &str, span: i64, step: i64, value: impl Fn(i64) -> f64) -> Serie
     let end = NOW - NOW % step + step;
     let start = end - span;
     let values: Vec<f64> = (0..span / step).map(|i| value(start + i * step)).collect();
-    Series {
-        name: name.to_owned(),
-        path_expression: name.to_owned(),
-        start,
-        end,
-        step,
-        values: Column::from(values),
-        consolidation: Consolidation::Average,
-        x_files_factor: 0.0,
-        tags: Default::default(),
-        drawing: Drawing::default(),
-    }
+    Series::new(name, start, end, step, Column::from(values))
 }
 
 /// Noise from -1 to 1 that is the same every time (splitmix64).

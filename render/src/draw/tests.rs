@@ -1,24 +1,13 @@
 use super::*;
+use crate::Column;
 use crate::events::Status;
 use crate::series::Stack;
-use crate::{Column, Consolidation, Drawing};
 use proptest::prelude::*;
 
 /// A series held in memory.
 pub(crate) fn series(name: &str, start: i64, step: i64, values: &[f64]) -> Series {
-    Series {
-        name: name.to_owned(),
-        odd_name: None,
-        path_expression: name.to_owned(),
-        start,
-        end: start + step * values.len() as i64,
-        step,
-        values: Column::from(values.to_vec()),
-        consolidation: Consolidation::Average,
-        x_files_factor: 0.0,
-        tags: Default::default(),
-        drawing: Drawing::default(),
-    }
+    let end = start + step * values.len() as i64;
+    Series::new(name, start, end, step, Column::from(values.to_vec()))
 }
 
 fn event(id: i64, what: &str, when: f64) -> Event {
