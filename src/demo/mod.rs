@@ -122,7 +122,7 @@ pub fn fill(
         data: Some("Left of this line is history that was filled in.".to_owned()),
         when: Some(shop.opened as f64),
         key: Some("demo-start".to_owned()),
-        ..Draft::new("the demo starts", &["demo"])
+        ..Draft::new("demo starts", &["note"])
     });
     info!(
         "demo: a week of a web shop filled in, {points} points in {:?}",
@@ -280,7 +280,7 @@ mod tests {
                     && event.tags.iter().flatten().any(|tag| tag == word)
             })
         };
-        assert!(last_hour("deploy") && last_hour("rollback") && last_hour("demo"));
+        assert!(last_hour("deploy") && last_hour("rollback") && last_hour("note"));
         let mut keys: Vec<_> = events.iter().map(|event| event.key.clone()).collect();
         keys.sort();
         keys.dedup();

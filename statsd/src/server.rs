@@ -189,6 +189,7 @@ impl Server {
             .chain(unix.into_iter().map(Datagrams::Unix));
         for (id, socket) in datagrams.enumerate() {
             let shown = prepare_datagrams(&socket, &options)?;
+            let is_unix = matches!(socket, Datagrams::Unix(_));
             let failed = |source| Error::Socket {
                 what: format!("{shown} could not be made ready"),
                 source,
@@ -205,7 +206,13 @@ impl Server {
             wakers.push(Wake::Socket(waker));
             let intake = new_intake(id);
             let shared = shared.clone();
-            let pause = options.receive_pause.0;
+            // A Unix socket queues datagrams by number (net.unix.max_dgram_qlen, often 10), so
+            // letting them gather there makes senders fail.
+            let pause = if is_unix {
+                Duration::ZERO
+            } else {
+                options.receive_pause.0
+            };
             threads.push(spawn("statsd-receive", move || {
                 receive(reader, intake, &shared, pause, &shown);
             })?);

@@ -38,7 +38,8 @@ with Server(statsd__unix=datagrams) as server:
     check("the event's title", [event["what"] for event in deploys()], ["api 3.1 deployed"])
     assert "with a bar\nand a line" in deploys()[0]["data"], deploys()
 
-    unix = DogStatsd(socket_path=datagrams, disable_telemetry=True, disable_buffering=True)
+    # A Unix socket queues few datagrams; with a timeout the client waits instead of dropping.
+    unix = DogStatsd(socket_path=datagrams, socket_timeout=5, disable_telemetry=True, disable_buffering=True)
     for _ in range(50):
         unix.increment("local.calls")
     unix.flush()

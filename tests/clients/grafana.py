@@ -39,10 +39,10 @@ with Server() as server:
     check("tag values", server.ask("/tags/autoComplete/values", {"expr": "dc=eu", "tag": "host"}), ["a"])
     functions = server.ask("/functions")
     check("the function list", functions["sumSeries"]["group"], "Combine")
-    version = server.ask("/version")
+    version = server.ask_bytes("/version").decode()
     check("a version that parses", len(version.split(".")), 3)
 
-    server.ask("/events/", body={"what": "web 2", "tags": ["deploy", "web"], "data": "by ann"})
+    server.ask_bytes("/events/", body={"what": "web 2", "tags": ["deploy", "web"], "data": "by ann"})
     events = server.ask("/events/get_data", {"from": now - 60, "until": now + 60, "tags": "deploy web"})
     check("annotations", [(event["what"], event["data"]) for event in events], [("web 2", "by ann")])
     assert isinstance(events[0]["when"], (int, float))

@@ -18,4 +18,5 @@ with Server() as server:
     server.expect("stats_counts.buffered", 300)
     deploys = lambda: server.ask("/events/get_data", {"tags": "deploy", "from": "-5min"})
     until(deploys, "the event")
-    check("the event's title", [event["what"] for event in deploys()], ["node 5 deployed"])
+    # The client puts its prefix before titles, too.
+    check("the event's title", [event["what"] for event in deploys()], ["node.node 5 deployed"])

@@ -10,6 +10,7 @@
 //! title = "Logins"
 //! targets = ["stats.shop.logins"]
 //! needs = "stats.shop.logins"   # shown only when this pattern finds a series
+//! except = ["carbon"]           # what does not count for that, by its first node
 //! params = { areaMode = "stacked", yMin = "0" }   # any further parameter of /render
 //! ```
 
@@ -59,6 +60,9 @@ pub struct Panel {
     /// The panel is shown only when this pattern finds a series; empty: always.
     #[serde(default)]
     pub needs: String,
+    /// Series that do not count for that: those whose first node is one of these.
+    #[serde(default)]
+    pub except: Vec<String>,
     /// Further parameters of `/render`.
     #[serde(default)]
     pub params: BTreeMap<String, String>,

@@ -114,36 +114,37 @@ impl Page {
         }
     }
 
-    /// How many series `pattern` finds; one look serves everybody for a few seconds.
-    fn found(&self, pattern: &str) -> usize {
+    /// How many series `panel` looks at; one look serves everybody for a few seconds.
+    fn found(&self, panel: &Panel) -> usize {
+        let Panel { needs, except, .. } = panel;
+        let key = format!("{needs} {except:?}");
         if let Ok(found) = self.0.found.read()
-            && let Some((at, count)) = found.get(pattern)
+            && let Some((at, count)) = found.get(&key)
             && at.elapsed() < NEEDS_KEPT
             && *count > 0
         {
             return *count;
         }
-        let count = self.0.source.find(pattern).map_or(0, |nodes| {
-            nodes
-                .iter()
-                .filter(|node| node.leaf && !is_ours(&node.path))
-                .count()
+        let counts = |path: &str| {
+            let first = path.split('.').next().unwrap_or(path);
+            !is_ours(path) && !except.iter().any(|node| node == first)
+        };
+        let count = self.0.source.find(needs).map_or(0, |nodes| {
+            let leaves = nodes.iter().filter(|node| node.leaf);
+            leaves.filter(|node| counts(&node.path)).count()
         });
         if let Ok(mut found) = self.0.found.write() {
-            found.insert(pattern.to_owned(), (Instant::now(), count));
+            found.insert(key, (Instant::now(), count));
         }
         count
     }
 
     /// The panels that have something to show, with the number of series they look at.
     fn shown<'a>(&self, dashboard: &'a Dashboard) -> Vec<(&'a Panel, usize)> {
-        let counted = dashboard
-            .panels
-            .iter()
-            .map(|panel| match panel.needs.as_str() {
-                "" => (panel, 1),
-                pattern => (panel, self.found(pattern)),
-            });
+        let counted = dashboard.panels.iter().map(|panel| {
+            let always = panel.needs.is_empty();
+            (panel, if always { 1 } else { self.found(panel) })
+        });
         counted.filter(|(_, count)| *count > 0).collect()
     }
 }
