@@ -94,6 +94,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 .optional()
                 .options(LEGEND),
         ],
+        signature: Some("(seriesList, *valueTypes)"),
         help: "Adds aggregates of each series to its name; in columns with prefixes if the last \
                one is a system of units, `si` or `binary`.",
         example: "legendValue(web.a.hits, \"last\", \"max\", \"si\")",

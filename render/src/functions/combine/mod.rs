@@ -91,6 +91,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             Param::aggregate("func"),
             Param::new("position", Kind::Node).repeated().optional(),
         ],
+        signature: Some("(seriesList, func, *positions)"),
         help: "Groups series by their names without the nodes at the given positions, and \
                aggregates each group.",
         example: "aggregateWithWildcards(web.*.*.hits, \"sum\", 1)",

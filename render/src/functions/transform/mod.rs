@@ -504,6 +504,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 .or(Default::Boolean(false))
                 .also("alignDST"),
         ],
+        signature: Some("(seriesList, timeShift, resetEnd=True, alignDST=False)"),
         help: "Shows what was a while ago (no sign means back in time) as if it were now.",
         example: "timeShift(web.a.hits, \"1d\")",
         lazy: true,

@@ -1,0 +1,389 @@
+//! What `/render` and its neighbours do with odd requests, on a source held in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use render::http::guard::{self, Guard};
+use render::http::{App, router};
+use render::memory::Memory;
+use render::{Fetched, Node, Options, Source, SourceError, TagValue, Tags, events};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use whisper::Timestamp;
+
+/// A memory that counts, waits and panics as it is told.
+struct Odd {
+    memory: Memory,
+    n_fetched: AtomicUsize,
+    barrier: Barrier,
+}
+
+impl Source for Odd {
+    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError> {
+        self.memory.find(pattern)
+    }
+
+    fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>, SourceError> {
+        self.memory.find_tagged(expressions)
+    }
+
+    fn fetch(
+        &self,
+        name: &str,
+        from: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Fetched>, SourceError> {
+        self.n_fetched.fetch_add(1, Ordering::SeqCst);
+        match name {
+            "odd.panics" => panic!("on purpose"),
+            "odd.fails" => return Err(SourceError::Failed("the disk is gone".to_owned())),
+            "odd.waits" => {
+                self.barrier.wait();
+            }
+            _ => {}
+        }
+        self.memory.fetch(name, from, until, now)
+    }
+}
+
+/// No tags.
+struct Untagged;
+
+impl Tags for Untagged {
+    fn tags(&self) -> Vec<(u32, String)> {
+        Vec::new()
+    }
+
+    fn values(&self, _: &str) -> Option<(u32, Vec<TagValue>)> {
+        None
+    }
+
+    fn complete_tags(&self, _: &[&str], _: &str, _: usize) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn complete_values(
+        &self,
+        _: &[&str],
+        _: &str,
+        _: &str,
+        _: usize,
+    ) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn register(&self, path: &str) -> Result<String, SourceError> {
+        Ok(path.to_owned())
+    }
+
+    fn unregister(&self, _: &str) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+struct Server {
+    router: Router,
+    app: App,
+    source: Arc<Odd>,
+    _data: tempfile::TempDir,
+}
+
+fn serve(options: Options) -> Server {
+    let mut memory = Memory::default();
+    for name in ["web.a", "web.b", "odd.panics", "odd.fails", "odd.waits"] {
+        memory.insert(name, 60, vec![1.0, 2.0, 3.0, 4.0]);
+    }
+    let source = Arc::new(Odd {
+        memory,
+        n_fetched: AtomicUsize::new(0),
+        barrier: Barrier::new(2),
+    });
+    let data = tempfile::tempdir().unwrap();
+    let store = events::Store::open(&data.path().join("events.db"), &Default::default()).unwrap();
+    let options = Options {
+        now: 240,
+        ..options
+    };
+    let app = App::new(&options, source.clone(), Arc::new(Untagged), store).unwrap();
+    let guard = Arc::new(Guard::new(&guard::Options::default(), true));
+    Server {
+        router: router(app.clone(), &guard),
+        app,
+        source,
+        _data: data,
+    }
+}
+
+impl Server {
+    async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        (head.status, head.headers, text)
+    }
+
+    async fn get(&self, uri: &str) -> (StatusCode, HeaderMap, String) {
+        self.send(Request::get(uri).body(Body::empty()).unwrap())
+            .await
+    }
+
+    async fn render(&self, query: &str) -> (StatusCode, HeaderMap, Value) {
+        let uri = format!("/render?format=json&from=0&until=240&{query}");
+        let (status, headers, text) = self.get(&uri).await;
+        let body = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        (status, headers, body)
+    }
+}
+
+#[tokio::test]
+async fn what_is_ignored_is_told_and_refused_when_strict() {
+    let server = serve(Options::default());
+    let (status, headers, body) = server.render("target=scale(web.a,2))").await;
+    assert_eq!(
+        (status, &body[0]["target"]),
+        (StatusCode::OK, &json!("scale(web.a,2)"))
+    );
+    assert_eq!(
+        headers["x-plumbago-ignored"],
+        "target 1 from character 14: )"
+    );
+    let (status, _, body) = server.render("target=scale(web.a,2))&strict=1").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(body["position"], 14);
+    let (status, _, body) = server.render("target=%22x%22").await;
+    assert_eq!(
+        (status, &body["position"]),
+        (StatusCode::BAD_REQUEST, &json!(0))
+    );
+    let (_, headers, body) = server
+        .render("target=transformNull(web.a,referenceSeries=web.b)")
+        .await;
+    assert_eq!(body[0]["target"], "transformNull(web.a,0)");
+    assert!(
+        headers["x-plumbago-ignored"]
+            .to_str()
+            .unwrap()
+            .starts_with("web.b")
+    );
+    let (_, headers, body) = server
+        .render("target=transformNull(web.a,referenceSeries=web.b)&strict=1")
+        .await;
+    assert_eq!(body[0]["target"], "transformNull(web.a,0,referenceSeries)");
+    assert!(!headers.contains_key("x-plumbago-ignored"));
+}
+
+#[tokio::test]
+async fn refusals_are_json_for_programs_and_text_for_people() {
+    let server = serve(Options::default());
+    let (status, _, body) = server.render("target=sumSeris(web.a)").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let sentence = body["error"].as_str().unwrap();
+    assert!(
+        sentence.ends_with("sumSeris (did you mean sumSeries?)"),
+        "{sentence}"
+    );
+    let (status, headers, text) = server
+        .get("/render?format=raw&target=sumSeris(web.a)")
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(
+        headers[header::CONTENT_TYPE]
+            .to_str()
+            .unwrap()
+            .starts_with("text/plain")
+    );
+    assert!(text.starts_with("Invalid parameters ("), "{text}");
+    assert!(text.ends_with("targets: \"sumSeris(web.a)\""), "{text}");
+    for query in [
+        "graphType=bar",
+        "from=x",
+        "until=0",
+        "cacheTimeout=x",
+        "xFilesFactor=x",
+        "events=-",
+        "format=pdf",
+        "format=json&jsonp=a(b)&target=web.a",
+        "target=scale(web.a)",
+        "target=web.a|scale(2,3,4)",
+        "target=scale(web.a,factor=2,bogus=3)",
+        "width=9999&target=web.a",
+    ] {
+        let (status, _, text) = server
+            .get(&format!("/render?from=0&until=240&{query}"))
+            .await;
+        let accepted = query == "until=0" || query == "from=x";
+        assert!(
+            status.is_client_error() || accepted,
+            "{query}: {status} {text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_read_in_every_shape() {
+    let server = serve(Options::default());
+    let part = "--x\r\nContent-Disposition: form-data; name=\"target\"\r\n\r\nweb.a\r\n--x--\r\n";
+    for (kind, body) in [
+        ("application/x-www-form-urlencoded", "target=web.a"),
+        ("application/x-www-form-urlencoded", "target%5B%5D=web.a"),
+        ("application/json", r#"{"target": ["web.a"]}"#),
+        ("multipart/form-data; boundary=x", part),
+    ] {
+        let request = Request::post("/render/?format=json&from=0&until=240")
+            .header(header::CONTENT_TYPE, kind)
+            .body(Body::from(body))
+            .unwrap();
+        let (status, _, text) = server.send(request).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(text.contains(r#""target":"web.a""#), "{kind}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn limits_name_their_keys() {
+    let few = serve(Options {
+        max_series: 1,
+        ..Options::default()
+    });
+    let (status, _, body) = few.render("target=web.*").await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(
+        body["error"]
+            .as_str()
+            .unwrap()
+            .contains("render.max_series = 1")
+    );
+    let short = serve(Options {
+        max_points: 5,
+        ..Options::default()
+    });
+    let (status, _, body) = short.render("target=web.*").await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(
+        body["error"]
+            .as_str()
+            .unwrap()
+            .contains("render.max_points = 5")
+    );
+    // A sum holds one series, however many it adds up.
+    let (status, _, body) = short.render("target=sumSeries(web.*)").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body[0]["datapoints"][3], json!([8.0, 240]));
+    let quick = serve(Options {
+        timeout: carbon::options::Span(std::time::Duration::from_nanos(1)),
+        ..Options::default()
+    });
+    let (status, _, body) = quick.render("target=web.*").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body["error"].as_str().unwrap().contains("render.timeout"));
+}
+
+#[tokio::test]
+async fn a_panic_or_a_failing_store_is_a_500_and_counted() {
+    let server = serve(Options::default());
+    let get = |target: &'static str| server.get(target);
+    let (status, _, _) = get("/render?format=json&target=odd.panics&from=0&until=240").await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    let (status, _, text) = get("/render?format=json&target=odd.fails&from=0&until=240").await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(text.contains("the disk is gone"));
+    let counters: std::collections::HashMap<_, _> = server.app.stats.all().into_iter().collect();
+    assert_eq!((counters["panicked"], counters["failed"]), (1, 1));
+    let (status, _, _) = server.render("target=web.a").await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn equal_requests_at_the_same_moment_are_computed_once() {
+    let server = serve(Options::default());
+    let ask = || server.render("target=odd.waits");
+    let other = server.render("target=web.a");
+    // The first is held in the store until the others wait for it too.
+    let open = async {
+        while server.source.n_fetched.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let source = Arc::clone(&server.source);
+        tokio::task::spawn_blocking(move || source.barrier.wait())
+            .await
+            .unwrap();
+    };
+    let (a, b, c, (status, _, _), ()) = tokio::join!(ask(), ask(), ask(), other, open);
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        [&a, &b, &c]
+            .iter()
+            .all(|(status, _, _)| *status == StatusCode::OK)
+    );
+    assert_eq!(a.2, b.2);
+    // One for the three, one for the other.
+    assert_eq!(server.source.n_fetched.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn each_series_is_fetched_once_for_each_window() {
+    let server = serve(Options::default());
+    let fetched = |n: usize| {
+        assert_eq!(server.source.n_fetched.swap(0, Ordering::SeqCst), n);
+    };
+    server
+        .render("target=sumSeries(web.*)&target=maxSeries(web.*)")
+        .await;
+    fetched(2);
+    // The argument over the window, and over one that begins earlier.
+    server.render("target=movingAverage(web.a,1)").await;
+    fetched(2);
+    server
+        .render("target=web.a&target=alias(movingAverage(web.a,1),%22x%22)")
+        .await;
+    fetched(2);
+    server
+        .render("target=divideSeries(web.a,timeShift(web.a,%221min%22))")
+        .await;
+    fetched(2);
+}
+
+#[tokio::test]
+async fn small_things() {
+    let server = serve(Options::default());
+    for path in [
+        "/render/?format=json",
+        "/version/",
+        "/functions/",
+        "/tags/",
+        "/metrics/find/?query=*",
+    ] {
+        assert_eq!(server.get(path).await.0, StatusCode::OK, "{path}");
+    }
+    let (_, _, text) = server.get("/version").await;
+    assert_eq!(text, "1.1.10\n");
+    assert_eq!(server.get("/functions/nope").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(
+        server.get("/tags/delSeries").await.0,
+        StatusCode::METHOD_NOT_ALLOWED
+    );
+    let (_, headers, text) = server
+        .get("/render?format=json&jsonp=cb.a&target=web.a&from=0&until=60")
+        .await;
+    assert_eq!(headers[header::CONTENT_TYPE], "text/javascript");
+    assert!(text.starts_with("cb.a([{"), "{text}");
+    let (_, _, body) = server.render("target=web.a&meta=1&events=*").await;
+    assert_eq!(body["events"], json!([]));
+    assert_eq!(body["series"][0]["target"], "web.a");
+    let (_, headers, _) = server.get("/render?format=json&cacheTimeout=30").await;
+    assert_eq!(headers[header::CACHE_CONTROL], "max-age=30");
+    let (_, headers, _) = server.get("/render?format=json").await;
+    assert_eq!(headers[header::CACHE_CONTROL], "no-cache");
+    let (status, headers, _) = server.get("/render?target=web.a&format=bogus").await;
+    assert_eq!(
+        (status, &headers[header::CONTENT_TYPE]),
+        (StatusCode::OK, &"image/png".parse().unwrap())
+    );
+}
