@@ -60,7 +60,7 @@ pub struct ResizeOptions {
 pub enum Target {
     /// In the place of the old file, of which a copy is kept under the name.
     Replace {
-        /// The copy's name, which may not be there yet; `None` keeps none.
+        /// The copy's name; an older copy of that name is overwritten. `None` keeps none.
         backup: Option<PathBuf>,
     },
     /// To a new file; the old one stays as it is.
@@ -127,7 +127,8 @@ pub fn resize(path: &Path, now: Timestamp, options: &ResizeOptions) -> Result<Re
         })
         .map_err(|e| Error::io(path, "giving the new file its owner and mode", e))?;
     if let Some(backup) = backup {
-        copy_new(path, backup)?;
+        fs::copy(path, backup)
+            .map_err(|e| Error::io(backup, "keeping a copy of the old file", e))?;
     }
     staged
         .publish()
@@ -142,17 +143,6 @@ pub fn resize(path: &Path, now: Timestamp, options: &ResizeOptions) -> Result<Re
         points,
         carried,
     })
-}
-
-/// Copies `path` to a name that nothing has yet.
-fn copy_new(path: &Path, backup: &Path) -> Result<()> {
-    if backup.symlink_metadata().is_ok() {
-        return Err(Error::Exists {
-            path: backup.to_owned(),
-        });
-    }
-    fs::copy(path, backup).map_err(|e| Error::io(backup, "keeping a copy of the old file", e))?;
-    Ok(())
 }
 
 /// Carries over what was written to the old file after it was read: at once, and again when a batch
