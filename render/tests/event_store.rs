@@ -332,6 +332,22 @@ fn concurrent_senders_all_get_their_event() {
     );
 }
 
+#[test]
+fn a_database_that_somebody_else_writes_to_is_waited_for_and_then_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let other = rusqlite::Connection::open(directory.path().join("made/events.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = store.insert(draft("a", "", 1.0));
+    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+    let reading = store.query(&query("*"), 0.0, 10.0, 10).unwrap();
+    assert_eq!(reading, [], "reading goes on");
+    other.execute_batch("COMMIT").unwrap();
+    store.insert(draft("b", "", 1.0)).unwrap();
+    let stored = store.query(&query("*"), 0.0, 10.0, 10).unwrap();
+    assert_eq!(whats(&stored), ["b"]);
+}
+
 /// Run as a child by the test below: stores events until it is killed, printing each id once the
 /// store has answered.
 #[test]

@@ -93,6 +93,20 @@ enum Job {
     Import(Vec<Event>, Answer<usize>),
 }
 
+impl Job {
+    /// Answers a job that was not begun.
+    fn fail(self, error: Error) {
+        // A sender that no longer waits need not be told.
+        let _ = match self {
+            Self::Insert(_, _, Some(answer)) => answer.send(Err(error)).is_ok(),
+            Self::Insert(_, _, None) => false,
+            Self::Update(_, _, _, answer) => answer.send(Err(error)).is_ok(),
+            Self::Remove(_, answer) => answer.send(Err(error)).is_ok(),
+            Self::Import(_, answer) => answer.send(Err(error)).is_ok(),
+        };
+    }
+}
+
 impl Store {
     /// Opens the database at `path`, created if it is not there, with its directory.
     ///
@@ -441,34 +455,43 @@ impl Writer {
 
     /// Does all of `jobs` in one transaction, then answers them.
     fn commit(&mut self, jobs: impl Iterator<Item = Job>) {
-        let mut replies: Vec<Reply> = Vec::new();
-        let outcome = self.transaction(|db, stats| {
-            for job in jobs {
-                replies.push(perform(db, stats, job));
-            }
-        });
-        if let Err(error) = &outcome {
-            self.shared.stats.failed.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::clone(&self.shared);
+        let failure = |error: &rusqlite::Error| {
+            shared.stats.failed.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "events were not stored");
+        };
+        let mut replies: Vec<Reply> = Vec::new();
+        let outcome = match self.begin() {
+            Err(error) => {
+                failure(&error);
+                // Somebody else holds the database, or the disk is gone: nothing was begun.
+                jobs.for_each(|job| job.fail(failed("beginning")(copy(&error))));
+                return;
+            }
+            Ok(transaction) => {
+                replies.extend(jobs.map(|job| perform(&transaction, &shared.stats, job)));
+                transaction.commit()
+            }
+        };
+        match &outcome {
+            Ok(()) => self.changed(),
+            Err(error) => failure(error),
         }
         for reply in replies {
             reply(match &outcome {
                 Ok(()) => Ok(()),
-                Err(error) => Err(Error::Failed {
-                    action: "committing",
-                    source: copy(error),
-                }),
+                Err(error) => Err(failed("committing")(copy(error))),
             });
         }
     }
 
-    fn transaction(&mut self, work: impl FnOnce(&Connection, &Stats)) -> rusqlite::Result<()> {
-        let transaction =
-            rusqlite::Transaction::new(&mut self.db, rusqlite::TransactionBehavior::Immediate)?;
-        work(&transaction, &self.shared.stats);
-        transaction.commit()?;
+    fn begin(&mut self) -> rusqlite::Result<rusqlite::Transaction<'_>> {
+        let behavior = rusqlite::TransactionBehavior::Immediate;
+        rusqlite::Transaction::new(&mut self.db, behavior)
+    }
+
+    fn changed(&self) {
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
-        Ok(())
     }
 
     /// Removes what is past the retention, a little at a time.
@@ -479,27 +502,7 @@ impl Writer {
         }
         let horizon = now() - retention.as_secs_f64();
         loop {
-            let old = || {
-                self.db
-                    .prepare_cached(
-                        "SELECT id FROM events WHERE at < ?1 AND coalesce(until, at) < ?1 LIMIT ?2",
-                    )?
-                    .query_map(rusqlite::params![horizon, SWEEP_ROWS], |row| row.get(0))?
-                    .collect::<rusqlite::Result<Vec<i64>>>()
-            };
-            let outcome = old().and_then(|old| {
-                if !old.is_empty() {
-                    self.transaction(|db, stats| {
-                        for id in &old {
-                            if schema::remove(db, *id).is_ok() {
-                                stats.removed.fetch_add(1, Ordering::Relaxed);
-                            }
-                        }
-                    })?;
-                }
-                Ok(old.len() == SWEEP_ROWS as usize)
-            });
-            match outcome {
+            match self.sweep_some(horizon) {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
@@ -508,6 +511,30 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Removes some of what ended before `horizon`; whether there may be more.
+    fn sweep_some(&mut self, horizon: f64) -> rusqlite::Result<bool> {
+        let shared = Arc::clone(&self.shared);
+        let transaction = self.begin()?;
+        let old: Vec<i64> = transaction
+            .prepare_cached(
+                "SELECT id FROM events WHERE at < ?1 AND coalesce(until, at) < ?1 LIMIT ?2",
+            )?
+            .query_map(rusqlite::params![horizon, SWEEP_ROWS], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for id in &old {
+            schema::remove(&transaction, *id)?;
+        }
+        transaction.commit()?;
+        if !old.is_empty() {
+            shared
+                .stats
+                .removed
+                .fetch_add(old.len() as u64, Ordering::Relaxed);
+            self.changed();
+        }
+        Ok(old.len() == SWEEP_ROWS as usize)
     }
 }
 

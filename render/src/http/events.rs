@@ -140,7 +140,8 @@ impl IntoResponse for Failure {
             Error::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
             error => {
-                tracing::error!(%error, "a request for events failed");
+                let error: &dyn std::error::Error = error;
+                tracing::error!(error, "a request for events failed");
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
