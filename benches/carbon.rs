@@ -46,9 +46,9 @@ fn main() {
         return serve(&args[1..]);
     }
     let metrics: u32 = args.first().map_or(10_000, |arg| arg.parse().unwrap());
-    points(metrics);
-    journal(metrics);
     index();
+    points(metrics);
+    journal(metrics.min(2_000));
 }
 
 /// CPU seconds of a clock.
@@ -110,7 +110,6 @@ fn serve(args: &[String]) {
 
 /// A store with a listener, and a connection to it.
 struct Rig {
-    dir: tempfile::TempDir,
     carbon: Carbon,
     runtime: Runtime,
     client: TcpStream,
@@ -121,9 +120,8 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(metrics: u32, sync: Sync) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let carbon = Carbon::open(setup(sync), dir.path()).unwrap();
+    fn new(data: &Path, metrics: u32, sync: Sync) -> Self {
+        let carbon = Carbon::open(setup(sync), data).unwrap();
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -132,7 +130,6 @@ impl Rig {
             let _ = stopped.await;
         }));
         Self {
-            dir,
             carbon,
             runtime,
             client,
@@ -180,13 +177,14 @@ impl Rig {
     fn end(self) {
         self.stop.send(()).unwrap();
         self.carbon.drain(|_| {}).unwrap();
-        drop((self.carbon, self.runtime, self.dir));
+        drop((self.carbon, self.runtime));
     }
 }
 
 fn points(metrics: u32) {
     let n = f64::from(metrics);
-    let mut rig = Rig::new(metrics, Sync::Every(Span::millis(200)));
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(dir.path(), metrics, Sync::Every(Span::millis(200)));
     let base = now() / 10 * 10 - 2 * 3_600;
     let (before, started) = (rig.cpu(), Instant::now());
     rig.send(base, 1);
@@ -276,11 +274,12 @@ impl Limit {
 
 /// Ingest alone, with the journal and without, in turn.
 fn journal(metrics: u32) {
+    let dir = tempfile::tempdir().unwrap();
     let syncs = [Sync::Off, Sync::Every(Span::millis(200))];
     let mut costs = [vec![], vec![]];
     for _ in 0..ROUNDS {
         for (costs, sync) in costs.iter_mut().zip(syncs) {
-            let mut rig = Rig::new(metrics, sync);
+            let mut rig = Rig::new(dir.path(), metrics, sync);
             // The files are there before it counts.
             rig.send(now() / 10 * 10 - 3_600, 1);
             rig.wait_written();
