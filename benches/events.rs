@@ -7,9 +7,9 @@
 //!
 //! Data: deploys of 40 services in 3 environments over two years, one in ten with a band, one in
 //! twenty a canary, every event with a version of its own; fixed, no randomness from outside.
-//! References, in the same run and the same directory: for storing, a plain file that gets the event's 256 bytes and
-//! an `fdatasync`, which is the least that "durable" can cost; for questions, the same SQLite file asked
-//! without the tag index, as a table with a text column of tags would be. Times are medians.
+//! References, in the same run and the same directory: for storing, a
+//! plain file that gets the event's 256 bytes and an `fdatasync`, which is the least that "durable"
+//! can cost; for questions, the same SQLite file asked without the tag index, as a table with a text column of tags would be. Times are medians.
 
 #![allow(clippy::unwrap_used)]
 

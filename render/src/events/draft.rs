@@ -3,8 +3,8 @@
 //! 1. Every field may be missing. Missing means "as it was" when the event exists already (a known
 //!    key, a PATCH), and the default when it is new.
 //! 2. A JSON `null` takes an optional field away; on a field that cannot be empty it is refused.
-//! 3. Nothing unchecked gets past [`Draft::from_json`] and [`Draft::check`]: lengths, moments and links are within
-//!    the limits below, whatever the sender sent.
+//! 3. Nothing unchecked gets past [`Draft::from_json`] and [`Draft::check`]: lengths, moments and
+//!    links are within the limits below, whatever the sender sent.
 
 use serde_json::{Map, Value};
 

@@ -5,8 +5,8 @@
 //! 2. `event_tags.rules` says for whom the word counts (`words`), `tags.n_events` how many events
 //!    carry it: a query walks along its rarest word. A word stays when its last event goes, since
 //!    Graphite tells words that were once used from words that never were.
-//! 3. `bands` holds each event that is more than a line, under the smallest n with a length of at most
-//!    2^n seconds. What overlaps a moment is then found class by class, each a short walk, however
+//! 3. `bands` holds each event that is more than a line, under the smallest n with a length of at
+//!    most 2^n seconds. What overlaps a moment is then found class by class, each a short walk, however
 //!    many bands there are and however long the longest is. (A table of its own and not a partial
 //!    index: SQLite prepares a statement anew whenever a parameter might decide about one.)
 

@@ -5,8 +5,8 @@
 //!    sync: a burst costs little more than a single event.
 //! 2. Only the thread `events` writes. Each change stands in a savepoint of its own: one that fails
 //!    is answered with its error and takes no neighbour with it.
-//! 3. [`Store::generation`] changes after a commit and before its answers, so whoever reads it and then
-//!    queries never pairs a new number with old events. Numbers do not repeat across restarts.
+//! 3. [`Store::generation`] changes after a commit and before its answers, so whoever reads it and
+//!    then queries never pairs a new number with old events. Numbers do not repeat across restarts.
 //! 4. Readers use connections of their own that cannot write; WAL lets them see the last commit
 //!    while the next one is under way. Every call may touch the disk: make it where waiting is
 //!    allowed, never on the async runtime.

@@ -1,8 +1,8 @@
 //! What other programs' own messages say about deploys: GitHub, GitLab, Rollbar, Grafana.
 //!
 //! Each function turns one message into a [`Draft`], or `None` for a message that is understood and
-//! means nothing to us. Messages about one deployment carry one key, so that its start and its end become one
-//! event, in whichever order and however often they are delivered.
+//! means nothing to us. Messages about one deployment carry one key, so that its start and its end
+//! become one event, in whichever order and however often they are delivered.
 
 use serde_json::Value;
 

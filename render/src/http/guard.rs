@@ -8,10 +8,10 @@
 //! 2. While all listeners are on loopback the `Host` is checked on every write. Once opened to a
 //!    network it is checked on what comes from a browser: programs there use whatever name leads
 //!    to us.
-//! 3. When tokens of either kind are set, a write needs one: one of `auth.tokens`, or for events also
-//!    one of `auth.event_tokens`; as Bearer, as the password of Basic, as `X-Gitlab-Token` or
-//!    `X-Rollbar-Access-Token`, or as the key of an `X-Hub-Signature-256` over the body. Who has one needs no
-//!    `Host` that we know.
+//! 3. When tokens of either kind are set, a write needs one: one of `auth.tokens`, or for events
+//!    also one of `auth.event_tokens`; as Bearer, as the password of Basic, as `X-Gitlab-Token` or
+//!    `X-Rollbar-Access-Token`, or as the key of an `X-Hub-Signature-256` over the body. Who has
+//!    one needs no `Host` that we know.
 //! 4. Tokens are compared by their digests: the time taken says nothing about them.
 
 use std::net::IpAddr;
