@@ -115,7 +115,7 @@ impl Index {
         let mut gone = Vec::new();
         let existed = log.exists();
         let log = Log::open(log, read_only, |record, name| {
-            let Ok((id, _)) = names.intern(name) else {
+            let Ok(id) = names.restore(name) else {
                 return;
             };
             let name = names.name(id);

@@ -133,6 +133,19 @@ impl List {
         sorted[from..from + len].iter().chain(unsorted).copied()
     }
 
+    /// The entry whose key is `wanted`. The last is looked at first: names that come in order,
+    /// as at a start, go where the one before went.
+    fn exact<'a>(&self, wanted: &[u8], key: impl Fn(u32) -> &'a [u8]) -> Option<u32> {
+        let last = self.items.last().copied()?;
+        if key(last) == wanted {
+            return Some(last);
+        }
+        let (sorted, unsorted) = self.items.split_at(self.sorted as usize);
+        let at = sorted.partition_point(|item| order(key(*item), wanted).is_lt());
+        let mut candidates = sorted.get(at).into_iter().chain(unsorted);
+        candidates.find(|item| key(**item) == wanted).copied()
+    }
+
     fn remove(&mut self, item: u32) -> bool {
         let Some(at) = self.items.iter().position(|own| *own == item) else {
             return false;
@@ -161,9 +174,7 @@ impl Tree {
     /// The branch labelled `label` below `parent`.
     fn child(&self, names: &Names, parent: u32, label: &[u8]) -> Option<u32> {
         let list = &self.branches[parent as usize].branches;
-        let key = |branch| self.label(names, branch);
-        list.beginning(label, key)
-            .find(|branch| key(*branch) == label)
+        list.exact(label, |branch| self.label(names, branch))
     }
 
     /// How many series are in the tree.
@@ -415,15 +426,19 @@ impl Tree {
             Place::Branch(branch) => branch,
         };
         let Branch {
-            label,
+            label: own,
             branches,
             tails,
         } = &self.branches[branch as usize];
-        let start = if branch == ROOT { 0 } else { label.end + 1 };
-        for branch in branches.beginning(prefix, |branch| self.label(names, branch)) {
-            offer(self.label(names, branch), Some(Place::Branch(branch)));
-            if flat.is_some_and(Flat::is_literal) && self.label(names, branch) == prefix {
-                break;
+        let start = if branch == ROOT { 0 } else { own.end + 1 };
+        let label = |branch| self.label(names, branch);
+        if flat.is_some_and(Flat::is_literal) {
+            if let Some(branch) = branches.exact(prefix, label) {
+                offer(prefix, Some(Place::Branch(branch)));
+            }
+        } else {
+            for branch in branches.beginning(prefix, label) {
+                offer(label(branch), Some(Place::Branch(branch)));
             }
         }
         for series in tails.beginning(prefix, |id| &names.name_bytes(id)[start as usize..]) {

@@ -72,8 +72,26 @@ impl Names {
         Ok((id, new))
     }
 
+    /// The id of a name that was stored once and is canonical: as [`Names::intern`], without looking
+    /// at it again.
+    ///
+    /// # Errors
+    /// Not UTF-8, or too many names.
+    pub(crate) fn restore(&mut self, name: &[u8]) -> Result<SeriesId, NameError> {
+        let hash = self.hasher.hash_one(name);
+        if let Some(id) = self.table.find(hash, |id| self.bytes(*id) == name) {
+            return Ok(SeriesId(*id));
+        }
+        std::str::from_utf8(name).map_err(|_| NameError::NotUtf8)?;
+        self.add_hashed(name, hash)
+    }
+
     /// Stores a canonical name that is not there yet.
     fn add(&mut self, name: &[u8]) -> Result<SeriesId, NameError> {
+        self.add_hashed(name, self.hasher.hash_one(name))
+    }
+
+    fn add_hashed(&mut self, name: &[u8], hash: u64) -> Result<SeriesId, NameError> {
         let id = u32::try_from(self.starts.len()).map_err(|_| NameError::TooMany)?;
         let size = name.len() + 2;
         if self
@@ -102,9 +120,7 @@ impl Names {
             blocks,
             ..
         } = self;
-        table.insert_unique(hasher.hash_one(name), id, |id| {
-            hasher.hash_one(bytes(starts, blocks, *id))
-        });
+        table.insert_unique(hash, id, |id| hasher.hash_one(bytes(starts, blocks, *id)));
         Ok(SeriesId(id))
     }
 
