@@ -97,7 +97,7 @@ pub fn fill(
     let coarse_steps = (start..fine)
         .step_by(MINUTE as usize)
         .map(|at| (at, MINUTE));
-    let fine_steps = (fine..end).step_by(step as usize).map(|at| (at, step));
+    let fine_steps = (fine..=end).step_by(step as usize).map(|at| (at, step));
     let steps: Vec<(i64, i64)> = coarse_steps.chain(fine_steps).collect();
     let mut points = 0;
     for series in shop.series() {
