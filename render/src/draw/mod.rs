@@ -17,7 +17,7 @@
 //! 1. Every input is foreign: names, colours, numbers, times. The worst that it gets is an odd
 //!    picture; what is refused, [`Error`] lists.
 //! 2. The same input gives the same bytes: no clock, no environment, no randomness.
-//! 3. The order from back to front: ground, grid, events, areas, lines, words.
+//! 3. The order from back to front: ground, grid, areas, events, lines, words.
 
 mod color;
 mod curve;

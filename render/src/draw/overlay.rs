@@ -8,8 +8,8 @@
 //!    takes, cut with an ellipsis or left out rather than laid over each other.
 //!
 //! The deploys of one release to the hosts of a fleet are one event already when they come here
-//! ([`crate::events::Store::overlay`]). Signs lie above the grid and below the series; the rows of labels get room of their own above
-//! the plot.
+//! ([`crate::events::Store::overlay`]). Signs lie above the grid and the areas, which would hide
+//! them, and below lines; the rows of labels get room of their own above the plot.
 
 use std::ops::Range;
 
