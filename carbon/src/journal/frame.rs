@@ -96,7 +96,8 @@ impl<'a> Writer<'a> {
         if value.to_bits() != self.value.to_bits() {
             self.value = value;
             let whole = value as i64;
-            let hundredths = (value * 100.0).round_ties_even() as i64;
+            // To the nearest; whether it is exact is looked at below.
+            let hundredths = (value * 100.0 + 0.5_f64.copysign(value)) as i64;
             if value.abs() <= SMALL && (whole as f64).to_bits() == value.to_bits() {
                 what |= INTEGER;
                 len = put_varint(&mut item, len, zigzag(whole));
@@ -112,7 +113,10 @@ impl<'a> Writer<'a> {
             }
         }
         item[0] = what;
-        self.buffer.extend_from_slice(&item[..len]);
+        // Copying a fixed size and cutting it is faster than copying what is needed.
+        let end = self.buffer.len() + len;
+        self.buffer.extend_from_slice(&item);
+        self.buffer.truncate(end);
     }
 
     pub(crate) fn finish(self) {
