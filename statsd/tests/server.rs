@@ -1,0 +1,420 @@
+//! The whole server over real sockets. Intervals end when the tests say so, not by the clock.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use carbon::options::Span;
+use carbon::{Datapoint, NameError, SeriesId, Sink};
+use statsd::options::{Output, RepeaterProtocol};
+use statsd::{Mark, Marks, Options, Server, Sockets};
+
+/// Remembers names and the last value of each.
+#[derive(Default)]
+struct Memory {
+    ids: Mutex<Vec<String>>,
+    values: Mutex<HashMap<String, f64>>,
+    marks: Mutex<Vec<Mark>>,
+}
+
+impl Sink for Memory {
+    fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError> {
+        let name = String::from_utf8(name.to_vec()).unwrap();
+        let mut ids = self.ids.lock().unwrap();
+        let at = ids.iter().position(|known| *known == name);
+        Ok(SeriesId(at.unwrap_or_else(|| {
+            ids.push(name);
+            ids.len() - 1
+        }) as u32))
+    }
+
+    fn submit(&self, points: &[Datapoint]) {
+        let ids = self.ids.lock().unwrap();
+        for point in points {
+            let name = ids[point.series.0 as usize].clone();
+            self.values.lock().unwrap().insert(name, point.value);
+        }
+    }
+
+    fn try_submit(&self, points: &[Datapoint]) -> usize {
+        self.submit(points);
+        points.len()
+    }
+}
+
+impl Marks for Memory {
+    fn mark(&self, mark: Mark) {
+        self.marks.lock().unwrap().push(mark);
+    }
+}
+
+impl Memory {
+    fn value(&self, name: &str) -> Option<f64> {
+        self.values.lock().unwrap().get(name).copied()
+    }
+}
+
+fn options() -> Options {
+    Options {
+        flush_interval: Span::seconds(86_400),
+        ..Options::default()
+    }
+}
+
+fn udp(address: &str) -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind(address).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+fn tcp() -> (TcpListener, SocketAddr) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Waits for something that another thread is about to do.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn wait_for(server: &Server, metrics: u64) {
+    let stats = server.stats();
+    eventually("metrics arrive", || {
+        stats.metrics.load(Ordering::Relaxed) >= metrics
+    });
+}
+
+#[test]
+fn every_input_feeds_one_flush() {
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let folder = tempfile::tempdir().unwrap();
+    let (v4, v4_address) = udp("127.0.0.1:0");
+    let (v6, v6_address) = udp("[::1]:0");
+    let (lines, lines_address) = tcp();
+    let datagram_path = folder.path().join("datagram");
+    let stream_path = folder.path().join("stream");
+    let sockets = Sockets {
+        udp: vec![v4, v6],
+        tcp: vec![lines],
+        unix: vec![UnixDatagram::bind(&datagram_path).unwrap()],
+        unix_stream: vec![UnixListener::bind(&stream_path).unwrap()],
+        admin: Vec::new(),
+    };
+    let memory = Arc::new(Memory::default());
+    let server = Server::start(
+        Options {
+            unix_mode: "0600".to_owned(),
+            ..options()
+        },
+        sockets,
+        memory.clone(),
+        memory.clone(),
+        None,
+    )
+    .unwrap();
+
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.send_to(b"hits:1|c\nbad", v4_address).unwrap();
+    sender
+        .send_to(b"_e{6,2}:deploy|v2|#web", v4_address)
+        .unwrap();
+    let sender = UdpSocket::bind("[::1]:0").unwrap();
+    sender.send_to(b"hits:10|c", v6_address).unwrap();
+    let mut stream = TcpStream::connect(lines_address).unwrap();
+    stream.write_all(b"hits:100|c\nhits:10").unwrap();
+    stream.write_all(b"00|c\nhits:10000|c").unwrap();
+    // The line without an end counts when the connection closes.
+    drop(stream);
+    UnixDatagram::unbound()
+        .unwrap()
+        .send_to(b"hits:100000|c", &datagram_path)
+        .unwrap();
+    let mut stream = UnixStream::connect(&stream_path).unwrap();
+    stream.write_all(b"hits:1000000|c\n").unwrap();
+
+    wait_for(&server, 9);
+    server.flush_now();
+    assert_eq!(memory.value("stats_counts.hits"), Some(1_111_111.0));
+    assert_eq!(
+        memory.value("stats_counts.statsd.metrics_received"),
+        Some(9.0)
+    );
+    assert_eq!(
+        memory.value("stats_counts.statsd.bad_lines_seen"),
+        Some(1.0)
+    );
+    eventually("the event arrives", || {
+        !memory.marks.lock().unwrap().is_empty()
+    });
+    assert_eq!(memory.marks.lock().unwrap()[0].what, "deploy");
+    assert_eq!(
+        server.stats().bad_lines_by_sender(),
+        [(Some("127.0.0.1".parse().unwrap()), 1)]
+    );
+    server.stop().unwrap();
+}
+
+/// Sends a command and reads the reply up to `end`.
+fn ask(stream: &mut BufReader<TcpStream>, command: &str, end: &str) -> String {
+    stream.get_mut().write_all(command.as_bytes()).unwrap();
+    let mut reply = String::new();
+    while !reply.ends_with(end) {
+        assert_ne!(stream.read_line(&mut reply).unwrap(), 0, "{reply}");
+    }
+    reply
+}
+
+#[test]
+fn the_management_interface_answers_as_the_reference() {
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let (socket, address) = udp("127.0.0.1:0");
+    let (admin, admin_address) = tcp();
+    let sockets = Sockets {
+        udp: vec![socket],
+        admin: vec![admin],
+        ..Sockets::default()
+    };
+    let memory = Arc::new(Memory::default());
+    let server = Server::start(options(), sockets, memory.clone(), memory.clone(), None).unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender
+        .send_to(
+            b"a.b:3|c\na.c:4|c\nd:5|c\nt:7|ms\nt:8|ms\ng:1|g\ng:+2|g\nbad",
+            address,
+        )
+        .unwrap();
+    wait_for(&server, 8);
+
+    let mut stream = BufReader::new(TcpStream::connect(admin_address).unwrap());
+    assert!(ask(&mut stream, "help\n", "\n\n").starts_with("Commands: stats, counters, timers"));
+    let counters = ask(&mut stream, "counters\n", "END\n\n");
+    assert!(counters.contains("'a.b': 3"), "{counters}");
+    assert!(
+        counters.contains("'statsd.metrics_received': 8"),
+        "{counters}"
+    );
+    assert_eq!(
+        ask(&mut stream, "timers\n", "END\n\n"),
+        "{ t: [ 7, 8 ] }\nEND\n\n"
+    );
+    assert_eq!(
+        ask(&mut stream, "gauges\r\n", "END\n\n"),
+        "{ g: 3 }\nEND\n\n"
+    );
+    let stats = ask(&mut stream, "stats\n", "END\n\n");
+    assert!(stats.contains("messages.bad_lines_seen: 1\n"), "{stats}");
+    assert!(stats.contains("graphite.flush_length: 0\n"), "{stats}");
+    let bad = ask(&mut stream, "bad_lines\n", "END\n\n");
+    assert_eq!(bad, "reason.no_colon: 1\nsender.127.0.0.1: 1\nEND\n\n");
+    assert!(ask(&mut stream, "counts\n", "END\n\n").contains("metrics_received: 8\n"));
+    // Two commands in one segment, and one in two.
+    assert_eq!(
+        ask(&mut stream, "delcounters a.* nothing\nhealth\n", "up\n"),
+        "deleted: a.b\ndeleted: a.c\nmetric nothing not found\nEND\n\nhealth: up\n"
+    );
+    stream.get_mut().write_all(b"hea").unwrap();
+    assert_eq!(ask(&mut stream, "lth down\n", "down\n"), "health: down\n");
+    assert!(server.is_down());
+    assert_eq!(ask(&mut stream, "health maybe\n", "\n"), "health: down\n");
+    assert_eq!(ask(&mut stream, "health up\n", "\n"), "health: up\n");
+    assert_eq!(ask(&mut stream, "STATS\n", "\n"), "ERROR\n");
+    assert_eq!(ask(&mut stream, "\n", "\n"), "ERROR\n");
+    assert_eq!(ask(&mut stream, "delgauges\n", "\n\n"), "END\n\n");
+    let config = ask(&mut stream, "config\n", "unix_mode: \n");
+    assert!(config.contains("output > 0: embedded\n"), "{config}");
+    stream.get_mut().write_all(b"quit\n").unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("ERROR"));
+
+    server.flush_now();
+    assert_eq!(memory.value("stats_counts.d"), Some(5.0));
+    assert_eq!(memory.value("stats_counts.a.b"), None);
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_restart_continues_the_interval() {
+    let folder = tempfile::tempdir().unwrap();
+    let state: PathBuf = folder.path().join("statsd-state");
+    let memory = Arc::new(Memory::default());
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let start = |exact| {
+        let (socket, address) = udp("127.0.0.1:0");
+        let sockets = Sockets {
+            udp: vec![socket],
+            ..Sockets::default()
+        };
+        let server = Server::start(
+            Options {
+                timer_exact_samples: exact,
+                ..options()
+            },
+            sockets,
+            memory.clone(),
+            memory.clone(),
+            Some(state.clone()),
+        )
+        .unwrap();
+        (server, address)
+    };
+    let (server, address) = start(1_000);
+    sender
+        .send_to(
+            b"c:0.1|c\ng:5|g\nt:1|ms|@0.5\nt:2|ms\ns:a b|s\ns:c|s\nm:1|a\nm:2|a\nu;x=y:1|c",
+            address,
+        )
+        .unwrap();
+    wait_for(&server, 9);
+    server.stop().unwrap();
+    assert_eq!(memory.value("stats_counts.c"), None);
+    assert!(state.exists());
+
+    let (server, address) = start(1_000);
+    assert!(!state.exists());
+    sender
+        .send_to(b"c:0.2|c\ng:+1|g\nt:6|ms\ns:c|s\ns:d|s\nm:6|a", address)
+        .unwrap();
+    wait_for(&server, 6);
+    server.flush_now();
+    for (name, value) in [
+        ("stats_counts.c", 0.1 + 0.2),
+        ("stats.gauges.g", 6.0),
+        ("stats.timers.t.count", 4.0),
+        ("stats.timers.t.sum", 9.0),
+        ("stats.timers.t.median", 2.0),
+        ("stats.sets.s.count", 3.0),
+        ("stats.averages.m", 3.0),
+        ("stats_counts.u;x=y", 1.0),
+        ("stats_counts.statsd.metrics_received", 15.0),
+    ] {
+        assert_eq!(memory.value(name), Some(value), "{name}");
+    }
+    // Gauges live on, the flushed interval does not come back.
+    server.stop().unwrap();
+    let (server, address) = start(1_000);
+    sender.send_to(b"g:+1|g\nc:1|c", address).unwrap();
+    wait_for(&server, 2);
+    server.flush_now();
+    assert_eq!(memory.value("stats.gauges.g"), Some(7.0));
+    assert_eq!(memory.value("stats_counts.c"), Some(1.0));
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_damaged_state_file_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("statsd-state");
+    std::fs::write(&state, "plumbago statsd interval 1\nc a 1\n").unwrap();
+    let (socket, _) = udp("127.0.0.1:0");
+    let memory = Arc::new(Memory::default());
+    let sockets = Sockets {
+        udp: vec![socket],
+        ..Sockets::default()
+    };
+    let server = Server::start(
+        options(),
+        sockets,
+        memory.clone(),
+        memory.clone(),
+        Some(state.clone()),
+    )
+    .unwrap();
+    assert!(state.exists());
+    server.flush_now();
+    assert_eq!(memory.value("stats_counts.a"), None);
+    server.stop().unwrap();
+}
+
+#[test]
+fn remote_carbons_get_every_interval() {
+    // An address where nobody listens yet.
+    let (listener, carbon_address) = tcp();
+    drop(listener);
+    let (pickle, pickle_address) = tcp();
+    let (other, other_address) = udp("127.0.0.1:0");
+    let (socket, address) = udp("127.0.0.1:0");
+    let sockets = Sockets {
+        udp: vec![socket],
+        ..Sockets::default()
+    };
+    let memory = Arc::new(Memory::default());
+    let server = Server::start(
+        Options {
+            output: vec![
+                Output::Tcp(carbon_address.to_string()),
+                Output::Pickle(pickle_address.to_string()),
+                Output::Discard,
+            ],
+            repeater: vec![other_address.to_string()],
+            repeater_protocol: RepeaterProtocol::Udp4,
+            ..options()
+        },
+        sockets,
+        memory.clone(),
+        memory.clone(),
+        None,
+    )
+    .unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.send_to(b"a:1|c\nbad line", address).unwrap();
+    let mut repeated = [0; 100];
+    let length = other.recv(&mut repeated).unwrap();
+    assert_eq!(&repeated[..length], b"a:1|c\nbad line");
+    wait_for(&server, 2);
+    server.flush_now();
+    eventually("the first attempt fails", || {
+        server.stats().output_errors.load(Ordering::Relaxed) > 0
+    });
+    // Now somebody does; what was flushed before is not lost.
+    let listener = TcpListener::bind(carbon_address).unwrap();
+    sender.send_to(b"a:2|c", address).unwrap();
+    wait_for(&server, 3);
+    server.flush_now();
+    sender.send_to(b"a:4|c", address).unwrap();
+    wait_for(&server, 4);
+    let stopping = std::thread::spawn(move || server.stop());
+    let (stream, _) = listener.accept().unwrap();
+    let mut text = String::new();
+    let mut stream = BufReader::new(stream);
+    stream.read_to_string(&mut text).unwrap();
+    for count in ["1", "2", "4"] {
+        assert!(text.contains(&format!("stats_counts.a {count} ")), "{text}");
+    }
+    stopping.join().unwrap().unwrap();
+
+    let (mut stream, _) = pickle.accept().unwrap();
+    let mut frames = Vec::new();
+    stream.read_to_end(&mut frames).unwrap();
+    let mut count = 0;
+    let mut rest = &frames[..];
+    while let Some((length, body)) = rest.split_first_chunk::<4>() {
+        let (frame, after) = body.split_at(u32::from_be_bytes(*length) as usize);
+        assert!(frame.starts_with(b"\x80\x02](") && frame.ends_with(b"e."));
+        count += 1;
+        rest = after;
+    }
+    assert_eq!(count, 3);
+    assert_eq!(memory.value("stats_counts.a"), None);
+}
