@@ -48,7 +48,7 @@ use crate::table::Limits;
 use crate::{inspect, repeater, view};
 
 /// Reports that may wait for the aggregator.
-const REPORTS: usize = 256;
+const REPORTS: usize = 32;
 const MARKS: usize = 4_096;
 const REPEATED: usize = 1_024;
 const BLOCKS: usize = 256;

@@ -387,6 +387,9 @@ impl Table {
             return None;
         }
         let raw = named(token, bytes);
+        if !raw.is_empty() && raw.iter().all(|byte| name::is_plain(*byte)) {
+            return self.insert_canonical(token, bytes, at);
+        }
         let mut buffer = vec![0; MARGIN];
         if name::canonical(raw, self.limits.sanitize, &mut buffer).is_err() {
             self.refused.empty_names += 1;
