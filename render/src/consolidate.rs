@@ -147,13 +147,16 @@ pub fn at_step(series: &Series, step: i64) -> Column {
     }
 }
 
+/// The longest common step: some thirty million years. Steps that would meet later never do.
+const LONGEST_STEP: i64 = 1 << 50;
+
 /// The least common multiple of two steps.
 pub fn common_step(a: i64, b: i64) -> i64 {
     let (mut x, mut y) = (a, b);
     while y != 0 {
         (x, y) = (y, x % y);
     }
-    (a / x).saturating_mul(b)
+    (a / x).saturating_mul(b).min(LONGEST_STEP)
 }
 
 #[cfg(test)]

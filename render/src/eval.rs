@@ -324,7 +324,7 @@ impl<'q> Context<'q> {
     /// Python calls the value.
     pub fn line(&self, value: f64, spelled: &str) -> Series {
         let Window { from, until } = self.window;
-        let shape = (from, until, (until - from) / 2);
+        let shape = (from, until, until.saturating_sub(from) / 2);
         let mut line = self.made(spelled.to_owned(), shape, vec![value; 3]);
         line.path_expression = format!("constantLine({spelled})");
         line

@@ -41,10 +41,10 @@ pub(super) fn of_sorted(sorted: &[f64], n: f64, interpolate: bool) -> Result<f64
     }
     let value = if rank == 0 {
         sorted[0]
-    } else if rank - 1 == count {
+    } else if rank.saturating_sub(1) == count {
         last
     } else {
-        at(sorted, rank - 1)?
+        at(sorted, rank.saturating_sub(1))?
     };
     if interpolate && rank != count {
         let next = at(sorted, rank)?;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::series::Series;
 
 /// More buckets than this are refused: an interval of a second over decades.
-const MAX_BUCKETS: i64 = 10_000_000;
+const MAX_BUCKETS: i64 = 5_000_000;
 
 /// The longest bucket: about thirty million years.
 const LONGEST: i64 = 1 << 50;

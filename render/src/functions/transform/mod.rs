@@ -161,7 +161,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let mut all = args.series("seriesList")?;
             for series in &mut all {
                 series.tag("integralByInterval", unit.as_str());
-                let of = |at: i64| (at - from).div_euclid(interval);
+                let of = |at: i64| at.saturating_sub(from).div_euclid(interval);
                 let mut sum = 0.0;
                 let sums = series.iter().enumerate().map(|(i, value)| {
                     let at = series.time_of(i);

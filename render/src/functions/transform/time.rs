@@ -49,7 +49,7 @@ pub(in super::super) fn on_wall_clock(context: &Context<'_>, at: i64) -> i64 {
     }
     let zone = &context.query.time_zone;
     let hour = if attime::is_dst(at, zone) { 3600 } else { 0 };
-    at + i64::from(offset_at(at, zone).seconds()) - hour
+    at.saturating_add(i64::from(offset_at(at, zone).seconds()) - hour)
 }
 
 /// An interval whose sign means the past when it is left out.
