@@ -1,5 +1,7 @@
 //! The whole server over real sockets. Intervals end when the tests say so, not by the clock.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
