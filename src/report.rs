@@ -165,6 +165,7 @@ impl SelfSeries {
             .written
             .map_or(1, |at| now.0.saturating_sub(at.0).max(1));
         self.written = Some(now);
+        let (mut committed, mut updates) = (0.0, 0.0);
         for reading in readings {
             let name = match (reading.part, reading.name.as_str()) {
                 ("carbon", name) => name,
@@ -172,41 +173,60 @@ impl SelfSeries {
                 ("process", "memory_bytes") => "memUsage",
                 _ => continue,
             };
-            let known = self.last.iter().position(|(known, ..)| known == name);
-            let index = match known {
-                Some(index) => index,
-                None => match self
-                    .sink
-                    .intern(format!("{}{name}", self.prefix).as_bytes())
-                {
-                    Ok(series) => {
-                        self.last.push((name.to_owned(), reading.value, series));
-                        self.last.len() - 1
-                    }
-                    Err(error) => {
-                        warn!("no self metrics under {}{name}: {error}", self.prefix);
-                        continue;
-                    }
-                },
+            let Some((last, series)) = self.known(name, reading.value) else {
+                continue;
             };
-            let (_, last, series) = &mut self.last[index];
             let mut value = reading.value;
             if reading.counts {
                 value -= *last;
             }
-            if name == "cpuUsage" {
-                // As carbon has it: percent of one core.
-                value *= 100.0 / f64::from(elapsed);
-            }
             *last = reading.value;
+            match name {
+                // As carbon has it: percent of one core.
+                "cpuUsage" => value *= 100.0 / f64::from(elapsed),
+                "committedPoints" => committed = value,
+                "updateOperations" => updates = value,
+                _ => {}
+            }
             points.push(Datapoint {
-                series: *series,
+                series,
                 at: now,
                 value,
             });
         }
+        // As carbon has it: only when there were any.
+        if updates > 0.0
+            && let Some((_, series)) = self.known("pointsPerUpdate", 0.0)
+        {
+            points.push(Datapoint {
+                series,
+                at: now,
+                value: committed / updates,
+            });
+        }
         // A full cache must not make the reporter wait: a missing self metric says enough.
         self.sink.try_submit(&points);
+    }
+
+    /// The last value of the reading called `name` (`value` at first sight) and its series;
+    /// `None`, with a line in the log, if the store does not take the name.
+    fn known(&mut self, name: &str, value: f64) -> Option<(&mut f64, SeriesId)> {
+        let index = match self.last.iter().position(|(known, ..)| known == name) {
+            Some(index) => index,
+            None => {
+                let full = format!("{}{name}", self.prefix);
+                match self.sink.intern(full.as_bytes()) {
+                    Ok(series) => self.last.push((name.to_owned(), value, series)),
+                    Err(error) => {
+                        warn!("no self metrics under {full}: {error}");
+                        return None;
+                    }
+                }
+                self.last.len() - 1
+            }
+        };
+        let (_, last, series) = &mut self.last[index];
+        Some((last, *series))
     }
 }
 
@@ -290,5 +310,22 @@ mod tests {
         assert_eq!(values, [0.0, 5.0, 15.0, 4.0]);
         assert!(kept.0[0].starts_with("carbon.agents.") && kept.0[0].ends_with(".metricsReceived"));
         assert_eq!(kept.0.len(), 2);
+    }
+
+    #[test]
+    fn points_per_update_is_written_when_there_were_updates() {
+        let kept = Arc::new(Kept::default());
+        let mut series = SelfSeries::new(kept.clone());
+        for (now, committed, updates) in [(60, 0.0, 0.0), (120, 30.0, 4.0), (180, 30.0, 4.0)] {
+            let readings = [
+                reading("carbon", "committedPoints", true, committed),
+                reading("carbon", "updateOperations", true, updates),
+            ];
+            series.write(&readings, Timestamp(now));
+        }
+        let kept = kept.0.lock().unwrap();
+        let values: Vec<f64> = kept.1.iter().map(|point| point.value).collect();
+        assert_eq!(values, [0.0, 0.0, 30.0, 4.0, 7.5, 0.0, 0.0]);
+        assert!(kept.0[2].ends_with(".pointsPerUpdate"));
     }
 }
