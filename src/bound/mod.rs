@@ -2,7 +2,7 @@
 //!
 //! 1. Binding is all or nothing: the first address that is refused ends the start, with a
 //!    sentence that names the key, the address and, where the system tells, who has it already.
-//! 2. Port 0 asks for any free port; what was really bound is in [`Bound::addresses`].
+//! 2. Port 0 asks for any free port; what was really bound is in [`Binder::addresses`].
 //! 3. Connections and datagrams that arrive before the server is ready wait in the kernel.
 //! 4. A Unix socket's file that nobody listens on is left over from a crash and is replaced;
 //!    one that somebody listens on is refused.

@@ -28,7 +28,7 @@ pub struct Question {
 /// the clock `written` with `points` in it.
 ///
 /// # Errors
-/// As [`crate::create`] and [`crate::File::fetch`].
+/// As [`crate::create()`] and [`crate::File::fetch`].
 pub fn fetch_unwritten(
     options: &CreateOptions,
     question: Question,

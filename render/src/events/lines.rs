@@ -12,7 +12,7 @@ pub fn write(event: &Event) -> String {
     line
 }
 
-/// Reads what [`write`] wrote, or what Graphite answers to `/events/get_data`: events one a line,
+/// Reads what [`write()`] wrote, or what Graphite answers to `/events/get_data`: events one a line,
 /// or as one JSON array.
 ///
 /// # Errors

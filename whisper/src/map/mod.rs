@@ -17,7 +17,7 @@
 //!
 //! - *In the mapped bytes.* Each update compares the first sixteen bytes of the header with those
 //!   it knows, a load from memory. Our own tools write a mark there, into the file they replaced
-//!   ([`crate::resize`]); changed methods and factors are seen the same way, and so is a file that
+//!   ([`crate::resize()`]); changed methods and factors are seen the same way, and so is a file that
 //!   somebody filled with zeroes.
 //! - *By the clock of the caller.* The first batch for a file that is [`MapOptions::recheck`]
 //!   seconds of `now` after the last check asks the system what its name leads to: one `stat` per
