@@ -423,6 +423,23 @@ mod tests {
         assert_eq!(floor(NOW, Unit::Years, 1, &zone), 1_672_531_200);
     }
 
+    proptest::proptest! {
+        /// Whatever is sent, it is read or refused; a moment read back in seconds is the same.
+        #[test]
+        fn any_text_is_read_or_refused(
+            text in "[0-9a-z:/+ é_,-]{0,12}|(noon|12am|1:30pm|jan|mon)? ?[a-z0-9/]{0,8}[+-]?[0-9a-z]{0,5}",
+            now in 0..4_000_000_000_i64,
+        ) {
+            let zone = TimeZone::get("Australia/Lord_Howe").unwrap();
+            if let Ok(moment) = parse(&text, &zone, now)
+                && moment >= 1_000_000_000
+            {
+                proptest::prop_assert_eq!(parse(&moment.to_string(), &zone, now), Ok(moment));
+            }
+            let _ = offset(&text);
+        }
+    }
+
     #[test]
     fn offsets_have_signs_and_units() {
         assert_eq!(offset("1d12h"), Ok(129_600));

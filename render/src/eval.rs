@@ -169,11 +169,16 @@ impl<'q> Query<'q> {
         Ok(names)
     }
 
+    fn check_deadline(&self) -> Result<()> {
+        match self.limits.deadline {
+            Some(at) if Instant::now() > at => Err(Error::Timeout),
+            _ => Ok(()),
+        }
+    }
+
     /// One series by its name, as found by `pattern`.
     fn fetch_one(&self, name: &str, pattern: &str, window: Window) -> Result<Option<Series>> {
-        if self.limits.deadline.is_some_and(|at| Instant::now() > at) {
-            return Err(Error::Timeout);
-        }
+        self.check_deadline()?;
         let (from, until) = (timestamp(window.from), timestamp(window.until));
         let Some(fetched) = self.source.fetch(name, from, until, timestamp(self.now))? else {
             return Ok(None);
@@ -427,6 +432,9 @@ impl<'q> Context<'q> {
             return Ok(Value::Series(self.fetch(&call.raw)?));
         }
         let function = functions::named(&call.name)?;
+        // Functions that evaluate their argument anew, one within the other, double the work with
+        // each level and may fetch nothing new.
+        self.query.check_deadline()?;
         let written = call.args.iter().map(Operand::Argument);
         let operands: Vec<Operand<'_>> = piped.into_iter().chain(written).collect();
         if let Some(fold) = function.fold

@@ -72,8 +72,10 @@ pub fn write(mut all: Vec<Series>, choice: Choice) -> Result<Vec<u8>> {
         let mut at = series.start;
         for &value in &series.values[..n_shown] {
             if !choice.only_present || present(value) {
-                for part in [separator, line, deeper] {
-                    out.extend_from_slice(part);
+                out.extend_from_slice(separator);
+                if choice.pretty {
+                    out.extend_from_slice(line);
+                    out.extend_from_slice(deeper);
                 }
                 out.push(b'[');
                 push_value(&mut out, value);

@@ -55,12 +55,11 @@ pub(crate) fn push_text(out: &mut Vec<u8>, text: &str) {
 #[inline]
 pub(crate) fn push_value(out: &mut Vec<u8>, value: f64) {
     if value.is_finite() {
-        // Most values are small whole numbers.
-        let whole = value as i64;
-        if whole as f64 == value && whole.unsigned_abs() < 1 << 53 {
-            let mut buffer = itoa::Buffer::new();
-            out.extend_from_slice(buffer.format(whole).as_bytes());
-            out.extend_from_slice(b".0");
+        // Most values are small and have two decimals at the most: those digits are the shortest
+        // that read back, since no two decimals of 15 digits are the same float.
+        let hundredths = (value * 100.0).round();
+        if hundredths / 100.0 == value && hundredths.abs() < 1e15 {
+            push_hundredths(out, value.is_sign_negative(), hundredths.abs() as u64);
         } else {
             let mut buffer = ryu::Buffer::new();
             out.extend_from_slice(buffer.format_finite(value).as_bytes());
@@ -71,6 +70,20 @@ pub(crate) fn push_value(out: &mut Vec<u8>, value: f64) {
         out.extend_from_slice(b"1e9999");
     } else {
         out.extend_from_slice(b"-1e9999");
+    }
+}
+
+#[inline]
+fn push_hundredths(out: &mut Vec<u8>, negative: bool, hundredths: u64) {
+    if negative {
+        out.push(b'-');
+    }
+    let mut buffer = itoa::Buffer::new();
+    out.extend_from_slice(buffer.format(hundredths / 100).as_bytes());
+    let (tenth, hundredth) = (hundredths / 10 % 10, hundredths % 10);
+    out.extend_from_slice(&[b'.', b'0' + tenth as u8]);
+    if hundredth > 0 {
+        out.push(b'0' + hundredth as u8);
     }
 }
 
@@ -102,12 +115,17 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn values_read_back(value in any::<f64>()) {
+        fn values_read_back(value in prop_oneof![
+            any::<f64>(),
+            (-1_000_000..1_000_000_i32).prop_map(|n| f64::from(n) / 100.0),
+            -1e6..1e6_f64,
+        ]) {
             let mut out = Vec::new();
             push_value(&mut out, value);
             if value.is_finite() {
                 let text = String::from_utf8(out).unwrap();
                 prop_assert_eq!(text.parse::<f64>().unwrap(), value);
+                prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
             }
         }
     }

@@ -53,9 +53,39 @@ pub fn parse(target: &str) -> Result<Parsed> {
         };
         return Err(refuse(message, start));
     };
+    if depth(&expression) > MAX_DEPTH {
+        // A pipe nests, too: what it begins with lies innermost.
+        let message = format!("calls nest deeper than {MAX_DEPTH}");
+        return Err(refuse(message, start));
+    }
     parser.skip_blanks();
     let rest = (parser.at < target.len()).then_some(parser.at);
     Ok(Parsed { expression, rest })
+}
+
+/// How many calls must be evaluated within one another.
+fn depth(expression: &Expression) -> usize {
+    let of_base = |base: &Base| match base {
+        Base::Path(_) => 0,
+        Base::Call(call) => depth_of_call(call),
+        Base::Template(template) => match &template.body {
+            Base::Call(call) => depth_of_call(call),
+            _ => 0,
+        },
+    };
+    // A piped call counts once for what comes before it, and what stands in it beside that.
+    let beside = expression.piped.iter().map(|call| depth_of_call(call) - 1);
+    expression.piped.len() + of_base(&expression.base).max(beside.max().unwrap_or(0))
+}
+
+fn depth_of_call(call: &Call) -> usize {
+    let keywords = call.keywords.iter().map(|(_, argument)| argument);
+    let arguments = call.args.iter().chain(keywords);
+    let depths = arguments.map(|argument| match argument {
+        Argument::Literal(_) => 0,
+        Argument::Expression(expression) => depth(expression),
+    });
+    1 + depths.max().unwrap_or(0)
 }
 
 /// The text with every tab as blanks up to the next eighth column, as the reference's parser sees
@@ -536,6 +566,8 @@ mod tests {
         assert!(parse(&deep(MAX_DEPTH - 1)).is_ok());
         assert!(matches!(parse(&deep(500)), Err(Error::Target { .. })));
         assert!(parse(&"x".repeat(MAX_LENGTH + 1)).is_err());
+        assert!(parse(&format!("x{}", "|f()".repeat(MAX_DEPTH))).is_ok());
+        assert!(parse(&format!("x{}", "|f()".repeat(MAX_DEPTH + 1))).is_err());
     }
 
     #[test]
