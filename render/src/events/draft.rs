@@ -212,7 +212,7 @@ impl Draft {
         // Who says only when it ended does not mean that it began afterwards.
         let end = self.until.flatten().unwrap_or(now);
         let mut event = Event {
-            when: now.min(end),
+            when: to_micros(now.min(end)),
             ..Event::default()
         };
         self.apply(&mut event, now)?;
@@ -257,7 +257,7 @@ impl Draft {
         match until.or(duration.map(|seconds| Some(event.when + seconds))) {
             Some(until) => event.until = until.map(to_micros),
             None if was_open && status.is_some_and(|status| status != Status::Started) => {
-                event.until = Some(now.max(event.when));
+                event.until = Some(to_micros(now).max(event.when));
             }
             None => {}
         }
@@ -496,6 +496,19 @@ mod tests {
         leaf.prop_recursive(2, 8, 4, |inner| {
             prop::collection::vec(inner, 0..4).prop_map(Value::from)
         })
+    }
+
+    #[test]
+    fn moments_taken_from_the_end_or_the_clock_are_whole_microseconds_too() {
+        // Rounded down by itself, the end would lie before a beginning that is not rounded.
+        let event = Draft::from_json(&json!({"what": "x", "until": 7.000_000_4}))
+            .and_then(|draft| draft.create(500.0))
+            .unwrap();
+        assert_eq!((event.when, event.until), (7.0, Some(7.0)));
+        let event = Draft::from_json(&json!({"what": "x", "until": -1.5e-293}))
+            .and_then(|draft| draft.create(0.0))
+            .unwrap();
+        assert_eq!(event.when, 0.0);
     }
 
     proptest! {
