@@ -4,6 +4,7 @@
 //! names in answers are what was asked for, `bad_lines` shows reasons and senders, and `counts`
 //! all that the server counts about itself.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -189,7 +190,8 @@ impl Admin {
 fn config(options: &Options) -> String {
     let mut text = "\n".to_owned();
     if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(options) {
-        for (key, value) in &fields {
+        // Sorted here: serde_json's own order depends on features that other crates choose.
+        for (key, value) in fields.iter().collect::<BTreeMap<_, _>>() {
             config_value(key, value, &mut text);
         }
     }
@@ -205,7 +207,7 @@ fn config_value(key: &str, value: &serde_json::Value, text: &mut String) {
             }
         }
         Value::Object(fields) => {
-            for (name, field) in fields {
+            for (name, field) in fields.iter().collect::<BTreeMap<_, _>>() {
                 config_value(&format!("{key} > {name}"), field, text);
             }
         }
