@@ -240,12 +240,13 @@ fn round_robin(dir: &Path, n: usize) {
     let retentions = [(10, 360), (60, 360)];
     let paths = files(&dir.join("ours"), n, &retentions, Allocation::Reserved);
     let bare_paths = files(&dir.join("bare"), n, &retentions, Allocation::Reserved);
+    // The default maps a third of 100,000 files.
     let options = MapOptions {
-        max_maps: 16_384.min(n / 4),
+        max_maps: MapOptions::default().max_maps.min(n / 3),
         ..MapOptions::default()
     };
     for (what, options) in [
-        ("with maps for a sixth", options),
+        ("with maps for a third", options),
         (
             "without maps",
             MapOptions {

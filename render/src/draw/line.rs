@@ -34,6 +34,7 @@ pub(super) fn draw(
     let Some(times) = times(&series, mode) else {
         return Ok(empty(sheet, params, window, events));
     };
+    let times = reaching(times, window, events);
     let mut curves = curves(params, &series);
     let two_axes = curves.iter().any(|c| c.right);
 
@@ -85,7 +86,7 @@ pub(super) fn draw(
 
 /// Without any value there are words, and the time axis with its events if there are any.
 fn empty(mut sheet: Sheet, params: &Params, window: &Window, events: &[Event]) -> Scene {
-    let times = window.from..window.until;
+    let times = reaching(window.from..window.until, window, events);
     if events.is_empty() || times.is_empty() {
         sheet.no_data(params);
         return sheet.finish(params, "No Data".to_owned(), Vec::new());
@@ -143,6 +144,19 @@ fn times(series: &[&Series], mode: LineMode) -> Option<Range<i64>> {
     // No time that a calendar cannot write.
     let bounded = start.clamp(-1 << 40, 1 << 40)..end.clamp(-1 << 40, 1 << 40);
     (bounded.end > bounded.start).then_some(bounded)
+}
+
+/// `times`, and on to the newest event of the window: a change must not wait for the next value
+/// to be seen. The window's last second counts to its end.
+fn reaching(times: Range<i64>, window: &Window, events: &[Event]) -> Range<i64> {
+    let last = window.until.saturating_add(1);
+    let newest = events
+        .iter()
+        .map(|event| event.when)
+        .filter(|when| *when < last as f64)
+        .fold(f64::NEG_INFINITY, f64::max);
+    // A cast of an infinity saturates, which leaves the end as it is.
+    times.start..times.end.max(newest.ceil() as i64)
 }
 
 fn describe(series: &[&Series]) -> String {

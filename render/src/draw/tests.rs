@@ -259,6 +259,21 @@ fn crowded_lines_become_one_with_a_count() {
 }
 
 #[test]
+fn an_event_newer_than_the_last_value_is_seen_at_once() {
+    let drawn = |series: &[Series], when: f64| {
+        let events = [event(1, "release", when)];
+        let scene = draw(&params(&[]), series, &hour(), &events).unwrap();
+        texts(&scene.svg()).contains(&"release".to_owned())
+    };
+    // The last value of the ramp is at 3540, the window ends at 3600.
+    for series in [vec![ramp("a")], Vec::new()] {
+        assert!(drawn(&series, 3590.0));
+        assert!(drawn(&series, 3600.7));
+        assert!(!drawn(&series, 3601.0));
+    }
+}
+
+#[test]
 fn events_outside_of_the_picture_stay_out() {
     let mut reaching = event(1, "deploy long", -600.0);
     reaching.until = Some(60.0);

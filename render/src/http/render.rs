@@ -272,7 +272,9 @@ impl Request {
     /// The events that were asked for, as they look.
     fn events(&self, app: &App) -> Result<Vec<Event>> {
         let Window { from, until } = self.window;
-        let (from, until, now) = (from as f64, until as f64, self.now as f64);
+        // Windows are whole seconds and events are not: the last second counts to its end.
+        let last = until as f64 + 0.999_999;
+        let (from, until, now) = (from as f64, last, self.now as f64);
         Ok(app.events.overlay(&self.events, from, until, now)?)
     }
 
