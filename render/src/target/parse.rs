@@ -131,6 +131,11 @@ pub(super) fn is_plain_path(path: &str) -> bool {
     parser.path().as_deref() == Some(path) && parser.at == path.len()
 }
 
+/// Whether `path`, as it stands among arguments, begins like a keyword argument: `name=…`.
+pub(super) fn begins_like_keyword(path: &str) -> bool {
+    Parser::new(path).keyword().is_some()
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -537,6 +542,8 @@ mod tests {
             ("edge.", "edge", "."),
             ("a..b", "a", "..b"),
             (r"a\,b.c", r"a\,b\.c", ""),
+            (r"f(a\=b,x)", r"f(a\=b,x)", ""),
+            (r"f(a\=b|g())", r"f(a\=b|g())", ""),
             ("5", "5", ""),
             ("f(5|g())", "f(5|g())", ""),
             ("f(12.5.x)", "f(12.5.x)", ""),

@@ -9,11 +9,15 @@ use crate::python;
 impl Display for Expression {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.base.fmt(f)?;
-        for call in &self.piped {
-            write!(f, "|{call}")?;
-        }
-        Ok(())
+        print_pipes(&self.piped, f)
     }
+}
+
+fn print_pipes(piped: &[Call], f: &mut Formatter<'_>) -> fmt::Result {
+    for call in piped {
+        write!(f, "|{call}")?;
+    }
+    Ok(())
 }
 
 impl Display for Base {
@@ -66,6 +70,13 @@ impl Display for Argument {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Literal(literal) => literal.fmt(f),
+            Self::Expression(Expression {
+                base: Base::Path(path),
+                piped,
+            }) if parse::begins_like_keyword(path) => {
+                print_escaped(path, |c| is_symbol(c) || c == '=', f)?;
+                print_pipes(piped, f)
+            }
             Self::Expression(expression) => expression.fmt(f),
         }
     }
@@ -90,8 +101,12 @@ fn print_path(path: &str, f: &mut Formatter<'_>) -> fmt::Result {
     if parse::is_plain_path(path) {
         return f.write_str(path);
     }
+    print_escaped(path, is_symbol, f)
+}
+
+fn print_escaped(path: &str, escaped: impl Fn(char) -> bool, f: &mut Formatter<'_>) -> fmt::Result {
     for c in path.chars() {
-        if is_symbol(c) {
+        if escaped(c) {
             f.write_char('\\')?;
         }
         f.write_char(c)?;
