@@ -534,6 +534,7 @@ mod tests {
             ("f(x,+2)", "f(x,+2)", ""),
             ("f(x,0x10)", "f(x,0x10)", ""),
             ("f(x,2e0,1E2,-0.5e-1)", "f(x,2.0,100.0,-0.05)", ""),
+            ("f(x,1e400,-1e400)", "f(x,1e999,-1e999)", ""),
             ("f(x,TRUE,None,INF)", "f(x,true,none,inf)", ""),
             ("f(truely,none.x)", "f", "(truely,none.x)"),
             ("{a,b}.c{d,e}f", "{a,b}.c{d,e}f", ""),

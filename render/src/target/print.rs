@@ -86,7 +86,11 @@ impl Display for Literal {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Integer(number) => number.fmt(f),
-            // `1e+16` is not in the grammar, `1e16` is; infinity only as its own word.
+            // A number beyond all floats: `inf` would be the word, which is another literal.
+            Self::Float(number) if number.is_infinite() => {
+                f.write_str(if *number > 0.0 { "1e999" } else { "-1e999" })
+            }
+            // `1e+16` is not in the grammar, `1e16` is.
             Self::Float(number) => f.write_str(&python::float(*number).replace("e+", "e")),
             Self::Text(Text { text, quote }) => write!(f, "{quote}{text}{quote}"),
             Self::Boolean(value) => value.fmt(f),
