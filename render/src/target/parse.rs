@@ -131,9 +131,11 @@ pub(super) fn is_plain_path(path: &str) -> bool {
     parser.path().as_deref() == Some(path) && parser.at == path.len()
 }
 
-/// Whether `path`, as it stands among arguments, begins like a keyword argument: `name=…`.
-pub(super) fn begins_like_keyword(path: &str) -> bool {
-    Parser::new(path).keyword().is_some()
+/// Whether `path`, as it stands among arguments, begins like a keyword argument (`name=…`) or a
+/// literal (`12.5`).
+pub(super) fn begins_like_another_argument(path: &str) -> bool {
+    let mut parser = Parser::new(path);
+    parser.keyword().is_some() || parser.literal().is_some()
 }
 
 struct Parser<'a> {
@@ -545,6 +547,7 @@ mod tests {
             (r"a\,b.c", r"a\,b\.c", ""),
             (r"f(a\=b,x)", r"f(a\=b,x)", ""),
             (r"f(a\=b|g())", r"f(a\=b|g())", ""),
+            (r"f(12\.5,x)", r"f(12\.5,x)", ""),
             ("5", "5", ""),
             ("f(5|g())", "f(5|g())", ""),
             ("f(12.5.x)", "f(12.5.x)", ""),

@@ -73,7 +73,7 @@ impl Display for Argument {
             Self::Expression(Expression {
                 base: Base::Path(path),
                 piped,
-            }) if parse::begins_like_keyword(path) => {
+            }) if parse::begins_like_another_argument(path) => {
                 print_escaped(path, |c| is_symbol(c) || c == '=', f)?;
                 print_pipes(piped, f)
             }
