@@ -12,6 +12,7 @@
 //! 4. This runs once per spelling of a name, when the table first sees it.
 
 use crate::metric::Reject;
+use crate::number;
 
 /// What stands between a name and its DogStatsD tags in a table's key.
 pub(crate) const TAGS: &[u8] = b"|#";
@@ -140,23 +141,19 @@ pub(crate) fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'=')
 }
 
-fn is_blank(byte: u8) -> bool {
-    byte == b' ' || (0x09..=0x0d).contains(&byte)
-}
-
 /// Appends `text` sanitised; `strict` removes all that is not plain, otherwise only what would
 /// end a line, a name or a tag.
 fn clean(text: &[u8], strict: bool, out: &mut Vec<u8>) {
     let mut blank = false;
-    for &byte in text {
-        let was_blank = std::mem::replace(&mut blank, is_blank(byte));
-        match byte {
+    for letter in String::from_utf8_lossy(text).chars() {
+        let was_blank = std::mem::replace(&mut blank, number::is_blank(letter));
+        match letter {
             _ if blank && was_blank => {}
             _ if blank => out.push(b'_'),
-            b'/' if strict => out.push(b'-'),
-            _ if is_plain(byte) => out.push(byte),
-            _ if strict || byte < b' ' || byte == 0x7f => {}
-            _ => out.push(byte),
+            '/' if strict => out.push(b'-'),
+            _ if letter.is_ascii() && is_plain(letter as u8) => out.push(letter as u8),
+            _ if strict || letter.is_ascii_control() => {}
+            _ => out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }
@@ -167,8 +164,11 @@ fn clean_tag(text: &[u8], sanitize: bool, out: &mut Vec<u8>) {
         return;
     }
     // Tags as sent, but valid UTF-8 and without what would end the tag or the line.
-    let text = String::from_utf8_lossy(text).replace(';', "_");
-    clean(text.as_bytes(), false, out);
+    let start = out.len();
+    clean(text, false, out);
+    for byte in out[start..].iter_mut().filter(|byte| **byte == b';') {
+        *byte = b'_';
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +234,9 @@ mod tests {
             ("a  \tb", "a_b"),
             ("weird!@$%^&*()[]{}chars", "weirdchars"),
             ("\u{fc}n\u{ef}", "n"),
+            ("a\u{a0}\u{2003} b", "a_b"),
+            ("\u{feff}a\u{3000}", "_a_"),
+            ("a \0 b", "a__b"),
             ("a..b", "a..b"),
             (".lead", ".lead"),
             ("trail.", "trail."),

@@ -30,14 +30,30 @@ pub(crate) fn decimal(text: &[u8]) -> Option<f64> {
     }
 }
 
-/// `text` without blanks around it.
+/// Whether JavaScript takes `letter` for white space.
+pub(crate) fn is_blank(letter: char) -> bool {
+    (letter.is_whitespace() && letter != '\u{85}') || letter == '\u{feff}'
+}
+
+/// `text` without blanks around it, Unicode's included.
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c);
     let start = text.iter().position(|byte| !blank(byte));
     let end = text.iter().rposition(|byte| !blank(byte));
     match (start, end) {
-        (Some(start), Some(end)) => &text[start..=end],
+        (Some(start), Some(end)) if text[start].is_ascii() && text[end].is_ascii() => {
+            &text[start..=end]
+        }
+        (Some(_), Some(_)) => trim_unicode(text),
         _ => &[],
+    }
+}
+
+#[cold]
+fn trim_unicode(text: &[u8]) -> &[u8] {
+    match std::str::from_utf8(text) {
+        Ok(text) => text.trim_matches(is_blank).as_bytes(),
+        Err(_) => text,
     }
 }
 
@@ -97,13 +113,30 @@ fn slow(text: &[u8]) -> Option<f64> {
             b'o' | b'O' => 8,
             _ => return general(text),
         };
-        if rest.is_empty() || rest.len() > 13 || rest[0] == b'+' {
-            return None;
-        }
-        let rest = std::str::from_utf8(rest).ok()?;
-        return u64::from_str_radix(rest, radix).ok().map(|n| n as f64);
+        return whole(rest, radix);
     }
     general(text)
+}
+
+/// An integer of any length, correctly rounded; `radix` is a power of two.
+fn whole(digits: &[u8], radix: u32) -> Option<f64> {
+    if digits.is_empty() {
+        return None;
+    }
+    let bits = radix.trailing_zeros();
+    let (mut mantissa, mut beyond) = (0_u128, 0_i32);
+    for digit in digits {
+        let digit = char::from(*digit).to_digit(radix)?;
+        if mantissa >> (128 - bits) == 0 {
+            mantissa = mantissa << bits | u128::from(digit);
+        } else {
+            // A double keeps 53 bits: of what follows it only counts whether it is 0.
+            mantissa |= u128::from(digit != 0);
+            beyond = beyond.saturating_add(bits as i32);
+        }
+    }
+    let number = mantissa as f64 * 2_f64.powi(beyond.min(1_024));
+    number.is_finite().then_some(number)
 }
 
 #[cold]
@@ -161,6 +194,21 @@ mod tests {
             ("0x10", 16.0),
             ("0b101", 5.0),
             ("0o17", 15.0),
+            ("0b1111111111111111", 65_535.0),
+            ("0x1fffffffffffffffff", 590_295_810_358_705_700_000.0),
+            ("0x20000000000001", 9_007_199_254_740_992.0),
+            ("0x20000000000003", 9_007_199_254_740_996.0),
+            (
+                "0x100000000000008000000000000000000000",
+                1.393_796_574_908_164e42,
+            ),
+            (
+                "0x100000000000008000000000000000000001",
+                1.393_796_574_908_164_3e42,
+            ),
+            ("\u{a0}7", 7.0),
+            ("7\u{2003}\r", 7.0),
+            ("\u{feff}-1 ", -1.0),
             ("0.1", 0.1),
             ("123456789012345678", 123_456_789_012_345_680.0),
             ("0.000000000000001", 1e-15),
@@ -185,6 +233,9 @@ mod tests {
             "1e400",
             "0x",
             "0x+1",
+            "0b2",
+            "0x_1",
+            "7\u{85}",
             "-0x10",
             "1.2.3",
             "1 2",

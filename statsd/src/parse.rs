@@ -253,7 +253,8 @@ pub(crate) fn sample_rate(text: &[u8]) -> Result<f64, Reject> {
     if !matches!(text.first(), Some(b'0'..=b'9' | b'.')) {
         return Err(Reject::SampleRate);
     }
-    match number::decimal(text) {
+    // Blanks may follow: the carriage return of a line, for one.
+    match number::decimal(text).or_else(|| number::decimal(number::trim(text))) {
         Some(rate) if rate > 0.0 && (1.0 / rate).is_finite() => Ok(rate),
         _ => Err(Reject::SampleRate),
     }
@@ -322,6 +323,9 @@ mod tests {
             ("a:1|c|@0.5|anything", sample(Op::Count, 2.0, 2.0)),
             ("a:1|c|@1e-1", sample(Op::Count, 10.0, 10.0)),
             ("a:1|c|@2", sample(Op::Count, 0.5, 0.5)),
+            ("a:1|c|@0.5\r", sample(Op::Count, 2.0, 2.0)),
+            ("a:1|c|@0.5 ", sample(Op::Count, 2.0, 2.0)),
+            ("a:1|\u{a0}c", sample(Op::Count, 1.0, 1.0)),
         ] {
             assert_eq!(read(text), [item], "{text}");
         }

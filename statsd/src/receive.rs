@@ -483,6 +483,8 @@ impl simd::Lines for Batch {
 
     fn odd(&mut self, bytes: &[u8], line: Range<usize>) {
         let line = &bytes[line];
+        // Lines that end as Windows ends them; elsewhere a blank is part of what it follows.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         if self.marks.is_some() && marks::is_mark(line) {
             self.mark(line);
             return;
