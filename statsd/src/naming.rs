@@ -6,7 +6,7 @@
 use crate::options::Options;
 
 /// Which of the reference's tables a line belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
     Counters,
     Rates,
@@ -16,22 +16,6 @@ pub(crate) enum Group {
     Averages,
     Points,
     Own,
-}
-
-impl Group {
-    /// What the reference's console calls it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Counters => "counters",
-            Self::Rates => "counter_rates",
-            Self::Gauges => "gauges",
-            Self::Sets => "sets",
-            Self::Timers => "timer_data",
-            Self::Averages => "averages",
-            Self::Points => "raw",
-            Self::Own => "own",
-        }
-    }
 }
 
 /// One line of a flush, in the pieces that its name is made of.

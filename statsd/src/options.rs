@@ -43,7 +43,7 @@ pub struct Options {
     pub output_queue: ByteSize,
     /// Longest wait between attempts to reach a remote output.
     pub output_backoff: Span,
-    /// Whether the console output indents its object.
+    /// Whether the console output shows all levels of its object, in colours.
     pub console_prettyprint: bool,
 
     /// Thresholds of timers; negative ones from the top.
@@ -206,7 +206,7 @@ pub const KEYS: &[Key] = keys! {
     "output": "Where flushes go, several at once: \"embedded\", \"tcp://host:2003\", \"pickle://host:2004\", \"console\", \"discard\".",
     "output_queue": "Bytes that may wait for each remote output while it is slow or away; beyond, the oldest flushes are dropped and counted.",
     "output_backoff": "Longest wait between two attempts to reach a remote output; the first is 250ms and each doubles.",
-    "console_prettyprint": "Indent what the console output prints.",
+    "console_prettyprint": "Print all levels of what the console output shows (histograms, too), in colours.",
     "percentiles": "Thresholds of timers, numbers from -100 to 100: 90 gives upper_90, mean_90, sum_90, ...; -10 gives lower_top10, .... Empty gives none.",
     "flush_counts": "Flush the count of each counter beside its rate.",
     "delete_idle_stats": "What the next four are unless they say otherwise: true flushes nothing for names that had no samples, false repeats zeros (and gauges).",

@@ -32,9 +32,11 @@ use tracing::{error, info, warn};
 use crate::admin::{Admin, Query};
 use crate::aggregate::{self, Book, Dropped, Moment};
 use crate::error::Error;
+use crate::inspect::{PLAIN, Shown};
 use crate::listener::{self, Block};
 use crate::marks::{Marks, Status};
-use crate::options::{Health, Options, Output};
+use crate::options::{Health, Options, Output, Percentiles};
+use crate::output::console::Console;
 use crate::output::remote::Remote;
 use crate::output::{Fan, Outputs};
 use crate::receive::{
@@ -45,7 +47,7 @@ use crate::socket::{self, Datagrams, Granted, Pacer, Reader, Waker};
 use crate::state::{self, Extent};
 use crate::stats::{Stats, now_ms};
 use crate::table::Limits;
-use crate::{inspect, repeater, view};
+use crate::{repeater, view};
 
 /// Reports that may wait for the aggregator.
 const REPORTS: usize = 32;
@@ -405,7 +407,10 @@ fn outputs(
             Output::Embedded => found.sink = Some(sink.clone()),
             Output::Tcp(address) => found.text.push(remote(address)?),
             Output::Pickle(address) => found.pickle.push(remote(address)?),
-            Output::Console => found.console = Some(options.console_prettyprint),
+            Output::Console => {
+                let Percentiles(thresholds) = &options.percentiles;
+                found.console = Some(Console::new(options.console_prettyprint, thresholds));
+            }
             Output::Discard => {}
         }
     }
@@ -713,21 +718,27 @@ impl Aggregator {
         self.epoch += 1;
         let (moment, stats) = (Moment { end_ms }, &self.shared.stats);
         let dropped = self.book.flush(epoch, moment, &mut self.fan, stats);
-        self.forget(dropped, false);
+        if self.forget(dropped, false) {
+            self.wake();
+        }
         if let Some(key_flush) = &mut self.key_flush {
             key_flush.tick(&mut self.book);
         }
     }
 
-    fn forget(&self, dropped: Dropped, with_samples: bool) {
+    /// Asks the intakes to forget; returns whether there is anything to forget.
+    fn forget(&self, dropped: Dropped, with_samples: bool) -> bool {
+        let mut any = false;
         for (mailbox, entries) in self.mailboxes.iter().zip(dropped.entries) {
             if !entries.is_empty() {
+                any = true;
                 mailbox.push(Command::Forget {
                     entries,
                     with_samples,
                 });
             }
         }
+        any
     }
 
     fn answer(&mut self, query: Query) {
@@ -738,22 +749,25 @@ impl Aggregator {
             Query::Table(kind, reply) => {
                 let peeked = self.peek();
                 let shown = view::table(&mut self.book, self.epoch, kind, &peeked);
-                let _ = reply.send(inspect::Shown::Object(shown).text());
+                let _ = reply.send(Shown::object(shown).text(PLAIN));
             }
             Query::Delete(kind, names, reply) => {
                 // Names that came in just now are there to be deleted, too.
-                self.peek();
+                let peeked = self.peek();
+                let mut known = view::table(&mut self.book, self.epoch, kind, &peeked);
                 let mut text = String::new();
                 for name in names {
-                    let found = view::matching(&self.book, kind, &name);
+                    let (found, others) = known
+                        .into_iter()
+                        .partition::<Vec<_>, _>(|(known, _)| view::is_meant(known, &name));
+                    known = others;
                     if found.is_empty() {
                         text.push_str(&format!("metric {name} not found\n"));
                     }
-                    for name in found {
-                        if let Some(dropped) = self.book.delete(kind, &name) {
+                    for (name, _) in found {
+                        if let Some(dropped) = self.book.delete(kind, name.as_bytes()) {
                             self.forget(dropped, true);
                         }
-                        let name = String::from_utf8_lossy(&name);
                         text.push_str(&format!("deleted: {name}\n"));
                     }
                 }

@@ -596,6 +596,13 @@ impl Table {
             return;
         }
         if entry.flags & touched != 0 && !with_samples {
+            if self.gauges == Gauges::Running
+                && entry.kind == Kind::Gauge as u8
+                && entry.flags & ABSOLUTE[self.parity] == 0
+            {
+                // What was added since the turn was added to a value that is gone.
+                entry.cells[self.parity] -= entry.cells[1 - self.parity];
+            }
             self.announce(at);
             return;
         }

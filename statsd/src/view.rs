@@ -4,12 +4,9 @@ use hashbrown::HashMap;
 
 use crate::aggregate::Book;
 use crate::aggregate::timer::Samples;
-use crate::inspect::Shown;
+use crate::inspect::{ITEMS, Shown};
 use crate::metric::Kind;
 use crate::receive::Peeked;
-
-/// Samples that are shown of a timer: what is cut off counts as "more items".
-const SHOWN: usize = 10_000;
 
 /// The table of `kind`: names with what they hold now, `peeked` of each intake included.
 pub(crate) fn table(
@@ -47,7 +44,10 @@ pub(crate) fn table(
         return timers(book, epoch, peeked);
     }
     let running = peeked.len() == 1;
+    // Where they are deleted at the flush, those without samples since are gone.
+    let deletes = book.deletes(kind);
     book.rows_of(kind)
+        .filter(|(row, ..)| !deletes || added.contains_key(row) || book.is_held(*row))
         .map(|(row, name, value)| {
             let value = match added.get(&row) {
                 None => value,
@@ -77,9 +77,10 @@ fn timers(book: &mut Book, epoch: u64, peeked: &[Option<Peeked>]) -> Vec<(String
     }
     let recent = recent.group(slots as usize);
     let grouped = book.group(epoch);
+    let deletes = book.deletes(Kind::Timer);
     let shown = book
         .rows_of(Kind::Timer)
-        .map(|(row, name, _)| {
+        .filter_map(|(row, name, _)| {
             let slot = book.slot_of(row);
             let (values, pile) = grouped.saved(slot);
             let (more, _) = recent.saved(slot);
@@ -88,30 +89,29 @@ fn timers(book: &mut Book, epoch: u64, peeked: &[Option<Peeked>]) -> Vec<(String
                     .into_iter()
                     .flat_map(|(value, count)| (0..count).map(move |_| value))
             });
-            let items = piled
+            let items: Vec<_> = piled
                 .chain(values.iter().copied())
                 .chain(more.iter().copied())
-                .take(SHOWN)
+                .take(ITEMS)
                 .map(Shown::Number)
                 .collect();
-            (
-                String::from_utf8_lossy(name).into_owned(),
-                Shown::List(items),
-            )
+            if deletes && items.is_empty() && !book.is_held(row) {
+                return None;
+            }
+            let count = pile.map_or(0, |pile| pile.count()) + (values.len() + more.len()) as u64;
+            let rest = count.saturating_sub(items.len() as u64) as usize;
+            let name = String::from_utf8_lossy(name).into_owned();
+            Some((name, Shown::List(items, rest)))
         })
         .collect();
     book.ungroup(epoch, grouped);
     shown
 }
 
-/// The names of `kind` that `pattern` means: itself, or with a final `.*` all below that folder.
-pub(crate) fn matching(book: &Book, kind: Kind, pattern: &str) -> Vec<Vec<u8>> {
-    let folder = pattern.strip_suffix('*').filter(|rest| rest.ends_with('.'));
-    book.rows_of(kind)
-        .filter(|(_, name, _)| match folder {
-            Some(folder) => name.starts_with(folder.as_bytes()),
-            None => *name == pattern.as_bytes(),
-        })
-        .map(|(_, name, _)| name.to_vec())
-        .collect()
+/// Whether `pattern` means `name`: it is it, or ends with `.*` and `name` is below that folder.
+pub(crate) fn is_meant(name: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix('*').filter(|rest| rest.ends_with('.')) {
+        Some(folder) => name.starts_with(folder) || name == pattern,
+        None => name == pattern,
+    }
 }

@@ -257,6 +257,50 @@ fn the_management_interface_answers_as_the_reference() {
 }
 
 #[test]
+fn the_management_interface_shows_what_the_interval_has() {
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let (socket, address) = udp("127.0.0.1:0");
+    let (admin, admin_address) = tcp();
+    let sockets = Sockets {
+        udp: vec![socket],
+        admin: vec![admin],
+        ..Sockets::default()
+    };
+    let memory = Arc::new(Memory::default());
+    let options = Options {
+        delete_idle_stats: true,
+        ..options()
+    };
+    let server = Server::start(options, sockets, memory.clone(), memory.clone(), None).unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender
+        .send_to(b"t:1|ms\nu:2|ms\n10:1|c\na:1|c\n2:1|c", address)
+        .unwrap();
+    wait_for(&server, 5);
+    server.flush_now();
+    let mut stream = BufReader::new(TcpStream::connect(admin_address).unwrap());
+    let mut table = |name: &str| ask(&mut stream, &format!("{name}\n"), "END\n\n");
+    assert_eq!(table("timers"), "{}\nEND\n\n");
+    // The table of the first timer is all that this interval has so far.
+    sender
+        .send_to(b"t:7|ms\n10:2|c\na:1|c\n2:1|c", address)
+        .unwrap();
+    wait_for(&server, 9);
+    assert_eq!(table("timers"), "{ t: [ 7 ] }\nEND\n\n");
+    let counters = table("counters");
+    assert!(
+        counters.starts_with("{\n  '2': 1,\n  '10': 2,\n"),
+        "{counters}"
+    );
+    assert_eq!(
+        table("deltimers u t t"),
+        "metric u not found\ndeleted: t\nmetric t not found\nEND\n\n"
+    );
+    server.stop().unwrap();
+}
+
+#[test]
 fn a_restart_continues_the_interval() {
     let folder = tempfile::tempdir().unwrap();
     let state: PathBuf = folder.path().join("statsd-state");

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use hashbrown::{HashMap, HashSet};
 
+use crate::inspect;
 use crate::metric::{Kind, PointKind};
 use crate::naming::{Group, Line, Naming};
 use crate::options::Options;
@@ -401,6 +402,12 @@ impl Book {
         let (rules, naming, spec) = (&self.rules, &self.naming, &self.spec);
         let suffix = &naming.suffix[..];
         let with_ids = fan.wants_ids();
+        let mut members: HashMap<u32, Vec<&[u8]>> = HashMap::new();
+        if fan.console().is_some() {
+            for (row, member) in &self.members {
+                members.entry(*row).or_default().push(member);
+            }
+        }
         let mut not_finite = 0;
         let mut count = 0;
         for at in 0..self.names.rows.len() {
@@ -409,16 +416,7 @@ impl Book {
                 continue;
             }
             let kind = row.kind();
-            let shown = row.is_touched()
-                || row.is_lasting()
-                || !match kind {
-                    Kind::Counter => rules.delete_counters,
-                    Kind::Timer => rules.delete_timers,
-                    Kind::Set => rules.delete_sets,
-                    Kind::Gauge => false,
-                    Kind::Average => true,
-                };
-            if !shown {
+            if !self.is_held(at as u32) {
                 continue;
             }
             let own = at == self.own.packets as usize
@@ -429,6 +427,17 @@ impl Book {
             }
             count += 1;
             let name = self.names.name(&row);
+            if let Some(console) = fan.console() {
+                match kind {
+                    Kind::Counter => console.counter(name, row.value, row.value / seconds),
+                    Kind::Gauge => console.gauge(name, row.value),
+                    Kind::Set => {
+                        console.set(name, members.remove(&(at as u32)).unwrap_or_default());
+                    }
+                    Kind::Timer => console.timer(name),
+                    Kind::Average => {}
+                }
+            }
             let mut ids = row.ids;
             if with_ids && ids == NO_IDS {
                 let width = width(kind, spec, name);
@@ -488,6 +497,10 @@ impl Book {
                         for (at, text) in spec.idle_lines() {
                             lines.put(Group::Timers, at, &naming.timer, text, 0.0);
                         }
+                    }
+                    if let Some(console) = fan.console() {
+                        let (samples, more) = grouped.least(row.extra, inspect::ITEMS);
+                        console.samples(name, &samples, more);
                     }
                 }
             }
@@ -586,6 +599,23 @@ impl Book {
         }
         self.remove(row);
         Some(self.unmap())
+    }
+
+    /// Whether series of `kind` are deleted at each flush. Gauges are when their time is over.
+    pub(crate) fn deletes(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Counter => self.rules.delete_counters,
+            Kind::Timer => self.rules.delete_timers,
+            Kind::Set => self.rules.delete_sets,
+            Kind::Gauge => false,
+            Kind::Average => true,
+        }
+    }
+
+    /// Whether `row` would be flushed though nothing more were received.
+    pub(crate) fn is_held(&self, row: u32) -> bool {
+        let row = &self.names.rows[row as usize];
+        row.is_touched() || row.is_lasting() || !self.deletes(row.kind())
     }
 
     /// The names of a kind, in the order in which they were first seen.

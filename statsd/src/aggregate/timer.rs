@@ -41,6 +41,30 @@ struct Bins {
     texts: Vec<Vec<u8>>,
 }
 
+impl Bins {
+    fn new(metric: &str, bins: &[options::Bound]) -> Self {
+        let mut bounds: Vec<f64> = Vec::with_capacity(bins.len());
+        for options::Bound(bound) in bins {
+            if !bounds.contains(bound) {
+                bounds.push(*bound);
+            }
+        }
+        let text = |bound: &f64| {
+            let text = if bound.is_infinite() {
+                "inf".to_owned()
+            } else {
+                number::text(*bound).replacen('.', "_", 1)
+            };
+            format!(".histogram.bin_{text}").into_bytes()
+        };
+        Self {
+            metric: metric.as_bytes().to_vec(),
+            texts: bounds.iter().map(text).collect(),
+            bounds,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stat {
     CountOf(usize),
@@ -75,6 +99,13 @@ impl Spec {
         histograms: &[options::Histogram],
         seconds: f64,
     ) -> Self {
+        // As members of JavaScript's objects: what is named twice is there once.
+        let mut thresholds: Vec<f64> = Vec::with_capacity(percentiles.len());
+        for threshold in percentiles {
+            if !thresholds.contains(threshold) {
+                thresholds.push(*threshold);
+            }
+        }
         let is_wanted = |name: &str| {
             let normal = normalise(name);
             wanted.is_empty() || wanted.contains(&normal)
@@ -85,7 +116,7 @@ impl Spec {
                 stats.push((stat, format!(".{name}").into_bytes()));
             }
         };
-        for (at, threshold) in percentiles.iter().enumerate() {
+        for (at, threshold) in thresholds.iter().enumerate() {
             let text = number::text(*threshold)
                 .replacen('.', "_", 1)
                 .replacen('-', "top", 1);
@@ -116,27 +147,13 @@ impl Spec {
         let histograms = if wanted.is_empty() || wanted.iter().any(|name| name == "histogram") {
             histograms
                 .iter()
-                .map(|options::Histogram { metric, bins }| Bins {
-                    metric: metric.clone().into_bytes(),
-                    bounds: bins.iter().map(|bound| bound.0).collect(),
-                    texts: bins
-                        .iter()
-                        .map(|bound| {
-                            let text = if bound.0.is_infinite() {
-                                "inf".to_owned()
-                            } else {
-                                number::text(bound.0).replacen('.', "_", 1)
-                            };
-                            format!(".histogram.bin_{text}").into_bytes()
-                        })
-                        .collect(),
-                })
+                .map(|options::Histogram { metric, bins }| Bins::new(metric, bins))
                 .collect()
         } else {
             Vec::new()
         };
         Self {
-            thresholds: percentiles.to_vec(),
+            thresholds,
             stats,
             idle,
             histograms,
@@ -466,6 +483,11 @@ impl Pile {
         sketch
     }
 
+    /// How many samples there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.moments.count
+    }
+
     /// The samples as (value, how often), exact or as the histogram has them.
     pub(crate) fn weighted(&self) -> Vec<(f64, u64)> {
         let mut before = 0;
@@ -713,12 +735,12 @@ impl Samples {
 impl Grouped {
     fn range(&self, slot: u32) -> std::ops::Range<usize> {
         let at = slot as usize;
-        let end = self.ends.get(at).copied().unwrap_or(0);
-        let start = match at {
-            0 => 0,
-            _ => self.ends.get(at - 1).copied().unwrap_or(end),
+        // Slots that were given out since have nothing here.
+        let Some(end) = self.ends.get(at) else {
+            return 0..0;
         };
-        start as usize..end as usize
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start as usize..*end as usize
     }
 
     /// The samples of `slot` in the order in which they came, if they are all there.
@@ -770,6 +792,28 @@ impl Grouped {
         sort(values);
         spec.exact(name, values, weight, &mut self.room, lines);
         true
+    }
+
+    /// The least `count` samples of `slot` after [`Grouped::timer`], and how many more there are.
+    pub(crate) fn least(&self, slot: u32, count: usize) -> (Vec<f64>, usize) {
+        let mut least = Vec::new();
+        let total = match self.piles.get(&slot) {
+            Some(pile) => {
+                for (value, times) in pile.weighted() {
+                    let room = count - least.len();
+                    least.extend(std::iter::repeat_n(value, room.min(times as usize)));
+                }
+                pile.count() as usize
+            }
+            None => {
+                let mut values = self.values[self.range(slot)].to_vec();
+                sort(&mut values);
+                least.extend(values.iter().take(count));
+                values.len()
+            }
+        };
+        let more = total.saturating_sub(least.len());
+        (least, more)
     }
 
     /// The samples of `slot` for saving: those that are all kept, or a pile.

@@ -1,75 +1,142 @@
-//! Flushes on standard output, as an object in JavaScript's notation.
+//! Flushes on standard output, as the reference's console backend prints them.
 //!
-//! The object has the reference's members that have a value after aggregation: `counters`,
-//! `counter_rates`, `gauges`, `sets`, `timer_data`, and what is ours. Raw samples are not kept.
+//! 1. The object has the reference's members in its order: `counters`, `timers` (the samples),
+//!    `gauges`, `timer_data`, `counter_rates`, `sets` (the members), `pctThreshold`; then
+//!    `averages` and `raw`, which are ours, if there are any.
+//! 2. Printed plainly it ends two levels down, so that a histogram is `[Object]`; prettily it has
+//!    all levels, and colours.
 
 use std::io::Write as _;
 
-use crate::inspect::Shown;
+use crate::inspect::{PLAIN, Shown, Style};
 use crate::naming::{Group, Line};
 use crate::number;
 
-/// Lines of the flush, by group.
+const PRETTY: Style = Style {
+    depth: 5,
+    is_coloured: true,
+};
+
+type Fields = Vec<(String, Shown)>;
+
+/// The flush that is being put together.
 #[derive(Debug)]
-pub(super) struct Console {
+pub(crate) struct Console {
     is_pretty: bool,
-    groups: Vec<(Group, Vec<(String, Shown)>)>,
+    thresholds: Vec<f64>,
+    counters: Fields,
+    timers: Fields,
+    gauges: Fields,
+    timer_data: Fields,
+    rates: Fields,
+    sets: Fields,
+    averages: Fields,
+    raw: Fields,
 }
 
 impl Console {
-    pub(super) fn new(is_pretty: bool) -> Self {
+    pub(crate) fn new(is_pretty: bool, thresholds: &[f64]) -> Self {
         Self {
             is_pretty,
-            groups: Vec::new(),
+            thresholds: thresholds.to_vec(),
+            counters: Fields::new(),
+            timers: Fields::new(),
+            gauges: Fields::new(),
+            timer_data: Fields::new(),
+            rates: Fields::new(),
+            sets: Fields::new(),
+            averages: Fields::new(),
+            raw: Fields::new(),
         }
     }
 
+    pub(crate) fn counter(&mut self, name: &[u8], count: f64, rate: f64) {
+        self.counters.push((text(name), Shown::Number(count)));
+        self.rates.push((text(name), Shown::Number(rate)));
+    }
+
+    pub(crate) fn gauge(&mut self, name: &[u8], value: f64) {
+        self.gauges.push((text(name), Shown::Number(value)));
+    }
+
+    pub(crate) fn set(&mut self, name: &[u8], mut members: Vec<&[u8]>) {
+        members.sort_unstable();
+        let members = members.into_iter().map(|member| Shown::Text(text(member)));
+        self.sets
+            .push((text(name), Shown::List(members.collect(), 0)));
+    }
+
+    /// A timer, whose statistics follow as lines.
+    pub(crate) fn timer(&mut self, name: &[u8]) {
+        self.timer_data
+            .push((text(name), Shown::Object(Vec::new())));
+    }
+
+    /// The samples of a timer: the first, and how many there are beyond them.
+    pub(crate) fn samples(&mut self, name: &[u8], samples: &[f64], more: usize) {
+        let samples = samples.iter().copied().map(Shown::Number).collect();
+        self.timers.push((text(name), Shown::List(samples, more)));
+    }
+
     pub(super) fn line(&mut self, line: &Line<'_>, value: f64) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let at = match self
-            .groups
-            .iter()
-            .position(|(known, _)| *known == line.group)
-        {
-            Some(at) => at,
-            None => {
-                self.groups.push((line.group, Vec::new()));
-                self.groups.len() - 1
-            }
-        };
-        let fields = &mut self.groups[at].1;
-        let name = text(line.name);
         let value = Shown::Number(value);
-        if line.group != Group::Timers {
-            fields.push((name, value));
-            return;
-        }
-        let stat = text(line.stat.strip_prefix(b".").unwrap_or(line.stat));
-        match fields.last_mut() {
-            Some((last, Shown::Object(stats))) if *last == name => stats.push((stat, value)),
-            _ => fields.push((name, Shown::Object(vec![(stat, value)]))),
+        match line.group {
+            Group::Timers => {
+                let Some((_, Shown::Object(stats))) = self.timer_data.last_mut() else {
+                    return;
+                };
+                let stat = text(line.stat.strip_prefix(b".").unwrap_or(line.stat));
+                match stat.split_once('.') {
+                    None => stats.push((stat, value)),
+                    Some((part, bin)) => match stats.last_mut() {
+                        Some((last, Shown::Object(bins))) if last == part => {
+                            bins.push((bin.to_owned(), value));
+                        }
+                        _ => {
+                            let bins = vec![(bin.to_owned(), value)];
+                            stats.push((part.to_owned(), Shown::Object(bins)));
+                        }
+                    },
+                }
+            }
+            Group::Averages => self.averages.push((text(line.name), value)),
+            Group::Points => self.raw.push((text(line.name), value)),
+            Group::Counters | Group::Rates | Group::Gauges | Group::Sets | Group::Own => {}
         }
     }
 
     pub(super) fn flush(&mut self, at: f64) {
-        let mut groups = std::mem::take(&mut self.groups);
-        groups.sort_by_key(|(group, _)| *group);
-        let object = Shown::Object(
-            groups
-                .into_iter()
-                .map(|(group, fields)| (group.name().to_owned(), Shown::Object(fields)))
-                .collect(),
-        );
-        let mut text = object.text();
-        if !self.is_pretty {
-            text = text
-                .split('\n')
-                .map(str::trim_start)
-                .collect::<Vec<_>>()
-                .join(" ");
-        }
-        let text = format!("Flushing stats at {}\n{text}\n", number::text(at));
+        let text = self.report(at);
         // Nobody may be reading any more, which is no reason to stop serving.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
     }
+
+    fn report(&mut self, at: f64) -> String {
+        let thresholds = self.thresholds.iter().copied().map(Shown::Number);
+        let mut fields = Fields::new();
+        for (name, members) in [
+            ("counters", &mut self.counters),
+            ("timers", &mut self.timers),
+            ("gauges", &mut self.gauges),
+            ("timer_data", &mut self.timer_data),
+            ("counter_rates", &mut self.rates),
+            ("sets", &mut self.sets),
+        ] {
+            fields.push((name.to_owned(), Shown::object(std::mem::take(members))));
+        }
+        let thresholds = Shown::List(thresholds.collect(), 0);
+        fields.push(("pctThreshold".to_owned(), thresholds));
+        for (name, members) in [("averages", &mut self.averages), ("raw", &mut self.raw)] {
+            if !members.is_empty() {
+                fields.push((name.to_owned(), Shown::object(std::mem::take(members))));
+            }
+        }
+        let style = if self.is_pretty { PRETTY } else { PLAIN };
+        let shown = Shown::Object(fields).text(style);
+        format!("Flushing stats at {}\n{shown}\n", number::text(at))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -5,7 +5,7 @@
 //! 2. Remote outputs have a thread and a bounded queue each ([`remote`]).
 //! 3. Names are made into text only for those who need text, and for ids only once.
 
-mod console;
+pub(crate) mod console;
 mod pickle;
 pub(crate) mod remote;
 
@@ -58,8 +58,7 @@ pub(crate) struct Outputs {
     pub(crate) sink: Option<Arc<dyn Sink>>,
     pub(crate) text: Vec<Arc<Remote>>,
     pub(crate) pickle: Vec<Arc<Remote>>,
-    /// Whether the console is one; indented or not.
-    pub(crate) console: Option<bool>,
+    pub(crate) console: Option<Console>,
     pub(crate) patience: Duration,
 }
 
@@ -99,7 +98,7 @@ impl Fan {
                 stamp: Vec::new(),
             }),
             pickles: (!pickle.is_empty()).then(|| (Pickles::default(), pickle)),
-            console: console.map(Console::new),
+            console,
             shared,
             at: 0.0,
             patience,
@@ -110,6 +109,11 @@ impl Fan {
     /// Whether lines should come with a place to keep their series id in.
     pub(crate) fn wants_ids(&self) -> bool {
         self.embedded.is_some()
+    }
+
+    /// The console, if it is an output. It wants more than lines.
+    pub(crate) fn console(&mut self) -> Option<&mut Console> {
+        self.console.as_mut()
     }
 
     /// Starts a flush whose lines carry the time `at`, in Unix seconds.
@@ -160,6 +164,7 @@ impl Fan {
             embedded.put(&mut UNKNOWN.clone(), line, value, at, &self.shared);
         }
         if let Some(text) = &mut self.text {
+            let before = text.buffer.len();
             line.push_name(&mut text.buffer);
             text.buffer.push(b' ');
             number::print(value, &mut text.buffer);
@@ -167,6 +172,7 @@ impl Fan {
             number::print(at, &mut text.buffer);
             text.buffer.push(b'\n');
             text.lines += 1;
+            self.flushed.bytes += (text.buffer.len() - before) as u64;
         }
         self.rarer(line, value, at);
     }

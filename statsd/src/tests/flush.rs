@@ -242,3 +242,72 @@ fn events_become_marks_and_checks_a_gauge_too() {
     let bad = bench.shared.stats.bad_lines_by_reason();
     assert_eq!(bad, [("malformed_event", 1)]);
 }
+
+/// The end of a line as Windows has it harms neither rates nor tags.
+#[test]
+fn carriage_returns_do_no_harm() {
+    let mut bench = Bench::new(&Options::default());
+    bench.packet(b"a:1|c\r\na:1|c|@0.5\r\nb:1|g|#k:v\r\nc:1|c|#k\r\nd:x|s\r\n_sc|e|1\r\n\r\n");
+    let lines = bench.flush_values();
+    for expected in [
+        "stats_counts.a 3",
+        "stats.gauges.b;k=v 1",
+        "stats_counts.c;k=true 1",
+        "stats.sets.d.count 1",
+        "stats.gauges.service_checks.e 1",
+    ] {
+        assert!(
+            lines.contains(&expected.to_owned()),
+            "{expected} in {lines:?}"
+        );
+    }
+    // The empty line has one character for the reference.
+    assert_eq!(bench.shared.stats.bad_lines_by_reason(), [("no_colon", 1)]);
+}
+
+#[test]
+fn thresholds_and_bins_named_twice_are_flushed_once() {
+    let options = serde_json::json!({
+        "percentiles": [50, 50.0, 90],
+        "histogram": [{"metric": "", "bins": [10, 10, 20, 10]}],
+    });
+    let mut bench = Bench::new(&serde_json::from_value(options).unwrap());
+    bench.packet(b"t:5|ms\nt:15|ms");
+    let lines = bench.flush_values();
+    for (line, count) in [
+        ("stats.timers.t.count_50 1", 1),
+        ("stats.timers.t.histogram.bin_10 1", 1),
+        ("stats.timers.t.histogram.bin_20 1", 1),
+    ] {
+        assert_eq!(
+            lines.iter().filter(|known| *known == line).count(),
+            count,
+            "{lines:?}"
+        );
+    }
+}
+
+/// A difference that comes in between the end of an interval and the end of its flush belongs to
+/// a gauge that is gone.
+#[test]
+fn a_deleted_gauge_starts_from_nothing() {
+    let mut bench = Bench::new(&Options {
+        delete_gauges: Choice::Yes,
+        ..Options::default()
+    });
+    bench.packet(b"g:225|g\nh:7|g");
+    let epoch = &bench.shared.clone().epoch;
+    epoch.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    bench.intakes[0].step();
+    bench.packet(b"g:+1|g\nh:+1|g\nh:5|g\nh:+1|g");
+    epoch.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(
+        bench.flush_values(),
+        ["stats.gauges.g 225", "stats.gauges.h 7"]
+    );
+    assert_eq!(
+        bench.flush_values(),
+        ["stats.gauges.g 1", "stats.gauges.h 6"]
+    );
+    assert!(bench.flush_values().is_empty());
+}
