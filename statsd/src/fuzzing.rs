@@ -1,7 +1,7 @@
 //! What the fuzz targets call: the whole way from a packet to flushed lines.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel;
@@ -11,6 +11,7 @@ use crate::number;
 use crate::options::Options;
 use crate::output::remote::Remote;
 use crate::output::{Fan, Outputs};
+use crate::population::Population;
 use crate::receive::{Intake, Mailbox, Outlets, Shared, What};
 use crate::server::intake_options;
 use crate::simd::Path;
@@ -37,7 +38,7 @@ fn flushed(packets: &[&[u8]], path: Path) -> (Vec<String>, Vec<(&'static str, u6
         reports: reports_in,
         marks: Some(marks),
         repeater: None,
-        population: Arc::new(AtomicU64::new(0)),
+        population: Arc::new(Population::default()),
     };
     let mut made = intake_options(&options, 0, 1);
     made.path = path;

@@ -31,6 +31,7 @@ mod number;
 pub mod options;
 mod output;
 mod parse;
+mod population;
 mod receive;
 mod repeater;
 mod server;

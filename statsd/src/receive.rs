@@ -20,6 +20,7 @@ use crate::marks::{self, Check, Mark};
 use crate::metric::{Op, PointKind, Reject};
 use crate::name;
 use crate::parse::{self, Head, Item};
+use crate::population::Population;
 use crate::repeater::Packets;
 use crate::simd::{self, Path};
 use crate::stats::{Stats, now_ms};
@@ -163,7 +164,7 @@ pub(crate) struct Outlets {
     /// `None` if events are bad lines.
     pub(crate) marks: Option<Sender<MarkReport>>,
     pub(crate) repeater: Option<Sender<Packets>>,
-    pub(crate) population: Arc<AtomicU64>,
+    pub(crate) population: Arc<Population>,
 }
 
 /// One receiving thread's table, and the batch on its way there.

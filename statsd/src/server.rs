@@ -18,7 +18,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,7 @@ use crate::options::{Health, Options, Output, Percentiles};
 use crate::output::console::Console;
 use crate::output::remote::Remote;
 use crate::output::{Fan, Outputs};
+use crate::population::Population;
 use crate::receive::{
     Command, Intake, IntakeOptions, Mailbox, MarkReport, Outlets, Peeked, Report, Shared, What,
 };
@@ -164,7 +165,7 @@ impl Server {
             Some(sender)
         };
 
-        let population = Arc::new(AtomicU64::new(0));
+        let population = Arc::new(Population::default());
         let mut mailboxes = Vec::new();
         let mut wakers = Vec::new();
         let mut new_intake = |id| {

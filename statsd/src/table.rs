@@ -19,12 +19,12 @@
 #![expect(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 
 use crate::metric::{Kind, Op};
 use crate::name;
+use crate::population::{Claim, Population};
 use crate::token::{self, INLINE, MARGIN, Seeds, Token};
 
 const AHEAD: usize = 16;
@@ -183,10 +183,9 @@ pub(crate) struct Table {
     parity: usize,
     gauges: Gauges,
     limits: Limits,
-    /// Entries in use, over all tables that share the limits.
-    population: Arc<AtomicU64>,
+    /// What all tables that share the limits have.
+    population: Arc<Population>,
     new_names: u64,
-    prefixes: HashMap<Box<[u8]>, u64>,
     /// Samples per entry since they were last taken, if they are counted.
     hits: Option<Vec<u32>>,
     pub(crate) names: Names,
@@ -200,7 +199,7 @@ impl Table {
         limits: Limits,
         gauges: Gauges,
         count_hits: bool,
-        population: Arc<AtomicU64>,
+        population: Arc<Population>,
     ) -> Self {
         Self {
             seeds: Seeds::random(),
@@ -217,7 +216,6 @@ impl Table {
             limits,
             population,
             new_names: 0,
-            prefixes: HashMap::new(),
             hits: count_hits.then(Vec::new),
             names: Names::default(),
             samples: Samples::default(),
@@ -261,7 +259,10 @@ impl Table {
         let running = self.gauges == Gauges::Running;
         let mut entry = entry_mut(&mut self.chunks, at);
         if entry.flags & (ALIAS | FORGOTTEN) != 0 {
-            at = self.resolve(at);
+            let Some(taken) = self.resolve(at) else {
+                return;
+            };
+            at = taken;
             entry = entry_mut(&mut self.chunks, at);
         }
         match token.op {
@@ -350,22 +351,32 @@ impl Table {
     }
 
     /// The entry that takes the samples of `at`: an alias' canonical one, brought back if it was
-    /// forgotten.
+    /// forgotten; `None` if there is no room for it any more.
     #[cold]
-    fn resolve(&mut self, mut at: u32) -> u32 {
+    fn resolve(&mut self, mut at: u32) -> Option<u32> {
         let entry = entry_ref(&self.chunks, at);
         if entry.flags & ALIAS != 0 {
             at = entry.link;
         }
         let entry = *entry_ref(&self.chunks, at);
         if entry.flags & FORGOTTEN != 0 {
+            if self.limits.names_per_prefix > 0
+                && let Some(kind) = Kind::from_code(entry.kind)
+            {
+                let mut name = Vec::new();
+                self.push_name(&entry, &mut name);
+                if !self.prefix_has_room(kind, &name) {
+                    self.refused.samples += 1;
+                    return None;
+                }
+            }
             self.forgotten -= 1;
             self.announce(at);
             let entry = entry_mut(&mut self.chunks, at);
             entry.flags = 0;
             entry.cells = [0.0; 2];
         }
-        at
+        Some(at)
     }
 
     /// Tells the aggregator the name of `at`.
@@ -418,7 +429,7 @@ impl Table {
 
     fn insert_canonical(&mut self, token: &Token, bytes: &[u8], at: usize) -> Option<u32> {
         let name = named(token, bytes);
-        if self.limits.names_per_prefix > 0 && !self.prefix_has_room(name) {
+        if !self.prefix_has_room(token.op.kind(), name) {
             self.refused.samples += 1;
             return None;
         }
@@ -432,27 +443,27 @@ impl Table {
         let Limits {
             names, new_names, ..
         } = self.limits;
-        (names == 0 || self.population.load(Ordering::Relaxed) < names)
+        (names == 0 || self.population.entries() < names)
             && (new_names == 0 || self.new_names < new_names)
             && self.len < u32::MAX - 1
     }
 
-    fn prefix_has_room(&mut self, name: &[u8]) -> bool {
-        let prefix = prefix(name, self.limits.prefix_nodes);
-        let count = match self.prefixes.get_mut(prefix) {
-            Some(count) => count,
-            None => self.prefixes.entry(prefix.into()).or_insert(0),
-        };
-        *count += 1;
-        if *count <= self.limits.names_per_prefix {
+    /// Claims room below the prefix of `name`, if that is limited.
+    fn prefix_has_room(&mut self, kind: Kind, name: &[u8]) -> bool {
+        let limit = self.limits.names_per_prefix;
+        if limit == 0 {
             return true;
         }
-        if *count == self.limits.names_per_prefix + 1 {
-            self.refused.prefixes.push(prefix.to_vec());
-        } else {
-            *count -= 1;
+        let prefix = prefix(name, self.limits.prefix_nodes);
+        match self.population.claim(prefix, kind, name, limit) {
+            Claim::Granted => true,
+            Claim::Refused { is_first } => {
+                if is_first {
+                    self.refused.prefixes.push(prefix.to_vec());
+                }
+                false
+            }
         }
-        false
     }
 
     fn put(&mut self, token: &Token, bytes: &[u8], at: usize, flags: u8, link: u32) -> u32 {
@@ -483,7 +494,7 @@ impl Table {
         *entry_mut(&mut self.chunks, number) = entry;
         self.index[at] = token.hash >> 32 << 32 | u64::from(number);
         self.used += 1;
-        self.population.fetch_add(1, Ordering::Relaxed);
+        self.population.add(1);
         if self.used * 2 > self.index.len() {
             self.rebuild(self.index_bits + 1);
         }
@@ -609,15 +620,13 @@ impl Table {
         entry.cells = [0.0; 2];
         entry.flags = FORGOTTEN;
         self.forgotten += 1;
-        if self.limits.names_per_prefix > 0 {
+        if self.limits.names_per_prefix > 0
+            && let Some(kind) = Kind::from_code(self.entry(at).kind)
+        {
             let mut name = Vec::new();
             self.push_name(&self.entry(at), &mut name);
-            if let Some(count) = self
-                .prefixes
-                .get_mut(prefix(&name, self.limits.prefix_nodes))
-            {
-                *count = count.saturating_sub(1);
-            }
+            let prefix = prefix(&name, self.limits.prefix_nodes);
+            self.population.release(prefix, kind, &name);
         }
         if self.forgotten > CHUNK && self.forgotten * 2 > self.used {
             self.collect();
@@ -658,8 +667,7 @@ impl Table {
         for at in &self.free {
             *entry_mut(&mut self.chunks, *at) = Entry::NONE;
         }
-        self.population
-            .fetch_sub((self.used - kept.len()) as u64, Ordering::Relaxed);
+        self.population.sub((self.used - kept.len()) as u64);
         self.used = kept.len();
         self.long = long;
         self.forgotten = 0;
@@ -710,8 +718,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        self.population
-            .fetch_sub(self.used as u64, Ordering::Relaxed);
+        self.population.sub(self.used as u64);
     }
 }
 

@@ -146,6 +146,35 @@ fn limits_hold_and_are_counted() {
     );
 }
 
+/// Threads share the room below a prefix; a name that several of them know takes it once.
+#[test]
+fn the_limit_per_prefix_holds_over_all_threads() {
+    let options = Options {
+        max_names_per_prefix: 3,
+        prefix_nodes: 1,
+        delete_counters: Choice::Yes,
+        ..Options::default()
+    };
+    let mut bench = Bench::with(&options, 3, crate::simd::Path::detect());
+    let names = |lines: &[String]| {
+        let of = |line: &String| line.strip_prefix("stats_counts.a.").map(str::to_owned);
+        lines.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    for intake in 0..3 {
+        bench.packet_to(intake, b"a.same:1|c");
+        bench.packet_to(intake, format!("a.own{intake}:1|c").as_bytes());
+    }
+    assert_eq!(names(&bench.flush_values()), ["own0 1", "own1 1", "same 3"]);
+    // Dropped names make room for others, and have to ask again.
+    for _ in 0..10 {
+        bench.flush_values();
+    }
+    for name in ["x", "y", "z", "same"] {
+        bench.packet_to(2, format!("a.{name}:1|c").as_bytes());
+    }
+    assert_eq!(names(&bench.flush_values()), ["x 1", "y 1", "z 1"]);
+}
+
 #[test]
 fn timers_beyond_exactness_are_close() {
     let mut exact = Bench::new(&Options::default());

@@ -4,7 +4,7 @@ mod flush;
 mod golden;
 mod split;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::number;
 use crate::options::Options;
 use crate::output::remote::Remote;
 use crate::output::{Fan, Outputs};
+use crate::population::Population;
 use crate::receive::{Command, Intake, Mailbox, MarkReport, Outlets, Report, Shared, What};
 use crate::server::intake_options;
 use crate::simd::Path;
@@ -94,7 +95,7 @@ impl Bench {
         let shared = Arc::new(Shared::default());
         let (reports_in, reports) = channel::unbounded();
         let (marks_in, marks) = channel::unbounded();
-        let population = Arc::new(AtomicU64::new(0));
+        let population = Arc::new(Population::default());
         let mut mailboxes = Vec::new();
         let found = (0..intakes)
             .map(|id| {
