@@ -13,6 +13,8 @@ use crate::metric::Reject;
 
 /// Senders of bad lines that are told apart; further ones are counted together.
 const SENDERS: usize = 1_024;
+/// Senders of bad lines that are flushed as series; further ones are flushed together.
+const SENDER_SERIES: usize = 100;
 /// Bad lines that are logged per interval; all are counted.
 const LOGGED: u32 = 10;
 
@@ -64,7 +66,8 @@ pub struct Stats {
 
 #[derive(Debug, Default)]
 struct Senders {
-    known: HashMap<IpAddr, u64>,
+    /// With the order in which they were first seen.
+    known: HashMap<IpAddr, (usize, u64)>,
     others: u64,
 }
 
@@ -73,12 +76,13 @@ impl Stats {
     pub(crate) fn bad_line(&self, reason: Reject, line: &[u8], from: Option<IpAddr>) {
         self.bad_lines.fetch_add(1, Ordering::Relaxed);
         self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
-        if let Some(from) = from {
+        if let Some(from) = from.map(|from| from.to_canonical()) {
             let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = senders.known.get_mut(&from) {
+            let rank = senders.known.len();
+            if let Some((_, count)) = senders.known.get_mut(&from) {
                 *count += 1;
-            } else if senders.known.len() < SENDERS {
-                senders.known.insert(from, 1);
+            } else if rank < SENDERS {
+                senders.known.insert(from, (rank, 1));
             } else {
                 senders.others += 1;
             }
@@ -121,13 +125,39 @@ impl Stats {
         let mut counts: Vec<_> = senders
             .known
             .iter()
-            .map(|(from, count)| (Some(*from), *count))
+            .map(|(from, (_, count))| (Some(*from), *count))
             .collect();
         if senders.others > 0 {
             counts.push((None, senders.others));
         }
         counts.sort_by_key(|(from, count)| (std::cmp::Reverse(*count), *from));
         counts
+    }
+
+    /// Bad lines since the start as parts of our own metrics' names: `bad_lines.by_reason.REASON`
+    /// and `bad_lines.by_sender.ADDRESS`, with `_` for what an address has between its numbers.
+    /// The first 100 senders have names of their own, the rest is `others`.
+    pub(crate) fn bad_lines_series(&self) -> Vec<(String, u64)> {
+        let mut series: Vec<_> = self
+            .bad_lines_by_reason()
+            .into_iter()
+            .map(|(reason, count)| (format!("bad_lines.by_reason.{reason}"), count))
+            .collect();
+        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = senders.others;
+        for (from, (rank, count)) in &senders.known {
+            if *rank < SENDER_SERIES {
+                let from = from.to_string().replace(['.', ':'], "_");
+                series.push((format!("bad_lines.by_sender.{from}"), *count));
+            } else {
+                others += count;
+            }
+        }
+        if others > 0 {
+            series.push(("bad_lines.by_sender.others".to_owned(), others));
+        }
+        series.sort_unstable();
+        series
     }
 
     /// The counters with their names, in a fixed order.
@@ -175,4 +205,35 @@ pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn series_of_bad_lines_are_bounded() {
+        let stats = Stats::default();
+        let last: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+        stats.bad_line(Reject::NoColon, b"x", Some(last.to_ipv6_mapped().into()));
+        for sender in 0..2_000_u32 {
+            let from = Ipv6Addr::from(u128::from(sender) << 64 | 1);
+            stats.bad_line(Reject::NoType, b"x", Some(from.into()));
+        }
+        stats.bad_line(Reject::NoColon, b"x", None);
+        let series = stats.bad_lines_series();
+        assert_eq!(series.len(), 2 + 100 + 1);
+        let count = |name: &str| {
+            series
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|found| found.1)
+        };
+        assert_eq!(count("bad_lines.by_reason.no_colon"), Some(2));
+        assert_eq!(count("bad_lines.by_reason.no_type"), Some(2_000));
+        assert_eq!(count("bad_lines.by_sender.10_0_0_7"), Some(1));
+        assert_eq!(count("bad_lines.by_sender.__3e_0_0_0_1"), Some(1));
+        assert_eq!(count("bad_lines.by_sender.others"), Some(2_001 - 100));
+    }
 }

@@ -173,6 +173,18 @@ fn every_input_feeds_one_flush() {
         server.stats().bad_lines_by_sender(),
         [(Some("127.0.0.1".parse().unwrap()), 1)]
     );
+    // Bad lines are series of their own, from the first one on.
+    let own = |name: &str| memory.value(&format!("stats.statsd.bad_lines.{name}"));
+    assert_eq!(own("by_reason.no_colon"), Some(1.0));
+    assert_eq!(own("by_sender.127_0_0_1"), Some(1.0));
+    assert_eq!(own("by_reason.no_type"), None);
+    sender.send_to(b"x:1|zzz\nx:1|zzz", v6_address).unwrap();
+    wait_for(&server, 11);
+    server.flush_now();
+    assert_eq!(own("by_reason.no_colon"), Some(0.0));
+    assert_eq!(own("by_sender.127_0_0_1"), Some(0.0));
+    assert_eq!(own("by_reason.unknown_type"), Some(2.0));
+    assert_eq!(own("by_sender.__1"), Some(2.0));
     server.stop().unwrap();
 }
 

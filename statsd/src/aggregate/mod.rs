@@ -80,6 +80,8 @@ pub(crate) struct Book {
     own: OwnRows,
     last: Last,
     extra: Vec<u64>,
+    /// Bad lines of all intervals before, by the names of their series.
+    bad_lines: HashMap<String, u64>,
     /// Samples by name since the busiest were last asked for, if they are counted.
     hits: HashMap<u32, u64>,
 }
@@ -163,6 +165,7 @@ impl Book {
                 ..Last::default()
             },
             extra: vec![0; EXTRA.len()],
+            bad_lines: HashMap::new(),
             hits: HashMap::new(),
         }
     }
@@ -373,6 +376,12 @@ impl Book {
             fan_line(own, b"graphiteStats.flush_length", self.last.flush_length);
             for (name, value) in extra_counts(stats, &mut self.extra) {
                 fan_line(own, name.as_bytes(), value);
+            }
+            // As those: from the first bad line of a reason or a sender on.
+            for (name, total) in stats.bad_lines_series() {
+                let before = self.bad_lines.get(&name).copied().unwrap_or(0);
+                fan_line(own, name.as_bytes(), (total - before) as f64);
+                self.bad_lines.insert(name, total);
             }
         }
         self.last.exception = stats.last_output_error.load(Ordering::Relaxed) as f64;
