@@ -9,6 +9,7 @@
 use whisper::{ABSENT, is_absent};
 
 use crate::error::{Error, Result};
+use crate::python;
 
 /// How a row, or a whole series, becomes one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +140,7 @@ fn larger(best: f64, value: f64) -> f64 {
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
+    python::sort(&mut values);
     let middle = values.len() / 2;
     match values.len() {
         0 => ABSENT,

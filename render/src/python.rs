@@ -110,6 +110,61 @@ pub fn power(base: f64, exponent: f64) -> Option<f64> {
     sound.then_some(result)
 }
 
+/// `value ** 2`, which is not always `value * value`: Python asks the C library's `pow`, and that
+/// is off by a last digit once in a thousand times.
+pub fn square(value: f64) -> f64 {
+    // A constant exponent would become a multiplication.
+    value.powf(std::hint::black_box(2.0))
+}
+
+/// Shorter lists are sorted by Python with one insertion sort: [`sort_run`].
+pub const RUN: usize = 64;
+
+/// `list.sort()` of fewer than [`RUN`] items, step by step: the run that the list begins with,
+/// and each later item put in by halving. It matters for items that are neither above nor below
+/// others, such as NaNs: they stand where Python leaves them.
+pub fn sort_run<T>(list: &mut [T], below: impl Fn(&T, &T) -> bool) {
+    let n = list.len();
+    let mut run = n.min(2);
+    if n > 1 && below(&list[1], &list[0]) {
+        while run < n && below(&list[run], &list[run - 1]) {
+            run += 1;
+        }
+        list[..run].reverse();
+    } else {
+        while run < n && !below(&list[run], &list[run - 1]) {
+            run += 1;
+        }
+    }
+    for next in run..n {
+        let (mut left, mut right) = (0, next);
+        while left < right {
+            let middle = left + (right - left) / 2;
+            if below(&list[next], &list[middle]) {
+                right = middle;
+            } else {
+                left = middle + 1;
+            }
+        }
+        list[left..=next].rotate_right(1);
+    }
+}
+
+/// `sorted(values)`. From [`RUN`] values on NaNs go last.
+pub fn sort(values: &mut [f64]) {
+    if !values.iter().any(|value| value.is_nan()) {
+        // Equal values are alike, but for the sign of a zero, and zeros keep their order.
+        values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    } else if values.len() < RUN {
+        sort_run(values, |a, b| a < b);
+    } else {
+        values.sort_by(|a, b| {
+            a.partial_cmp(b)
+                .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+        });
+    }
+}
+
 /// `round(value, digits)`: to so many decimals (tens, hundreds, … if negative), correct for the
 /// very number that `value` holds, to the even digit where it lies exactly in the middle.
 pub fn round(value: f64, digits: i64) -> f64 {
@@ -265,6 +320,30 @@ mod tests {
         assert_eq!(power(0.0, -1.0), None);
         assert_eq!(power(1e300, 2.0), None);
         assert_eq!(power(f64::INFINITY, 2.0), Some(f64::INFINITY));
+    }
+
+    #[test]
+    fn squares_are_the_c_librarys() {
+        assert_eq!(square(89.731), 8051.652360999999);
+        assert_eq!(square(f64::NEG_INFINITY), f64::INFINITY);
+    }
+
+    #[test]
+    fn nans_are_sorted_to_where_python_leaves_them() {
+        let inf = f64::INFINITY;
+        let mut values = [3.5, 1.0, inf, 2.0, f64::NAN, -inf].repeat(2);
+        sort(&mut values);
+        let shown: Vec<String> = values.iter().map(|&value| float(value)).collect();
+        assert_eq!(
+            shown.join(" "),
+            "-inf -inf 1.0 1.0 2.0 2.0 3.5 inf nan 3.5 inf nan"
+        );
+        let mut falling = [5.0, 4.0, f64::NAN, 3.0, 2.0, 1.0];
+        sort(&mut falling);
+        assert_eq!(falling[..5], [1.0, 2.0, 3.0, 4.0, 5.0]);
+        let mut first = [2.0, f64::NAN, 1.0];
+        sort(&mut first);
+        assert_eq!([first[0], first[2]], [2.0, 1.0]);
     }
 
     proptest::proptest! {

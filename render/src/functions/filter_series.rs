@@ -8,6 +8,7 @@ use super::{Args, Default, Function, Param, percentile};
 use crate::aggregate::{self, Aggregate};
 use crate::error::{Error, Result};
 use crate::eval::Context;
+use crate::python;
 use crate::series::Series;
 use whisper::{ABSENT, is_absent, present};
 
@@ -155,8 +156,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "The first `n` series.",
         example: "limit(web.*.hits, 10)",
         call: |_, args| {
-            let n = args.integer("n")?;
-            first(args.series("seriesList")?, n as f64)
+            let n = count(args)?;
+            first(args.series("seriesList")?, n)
         },
         ..Function::PLAIN
     },
@@ -226,10 +227,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "The `n` series that vary most.",
         example: "mostDeviant(web.*.latency, 5)",
         call: |_, args| {
-            let n = args.integer("n")?;
+            let n = count(args)?;
             let mut all = args.series("seriesList")?;
             all.retain(|series| !is_absent(Aggregate::Last.of(&series.values)));
-            first(sorted_by(all, variance, true), n as f64)
+            first(sorted_by(all, variance, true), n)
         },
         ..Function::PLAIN
     },
@@ -353,12 +354,21 @@ fn extreme(args: &mut Args<'_>, aggregate: Aggregate, reverse: bool) -> Result<V
     first(sorted(args.series("seriesList")?, aggregate, reverse), n)
 }
 
+/// How many series are kept: `none` for all of them, as Python's `all[:None]`.
+fn count(args: &Args<'_>) -> Result<f64> {
+    if args.given("n") {
+        Ok(args.integer("n")? as f64)
+    } else {
+        Ok(f64::INFINITY)
+    }
+}
+
 /// The mean of the squared distances from the mean.
 fn variance(series: &Series) -> f64 {
     let mean = Aggregate::Average.of(&series.values);
     let (mut squares, mut known) = (0.0, 0);
     for value in series.iter().flatten() {
-        squares += (value - mean) * (value - mean);
+        squares += python::square(value - mean);
         known += 1;
     }
     squares / f64::from(known.max(1))

@@ -6,6 +6,8 @@
 
 use whisper::{ABSENT, is_absent};
 
+use crate::python;
+
 /// The percentile asked for lies beyond the values there are (above 100, say).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OutOfRange;
@@ -19,7 +21,7 @@ pub(super) struct OutOfRange;
 /// [`OutOfRange`] when the rank names no value.
 pub(super) fn percentile(row: &[f64], n: f64, interpolate: bool) -> Result<f64, OutOfRange> {
     let mut sorted: Vec<f64> = row.iter().copied().filter(|&v| !is_absent(v)).collect();
-    sort(&mut sorted);
+    python::sort(&mut sorted);
     of_sorted(&sorted, n, interpolate)
 }
 
@@ -51,14 +53,6 @@ pub(super) fn of_sorted(sorted: &[f64], n: f64, interpolate: bool) -> Result<f64
         return Ok(value + fraction * (next - value));
     }
     Ok(value)
-}
-
-/// Sorts as Python does as long as no value is a NaN; NaNs go last.
-pub(super) fn sort(values: &mut [f64]) {
-    values.sort_by(|a, b| {
-        a.partial_cmp(b)
-            .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
-    });
 }
 
 /// The value at `index`, counted from the end when negative.

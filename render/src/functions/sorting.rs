@@ -3,6 +3,7 @@
 use super::{Default, Function, Param};
 use crate::aggregate::Aggregate;
 use crate::error::{Error, Result};
+use crate::python;
 use crate::series::Series;
 use whisper::present;
 
@@ -97,47 +98,20 @@ pub(super) fn sorted_by(
         Some(number) => number + 0.0,
         None => f64::NEG_INFINITY,
     };
-    if all.len() < PYTHON_RUN && all.iter().any(|series| number(series).is_nan()) {
+    if all.len() < python::RUN && all.iter().any(|series| number(series).is_nan()) {
         let keyed = all.into_iter().map(|s| (number(&s), s)).collect();
         return with_nan(keyed, reverse);
     }
     by_key(all, number, f64::total_cmp, reverse)
 }
 
-/// Shorter lists are sorted by Python with one insertion sort.
-const PYTHON_RUN: usize = 64;
-
-/// What Python's sort makes of keys among which there is a NaN, which is neither above nor below
-/// anything: the run that the list begins with, and each later series put in by halving.
+/// What Python's sort makes of keys among which there is a NaN.
 fn with_nan(mut keyed: Vec<(f64, Series)>, reverse: bool) -> Vec<Series> {
     // Equal keys keep their order in both directions: turned around before and after.
     if reverse {
         keyed.reverse();
     }
-    let below = |keyed: &[(f64, Series)], a: usize, b: usize| keyed[a].0 < keyed[b].0;
-    let mut run = keyed.len().min(2);
-    if keyed.len() > 1 && below(&keyed, 1, 0) {
-        while run < keyed.len() && below(&keyed, run, run - 1) {
-            run += 1;
-        }
-        keyed[..run].reverse();
-    } else {
-        while run < keyed.len() && !below(&keyed, run, run - 1) {
-            run += 1;
-        }
-    }
-    for next in run..keyed.len() {
-        let (mut left, mut right) = (0, next);
-        while left < right {
-            let middle = left + (right - left) / 2;
-            if below(&keyed, next, middle) {
-                right = middle;
-            } else {
-                left = middle + 1;
-            }
-        }
-        keyed[left..=next].rotate_right(1);
-    }
+    python::sort_run(&mut keyed, |a, b| a.0 < b.0);
     if reverse {
         keyed.reverse();
     }

@@ -10,7 +10,6 @@
 use whisper::{ABSENT, is_absent};
 
 use crate::aggregate::Aggregate;
-use crate::functions::percentile;
 use crate::python;
 
 /// How many values may be looked at one by one before the faster ways are taken.
@@ -148,7 +147,7 @@ fn blocks(windows: &[f64], size: usize, neutral: f64, fold: fn(f64, f64) -> f64)
 /// The median of each window, by a tree that counts how many values of each rank are inside.
 fn medians(windows: &[f64], size: usize) -> Vec<f64> {
     let mut sorted: Vec<f64> = windows.iter().copied().filter(|v| !is_absent(*v)).collect();
-    percentile::sort(&mut sorted);
+    python::sort(&mut sorted);
     sorted.dedup();
     let rank = |value: f64| sorted.partition_point(|known| *known < value);
     let mut tree = Ranks::new(sorted.len());
@@ -216,6 +215,10 @@ impl Ranks {
 /// Graphite's moving deviation: over the last `points` values, once `tolerance` of them are there,
 /// from a running sum and a running sum of squares.
 pub(super) fn deviation(values: &[f64], points: usize, tolerance: f64) -> Vec<f64> {
+    if points == 0 {
+        // No window ever holds a value.
+        return vec![ABSENT; values.len()];
+    }
     let (mut valid, mut sum, mut squares) = (0_usize, 0.0, 0.0);
     values
         .iter()
@@ -225,17 +228,17 @@ pub(super) fn deviation(values: &[f64], points: usize, tolerance: f64) -> Vec<f6
             if !is_absent(dropped) {
                 valid -= 1;
                 sum -= dropped;
-                squares -= dropped * dropped;
+                squares -= python::square(dropped);
             }
             if !is_absent(value) {
                 valid += 1;
                 sum += value;
-                squares += value * value;
+                squares += python::square(value);
             }
             if valid == 0 || (valid as f64 / points as f64) < tolerance {
                 return ABSENT;
             }
-            let variance = valid as f64 * squares - sum * sum;
+            let variance = valid as f64 * squares - python::square(sum);
             if variance < 0.0 {
                 // Rounding can take a constant series below zero.
                 ABSENT
