@@ -11,7 +11,7 @@
 //!    day are read in the zone; a time that a change of clocks leaves out is read with the offset
 //!    before the change, one that it repeats means the second.
 
-use jiff::civil::{Date, DateTime, Time, Weekday};
+use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
@@ -316,8 +316,9 @@ pub fn floor(moment: i64, unit: Unit, weekday: i8, zone: &TimeZone) -> i64 {
         Unit::Hours => date.to_datetime(Time::constant(here.hour(), 0, 0, 0)),
         Unit::Days => midnight(date),
         Unit::Weeks => {
-            let begins = Weekday::from_monday_one_offset(weekday).unwrap_or(Weekday::Monday);
-            let back = i64::from(date.weekday().since(begins));
+            // Days that no week has are counted on with, as in Graphite.
+            let back = i64::from(date.weekday().to_monday_one_offset()) - i64::from(weekday);
+            let back = if back < 0 { back + 7 } else { back };
             midnight(date.checked_sub(Span::new().days(back)).unwrap_or(date))
         }
         Unit::Months => midnight(date.first_of_month()),
@@ -418,6 +419,10 @@ mod tests {
         assert_eq!(floor(NOW, Unit::Days, 1, &zone), TODAY);
         assert_eq!(floor(NOW, Unit::Weeks, 1, &zone), TODAY - 86_400);
         assert_eq!(floor(NOW, Unit::Weeks, 7, &zone), TODAY - 2 * 86_400);
+        // NOW is a Tuesday. Days that no week has count on.
+        assert_eq!(floor(NOW, Unit::Weeks, 0, &zone), TODAY - 2 * 86_400);
+        assert_eq!(floor(NOW, Unit::Weeks, 8, &zone), TODAY - 86_400);
+        assert_eq!(floor(NOW, Unit::Weeks, 9, &zone), TODAY);
         assert_eq!(floor(NOW, Unit::Minutes, 1, &zone), NOW - 20);
         assert_eq!(floor(NOW, Unit::Months, 1, &zone), TODAY - 13 * 86_400);
         assert_eq!(floor(NOW, Unit::Years, 1, &zone), 1_672_531_200);

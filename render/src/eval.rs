@@ -343,6 +343,7 @@ impl<'q> Context<'q> {
         match self.prefix(expression, expression.piped.len(), replacements)? {
             Value::Series(series) => Ok(series),
             Value::None => Ok(Vec::new()),
+            Value::Lists(lists) if lists.is_empty() => Ok(Vec::new()),
             Value::Lists(_) => Err(Error::refused(
                 "lists of series are only good as an argument of reduceSeries()",
             )),
@@ -444,7 +445,7 @@ impl<'q> Context<'q> {
         }
         let mut args = Vec::with_capacity(operands.len());
         for (place, operand) in operands.iter().enumerate() {
-            args.push(if place == 0 && function.lazy {
+            args.push(if place == 0 && function.lazy && !has_effects(*operand) {
                 Value::Later
             } else {
                 self.operand(*operand, replacements)?
@@ -607,6 +608,37 @@ impl<'q> Context<'q> {
         result.tags = common_tags(&all.series, &result.name);
         result.tag("aggregatedBy", word);
         vec![result]
+    }
+}
+
+/// Whether evaluating an operand changes what the request evaluates after it, or may refuse the
+/// window: then it is evaluated where it stands, also for a function that asks for it again over
+/// another window.
+fn has_effects(operand: Operand<'_>) -> bool {
+    fn in_base(base: &Base) -> bool {
+        match base {
+            Base::Path(_) => false,
+            Base::Call(call) => in_call(call),
+            Base::Template(template) => in_base(&template.body),
+        }
+    }
+    fn in_call(call: &Call) -> bool {
+        let itself = ["setXFilesFactor", "stacked", "verticalLine", "xFilesFactor"];
+        itself.contains(&call.name.as_str())
+            || call.args.iter().any(|argument| match argument {
+                Argument::Expression(expression) => in_expression(expression),
+                Argument::Literal(_) => false,
+            })
+    }
+    fn in_expression(expression: &Expression) -> bool {
+        in_base(&expression.base) || expression.piped.iter().any(in_call)
+    }
+    match operand {
+        Operand::Argument(Argument::Literal(_)) => false,
+        Operand::Argument(Argument::Expression(expression)) => in_expression(expression),
+        Operand::Piped(expression, n_calls) => {
+            in_base(&expression.base) || expression.piped.iter().take(n_calls).any(in_call)
+        }
     }
 }
 

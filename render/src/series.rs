@@ -88,8 +88,8 @@ impl Consolidation {
         Some(found.1)
     }
 
-    /// Its name in answers that carry it (pickle, msgpack).
-    pub fn name(self) -> &'static str {
+    /// Its name; [`Series::consolidation_name`] knows that of an unknown one.
+    fn name(self) -> &'static str {
         match self {
             Self::Average => "average",
             Self::AvgZero => "avg_zero",
@@ -98,7 +98,7 @@ impl Consolidation {
             Self::Max => "max",
             Self::First => "first",
             Self::Last => "last",
-            Self::Unknown => "unknown",
+            Self::Unknown => "",
         }
     }
 }
@@ -185,6 +185,15 @@ impl Series {
             tags: tags_of(&name),
             drawing: Drawing::default(),
             name,
+        }
+    }
+
+    /// The name of how it is thinned, in answers that carry it (pickle, msgpack): of an unknown
+    /// one what `consolidateBy` was given.
+    pub fn consolidation_name(&self) -> &str {
+        match self.consolidation {
+            Consolidation::Unknown => self.tags.get("consolidateBy").map_or("", String::as_str),
+            known => known.name(),
         }
     }
 
@@ -340,6 +349,15 @@ mod tests {
         assert_eq!(spelled("a;b"), "name=a;b");
         assert_eq!(spelled("~a"), "name=a");
         assert_eq!(spelled(""), "name=");
+    }
+
+    #[test]
+    fn an_unknown_consolidation_keeps_its_name() {
+        let mut series = Series::new("a", 0, 10, 10, vec![1.0].into());
+        assert_eq!(series.consolidation_name(), "average");
+        series.consolidation = Consolidation::Unknown;
+        series.tag("consolidateBy", "diff");
+        assert_eq!(series.consolidation_name(), "diff");
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn write_all(out: &mut ByteBuf, all: &[Series]) -> Written {
         write_str(out, "pathExpression")?;
         write_str(out, &series.path_expression)?;
         write_str(out, "consolidationFunc")?;
-        write_str(out, series.consolidation.name())?;
+        write_str(out, series.consolidation_name())?;
         write_str(out, "xFilesFactor")?;
         write_f64(out, series.x_files_factor)?;
     }

@@ -30,7 +30,7 @@ pub fn write(all: &[Series]) -> Vec<u8> {
                 out.text("valuesPerPoint");
                 out.whole(1);
                 out.text("consolidationFunc");
-                out.text(series.consolidation.name());
+                out.text(series.consolidation_name());
                 out.text("xFilesFactor");
                 out.value(series.x_files_factor);
             });

@@ -239,6 +239,7 @@ impl<'a> Args<'a> {
         let place = self.place(param);
         match std::mem::replace(&mut self.values[place], Value::None) {
             Value::Lists(lists) => Ok(lists),
+            Value::Series(series) if series.is_empty() => Ok(Vec::new()),
             other => {
                 self.values[place] = other;
                 self.refuse(param, "lists of series, from mapSeries()")
@@ -337,6 +338,21 @@ impl<'a> Args<'a> {
             Value::Integer(number) => Ok(*number),
             Value::Boolean(value) => Ok(i64::from(*value)),
             _ => self.refuse(param, "a whole number"),
+        }
+    }
+
+    /// What Python's `int` makes of a number or its spelling: decimals are cut off.
+    ///
+    /// # Errors
+    /// If it is something else, or beyond all whole numbers.
+    pub fn cut(&self, param: &str) -> Result<i64> {
+        match self.value(param) {
+            Value::Float(number) if number.is_finite() => Ok(*number as i64),
+            Value::Text(text) => match text.trim().parse() {
+                Ok(number) => Ok(number),
+                Err(_) => self.refuse(param, "a whole number"),
+            },
+            _ => self.integer(param),
         }
     }
 

@@ -141,7 +141,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
                series and for all that the request evaluates after them.",
         example: "sumSeries(setXFilesFactor(web.*.hits, 0.5))",
         call: |context, args| {
-            let x_files_factor = args.number("xFilesFactor")?;
+            // `none` is Graphite's default.
+            let x_files_factor = args.number_if_given("xFilesFactor")?.unwrap_or(0.0);
             let tag = args.value("xFilesFactor").spelled();
             context.x_files_factor = x_files_factor;
             let mut all = args.series("seriesList")?;
@@ -164,7 +165,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                not including `stop` (0: to the end; negative ones count from there).",
         example: "substr(web.*.hits, 1, 2)",
         call: |_, args| {
-            let (start, stop) = (args.integer("start")?, args.integer("stop")?);
+            let (start, stop) = (args.cut("start")?, args.cut("stop")?);
             let mut all = args.series("seriesList")?;
             for series in &mut all {
                 series.name = nodes_between(&series.name, start, stop);
@@ -229,7 +230,7 @@ fn cacti_style(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> 
     let columns = columns.map(|(title, aggregate)| {
         let whole = |series: &Series| {
             let value = present(aggregate.of(&series.values)).filter(|&value| value != 0.0);
-            width(&shown(value.map_or(3.0, f64::trunc)))
+            width(&shown(value.map_or(3.0, |value| value.trunc() + 0.0)))
         };
         let widest = all.iter().map(whole).max().unwrap_or(0);
         (title, aggregate, widest + 3)

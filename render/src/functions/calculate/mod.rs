@@ -225,8 +225,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let points = args.integer("points")?;
             let tolerance = args.number("windowTolerance")?;
             let mut all = args.series("seriesList")?;
-            let Some(size) = usize::try_from(points).ok().filter(|&size| size > 0) else {
-                return Err(args.refusal("points must be at least 1"));
+            let size = match usize::try_from(points) {
+                Ok(size) => size,
+                Err(_) if all.is_empty() => return Ok(all),
+                Err(_) => return Err(args.refusal("points must not be negative")),
             };
             for series in &mut all {
                 series.tag("stdev", points.to_string());
@@ -520,8 +522,12 @@ fn linear_regression(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<V
         source.until = super::moment(context, args, "endSourceAt")?;
         shown.until = source.until;
     }
-    if source.from >= source.until {
+    if source.from > source.until {
         return Err(args.refusal("startSourceAt must lie before endSourceAt"));
+    }
+    if source.from == source.until {
+        // One point at most: no direction.
+        return Ok(Vec::new());
     }
     let sources = args.over(context, source)?;
     let all = args.original(context)?;

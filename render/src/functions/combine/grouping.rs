@@ -76,6 +76,8 @@ pub(super) fn with_wildcards(
         .iter()
         .filter_map(|value| match value {
             Value::Integer(place) => usize::try_from(*place).ok(),
+            Value::Float(place) if place.fract() == 0.0 && *place >= 0.0 => Some(*place as usize),
+            Value::Boolean(place) => Some(usize::from(*place)),
             _ => None,
         })
         .collect();

@@ -4,7 +4,9 @@
 //!    totals as series) one for each, both sides sorted by name.
 //! 2. With nodes both sides are grouped by the key the nodes give; each series is divided by its
 //!    group's total. A group that lacks one of the two sides gives series without values.
-//! 3. Outside pairs, values are brought to the common step of all series while start, end and
+//! 3. A series without values, for a group that lacks a side, has the range and the step of
+//!    whatever was last brought to one step, as Graphite has it; its own if nothing was.
+//! 4. Outside pairs, values are brought to the common step of all series while start, end and
 //!    step stay the series' own, as Graphite has it: of series of different steps the finer ones
 //!    come out shorter than their range.
 
@@ -44,7 +46,9 @@ pub(super) fn as_percent(context: &mut Context<'_>, args: &mut Args<'_>) -> Resu
             }
             None => None,
         };
-        return Ok(by_group(context, by_key(all, &nodes)?, totals));
+        let steps = all.iter().map(|series| series.step);
+        let step = steps.fold(1, consolidate::common_step);
+        return Ok(by_group(context, by_key(all, &nodes)?, totals, step));
     }
     match total {
         Some(totals) if totals.len() == all.len() => Ok(in_pairs(context, all, totals)),
@@ -128,7 +132,10 @@ fn by_group(
     context: &Context<'_>,
     groups: Keyed<Vec<Series>>,
     totals: Option<Keyed<Vec<Series>>>,
+    common_step: i64,
 ) -> Vec<Series> {
+    // Start, end and step of the last sum or pair.
+    let mut last = None;
     let mut keys = groups.keys.clone();
     let mut sums: Keyed<Option<Series>> = Keyed::default();
     match totals {
@@ -137,12 +144,12 @@ fn by_group(
                 if groups.get(&key).is_none() {
                     keys.push(key.clone());
                 }
-                *sums.at(key) = sum_of(context, &group);
+                *sums.at(key) = sum_of(context, &group, &mut last);
             }
         }
         None => {
             for (key, group) in groups.keys.iter().zip(&groups.values) {
-                *sums.at(key.clone()) = sum_of(context, group);
+                *sums.at(key.clone()) = sum_of(context, group, &mut last);
             }
         }
     }
@@ -150,34 +157,56 @@ fn by_group(
     for key in keys {
         let total = sums.get(&key).and_then(Option::as_ref);
         let Some(group) = groups.get(&key) else {
-            results.extend(
-                total.map(|total| without_values(context, total, name_of("MISSING", &total.name))),
-            );
+            results.extend(total.map(|total| {
+                let name = name_of("MISSING", &total.name);
+                without_values(context, total, total.values.len(), last, name)
+            }));
             continue;
         };
         results.extend(group.iter().map(|series| match total {
             Some(total) => {
                 let name = name_of(&series.name, &total.name);
-                combined(context, name, series, total, percent)
+                let result = combined(context, name, series, total, percent);
+                last = Some(shape_of(&result));
+                result
             }
-            None => without_values(context, series, name_of(&series.name, "MISSING")),
+            None => {
+                let per_point = usize::try_from(common_step / series.step).unwrap_or(1);
+                let length = series.values.len().div_ceil(per_point.max(1));
+                let name = name_of(&series.name, "MISSING");
+                without_values(context, series, length, last, name)
+            }
         }));
     }
     results
 }
 
+type Shape = (i64, i64, i64);
+
+fn shape_of(series: &Series) -> Shape {
+    (series.start, series.end, series.step)
+}
+
 /// The only series of a group, or the sum of several.
-fn sum_of(context: &Context<'_>, group: &[Series]) -> Option<Series> {
+fn sum_of(context: &Context<'_>, group: &[Series], last: &mut Option<Shape>) -> Option<Series> {
     if let [only] = group {
         return Some(only.clone());
     }
     let all = consolidate::normalise(group.to_vec())?;
     let values = aggregate::rows(Aggregate::Sum, &all.slices(), 0.0);
     let name = format!("sumSeries({})", path_expressions(group));
-    Some(context.made(name, (all.start, all.end, all.step), values))
+    let sum = context.made(name, (all.start, all.end, all.step), values);
+    *last = Some(shape_of(&sum));
+    Some(sum)
 }
 
-fn without_values(context: &Context<'_>, like: &Series, name: String) -> Series {
-    let values = vec![ABSENT; like.values.len()];
-    context.made(name, (like.start, like.end, like.step), values)
+fn without_values(
+    context: &Context<'_>,
+    like: &Series,
+    length: usize,
+    last: Option<Shape>,
+    name: String,
+) -> Series {
+    let shape = last.unwrap_or_else(|| shape_of(like));
+    context.made(name, shape, vec![ABSENT; length])
 }

@@ -690,7 +690,6 @@ fn smart_summarize(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec
         let weekday = match word.chars().next_back() {
             Some(digit) if unit == attime::Unit::Weeks && !digit.is_alphabetic() => {
                 let day = digit.to_digit(10).and_then(|day| i8::try_from(day).ok());
-                let day = day.filter(|day| (1..=7).contains(day));
                 day.ok_or_else(|| args.refusal("alignTo: weeks begin on day 1 (Monday) to 7"))?
             }
             _ => 1,
@@ -751,8 +750,9 @@ fn transform_null(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
             continue;
         }
         let values = series.values.make_mut();
-        // A reference that goes on for longer makes the series longer.
-        let longest = values.len().max(known.len());
+        // Of a reference that goes on for longer the last points count, as in Graphite.
+        let length = values.len();
+        let longest = length.max(known.len());
         values.resize(longest, whisper::ABSENT);
         for (i, value) in values.iter_mut().enumerate() {
             if is_absent(*value) {
@@ -760,6 +760,7 @@ fn transform_null(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
                 *value = or_absent(stands.then_some(default));
             }
         }
+        values.drain(..longest - length);
     }
     Ok(all)
 }

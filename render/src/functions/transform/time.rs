@@ -111,10 +111,7 @@ pub(super) fn shift(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
 
 pub(super) fn stack(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let (unit, by) = backwards(args, "timeShiftUnit")?;
-    let (first, last) = (
-        args.integer("timeShiftStart")?,
-        args.integer("timeShiftEnd")?,
-    );
+    let (first, last) = (args.cut("timeShiftStart")?, args.cut("timeShiftEnd")?);
     let original = args.original(context)?;
     let Some(shape) = original.first() else {
         return Ok(Vec::new());
