@@ -102,12 +102,22 @@ impl Filter {
     fn read(params: &Params) -> Result<Self> {
         let pattern = params.get("filter").filter(|pattern| !pattern.is_empty());
         let pattern = pattern.map(|pattern| {
-            Regex::new(&format!(r"\A(?:{pattern})"))
+            // One that says where it begins is taken as it is, for all its alternatives.
+            let anchored = if pattern.starts_with('^') {
+                pattern.to_owned()
+            } else {
+                format!(r"\A(?:{pattern})")
+            };
+            Regex::new(&anchored)
                 .map_err(|error| Error::refused(format!("filter {pattern:?}: {error}")))
         });
+        let limit = match params.get("limit") {
+            Some("") => None,
+            _ => limit(params)?,
+        };
         Ok(Self {
             pattern: pattern.transpose()?,
-            limit: usize::try_from(limit(params)?.unwrap_or(-1)).unwrap_or(usize::MAX),
+            limit: usize::try_from(limit.unwrap_or(-1)).unwrap_or(usize::MAX),
         })
     }
 
