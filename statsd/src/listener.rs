@@ -111,7 +111,8 @@ async fn refused(why: &io::Error) {
     tokio::time::sleep(AGAIN).await;
 }
 
-async fn connection(
+/// Reads one connection to its end.
+pub(crate) async fn connection(
     mut stream: impl AsyncRead + Unpin,
     from: Option<IpAddr>,
     blocks: mpsc::Sender<Block>,

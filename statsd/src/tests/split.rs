@@ -1,10 +1,18 @@
-//! However lines are spread over packets, and whatever instructions read them, the flush is one.
+//! However lines are spread over packets, threads and pieces of streams, and whatever instructions
+//! read them, the flush is one.
+
+use std::sync::Arc;
 
 use proptest::prelude::*;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{mpsc, watch};
 
 use super::Bench;
+use crate::listener::{self, Block};
 use crate::options::Options;
+use crate::receive::Shared;
 use crate::simd::Path;
+use crate::token::MARGIN;
 
 fn line() -> impl Strategy<Value = String> {
     let name = prop_oneof![
@@ -96,5 +104,138 @@ proptest! {
             (bench.flush_values(), bench.shared.stats.bad_lines_by_reason())
         };
         prop_assert_eq!(run(Path::Scalar), run(Path::detect()));
+    }
+}
+
+/// Lines of one of three senders. Sums do not depend on the order in which they are made: all
+/// numbers are multiples of an eighth. Each sender has gauges of its own.
+fn sent() -> impl Strategy<Value = (usize, String)> {
+    let name = prop_oneof![
+        4 => "[a-c]{1,2}",
+        1 => "[a-c ./]{1,6}",
+        1 => Just("a.very.long.name.that.does.not.fit.into.one.cache.line".to_owned()),
+    ];
+    let value = prop_oneof![
+        (0..4_000_u32).prop_map(|eighths| (f64::from(eighths) / 8.0).to_string()),
+        (0..100_000_000_u32).prop_map(|number| number.to_string()),
+        "[a-d]{0,2}",
+        "[0-9]:[0-9]:[0-9]",
+    ];
+    let kind = prop::sample::select(vec![
+        "c", "ms", "s", "h", "a", "d", "m", "g", "g", "kv", "x", "",
+    ]);
+    let rest = prop_oneof![
+        6 => Just(""), 2 => Just("|@0.5"), 1 => Just("|@0"), 1 => Just("|#t:u,b"),
+        1 => Just("|#b,t:u|@0.25"), 1 => Just(":4|c"), 1 => Just("\r"), 1 => Just("|c:1|T1700000000"),
+    ];
+    let sign = prop::sample::select(vec!["", "+", "-"]);
+    (0..3_usize, name, sign, value, kind, rest).prop_map(
+        |(sender, name, sign, value, kind, rest)| match kind {
+            "g" => (sender, format!("{name}{sender}:{sign}{value}|g{rest}")),
+            _ => (sender, format!("{name}:{value}|{kind}{rest}")),
+        },
+    )
+}
+
+type Rounds = Vec<Vec<(usize, String)>>;
+
+/// What the intervals come to, and what was counted.
+fn outcome(
+    mut bench: Bench,
+    rounds: &Rounds,
+    mut take: impl FnMut(&mut Bench, &[(usize, String)]),
+) -> Vec<Vec<String>> {
+    let mut flushes = Vec::new();
+    for round in rounds {
+        take(&mut bench, round);
+        flushes.push(bench.flush_values());
+    }
+    let stats = &bench.shared.stats;
+    flushes.push(vec![
+        format!("bad {:?}", stats.bad_lines_by_reason()),
+        format!("lines {}", stats.counters()[1].1),
+    ]);
+    flushes
+}
+
+/// Each sender's lines on a connection of its own, in pieces of these lengths.
+fn through_streams(bench: &mut Bench, lines: &[(usize, String)], pieces: &[usize]) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    for sender in 0..3 {
+        let mut text = Vec::new();
+        for (_, line) in lines.iter().filter(|(from, _)| *from == sender) {
+            text.extend_from_slice(line.as_bytes());
+            text.push(b'\n');
+        }
+        // The last line counts without its end, too.
+        text.pop();
+        let blocks = runtime.block_on(async {
+            let (mut writer, reader) = tokio::io::duplex(1 << 20);
+            let (blocks_in, mut blocks) = mpsc::channel(100_000);
+            let (_stop, stopping) = watch::channel(false);
+            let shared = Arc::new(Shared::default());
+            let reading = listener::connection(reader, None, blocks_in, shared, stopping);
+            let writing = async {
+                let mut rest = &text[..];
+                let mut lengths = pieces.iter().cycle();
+                while !rest.is_empty() {
+                    let (piece, after) =
+                        rest.split_at(lengths.next().unwrap().min(&rest.len()).to_owned());
+                    writer.write_all(piece).await.unwrap();
+                    // Lets the reader have exactly this piece.
+                    tokio::task::yield_now().await;
+                    rest = after;
+                }
+                drop(writer);
+            };
+            tokio::join!(reading, writing);
+            let mut found = Vec::new();
+            while let Ok(Block::Lines(bytes, _)) = blocks.try_recv() {
+                found.push(bytes);
+            }
+            found
+        });
+        for block in blocks {
+            bench.intakes[0].packet(&block, MARGIN..block.len() - MARGIN, None);
+            bench.intakes[0].settle(&block);
+            bench.intakes[0].step();
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_way_in_gives_the_same_flush(
+        rounds in prop::collection::vec(prop::collection::vec(sent(), 0..40), 1..4),
+        packed in prop::collection::vec(1..6_usize, 8),
+        pieces in prop::collection::vec(1..50_usize, 8),
+    ) {
+        let bench = |intakes, path| Bench::with(&Options::default(), intakes, path);
+        let expected = outcome(bench(1, Path::Scalar), &rounds, |bench, lines| {
+            for (_, line) in lines {
+                bench.packet(line.as_bytes());
+            }
+        });
+        // A socket and a thread for each sender, with several lines in a packet.
+        let by_threads = outcome(bench(3, Path::detect()), &rounds, |bench, lines| {
+            for sender in 0..3 {
+                let own = lines.iter().filter(|(from, _)| *from == sender);
+                let mut own: Vec<&str> = own.map(|(_, line)| &**line).collect();
+                for count in packed.iter().cycle() {
+                    if own.is_empty() {
+                        break;
+                    }
+                    let packet: Vec<_> = own.drain(..own.len().min(*count)).collect();
+                    bench.packet_to(sender, packet.join("\n").as_bytes());
+                }
+            }
+        });
+        prop_assert_eq!(&by_threads, &expected);
+        let by_streams = outcome(bench(1, Path::detect()), &rounds, |bench, lines| {
+            through_streams(bench, lines, &pieces);
+        });
+        prop_assert_eq!(&by_streams, &expected);
     }
 }
