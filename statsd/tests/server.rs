@@ -21,6 +21,7 @@ use statsd::{Mark, Marks, Options, Server, Sockets};
 struct Memory {
     ids: Mutex<Vec<String>>,
     values: Mutex<HashMap<String, f64>>,
+    times: Mutex<HashMap<String, u32>>,
     marks: Mutex<Vec<Mark>>,
 }
 
@@ -39,6 +40,7 @@ impl Sink for Memory {
         let ids = self.ids.lock().unwrap();
         for point in points {
             let name = ids[point.series.0 as usize].clone();
+            self.times.lock().unwrap().insert(name.clone(), point.at.0);
             self.values.lock().unwrap().insert(name, point.value);
         }
     }
@@ -58,6 +60,12 @@ impl Marks for Memory {
 impl Memory {
     fn value(&self, name: &str) -> Option<f64> {
         self.values.lock().unwrap().get(name).copied()
+    }
+}
+
+impl Memory {
+    fn time(&self, name: &str) -> Option<u32> {
+        self.times.lock().unwrap().get(name).copied()
     }
 }
 
@@ -186,6 +194,154 @@ fn every_input_feeds_one_flush() {
     assert_eq!(own("by_reason.unknown_type"), Some(2.0));
     assert_eq!(own("by_sender.__1"), Some(2.0));
     server.stop().unwrap();
+}
+
+/// Each letter, each spelling of tags, both packings, events and checks: over UDP, over TCP and
+/// over a Unix socket.
+#[test]
+fn every_type_and_spelling_arrives_over_sockets() {
+    const LINES: &[&str] = &[
+        "c:2|c|@0.5",
+        "m:3|m",
+        "ms:4|ms|@0.25",
+        "h:5|h",
+        "d:6|d",
+        "set:7|g",
+        "add:+8|g",
+        "add:-1.5|g",
+        "minus: -9|g",
+        "s:ann|s",
+        "s:bob|s",
+        "s:ann|s",
+        "a:10|a",
+        "a:13|a",
+        "r:14|r|1700000000",
+        "kv:15|kv",
+        "then:16|c|@0.5|T1700000060",
+        "then:17|g|#x:y|T1700000120",
+        "dog:1|c|#host:a,env:prod",
+        "graphite;host=a;env=prod:2|c",
+        "influx,host=a,env=prod:3|c",
+        "fx[host=a,env=prod]:4|c",
+        "librato#host=a,env=prod:5|c",
+        "bare:6|c|#canary",
+        "packed:1|c:2|c|@0.5:4|ms",
+        "values:1:2:3|ms|#k:v",
+        "chunks:1|c|c:ci-abc|e:it-false|#k:v|card:low|later:on",
+        "_e{6,9}:deploy|v1|\\n a:b|d:1700000000|h:h1|k:key|p:low|s:src|t:error|#web,env:prod",
+        "_sc|db.up|2|d:1700000000|h:h1|#env:prod|m:down: so it is",
+        "_sc|cache.up|0",
+    ];
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("datagram");
+    for way in ["udp", "tcp", "unix"] {
+        let (socket, address) = udp("127.0.0.1:0");
+        let (stream, stream_address) = tcp();
+        let _ = std::fs::remove_file(&path);
+        let sockets = Sockets {
+            udp: vec![socket],
+            tcp: vec![stream],
+            unix: vec![UnixDatagram::bind(&path).unwrap()],
+            ..Sockets::default()
+        };
+        let memory = Arc::new(Memory::default());
+        let server =
+            Server::start(options(), sockets, memory.clone(), memory.clone(), None).unwrap();
+        let text = LINES.join("\n");
+        match way {
+            "udp" => {
+                let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+                sender.send_to(text.as_bytes(), address).unwrap();
+            }
+            "tcp" => {
+                let mut stream = TcpStream::connect(stream_address).unwrap();
+                stream.write_all(text.as_bytes()).unwrap();
+            }
+            _ => {
+                let sender = UnixDatagram::unbound().unwrap();
+                sender.send_to(text.as_bytes(), &path).unwrap();
+            }
+        }
+        wait_for(&server, LINES.len() as u64);
+        server.flush_now();
+        for (name, value) in [
+            ("stats_counts.c", 4.0),
+            ("stats.c", 4.0 / 86_400.0),
+            ("stats_counts.m", 3.0),
+            ("stats.timers.ms.sum", 4.0),
+            ("stats.timers.ms.count", 4.0),
+            ("stats.timers.h.upper", 5.0),
+            ("stats.timers.d.mean_90", 6.0),
+            ("stats.gauges.set", 7.0),
+            ("stats.gauges.add", 6.5),
+            ("stats.gauges.minus", -9.0),
+            ("stats.sets.s.count", 2.0),
+            ("stats.averages.a", 11.5),
+            ("r", 14.0),
+            ("kv", 15.0),
+            ("stats_counts.then", 16.0),
+            ("stats.gauges.then;x=y", 17.0),
+            ("stats_counts.dog;env=prod;host=a", 1.0),
+            ("stats_counts.graphite;env=prod;host=a", 2.0),
+            ("stats_counts.influx;env=prod;host=a", 3.0),
+            ("stats_counts.fx;env=prod;host=a", 4.0),
+            ("stats_counts.librato;env=prod;host=a", 5.0),
+            ("stats_counts.bare;canary=true", 6.0),
+            ("stats_counts.packed", 5.0),
+            ("stats.timers.packed.sum", 4.0),
+            ("stats.timers.values.sum;k=v", 6.0),
+            ("stats.timers.values.count;k=v", 3.0),
+            ("stats_counts.chunks;k=v", 1.0),
+            ("stats.gauges.service_checks.db.up;env=prod;host=h1", 2.0),
+            ("stats.gauges.service_checks.cache.up", 0.0),
+            ("stats_counts.statsd.bad_lines_seen", 0.0),
+        ] {
+            assert_eq!(memory.value(name), Some(value), "{name} over {way}");
+        }
+        assert_eq!(memory.time("r"), Some(1_700_000_000));
+        assert_eq!(memory.time("stats_counts.then"), Some(1_700_000_060));
+        assert_eq!(memory.time("stats.gauges.then;x=y"), Some(1_700_000_120));
+        eventually("events arrive", || memory.marks.lock().unwrap().len() >= 3);
+        let marks = memory.marks.lock().unwrap();
+        let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
+        assert_eq!(
+            *marks,
+            [
+                Mark {
+                    what: "deploy".to_owned(),
+                    data: "v1|\n a:b".to_owned(),
+                    tags: tags(&[
+                        "host:h1",
+                        "priority:low",
+                        "source:src",
+                        "error",
+                        "web",
+                        "env:prod"
+                    ]),
+                    when: Some(1_700_000_000),
+                    key: Some("key".to_owned()),
+                },
+                Mark {
+                    what: "db.up".to_owned(),
+                    data: "down: so it is".to_owned(),
+                    tags: tags(&["service_check", "critical", "host:h1", "env:prod"]),
+                    when: Some(1_700_000_000),
+                    key: None,
+                },
+                Mark {
+                    what: "cache.up".to_owned(),
+                    data: String::new(),
+                    tags: tags(&["service_check", "ok"]),
+                    when: None,
+                    key: None,
+                },
+            ]
+        );
+        drop(marks);
+        server.stop().unwrap();
+    }
 }
 
 /// Sends a command and reads the reply up to `end`.
