@@ -1,5 +1,7 @@
-"""PyPI python-statsd: Counter, Gauge, Timer, Average and Raw, the way its documentation does it."""
+"""PyPI python-statsd: Counter, Gauge, Timer, Average and Raw, every method of theirs, the way its
+documentation does it. What the client measures itself is compared with what it says it sent."""
 
+import decimal
 import time
 
 import statsd
@@ -10,6 +12,19 @@ with Server() as server:
     host, port = server.host_port("statsd.udp")
     statsd.Connection.set_defaults(host=host, port=port)
 
+    sent = {}
+    send = statsd.Connection.send
+
+    def recorded(self, data, *rest):
+        for name, text in data.items():
+            sent.setdefault(name, []).append(text)
+        return send(self, data, *rest)
+
+    statsd.Connection.send = recorded
+
+    def milliseconds(name):
+        return sum(float(text.partition("|")[0]) for text in sent[name])
+
     counter = statsd.Counter("app")
     for _ in range(10):
         counter.increment("logins")
@@ -19,16 +34,50 @@ with Server() as server:
     server.expect("stats_counts.app.logins", 12)
     server.expect("stats_counts.app", 2)
 
-    sampled = statsd.Counter("sampled", statsd.Connection(sample_rate=0.999999))
+    counter -= 1
+    counter.increment(delta=4.9)
+    counter.decrement()
+    statsd.increment("app.direct", 7)
+    statsd.decrement("app.direct", 2.5)
+    statsd.increment("app.direct")
+    server.expect("stats_counts.app", 2 - 1 + 4 - 1)
+    server.expect("stats_counts.app.direct", 7 - 2 + 1)
+
+    # One in a million samples is not sent.
+    rare = statsd.Connection(sample_rate=0.999999)
+    sampled = statsd.Counter("sampled", rare)
     for _ in range(20):
         sampled.increment("hits")
     server.expect("round(stats_counts.sampled.hits)", 20)
+    statsd.Gauge("sampled", rare).send("level", 3)
+    statsd.Timer("sampled", rare).send("time", 0.25)
+    statsd.Average("sampled", rare).send("mean", 8)
+    statsd.Raw("sampled", rare).send("raw", 9, int(time.time()) - 20)
+    server.expect("stats.gauges.sampled.level", 3, last)
+    server.expect("stats.timers.sampled.time.sum", 250)
+    server.expect("round(stats.timers.sampled.time.count)", 1)
+    server.expect("stats.averages.sampled.mean", 8)
+    server.expect("sampled.raw", 9)
 
     gauge = statsd.Gauge("app")
     gauge.send("queue", 42)
     server.expect("stats.gauges.app.queue", 42, last)
     gauge.increment("queue", 8)
     server.expect("stats.gauges.app.queue", 50, last)
+
+    gauge.decrement("queue", 60)
+    server.expect("stats.gauges.app.queue", -10, last)
+    gauge.set("queue", -7)
+    server.expect("stats.gauges.app.queue", -7, last)
+    gauge.set("queue", decimal.Decimal("2.25"))
+    server.expect("stats.gauges.app.queue", 2.25, last)
+    # The client itself sends a negative number as a difference.
+    gauge.send("queue", -0.5)
+    server.expect("stats.gauges.app.queue", 1.75, last)
+    gauge += 5
+    gauge -= 2
+    gauge.increment()
+    server.expect("stats.gauges.app", 4, last)
 
     timer = statsd.Timer("app")
     for ms in (10, 20, 30, 40):
@@ -39,8 +88,55 @@ with Server() as server:
     running = statsd.Timer("app").start()
     running.intermediate("step")
     running.stop()
-    server.expect("stats.timers.app.total.count", 1)
-    server.expect("stats.timers.app.step.count", 1)
+    with statsd.Timer("block"):
+        pass
+    timed = statsd.Timer("timed")
+
+    @timed.decorate
+    def plain():
+        pass
+
+    @timed.decorate("named")
+    def other():
+        pass
+
+    for _ in range(3):
+        plain()
+        other()
+    with timed.time("part"):
+        pass
+    with timed.time():
+        pass
+    for name, count in {
+        "app.total": 1,
+        "app.step": 1,
+        "block.total": 1,
+        "timed.plain": 3,
+        "timed.named": 3,
+        "timed.part": 1,
+        "timed": 1,
+    }.items():
+        server.expect(f"stats.timers.{name}.count", count)
+        server.expect(f"stats.timers.{name}.sum", milliseconds(name))
+    quick = statsd.Timer("quick", min_send_threshold=1000)
+    quick.send("dropped", 0.5)
+    quick.send("kept", 1.5)
+    server.expect("stats.timers.quick.kept.sum", 1500)
+    check("what is below the threshold is not sent", "quick.dropped" in sent, False)
+
+    client = statsd.Client("made")
+    client.get_counter("counter").increment(delta=3)
+    client.get_gauge("gauge").send(None, 4)
+    client.get_timer("timer").send("x", 0.005)
+    client.get_average("average").send(None, 6)
+    client.get_raw("raw").send(None, 7.5)
+    client.get_client("sub", statsd.Counter).increment("counter")
+    server.expect("stats_counts.made.counter", 3)
+    server.expect("stats.gauges.made.gauge", 4, last)
+    server.expect("stats.timers.made.timer.x.sum", 5)
+    server.expect("stats.averages.made.average", 6)
+    server.expect("made.raw", 7.5)
+    server.expect("stats_counts.made.sub.counter", 1)
 
     average = statsd.Average("app")
     try:
@@ -77,6 +173,6 @@ with Server() as server:
     server.stop()
     server.start()
     server.expect("stats_counts.app.logins", 12)
-    server.expect("stats.gauges.app.queue", 50, last)
+    server.expect("stats.gauges.app.queue", 1.75, last)
     events = server.ask("/events/get_data", {"tags": "deploy", "from": "-5min"})
     check("the deploy survives a restart", [event["what"] for event in events], ["app 2.0"])
