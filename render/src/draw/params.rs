@@ -184,6 +184,16 @@ impl Params {
                 .map(|(k, v)| (k.as_str(), v.as_str()))
                 .collect(),
             bad_word: None,
+            of_other_type: &[],
+        };
+        let graph_type = r.word("graphType", "line, pie", |w| match w {
+            "line" => Some(GraphType::Line),
+            "pie" => Some(GraphType::Pie),
+            _ => None,
+        });
+        r.of_other_type = match graph_type {
+            GraphType::Line => &["pieMode", "valueLabels"],
+            GraphType::Pie => &["areaMode", "lineMode"],
         };
         let template = template::find(r.text("template").unwrap_or("default"));
         let template_color = |text| Color::parse(text).unwrap_or(Color::opaque(0, 0, 0));
@@ -219,11 +229,7 @@ impl Params {
             width: r.pixels("width", 330),
             height: r.pixels("height", 250),
             pixel_ratio: r.number("pixelRatio").unwrap_or(1.0).clamp(0.25, 8.0),
-            graph_type: r.word("graphType", "line, pie", |w| match w {
-                "line" => Some(GraphType::Line),
-                "pie" => Some(GraphType::Pie),
-                _ => None,
-            }),
+            graph_type,
             pie_mode: r.word("pieMode", "average, maximum, minimum", |w| match w {
                 "average" => Some(PieMode::Average),
                 "maximum" => Some(PieMode::Maximum),
@@ -341,6 +347,8 @@ impl Params {
 struct Reader<'a> {
     values: HashMap<&'a str, &'a str>,
     bad_word: Option<BadWord>,
+    /// Words that only graphs of the other type look at: whatever they are is fine.
+    of_other_type: &'static [&'static str],
 }
 
 impl<'a> Reader<'a> {
@@ -407,11 +415,13 @@ impl<'a> Reader<'a> {
             return T::default();
         };
         read(&text.to_ascii_lowercase()).unwrap_or_else(|| {
-            self.bad_word.get_or_insert_with(|| BadWord {
-                parameter,
-                value: text.to_owned(),
-                allowed,
-            });
+            if !self.of_other_type.contains(&parameter) {
+                self.bad_word.get_or_insert_with(|| BadWord {
+                    parameter,
+                    value: text.to_owned(),
+                    allowed,
+                });
+            }
             T::default()
         })
     }
@@ -542,6 +552,10 @@ mod tests {
         let bad = read(&[("lineMode", "curly")]).bad_word.unwrap();
         assert_eq!((bad.parameter, bad.value.as_str()), ("lineMode", "curly"));
         assert!(read(&[("lineMode", "Staircase")]).bad_word.is_none());
+        let pie = ("graphType", "pie");
+        assert!(read(&[("pieMode", "curly")]).bad_word.is_none());
+        assert!(read(&[pie, ("pieMode", "curly")]).bad_word.is_some());
+        assert!(read(&[pie, ("lineMode", "curly")]).bad_word.is_none());
     }
 
     #[test]

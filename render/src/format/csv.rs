@@ -7,14 +7,18 @@ use jiff::tz::TimeZone;
 use whisper::is_absent;
 
 use crate::python;
-use crate::series::Series;
+use crate::series::{OddName, Series};
 
 /// Series as CSV.
 pub fn write(all: &[Series], zone: &TimeZone) -> Vec<u8> {
     let n_points: usize = all.iter().map(|series| series.values.len()).sum();
     let mut out = String::with_capacity(n_points * 48);
     for series in all {
-        let name = quoted(&series.name);
+        // No name is nothing, as no value is.
+        let name = match series.odd_name() {
+            Some(OddName::Nothing) => String::new(),
+            _ => quoted(&series.name),
+        };
         for (index, &value) in series.values.iter().enumerate() {
             out.push_str(&name);
             out.push(',');
@@ -56,5 +60,13 @@ mod tests {
              \"a,\"\"b\"\"\",1970-01-01 00:02:00,\r\n\
              \"a,\"\"b\"\"\",1970-01-01 00:03:00,2.5\r\n"
         );
+    }
+
+    #[test]
+    fn a_line_without_a_label_has_no_name() {
+        let mut series = Series::new("None", 0, 60, 60, vec![1.0].into());
+        series.odd_name = Some(OddName::Nothing);
+        let text = String::from_utf8(write(&[series], &TimeZone::UTC)).unwrap();
+        assert_eq!(text, ",1970-01-01 00:00:00,1.0\r\n");
     }
 }

@@ -74,10 +74,10 @@ async fn list(State(app): State<App>, params: Params) -> Answer {
 
 async fn details(State(app): State<App>, Path(tag): Path<String>, params: Params) -> Answer {
     respond(app, params, GET, move |app, params| {
-        let filter = Filter::read(params)?;
         let Some((id, values)) = app.tags.values(&tag) else {
             return Ok(Value::Null);
         };
+        let filter = Filter::read(params)?;
         let shown = values
             .into_iter()
             .filter(|value| filter.matches(&value.value));
