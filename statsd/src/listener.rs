@@ -39,6 +39,7 @@ pub(crate) enum Block {
 pub(crate) fn run(mut intake: Intake, shared: &Shared, mut blocks: mpsc::Receiver<Block>) {
     while let Some(block) = blocks.blocking_recv() {
         if let Block::Lines(bytes, from) = block {
+            intake.obey_all();
             intake.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
             intake.settle(&bytes);
         }

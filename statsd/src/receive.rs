@@ -130,7 +130,7 @@ impl Mailbox {
     }
 
     fn take(&self) -> Vec<Command> {
-        if !self.waiting.swap(false, Ordering::Acquire) {
+        if !self.waiting.load(Ordering::Relaxed) || !self.waiting.swap(false, Ordering::Acquire) {
             return Vec::new();
         }
         std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
@@ -326,9 +326,7 @@ impl Intake {
     /// Sees to what the aggregator wants, and to a slice of the sweep. Call it after every read
     /// and before every wait.
     pub(crate) fn step(&mut self) {
-        for command in self.outlets.mailbox.take() {
-            self.obey(command);
-        }
+        self.obey_all();
         match self.sweep {
             None => {
                 if self.outlets.shared.epoch.load(Ordering::Acquire) != self.epoch {
@@ -336,6 +334,15 @@ impl Intake {
                 }
             }
             Some(_) => self.sweep_slice(),
+        }
+    }
+
+    /// Does what the aggregator wants. Call it before the packets of a read, too: what was sent
+    /// after a flush comes after what the flush has deleted.
+    #[inline]
+    pub(crate) fn obey_all(&mut self) {
+        for command in self.outlets.mailbox.take() {
+            self.obey(command);
         }
     }
 

@@ -515,6 +515,7 @@ fn receive(mut reader: Reader, mut intake: Intake, shared: &Shared, pause: Durat
         };
         let (mut datagrams, mut bytes) = (0, 0);
         if read > 0 {
+            intake.obey_all();
             for at in 0..read {
                 let message = reader.message(at);
                 bytes += message.bytes.len();
