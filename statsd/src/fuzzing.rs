@@ -12,9 +12,9 @@ use crate::options::Options;
 use crate::output::remote::Remote;
 use crate::output::{Fan, Outputs};
 use crate::population::Population;
+use crate::raw::simd::Path;
 use crate::receive::{Intake, Mailbox, Outlets, Shared, What};
 use crate::server::intake_options;
-use crate::simd::Path;
 use crate::token::MARGIN;
 
 /// Takes `packet` with each set of instructions, whole and cut at its line feeds, and asserts that

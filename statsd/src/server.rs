@@ -40,11 +40,11 @@ use crate::output::console::Console;
 use crate::output::remote::Remote;
 use crate::output::{Fan, Outputs};
 use crate::population::Population;
+use crate::raw::simd::Path as Instructions;
+use crate::raw::socket::{self, Datagrams, Granted, Pacer, Reader, Waker};
 use crate::receive::{
     Command, Intake, IntakeOptions, Mailbox, MarkReport, Outlets, Peeked, Report, Shared, What,
 };
-use crate::simd::Path as Instructions;
-use crate::socket::{self, Datagrams, Granted, Pacer, Reader, Waker};
 use crate::state::{self, Extent};
 use crate::stats::{Stats, now_ms};
 use crate::table::Limits;

@@ -14,9 +14,6 @@
 //!    canonical form; if that differs, the spelling's entry is an alias that links to the
 //!    canonical entry, so that sanitising and tags cost once per spelling.
 //! 5. The probing position comes from the tag, so that the index grows without touching entries.
-//! 6. The unsafe code is the prefetch, which reads nothing.
-
-#![expect(unsafe_code)]
 
 use std::sync::Arc;
 
@@ -25,6 +22,7 @@ use hashbrown::HashSet;
 use crate::metric::{Kind, Op};
 use crate::name;
 use crate::population::{Claim, Population};
+use crate::raw::memory::prefetch;
 use crate::token::{self, INLINE, MARGIN, Seeds, Token};
 
 const AHEAD: usize = 16;
@@ -755,17 +753,4 @@ fn count_hit(hits: &mut Vec<u32>, at: u32) {
         hits.resize(at + 1, 0);
     }
     hits[at] = hits[at].saturating_add(1);
-}
-
-/// Asks for the cache line of `what`.
-#[inline(always)]
-fn prefetch<T>(what: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch changes nothing but the caches, and a reference points to memory.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = what;
 }

@@ -98,7 +98,7 @@ fn aliases_and_long_names_are_one_series() {
 
 #[test]
 fn gauges_of_several_threads_add_up() {
-    let mut bench = Bench::with(&Options::default(), 2, crate::simd::Path::detect());
+    let mut bench = Bench::with(&Options::default(), 2, crate::raw::simd::Path::detect());
     bench.packet_to(0, b"g:10|g");
     assert_eq!(bench.flush_values(), ["stats.gauges.g 10"]);
     bench.packet_to(0, b"g:+1|g");
@@ -155,7 +155,7 @@ fn the_limit_per_prefix_holds_over_all_threads() {
         delete_counters: Choice::Yes,
         ..Options::default()
     };
-    let mut bench = Bench::with(&options, 3, crate::simd::Path::detect());
+    let mut bench = Bench::with(&options, 3, crate::raw::simd::Path::detect());
     let names = |lines: &[String]| {
         let of = |line: &String| line.strip_prefix("stats_counts.a.").map(str::to_owned);
         lines.iter().filter_map(of).collect::<Vec<_>>()

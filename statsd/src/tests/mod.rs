@@ -18,9 +18,9 @@ use crate::options::Options;
 use crate::output::remote::Remote;
 use crate::output::{Fan, Outputs};
 use crate::population::Population;
+use crate::raw::simd::Path;
 use crate::receive::{Command, Intake, Mailbox, MarkReport, Outlets, Report, Shared, What};
 use crate::server::intake_options;
-use crate::simd::Path;
 use crate::token::MARGIN;
 
 /// A sink that remembers.

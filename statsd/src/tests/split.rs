@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use super::Bench;
 use crate::listener::{self, Block};
 use crate::options::Options;
+use crate::raw::simd::Path;
 use crate::receive::Shared;
-use crate::simd::Path;
 use crate::token::MARGIN;
 
 fn line() -> impl Strategy<Value = String> {

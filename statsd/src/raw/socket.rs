@@ -14,8 +14,6 @@
 //! 6. The unsafe code is the system calls. The pointers that they get lead into the boxes and the
 //!    arena of the [`Reader`], which stay where they are while it lives and never change size.
 
-#![expect(unsafe_code)]
-
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};

@@ -9,8 +9,6 @@
 //! 4. The unsafe code is the loads of one block, whose size its type proves, and the calls of
 //!    functions that need AVX2, behind its detection.
 
-#![expect(unsafe_code)]
-
 use std::ops::Range;
 
 use crate::metric::Op;

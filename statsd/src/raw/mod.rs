@@ -1,0 +1,7 @@
+//! All unsafe code of this crate: system calls, vector instructions, and hints to the memory.
+
+#![expect(unsafe_code)]
+
+pub(crate) mod memory;
+pub(crate) mod simd;
+pub(crate) mod socket;
