@@ -21,6 +21,7 @@ mod aggregate;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod index;
 mod inspect;
 mod listener;
 mod marks;

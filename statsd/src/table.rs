@@ -1,7 +1,7 @@
 //! Names to values: the hot memory of one receiving thread.
 //!
 //! ```text
-//! index   [ tag:32 | entry:32 ]…            the tag's leading bits say where probing starts
+//! index   entries by the hash of their name
 //! entries [ two cells | link len kind flags | name, first 40 bytes ]   one cache line each
 //! ```
 //!
@@ -13,12 +13,12 @@
 //! 4. Names are keyed as they are sent. The first time a spelling is seen it is brought into its
 //!    canonical form; if that differs, the spelling's entry is an alias that links to the
 //!    canonical entry, so that sanitising and tags cost once per spelling.
-//! 5. The probing position comes from the tag, so that the index grows without touching entries.
 
 use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use crate::index::Index;
 use crate::metric::{Kind, Op};
 use crate::name;
 use crate::population::{Claim, Population};
@@ -28,8 +28,6 @@ use crate::token::{self, INLINE, MARGIN, Seeds, Token};
 const AHEAD: usize = 16;
 const CHUNK_BITS: u32 = 12;
 const CHUNK: usize = 1 << CHUNK_BITS;
-const EMPTY: u64 = u64::MAX;
-const SMALLEST_INDEX_BITS: u32 = 10;
 
 /// Written to in the interval of that parity: bit 0 and 1.
 const TOUCHED: [u8; 2] = [1, 2];
@@ -166,10 +164,7 @@ pub(crate) struct Refused {
 /// The table. See the head of this file.
 pub(crate) struct Table {
     seeds: Seeds,
-    index: Vec<u64>,
-    index_bits: u32,
-    /// Slots of the index in use.
-    used: usize,
+    index: Index,
     chunks: Vec<Box<[Entry]>>,
     /// Entries handed out, free ones included.
     len: u32,
@@ -201,9 +196,7 @@ impl Table {
     ) -> Self {
         Self {
             seeds: Seeds::random(),
-            index: vec![EMPTY; 1 << SMALLEST_INDEX_BITS],
-            index_bits: SMALLEST_INDEX_BITS,
-            used: 0,
+            index: Index::default(),
             chunks: Vec::new(),
             len: 0,
             free: Vec::new(),
@@ -231,14 +224,14 @@ impl Table {
     #[inline(always)]
     pub(crate) fn apply(&mut self, tokens: &[Token], received: &[u8], side: &[u8]) {
         for token in tokens.iter().take(2 * AHEAD) {
-            self.prefetch_slot(token.hash);
+            self.index.prefetch(token.hash);
         }
         for token in tokens.iter().take(AHEAD) {
             self.prefetch_entry(token.hash);
         }
         for (at, token) in tokens.iter().enumerate() {
             if let Some(later) = tokens.get(at + 2 * AHEAD) {
-                self.prefetch_slot(later.hash);
+                self.index.prefetch(later.hash);
             }
             if let Some(later) = tokens.get(at + AHEAD) {
                 self.prefetch_entry(later.hash);
@@ -306,31 +299,20 @@ impl Table {
 
     #[inline(always)]
     fn find(&mut self, token: &Token, bytes: &[u8]) -> Option<u32> {
-        let tag = (token.hash >> 32) as u32;
-        let mask = self.index.len() - 1;
-        let mut at = (tag >> (32 - self.index_bits)) as usize;
         let words = token::words(bytes, token.start as usize, usize::from(token.len));
-        loop {
-            let slot = self.index[at & mask];
-            if slot == EMPTY {
-                return self.insert(token, bytes, at & mask);
+        let is = |at| {
+            let entry = entry_ref(&self.chunks, at);
+            if entry.len != token.len || entry.kind != token.op.kind() as u8 {
+                false
+            } else if usize::from(token.len) <= INLINE {
+                entry.name == words
+            } else {
+                entry.name[..4] == words[..4] && self.long_name(entry) == named(token, bytes)
             }
-            if (slot >> 32) as u32 == tag {
-                let found = slot as u32;
-                let entry = entry_ref(&self.chunks, found);
-                if entry.len == token.len && entry.kind == token.op.kind() as u8 {
-                    if usize::from(token.len) <= INLINE {
-                        if entry.name == words {
-                            return Some(found);
-                        }
-                    } else if entry.name[..4] == words[..4]
-                        && self.long_name(entry) == named(token, bytes)
-                    {
-                        return Some(found);
-                    }
-                }
-            }
-            at += 1;
+        };
+        match self.index.find(token.hash, is) {
+            Ok(found) => Some(found),
+            Err(slot) => self.insert(token, bytes, slot),
         }
     }
 
@@ -390,14 +372,14 @@ impl Table {
     /// Takes up a name (spelling) that was not seen before.
     #[cold]
     #[inline(never)]
-    fn insert(&mut self, token: &Token, bytes: &[u8], at: usize) -> Option<u32> {
+    fn insert(&mut self, token: &Token, bytes: &[u8], slot: usize) -> Option<u32> {
         if !self.has_room() {
             self.refused.samples += 1;
             return None;
         }
         let raw = named(token, bytes);
         if !raw.is_empty() && raw.iter().all(|byte| name::is_plain(*byte)) {
-            return self.insert_canonical(token, bytes, at);
+            return self.insert_canonical(token, bytes, slot);
         }
         let mut buffer = vec![0; MARGIN];
         if name::canonical(raw, self.limits.sanitize, &mut buffer).is_err() {
@@ -406,7 +388,7 @@ impl Table {
         }
         let canonical_len = buffer.len() - MARGIN;
         if &buffer[MARGIN..] == raw {
-            return self.insert_canonical(token, bytes, at);
+            return self.insert_canonical(token, bytes, slot);
         }
         if canonical_len > usize::from(u16::MAX) {
             self.refused.samples += 1;
@@ -421,18 +403,18 @@ impl Table {
         };
         // The canonical name maps to itself, so this looks it up or inserts it, and ends here.
         let target = self.find(&canonical, &buffer)?;
-        let at = self.empty_slot(token.hash);
-        Some(self.put(token, bytes, at, ALIAS, target))
+        let slot = self.index.find(token.hash, |_| false).err()?;
+        Some(self.put(token, bytes, slot, ALIAS, target))
     }
 
-    fn insert_canonical(&mut self, token: &Token, bytes: &[u8], at: usize) -> Option<u32> {
+    fn insert_canonical(&mut self, token: &Token, bytes: &[u8], slot: usize) -> Option<u32> {
         let name = named(token, bytes);
         if !self.prefix_has_room(token.op.kind(), name) {
             self.refused.samples += 1;
             return None;
         }
         self.new_names += 1;
-        let entry = self.put(token, bytes, at, 0, 0);
+        let entry = self.put(token, bytes, slot, 0, 0);
         self.names.push(entry, token.op.kind(), name);
         Some(entry)
     }
@@ -464,7 +446,7 @@ impl Table {
         }
     }
 
-    fn put(&mut self, token: &Token, bytes: &[u8], at: usize, flags: u8, link: u32) -> u32 {
+    fn put(&mut self, token: &Token, bytes: &[u8], slot: usize, flags: u8, link: u32) -> u32 {
         let mut name = token::words(bytes, token.start as usize, usize::from(token.len));
         if usize::from(token.len) > INLINE {
             name[4] = self.long.len() as u64;
@@ -490,49 +472,15 @@ impl Table {
             }
         };
         *entry_mut(&mut self.chunks, number) = entry;
-        self.index[at] = token.hash >> 32 << 32 | u64::from(number);
-        self.used += 1;
+        self.index.put(slot, token.hash, number);
         self.population.add(1);
-        if self.used * 2 > self.index.len() {
-            self.rebuild(self.index_bits + 1);
-        }
         number
     }
 
-    fn empty_slot(&self, hash: u64) -> usize {
-        let mask = self.index.len() - 1;
-        let mut at = (hash >> (64 - self.index_bits)) as usize;
-        while self.index[at] != EMPTY {
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
-    /// Moves the index into one of `1 << bits` slots.
-    fn rebuild(&mut self, bits: u32) {
-        let old = std::mem::replace(&mut self.index, vec![EMPTY; 1 << bits]);
-        self.index_bits = bits;
-        for slot in old {
-            if slot != EMPTY {
-                let at = self.empty_slot(slot);
-                self.index[at] = slot;
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn prefetch_slot(&self, hash: u64) {
-        if let Some(slot) = self.index.get((hash >> (64 - self.index_bits)) as usize) {
-            prefetch(slot);
-        }
-    }
-
-    /// The first slot is the right one for nearly all names.
     #[inline(always)]
     fn prefetch_entry(&self, hash: u64) {
-        let slot = self.index[(hash >> (64 - self.index_bits)) as usize & (self.index.len() - 1)];
-        if slot != EMPTY {
-            prefetch(entry_ref(&self.chunks, slot as u32));
+        if let Some(at) = self.index.guess(hash) {
+            prefetch(entry_ref(&self.chunks, at));
         }
     }
 
@@ -626,7 +574,7 @@ impl Table {
             let prefix = prefix(&name, self.limits.prefix_nodes);
             self.population.release(prefix, kind, &name);
         }
-        if self.forgotten > CHUNK && self.forgotten * 2 > self.used {
+        if self.forgotten > CHUNK && self.forgotten * 2 > self.index.len() {
             self.collect();
         }
     }
@@ -637,43 +585,33 @@ impl Table {
 
     /// Frees the entries of forgotten names and of their spellings.
     fn collect(&mut self) {
-        let mut kept = Vec::new();
+        let mut index = std::mem::take(&mut self.index);
         let mut long = Vec::new();
-        for slot in std::mem::take(&mut self.index) {
-            if slot == EMPTY {
-                continue;
-            }
-            let at = slot as u32;
+        let gone = index.retain(|at| {
             let entry = self.entry(at);
             let target = if entry.flags & ALIAS != 0 {
                 self.entry(entry.link)
             } else {
                 entry
             };
-            if target.flags & FORGOTTEN == 0 {
-                kept.push(slot);
-                if usize::from(entry.len) > INLINE {
-                    let start = long.len() as u64;
-                    long.extend_from_slice(self.long_name(&entry));
-                    entry_mut(&mut self.chunks, at).name[4] = start;
-                }
-            } else {
+            let stays = target.flags & FORGOTTEN == 0;
+            if !stays {
                 self.free.push(at);
+            } else if usize::from(entry.len) > INLINE {
+                let start = long.len() as u64;
+                long.extend_from_slice(self.long_name(&entry));
+                entry_mut(&mut self.chunks, at).name[4] = start;
             }
-        }
+            stays
+        });
         // Only now, since an alias may come after its target.
         for at in &self.free {
             *entry_mut(&mut self.chunks, *at) = Entry::NONE;
         }
-        self.population.sub((self.used - kept.len()) as u64);
-        self.used = kept.len();
+        self.population.sub(gone as u64);
+        self.index = index;
         self.long = long;
         self.forgotten = 0;
-        self.index = vec![EMPTY; 1 << self.index_bits];
-        for slot in kept {
-            let at = self.empty_slot(slot);
-            self.index[at] = slot;
-        }
     }
 
     /// Gives a gauge its value from before the start.
@@ -716,7 +654,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        self.population.sub(self.used as u64);
+        self.population.sub(self.index.len() as u64);
     }
 }
 

@@ -32,6 +32,8 @@ use timer::{Grouped, Samples, Spec};
 const NO_ROW: u32 = u32::MAX;
 /// Flushes without samples after which a deleted series is dropped.
 const IDLE: u8 = 8;
+/// New names that are looked up ahead of the one at hand.
+const AHEAD: usize = 16;
 /// Slot of a timer or average that has none yet.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -119,7 +121,7 @@ impl Book {
         let mut own = |name: &str| {
             let mut text = naming.own_series.clone();
             text.extend_from_slice(name.as_bytes());
-            let (row, _) = names.intern(Kind::Counter, &text);
+            let (row, _) = names.intern(names.hash(Kind::Counter, &text), Kind::Counter, &text);
             names.keep(row);
             row
         };
@@ -172,8 +174,15 @@ impl Book {
 
     /// Learns what an intake's entries stand for.
     pub(crate) fn learn(&mut self, intake: usize, names: &NewNames) {
-        for (entry, kind, name) in names.iter() {
-            let row = self.intern(kind, name);
+        let hashes: Vec<u64> = names
+            .iter()
+            .map(|(_, kind, name)| self.names.hash(kind, name))
+            .collect();
+        for (at, (entry, kind, name)) in names.iter().enumerate() {
+            if let Some(later) = hashes.get(at + AHEAD) {
+                self.names.prefetch(*later);
+            }
+            let row = self.intern(hashes[at], kind, name);
             let map = &mut self.maps[intake];
             let entry = entry as usize;
             if map.len() <= entry {
@@ -190,8 +199,8 @@ impl Book {
         }
     }
 
-    fn intern(&mut self, kind: Kind, name: &[u8]) -> u32 {
-        let (row, is_new) = self.names.intern(kind, name);
+    fn intern(&mut self, hash: u64, kind: Kind, name: &[u8]) -> u32 {
+        let (row, is_new) = self.names.intern(hash, kind, name);
         if is_new && matches!(kind, Kind::Timer | Kind::Average) {
             let slot = self.free_slots.pop().unwrap_or_else(|| {
                 self.slots += 1;
@@ -338,7 +347,8 @@ impl Book {
         {
             let mut name = self.naming.own_series.clone();
             name.extend_from_slice(b"timestamp_lag");
-            let row = self.intern(Kind::Gauge, &name);
+            let hash = self.names.hash(Kind::Gauge, &name);
+            let row = self.intern(hash, Kind::Gauge, &name);
             self.names.keep(row);
             let row = &mut self.names.rows[row as usize];
             row.touch();
@@ -669,7 +679,7 @@ impl Book {
 
     /// Takes a value that was saved.
     pub(crate) fn restore(&mut self, kind: Kind, name: &[u8], value: f64, touched: bool) -> u32 {
-        let row = self.intern(kind, name);
+        let row = self.intern(self.names.hash(kind, name), kind, name);
         let found = &mut self.names.rows[row as usize];
         match kind {
             Kind::Gauge => {

@@ -1,13 +1,16 @@
 //! All series by number: their names, kinds and what they hold.
 //!
 //! Names lie one after the other in one buffer, so that a million of them cost their bytes and
-//! 24 more each, and a slot of the look-up table. What dropped names leave behind is closed up
+//! 24 more each, and two slots of the look-up table. What dropped names leave behind is closed up
 //! when it is more than half.
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use std::hash::BuildHasher;
+use std::sync::LazyLock;
 
+use foldhash::fast::RandomState;
+use memchr::memmem::Finder;
+
+use crate::index::Index;
 use crate::metric::Kind;
 
 /// No series ids yet.
@@ -75,7 +78,7 @@ pub(crate) struct Names {
     bytes: Vec<u8>,
     dropped_bytes: usize,
     free: Vec<u32>,
-    by_name: HashTable<u32>,
+    by_name: Index,
     hasher: RandomState,
 }
 
@@ -91,29 +94,36 @@ impl Names {
         &self.bytes[start..start + usize::from(row.len)]
     }
 
+    /// What finds a series by its kind and name.
+    pub(crate) fn hash(&self, kind: Kind, name: &[u8]) -> u64 {
+        self.hasher.hash_one((kind as u8, name))
+    }
+
+    /// Asks for the memory where `hash` is looked for.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.by_name.prefetch(hash);
+    }
+
     pub(crate) fn find(&self, kind: Kind, name: &[u8]) -> Option<u32> {
-        let hash = self.hasher.hash_one((kind as u8, name));
-        self.by_name
-            .find(hash, |at| self.is(*at, kind, name))
-            .copied()
+        self.look_up(self.hash(kind, name), kind, name).ok()
     }
 
-    fn is(&self, at: u32, kind: Kind, name: &[u8]) -> bool {
-        let row = &self.rows[at as usize];
-        row.kind == kind as u8 && self.name(row) == name
+    fn look_up(&self, hash: u64, kind: Kind, name: &[u8]) -> Result<u32, usize> {
+        self.by_name.find(hash, |at| {
+            let row = &self.rows[at as usize];
+            row.kind == kind as u8 && self.name(row) == name
+        })
     }
 
-    /// The number of the series, a new one if it was not there; and whether it is new.
-    pub(crate) fn intern(&mut self, kind: Kind, name: &[u8]) -> (u32, bool) {
-        let hash = self.hasher.hash_one((kind as u8, name));
-        if let Some(at) = self.by_name.find(hash, |at| self.is(*at, kind, name)) {
-            return (*at, false);
-        }
+    /// The number of the series, a new one if it was not there; and whether it is new. `hash` is
+    /// that of its kind and name.
+    pub(crate) fn intern(&mut self, hash: u64, kind: Kind, name: &[u8]) -> (u32, bool) {
+        let slot = match self.look_up(hash, kind, name) {
+            Ok(at) => return (at, false),
+            Err(slot) => slot,
+        };
         self.close_up();
-        let lasting = kind == Kind::Counter
-            && ["packets_received", "metrics_received", "bad_lines_seen"]
-                .iter()
-                .any(|part| memchr::memmem::find(name, part.as_bytes()).is_some());
+        let lasting = kind == Kind::Counter && is_lasting(name);
         let row = Row {
             value: 0.0,
             at: self.bytes.len() as u32,
@@ -134,12 +144,7 @@ impl Names {
                 (self.rows.len() - 1) as u32
             }
         };
-        let (rows, bytes, hasher) = (&self.rows, &self.bytes, &self.hasher);
-        self.by_name.insert_unique(hash, at, |at| {
-            let row = &rows[*at as usize];
-            let start = row.at as usize;
-            hasher.hash_one((row.kind, &bytes[start..start + usize::from(row.len)]))
-        });
+        self.by_name.put(slot, hash, at);
         (at, true)
     }
 
@@ -154,10 +159,8 @@ impl Names {
         if !row.is_live() {
             return;
         }
-        let hash = self.hasher.hash_one((row.kind, self.name(&row)));
-        if let Ok(found) = self.by_name.find_entry(hash, |other| *other == at) {
-            found.remove();
-        }
+        let hash = self.hash(row.kind(), self.name(&row));
+        self.by_name.remove(hash, at);
         self.dropped_bytes += usize::from(row.len);
         self.rows[at as usize].flags = 0;
         self.free.push(at);
@@ -180,6 +183,14 @@ impl Names {
     }
 }
 
+/// Whether a counter of this name stays even if idle ones are deleted, as in the reference.
+fn is_lasting(name: &[u8]) -> bool {
+    static LASTING: LazyLock<[Finder; 3]> = LazyLock::new(|| {
+        ["packets_received", "metrics_received", "bad_lines_seen"].map(Finder::new)
+    });
+    memchr::memchr(b'_', name).is_some() && LASTING.iter().any(|part| part.find(name).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,18 +198,23 @@ mod tests {
     #[test]
     fn names_come_and_go_and_keep_their_numbers() {
         let mut names = Names::default();
+        let intern =
+            |names: &mut Names, kind, name: &[u8]| names.intern(names.hash(kind, name), kind, name);
         let number = |index: u32| format!("some.rather.long.name.{index:08}").into_bytes();
         for index in 0..20_000 {
-            assert_eq!(names.intern(Kind::Counter, &number(index)), (index, true));
+            assert_eq!(
+                intern(&mut names, Kind::Counter, &number(index)),
+                (index, true)
+            );
         }
-        assert_eq!(names.intern(Kind::Counter, &number(7)), (7, false));
-        assert_eq!(names.intern(Kind::Gauge, &number(7)), (20_000, true));
+        assert_eq!(intern(&mut names, Kind::Counter, &number(7)), (7, false));
+        assert_eq!(intern(&mut names, Kind::Gauge, &number(7)), (20_000, true));
         for index in (0..20_000).filter(|index| index % 4 != 0) {
             names.remove(index);
         }
         assert_eq!(names.len(), 5_001);
         for index in 20_000..25_000 {
-            names.intern(Kind::Counter, &number(index));
+            intern(&mut names, Kind::Counter, &number(index));
         }
         for index in (0..20_000).step_by(4) {
             assert_eq!(names.find(Kind::Counter, &number(index)), Some(index));

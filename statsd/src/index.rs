@@ -1,0 +1,225 @@
+//! From hashes to numbers: the look-up table of what is numbered elsewhere.
+//!
+//! ```text
+//! [ tag:32 | number:32 ] …      the tag is the hash's upper half; its leading bits say where probing starts
+//! ```
+//!
+//! Since the place follows from the tag, the index grows, and closes up after a removal, without
+//! looking at what it leads to. At most half of the slots are in use.
+
+use crate::raw::memory::prefetch;
+
+const EMPTY: u64 = u64::MAX;
+const SMALLEST_BITS: u32 = 10;
+
+/// Hashes to numbers below 2³² - 1.
+#[derive(Debug)]
+pub(crate) struct Index {
+    /// Their number is a power of two.
+    slots: Vec<u64>,
+    bits: u32,
+    used: usize,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::with_bits(SMALLEST_BITS)
+    }
+}
+
+impl Index {
+    fn with_bits(bits: u32) -> Self {
+        Self {
+            slots: vec![EMPTY; 1 << bits],
+            bits,
+            used: 0,
+        }
+    }
+
+    /// How many numbers it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.used
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        (hash >> (64 - self.bits)) as usize
+    }
+
+    /// The number under `hash` for which `is` holds, or the slot where it would go.
+    #[inline(always)]
+    pub(crate) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Result<u32, usize> {
+        let tag = (hash >> 32) as u32;
+        let mask = self.slots.len() - 1;
+        let mut at = self.home(hash);
+        loop {
+            let slot = self.slots[at & mask];
+            if slot == EMPTY {
+                return Err(at & mask);
+            }
+            if (slot >> 32) as u32 == tag && is(slot as u32) {
+                return Ok(slot as u32);
+            }
+            at += 1;
+        }
+    }
+
+    /// Asks for the memory of the slot where `hash` is looked for.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(slot) = self.slots.get(self.home(hash)) {
+            prefetch(slot);
+        }
+    }
+
+    /// What stands where `hash` is looked for first: the right number for nearly all.
+    #[inline(always)]
+    pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
+        let slot = self.slots[self.home(hash) & (self.slots.len() - 1)];
+        (slot != EMPTY).then_some(slot as u32)
+    }
+
+    /// Adds `number` at the slot that [`Index::find`] named.
+    #[inline]
+    pub(crate) fn put(&mut self, slot: usize, hash: u64, number: u32) {
+        self.slots[slot] = hash >> 32 << 32 | u64::from(number);
+        self.used += 1;
+        if self.used * 2 > self.slots.len() {
+            let mut larger = Self::with_bits(self.bits + 1);
+            larger.take_over(&self.slots);
+            *self = larger;
+        }
+    }
+
+    fn empty_slot(&self, hash: u64) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = self.home(hash);
+        while self.slots[at] != EMPTY {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    fn take_over(&mut self, slots: &[u64]) {
+        for slot in slots.iter().filter(|slot| **slot != EMPTY) {
+            let at = self.empty_slot(*slot);
+            self.slots[at] = *slot;
+            self.used += 1;
+        }
+    }
+
+    /// Takes `number` out, and moves up what had to go further because of it.
+    pub(crate) fn remove(&mut self, hash: u64, number: u32) {
+        let mask = self.slots.len() - 1;
+        let wanted = hash >> 32 << 32 | u64::from(number);
+        let mut hole = self.home(hash);
+        while self.slots[hole] != wanted {
+            if self.slots[hole] == EMPTY {
+                return;
+            }
+            hole = (hole + 1) & mask;
+        }
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let slot = self.slots[at];
+            if slot == EMPTY {
+                break;
+            }
+            // It may move back to the hole if that is not before its home.
+            let from_home = at.wrapping_sub(self.home(slot)) & mask;
+            if from_home >= at.wrapping_sub(hole) & mask {
+                self.slots[hole] = slot;
+                hole = at;
+            }
+        }
+        self.slots[hole] = EMPTY;
+        self.used -= 1;
+    }
+
+    /// Keeps the numbers for which `keep` holds; returns how many went.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) -> usize {
+        let before = self.used;
+        let mut slots = std::mem::take(&mut self.slots);
+        slots.retain(|slot| *slot != EMPTY && keep(*slot as u32));
+        *self = Self::with_bits(self.bits);
+        self.take_over(&slots);
+        before - self.used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// Hashes of which many share their place, and some their tag.
+    fn hash(number: u32) -> u64 {
+        u64::from(number % 97) << 58 | u64::from(number / 3) << 32
+    }
+
+    fn add(index: &mut Index, hash: u64, number: u32) {
+        let slot = index.find(hash, |_| false).unwrap_err();
+        index.put(slot, hash, number);
+    }
+
+    fn found(index: &Index, number: u32) -> bool {
+        index.find(hash(number), |other| other == number) == Ok(number)
+    }
+
+    #[test]
+    fn it_is_a_map() {
+        let mut index = Index::default();
+        let mut twin = HashMap::new();
+        let mut state = 1_u64;
+        for _ in 0..60_000 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let number = (state >> 40) as u32 % 1_500;
+            match (state >> 33) % 5 {
+                0 | 1 if !twin.contains_key(&number) => {
+                    add(&mut index, hash(number), number);
+                    twin.insert(number, ());
+                }
+                2 => {
+                    index.remove(hash(number), number);
+                    twin.remove(&number);
+                }
+                3 if (state >> 36).is_multiple_of(512) => {
+                    let gone = index.retain(|number| number % 7 != 0);
+                    let before = twin.len();
+                    twin.retain(|number, ()| number % 7 != 0);
+                    assert_eq!(gone, before - twin.len());
+                }
+                _ => assert_eq!(found(&index, number), twin.contains_key(&number)),
+            }
+            assert_eq!(index.len(), twin.len());
+        }
+        for number in 0..1_500 {
+            assert_eq!(
+                found(&index, number),
+                twin.contains_key(&number),
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn it_grows() {
+        let mut index = Index::default();
+        for number in 0..20_000 {
+            add(
+                &mut index,
+                u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                number,
+            );
+        }
+        for number in 0..20_000 {
+            let hash = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            assert_eq!(index.find(hash, |other| other == number), Ok(number));
+        }
+        assert_eq!(index.len(), 20_000);
+    }
+}
