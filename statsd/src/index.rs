@@ -1,22 +1,28 @@
 //! From hashes to numbers: the look-up table of what is numbered elsewhere.
 //!
 //! ```text
-//! [ tag:32 | number:32 ] …      the tag is the hash's upper half; its leading bits say where probing starts
+//! [ tag:32 | 1 + number:32 ] × 8 …      a cache line; the tag is the hash's upper half
 //! ```
 //!
-//! Since the place follows from the tag, the index grows, and closes up after a removal, without
-//! looking at what it leads to. At most half of the slots are in use.
+//! The tag's leading bits name the line where probing starts. Since the place follows from the
+//! tag, the index grows, and closes up after a removal, without looking at what it leads to. At
+//! most half of the slots are in use, so that few lines are full.
+//!
+//! A look-up in a batch is made twice: [`Index::guess`], without branches, to have the memory of what it
+//! leads to fetched, and later the comparison with that. Only what the guess missed is searched for.
 
-use crate::raw::memory::prefetch;
+use crate::raw::memory::{LARGE, Zeros, prefetch};
 
-const EMPTY: u64 = u64::MAX;
+const EMPTY: u64 = 0;
+/// Slots of a cache line.
+const LINE: usize = 8;
 const SMALLEST_BITS: u32 = 10;
 
-/// Hashes to numbers below 2³² - 1.
+/// Hashes to numbers below [`Index::MOST`].
 #[derive(Debug)]
 pub(crate) struct Index {
     /// Their number is a power of two.
-    slots: Vec<u64>,
+    slots: Zeros<u64>,
     bits: u32,
     used: usize,
 }
@@ -28,9 +34,13 @@ impl Default for Index {
 }
 
 impl Index {
+    /// Numbers are below this.
+    pub(crate) const MOST: u32 = u32::MAX;
+
     fn with_bits(bits: u32) -> Self {
+        let len = 1 << bits;
         Self {
-            slots: vec![EMPTY; 1 << bits],
+            slots: Zeros::new(len, len * size_of::<u64>() >= LARGE),
             bits,
             used: 0,
         }
@@ -42,23 +52,28 @@ impl Index {
     }
 
     #[inline(always)]
+    fn mask(&self) -> usize {
+        self.slots.len() - 1
+    }
+
+    #[inline(always)]
     fn home(&self, hash: u64) -> usize {
-        (hash >> (64 - self.bits)) as usize
+        (hash >> (64 - self.bits)) as usize & !(LINE - 1)
     }
 
     /// The number under `hash` for which `is` holds, or the slot where it would go.
     #[inline(always)]
     pub(crate) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Result<u32, usize> {
         let tag = (hash >> 32) as u32;
-        let mask = self.slots.len() - 1;
+        let mask = self.mask();
         let mut at = self.home(hash);
         loop {
             let slot = self.slots[at & mask];
             if slot == EMPTY {
                 return Err(at & mask);
             }
-            if (slot >> 32) as u32 == tag && is(slot as u32) {
-                return Ok(slot as u32);
+            if (slot >> 32) as u32 == tag && is(number(slot)) {
+                return Ok(number(slot));
             }
             at += 1;
         }
@@ -72,17 +87,30 @@ impl Index {
         }
     }
 
-    /// What stands where `hash` is looked for first: the right number for nearly all.
+    /// The number under the tag of `hash`, which is the right one for nearly all that are there;
+    /// [`Index::MOST`] if none is near.
     #[inline(always)]
-    pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
-        let slot = self.slots[self.home(hash) & (self.slots.len() - 1)];
-        (slot != EMPTY).then_some(slot as u32)
+    pub(crate) fn guess(&self, hash: u64) -> u32 {
+        let home = self.home(hash);
+        let Some(line) = self.slots.get(home..home + LINE) else {
+            return Self::MOST;
+        };
+        let mut found = EMPTY;
+        for slot in line {
+            // Two of the same tag give a wrong guess.
+            found |= if slot >> 32 == hash >> 32 {
+                *slot
+            } else {
+                EMPTY
+            };
+        }
+        number(found)
     }
 
     /// Adds `number` at the slot that [`Index::find`] named.
     #[inline]
     pub(crate) fn put(&mut self, slot: usize, hash: u64, number: u32) {
-        self.slots[slot] = hash >> 32 << 32 | u64::from(number);
+        self.slots[slot] = packed(hash, number);
         self.used += 1;
         if self.used * 2 > self.slots.len() {
             let mut larger = Self::with_bits(self.bits + 1);
@@ -92,7 +120,7 @@ impl Index {
     }
 
     fn empty_slot(&self, hash: u64) -> usize {
-        let mask = self.slots.len() - 1;
+        let mask = self.mask();
         let mut at = self.home(hash);
         while self.slots[at] != EMPTY {
             at = (at + 1) & mask;
@@ -110,8 +138,8 @@ impl Index {
 
     /// Takes `number` out, and moves up what had to go further because of it.
     pub(crate) fn remove(&mut self, hash: u64, number: u32) {
-        let mask = self.slots.len() - 1;
-        let wanted = hash >> 32 << 32 | u64::from(number);
+        let mask = self.mask();
+        let wanted = packed(hash, number);
         let mut hole = self.home(hash);
         while self.slots[hole] != wanted {
             if self.slots[hole] == EMPTY {
@@ -140,12 +168,26 @@ impl Index {
     /// Keeps the numbers for which `keep` holds; returns how many went.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) -> usize {
         let before = self.used;
-        let mut slots = std::mem::take(&mut self.slots);
-        slots.retain(|slot| *slot != EMPTY && keep(*slot as u32));
+        let kept: Vec<u64> = self
+            .slots
+            .iter()
+            .filter(|slot| **slot != EMPTY && keep(number(**slot)))
+            .copied()
+            .collect();
         *self = Self::with_bits(self.bits);
-        self.take_over(&slots);
+        self.take_over(&kept);
         before - self.used
     }
+}
+
+#[inline(always)]
+fn packed(hash: u64, number: u32) -> u64 {
+    hash >> 32 << 32 | (u64::from(number) + 1)
+}
+
+#[inline(always)]
+fn number(slot: u64) -> u32 {
+    (slot as u32).wrapping_sub(1)
 }
 
 #[cfg(test)]
@@ -216,10 +258,13 @@ mod tests {
                 number,
             );
         }
+        let mut missed = 0;
         for number in 0..20_000 {
             let hash = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             assert_eq!(index.find(hash, |other| other == number), Ok(number));
+            missed += u32::from(index.guess(hash) != number);
         }
+        assert!(missed < 1_000, "{missed} of 20,000 guesses were wrong");
         assert_eq!(index.len(), 20_000);
     }
 }

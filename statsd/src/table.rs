@@ -7,7 +7,8 @@
 //!
 //! 1. A table belongs to one thread. What other threads learn is copied out.
 //! 2. A name costs two cache lines: its index slot and its entry. For a batch of tokens both are
-//!    prefetched, slots `2 × AHEAD` tokens ahead and entries `AHEAD`.
+//!    prefetched, slots `2 × AHEAD` tokens ahead and entries `AHEAD`; an entry that was guessed
+//!    rightly needs no search.
 //! 3. Each entry has two cells. [`Table::turn`] ends an interval by switching to the other one;
 //!    what the old one holds is swept out piece by piece, between batches.
 //! 4. Names are keyed as they are sent. The first time a spelling is seen it is brought into its
@@ -22,12 +23,20 @@ use crate::index::Index;
 use crate::metric::{Kind, Op};
 use crate::name;
 use crate::population::{Claim, Population};
-use crate::raw::memory::prefetch;
+use crate::raw::memory::{LARGE, Zeros, prefetch};
 use crate::token::{self, INLINE, MARGIN, Seeds, Token};
 
 const AHEAD: usize = 16;
-const CHUNK_BITS: u32 = 12;
+/// Entries of a chunk fill a large page.
+const CHUNK_BITS: u32 = 15;
 const CHUNK: usize = 1 << CHUNK_BITS;
+/// Forgotten entries that are worth collecting.
+const WORTHWHILE: usize = 4_096;
+
+const _: () = assert!(
+    CHUNK * size_of::<Entry>() == LARGE,
+    "a chunk is a large page"
+);
 
 /// Written to in the interval of that parity: bit 0 and 1.
 const TOUCHED: [u8; 2] = [1, 2];
@@ -39,7 +48,7 @@ const FORGOTTEN: u8 = 32;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Entry {
+pub(crate) struct Entry {
     cells: [f64; 2],
     /// An alias' canonical entry.
     link: u32,
@@ -165,7 +174,7 @@ pub(crate) struct Refused {
 pub(crate) struct Table {
     seeds: Seeds,
     index: Index,
-    chunks: Vec<Box<[Entry]>>,
+    chunks: Vec<Zeros<Entry>>,
     /// Entries handed out, free ones included.
     len: u32,
     free: Vec<u32>,
@@ -226,24 +235,27 @@ impl Table {
         for token in tokens.iter().take(2 * AHEAD) {
             self.index.prefetch(token.hash);
         }
-        for token in tokens.iter().take(AHEAD) {
-            self.prefetch_entry(token.hash);
+        let mut guesses = [Index::MOST; AHEAD];
+        for (token, guess) in tokens.iter().zip(&mut guesses) {
+            *guess = self.guess(token.hash);
         }
         for (at, token) in tokens.iter().enumerate() {
             if let Some(later) = tokens.get(at + 2 * AHEAD) {
                 self.index.prefetch(later.hash);
             }
+            let guess = &mut guesses[at % AHEAD];
+            let guessed = *guess;
             if let Some(later) = tokens.get(at + AHEAD) {
-                self.prefetch_entry(later.hash);
+                *guess = self.guess(later.hash);
             }
             let bytes = if token.side { side } else { received };
-            self.add(token, bytes, side);
+            self.add(token, guessed, bytes, side);
         }
     }
 
     #[inline(always)]
-    fn add(&mut self, token: &Token, bytes: &[u8], side: &[u8]) {
-        let Some(mut at) = self.find(token, bytes) else {
+    fn add(&mut self, token: &Token, guessed: u32, bytes: &[u8], side: &[u8]) {
+        let Some(mut at) = self.find_guessed(token, guessed, bytes) else {
             return;
         };
         let parity = self.parity & 1;
@@ -297,22 +309,36 @@ impl Table {
         }
     }
 
+    /// [`Table::find`] where [`Table::guess`] was made before.
     #[inline(always)]
+    fn find_guessed(&mut self, token: &Token, guessed: u32, bytes: &[u8]) -> Option<u32> {
+        let words = token::words(bytes, token.start as usize, usize::from(token.len));
+        if guessed < self.len && self.is(guessed, token, &words, bytes) {
+            return Some(guessed);
+        }
+        self.find(token, bytes)
+    }
+
+    #[inline(never)]
     fn find(&mut self, token: &Token, bytes: &[u8]) -> Option<u32> {
         let words = token::words(bytes, token.start as usize, usize::from(token.len));
-        let is = |at| {
-            let entry = entry_ref(&self.chunks, at);
-            if entry.len != token.len || entry.kind != token.op.kind() as u8 {
-                false
-            } else if usize::from(token.len) <= INLINE {
-                entry.name == words
-            } else {
-                entry.name[..4] == words[..4] && self.long_name(entry) == named(token, bytes)
-            }
-        };
+        let is = |at| self.is(at, token, &words, bytes);
         match self.index.find(token.hash, is) {
             Ok(found) => Some(found),
             Err(slot) => self.insert(token, bytes, slot),
+        }
+    }
+
+    /// Whether the entry `at` is that of the token, whose name begins with `words`.
+    #[inline(always)]
+    fn is(&self, at: u32, token: &Token, words: &[u64; 5], bytes: &[u8]) -> bool {
+        let entry = entry_ref(&self.chunks, at);
+        if entry.len != token.len || entry.kind != token.op.kind() as u8 {
+            false
+        } else if usize::from(token.len) <= INLINE {
+            entry.name == *words
+        } else {
+            entry.name[..4] == words[..4] && self.long_name(entry) == named(token, bytes)
         }
     }
 
@@ -425,7 +451,7 @@ impl Table {
         } = self.limits;
         (names == 0 || self.population.entries() < names)
             && (new_names == 0 || self.new_names < new_names)
-            && self.len < u32::MAX - 1
+            && self.len < Index::MOST
     }
 
     /// Claims room below the prefix of `name`, if that is limited.
@@ -464,8 +490,9 @@ impl Table {
             Some(number) => number,
             None => {
                 if self.len as usize == self.chunks.len() * CHUNK {
-                    self.chunks
-                        .push(vec![Entry::NONE; CHUNK].into_boxed_slice());
+                    // Few names take only the pages that they need.
+                    let large = !self.chunks.is_empty();
+                    self.chunks.push(Zeros::new(CHUNK, large));
                 }
                 self.len += 1;
                 self.len - 1
@@ -477,11 +504,14 @@ impl Table {
         number
     }
 
+    /// Guesses the entry of `hash` and asks for its memory.
     #[inline(always)]
-    fn prefetch_entry(&self, hash: u64) {
-        if let Some(at) = self.index.guess(hash) {
-            prefetch(entry_ref(&self.chunks, at));
+    fn guess(&self, hash: u64) -> u32 {
+        let guess = self.index.guess(hash);
+        if guess < self.len {
+            prefetch(entry_ref(&self.chunks, guess));
         }
+        guess
     }
 
     /// Ends the interval: samples from now on go into the other cells. The old ones must have
@@ -574,7 +604,7 @@ impl Table {
             let prefix = prefix(&name, self.limits.prefix_nodes);
             self.population.release(prefix, kind, &name);
         }
-        if self.forgotten > CHUNK && self.forgotten * 2 > self.index.len() {
+        if self.forgotten > WORTHWHILE && self.forgotten * 2 > self.index.len() {
             self.collect();
         }
     }
@@ -659,12 +689,12 @@ impl Drop for Table {
 }
 
 #[inline(always)]
-fn entry_ref(chunks: &[Box<[Entry]>], at: u32) -> &Entry {
+fn entry_ref(chunks: &[Zeros<Entry>], at: u32) -> &Entry {
     &chunks[(at >> CHUNK_BITS) as usize][at as usize & (CHUNK - 1)]
 }
 
 #[inline(always)]
-fn entry_mut(chunks: &mut [Box<[Entry]>], at: u32) -> &mut Entry {
+fn entry_mut(chunks: &mut [Zeros<Entry>], at: u32) -> &mut Entry {
     &mut chunks[(at >> CHUNK_BITS) as usize][at as usize & (CHUNK - 1)]
 }
 

@@ -1,4 +1,16 @@
-//! Hints to the processor and the kernel about memory. Nothing changes what memory holds.
+//! Memory for tables, and hints to the processor and the kernel about it.
+//!
+//! A table of a million names is a random walk over 80 MB: with pages of 4 KiB each step also
+//! misses the processor's list of pages. Pages of 2 MiB are asked for where memory will be used up.
+
+use std::mem::size_of;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use crate::table::Entry;
+
+/// Of a large page.
+pub(crate) const LARGE: usize = 2 << 20;
 
 /// Asks for the cache line of `what`.
 #[inline(always)]
@@ -11,4 +23,104 @@ pub(crate) fn prefetch<T>(what: &T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = what;
+}
+
+/// Types for which a row of zero bytes is a value, and which need no drop.
+///
+/// # Safety
+///
+/// Only for types of which that is true.
+pub(crate) unsafe trait Zero: Copy {}
+
+// SAFETY: all bits are a number.
+unsafe impl Zero for u64 {}
+// SAFETY: it consists of numbers.
+unsafe impl Zero for Entry {}
+
+/// A slice of zeros straight from the kernel, of which only what is used takes memory.
+#[derive(Debug)]
+pub(crate) struct Zeros<T> {
+    start: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: it owns what it points to, as a `Box` does.
+unsafe impl<T: Send> Send for Zeros<T> {}
+
+impl<T: Zero> Zeros<T> {
+    /// `len` zeros; in large pages, which count whole, if `large`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory, as any allocation.
+    pub(crate) fn new(len: usize, large: bool) -> Self {
+        let bytes = len * size_of::<T>();
+        assert!(bytes > 0 && align_of::<T>() <= 4_096, "no slice of pages");
+        // SAFETY: a new private mapping touches no memory that is in use.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        let Some(start) = NonNull::new(start).filter(|start| start.as_ptr() != libc::MAP_FAILED)
+        else {
+            panic!("no memory for {bytes} bytes");
+        };
+        if large {
+            // A kernel that cannot do that does without.
+            // SAFETY: the range is the mapping made above.
+            unsafe { libc::madvise(start.as_ptr(), bytes, libc::MADV_HUGEPAGE) };
+        }
+        Self {
+            start: start.cast(),
+            len,
+        }
+    }
+}
+
+impl<T> Deref for Zeros<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: the mapping is that long, page-aligned, and zeros are values of `T` (see `Zero`).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Zeros<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Drop for Zeros<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this length and nothing points into it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_memory() {
+        for large in [false, true] {
+            let mut zeros: Zeros<u64> = Zeros::new(LARGE / 8, large);
+            assert!(zeros.iter().all(|zero| *zero == 0));
+            for (at, zero) in zeros.iter_mut().enumerate() {
+                *zero = at as u64;
+            }
+            assert_eq!(zeros[LARGE / 8 - 1], LARGE as u64 / 8 - 1);
+        }
+    }
 }
