@@ -31,6 +31,7 @@ mod naming;
 mod number;
 pub mod options;
 mod output;
+mod pacer;
 mod parse;
 mod population;
 mod raw;

@@ -39,9 +39,11 @@ use crate::options::{Health, Options, Output, Percentiles};
 use crate::output::console::Console;
 use crate::output::remote::Remote;
 use crate::output::{Fan, Outputs};
+use crate::pacer::Pacer;
 use crate::population::Population;
+use crate::raw;
 use crate::raw::simd::Path as Instructions;
-use crate::raw::socket::{self, Datagrams, Granted, Pacer, Reader, Waker};
+use crate::raw::socket::{self, Datagrams, Granted, Reader, Waker};
 use crate::receive::{
     Command, Intake, IntakeOptions, Mailbox, MarkReport, Outlets, Peeked, Report, Shared, What,
 };
@@ -285,7 +287,10 @@ impl Server {
         };
         let aggregator = thread::Builder::new()
             .name("statsd-aggregate".to_owned())
-            .spawn(move || aggregator.run())
+            .spawn(move || {
+                raw::thread::step_back();
+                aggregator.run()
+            })
             .map_err(Error::Thread)?;
         Ok(Self {
             shared,
@@ -513,9 +518,9 @@ fn receive(mut reader: Reader, mut intake: Intake, shared: &Shared, pause: Durat
                 0
             }
         };
-        let (mut datagrams, mut bytes) = (0, 0);
         if read > 0 {
             intake.obey_all();
+            let (mut datagrams, mut bytes) = (0, 0);
             for at in 0..read {
                 let message = reader.message(at);
                 bytes += message.bytes.len();
@@ -528,6 +533,9 @@ fn receive(mut reader: Reader, mut intake: Intake, shared: &Shared, pause: Durat
                 }
             }
             intake.settle(reader.arena());
+            if let Some(pacer) = &mut pacer {
+                pacer.count(datagrams, bytes);
+            }
         }
         let now = shared.epoch.load(Ordering::Acquire);
         if now != epoch {
@@ -554,9 +562,7 @@ fn receive(mut reader: Reader, mut intake: Intake, shared: &Shared, pause: Durat
             continue;
         }
         if read > 0
-            && let Some(pause) = pacer
-                .as_mut()
-                .and_then(|pacer| pacer.pause(datagrams, bytes))
+            && let Some(pause) = pacer.as_mut().and_then(Pacer::pause)
         {
             thread::sleep(pause);
             continue;

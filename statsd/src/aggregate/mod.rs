@@ -34,6 +34,8 @@ const NO_ROW: u32 = u32::MAX;
 const IDLE: u8 = 8;
 /// New names that are looked up ahead of the one at hand.
 const AHEAD: usize = 16;
+/// Series that are flushed before other threads get a chance.
+const SPELL: usize = 4_096;
 /// Slot of a timer or average that has none yet.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -258,9 +260,10 @@ impl Book {
                 log.push(*slot, *value);
             }
         }
-        if log.is_long() {
-            let (slots, rules) = (self.slots as usize, &self.rules);
-            let unranked = log.fold(slots, rules.exact, rules.memory);
+        let timers = self.slots as usize;
+        if log.is_long(timers) {
+            let rules = &self.rules;
+            let unranked = log.fold(timers, rules.exact, rules.memory);
             stats
                 .samples_unranked
                 .fetch_add(unranked, Ordering::Relaxed);
@@ -430,6 +433,9 @@ impl Book {
         let mut not_finite = 0;
         let mut count = 0;
         for at in 0..self.names.rows.len() {
+            if at % SPELL == 0 {
+                std::thread::yield_now();
+            }
             let row = self.names.rows[at];
             if !row.is_live() {
                 continue;

@@ -2,7 +2,8 @@
 //!
 //! 1. Samples come as a log of (slot, value). At the flush the log is brought into the order of
 //!    its slots by counting, then each timer's values are sorted.
-//! 2. A log that grows long before the flush is folded into one [`Pile`] per timer. A pile keeps
+//! 2. A log that grows long before the flush is folded into one [`Pile`] per timer, often, so that
+//!    each time is short, and makes way for receiving threads in between. A pile keeps
 //!    its samples up to `timer_exact_samples`; one more, and they go into an hdrhistogram.
 //! 3. Sums run over the sorted values from the least up, since the order decides the last digits.
 //! 4. A histogram answers within 0.1 % for values from 0.001 up, and within 0.000001 below.
@@ -14,8 +15,11 @@ use hdrhistogram::Histogram;
 use crate::number;
 use crate::options;
 
-/// Samples in the log that make it be folded.
-const LOG: usize = 1 << 20;
+/// Samples in the log that make it be folded: more than there are timers to look at, up to a bound.
+const LOG: std::ops::Range<usize> = 1 << 18..1 << 20;
+const LOG_PER_SLOT: usize = 8;
+/// Samples that are folded before other threads get a chance.
+const SPELL: usize = 1 << 13;
 /// Of a histogram: units per 1.0, so that values from 0.001 up have three digits.
 const UNITS: f64 = 1e6;
 const LARGEST: f64 = 4e18;
@@ -385,19 +389,33 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
-    /// Welford's step: the spread stays right where a difference of sums of squares would not.
-    fn add(&mut self, value: f64) {
+    /// Adds `values`. The spread of several is that about their own mean, and that of their mean
+    /// about the mean so far: it stays right where a difference of sums of squares would not, and
+    /// costs no division per value.
+    fn extend(&mut self, values: &[f64]) {
+        let Some(first) = values.first() else { return };
         if self.count == 0 {
-            (self.lower, self.upper) = (value, value);
+            (self.lower, self.upper) = (*first, *first);
         }
-        self.count += 1;
-        self.sum += value;
-        self.squares += value * value;
-        let distance = value - self.mean;
-        self.mean += distance / self.count as f64;
-        self.spread += distance * (value - self.mean);
-        self.lower = self.lower.min(value);
-        self.upper = self.upper.max(value);
+        let mut own = 0.0;
+        for value in values {
+            own += value;
+            self.sum += value;
+            self.squares += value * value;
+            self.lower = self.lower.min(*value);
+            self.upper = self.upper.max(*value);
+        }
+        let (before, more) = (self.count as f64, values.len() as f64);
+        let own_mean = own / more;
+        let own_spread: f64 = values
+            .iter()
+            .map(|value| (value - own_mean) * (value - own_mean))
+            .sum();
+        let distance = own_mean - self.mean;
+        let share = more / (before + more);
+        self.mean += distance * share;
+        self.spread += own_spread + distance * distance * before * share;
+        self.count += values.len() as u64;
     }
 }
 
@@ -427,9 +445,7 @@ impl Pile {
     /// more would be exceeded.
     fn extend(&mut self, values: &[f64], exact: usize, budget: &mut usize) -> u64 {
         let before = self.bytes();
-        for value in values {
-            self.moments.add(*value);
-        }
+        self.moments.extend(values);
         let mut unranked = 0;
         let fits = self.histogram.is_none() && self.exact.len() + values.len() <= exact;
         if fits && values.len() * 16 <= *budget {
@@ -627,6 +643,8 @@ pub(crate) struct Samples {
     values: Vec<f64>,
     piles: HashMap<u32, Pile>,
     used: usize,
+    /// Room for the next fold.
+    room: (Vec<u32>, Vec<f64>),
 }
 
 /// The log in the order of its slots.
@@ -652,9 +670,9 @@ impl Samples {
         self.piles.insert(slot, pile);
     }
 
-    /// Whether the log should be folded.
-    pub(crate) fn is_long(&self) -> bool {
-        self.values.len() >= LOG
+    /// Whether the log should be folded, if there are that many slots.
+    pub(crate) fn is_long(&self, slots: usize) -> bool {
+        self.values.len() >= (slots * LOG_PER_SLOT).clamp(LOG.start, LOG.end)
     }
 
     /// Folds the log into piles, of at most `memory` bytes together. Returns how many samples are
@@ -663,9 +681,13 @@ impl Samples {
         let mut grouped = self.group(slots);
         let mut budget = memory.saturating_sub(self.used);
         let mut unranked = 0;
-        let mut start = 0;
+        let (mut start, mut rested) = (0, 0);
         for (slot, end) in grouped.ends.iter().enumerate() {
             let end = *end as usize;
+            if end > rested + SPELL {
+                std::thread::yield_now();
+                rested = end;
+            }
             if end > start {
                 let pile = grouped.piles.entry(slot as u32).or_default();
                 unranked += pile.extend(&grouped.values[start..end], exact, &mut budget);
@@ -674,12 +696,15 @@ impl Samples {
         }
         self.used = memory.saturating_sub(budget);
         self.piles = grouped.piles;
+        self.room = (grouped.ends, grouped.values);
         unranked
     }
 
     /// Ends the interval: everything by slot, of which there are `slots`.
     pub(crate) fn group(&mut self, slots: usize) -> Grouped {
-        let mut ends = vec![0_u32; slots];
+        let (mut ends, mut values) = std::mem::take(&mut self.room);
+        ends.clear();
+        ends.resize(slots, 0);
         for slot in &self.slots {
             ends[*slot as usize] += 1;
         }
@@ -688,7 +713,7 @@ impl Samples {
             // Each holds where its slot's values start, and moves to where they end.
             sum += std::mem::replace(end, sum);
         }
-        let mut values = vec![0.0; self.values.len()];
+        values.resize(self.values.len(), 0.0);
         for (slot, value) in self.slots.iter().zip(&self.values) {
             let at = &mut ends[*slot as usize];
             values[*at as usize] = *value;
@@ -696,9 +721,9 @@ impl Samples {
         }
         self.slots.clear();
         self.values.clear();
-        if self.slots.capacity() > 2 * LOG {
-            self.slots.shrink_to(LOG);
-            self.values.shrink_to(LOG);
+        if self.slots.capacity() > 2 * LOG.end {
+            self.slots.shrink_to(LOG.end);
+            self.values.shrink_to(LOG.end);
         }
         Grouped {
             ends,

@@ -5,3 +5,4 @@
 pub(crate) mod memory;
 pub(crate) mod simd;
 pub(crate) mod socket;
+pub(crate) mod thread;

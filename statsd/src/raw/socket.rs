@@ -9,9 +9,7 @@
 //! 4. What the kernel dropped is asked for (`SO_MEMINFO`) at the end of each interval. The count
 //!    that can come with datagrams (`SO_RXQ_OVFL`) would say nothing of drops that no datagram
 //!    follows, and would cost something with each that does.
-//! 5. After a read that found little, [`Pacer`] may let the thread sleep, so that the next read
-//!    finds more: waking up is dearer than all the rest.
-//! 6. The unsafe code is the system calls. The pointers that they get lead into the boxes and the
+//! 5. The unsafe code is the system calls. The pointers that they get lead into the boxes and the
 //!    arena of the [`Reader`], which stay where they are while it lives and never change size.
 
 use std::io;
@@ -21,7 +19,6 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::ptr;
-use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -337,57 +334,6 @@ fn set_option(socket: RawFd, level: libc::c_int, name: libc::c_int, value: libc:
     result == 0
 }
 
-/// Decides for how long to sleep after a read.
-#[derive(Debug)]
-pub(crate) struct Pacer {
-    longest: Duration,
-    /// Bytes that may gather meanwhile.
-    room: f64,
-    last: Instant,
-    /// Datagrams and buffer bytes per second, recently.
-    rate: f64,
-    load: f64,
-}
-
-impl Pacer {
-    /// Below this many datagrams a second there is nothing to gain.
-    const WORTHWHILE: f64 = 2_000.0;
-    /// Shorter sleeps take longer than they last.
-    const SHORTEST: Duration = Duration::from_micros(200);
-    /// What the kernel's bookkeeping takes per datagram.
-    const OVERHEAD: f64 = 832.0;
-
-    /// `buffer` is that of the socket; an eighth of it may fill in a pause.
-    pub(crate) fn new(longest: Duration, buffer: usize) -> Self {
-        Self {
-            longest,
-            room: buffer as f64 / 8.0,
-            last: Instant::now(),
-            rate: 0.0,
-            load: 0.0,
-        }
-    }
-
-    /// How long to sleep after a read of so many datagrams with so many bytes; `None` for not.
-    pub(crate) fn pause(&mut self, datagrams: usize, bytes: usize) -> Option<Duration> {
-        let now = Instant::now();
-        let since = (now - mem::replace(&mut self.last, now))
-            .as_secs_f64()
-            .max(1e-6);
-        let rate = datagrams as f64 / since;
-        let load = (bytes as f64 * 2.0 + datagrams as f64 * Self::OVERHEAD) / since;
-        // Rises are believed at once, falls slowly.
-        self.rate = rate.max(self.rate * 0.75 + rate * 0.25);
-        self.load = load.max(self.load * 0.75 + load * 0.25);
-        if self.rate < Self::WORTHWHILE {
-            return None;
-        }
-        let fits = Duration::from_secs_f64((self.room / self.load).min(1.0));
-        let pause = self.longest.min(fits);
-        (pause >= Self::SHORTEST).then_some(pause)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -468,17 +414,5 @@ mod tests {
         };
         let parts: Vec<_> = message.datagrams().collect();
         assert_eq!(parts, [100..110, 110..120, 120..125]);
-    }
-
-    #[test]
-    fn pauses_are_for_busy_sockets_with_room() {
-        let mut pacer = Pacer::new(Duration::from_millis(2), 8 << 20);
-        pacer.last = Instant::now() - Duration::from_secs(1);
-        assert_eq!(pacer.pause(1, 50), None);
-        pacer.last = Instant::now() - Duration::from_millis(1);
-        assert_eq!(pacer.pause(100, 5_000), Some(Duration::from_millis(2)));
-        let mut small = Pacer::new(Duration::from_millis(2), 4_096);
-        small.last = Instant::now() - Duration::from_millis(1);
-        assert_eq!(small.pause(100, 5_000), None);
     }
 }
