@@ -123,8 +123,12 @@ impl Reader {
         };
         let wants_buffer = buffer > 0;
         if wants_buffer {
-            let reference = SockRef::from(&socket);
-            reference.set_recv_buffer_size(buffer)?;
+            let wanted = libc::c_int::try_from(buffer).unwrap_or(libc::c_int::MAX);
+            let fd = socket.as_raw_fd();
+            // Only CAP_NET_ADMIN may go beyond `net.core.rmem_max`.
+            if !set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, wanted) {
+                SockRef::from(&socket).set_recv_buffer_size(buffer)?;
+            }
         }
         let buffer = SockRef::from(&socket).recv_buffer_size()?;
         let gro = gro && is_udp && set_option(socket.as_raw_fd(), libc::SOL_UDP, UDP_GRO, 1);
