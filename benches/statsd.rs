@@ -1,30 +1,44 @@
-//! StatsD: what a metric costs from the socket into the table, and a series at the flush.
+//! StatsD: what a metric costs from the socket into the table, what gets lost, and what a flush costs.
 //!
 //! ```text
-//! cargo bench --bench statsd              # 1,000, 100,000 and 1,000,000 names
-//! cargo bench --bench statsd -- 1000      # these numbers of names only
+//! cargo bench --bench statsd                          # all rows but the soak
+//! cargo bench --bench statsd -- saturated 100000      # one row: saturated, single, paced, loss, first, flush, meanwhile
+//! cargo bench --bench statsd -- soak 17600000 300     # metrics a second, seconds
 //! ```
 //!
-//! Data: names of 38 bytes, 70 % counters, 20 % timers, 10 % gauges, shuffled, packed to 1,432 bytes
-//! or one per datagram; fixed. They are sent over loopback by a thread of this process.
-//! The server is the real one: sample rates, tags, validation, sanitising and limits are in. Its
-//! output is a sink that does nothing, so that only StatsD is measured. Processor time is that of the
-//! server's own threads (`schedstat`), per metric that it counted; what the kernel dropped is shown.
-//! The reference, in the same run and on the same datagrams: one thread with a blocking `recv`,
-//! `str::split`, `str::parse` and a `HashMap<String, …>` of sums, values and vectors, which is what one
-//! writes first. It does no flush.
+//! Data: names of 38 bytes, 70 % counters, 20 % timers, 10 % gauges, shuffled, packed to 1,432 bytes (as long as
+//! blanks lines make all packets equal) or one per datagram; fixed. A thread on the first core sends them over loopback, many
+//! datagrams a call (`UDP_SEGMENT`); all threads of the server are on the second. The server is the real one: sample
+//! rates, tags, validation, sanitising and limits are in. Its output is a sink that does nothing, so that only
+//! StatsD is measured. Processor time is that of the threads (`schedstat`), per metric that arrived.
+//!
+//! The reference, in turn with ours on the same datagrams: a bare loop of `recvmmsg` with the same socket options
+//! that looks at nothing. For new names: their insertion into a `HashMap<String, f64>` without any socket. For flushes: one
+//! pass over a million records of 64 bytes.
 
 #![allow(clippy::unwrap_used)]
 
+mod bare;
+
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use carbon::options::Span;
+use carbon::options::{ByteSize, Span};
 use carbon::{Datapoint, NameError, SeriesId, Sink};
 use statsd::{Mark, Marks, Options, Server, Sockets};
+
+const SENDER: usize = 0;
+const RECEIVER: usize = 1;
+/// What all servers are given here.
+const BUFFER: usize = 4 << 20;
+const PACKET: usize = 1_432;
+const ROUNDS: usize = 5;
+const OURS: &[&str] = &["statsd-receive", "statsd-aggreg"];
 
 /// Counts and forgets.
 #[derive(Default)]
@@ -54,58 +68,155 @@ impl Marks for Counting {
 }
 
 fn main() {
-    let wanted: Vec<u32> = std::env::args().filter_map(|n| n.parse().ok()).collect();
-    let sizes = if wanted.is_empty() {
-        vec![1_000, 100_000, 1_000_000]
-    } else {
-        wanted
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    let row = words.first().map(String::as_str);
+    let number = |at: usize| words.get(at).and_then(|word| word.parse::<f64>().ok());
+    let names = |usual: &[u32]| match number(1) {
+        Some(names) => vec![names as u32],
+        None => usual.to_vec(),
     };
-    for names in sizes {
-        let packed = datagrams(names, 1_432);
-        receiving(&format!("{names} names, packed"), &packed);
-        if names == 1_000 {
-            receiving("1000 names, one per datagram", &datagrams(names, 0));
+    let wanted = |name| row.is_none() || row == Some(name);
+    if wanted("saturated") {
+        for names in names(&[1_000, 100_000, 1_000_000]) {
+            for coalesce in [true, false] {
+                saturated("packed", &Load::new(names, PACKET, 8), coalesce);
+            }
         }
-        flushing(names, &packed);
+    }
+    if wanted("single") {
+        saturated("one per datagram", &Load::new(1_000, 0, 64), true);
+    }
+    if wanted("paced") {
+        paced(&Load::new(1_000, 0, 1), 100_000.0);
+    }
+    if wanted("loss") {
+        loss(&Load::new(1_000, PACKET, 8));
+    }
+    if wanted("first") {
+        names(&[1_000_000]).into_iter().for_each(first_sight);
+    }
+    if wanted("flush") {
+        names(&[100_000, 1_000_000]).into_iter().for_each(flush);
+    }
+    if wanted("meanwhile") {
+        names(&[1_000_000]).into_iter().for_each(meanwhile);
+    }
+    if row == Some("soak") {
+        soak(
+            number(1).unwrap_or(10e6),
+            Duration::from_secs_f64(number(2).unwrap_or(300.0)),
+        );
     }
 }
 
-/// One shuffled pass over all names (several, if they are few).
-fn datagrams(names: u32, limit: usize) -> Vec<Vec<u8>> {
-    let mut state = 1_u64;
-    let mut random = |bound: u64| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % bound
-    };
-    let rounds = (20_000 / names).max(1);
-    let mut order: Vec<u32> = (0..rounds).flat_map(|_| 0..names).collect();
-    for at in (1..order.len()).rev() {
-        order.swap(at, random(at as u64 + 1) as usize);
-    }
-    let mut packets: Vec<Vec<u8>> = Vec::new();
-    for name in order {
-        let path = format!(
-            "prod.web.host{:04}.svc{:02}.ep{:03}",
-            name % 1_000,
-            name / 1_000 % 40,
-            name / 40_000
-        );
-        let line = match name.wrapping_mul(0x9e37_79b9) >> 16 {
-            n if n % 10 < 7 => format!("{path}.requests:1|c"),
-            n if n % 10 < 9 => format!("{path}.duration:{}|ms", random(2_000)),
-            _ => format!("{path}.capacity:{}|g", random(1_000_000)),
+/// What is sent, over and over.
+struct Load {
+    names: u32,
+    /// Equal datagrams that one call sends.
+    segment: usize,
+    calls: Vec<Vec<u8>>,
+    metrics: Vec<u64>,
+}
+
+impl Load {
+    /// One shuffled pass over all names (several, if they are few) in datagrams of up to `limit`
+    /// bytes, or one line each, `together` of them a call.
+    fn new(names: u32, limit: usize, together: usize) -> Self {
+        let mut state = 1_u64;
+        let mut random = |bound: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
         };
-        match packets.last_mut() {
-            Some(packet) if packet.len() + 1 + line.len() <= limit => {
-                packet.push(b'\n');
-                packet.extend_from_slice(line.as_bytes());
+        let rounds = (20_000 / names).max(1);
+        let mut order: Vec<u32> = (0..rounds).flat_map(|_| 0..names).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, random(at as u64 + 1) as usize);
+        }
+        let mut datagrams: Vec<(Vec<u8>, u64)> = Vec::new();
+        for name in order {
+            let line = match name.wrapping_mul(0x9e37_79b9) >> 16 {
+                n if n % 10 < 7 => format!("{}:1|c", path(name)),
+                n if n % 10 < 9 => format!("{}:{}|ms", path(name), random(2_000)),
+                _ => format!("{}:{}|g", path(name), random(1_000_000)),
+            };
+            match datagrams.last_mut() {
+                Some((packet, metrics)) if packet.len() + 1 + line.len() <= limit => {
+                    packet.push(b'\n');
+                    packet.extend_from_slice(line.as_bytes());
+                    *metrics += 1;
+                }
+                _ => datagrams.push((line.into_bytes(), 1)),
             }
-            _ => packets.push(line.into_bytes()),
+        }
+        let segment = datagrams.iter().map(|(packet, _)| packet.len()).max();
+        let segment = segment.unwrap_or(1);
+        let (mut calls, mut metrics) = (Vec::new(), Vec::new());
+        for group in datagrams.chunks(together) {
+            let mut call = Vec::with_capacity(segment * together);
+            for (packet, _) in group {
+                call.extend_from_slice(packet);
+                call.resize(call.len().next_multiple_of(segment), b'\n');
+            }
+            calls.push(call);
+            metrics.push(group.iter().map(|(_, metrics)| metrics).sum());
+        }
+        Self {
+            names,
+            segment,
+            calls,
+            metrics,
         }
     }
-    packets
+
+    fn metrics(&self) -> u64 {
+        self.metrics.iter().sum()
+    }
+
+    fn bytes(&self) -> usize {
+        self.calls.iter().map(Vec::len).sum()
+    }
+
+    /// Sends at `rate` metrics a second (0: flat out) until `most` metrics or for `time`; returns how many.
+    fn send(&self, address: SocketAddr, rate: f64, most: u64, time: Duration) -> u64 {
+        bare::stay_on(SENDER);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(address).unwrap();
+        if self.calls[0].len() > self.segment {
+            bare::segment(&socket, self.segment);
+        }
+        let start = Instant::now();
+        let mut sent = 0;
+        loop {
+            for (call, metrics) in self.calls.iter().zip(&self.metrics) {
+                if rate > 0.0 {
+                    let due = Duration::from_secs_f64(sent as f64 / rate);
+                    while start.elapsed() < due {
+                        std::hint::spin_loop();
+                    }
+                }
+                socket.send(call).unwrap();
+                sent += metrics;
+                if sent >= most || (sent % 16 == 0 || rate > 0.0) && start.elapsed() > time {
+                    return sent;
+                }
+            }
+        }
+    }
+
+    /// One pass, slowly enough that nothing is lost.
+    fn send_once(&self, address: SocketAddr) {
+        self.send(address, 4e5, self.metrics(), Duration::MAX);
+    }
+}
+
+fn path(name: u32) -> String {
+    let (host, service, endpoint) = (name % 1_000, name / 1_000 % 40, name / 40_000);
+    format!("prod.web.host{host:04}.svc{service:02}.ep{endpoint:03}.requests")
 }
 
 /// Seconds that the threads whose names start so have run.
@@ -133,53 +244,68 @@ fn memory() -> f64 {
     kib * 1_024.0 / 1e6
 }
 
-fn start() -> (Server, Arc<Counting>, SocketAddr) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    let sink = Arc::new(Counting::default());
-    let options = Options {
-        flush_interval: Span::seconds(86_400),
-        ..Options::default()
-    };
-    let sockets = Sockets {
-        udp: vec![socket],
-        ..Sockets::default()
-    };
-    let server = Server::start(options, sockets, sink.clone(), sink.clone(), None).unwrap();
-    (server, sink, address)
+/// Datagrams that the kernel dropped at the socket.
+fn dropped(address: SocketAddr) -> u64 {
+    let port = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let row = table.lines().find(|line| {
+        let local = line.split_whitespace().nth(1);
+        local.is_some_and(|local| local.ends_with(&port))
+    });
+    let drops = row.and_then(|row| row.split_whitespace().last());
+    drops.and_then(|drops| drops.parse().ok()).unwrap_or(0)
 }
 
-/// Sends flat out for `time`, at least one whole pass.
-fn send(packets: &[Vec<u8>], address: SocketAddr, time: Duration) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(address).unwrap();
-    let start = Instant::now();
-    loop {
-        for (at, packet) in packets.iter().enumerate() {
-            let _ = socket.send(packet);
-            if at % 64 == 0 && start.elapsed() > time {
-                return;
+/// The real server, its threads on the second core.
+struct Ours {
+    server: Server,
+    sink: Arc<Counting>,
+    address: SocketAddr,
+}
+
+impl Ours {
+    fn start(coalesce: bool) -> Self {
+        thread::spawn(move || {
+            bare::stay_on(RECEIVER);
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let address = socket.local_addr().unwrap();
+            let sink = Arc::new(Counting::default());
+            let options = Options {
+                flush_interval: Span::seconds(86_400),
+                receive_gro: coalesce,
+                receive_buffer: ByteSize(BUFFER as u64),
+                ..Options::default()
+            };
+            let sockets = Sockets {
+                udp: vec![socket],
+                ..Sockets::default()
+            };
+            let server = Server::start(options, sockets, sink.clone(), sink.clone(), None).unwrap();
+            Self {
+                server,
+                sink,
+                address,
             }
-        }
+        })
+        .join()
+        .unwrap()
     }
-}
 
-/// Sends one pass slowly enough that nothing is lost.
-fn send_gently(packets: &[Vec<u8>], address: SocketAddr) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(address).unwrap();
-    for (at, packet) in packets.iter().enumerate() {
-        socket.send(packet).unwrap();
-        if at % 256 == 0 {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+    fn received(&self) -> u64 {
+        self.server.stats().metrics.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nothing more comes; returns what has come and what that took.
+    fn settled(&self) -> (u64, f64) {
+        let received = settled(|| self.received());
+        (received, processor_time(OURS))
     }
 }
 
 fn settled(count: impl Fn() -> u64) -> u64 {
     let mut last = count();
     loop {
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
         let now = count();
         if now == last {
             return now;
@@ -188,39 +314,41 @@ fn settled(count: impl Fn() -> u64) -> u64 {
     }
 }
 
-fn receiving(what: &str, packets: &[Vec<u8>]) {
-    const TIME: Duration = Duration::from_millis(700);
-    let mut ours = Vec::new();
-    let mut theirs = Vec::new();
-    let mut dropped = 0.0;
-    for _ in 0..5 {
-        let (server, _, address) = start();
-        send_gently(packets, address);
-        let metrics = || server.stats().metrics.load(Ordering::Relaxed);
-        let before = (
-            settled(metrics),
-            processor_time(&["statsd-receive", "statsd-aggreg"]),
-        );
-        send(packets, address, TIME);
-        let after = (
-            settled(metrics),
-            processor_time(&["statsd-receive", "statsd-aggreg"]),
-        );
-        ours.push((after.1 - before.1) / (after.0 - before.0) as f64 * 1e9);
-        server.flush_now();
-        let stats = server.stats();
-        dropped = stats.kernel_drops.load(Ordering::Relaxed) as f64
-            / (stats.kernel_drops.load(Ordering::Relaxed) + stats.packets.load(Ordering::Relaxed))
-                as f64;
-        server.stop().unwrap();
-        theirs.push(reference(packets, TIME));
-    }
-    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
-    println!(
-        "statsd/receive, {what:<32} ours {ours:>7.1} ns   reference {theirs:>7.1} ns   {:>5.2}x   ({:.0} % dropped under this load)",
-        theirs / ours,
-        dropped * 100.0,
+/// Sends as `send` does to a bare loop; returns seconds of processor time, bytes that came, and datagrams lost.
+fn bare_loop(coalesce: bool, send: impl FnOnce(SocketAddr)) -> (f64, u64, u64) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let (stop, bytes) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
     );
+    let thread = thread::Builder::new().name("bare-loop".to_owned()).spawn({
+        let (stop, bytes) = (stop.clone(), bytes.clone());
+        move || {
+            bare::stay_on(RECEIVER);
+            let mut bare = bare::Bare::new(socket, coalesce, BUFFER);
+            while !stop.load(Ordering::Relaxed) {
+                bytes.fetch_add(bare.read() as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    let thread = thread.unwrap();
+    let before = processor_time(&["bare-loop"]);
+    send(address);
+    let came = settled(|| bytes.load(Ordering::Relaxed));
+    let took = processor_time(&["bare-loop"]) - before;
+    let lost = dropped(address);
+    stop.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
+    (took, came, lost)
+}
+
+/// Runs `run` on a thread of its own, so that the core that it chooses stays its own.
+fn apart<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -228,116 +356,267 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Nanoseconds per metric of the plain server.
-fn reference(packets: &[Vec<u8>], time: Duration) -> f64 {
-    enum Value {
-        Number(f64),
-        Times(Vec<f64>),
-    }
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(50)))
-        .unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let count = Arc::new(AtomicU64::new(0));
-    let thread = std::thread::Builder::new()
-        .name("reference".to_owned())
-        .spawn({
-            let (stop, count) = (stop.clone(), count.clone());
-            move || {
-                let mut table: HashMap<String, Value> = HashMap::new();
-                let mut buffer = [0; 65_536];
-                while !stop.load(Ordering::Relaxed) {
-                    let Ok(length) = socket.recv(&mut buffer) else {
-                        continue;
-                    };
-                    let Ok(text) = std::str::from_utf8(&buffer[..length]) else {
-                        continue;
-                    };
-                    let mut lines = 0;
-                    for line in text.split('\n') {
-                        lines += 1;
-                        let Some((name, rest)) = line.split_once(':') else {
-                            continue;
-                        };
-                        let Some((value, kind)) = rest.split_once('|') else {
-                            continue;
-                        };
-                        let Ok(value) = value.parse::<f64>() else {
-                            continue;
-                        };
-                        let entry = table.entry(name.to_owned());
-                        match kind {
-                            "ms" => match entry.or_insert_with(|| Value::Times(Vec::new())) {
-                                Value::Times(times) => times.push(value),
-                                Value::Number(_) => {}
-                            },
-                            _ => match entry.or_insert(Value::Number(0.0)) {
-                                Value::Number(sum) if kind == "c" => *sum += value,
-                                Value::Number(last) => *last = value,
-                                Value::Times(_) => {}
-                            },
-                        }
-                    }
-                    count.fetch_add(lines, Ordering::Relaxed);
-                }
-            }
-        });
-    let thread = thread.unwrap();
-    send_gently(packets, address);
-    let counted = || count.load(Ordering::Relaxed);
-    let before = (settled(counted), processor_time(&["reference"]));
-    send(packets, address, time);
-    let after = (settled(counted), processor_time(&["reference"]));
-    stop.store(true, Ordering::Relaxed);
-    thread.join().unwrap();
-    (after.1 - before.1) / (after.0 - before.0) as f64 * 1e9
+fn print_pairs(what: &str, ours: &mut [f64], theirs: &mut [f64], rest: &str) {
+    let mut ratios: Vec<f64> = ours.iter().zip(&*theirs).map(|(a, b)| a / b).collect();
+    let ratio = median(&mut ratios);
+    let (ours, theirs) = (median(ours), median(theirs));
+    println!(
+        "{what:<58} ours {ours:>7.1} ns   bare loop {theirs:>7.1} ns   {ratio:>5.2} times ({:.2} to {:.2}){rest}",
+        ratios[0],
+        ratios[ratios.len() - 1],
+    );
 }
 
-/// First sight of names, memory, and flushes.
-fn flushing(names: u32, packets: &[Vec<u8>]) {
-    let empty = memory();
-    let (server, sink, address) = start();
-    let before = processor_time(&["statsd-receive", "statsd-aggreg"]);
-    send_gently(packets, address);
-    let metrics = settled(|| server.stats().metrics.load(Ordering::Relaxed));
-    // Names are reported in batches: only the flush makes sure that all are known.
-    let first = processor_time(&["statsd-receive", "statsd-aggreg"]) - before;
-    server.flush_now();
-    let mut costs = Vec::new();
-    let mut peak = 0.0_f64;
-    for _ in 0..5 {
-        send_gently(packets, address);
-        settled(|| server.stats().metrics.load(Ordering::Relaxed));
-        let steady = memory();
-        let before = (
-            processor_time(&["statsd-receive", "statsd-aggreg"]),
-            sink.points.load(Ordering::Relaxed),
+/// Flat out: both are always behind.
+fn saturated(what: &str, load: &Load, coalesce: bool) {
+    let time = Duration::from_millis(1_000);
+    let per_byte = load.metrics() as f64 / load.bytes() as f64;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let server = Ours::start(coalesce);
+        apart(|| load.send_once(server.address));
+        let before = server.settled();
+        apart(|| load.send(server.address, 0.0, u64::MAX, time));
+        let after = server.settled();
+        ours.push((after.1 - before.1) / (after.0 - before.0) as f64 * 1e9);
+        server.server.stop().unwrap();
+        let (took, came, _) = bare_loop(coalesce, |address| {
+            apart(|| load.send(address, 0.0, u64::MAX, time));
+        });
+        theirs.push(took / (came as f64 * per_byte) * 1e9);
+    }
+    let gro = if coalesce { "GRO" } else { "no GRO" };
+    let what = format!("saturated, {what}, {} names, {gro}", load.names);
+    print_pairs(&what, &mut ours, &mut theirs, "");
+}
+
+/// A load that leaves time between datagrams: what waking up costs.
+fn paced(load: &Load, rate: f64) {
+    let time = Duration::from_secs(2);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let server = Ours::start(true);
+        apart(|| load.send_once(server.address));
+        let before = server.settled();
+        let sent = apart(|| load.send(server.address, rate, u64::MAX, time));
+        let after = server.settled();
+        assert_eq!(after.0 - before.0, sent, "some were lost");
+        ours.push((after.1 - before.1) / sent as f64 * 1e9);
+        server.server.stop().unwrap();
+        let mut sent = 0;
+        let (took, ..) = bare_loop(true, |address| {
+            sent = apart(|| load.send(address, rate, u64::MAX, time));
+        });
+        theirs.push(took / sent as f64 * 1e9);
+    }
+    let what = format!("one per datagram, {rate} a second, not coalesced");
+    print_pairs(&what, &mut ours, &mut theirs, "");
+}
+
+/// The highest rates of which less than 0.1 % is lost.
+fn loss(load: &Load) {
+    const TRIALS: usize = 5;
+    let time = Duration::from_millis(800);
+    let mut best = [0.0_f64; 2];
+    let mut in_row = [0, 0];
+    for rate in (8..=40)
+        .step_by(2)
+        .map(|millions| f64::from(millions) * 1e6)
+    {
+        let (mut ours, mut theirs, mut offered) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..TRIALS {
+            let server = Ours::start(true);
+            apart(|| load.send_once(server.address));
+            let before = server.settled().0;
+            let start = Instant::now();
+            let sent = apart(|| load.send(server.address, rate, u64::MAX, time));
+            offered.push(sent as f64 / start.elapsed().as_secs_f64());
+            ours.push(1.0 - (server.settled().0 - before) as f64 / sent as f64);
+            server.server.stop().unwrap();
+            let mut sent = 0;
+            let (_, _, lost) = bare_loop(true, |address| {
+                sent = apart(|| load.send(address, rate, u64::MAX, time));
+            });
+            let datagrams = sent as f64 / load.metrics() as f64 * load.bytes() as f64;
+            theirs.push(lost as f64 / (datagrams / load.segment as f64));
+        }
+        let offered = median(&mut offered);
+        let lost = [median(&mut ours), median(&mut theirs)];
+        for (at, lost) in lost.iter().enumerate() {
+            if *lost < 0.001 {
+                best[at] = offered;
+                in_row[at] = 0;
+            } else {
+                in_row[at] += 1;
+            }
+        }
+        println!(
+            "loss at {:>4.1} million a second: ours {:.3} %, bare loop {:.3} % (medians of {TRIALS}; most {:.3} and {:.3} %)",
+            offered / 1e6,
+            lost[0] * 100.0,
+            lost[1] * 100.0,
+            ours[TRIALS - 1] * 100.0,
+            theirs[TRIALS - 1] * 100.0,
         );
-        let running = Arc::new(AtomicBool::new(true));
-        let watch = std::thread::spawn({
-            let running = running.clone();
-            move || {
+        if in_row[0] == 2 || offered < rate * 0.95 {
+            break;
+        }
+    }
+    println!(
+        "loss below 0.1 % up to {:.1} million a second; bare loop {:.1}, or what the sender manages",
+        best[0] / 1e6,
+        best[1] / 1e6
+    );
+}
+
+/// Names that nobody has seen before.
+fn first_sight(names: u32) {
+    let load = Load::new(names, PACKET, 1);
+    let (mut first, mut again, mut maps) = (Vec::new(), Vec::new(), Vec::new());
+    let paths: Vec<String> = (0..names).map(path).collect();
+    for _ in 0..ROUNDS {
+        let server = Ours::start(true);
+        for costs in [&mut first, &mut again] {
+            let before = server.settled();
+            apart(|| load.send_once(server.address));
+            let after = server.settled();
+            assert_eq!(after.0 - before.0, load.metrics(), "some were lost");
+            costs.push((after.1 - before.1) / load.metrics() as f64 * 1e9);
+        }
+        server.server.stop().unwrap();
+        maps.push(apart(|| {
+            bare::stay_on(RECEIVER);
+            let start = Instant::now();
+            let mut map = HashMap::new();
+            for path in &paths {
+                map.insert(path.clone(), 1.0);
+            }
+            black_box(&map);
+            start.elapsed().as_secs_f64() / f64::from(names) * 1e9
+        }));
+    }
+    println!(
+        "first sight, {names} names at 400,000 a second: {:.0} ns a name ({:.0} to {:.0}), {:.0} ns when known; HashMap<String, f64> without a socket {:.0} ns",
+        median(&mut first),
+        first[0],
+        first[ROUNDS - 1],
+        median(&mut again),
+        median(&mut maps),
+    );
+}
+
+/// All names sent, then flushed.
+fn flush(names: u32) {
+    let empty = memory();
+    let load = Load::new(names, PACKET, 1);
+    let own = memory() - empty;
+    let server = Ours::start(true);
+    apart(|| load.send_once(server.address));
+    server.settled();
+    server.server.flush_now();
+    let (mut costs, mut walks) = (Vec::new(), Vec::new());
+    let (mut peak, mut steady) = (0.0_f64, 0.0_f64);
+    let records = vec![[1_u64; 8]; names as usize];
+    let own = own + f64::from(names) * 64.0 / 1e6;
+    let mut lines = 0;
+    for _ in 0..ROUNDS {
+        apart(|| load.send_once(server.address));
+        server.settled();
+        steady = memory() - empty - own;
+        let before = (
+            processor_time(OURS),
+            server.sink.points.load(Ordering::Relaxed),
+        );
+        let running = AtomicBool::new(true);
+        thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                bare::stay_on(SENDER);
                 let mut most = 0.0_f64;
                 while running.load(Ordering::Relaxed) {
                     most = most.max(memory());
-                    std::thread::sleep(Duration::from_millis(2));
+                    thread::sleep(Duration::from_millis(1));
                 }
                 most
-            }
+            });
+            server.server.flush_now();
+            running.store(false, Ordering::Relaxed);
+            peak = peak.max((watch.join().unwrap() - empty - own) / steady);
         });
-        server.flush_now();
-        let cost = processor_time(&["statsd-receive", "statsd-aggreg"]) - before.0;
-        running.store(false, Ordering::Relaxed);
-        peak = peak.max(watch.join().unwrap() / steady);
-        costs.push(cost / (sink.points.load(Ordering::Relaxed) - before.1) as f64 * 1e9);
+        lines = server.sink.points.load(Ordering::Relaxed) - before.1;
+        costs.push((processor_time(OURS) - before.0) / lines as f64 * 1e9);
+        let start = Instant::now();
+        black_box(records.iter().map(|record| record[0]).sum::<u64>());
+        walks.push(start.elapsed().as_secs_f64() / f64::from(names) * 1e9);
     }
     println!(
-        "statsd/flush,   {names:>7} names: {:.0} ns a line; first pass {:.0} ns a metric; {:.0} MB (names and series ids), peak in a flush {peak:.2}x",
+        "flush, {names} names, {lines} lines: {:.1} ns a line; {:.1} ns a record of a bare pass; {steady:.0} MB anonymous, {peak:.2} times at most",
         median(&mut costs),
-        first / metrics as f64 * 1e9,
-        memory() - empty,
+        median(&mut walks),
     );
-    server.stop().unwrap();
+    server.server.stop().unwrap();
+}
+
+/// Flushes of many names while more comes in.
+fn meanwhile(names: u32) {
+    let load = Load::new(names, PACKET, 8);
+    for rate in [1e6, 5e6] {
+        let server = Ours::start(true);
+        apart(|| load.send_once(server.address));
+        server.settled();
+        let before = server.received();
+        let (sent, flushes) = thread::scope(|scope| {
+            let sender =
+                scope.spawn(|| load.send(server.address, rate, u64::MAX, Duration::from_secs(5)));
+            let mut flushes = 0;
+            while !sender.is_finished() {
+                server.server.flush_now();
+                flushes += 1;
+                thread::sleep(Duration::from_millis(900));
+            }
+            (sender.join().unwrap(), flushes)
+        });
+        let received = server.settled().0 - before;
+        println!(
+            "meanwhile, {names} names, {:.0} million a second, {flushes} flushes in 5 s: {:.4} % lost ({} of {sent})",
+            rate / 1e6,
+            (sent - received) as f64 / sent as f64 * 100.0,
+            sent - received,
+        );
+        server.server.stop().unwrap();
+    }
+}
+
+/// A long time at a high rate, flushed every ten seconds.
+fn soak(rate: f64, time: Duration) {
+    let load = Load::new(1_000, PACKET, 8);
+    let server = Ours::start(true);
+    apart(|| load.send_once(server.address));
+    let before = server.settled().0;
+    let mut memories = Vec::new();
+    let sent = thread::scope(|scope| {
+        let sender = scope.spawn(|| load.send(server.address, rate, u64::MAX, time));
+        let mut next = Instant::now() + Duration::from_secs(10);
+        while !sender.is_finished() {
+            thread::sleep(Duration::from_millis(500));
+            memories.push(memory());
+            if Instant::now() >= next {
+                server.server.flush_now();
+                next += Duration::from_secs(10);
+            }
+        }
+        sender.join().unwrap()
+    });
+    let received = server.settled().0 - before;
+    let tenth = memories.len().div_ceil(10).max(1);
+    let most: Vec<f64> = memories
+        .chunks(tenth)
+        .map(|part| part.iter().fold(0.0, |a: f64, b| a.max(*b)).round())
+        .collect();
+    println!(
+        "soak, {:.1} million a second, {} s: {sent} sent, {received} received, {} missing; anonymous MB at most, by tenths: {most:?}",
+        rate / 1e6,
+        time.as_secs(),
+        sent - received,
+    );
+    server.server.stop().unwrap();
 }
