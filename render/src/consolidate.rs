@@ -15,7 +15,7 @@ impl Consolidation {
             return ABSENT;
         }
         match self {
-            Self::Average => Aggregate::Average.of(group),
+            Self::Average | Self::Avg => Aggregate::Average.of(group),
             Self::AvgZero => Aggregate::AvgZero.of(group),
             Self::Sum => Aggregate::Sum.of(group),
             Self::Min => Aggregate::Min.of(group),
@@ -176,6 +176,10 @@ mod tests {
         assert_eq!(
             thin(Consolidation::Average, 0.0),
             [Some(1.0), Some(3.0), Some(5.0)]
+        );
+        assert_eq!(
+            thin(Consolidation::Avg, 0.0),
+            thin(Consolidation::Average, 0.0)
         );
         assert_eq!(
             thin(Consolidation::AvgZero, 0.0),

@@ -179,7 +179,13 @@ impl<'q> Query<'q> {
     /// One series by its name, as found by `pattern`.
     fn fetch_one(&self, name: &str, pattern: &str, window: Window) -> Result<Option<Series>> {
         self.check_deadline()?;
-        let (from, until) = (timestamp(window.from), timestamp(window.until));
+        let Window { from, until } = window;
+        if from > until {
+            return Err(Error::refused(format!(
+                "Invalid interval start={from} end={until}: a window must not end before it starts"
+            )));
+        }
+        let (from, until) = (timestamp(from), timestamp(until));
         let Some(fetched) = self.source.fetch(name, from, until, timestamp(self.now))? else {
             return Ok(None);
         };

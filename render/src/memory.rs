@@ -91,6 +91,12 @@ impl Source for Memory {
         let Some((step, values)) = self.series.get(name) else {
             return Ok(None);
         };
+        // As a file would.
+        if from > until {
+            return Err(SourceError::Failed(
+                "the range ends before it starts".into(),
+            ));
+        }
         let (from, until) = (i64::from(from.0), i64::from(until.0.min(now.0)));
         if until < from {
             return Ok(None);

@@ -53,6 +53,8 @@ pub enum Consolidation {
     /// The mean of the present values.
     #[default]
     Average,
+    /// The mean again, under its other name: answers that carry the name tell them apart.
+    Avg,
     /// The mean, absent values counting as 0.
     AvgZero,
     /// Their sum.
@@ -74,7 +76,7 @@ impl Consolidation {
     pub const NAMES: &'static [(&'static str, Self)] = &[
         ("sum", Self::Sum),
         ("average", Self::Average),
-        ("avg", Self::Average),
+        ("avg", Self::Avg),
         ("avg_zero", Self::AvgZero),
         ("min", Self::Min),
         ("max", Self::Max),
@@ -92,6 +94,7 @@ impl Consolidation {
     fn name(self) -> &'static str {
         match self {
             Self::Average => "average",
+            Self::Avg => "avg",
             Self::AvgZero => "avg_zero",
             Self::Sum => "sum",
             Self::Min => "min",
@@ -352,9 +355,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_consolidation_keeps_its_name() {
+    fn consolidations_keep_their_names() {
         let mut series = Series::new("a", 0, 10, 10, vec![1.0].into());
         assert_eq!(series.consolidation_name(), "average");
+        series.consolidation = Consolidation::named("avg").unwrap();
+        assert_eq!(series.consolidation_name(), "avg");
         series.consolidation = Consolidation::Unknown;
         series.tag("consolidateBy", "diff");
         assert_eq!(series.consolidation_name(), "diff");

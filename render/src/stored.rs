@@ -16,12 +16,6 @@ fn refuse(error: carbon::Error) -> SourceError {
 
 impl Source for Carbon {
     fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError> {
-        // By a pattern that begins with `**` and goes on Graphite finds only what the rest finds:
-        // it loses its way below the root. (Its directory setting ends in a slash by default.)
-        let mut pattern = pattern;
-        while let Some(rest) = pattern.strip_prefix("**.") {
-            pattern = rest;
-        }
         let found = self.index().find(pattern).map_err(refuse)?;
         Ok(found
             .into_iter()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use render::functions::{self, Function, Kind, Param};
 use render::memory::Memory;
-use render::{Query, Window, target};
+use render::{Error, Query, Window, target};
 
 /// What may stand where something else was meant.
 const ODD: &[&str] = &[
@@ -144,6 +144,7 @@ fn odd_arguments_are_answered_or_refused() {
             let since = Instant::now();
             let evaluate = AssertUnwindSafe(|| query.evaluate(&[expression], window, 0.0));
             match catch_unwind(evaluate) {
+                Ok(Err(Error::Failed(sentence))) => wrong.push(format!("{text} fails: {sentence}")),
                 Ok(answer) => n_answered += usize::from(answer.is_ok()),
                 Err(_) => wrong.push(format!("{text} panics")),
             }

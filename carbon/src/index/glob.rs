@@ -1,9 +1,10 @@
 //! Patterns over dotted names, as graphite-web's find reads them.
 //!
 //! A pattern is matched node by node: `*` any run of characters, `?` one, `[a-z]` and `[!a-z]` one
-//! of a class, `{a,b}` alternatives (nested ones too), and a node that is `**` stands for any
-//! number of nodes, none included. Backslashes are dropped. What is not closed means itself, as in
-//! Python's `fnmatch`.
+//! of a class, `{a,b}` alternatives (nested ones too), and a node that is `**`, or has it among its
+//! alternatives, stands for any number of nodes, none included. After a dot at the end stands the
+//! branch itself: `a.` is the branch `a`, and `.` the root. Backslashes are dropped. What is not
+//! closed means itself, as in Python's `fnmatch`.
 
 /// Alternatives that the braces of one node may stand for.
 const MAX_ALTERNATIVES: usize = 10_000;
@@ -27,17 +28,17 @@ pub enum PatternError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
     pub(crate) nodes: Vec<NodePattern>,
-    /// The pattern ends in a dot: only branches match, and their path keeps the dot.
-    pub(crate) trailing_dot: bool,
 }
 
 /// What one node must look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NodePattern {
-    /// `**`.
-    Globstar,
+    /// `**`: any number of nodes. Or one node that is one of these.
+    AnyDepth(Vec<Flat>),
     /// One of these, no two alike.
     OneOf(Vec<Flat>),
+    /// No node but the branch itself, whose path keeps the dot: what is after a dot at the end.
+    Here,
 }
 
 /// A pattern without braces.
@@ -67,34 +68,44 @@ impl Pattern {
     /// [`PatternError`] when it would cost too much.
     pub(crate) fn parse(text: &str) -> Result<Self, PatternError> {
         let text = text.replace('\\', "");
-        let trailing_dot = text.len() > 1 && text.ends_with('.');
-        let nodes = text
+        let mut nodes = text
             .split('.')
             .filter(|node| !node.is_empty())
             .map(NodePattern::parse)
             .collect::<Result<Vec<_>, _>>()?;
-        let globstars = nodes.iter().filter(|node| **node == NodePattern::Globstar);
+        let globstars = nodes
+            .iter()
+            .filter(|node| matches!(node, NodePattern::AnyDepth(_)));
         if globstars.count() > MAX_GLOBSTARS {
             return Err(PatternError::Globstars);
         }
-        Ok(Self {
-            nodes,
-            trailing_dot,
-        })
+        if text.ends_with('.') {
+            nodes.push(NodePattern::Here);
+        }
+        Ok(Self { nodes })
+    }
+
+    /// Whether it asks for branches, with a dot at the end.
+    pub(crate) fn asks_for_branches(&self) -> bool {
+        self.nodes.last() == Some(&NodePattern::Here)
     }
 }
 
 impl NodePattern {
     fn parse(text: &str) -> Result<Self, PatternError> {
-        if text == "**" {
-            return Ok(Self::Globstar);
-        }
         let mut texts = Vec::new();
         expand(text, &mut texts).map_err(|TooMany| PatternError::Alternatives(text.to_owned()))?;
+        let n_texts = texts.len();
+        texts.retain(|text| text != "**");
+        let any_depth = texts.len() < n_texts;
         let mut flats: Vec<Flat> = texts.iter().map(|text| Flat::parse(text)).collect();
         flats.sort_unstable();
         flats.dedup();
-        Ok(Self::OneOf(flats))
+        Ok(if any_depth {
+            Self::AnyDepth(flats)
+        } else {
+            Self::OneOf(flats)
+        })
     }
 }
 
@@ -291,8 +302,9 @@ mod tests {
 
     fn node(pattern: &str, name: &str) -> bool {
         match NodePattern::parse(pattern).unwrap() {
-            NodePattern::Globstar => true,
+            NodePattern::AnyDepth(_) => true,
             NodePattern::OneOf(flats) => flats.iter().any(|flat| flat.matches(name)),
+            NodePattern::Here => false,
         }
     }
 

@@ -358,9 +358,9 @@ impl Index {
         let names = self.names();
         let mut found = read(&self.tree).find(&names, &pattern);
         let asks_for_tagged = match pattern.nodes.first() {
-            Some(NodePattern::Globstar) => true,
+            Some(NodePattern::AnyDepth(_)) => true,
             Some(NodePattern::OneOf(flats)) => flats.iter().any(|flat| flat.matches("_tagged")),
-            None => false,
+            Some(NodePattern::Here) | None => false,
         };
         if asks_for_tagged {
             let mut paths = Names::default();
@@ -375,7 +375,7 @@ impl Index {
                     {
                         tree.insert(&paths, id);
                         // The branch alone needs one series.
-                        if pattern.nodes.len() == 1 && pattern.nodes[0] != NodePattern::Globstar {
+                        if let [NodePattern::OneOf(_)] = pattern.nodes[..] {
                             break;
                         }
                     }

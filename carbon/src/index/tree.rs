@@ -7,7 +7,9 @@
 //! 2. Labels are not stored: each is a piece of some series' name in [`Names`].
 //! 3. New entries are appended and merged into the sorted part 64 at a time, so that a branch of a
 //!    million leaves does not move them all for each new one.
-//! 4. Labels compare bytewise with the dot below everything else: what shares a node stands together.
+//! 4. A pattern that begins with `**` and goes on finds only what the rest finds: Graphite loses its
+//!    way below the root there, as its directory setting ends in a slash by default.
+//! 5. Labels compare bytewise with the dot below everything else: what shares a node stands together.
 
 use std::cmp::Ordering;
 
@@ -165,6 +167,12 @@ enum Place {
     Twig { series: u32, start: u16 },
 }
 
+impl Place {
+    fn is_root(self) -> bool {
+        matches!(self, Self::Branch(ROOT))
+    }
+}
+
 impl Tree {
     fn label<'a>(&self, names: &'a Names, branch: u32) -> &'a [u8] {
         let Label { series, start, end } = self.branches[branch as usize].label;
@@ -292,24 +300,17 @@ impl Tree {
     pub(crate) fn find(&self, names: &Names, pattern: &Pattern) -> Vec<Found> {
         let mut out = Vec::new();
         let mut path = String::new();
-        if !pattern.nodes.is_empty() {
-            self.walk(
-                names,
-                Place::Branch(ROOT),
-                &pattern.nodes,
-                &mut path,
-                &mut |path, leaf| {
-                    if pattern.trailing_dot && leaf {
-                        return;
-                    }
-                    let mut path = path.to_owned();
-                    if pattern.trailing_dot {
-                        path.push('.');
-                    }
-                    out.push(Found { path, leaf });
-                },
-            );
-        }
+        let keeps_dot = pattern.asks_for_branches();
+        let root = Place::Branch(ROOT);
+        self.walk(names, root, &pattern.nodes, &mut path, &mut |path, leaf| {
+            let dot = if keeps_dot && !path.is_empty() {
+                "."
+            } else {
+                ""
+            };
+            let path = [path, dot].concat();
+            out.push(Found { path, leaf });
+        });
         if !out.is_sorted() {
             out.sort();
         }
@@ -344,9 +345,14 @@ impl Tree {
         };
         let flats = match pattern {
             NodePattern::OneOf(flats) => flats,
-            NodePattern::Globstar => {
+            NodePattern::AnyDepth(flats) if at.is_root() && !rest.is_empty() => {
+                self.walk(names, at, rest, path, found);
+                flats
+            }
+            NodePattern::AnyDepth(_) => {
                 return self.walk_any_depth(names, at, rest, path, found);
             }
+            NodePattern::Here => return found(path, false),
         };
         for flat in flats {
             self.children(names, at, Some(flat), &mut |label, below| {
@@ -492,29 +498,36 @@ mod tests {
 
     /// All nodes of all names, each matched against the pattern's nodes.
     fn naive(names: &BTreeSet<String>, pattern: &str) -> Vec<(String, bool)> {
-        fn fits(patterns: &[NodePattern], nodes: &[&str]) -> bool {
+        fn fits(patterns: &[NodePattern], nodes: &[&str], at_root: bool) -> bool {
+            let one_of = |flats: &[Flat], rest| {
+                !nodes.is_empty()
+                    && flats.iter().any(|flat| flat.matches(nodes[0]))
+                    && fits(rest, &nodes[1..], false)
+            };
             match patterns.split_first() {
-                None => nodes.is_empty(),
-                Some((NodePattern::Globstar, rest)) => {
+                None | Some((NodePattern::Here, _)) => nodes.is_empty(),
+                Some((NodePattern::AnyDepth(flats), rest)) => {
                     if rest.is_empty() {
                         return !nodes.is_empty();
                     }
-                    (0..=nodes.len()).any(|n| fits(rest, &nodes[n..]))
+                    let deepest = if at_root { 0 } else { nodes.len() };
+                    (0..=deepest).any(|n| fits(rest, &nodes[n..], at_root)) || one_of(flats, rest)
                 }
-                Some((NodePattern::OneOf(flats), rest)) => {
-                    !nodes.is_empty()
-                        && flats.iter().any(|flat| flat.matches(nodes[0]))
-                        && fits(rest, &nodes[1..])
-                }
+                Some((NodePattern::OneOf(flats), rest)) => one_of(flats, rest),
             }
         }
         let pattern = Pattern::parse(pattern).unwrap();
+        let dot = if pattern.asks_for_branches() { "." } else { "" };
         let mut all = BTreeSet::new();
+        if pattern.asks_for_branches() && fits(&pattern.nodes, &[], true) {
+            all.insert((String::new(), false));
+        }
         for name in names {
             let nodes: Vec<&str> = name.split('.').collect();
             for n in 1..=nodes.len() {
-                if fits(&pattern.nodes, &nodes[..n]) {
-                    all.insert((nodes[..n].join("."), n == nodes.len()));
+                let leaf = n == nodes.len();
+                if fits(&pattern.nodes, &nodes[..n], true) && !(leaf && dot == ".") {
+                    all.insert((nodes[..n].join(".") + dot, leaf));
                 }
             }
         }
@@ -535,7 +548,6 @@ mod tests {
         assert_eq!(found(&names, &tree, "both."), [("both.".into(), false)]);
         assert_eq!(found(&names, &tree, ".both"), [("both".into(), false)]);
         assert!(found(&names, &tree, "").is_empty());
-        assert!(found(&names, &tree, ".").is_empty());
         assert_eq!(
             found(&names, &tree, "**"),
             naive(
@@ -545,6 +557,40 @@ mod tests {
                 "**"
             )
         );
+    }
+
+    #[test]
+    fn after_a_dot_at_the_end_stands_the_branch_itself() {
+        let (names, tree) = tree(&["x.web.h1.hits", "x.web.h2.hits", "x.up", "single"]);
+        for root in [".", "..", "**.", "**.**."] {
+            assert_eq!(
+                found(&names, &tree, root),
+                [(String::new(), false)],
+                "{root}"
+            );
+        }
+        let branches = ["x.", "x.web.", "x.web.h1.", "x.web.h2."].map(|path| (path.into(), false));
+        assert_eq!(found(&names, &tree, "x.**."), branches);
+        assert_eq!(found(&names, &tree, "x.."), branches[..1]);
+        assert_eq!(found(&names, &tree, "x.*."), branches[1..2]);
+        assert!(found(&names, &tree, "single.").is_empty());
+    }
+
+    #[test]
+    fn any_depth_may_be_an_alternative() {
+        let (names, tree) = tree(&["x.web.h1.hits", "x.up", "hits", "y.hits"]);
+        let paths = |pattern| -> Vec<String> {
+            let found = found(&names, &tree, pattern).into_iter();
+            found.map(|(path, _)| path).collect()
+        };
+        let below = ["x.up", "x.web", "x.web.h1", "x.web.h1.hits"];
+        assert_eq!(paths("x.{**,nosuch}"), below);
+        assert_eq!(paths("x.{web,**}"), below);
+        assert_eq!(paths("x.{,*}*"), below);
+        assert_eq!(paths("x.{nosuch,**}.hits"), ["x.web.h1.hits"]);
+        // At the root it means as little as alone.
+        assert_eq!(paths("{**,y}.hits"), ["hits", "y.hits"]);
+        assert_eq!(paths("**.hits"), ["hits"]);
     }
 
     #[test]
@@ -563,7 +609,7 @@ mod tests {
         fn as_a_walk_over_all_names(
             names in prop::collection::btree_set("[ab-]{1,2}(\\.[ab-]{1,2}){0,4}", 0..40),
             gone in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
-            patterns in prop::collection::vec("([ab*?-]{1,3}|\\{a,b\\}|\\{a\\*,-\\}|\\*\\*|\\[!a\\]|\\[a-b\\])(\\.([ab*?]{1,2}|\\*\\*|\\{a,b,ab\\})){0,3}", 1..8),
+            patterns in prop::collection::vec("([ab*?-]{1,3}|\\{a,b\\}|\\{a\\*,-\\}|\\*\\*|\\[!a\\]|\\[a-b\\])(\\.([ab*?]{1,2}|\\*\\*|\\{a,b,ab\\}|\\{a,\\*\\*\\})){0,3}\\.?", 1..8),
             shuffle in any::<u64>(),
         ) {
             let mut order: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -129,7 +129,10 @@ impl<'a> Args<'a> {
                 return refuse(format!("needs its argument {:?}", param.name));
             }
         }
-        // All fit or none is converted, as in Graphite.
+        // All fit or none is converted, as in Graphite; there a keyword that says `none` does not.
+        let all_said = !values[n_placed..]
+            .iter()
+            .any(|value| matches!(value, Some(Value::None)));
         let converted: Option<Vec<Option<Value>>> = single
             .iter()
             .zip(&values)
@@ -142,7 +145,8 @@ impl<'a> Args<'a> {
             Some(param) => repeated.iter().map(|value| convert(param, value)).collect(),
             None => Some(Vec::new()),
         };
-        if let (Some(converted), Some(converted_rest)) = (converted, converted_rest) {
+        if let (true, Some(converted), Some(converted_rest)) = (all_said, converted, converted_rest)
+        {
             for (value, converted) in values.iter_mut().zip(converted) {
                 if let Some(converted) = converted {
                     *value = Some(converted);
@@ -266,11 +270,14 @@ impl<'a> Args<'a> {
             .collect()
     }
 
-    /// All series of a repeated parameter in one list.
+    /// All series of a repeated parameter in one list. `none` on its own is no series.
     ///
     /// # Errors
     /// As [`Args::repeated_series`].
     pub fn all_series(&mut self) -> Result<Vec<Series>> {
+        if let [Value::None] = self.repeated[..] {
+            return Ok(Vec::new());
+        }
         Ok(self.repeated_series()?.into_iter().flatten().collect())
     }
 
@@ -327,6 +334,24 @@ impl<'a> Args<'a> {
     /// If it is something else.
     pub fn number_if_given(&self, param: &str) -> Result<Option<f64>> {
         self.given(param).then(|| self.number(param)).transpose()
+    }
+
+    /// A step in seconds, decimals included, as microseconds.
+    ///
+    /// # Errors
+    /// If it is something else, or less than a second.
+    pub fn step(&self, param: &str) -> Result<i64> {
+        let seconds = match self.value(param) {
+            Value::Float(number) => *number,
+            _ => self.integer(param)? as f64,
+        };
+        if seconds >= 1.0 && seconds < i64::MAX as f64 / 1e6 {
+            Ok((seconds * 1e6).round_ties_even() as i64)
+        } else {
+            let shown = python::general(seconds);
+            let refusal = format!("a step of {shown} seconds leads nowhere");
+            Err(Error::refused(refusal))
+        }
     }
 
     /// A whole number.

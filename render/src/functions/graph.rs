@@ -8,7 +8,7 @@ use crate::attime;
 use crate::error::{Error, Result};
 use crate::eval::Context;
 use crate::python;
-use crate::series::{Series, Stack};
+use crate::series::{Series, Stack, or_absent};
 use whisper::is_absent;
 
 const SERIES: Param = Param::series("seriesList");
@@ -121,7 +121,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "A line at `value` over the whole window, with a label and a colour.",
         example: "threshold(100, \"limit\", \"red\")",
         call: |context, args| {
-            let mut line = context.line(args.number("value")?, &args.value("value").spelled());
+            let value = or_absent(args.number_if_given("value")?);
+            let mut line = context.line(value, &args.value("value").spelled());
             if args.flag("label") {
                 line.name = args.value("label").spelled();
             }

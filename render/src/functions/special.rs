@@ -1,13 +1,13 @@
 //! Series from nothing, from tags, from events, and what fits no other family.
 
 use super::units::System;
-use super::{Args, Default, Function, Kind, Param};
+use super::{Args, Default, Function, Kind, Param, Value};
 use crate::aggregate::Aggregate;
 use crate::error::{Error, Result};
 use crate::eval::{Context, Window};
 use crate::events::GraphiteTags;
 use crate::python;
-use crate::series::{Consolidation, Series};
+use crate::series::{Consolidation, Series, or_absent};
 use whisper::{is_absent, present};
 
 const X_FILES_FACTOR: &[Param] = &[Param::series("seriesList"), Param::float("xFilesFactor")];
@@ -72,7 +72,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "A line at `value` over the whole window.",
         example: "constantLine(123.456)",
         call: |context, args| {
-            let value = args.number("value")?;
+            let value = or_absent(args.number_if_given("value")?);
             let spelled = args.value("value").spelled();
             Ok(vec![context.line(value, &spelled)])
         },
@@ -141,8 +141,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
                series and for all that the request evaluates after them.",
         example: "sumSeries(setXFilesFactor(web.*.hits, 0.5))",
         call: |context, args| {
-            // `none` is Graphite's default.
-            let x_files_factor = args.number_if_given("xFilesFactor")?.unwrap_or(0.0);
+            // `none` is Graphite's default. Text is kept, and fails there where it is needed; the
+            // default serves here.
+            let x_files_factor = match args.value("xFilesFactor") {
+                Value::Text(_) => 0.0,
+                _ => args.number_if_given("xFilesFactor")?.unwrap_or(0.0),
+            };
             let tag = args.value("xFilesFactor").spelled();
             context.x_files_factor = x_files_factor;
             let mut all = args.series("seriesList")?;
@@ -269,7 +273,7 @@ fn events(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
 }
 
 fn random_walk(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let step = args.integer("step")?;
+    let step = args.step("step")?;
     let name = args.value("name").spelled();
     // Numbers by Marsaglia's xorshift, begun from the name: random enough to look at, the same
     // for the same question.
@@ -288,7 +292,7 @@ fn random_walk(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Ser
     });
     let values = walk.collect();
     let Window { from, until } = context.window;
-    let mut series = context.made(name, (from, until, step), values);
+    let mut series = context.made(name, (from, until, step / 1_000_000), values);
     series.odd_name = args.odd_name("name");
     Ok(vec![series])
 }

@@ -10,7 +10,7 @@ use whisper::is_absent;
 use super::graph::DEFAULT_STACK;
 use super::{Args, Default, Function, Kind, Param, Value, percentile};
 use crate::aggregate::Aggregate;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::{Context, Window};
 use crate::python;
 use crate::series::{Series, Stack};
@@ -115,7 +115,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         call: |context, args| {
             let name = args.value("name").spelled();
             let step = 60;
-            let values = super::moments(context, step)?.map(|at| at as f64).collect();
+            let moments = super::moments(context, step * 1_000_000)?;
+            let values = moments.map(|at| at as f64).collect();
             let Window { from, until } = context.window;
             let expression = format!("identity(\"{name}\")");
             let mut series = context.made(name, (from, until, step), values);
@@ -343,14 +344,24 @@ fn widened(
 
 fn moving(context: &mut Context<'_>, args: &mut Args<'_>, func: &str) -> Result<Vec<Series>> {
     let aggregate = Aggregate::named(func);
-    let x_files_factor = args.number_if_given("xFilesFactor")?;
+    // What is no number fails only where a window has something to weigh against it.
+    let x_files_factor = match args.value("xFilesFactor") {
+        Value::Text(text) => {
+            Err(args.refusal(&format!("xFilesFactor must be a number, not {text:?}")))
+        }
+        _ => Ok(args.number_if_given("xFilesFactor")?),
+    };
     let word = format!("moving{}", capitalised(func));
     let aggregate = match aggregate {
         Err(_) if args.original(context)?.is_empty() => return Ok(Vec::new()),
         aggregate => aggregate?,
     };
     let values = |series: &Series, points| {
-        let threshold = x_files_factor.unwrap_or(series.x_files_factor);
+        let threshold = match &x_files_factor {
+            Ok(factor) => factor.unwrap_or(series.x_files_factor),
+            Err(_) if points <= 0 || series.values.iter().all(|&value| is_absent(value)) => 0.0,
+            Err(refusal) => return Err(Error::refused(refusal.to_string())),
+        };
         Ok(window::moving(&series.values, points, threshold, aggregate))
     };
     widened(context, args, &word, values, &mut |_| {})

@@ -28,7 +28,7 @@ pub(super) fn moving(
     let Some(size) = usize::try_from(points).ok().filter(|&size| size > 0) else {
         // range(points + 1, n + 1) has so many members, and no window reaches any factor.
         let answers = (values.len() as i64).saturating_sub(points).max(0);
-        let most = values.len().saturating_mul(2);
+        let most = values.len().saturating_mul(2).max(4_096);
         return vec![ABSENT; usize::try_from(answers).unwrap_or(most).min(most)];
     };
     if size >= values.len() {
@@ -305,7 +305,11 @@ mod tests {
         let values = [1.0, 2.0];
         assert_eq!(shown(&moving(&values, 0, 0.0, Aggregate::Sum)), [None; 2]);
         assert_eq!(shown(&moving(&values, -1, 0.0, Aggregate::Sum)), [None; 3]);
-        assert_eq!(moving(&values, i64::MIN, 0.0, Aggregate::Sum).len(), 4);
+        assert_eq!(
+            shown(&moving(&values, -50, 0.0, Aggregate::Sum)),
+            [None; 52]
+        );
+        assert_eq!(moving(&values, i64::MIN, 0.0, Aggregate::Sum).len(), 4_096);
         assert!(moving(&values, i64::MAX, 0.0, Aggregate::Sum).is_empty());
         assert!(moving(&[], 5, 0.0, Aggregate::Sum).is_empty());
         assert_eq!(exponential(&values, i64::MIN, 0.5).len(), 5);

@@ -30,6 +30,9 @@ fn name_of(value: &str, total: &str) -> String {
 
 pub(super) fn as_percent(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let nodes = args.nodes();
+    if !args.given("seriesList") {
+        return Ok(Vec::new());
+    }
     let all = args.series("seriesList")?;
     if all.is_empty() {
         return Ok(Vec::new());

@@ -5,7 +5,7 @@ use jiff::tz::{Offset, TimeZone};
 
 use super::super::{Args, Default, Param, Value};
 use crate::attime;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::{Context, Window};
 use crate::series::Series;
 
@@ -165,42 +165,41 @@ pub(super) fn slice(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
     Ok(all)
 }
 
-/// The moments of the window at a step, its end left out.
+/// The moments of the window at a step in microseconds, its end left out. Decimals of a moment
+/// are cut off.
 ///
 /// # Errors
-/// If the step is not positive, or there would be more points than the query may hold.
+/// If there would be more points than the query may hold.
 pub(in super::super) fn moments(
     context: &Context<'_>,
     step: i64,
 ) -> Result<impl Iterator<Item = i64> + use<>> {
     let Window { from, until } = context.window;
-    let Some(by) = usize::try_from(step).ok().filter(|&step| step > 0) else {
-        return Err(Error::refused(format!(
-            "a step of {step} seconds leads nowhere"
-        )));
-    };
-    let n_points = until.saturating_sub(from).max(0) / step;
-    context
-        .query
-        .count_points(usize::try_from(n_points).unwrap_or(usize::MAX))?;
-    Ok((from..until).step_by(by))
+    let (step, length) = (
+        i128::from(step.max(1)),
+        i128::from(until) - i128::from(from),
+    );
+    let length = length.max(0) * 1_000_000;
+    let n_points = usize::try_from((length + step - 1) / step).unwrap_or(usize::MAX);
+    context.query.count_points(n_points)?;
+    Ok((0..n_points).map(move |n| from.saturating_add((n as i128 * step / 1_000_000) as i64)))
 }
 
 pub(super) fn clock(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let step = args.integer("step")?;
+    let step = args.step("step")?;
     let shown = as_wall_clock(context);
     let ahead = shown.from - context.window.from;
     let values = moments(context, step)?
         .map(|at| (at + ahead) as f64)
         .collect();
     let name = args.value("name").spelled();
-    let mut series = context.made(name, (shown.from, shown.until, step), values);
+    let mut series = context.made(name, (shown.from, shown.until, step / 1_000_000), values);
     series.odd_name = args.odd_name("name");
     Ok(vec![series])
 }
 
 pub(super) fn sine(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let step = args.integer("step")?;
+    let step = args.step("step")?;
     let amplitude = args.number("amplitude")?;
     let ahead = as_wall_clock(context).from - context.window.from;
     let values = moments(context, step)?
@@ -208,7 +207,7 @@ pub(super) fn sine(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec
         .collect();
     let Window { from, until } = context.window;
     let name = args.value("name").spelled();
-    let mut series = context.made(name, (from, until, step), values);
+    let mut series = context.made(name, (from, until, step / 1_000_000), values);
     series.odd_name = args.odd_name("name");
     Ok(vec![series])
 }
