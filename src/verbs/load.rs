@@ -102,10 +102,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let limit = if single { 0 } else { packet };
     let pass = Pass::new(names, &mix, limit);
-    let before = received(admin);
-    if let Err(why) = &before {
-        eprintln!("loss will not be known: {why:#}");
-    }
+    let before = match received(admin) {
+        Ok(before) => Some(before),
+        Err(why) if max_loss.is_some() => return Err(why.context("--max-loss cannot be checked")),
+        Err(why) => {
+            eprintln!("loss will not be known: {why:#}");
+            None
+        }
+    };
     let outcome = send(target, &pass, rate, duration.0)?;
     let seconds = outcome.took.as_secs_f64();
     println!(
@@ -120,7 +124,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             outcome.refused
         );
     }
-    let Ok(before) = before else {
+    let Some(before) = before else {
         return Ok(ExitCode::SUCCESS);
     };
     let after = settled(admin, before + outcome.metrics)?;

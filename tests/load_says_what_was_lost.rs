@@ -1,0 +1,51 @@
+//! `plumbago load` against a real server, and against nobody.
+
+mod support;
+
+use std::process::Output;
+
+use support::{Server, run};
+
+fn load(statsd: &str, admin: &str, more: &[&str]) -> Output {
+    let mut arguments = vec!["load", "--statsd", statsd, "--admin", admin];
+    arguments.extend(["--duration", "200ms", "--rate", "20000"]);
+    arguments.extend(more);
+    run(&arguments)
+}
+
+#[test]
+fn what_was_sent_has_arrived_or_is_counted_as_lost() {
+    let server = Server::start();
+    let (statsd, admin) = (server.address("statsd.udp"), server.address("statsd.admin"));
+    for more in [
+        &["--names", "50"][..],
+        &["--single", "--mix", "c:1,ms:2,h:1,d:1,g:1,s:1,a:1"],
+    ] {
+        let ran = load(statsd, admin, &[more, &["--max-loss", "0"]].concat());
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(
+            ran.status.success(),
+            "{said}{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        assert!(said.contains("lost      0 (0.000 %)"), "{said}");
+    }
+}
+
+#[test]
+fn a_limit_of_loss_that_cannot_be_checked_is_a_failure() {
+    // Bound and let go, so that nobody is there.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let ran = load(&nobody, &nobody, &["--max-loss", "1"]);
+    assert!(!ran.status.success());
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(
+        said.contains("--max-loss cannot be checked") && said.contains(&nobody),
+        "{said}"
+    );
+    assert!(load(&nobody, &nobody, &[]).status.success());
+}
