@@ -73,6 +73,8 @@ stats! {
     creates_refused = "createsRefused.diskFull",
     /// Files that could not be opened, created or written for another reason.
     errors = "errors",
+    /// Times that a query went on without a damaged file.
+    left_out = "filesLeftOut",
     /// Damaged files set aside as NAME.wsp.corrupt.
     set_aside = "filesSetAside",
     /// Datapoints that a crash can no longer lose, in the order in which they were taken.

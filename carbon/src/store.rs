@@ -7,6 +7,7 @@
 //! 3. An answer over cache and file is what the file alone would answer after the cached points
 //!    were written to it (`whisper::pending`), coarser archives included.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -135,6 +136,8 @@ pub(crate) struct Inner {
     /// Tells the persister's thread to come to an end.
     stop: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Damage that has been reported.
+    left_out: Mutex<HashSet<String>>,
 }
 
 /// How often the persister looks whether a pass is due.
@@ -212,6 +215,7 @@ impl Carbon {
             observed: Mutex::new(0),
             stop: AtomicBool::new(false),
             threads: Mutex::default(),
+            left_out: Mutex::default(),
         });
         if access == Access::Serve {
             inner.replay(&journal_directory, &*replaying)?;
@@ -352,10 +356,11 @@ impl Carbon {
 
     /// The points of the series called `name` in `(from, until]`, file and cache as one, archive
     /// and range chosen by the clock `now`. `None` if there is no such series, or nothing of the
-    /// range lies between `now` and what the file reaches back to.
+    /// range lies between `now` and what the file reaches back to. A damaged file is left out,
+    /// counted and logged: the cache is all there is then.
     ///
     /// # Errors
-    /// The file is damaged or cannot be read.
+    /// The file cannot be read.
     pub fn fetch(
         &self,
         name: &str,
@@ -388,7 +393,23 @@ impl Carbon {
             Err(error) if error.is_missing() => {
                 self.fetch_unwritten(&canonical, question, &waiting)
             }
+            Err(error) if error.is_damage() => {
+                self.leave_out(&error);
+                self.fetch_unwritten(&canonical, question, &waiting)
+            }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts that a query goes on without a damaged file, and says so once for each.
+    fn leave_out(&self, damage: &whisper::Error) {
+        const REMEMBERED: usize = 1_024;
+        let inner = &*self.0;
+        inner.stats.left_out.add(1);
+        let damage = damage.to_string();
+        let mut known = lock(&inner.left_out);
+        if known.len() < REMEMBERED && known.insert(damage.clone()) {
+            tracing::warn!(%damage, "a damaged file is left out of answers");
         }
     }
 
@@ -412,10 +433,10 @@ impl Carbon {
 
     /// From when to when the series called `name` may hold points: its retention before `now`, up
     /// to the last change of its file, or to `now` while points wait in the cache. `None` if there
-    /// is no such series.
+    /// is no such series, or its file is damaged.
     ///
     /// # Errors
-    /// The file is damaged or cannot be read.
+    /// The file cannot be read.
     pub fn reach(&self, name: &str, now: Timestamp) -> Result<Option<(Timestamp, Timestamp)>> {
         let inner = &*self.0;
         let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
@@ -438,7 +459,7 @@ impl Carbon {
                 };
                 Ok(Some((start, end.max(start))))
             }
-            Err(error) if error.is_missing() => {
+            Err(error) if error.is_missing() || error.is_damage() => {
                 Ok(waits.then(|| (since(inner.schema.longest_retention()), now)))
             }
             Err(error) => Err(error.into()),

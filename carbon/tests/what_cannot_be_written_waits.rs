@@ -184,6 +184,29 @@ fn a_damaged_file_is_set_aside_and_begun_anew() {
 }
 
 #[test]
+fn a_damaged_file_is_left_out_of_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 2);
+    carbon.submit(&[point(ids[0], 1), point(ids[1], 1)]);
+    carbon.persist();
+    carbon.drain(|_| {}).unwrap();
+    drop(carbon);
+    fs::write(dir.path().join("whisper/test/m0.wsp"), "cut off").unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 2);
+    assert!(values(&carbon, "test.m0").is_empty());
+    assert_eq!(values(&carbon, "test.m1").len(), 1);
+    assert_eq!(carbon.stats().left_out.get(), 1);
+    carbon.submit(&[point(ids[0], 2)]);
+    assert_eq!(
+        values(&carbon, "test.m0").len(),
+        1,
+        "what waits is answered"
+    );
+}
+
+#[test]
 fn a_file_that_is_gone_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let carbon = reopen(dir.path());
