@@ -34,7 +34,7 @@ use statsd::{Mark, Marks, Options, Server, Sockets};
 
 const SENDER: usize = 0;
 const RECEIVER: usize = 1;
-/// What all servers are given here.
+/// What all servers are given here, but the soak's, which has the default.
 const BUFFER: usize = 4 << 20;
 const PACKET: usize = 1_432;
 const ROUNDS: usize = 5;
@@ -265,6 +265,10 @@ struct Ours {
 
 impl Ours {
     fn start(coalesce: bool) -> Self {
+        Self::with(coalesce, ByteSize(BUFFER as u64))
+    }
+
+    fn with(coalesce: bool, buffer: ByteSize) -> Self {
         thread::spawn(move || {
             bare::stay_on(RECEIVER);
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -273,7 +277,7 @@ impl Ours {
             let options = Options {
                 flush_interval: Span::seconds(86_400),
                 receive_gro: coalesce,
-                receive_buffer: ByteSize(BUFFER as u64),
+                receive_buffer: buffer,
                 ..Options::default()
             };
             let sockets = Sockets {
@@ -589,7 +593,7 @@ fn meanwhile(names: u32) {
 /// A long time at a high rate, flushed every ten seconds.
 fn soak(rate: f64, time: Duration) {
     let load = Load::new(1_000, PACKET, 8);
-    let server = Ours::start(true);
+    let server = Ours::with(true, Options::default().receive_buffer);
     apart(|| load.send_once(server.address));
     let before = server.settled().0;
     let mut memories = Vec::new();
