@@ -32,21 +32,28 @@ pub fn canonical(raw: &[u8]) -> Result<Cow<'_, str>, NameError> {
     if text.len() > MAX_NAME {
         return Err(NameError::TooLong);
     }
-    if text.starts_with(TAGGED) {
+    let name = if text.starts_with(TAGGED) {
         return plain(text);
+    } else if is_open_metrics(text) {
+        Cow::Owned(tagged(open_metrics(text)?)?)
+    } else if text.contains(';') {
+        match tagged(carbon(text)?)? {
+            same if same == text => Cow::Borrowed(text),
+            other => Cow::Owned(other),
+        }
+    } else {
+        plain(text)?
+    };
+    // It would be read as something else the next time.
+    if is_open_metrics(&name) && !name.starts_with(TAGGED) {
+        return Err(NameError::BadTag);
     }
-    if text.ends_with("\"}") && text.contains('{') {
-        return tagged(open_metrics(text)?).map(Cow::Owned);
-    }
-    if text.contains(';') {
-        let canonical = tagged(carbon(text)?)?;
-        return Ok(if canonical == text {
-            Cow::Borrowed(text)
-        } else {
-            Cow::Owned(canonical)
-        });
-    }
-    plain(text)
+    Ok(name)
+}
+
+/// Whether it is to be read as `metric{tag="value"}`.
+fn is_open_metrics(text: &str) -> bool {
+    text.ends_with("\"}") && text.contains('{')
 }
 
 /// Whether `name` (canonical) carries tags.
@@ -143,6 +150,9 @@ fn tagged(parsed: Parsed<'_>) -> Result<String, NameError> {
     let Parsed { metric, mut tags } = parsed;
     if metric.trim_start_matches('~').is_empty() {
         return Err(NameError::Empty);
+    }
+    if metric.contains(';') {
+        return Err(NameError::BadTag);
     }
     for (tag, value) in &tags {
         if tag.is_empty()
@@ -250,6 +260,9 @@ mod tests {
             (b"a;b=", NameError::BadTag),
             (b"a;=b", NameError::BadTag),
             (b"a;b=c;", NameError::BadTag),
+            (b"x{only=\"v\"}..", NameError::BadTag),
+            (b";{a=\"b\"}", NameError::BadTag),
+            (b"x{a=\"{\\\"}\"}", NameError::BadTag),
             (b"a;b!=c", NameError::BadTag),
             (b"a;b^=c", NameError::BadTag),
             (b"a;b=~c", NameError::BadTag),
