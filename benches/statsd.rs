@@ -6,8 +6,8 @@
 //! cargo bench --bench statsd -- soak 17600000 300     # metrics a second, seconds
 //! ```
 //!
-//! Data: names of 38 bytes, 70 % counters, 20 % timers, 10 % gauges, shuffled, packed to 1,432 bytes (as long as
-//! blanks lines make all packets equal) or one per datagram; fixed. A thread on the first core sends them over loopback, many
+//! Data: names of 38 bytes, 70 % counters, 20 % timers, 10 % gauges, shuffled, packed to 1,432 bytes (empty
+//! lines make all packets equally long) or one per datagram; fixed. A thread on the first core sends them over loopback, many
 //! datagrams a call (`UDP_SEGMENT`); all threads of the server are on the second. The server is the real one: sample
 //! rates, tags, validation, sanitising and limits are in. Its output is a sink that does nothing, so that only
 //! StatsD is measured. Processor time is that of the threads (`schedstat`), per metric that arrived.

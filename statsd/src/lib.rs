@@ -4,8 +4,8 @@
 //! name:VALUE|TYPE[|@RATE][|#TAGS]        types: c m  ms h d  g  s  a  r  kv
 //!
 //! datagram      web.hits:1|c\nweb.time:320|ms|@0.1
-//!   socket      recvmmsg, coalesced datagrams taken apart
-//!   simd        separators of 64 bytes at a time: two common lines, two tokens
+//!   raw::socket recvmmsg, coalesced datagrams taken apart
+//!   raw::simd   separators of 64 bytes at a time: two common lines, two tokens
 //!   table       names hashed, cache lines prefetched, cells added to
 //!   receive     at the end of the interval the cells are swept and reported
 //!   aggregate   summed over threads; timers sorted

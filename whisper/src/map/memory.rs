@@ -199,10 +199,10 @@ fn replace_page(address: usize) -> bool {
     let page = (address & !(size - 1)) as *mut libc::c_void;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    // SAFETY: the page lies within a map that this thread holds and no other uses, since a map is
-    // worked on under the lock of its shard; replacing it changes nothing but its content, and
-    // unmapping the whole range later takes the replacement along. `errno` belongs to whoever was
+    // Unmapping the whole range later takes the replacement along. `errno` belongs to whoever was
     // interrupted and is put back.
+    // SAFETY: the page lies within a map that this thread holds and no other uses, since a map is
+    // worked on under the lock of its shard; replacing it changes nothing but its content.
     unsafe {
         let errno = libc::__errno_location();
         let saved = *errno;
