@@ -354,10 +354,8 @@ fn ask(stream: &mut BufReader<TcpStream>, command: &str, end: &str) -> String {
     reply
 }
 
-#[test]
-fn the_management_interface_answers_as_the_reference() {
-    let runtime = runtime();
-    let _guard = runtime.enter();
+/// A UDP socket and a management interface, and where they are.
+fn with_management() -> (Sockets, SocketAddr, SocketAddr) {
     let (socket, address) = udp("127.0.0.1:0");
     let (admin, admin_address) = tcp();
     let sockets = Sockets {
@@ -365,6 +363,14 @@ fn the_management_interface_answers_as_the_reference() {
         admin: vec![admin],
         ..Sockets::default()
     };
+    (sockets, address, admin_address)
+}
+
+#[test]
+fn the_management_interface_answers_as_the_reference() {
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let (sockets, address, admin_address) = with_management();
     let memory = Arc::new(Memory::default());
     let server = Server::start(options(), sockets, memory.clone(), memory.clone(), None).unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -428,13 +434,7 @@ fn the_management_interface_answers_as_the_reference() {
 fn the_management_interface_shows_what_the_interval_has() {
     let runtime = runtime();
     let _guard = runtime.enter();
-    let (socket, address) = udp("127.0.0.1:0");
-    let (admin, admin_address) = tcp();
-    let sockets = Sockets {
-        udp: vec![socket],
-        admin: vec![admin],
-        ..Sockets::default()
-    };
+    let (sockets, address, admin_address) = with_management();
     let memory = Arc::new(Memory::default());
     let options = Options {
         delete_idle_stats: true,
