@@ -35,6 +35,9 @@ pub enum Error {
     /// The time allowed for a request is over: a 503.
     #[error("the query took longer than render.timeout allows")]
     Timeout,
+    /// The client has gone: the answer is not sent to anybody.
+    #[error("the client closed the connection")]
+    Cancelled,
     /// The store failed: a 500 with a counter.
     #[error("{0}")]
     Failed(String),

@@ -19,6 +19,7 @@
 
 pub mod aggregate;
 pub mod attime;
+pub mod budget;
 pub mod consolidate;
 pub mod draw;
 pub mod error;

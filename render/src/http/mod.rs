@@ -196,7 +196,7 @@ impl App {
                 count(&self.stats.limited);
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            Error::Timeout => {
+            Error::Timeout | Error::Cancelled => {
                 count(&self.stats.limited);
                 StatusCode::SERVICE_UNAVAILABLE
             }

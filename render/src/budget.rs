@@ -1,0 +1,227 @@
+//! What one request may take: time, and a share of the memory that all requests have together.
+//!
+//! 1. Memory is reserved before it is allocated, and a size that a client decides is reserved
+//!    before anything else is done with it. A request that needs more than is left is refused
+//!    with a 413 that names `render.max_memory`.
+//! 2. Every loop whose length a client decides calls [`Budget::check`], or [`Pace::check`] where
+//!    one round is too short to read the clock in.
+//! 3. A budget is cancelled when its last client has gone; the next check ends the work.
+//! 4. What a request reserved is given back when its last [`Budget`] is dropped, at the latest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+
+/// The memory that all requests have together, in bytes.
+#[derive(Debug)]
+pub struct Memory {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl Memory {
+    /// `limit` bytes; 0 for no limit.
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            used: AtomicU64::new(0),
+        })
+    }
+
+    /// The bytes that requests hold reserved now.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The most that requests may hold together; 0 for no limit.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let taken = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                let used = used.checked_add(bytes)?;
+                (self.limit == 0 || used <= self.limit).then_some(used)
+            });
+        taken.is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// One request's time and memory. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    memory: Arc<Memory>,
+    reserved: AtomicU64,
+    deadline: Option<Instant>,
+    cancelled: AtomicBool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.memory.give_back(*self.reserved.get_mut());
+    }
+}
+
+impl Budget {
+    /// A request that has to be done by `deadline` and reserves from `memory`.
+    pub fn new(memory: Arc<Memory>, deadline: Option<Instant>) -> Self {
+        Self(Arc::new(Shared {
+            memory,
+            reserved: AtomicU64::new(0),
+            deadline,
+            cancelled: AtomicBool::new(false),
+        }))
+    }
+
+    /// No deadline, and as much memory as there is.
+    pub fn unlimited() -> Self {
+        Self::new(Memory::new(0), None)
+    }
+
+    /// Ends the work at its next check: nobody waits for the answer.
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the work may go on.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] past the deadline, [`Error::Cancelled`] after [`Budget::cancel`].
+    pub fn check(&self) -> Result<()> {
+        if self.0.cancelled.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
+        match self.0.deadline {
+            Some(at) if Instant::now() > at => Err(Error::Timeout),
+            _ => Ok(()),
+        }
+    }
+
+    /// When the work has to be done.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.deadline
+    }
+
+    /// Sets `bytes` aside, before they are allocated.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if all requests together would hold more than `render.max_memory`.
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
+        let shared = &*self.0;
+        if !shared.memory.take(bytes as u64) {
+            return Err(Error::Limit {
+                what: format!("the request needs {bytes} further bytes of memory"),
+                key: "render.max_memory",
+                limit: usize::try_from(shared.memory.limit).unwrap_or(usize::MAX),
+            });
+        }
+        shared.reserved.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives back what was reserved and is free again. More than was reserved counts as all of it.
+    pub fn release(&self, bytes: usize) {
+        let mut given = 0;
+        let less = |reserved: u64| {
+            given = reserved.min(bytes as u64);
+            Some(reserved - given)
+        };
+        let shared = &*self.0;
+        // The closure never refuses.
+        let _ = shared
+            .reserved
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        shared.memory.give_back(given);
+    }
+
+    /// The bytes that the request holds reserved now.
+    pub fn reserved(&self) -> u64 {
+        self.0.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Checks for a loop with rounds too short to read the clock in each.
+    pub fn pace(&self) -> Pace<'_> {
+        Pace {
+            budget: self,
+            rounds: 0,
+        }
+    }
+}
+
+/// Rounds between two looks at the clock.
+const ROUNDS: u32 = 1_024;
+
+/// Reads the clock once in 1,024 rounds.
+#[derive(Debug)]
+pub struct Pace<'a> {
+    budget: &'a Budget,
+    rounds: u32,
+}
+
+impl Pace<'_> {
+    /// As [`Budget::check`], in the first and each 1,024th call.
+    ///
+    /// # Errors
+    /// As [`Budget::check`].
+    #[inline]
+    pub fn check(&mut self) -> Result<()> {
+        let due = self.rounds.is_multiple_of(ROUNDS);
+        self.rounds = self.rounds.wrapping_add(1);
+        if due { self.budget.check() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_share_one_memory() {
+        let memory = Memory::new(100);
+        let one = Budget::new(Arc::clone(&memory), None);
+        let other = Budget::new(Arc::clone(&memory), None);
+        one.reserve(60).unwrap();
+        let refused = other.reserve(41).unwrap_err().to_string();
+        assert!(refused.contains("render.max_memory = 100"), "{refused}");
+        other.reserve(40).unwrap();
+        one.release(10);
+        assert_eq!((one.reserved(), memory.used()), (50, 90));
+        drop(one);
+        assert_eq!(memory.used(), 40);
+        other.release(1_000);
+        assert_eq!((other.reserved(), memory.used()), (0, 0));
+    }
+
+    #[test]
+    fn a_size_that_overflows_is_refused() {
+        let memory = Memory::new(0);
+        let budget = Budget::new(memory, None);
+        budget.reserve(1).unwrap();
+        assert!(budget.reserve(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_budget_ends_by_its_deadline_or_by_its_client() {
+        let late = Budget::new(Memory::new(0), Some(Instant::now()));
+        while late.check().is_ok() {
+            std::hint::spin_loop();
+        }
+        assert!(matches!(late.check(), Err(Error::Timeout)));
+        assert!(matches!(late.pace().check(), Err(Error::Timeout)));
+        let left = Budget::unlimited();
+        left.check().unwrap();
+        left.clone().cancel();
+        assert!(matches!(left.check(), Err(Error::Cancelled)));
+    }
+}
