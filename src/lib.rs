@@ -13,6 +13,7 @@ pub mod http;
 pub mod lock;
 pub mod log;
 pub mod marks;
+pub mod memory;
 pub mod notify;
 pub mod report;
 pub mod server;

@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use crate::config::Config;
 use crate::log::Log;
+use crate::memory;
 use crate::server::{self, Surroundings};
 
 /// Arguments of `plumbago serve`.
@@ -60,6 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         notify_socket: env::var("NOTIFY_SOCKET").ok(),
         rust_log: env::var("RUST_LOG").ok(),
     };
+    memory::return_freed();
     let log = Log::start(&config.log, surroundings.rust_log.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
