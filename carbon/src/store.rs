@@ -7,7 +7,7 @@
 //! 3. An answer over cache and file is what the file alone would answer after the cached points
 //!    were written to it (`whisper::pending`), coarser archives included.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -138,6 +138,8 @@ pub(crate) struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Damage that has been reported.
     left_out: Mutex<HashSet<String>>,
+    /// What is wrong now, by the part that found it.
+    trouble: Mutex<BTreeMap<&'static str, String>>,
 }
 
 /// How often the persister looks whether a pass is due.
@@ -216,6 +218,7 @@ impl Carbon {
             stop: AtomicBool::new(false),
             threads: Mutex::default(),
             left_out: Mutex::default(),
+            trouble: Mutex::default(),
         });
         if access == Access::Serve {
             inner.replay(&journal_directory, &*replaying)?;
@@ -319,6 +322,20 @@ impl Carbon {
     /// Without a journal nothing is promised: 0.
     pub fn committed(&self) -> u64 {
         self.0.journal.as_ref().map_or(0, Journal::committed)
+    }
+
+    /// Whether what is taken now can be kept: the journal is written, and it lies in the directory
+    /// that was opened. A readiness check may ask as often as it likes.
+    ///
+    /// # Errors
+    /// A sentence for each thing that is wrong.
+    pub fn health(&self) -> std::result::Result<(), String> {
+        let trouble = lock(&self.0.trouble);
+        if trouble.is_empty() {
+            return Ok(());
+        }
+        let sentences: Vec<&str> = trouble.values().map(String::as_str).collect();
+        Err(sentences.join("; "))
     }
 
     /// Bytes in the journal.
@@ -523,6 +540,24 @@ impl Inner {
         *observed = names.len();
     }
 
+    /// Notes that the part `what` is well, or what is wrong with it; logs each change once.
+    fn note(&self, what: &'static str, state: std::result::Result<(), String>) {
+        let mut trouble = lock(&self.trouble);
+        match state {
+            Ok(()) => {
+                if trouble.remove(what).is_some() {
+                    tracing::info!("{what}: well again");
+                }
+            }
+            Err(why) => {
+                if trouble.get(what) != Some(&why) {
+                    tracing::error!("{what}: {why}");
+                    trouble.insert(what, why);
+                }
+            }
+        }
+    }
+
     fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         if let Some(journal) = &self.journal {
@@ -682,11 +717,12 @@ fn persist(inner: &Inner) {
         if rested && wants_checkpoint() {
             match inner.checkpoint(&mut lock(&inner.persister), now, Kind::Whole) {
                 Ok(()) => {
+                    inner.note("journal", Ok(()));
                     since = Instant::now();
                     continue;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the journal cannot be shortened");
+                    inner.note("journal", Err(error.to_string()));
                     rest_until = Instant::now() + LONGEST_WAIT;
                 }
             }
