@@ -216,11 +216,11 @@ mod tests {
             let mut expected = vec![T + 10, wall];
             expected.sort_unstable();
             assert_eq!(at(11, wall), expected);
-            assert_eq!(at(11, T + 11), [T + 11], "and back");
+            assert_eq!(at(11, T + 10), [T + 10], "and back");
         }
         let jumped = T + HOUR;
-        assert_eq!(at(12, jumped), [T + 12, jumped]);
-        assert_eq!(at(611, jumped + 599), [T + 611, jumped + 599]);
+        assert_eq!(at(12, jumped), [T + 11, jumped]);
+        assert_eq!(at(611, jumped + 599), [T + 610, jumped + 599]);
         assert_eq!(at(612, jumped + 600), [jumped + 600]);
         assert_eq!(at(613, jumped + 601), [jumped + 601]);
     }

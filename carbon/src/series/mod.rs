@@ -255,7 +255,7 @@ mod tests {
         let mut names = Names::below(Path::new(&root));
         let name = |len: usize| [b"n".repeat(199), b"m".repeat(len)].join(&b"."[..]);
         let long = |len: usize| {
-            let mut name = [b"n".repeat(199), b".".to_vec()].concat().repeat(18);
+            let mut name = [b"n".repeat(199), b".".to_vec()].concat().repeat(19);
             name.extend(b"m".repeat(len - name.len()));
             name
         };
