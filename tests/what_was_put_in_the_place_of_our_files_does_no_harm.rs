@@ -69,6 +69,12 @@ fn links_pipes_and_loops_stop_neither_start_nor_queries() {
     server.wait_for("after", |values| values == [5.0]);
     assert!(server.stop().success(), "{}", server.log());
     assert_eq!(fs::read(&target).unwrap(), b"precious");
+    assert!(
+        data.join("statsd-state")
+            .symlink_metadata()
+            .unwrap()
+            .is_file()
+    );
     let log = server.log();
     for said in ["names is no index", "it is a symbolic link"] {
         assert!(log.contains(said), "{said}:\n{log}");

@@ -21,7 +21,7 @@
 //! 3. A pass begins when arrivals pause, or when points have waited for a second: a burst is
 //!    written once when it is over, and a steady stream once a second.
 //! 4. The age of a point decides where it goes. When the clock has jumped, each point is judged by
-//!    the clock that does it justice ([`crate::clock`]).
+//!    the one that takes it for the youngest ([`crate::clock`]).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -157,8 +157,8 @@ impl Persister {
         }
     }
 
-    /// Writes every series that waits, once, each point judged by `clocks`. `go_on` is asked after each one,
-    /// with the pass so far; what is not written when it says no waits on.
+    /// Writes every series that waits, once, each point judged by `clocks`. `go_on` is asked after
+    /// each one, with the pass so far; what is not written when it says no waits on.
     pub(crate) fn pass(
         &mut self,
         inner: &Inner,

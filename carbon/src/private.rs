@@ -8,7 +8,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -43,6 +43,15 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 /// Whether [`open`] found something that is not a regular file.
 pub fn is_in_the_way(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none()
+}
+
+/// Renames what has the name of a file of ours to `NAME.corrupt`, or the next free name; the new
+/// one.
+///
+/// # Errors
+/// The system refused.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    whisper::map::set_aside(path)
 }
 
 /// All that the regular file `path` holds.

@@ -464,8 +464,8 @@ impl Carbon {
 
     /// The points of the series called `name` in `(from, until]`, file and cache as one, archive
     /// and range chosen by the clock `now`. `None` if there is no such series, or nothing of the
-    /// range lies between `now` and what the file reaches back to. A file that is damaged or cannot be
-    /// read is left out, counted and logged: the cache is all there is then.
+    /// range lies between `now` and what the file reaches back to. A file that is damaged or cannot
+    /// be read is left out, counted and logged: the cache is all there is then.
     ///
     /// # Errors
     /// The range ends before it begins.
@@ -878,6 +878,11 @@ impl Inner {
             // does what comes next, and says so.
             let _ = journal.commit(&self.stats);
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            if lock(&self.behind).journalled > 0 {
+                // Only these segments have them: none may go before the next start.
+                let why = "it has points that found no room while stopping";
+                return Err(rotating(std::io::Error::other(why)));
+            }
             journal.rotate(&self.stats).map_err(rotating)?
         };
         if journal.trouble().is_some() {

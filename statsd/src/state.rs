@@ -161,7 +161,13 @@ pub(crate) fn load(path: &Path, book: &mut Book, epoch: u64) -> Result<Vec<(Vec<
     let bytes = match private::read(path) {
         Ok(bytes) => bytes,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(why) => return Err(failed(why)),
+        Err(why) => {
+            // What is no file would stand in the way of the next one, too.
+            if private::is_in_the_way(&why) {
+                private::set_aside(path).map_err(failed)?;
+            }
+            return Err(failed(why));
+        }
     };
     let damaged = || failed(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
     let text = String::from_utf8(bytes).map_err(|_| damaged())?;

@@ -217,8 +217,8 @@ impl Log {
 
 /// Renames what is no file and has the name of the index.
 fn set_aside(path: &Path, why: &io::Error) -> Result<()> {
-    let aside = whisper::map::set_aside(path)
-        .map_err(|error| Error::io(path, "setting it aside", error))?;
+    let aside =
+        private::set_aside(path).map_err(|error| Error::io(path, "setting it aside", error))?;
     let (path, aside) = (path.display(), aside.display());
     tracing::warn!(
         "{path} is no index and was renamed to {aside}, the disk is walked instead: {why}"

@@ -212,7 +212,7 @@ impl Replay {
         match private::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(why) if private::is_in_the_way(&why) => {
-                let aside = whisper::map::set_aside(&path)
+                let aside = private::set_aside(&path)
                     .map_err(|error| Error::io(&path, "setting it aside", error))?;
                 let (path, aside) = (path.display(), aside.display());
                 tracing::warn!(
