@@ -68,9 +68,9 @@ pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
 
-    let _lock = DataLock::take(&config.data)?;
+    let lock = Arc::new(DataLock::take(&config.data)?);
     let bound = Bound::open(&config)?;
-    let running = Running::start(&config, &surroundings, bound)?;
+    let running = Running::start(&config, &surroundings, bound, lock.clone())?;
     for (key, addresses) in &running.addresses {
         if !addresses.is_empty() {
             info!("{key} listens on {}", addresses.join(", "));
@@ -119,7 +119,12 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: &Config, surroundings: &Surroundings, bound: Bound) -> anyhow::Result<Self> {
+    fn start(
+        config: &Config,
+        surroundings: &Surroundings,
+        bound: Bound,
+        lock: Arc<DataLock>,
+    ) -> anyhow::Result<Self> {
         let Bound {
             statsd: statsd_sockets,
             line_tcp: line_listeners,
@@ -147,6 +152,7 @@ impl Running {
             setup.clock = Arc::new(move || Timestamp(at));
         }
         setup.observer = metrics::observer(&events);
+        setup.guard = Some(Arc::new(move || lock.check()));
         let carbon = Carbon::open(setup, &config.data).context("carbon")?;
         let sink: Arc<dyn Sink> = Arc::new(carbon.clone());
         let own_count = Arc::new(AtomicU64::new(0));
@@ -288,6 +294,8 @@ impl Running {
     /// Stops with the stream: receivers, cache, journal, HTTP.
     async fn drain(mut self) -> anyhow::Result<()> {
         self.ready.store(false, Ordering::Release);
+        // First of all: a full cache must not hold up those who are stopped next.
+        self.carbon.shut_down();
         self.background.shutdown().await;
         let statsd = match self.statsd.write() {
             Ok(mut statsd) => statsd.take(),

@@ -14,7 +14,8 @@ pub struct SeriesId(pub u32);
 pub struct Datapoint {
     /// Whose value.
     pub series: SeriesId,
-    /// When, in whole seconds.
+    /// When, in whole seconds. Never 0, which means "no point" in a whisper file: the store counts
+    /// such points as rejected.
     pub at: Timestamp,
     /// How much. Always finite: receivers reject the rest.
     pub value: f64,
@@ -33,9 +34,13 @@ pub enum NameError {
     /// Not UTF-8.
     #[error("the name is not UTF-8")]
     NotUtf8,
-    /// A node over 251 bytes (255 with `.wsp`), or a path over 4,000.
+    /// A node over 251 bytes (255 with `.wsp`), or a name over 4,000.
     #[error("the name is too long")]
     TooLong,
+    /// The path of its file, below the directory of all files, would be longer than the system
+    /// allows.
+    #[error("the path of its file would be too long")]
+    PathTooLong,
     /// A tag without `=`, with an empty part, or with a forbidden character.
     #[error("the name's tags are malformed")]
     BadTag,

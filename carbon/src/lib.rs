@@ -1,6 +1,7 @@
 //! Carbon: protocols, cache, journal, persister, schemas and index over whisper files.
 
 pub mod cache;
+mod clock;
 pub mod datapoint;
 pub mod error;
 pub mod index;
@@ -8,6 +9,7 @@ pub mod journal;
 pub mod listener;
 pub mod options;
 mod persister;
+pub mod private;
 pub mod protocol;
 pub mod schema;
 pub mod series;

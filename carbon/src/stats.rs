@@ -43,7 +43,7 @@ stats! {
     rejected_fields = "rejects.fields",
     /// Lines whose value is no finite number.
     rejected_value = "rejects.value",
-    /// Lines whose timestamp is no number of seconds between 1 and 4294967295.
+    /// Lines and datapoints whose timestamp is no number of seconds between 1 and 4294967295.
     rejected_timestamp = "rejects.timestamp",
     /// Lines whose name no file can have.
     rejected_name = "rejects.name",
@@ -73,7 +73,11 @@ stats! {
     creates_refused = "createsRefused.diskFull",
     /// Files that could not be opened, created or written for another reason.
     errors = "errors",
-    /// Times that a query went on without a damaged file.
+    /// Datapoints dropped because no file can have the name of their series.
+    unwritable = "pointsUnwritable",
+    /// Datapoints of files that cannot be written, dropped because the cache was nearly full.
+    given_up = "pointsGivenUp",
+    /// Times that a query went on without a file that is damaged or cannot be read.
     left_out = "filesLeftOut",
     /// Damaged files set aside as NAME.wsp.corrupt.
     set_aside = "filesSetAside",

@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use carbon::private;
 use hashbrown::HashMap;
 
 use crate::aggregate::Book;
@@ -44,19 +45,26 @@ pub(crate) fn save(path: &Path, book: &mut Book, epoch: u64, extent: Extent) -> 
         source,
     };
     let unfinished = beside(path);
-    let result = File::create(&unfinished).and_then(|file| {
-        let mut out = BufWriter::new(file);
-        write(&mut out, book, epoch, extent)?;
-        out.into_inner()?.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        // The name, too, must be on the disk.
-        File::open(
-            path.parent()
-                .filter(|dir| !dir.as_os_str().is_empty())
-                .unwrap_or(Path::new(".")),
-        )?
-        .sync_all()
-    });
+    // What a crash, or somebody else, left under this name is not written through.
+    match fs::remove_file(&unfinished) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(failed(why)),
+        _ => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    let result =
+        private::open(&unfinished, options.write(true).create_new(true)).and_then(|file| {
+            let mut out = BufWriter::new(file);
+            write(&mut out, book, epoch, extent)?;
+            out.into_inner()?.sync_all()?;
+            fs::rename(&unfinished, path)?;
+            // The name, too, must be on the disk.
+            File::open(
+                path.parent()
+                    .filter(|dir| !dir.as_os_str().is_empty())
+                    .unwrap_or(Path::new(".")),
+            )?
+            .sync_all()
+        });
     result.map_err(failed)
 }
 
@@ -150,13 +158,20 @@ pub(crate) fn load(path: &Path, book: &mut Book, epoch: u64) -> Result<Vec<(Vec<
         action: "reading",
         source,
     };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let bytes = match private::read(path) {
+        Ok(bytes) => bytes,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(why) => return Err(failed(why)),
+        Err(why) => {
+            // What is no file would stand in the way of the next one, too.
+            if private::is_in_the_way(&why) {
+                private::set_aside(path).map_err(failed)?;
+            }
+            return Err(failed(why));
+        }
     };
-    let gauges = read(&text, book, epoch)
-        .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "it is damaged")))?;
+    let damaged = || failed(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
+    let text = String::from_utf8(bytes).map_err(|_| damaged())?;
+    let gauges = read(&text, book, epoch).ok_or_else(damaged)?;
     fs::remove_file(path).map_err(failed)?;
     Ok(gauges)
 }

@@ -14,10 +14,11 @@
 //!    under another name, and renamed.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::private;
 
 const MAGIC: &[u8] = b"plumbago names 1\n";
 
@@ -60,6 +61,8 @@ pub(crate) struct Log {
     unsynced: bool,
     /// Records in the file that a later one has made void, as far as known.
     pub(crate) records: usize,
+    /// Whether there was a file when it was opened.
+    pub(crate) existed: bool,
 }
 
 impl Log {
@@ -70,13 +73,17 @@ impl Log {
         read_only: bool,
         mut each: impl FnMut(Record, &[u8]),
     ) -> Result<Self> {
-        let mut bytes = Vec::new();
-        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(&path, "reading the index", error));
+        let (bytes, existed) = match private::read(&path) {
+            Ok(bytes) => (bytes, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), false),
+            Err(why) if private::is_in_the_way(&why) => {
+                if !read_only {
+                    set_aside(&path, &why)?;
+                }
+                (Vec::new(), false)
             }
-            _ => {}
-        }
+            Err(error) => return Err(Error::io(&path, "reading the index", error)),
+        };
         let mut records = 0;
         let mut sound = 0;
         if bytes.starts_with(MAGIC) {
@@ -89,11 +96,19 @@ impl Log {
                 });
             }
         }
+        if sound < bytes.len() {
+            tracing::warn!(
+                "{}: {} of {} bytes are torn or damaged and were dropped; names of files are found again by walking the disk, registrations of tagged series without data are lost",
+                path.display(),
+                bytes.len() - sound,
+                bytes.len()
+            );
+        }
         let file = if read_only {
             None
         } else {
             let open = || {
-                let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+                let mut file = private::open(&path, OpenOptions::new().create(true).append(true))?;
                 file.set_len(sound as u64)?;
                 if sound == 0 {
                     file.write_all(MAGIC)?;
@@ -109,6 +124,7 @@ impl Log {
             last: Vec::new(),
             unsynced: false,
             records,
+            existed,
         })
     }
 
@@ -164,7 +180,11 @@ impl Log {
         }
         let new = self.path.with_extension("new");
         let write = || {
-            let mut file = File::create(&new)?;
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = private::open(&new, OpenOptions::new().write(true).create_new(true))?;
             file.write_all(MAGIC)?;
             let (mut body, mut last) = (Vec::new(), Vec::new());
             let mut n = 0;
@@ -181,7 +201,7 @@ impl Log {
             file.sync_data()?;
             fs::rename(&new, &self.path)?;
             sync_directory(&self.path)?;
-            let file = OpenOptions::new().append(true).open(&self.path)?;
+            let file = private::open(&self.path, OpenOptions::new().append(true))?;
             Ok((file, n))
         };
         let (file, n) =
@@ -193,6 +213,17 @@ impl Log {
         self.records = n;
         Ok(())
     }
+}
+
+/// Renames what is no file and has the name of the index.
+fn set_aside(path: &Path, why: &io::Error) -> Result<()> {
+    let aside =
+        private::set_aside(path).map_err(|error| Error::io(path, "setting it aside", error))?;
+    let (path, aside) = (path.display(), aside.display());
+    tracing::warn!(
+        "{path} is no index and was renamed to {aside}, the disk is walked instead: {why}"
+    );
+    Ok(())
 }
 
 /// Syncs the directory that holds `path`, so that a new name in it survives.
@@ -290,6 +321,24 @@ mod tests {
             longer.push((Record::Stored, "later".to_owned()));
             assert_eq!(read(&path), longer, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_link_in_its_place_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("names"), dir.path().join("target"));
+        fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        std::os::unix::fs::symlink(&target, dir.path().join("names.new")).unwrap();
+        let mut log = Log::open(path.clone(), false, |_, _| panic!()).unwrap();
+        assert!(!log.existed);
+        log.append(Record::Stored, b"a").unwrap();
+        log.sync().unwrap();
+        log.rewrite([(Record::Stored, &b"a"[..])].into_iter())
+            .unwrap();
+        assert_eq!(read(&path), [(Record::Stored, "a".to_owned())]);
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
+        assert!(dir.path().join("names.corrupt").is_symlink());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod tree;
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -90,6 +91,21 @@ pub struct Reconciled {
     pub removed: usize,
     /// Files that a killed process left half made, now deleted.
     pub leftovers: usize,
+    /// Directories that could not be read. Nothing counts as removed then.
+    pub unreadable: usize,
+}
+
+impl Reconciled {
+    /// Notes a directory that cannot be read; the log has the first of them.
+    fn skip(&mut self, directory: &Path, error: &std::io::Error) {
+        self.unreadable += 1;
+        if self.unreadable == 1 {
+            let directory = directory.display();
+            tracing::warn!(
+                "{directory} cannot be read, what is below it is not looked at: {error}"
+            );
+        }
+    }
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -108,12 +124,11 @@ impl Index {
     /// # Errors
     /// The log can be neither read nor written.
     pub fn open(root: &Path, log: PathBuf, read_only: bool) -> Result<Self> {
-        let mut names = Names::default();
+        let mut names = Names::below(root);
         let mut tree = Tree::default();
         let mut tags = Tags::default();
         let mut flags = Flags::default();
         let mut gone = Vec::new();
-        let existed = log.exists();
         let log = Log::open(log, read_only, |record, name| {
             let Ok(id) = names.restore(name) else {
                 return;
@@ -159,6 +174,7 @@ impl Index {
                 }
             }
         }
+        let existed = log.existed;
         let index = Self {
             root: root.to_owned(),
             names: RwLock::new(names),
@@ -524,10 +540,11 @@ impl Index {
 
     /// Walks the disk and puts right what the index has wrong. `busy` says whether a series has
     /// datapoints that are not in its file yet: it stays, file or not. `stop` is asked at each
-    /// directory; a walk that is stopped only adds.
+    /// directory; a walk that is stopped, or cannot read a directory, only adds. Links to
+    /// directories are followed, each directory once.
     ///
     /// # Errors
-    /// A directory cannot be read, or the log cannot be written.
+    /// The log cannot be written.
     pub fn reconcile(
         &self,
         busy: impl Fn(SeriesId) -> bool,
@@ -548,6 +565,7 @@ impl Index {
                 .collect()
         };
         let mut seen = Bits::default();
+        let mut followed: HashSet<(u64, u64)> = HashSet::new();
         let mut todo = vec![(self.root.clone(), String::new())];
         let mut batch = Vec::new();
         while let Some((directory, prefix)) = todo.pop() {
@@ -559,11 +577,19 @@ impl Index {
                 Ok(entries) => entries,
                 // Deleted since, or not there yet.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::io(&directory, "walking the tree", error)),
+                Err(error) => {
+                    report.skip(&directory, &error);
+                    continue;
+                }
             };
             for entry in entries {
-                let entry =
-                    entry.map_err(|error| Error::io(&directory, "walking the tree", error))?;
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        report.skip(&directory, &error);
+                        break;
+                    }
+                };
                 let file_name = entry.file_name();
                 let Some(file_name) = file_name.to_str() else {
                     continue;
@@ -574,7 +600,11 @@ impl Index {
                 // A link counts as what it leads to, as in graphite-web.
                 let (is_dir, is_file) = if kind.is_symlink() {
                     let target = fs::metadata(entry.path());
-                    target.map_or((false, false), |m| (m.is_dir(), m.is_file()))
+                    target.map_or((false, false), |m| {
+                        // A link may lead to a directory above it: once is enough.
+                        let is_new = m.is_dir() && followed.insert((m.dev(), m.ino()));
+                        (is_new, m.is_file())
+                    })
                 } else {
                     (kind.is_dir(), kind.is_file())
                 };
@@ -596,7 +626,9 @@ impl Index {
             }
         }
         report.added += self.found_on_disk(&mut batch, &mut seen)?;
-        report.removed = self.drop_unseen(&seen, busy)?;
+        if report.unreadable == 0 {
+            report.removed = self.drop_unseen(&seen, busy)?;
+        }
         self.sync()?;
         Ok(report)
     }
@@ -641,7 +673,7 @@ impl Index {
             let mut path = PathBuf::new();
             self.path(id, &mut path);
             // It may have been created since the walk passed by.
-            if path.exists() || busy(id) {
+            if !matches!(path.try_exists(), Ok(false)) || busy(id) {
                 continue;
             }
             let names = self.names();
@@ -725,6 +757,37 @@ mod tests {
         drop(index);
         let index = Index::open(&root, log, false).unwrap();
         assert_eq!(paths(&index, "a.*"), ["a.b", "a.d"]);
+    }
+
+    #[test]
+    fn links_to_directories_are_followed_once_and_what_cannot_be_read_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("whisper");
+        touch(&root, "a/b.wsp");
+        touch(&dir.path().join("elsewhere"), "c.wsp");
+        let link = |to: &Path, name: &str| {
+            std::os::unix::fs::symlink(to, root.join("a").join(name)).unwrap();
+        };
+        for loops in ["l", "k"] {
+            link(&root, loops);
+        }
+        link(&dir.path().join("elsewhere"), "other");
+        // A path that grows until the system takes it no more.
+        let mut deep = root.join("a");
+        while deep.as_os_str().len() < 3_900 {
+            deep.push("d".repeat(180));
+        }
+        fs::create_dir_all(&deep).unwrap();
+        link(&root.join("a").join("d".repeat(180)), "twice");
+        let index = Index::open(&root, dir.path().join("names"), false).unwrap();
+        assert_eq!(paths(&index, "a.other.c"), ["a.other.c"]);
+        assert_eq!(paths(&index, "a.b"), ["a.b"]);
+        let found = index.len();
+        assert!((2..=6).contains(&found), "{found} series");
+        // What was there before the directory became unreadable stays.
+        fs::remove_dir_all(root.join("a")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("names"), root.join("a")).unwrap();
+        index.reconcile(|_| false, || false).unwrap();
     }
 
     #[test]

@@ -9,7 +9,10 @@
 mod name;
 mod sha256;
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
@@ -20,6 +23,13 @@ use crate::datapoint::{NameError, SeriesId};
 
 /// How many spellings beside the canonical ones are remembered.
 const MAX_ALIASES: usize = 1 << 20;
+
+/// The bytes of the longest path that the system takes, less the separator behind the root and
+/// the longest name that a file has while it is made.
+const LONGEST_PATH: usize = 4_095 - 1 - whisper::create::TEMPORARY_LEN;
+
+/// How long after a line in the log about a refused name the next one may follow.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Bytes per block of names.
 const BLOCK_BITS: u32 = 20;
@@ -34,9 +44,22 @@ pub struct Names {
     starts: Vec<u32>,
     blocks: Vec<Vec<u8>>,
     aliases: HashMap<Box<[u8]>, u32, RandomState>,
+    /// The bytes of the path below which the files lie.
+    root_len: usize,
+    /// When the log was last told of a name that is too long.
+    told: Option<Instant>,
 }
 
 impl Names {
+    /// The names of series whose files lie below `root`: a new name whose file would have a path
+    /// that is too long is refused.
+    pub fn below(root: &Path) -> Self {
+        Self {
+            root_len: root.as_os_str().len(),
+            ..Self::default()
+        }
+    }
+
     /// The id of the series spelled `raw`, if it was seen before.
     #[inline]
     pub fn get(&self, raw: &[u8]) -> Option<SeriesId> {
@@ -58,8 +81,8 @@ impl Names {
         if let Some(id) = self.get(raw) {
             return Ok((id, false));
         }
-        let canonical = canonical(raw)?;
-        if let std::borrow::Cow::Borrowed(_) = canonical {
+        let canonical = self.checked(raw)?;
+        if let Cow::Borrowed(_) = canonical {
             return Ok((self.add(canonical.as_bytes())?, true));
         }
         let (id, new) = match self.get(canonical.as_bytes()) {
@@ -70,6 +93,26 @@ impl Names {
             self.aliases.insert(raw.into(), id.0);
         }
         Ok((id, new))
+    }
+
+    /// The canonical form of `raw`, if there can be a file for it.
+    fn checked<'a>(&mut self, raw: &'a [u8]) -> Result<Cow<'a, str>, NameError> {
+        let root_len = self.root_len;
+        let fits = |name: &str| is_tagged(name) || root_len + name.len() <= LONGEST_PATH;
+        let checked = canonical(raw).and_then(|name| match fits(&name) {
+            true => Ok(name),
+            false => Err(NameError::PathTooLong),
+        });
+        if let Err(why @ (NameError::TooLong | NameError::PathTooLong)) = checked {
+            // The operator must find the sender; one name in ten seconds is enough for that.
+            let now = Instant::now();
+            if self.told.is_none_or(|at| now - at > QUIET) {
+                self.told = Some(now);
+                let name = raw[..raw.len().min(300)].escape_ascii();
+                tracing::warn!(len = raw.len(), "refused, as {why}: {name}");
+            }
+        }
+        checked
     }
 
     /// The id of a name that was stored once and is canonical: as [`Names::intern`], without looking
@@ -204,6 +247,27 @@ mod tests {
         assert_eq!(names.intern(b"a/b"), Err(NameError::Forbidden));
         assert_eq!(names.len(), 2);
         assert_eq!(names.name(SeriesId(99)), "");
+    }
+
+    #[test]
+    fn a_name_whose_path_would_be_too_long_is_refused() {
+        let root = format!("/{}", "r".repeat(199));
+        let mut names = Names::below(Path::new(&root));
+        let name = |len: usize| [b"n".repeat(199), b"m".repeat(len)].join(&b"."[..]);
+        let long = |len: usize| {
+            let mut name = [b"n".repeat(199), b".".to_vec()].concat().repeat(19);
+            name.extend(b"m".repeat(len - name.len()));
+            name
+        };
+        assert!(names.intern(&name(50)).is_ok());
+        let longest = LONGEST_PATH - root.len();
+        assert!(names.intern(&long(longest)).is_ok());
+        let refused = names.intern(&long(longest + 1));
+        assert_eq!(refused, Err(NameError::PathTooLong));
+        // A tagged series' file is named by a hash.
+        let tagged = [&long(longest + 1)[..], b";a=b"].concat();
+        assert!(names.intern(&tagged).is_ok());
+        assert_eq!(names.len(), 3);
     }
 
     #[test]
