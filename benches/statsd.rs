@@ -284,7 +284,15 @@ impl Ours {
                 udp: vec![socket],
                 ..Sockets::default()
             };
-            let server = Server::start(options, sockets, sink.clone(), sink.clone(), None).unwrap();
+            let server = Server::start(
+                options,
+                sockets,
+                sink.clone(),
+                sink.clone(),
+                None,
+                Arc::new(|_: &str| std::process::abort()),
+            )
+            .unwrap();
             Self {
                 server,
                 sink,

@@ -172,6 +172,7 @@ impl Running {
             own.clone(),
             Arc::new(IntoEvents(events.clone())),
             Some(config.data.join("statsd-state")),
+            Arc::new(|thread: &str| error!("{thread} has died")),
         )
         .context("statsd")?;
         let statsd = Arc::new(RwLock::new(Some(statsd)));

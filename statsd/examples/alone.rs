@@ -52,7 +52,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         admin: bind(&options.admin)?,
         ..Sockets::default()
     };
-    let server = Server::start(options, sockets, Arc::new(Nowhere), Arc::new(Nowhere), None)?;
+    let on_death = Arc::new(|thread: &str| {
+        eprintln!("{thread} has died");
+        std::process::abort();
+    });
+    let nowhere = Arc::new(Nowhere);
+    let server = Server::start(options, sockets, nowhere.clone(), nowhere, None, on_death)?;
     while std::io::stdin().read_line(&mut String::new())? == 0 {
         std::thread::sleep(std::time::Duration::from_secs(3_600));
     }

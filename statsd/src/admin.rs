@@ -3,18 +3,22 @@
 //! Ours on top: input is buffered by lines (the reference takes each segment for one command),
 //! names in answers are what was asked for, `bad_lines` shows reasons and senders, and `counts`
 //! all that the server counts about itself.
+//!
+//! A client that says nothing for [`IDLE`], or does not read its answer within [`ANSWER`], is
+//! disconnected and counted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
-use tracing::warn;
+use tokio::time::timeout;
 
 use crate::metric::Kind;
 use crate::options::Options;
@@ -23,6 +27,12 @@ use crate::stats::now_ms;
 
 /// The longest command.
 const LONGEST: u64 = 64 << 10;
+/// What a connection has for its commands at first.
+const BUFFER: usize = 1 << 10;
+/// The usual [`Admin::idle`].
+pub(crate) const IDLE: Duration = Duration::from_secs(600);
+/// The usual [`Admin::answer`].
+pub(crate) const ANSWER: Duration = Duration::from_secs(30);
 
 /// What only the aggregator can answer.
 #[derive(Debug)]
@@ -41,47 +51,31 @@ pub(crate) struct Admin {
     pub(crate) queries: Sender<Query>,
     pub(crate) started: Instant,
     pub(crate) options: Options,
+    /// For how long a client may say nothing.
+    pub(crate) idle: Duration,
+    /// For how long a client may take to read an answer.
+    pub(crate) answer: Duration,
 }
 
 impl Admin {
-    /// Serves connections until `stop` changes.
-    pub(crate) async fn serve(
-        self: Arc<Self>,
-        listener: TcpListener,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stop.changed() => return,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let (admin, mut stop) = (self.clone(), stop.clone());
-                    tokio::spawn(async move {
-                        tokio::select! {
-                            _ = admin.connection(stream) => {}
-                            _ = stop.changed() => {}
-                        }
-                    });
-                }
-                Err(why) => {
-                    warn!("management connection not accepted: {why}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
+    /// Serves one connection until it ends or `stop` changes.
+    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+        let served = tokio::select! {
+            served = self.connection(stream) => served,
+            _ = stop.changed() => return,
+        };
+        if served.is_err_and(|why| why.kind() == io::ErrorKind::TimedOut) {
+            let stats = &self.shared.stats;
+            stats.connections_timed_out.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    async fn connection(&self, stream: TcpStream) -> std::io::Result<()> {
-        let mut stream = BufReader::new(stream);
-        let mut line = Vec::new();
+    async fn connection(&self, stream: TcpStream) -> io::Result<()> {
+        let mut stream = BufReader::with_capacity(BUFFER, stream);
         loop {
-            line.clear();
-            let read = (&mut stream)
-                .take(LONGEST)
-                .read_until(b'\n', &mut line)
-                .await?;
+            let mut line = Vec::new();
+            let mut command = (&mut stream).take(LONGEST);
+            let read = timeout(self.idle, command.read_until(b'\n', &mut line)).await??;
             if read == 0 || (read as u64 == LONGEST && !line.ends_with(b"\n")) {
                 return Ok(());
             }
@@ -89,8 +83,11 @@ impl Admin {
             let Some(reply) = self.reply(text.trim()).await else {
                 return stream.shutdown().await;
             };
-            stream.write_all(reply.as_bytes()).await?;
-            stream.flush().await?;
+            let answer = async {
+                stream.write_all(reply.as_bytes()).await?;
+                stream.flush().await
+            };
+            timeout(self.answer, answer).await??;
         }
     }
 
@@ -217,5 +214,69 @@ fn config_value(key: &str, value: &serde_json::Value, text: &mut String) {
         other => {
             let _ = writeln!(text, "{key}: {other}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam::channel;
+    use tokio::net::TcpListener;
+
+    /// An interface without an aggregator, and one connection to it.
+    async fn connected(idle: Duration, answer: Duration) -> (Arc<Admin>, TcpStream, TcpStream) {
+        let (queries, _) = channel::unbounded();
+        let admin = Admin {
+            shared: Arc::default(),
+            queries,
+            started: Instant::now(),
+            options: Options::default(),
+            idle,
+            answer,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        (Arc::new(admin), accepted.unwrap().0, client.unwrap())
+    }
+
+    fn block_on(run: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(run);
+    }
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_silent_client_is_disconnected() {
+        block_on(async {
+            let (admin, stream, mut client) = connected(SHORT, LONG).await;
+            let (_stop, stopping) = watch::channel(false);
+            client.write_all(b"health\nhea").await.unwrap();
+            admin.clone().serve(stream, stopping).await;
+            let mut text = String::new();
+            client.read_to_string(&mut text).await.unwrap();
+            assert_eq!(text, "health: up\n");
+            let timed_out = &admin.shared.stats.connections_timed_out;
+            assert_eq!(timed_out.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_disconnected() {
+        block_on(async {
+            let (admin, stream, mut client) = connected(LONG, SHORT).await;
+            let (_stop, stopping) = watch::channel(false);
+            let serving = tokio::spawn(admin.clone().serve(stream, stopping));
+            // Until the server has gone; what it has answered by then is more than buffers hold.
+            while client.write_all(&b"config\n".repeat(1_000)).await.is_ok() {}
+            serving.await.unwrap();
+            let timed_out = &admin.shared.stats.connections_timed_out;
+            assert_eq!(timed_out.load(Ordering::Relaxed), 1);
+        });
     }
 }

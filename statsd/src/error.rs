@@ -18,6 +18,9 @@ pub enum Error {
     /// A thread could not be started.
     #[error("statsd: a thread could not be started")]
     Thread(#[source] io::Error),
+    /// There is no memory for the first tables.
+    #[error("statsd: no memory for its tables")]
+    Memory(#[source] io::Error),
     /// There is no tokio runtime to serve streams and the management interface on.
     #[error("statsd: started outside a tokio runtime")]
     NoRuntime,

@@ -42,7 +42,7 @@ fn flushed(packets: &[&[u8]], path: Path) -> (Vec<String>, Vec<(&'static str, u6
     };
     let mut made = intake_options(&options, 0, 1);
     made.path = path;
-    let mut intake = Intake::new(made, outlets);
+    let mut intake = Intake::new(made, outlets).expect("memory");
     for packet in packets {
         let mut bytes = vec![b':'; MARGIN];
         bytes.extend_from_slice(packet);
@@ -65,11 +65,11 @@ fn flushed(packets: &[&[u8]], path: Path) -> (Vec<String>, Vec<(&'static str, u6
         patience: Duration::ZERO,
     };
     let mut fan = Fan::new(outputs, shared.clone());
-    let mut book = Book::new(&options, 1, false, 0);
+    let mut book = Book::new(&options, 1, false, 0).expect("memory");
     while let Ok(report) = reports.try_recv() {
         match report.what {
             What::Names(names) => book.learn(0, &names),
-            What::Values(values) => book.values(0, &values),
+            What::Values(values) => book.values(0, &values, &shared.stats),
             What::Samples(samples) => book.samples(0, report.epoch, &samples, &shared.stats),
             What::Members(members) => book.members(0, members),
             What::Points(points) => {

@@ -11,6 +11,8 @@
 //! A look-up in a batch is made twice: [`Index::guess`], without branches, to have the memory of what it
 //! leads to fetched, and later the comparison with that. Only what the guess missed is searched for.
 
+use std::io;
+
 use crate::raw::memory::{LARGE, Zeros, prefetch};
 
 const EMPTY: u64 = 0;
@@ -27,23 +29,30 @@ pub(crate) struct Index {
     used: usize,
 }
 
-impl Default for Index {
-    fn default() -> Self {
-        Self::with_bits(SMALLEST_BITS)
-    }
-}
-
 impl Index {
     /// Numbers are below this.
     pub(crate) const MOST: u32 = u32::MAX;
 
-    fn with_bits(bits: u32) -> Self {
+    /// An empty index.
+    ///
+    /// # Errors
+    /// There is no memory for its first slots.
+    pub(crate) fn new() -> io::Result<Self> {
+        Self::with_bits(SMALLEST_BITS)
+    }
+
+    fn with_bits(bits: u32) -> io::Result<Self> {
         let len = 1 << bits;
-        Self {
-            slots: Zeros::new(len, len * size_of::<u64>() >= LARGE),
+        Ok(Self {
+            slots: Zeros::new(len, len * size_of::<u64>() >= LARGE)?,
             bits,
             used: 0,
-        }
+        })
+    }
+
+    /// Whether there is room for another number: always, unless the index could not grow.
+    pub(crate) fn has_room(&self) -> bool {
+        self.used < self.slots.len() / 8 * 7
     }
 
     /// How many numbers it holds.
@@ -107,13 +116,22 @@ impl Index {
         number(found)
     }
 
-    /// Adds `number` at the slot that [`Index::find`] named.
+    /// Adds `number` at the slot that [`Index::find`] named. [`Index::has_room`] must hold.
+    ///
+    /// Without memory to grow into, the index fills its lines beyond the half.
     #[inline]
     pub(crate) fn put(&mut self, slot: usize, hash: u64, number: u32) {
         self.slots[slot] = packed(hash, number);
         self.used += 1;
-        if self.used * 2 > self.slots.len() {
-            let mut larger = Self::with_bits(self.bits + 1);
+        self.grow();
+    }
+
+    /// Grows if there was no memory for that when it was due. Called now and then: as long as the
+    /// index is full, [`Index::put`] is not.
+    pub(crate) fn grow(&mut self) {
+        if self.used * 2 > self.slots.len()
+            && let Ok(mut larger) = Self::with_bits(self.bits + 1)
+        {
             larger.take_over(&self.slots);
             *self = larger;
         }
@@ -174,7 +192,8 @@ impl Index {
             .filter(|slot| **slot != EMPTY && keep(number(**slot)))
             .copied()
             .collect();
-        *self = Self::with_bits(self.bits);
+        self.slots.fill(EMPTY);
+        self.used = 0;
         self.take_over(&kept);
         before - self.used
     }
@@ -212,7 +231,7 @@ mod tests {
 
     #[test]
     fn it_is_a_map() {
-        let mut index = Index::default();
+        let mut index = Index::new().unwrap();
         let mut twin = HashMap::new();
         let mut state = 1_u64;
         for _ in 0..60_000 {
@@ -250,7 +269,7 @@ mod tests {
 
     #[test]
     fn it_grows() {
-        let mut index = Index::default();
+        let mut index = Index::new().unwrap();
         for number in 0..20_000 {
             add(
                 &mut index,

@@ -18,6 +18,7 @@
 
 mod admin;
 mod aggregate;
+mod death;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -46,6 +47,7 @@ mod tests;
 mod token;
 mod view;
 
+pub use death::OnDeath;
 pub use error::Error;
 pub use marks::{Mark, Marks};
 pub use options::{KEYS, Options};

@@ -6,24 +6,29 @@
 //! 2. All connections feed one thread with one table, through a bounded channel: a sender that is
 //!    too fast is slowed down by TCP.
 //! 3. A line that does not end within [`LONGEST`] bytes is dropped and counted.
+//! 4. There may be `max_connections` at once. A connection costs [`SMALLEST`] bytes until it sends
+//!    more than that at a time.
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tracing::warn;
 
+use crate::death::Deaths;
 use crate::metric::Reject;
 use crate::receive::{Intake, Shared};
 use crate::token::MARGIN;
 
 /// The longest line, and the largest piece that is handed on.
 const LONGEST: usize = 64 << 10;
+/// What a read asks for at first, and again after reads that found little.
+const SMALLEST: usize = 2 << 10;
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// What the stream thread is told.
@@ -61,55 +66,132 @@ pub(crate) fn run(mut intake: Intake, shared: &Shared, mut blocks: mpsc::Receive
     intake.end();
 }
 
-/// Accepts TCP connections until `stop` changes.
-pub(crate) async fn tcp(
-    listener: TcpListener,
-    blocks: mpsc::Sender<Block>,
-    shared: Arc<Shared>,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.changed() => return,
-        };
-        match accepted {
-            Ok((stream, from)) => {
-                let (blocks, shared, stop) = (blocks.clone(), shared.clone(), stop.clone());
-                let from = from.ip().to_canonical();
-                tokio::spawn(connection(stream, Some(from), blocks, shared, stop));
-            }
-            Err(why) => refused(&why).await,
-        }
+/// A socket that connections come from.
+pub(crate) trait Accept: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, with the address of its other end if that has one.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<IpAddr>)>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
+        let (stream, from) = Self::accept(self).await?;
+        Ok((stream, Some(from.ip().to_canonical())))
     }
 }
 
-/// Accepts connections on a Unix socket until `stop` changes.
-pub(crate) async fn unix(
-    listener: UnixListener,
-    blocks: mpsc::Sender<Block>,
-    shared: Arc<Shared>,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.changed() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let (blocks, shared, stop) = (blocks.clone(), shared.clone(), stop.clone());
-                tokio::spawn(connection(stream, None, blocks, shared, stop));
-            }
-            Err(why) => refused(&why).await,
-        }
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Option<IpAddr>)> {
+        let (stream, _) = Self::accept(self).await?;
+        Ok((stream, None))
     }
 }
 
-async fn refused(why: &io::Error) {
-    warn!("statsd connection not accepted: {why}");
-    // Out of descriptors, most likely: trying at once would only burn the processor.
-    tokio::time::sleep(AGAIN).await;
+/// How many connections some listeners have room for together.
+pub(crate) struct Gate {
+    /// What the log calls the connections, and their tasks.
+    name: &'static str,
+    permits: Arc<Semaphore>,
+    /// Whether it was said that there is no room, since there was some.
+    is_reported: AtomicBool,
+    shared: Arc<Shared>,
+    deaths: Deaths,
+}
+
+impl Gate {
+    /// A gate for `most` connections at once, 0 being no limit.
+    pub(crate) fn new(
+        name: &'static str,
+        most: u32,
+        shared: Arc<Shared>,
+        deaths: Deaths,
+    ) -> Arc<Self> {
+        let permits = match most {
+            0 => Semaphore::MAX_PERMITS,
+            most => (most as usize).min(Semaphore::MAX_PERMITS),
+        };
+        Arc::new(Self {
+            name,
+            permits: Arc::new(Semaphore::new(permits)),
+            is_reported: AtomicBool::new(false),
+            shared,
+            deaths,
+        })
+    }
+
+    /// Room for one connection; `None`, counted, if there is none.
+    fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            if self.permits.available_permits() > 0 {
+                self.is_reported.store(false, Ordering::Relaxed);
+            }
+            return Some(permit);
+        }
+        let stats = &self.shared.stats;
+        stats.connections_refused.fetch_add(1, Ordering::Relaxed);
+        if !self.is_reported.swap(true, Ordering::Relaxed) {
+            warn!(
+                "{}: max_connections is reached; further connections are closed and counted",
+                self.name
+            );
+        }
+        None
+    }
+
+    /// As [`Gate::accept`], reporting a panic.
+    pub(crate) async fn run<A: Accept, F>(
+        self: Arc<Self>,
+        listener: A,
+        stop: watch::Receiver<bool>,
+        serve: impl Fn(A::Stream, Option<IpAddr>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (deaths, name) = (self.deaths.clone(), self.name);
+        let accepting = self.accept(listener, stop, serve);
+        deaths.watch_task(name, accepting).await;
+    }
+
+    /// Accepts connections until `stop` changes, and runs `serve` for each as a task of its own.
+    async fn accept<A: Accept, F>(
+        self: Arc<Self>,
+        listener: A,
+        mut stop: watch::Receiver<bool>,
+        serve: impl Fn(A::Stream, Option<IpAddr>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.changed() => return,
+            };
+            match accepted {
+                Ok((stream, from)) => {
+                    if let Some(permit) = self.enter() {
+                        let served = serve(stream, from);
+                        let served = self.deaths.clone().watch_task(self.name, served);
+                        tokio::spawn(async move {
+                            let _permit = permit;
+                            served.await;
+                        });
+                    }
+                }
+                Err(why) => {
+                    warn!("{}: connection not accepted: {why}", self.name);
+                    // Out of descriptors, most likely: trying at once would only burn the
+                    // processor.
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
 }
 
 /// Reads one connection to its end.
@@ -122,9 +204,10 @@ pub(crate) async fn connection(
 ) {
     let mut buffer = vec![0; MARGIN];
     let mut is_skipping = false;
+    let mut room = SMALLEST;
     loop {
         let start = buffer.len();
-        buffer.resize(start + LONGEST, 0);
+        buffer.resize(start + room, 0);
         let read = tokio::select! {
             read = stream.read(&mut buffer[start..]) => read.unwrap_or(0),
             _ = stop.changed() => 0,
@@ -132,6 +215,11 @@ pub(crate) async fn connection(
         buffer.truncate(start + read);
         if read == 0 {
             break;
+        }
+        if read == room {
+            room = (2 * room).min(LONGEST);
+        } else if read < room / 4 {
+            room = (room / 2).max(SMALLEST);
         }
         let Some(feed) = memchr::memrchr(b'\n', &buffer[start..]) else {
             if buffer.len() > MARGIN + LONGEST && !is_skipping {

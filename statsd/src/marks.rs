@@ -176,8 +176,8 @@ fn lossy(text: &[u8]) -> String {
 }
 
 fn seconds(text: &[u8]) -> Option<i64> {
-    let at = crate::parse::timestamp(text).ok()?;
-    Some(at as i64)
+    let at = crate::number::decimal(text)?;
+    (0.0..4_294_967_296.0).contains(&at).then_some(at as i64)
 }
 
 fn add_tags(list: &[u8], tags: &mut Vec<String>) {

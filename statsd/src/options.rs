@@ -107,6 +107,8 @@ pub struct Options {
     pub prefix_nodes: u32,
     /// Longest name in bytes, tags included.
     pub max_name_length: u32,
+    /// Most connections at once, of streams and of the management interface each; 0 is no limit.
+    pub max_connections: u32,
 
     /// How often the busiest names are written out; 0 never.
     pub key_flush_interval: Span,
@@ -174,6 +176,7 @@ impl Default for Options {
             max_names_per_prefix: 0,
             prefix_nodes: 2,
             max_name_length: 1_024,
+            max_connections: 4_096,
             key_flush_interval: Span::seconds(0),
             key_flush_percent: 100.0,
             key_flush_log: String::new(),
@@ -236,6 +239,7 @@ pub const KEYS: &[Key] = keys! {
     "max_names_per_prefix": "Most names with one prefix; the first refused one of each prefix is logged. 0 is no limit.",
     "prefix_nodes": "How many leading nodes of a name make the prefix for max_names_per_prefix.",
     "max_name_length": "Longest name in bytes with its tags, at most 65000; longer ones are bad lines.",
+    "max_connections": "Most connections at once: to tcp and unix_stream together, and to admin. Further ones are closed at once and counted in connections_refused. 0 is no limit.",
     "key_flush_interval": "How often the busiest names are written out; 0s never does.",
     "key_flush_percent": "Which share of the names is written out then, in percent, the busiest first.",
     "key_flush_log": "File to which they are appended; empty writes them to the log.",

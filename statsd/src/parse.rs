@@ -260,10 +260,11 @@ pub(crate) fn sample_rate(text: &[u8]) -> Result<f64, Reject> {
     }
 }
 
-/// Unix seconds, with or without a fraction, that a whisper file can hold.
+/// Unix seconds, with or without a fraction, that a whisper file can hold. No point has time 0,
+/// which is how a file marks a slot that was never written.
 pub(crate) fn timestamp(text: &[u8]) -> Result<f64, Reject> {
     match number::decimal(text) {
-        Some(at) if (0.0..4_294_967_296.0).contains(&at) => Ok(at),
+        Some(at) if (1.0..4_294_967_296.0).contains(&at) => Ok(at),
         _ => Err(Reject::Timestamp),
     }
 }
@@ -452,6 +453,10 @@ mod tests {
             ("f:5|r|yesterday", Reject::Timestamp),
             ("f:5|r|-1", Reject::Timestamp),
             ("f:5|c|T99999999999", Reject::Timestamp),
+            ("f:5|c|T0", Reject::Timestamp),
+            ("f:5|g|T00", Reject::Timestamp),
+            ("f:5|r|0", Reject::Timestamp),
+            ("f:5|r|0.75", Reject::Timestamp),
         ] {
             assert_eq!(read(text), [Item::Bad(reject)], "{text}");
         }

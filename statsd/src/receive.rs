@@ -7,6 +7,7 @@
 //! 3. Reports go to the aggregator through a bounded channel. If that is full the thread waits,
 //!    and what does not fit into the socket's buffer meanwhile is dropped and counted by the kernel.
 
+use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -187,7 +188,11 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(options: IntakeOptions, outlets: Outlets) -> Self {
+    /// An intake with an empty table.
+    ///
+    /// # Errors
+    /// There is no memory for the table.
+    pub(crate) fn new(options: IntakeOptions, outlets: Outlets) -> io::Result<Self> {
         let IntakeOptions {
             id,
             limits,
@@ -197,7 +202,7 @@ impl Intake {
             dump,
             path,
         } = options;
-        let table = Table::new(limits, gauges, count_hits, outlets.population.clone());
+        let table = Table::new(limits, gauges, count_hits, outlets.population.clone())?;
         let batch = Batch {
             seeds: table.seeds(),
             tokens: Vec::with_capacity(BATCH + 1_024),
@@ -210,7 +215,7 @@ impl Intake {
             from: None,
             shared: outlets.shared.clone(),
         };
-        Self {
+        Ok(Self {
             id,
             path,
             table,
@@ -224,7 +229,7 @@ impl Intake {
             repeated: Packets::default(),
             last_packet: 0,
             published: (0, 0),
-        }
+        })
     }
 
     /// Gives a gauge its value from before the start.
@@ -310,7 +315,9 @@ impl Intake {
             return;
         };
         let packets = std::mem::take(&mut self.repeated);
-        if let Err(TrySendError::Full(packets)) = repeater.try_send(packets) {
+        if let Err(TrySendError::Full(packets) | TrySendError::Disconnected(packets)) =
+            repeater.try_send(packets)
+        {
             let stats = &self.outlets.shared.stats;
             stats
                 .repeater_dropped
@@ -415,13 +422,12 @@ impl Intake {
         }
     }
 
-    /// Finishes the interval as far as it has come, and says goodbye.
+    /// Finishes the interval as far as it has come.
     pub(crate) fn end(mut self) {
         while self.outlets.shared.epoch.load(Ordering::Acquire) != self.epoch || self.is_sweeping()
         {
             self.step();
         }
-        self.report(What::Ended);
     }
 
     fn report_names(&mut self) {
@@ -464,6 +470,17 @@ impl Intake {
         {
             warn!("the aggregator has gone");
         }
+    }
+}
+
+impl Drop for Intake {
+    /// Says that no more comes, even if the thread has died: the aggregator waits for all others.
+    fn drop(&mut self) {
+        let _ = self.outlets.reports.send(Report {
+            intake: self.id,
+            epoch: self.epoch,
+            what: What::Ended,
+        });
     }
 }
 

@@ -8,12 +8,12 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 use tracing::warn;
 
+use crate::death::Threads;
 use crate::options::RepeaterProtocol;
 use crate::receive::Shared;
 
@@ -71,7 +71,8 @@ pub(crate) fn start(
     protocol: RepeaterProtocol,
     packets: Receiver<Packets>,
     shared: Arc<Shared>,
-) -> io::Result<JoinHandle<()>> {
+    threads: &mut Threads,
+) -> io::Result<()> {
     let mut targets: Vec<_> = targets
         .iter()
         .map(|name| Target {
@@ -81,19 +82,17 @@ pub(crate) fn start(
             next_attempt: Instant::now(),
         })
         .collect();
-    thread::Builder::new()
-        .name("statsd-repeater".to_owned())
-        .spawn(move || {
-            for packets in packets {
-                for target in &mut targets {
-                    let dropped = target.send(&packets);
-                    shared
-                        .stats
-                        .repeater_dropped
-                        .fetch_add(dropped, Ordering::Relaxed);
-                }
+    threads.spawn("statsd-repeater", move || {
+        for packets in packets {
+            for target in &mut targets {
+                let dropped = target.send(&packets);
+                shared
+                    .stats
+                    .repeater_dropped
+                    .fetch_add(dropped, Ordering::Relaxed);
             }
-        })
+        }
+    })
 }
 
 impl Target {

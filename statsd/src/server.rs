@@ -19,7 +19,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use carbon::Sink;
@@ -29,11 +29,12 @@ use hashbrown::HashMap;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use crate::admin::{Admin, Query};
+use crate::admin::{self, Admin, Query};
 use crate::aggregate::{self, Book, Dropped, Moment};
+use crate::death::{Deaths, OnDeath, Threads};
 use crate::error::Error;
 use crate::inspect::{PLAIN, Shown};
-use crate::listener::{self, Block};
+use crate::listener::{self, Block, Gate};
 use crate::marks::{Marks, Status};
 use crate::options::{Health, Options, Output, Percentiles};
 use crate::output::console::Console;
@@ -59,8 +60,6 @@ const REPEATED: usize = 1_024;
 const BLOCKS: usize = 256;
 /// Distinct members of sets that a thread keeps in an interval.
 const MEMBERS: usize = 4_000_000;
-/// For how long remote outputs may go on sending after the stop.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Bound sockets, handed in. Streams and the management interface may be non-blocking or not.
 #[derive(Debug, Default)]
@@ -83,8 +82,8 @@ pub struct Server {
     shared: Arc<Shared>,
     control: Sender<Control>,
     stop: watch::Sender<bool>,
-    aggregator: Option<JoinHandle<Result<(), Error>>>,
-    threads: Vec<JoinHandle<()>>,
+    aggregator: Threads<Result<(), Error>>,
+    threads: Threads,
 }
 
 #[derive(Debug)]
@@ -100,6 +99,10 @@ impl Server {
     /// Datagrams go to `sink` if `options.output` has `embedded`; events go to `marks`. What
     /// `state_file` holds of an interval that was cut off is continued, and the file taken away.
     ///
+    /// `on_death` is called once, with a thread's name, if a thread or task of the server ends by a
+    /// panic. The server goes on without it, but does not do all of its work any more; it can
+    /// still be stopped.
+    ///
     /// Must be called within a tokio runtime if there are streams or management sockets.
     ///
     /// # Errors
@@ -111,15 +114,16 @@ impl Server {
         sink: Arc<dyn Sink>,
         marks: Arc<dyn Marks>,
         state_file: Option<PathBuf>,
+        on_death: OnDeath,
     ) -> Result<Self, Error> {
         let Sockets {
             udp,
             tcp,
             unix,
             unix_stream,
-            admin,
+            admin: admin_sockets,
         } = sockets;
-        let wants_runtime = !tcp.is_empty() || !unix_stream.is_empty() || !admin.is_empty();
+        let wants_runtime = !tcp.is_empty() || !unix_stream.is_empty() || !admin_sockets.is_empty();
         let runtime = tokio::runtime::Handle::try_current();
         if wants_runtime && runtime.is_err() {
             return Err(Error::NoRuntime);
@@ -135,10 +139,12 @@ impl Server {
         let (queries_in, queries) = channel::unbounded();
         let (control, controls) = channel::unbounded();
         let (stop, stopping) = watch::channel(false);
-        let mut threads = Vec::new();
+        let deaths = Deaths::new(on_death);
+        let mut threads = Threads::new(&deaths);
 
         let fan = outputs(&options, sink, &shared, &mut threads)?;
-        let mut book = Book::new(&options, intakes, options.self_metrics, now_ms());
+        let mut book =
+            Book::new(&options, intakes, options.self_metrics, now_ms()).map_err(Error::Memory)?;
         let mut gauges = Vec::new();
         if let Some(path) = &state_file {
             match state::load(path, &mut book, 0) {
@@ -155,15 +161,14 @@ impl Server {
             None
         } else {
             let (sender, packets) = channel::bounded(REPEATED);
-            threads.push(
-                repeater::start(
-                    &options.repeater,
-                    options.repeater_protocol,
-                    packets,
-                    shared.clone(),
-                )
-                .map_err(Error::Thread)?,
-            );
+            repeater::start(
+                &options.repeater,
+                options.repeater_protocol,
+                packets,
+                shared.clone(),
+                &mut threads,
+            )
+            .map_err(Error::Thread)?;
             Some(sender)
         };
 
@@ -181,11 +186,12 @@ impl Server {
                 repeater: repeater_in.clone(),
                 population: population.clone(),
             };
-            let mut intake = Intake::new(intake_options(&options, id, intakes), outlets);
+            let made = Intake::new(intake_options(&options, id, intakes), outlets);
+            let mut intake = made.map_err(Error::Memory)?;
             for (name, value) in &gauges {
                 intake.preload(name, *value);
             }
-            intake
+            Ok::<_, Error>(intake)
         };
 
         let datagrams = udp
@@ -209,7 +215,7 @@ impl Server {
             .map_err(failed)?;
             log_granted(&shown, granted, &options);
             wakers.push(Wake::Socket(waker));
-            let intake = new_intake(id);
+            let intake = new_intake(id)?;
             let shared = shared.clone();
             // A Unix socket queues datagrams by number (net.unix.max_dgram_qlen, often 10), so
             // letting them gather there makes senders fail.
@@ -218,23 +224,39 @@ impl Server {
             } else {
                 options.receive_pause.0
             };
-            threads.push(spawn("statsd-receive", move || {
-                receive(reader, intake, &shared, pause, &shown);
-            })?);
+            threads
+                .spawn("statsd-receive", move || {
+                    receive(reader, intake, &shared, pause, &shown);
+                })
+                .map_err(Error::Thread)?;
         }
         if has_streams && let Ok(runtime) = &runtime {
             let (blocks_in, blocks) = mpsc::channel(BLOCKS);
             wakers.push(Wake::Streams(blocks_in.clone()));
-            let intake = new_intake(intakes - 1);
+            let intake = new_intake(intakes - 1)?;
             let shared_here = shared.clone();
-            threads.push(spawn("statsd-streams", move || {
-                listener::run(intake, &shared_here, blocks);
-            })?);
+            threads
+                .spawn("statsd-streams", move || {
+                    listener::run(intake, &shared_here, blocks);
+                })
+                .map_err(Error::Thread)?;
+            let most = options.max_connections;
+            let gate = Gate::new("statsd streams", most, shared.clone(), deaths.clone());
+            let connection = {
+                let (shared, stopping) = (shared.clone(), stopping.clone());
+                move |blocks: &mpsc::Sender<Block>| {
+                    (blocks.clone(), shared.clone(), stopping.clone())
+                }
+            };
             let _guard = runtime.enter();
             for socket in tcp {
                 let listener = tokio_listener(socket)?;
-                let (blocks, stop) = (blocks_in.clone(), stopping.clone());
-                runtime.spawn(listener::tcp(listener, blocks, shared.clone(), stop));
+                let (connection, blocks) = (connection.clone(), blocks_in.clone());
+                let run = move |stream, from| {
+                    let (blocks, shared, stop) = connection(&blocks);
+                    listener::connection(stream, from, blocks, shared, stop)
+                };
+                runtime.spawn(gate.clone().run(listener, stopping.clone(), run));
             }
             for socket in unix_stream {
                 set_mode(socket.local_addr(), &options)?;
@@ -244,8 +266,12 @@ impl Server {
                 };
                 socket.set_nonblocking(true).map_err(failed)?;
                 let listener = tokio::net::UnixListener::from_std(socket).map_err(failed)?;
-                let (blocks, stop) = (blocks_in.clone(), stopping.clone());
-                runtime.spawn(listener::unix(listener, blocks, shared.clone(), stop));
+                let (connection, blocks) = (connection.clone(), blocks_in.clone());
+                let run = move |stream, from| {
+                    let (blocks, shared, stop) = connection(&blocks);
+                    listener::connection(stream, from, blocks, shared, stop)
+                };
+                runtime.spawn(gate.clone().run(listener, stopping.clone(), run));
             }
         }
         if let Ok(runtime) = &runtime {
@@ -255,10 +281,16 @@ impl Server {
                 queries: queries_in,
                 started: Instant::now(),
                 options: options.clone(),
+                idle: admin::IDLE,
+                answer: admin::ANSWER,
             });
-            for socket in admin {
+            let most = options.max_connections;
+            let gate = Gate::new("statsd admin", most, shared.clone(), deaths.clone());
+            for socket in admin_sockets {
                 let listener = tokio_listener(socket)?;
-                runtime.spawn(served.clone().serve(listener, stopping.clone()));
+                let (served, stop) = (served.clone(), stopping.clone());
+                let run = move |stream, _| served.clone().serve(stream, stop.clone());
+                runtime.spawn(gate.clone().run(listener, stopping.clone(), run));
             }
         }
 
@@ -285,9 +317,9 @@ impl Server {
             epoch: 0,
             state_file: state_file.map(|path| (path, only_embedded)),
         };
-        let aggregator = thread::Builder::new()
-            .name("statsd-aggregate".to_owned())
-            .spawn(move || {
+        let mut aggregators = Threads::new(&deaths);
+        aggregators
+            .spawn("statsd-aggregate", move || {
                 raw::thread::step_back();
                 aggregator.run()
             })
@@ -296,7 +328,7 @@ impl Server {
             shared,
             control,
             stop,
-            aggregator: Some(aggregator),
+            aggregator: aggregators,
             threads,
         })
     }
@@ -324,35 +356,20 @@ impl Server {
     ///
     /// With `embedded` as the only output the interval and all gauges go into the state file, to be
     /// continued at the next start; otherwise the interval is flushed and the state file keeps the
-    /// gauges. Blocks until it is done: up to five seconds where a remote output is slow.
+    /// gauges. Blocks until it is done: up to five seconds where a remote output is slow. A thread
+    /// that has died is not waited for, and others ten seconds at most then.
     ///
     /// # Errors
     /// The state file cannot be written.
     pub fn stop(mut self) -> Result<(), Error> {
         let _ = self.stop.send(true);
         let _ = self.control.send(Control::Stop);
-        let result = match self.aggregator.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => {
-                error!("the statsd aggregator has panicked");
-                Ok(())
-            }
-            None => Ok(()),
-        };
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                error!("a statsd thread has panicked");
-            }
-        }
+        let result = self.aggregator.join().pop().unwrap_or(Ok(()));
+        // The aggregator has said so itself, unless it has died.
+        self.shared.stop.store(true, Ordering::Release);
+        self.threads.join();
         result
     }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(run)
-        .map_err(Error::Thread)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -390,7 +407,7 @@ fn outputs(
     options: &Options,
     sink: Arc<dyn Sink>,
     shared: &Arc<Shared>,
-    threads: &mut Vec<JoinHandle<()>>,
+    threads: &mut Threads,
 ) -> Result<Fan, Error> {
     let mut found = Outputs {
         sink: None,
@@ -406,7 +423,9 @@ fn outputs(
                 options.output_queue.0,
                 options.output_backoff.0,
             );
-            threads.push(remote.start(shared.clone()).map_err(Error::Thread)?);
+            remote
+                .start(shared.clone(), threads)
+                .map_err(Error::Thread)?;
             Ok(remote)
         };
         match output {
@@ -424,12 +443,9 @@ fn outputs(
 }
 
 /// The thread that hands on events: the store may take its time.
-fn start_marks(
-    marks: Arc<dyn Marks>,
-    threads: &mut Vec<JoinHandle<()>>,
-) -> Result<Sender<MarkReport>, Error> {
+fn start_marks(marks: Arc<dyn Marks>, threads: &mut Threads) -> Result<Sender<MarkReport>, Error> {
     let (sender, reports) = channel::bounded::<MarkReport>(MARKS);
-    threads.push(spawn("statsd-marks", move || {
+    let run = move || {
         // A check says how things are every few seconds; an event is when that changes.
         let mut known: HashMap<Vec<u8>, Status> = HashMap::new();
         for report in reports {
@@ -445,7 +461,8 @@ fn start_marks(
                 }
             }
         }
-    })?);
+    };
+    threads.spawn("statsd-marks", run).map_err(Error::Thread)?;
     Ok(sender)
 }
 
@@ -665,7 +682,7 @@ impl Aggregator {
         } = report;
         match what {
             What::Names(names) => self.book.learn(intake, &names),
-            What::Values(values) => self.book.values(intake, &values),
+            What::Values(values) => self.book.values(intake, &values, &self.shared.stats),
             What::Samples(samples) => {
                 self.book
                     .samples(intake, epoch, &samples, &self.shared.stats);
@@ -821,7 +838,6 @@ impl Aggregator {
         let moment = Moment { end_ms: now };
         let stats = &self.shared.stats;
         self.book.flush(self.epoch, moment, &mut self.fan, stats);
-        self.fan.close(Instant::now() + LAST_WORDS);
         match &state_file {
             Some((path, _)) => state::save(path, &mut self.book, self.epoch, Extent::Gauges),
             None => Ok(()),

@@ -197,7 +197,9 @@ fn read(text: &str, book: &mut Book, epoch: u64) -> Option<Vec<(Vec<u8>, f64)>> 
             b'a' => Kind::Average,
             _ => return None,
         };
-        let row = book.restore(kind, name, value, touched);
+        let Some(row) = book.restore(kind, name, value, touched) else {
+            continue;
+        };
         match letter.to_ascii_lowercase() {
             b'g' => gauges.push((name.to_vec(), value)),
             b't' | b'a' => {

@@ -39,6 +39,13 @@ pub struct Stats {
     pub not_finite: AtomicU64,
     /// Series that the sink refused.
     pub series_refused: AtomicU64,
+    /// Values that were not kept because the sink refuses their series.
+    pub points_refused: AtomicU64,
+    /// Connections that were closed at once because there were `max_connections`.
+    pub connections_refused: AtomicU64,
+    /// Connections of the management interface that were closed because the client was silent, or
+    /// did not read its answer.
+    pub connections_timed_out: AtomicU64,
     /// Events and service checks taken.
     pub marks: AtomicU64,
     /// Events and service checks dropped because the store was behind.
@@ -161,7 +168,7 @@ impl Stats {
     }
 
     /// The counters with their names, in a fixed order.
-    pub fn counters(&self) -> [(&'static str, u64); 17] {
+    pub fn counters(&self) -> [(&'static str, u64); 20] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("packets_received", read(&self.packets)),
@@ -174,6 +181,9 @@ impl Stats {
             ("samples_unranked", read(&self.samples_unranked)),
             ("not_finite", read(&self.not_finite)),
             ("series_refused", read(&self.series_refused)),
+            ("points_refused", read(&self.points_refused)),
+            ("connections_refused", read(&self.connections_refused)),
+            ("connections_timed_out", read(&self.connections_timed_out)),
             ("marks", read(&self.marks)),
             ("marks_dropped", read(&self.marks_dropped)),
             ("lines_dropped", read(&self.lines_dropped)),

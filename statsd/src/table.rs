@@ -15,6 +15,7 @@
 //!    canonical form; if that differs, the spelling's entry is an alias that links to the
 //!    canonical entry, so that sanitising and tags cost once per spelling.
 
+use std::io;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -197,15 +198,19 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// An empty table.
+    ///
+    /// # Errors
+    /// There is no memory for its index.
     pub(crate) fn new(
         limits: Limits,
         gauges: Gauges,
         count_hits: bool,
         population: Arc<Population>,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        Ok(Self {
             seeds: Seeds::random(),
-            index: Index::default(),
+            index: Index::new()?,
             chunks: Vec::new(),
             len: 0,
             free: Vec::new(),
@@ -221,7 +226,7 @@ impl Table {
             samples: Samples::default(),
             members: Members::default(),
             refused: Refused::default(),
-        }
+        })
     }
 
     /// The secrets with which tokens' hashes are made.
@@ -343,8 +348,7 @@ impl Table {
     }
 
     fn long_name(&self, entry: &Entry) -> &[u8] {
-        let start = entry.name[4] as usize;
-        &self.long[start..start + usize::from(entry.len)]
+        long_name(&self.long, entry)
     }
 
     fn push_name(&self, entry: &Entry, out: &mut Vec<u8>) {
@@ -430,7 +434,7 @@ impl Table {
         // The canonical name maps to itself, so this looks it up or inserts it, and ends here.
         let target = self.find(&canonical, &buffer)?;
         let slot = self.index.find(token.hash, |_| false).err()?;
-        Some(self.put(token, bytes, slot, ALIAS, target))
+        self.put(token, bytes, slot, ALIAS, target)
     }
 
     fn insert_canonical(&mut self, token: &Token, bytes: &[u8], slot: usize) -> Option<u32> {
@@ -439,8 +443,11 @@ impl Table {
             self.refused.samples += 1;
             return None;
         }
+        let Some(entry) = self.put(token, bytes, slot, 0, 0) else {
+            self.release_prefix(token.op.kind(), name);
+            return None;
+        };
         self.new_names += 1;
-        let entry = self.put(token, bytes, slot, 0, 0);
         self.names.push(entry, token.op.kind(), name);
         Some(entry)
     }
@@ -452,6 +459,7 @@ impl Table {
         (names == 0 || self.population.entries() < names)
             && (new_names == 0 || self.new_names < new_names)
             && self.len < Index::MOST
+            && self.index.has_room()
     }
 
     /// Claims room below the prefix of `name`, if that is limited.
@@ -472,7 +480,47 @@ impl Table {
         }
     }
 
-    fn put(&mut self, token: &Token, bytes: &[u8], slot: usize, flags: u8, link: u32) -> u32 {
+    /// Gives back the room that [`Table::prefix_has_room`] claimed.
+    fn release_prefix(&self, kind: Kind, name: &[u8]) {
+        if self.limits.names_per_prefix > 0 {
+            let prefix = prefix(name, self.limits.prefix_nodes);
+            self.population.release(prefix, kind, name);
+        }
+    }
+
+    /// Takes a free entry, or a new one; `None` if there is no memory for a new one.
+    fn free_entry(&mut self) -> Option<u32> {
+        if let Some(number) = self.free.pop() {
+            return Some(number);
+        }
+        if self.len as usize == self.chunks.len() * CHUNK {
+            // Few names take only the pages that they need.
+            let large = !self.chunks.is_empty();
+            self.chunks.push(Zeros::new(CHUNK, large).ok()?);
+        }
+        self.len += 1;
+        Some(self.len - 1)
+    }
+
+    /// Makes an entry for the name of `token`. A name for which there is no memory is refused and
+    /// counted, as one beyond the limits.
+    fn put(
+        &mut self,
+        token: &Token,
+        bytes: &[u8],
+        slot: usize,
+        flags: u8,
+        link: u32,
+    ) -> Option<u32> {
+        // An alias comes after its target, which may have taken the last room.
+        if !self.index.has_room() {
+            self.refused.samples += 1;
+            return None;
+        }
+        let Some(number) = self.free_entry() else {
+            self.refused.samples += 1;
+            return None;
+        };
         let mut name = token::words(bytes, token.start as usize, usize::from(token.len));
         if usize::from(token.len) > INLINE {
             name[4] = self.long.len() as u64;
@@ -486,22 +534,10 @@ impl Table {
             name,
             ..Entry::NONE
         };
-        let number = match self.free.pop() {
-            Some(number) => number,
-            None => {
-                if self.len as usize == self.chunks.len() * CHUNK {
-                    // Few names take only the pages that they need.
-                    let large = !self.chunks.is_empty();
-                    self.chunks.push(Zeros::new(CHUNK, large));
-                }
-                self.len += 1;
-                self.len - 1
-            }
-        };
         *entry_mut(&mut self.chunks, number) = entry;
         self.index.put(slot, token.hash, number);
         self.population.add(1);
-        number
+        Some(number)
     }
 
     /// Guesses the entry of `hash` and asks for its memory.
@@ -519,6 +555,7 @@ impl Table {
     pub(crate) fn turn(&mut self) {
         self.parity = 1 - self.parity;
         self.new_names = 0;
+        self.index.grow();
     }
 
     /// Takes out what `budget` entries from `from` on came to before the last turn; `from` moves.
@@ -601,8 +638,7 @@ impl Table {
         {
             let mut name = Vec::new();
             self.push_name(&self.entry(at), &mut name);
-            let prefix = prefix(&name, self.limits.prefix_nodes);
-            self.population.release(prefix, kind, &name);
+            self.release_prefix(kind, &name);
         }
         if self.forgotten > WORTHWHILE && self.forgotten * 2 > self.index.len() {
             self.collect();
@@ -615,22 +651,28 @@ impl Table {
 
     /// Frees the entries of forgotten names and of their spellings.
     fn collect(&mut self) {
-        let mut index = std::mem::take(&mut self.index);
+        let Self {
+            index,
+            chunks,
+            free,
+            long: before,
+            ..
+        } = self;
         let mut long = Vec::new();
         let gone = index.retain(|at| {
-            let entry = self.entry(at);
+            let entry = *entry_ref(chunks, at);
             let target = if entry.flags & ALIAS != 0 {
-                self.entry(entry.link)
+                *entry_ref(chunks, entry.link)
             } else {
                 entry
             };
             let stays = target.flags & FORGOTTEN == 0;
             if !stays {
-                self.free.push(at);
+                free.push(at);
             } else if usize::from(entry.len) > INLINE {
                 let start = long.len() as u64;
-                long.extend_from_slice(self.long_name(&entry));
-                entry_mut(&mut self.chunks, at).name[4] = start;
+                long.extend_from_slice(long_name(before, &entry));
+                entry_mut(chunks, at).name[4] = start;
             }
             stays
         });
@@ -639,7 +681,6 @@ impl Table {
             *entry_mut(&mut self.chunks, *at) = Entry::NONE;
         }
         self.population.sub(gone as u64);
-        self.index = index;
         self.long = long;
         self.forgotten = 0;
     }
@@ -696,6 +737,12 @@ fn entry_ref(chunks: &[Zeros<Entry>], at: u32) -> &Entry {
 #[inline(always)]
 fn entry_mut(chunks: &mut [Zeros<Entry>], at: u32) -> &mut Entry {
     &mut chunks[(at >> CHUNK_BITS) as usize][at as usize & (CHUNK - 1)]
+}
+
+/// The name of an entry that it does not hold itself, in `long`.
+fn long_name<'a>(long: &'a [u8], entry: &Entry) -> &'a [u8] {
+    let start = entry.name[4] as usize;
+    &long[start..start + usize::from(entry.len)]
 }
 
 fn named<'a>(token: &Token, bytes: &'a [u8]) -> &'a [u8] {

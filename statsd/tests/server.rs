@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use carbon::options::Span;
 use carbon::{Datapoint, NameError, SeriesId, Sink};
 use statsd::options::{Output, RepeaterProtocol};
-use statsd::{Mark, Marks, Options, Server, Sockets};
+use statsd::{Mark, Marks, OnDeath, Options, Server, Sockets};
 
 /// Remembers names and the last value of each.
 #[derive(Default)]
@@ -67,6 +67,11 @@ impl Memory {
     fn time(&self, name: &str) -> Option<u32> {
         self.times.lock().unwrap().get(name).copied()
     }
+}
+
+/// No thread of the server may die.
+fn alive() -> OnDeath {
+    Arc::new(|thread| panic!("{thread} has died"))
 }
 
 fn options() -> Options {
@@ -140,6 +145,7 @@ fn every_input_feeds_one_flush() {
         memory.clone(),
         memory.clone(),
         None,
+        alive(),
     )
     .unwrap();
 
@@ -247,8 +253,15 @@ fn every_type_and_spelling_arrives_over_sockets() {
             ..Sockets::default()
         };
         let memory = Arc::new(Memory::default());
-        let server =
-            Server::start(options(), sockets, memory.clone(), memory.clone(), None).unwrap();
+        let server = Server::start(
+            options(),
+            sockets,
+            memory.clone(),
+            memory.clone(),
+            None,
+            alive(),
+        )
+        .unwrap();
         let text = LINES.join("\n");
         match way {
             "udp" => {
@@ -372,7 +385,15 @@ fn the_management_interface_answers_as_the_reference() {
     let _guard = runtime.enter();
     let (sockets, address, admin_address) = with_management();
     let memory = Arc::new(Memory::default());
-    let server = Server::start(options(), sockets, memory.clone(), memory.clone(), None).unwrap();
+    let server = Server::start(
+        options(),
+        sockets,
+        memory.clone(),
+        memory.clone(),
+        None,
+        alive(),
+    )
+    .unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     sender
         .send_to(
@@ -440,7 +461,15 @@ fn the_management_interface_shows_what_the_interval_has() {
         delete_idle_stats: true,
         ..options()
     };
-    let server = Server::start(options, sockets, memory.clone(), memory.clone(), None).unwrap();
+    let server = Server::start(
+        options,
+        sockets,
+        memory.clone(),
+        memory.clone(),
+        None,
+        alive(),
+    )
+    .unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     sender
         .send_to(b"t:1|ms\nu:2|ms\n10:1|c\na:1|c\n2:1|c", address)
@@ -489,6 +518,7 @@ fn a_restart_continues_the_interval() {
             memory.clone(),
             memory.clone(),
             Some(state.clone()),
+            alive(),
         )
         .unwrap();
         (server, address)
@@ -553,6 +583,7 @@ fn a_damaged_state_file_is_left_alone() {
         memory.clone(),
         memory.clone(),
         Some(state.clone()),
+        alive(),
     )
     .unwrap();
     assert!(state.exists());
@@ -589,6 +620,7 @@ fn remote_carbons_get_every_interval() {
         memory.clone(),
         memory.clone(),
         None,
+        alive(),
     )
     .unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -631,4 +663,150 @@ fn remote_carbons_get_every_interval() {
     }
     assert_eq!(count, 3);
     assert_eq!(memory.value("stats_counts.a"), None);
+}
+
+/// A store that panics takes the aggregator with it; that is told once, and stopping does not wait.
+#[test]
+fn a_thread_that_dies_is_told_once_and_not_waited_for() {
+    struct Broken;
+
+    impl Sink for Broken {
+        fn intern(&self, _: &[u8]) -> Result<SeriesId, NameError> {
+            panic!("broken on purpose")
+        }
+
+        fn submit(&self, _: &[Datapoint]) {}
+
+        fn try_submit(&self, points: &[Datapoint]) -> usize {
+            points.len()
+        }
+    }
+
+    let (carbon, carbon_address) = tcp();
+    let (socket, address) = udp("127.0.0.1:0");
+    let (stream, stream_address) = tcp();
+    let (admin, admin_address) = tcp();
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let died = Arc::new(Mutex::new(Vec::new()));
+    let on_death: OnDeath = {
+        let died = died.clone();
+        Arc::new(move |thread| died.lock().unwrap().push(thread.to_owned()))
+    };
+    let memory = Arc::new(Memory::default());
+    let server = Server::start(
+        Options {
+            output: vec![Output::Embedded, Output::Tcp(carbon_address.to_string())],
+            repeater: vec![address.to_string()],
+            ..options()
+        },
+        Sockets {
+            udp: vec![socket],
+            tcp: vec![stream],
+            admin: vec![admin],
+            ..Sockets::default()
+        },
+        Arc::new(Broken),
+        memory,
+        None,
+        on_death,
+    )
+    .unwrap();
+    let mut lines = TcpStream::connect(stream_address).unwrap();
+    lines.write_all(b"a:1|c\n").unwrap();
+    wait_for(&server, 1);
+    server.flush_now();
+    eventually("the death is told", || !died.lock().unwrap().is_empty());
+    assert_eq!(*died.lock().unwrap(), ["statsd-aggregate"]);
+    // Who asks has an answer.
+    let mut admin = BufReader::new(TcpStream::connect(admin_address).unwrap());
+    assert_eq!(ask(&mut admin, "counters\n", "\n"), "ERROR\n");
+    let start = Instant::now();
+    server.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(30));
+    assert_eq!(died.lock().unwrap().len(), 1);
+    drop(carbon);
+}
+
+/// Further connections are closed, and counted, until there is room again.
+#[test]
+fn connections_are_limited() {
+    let (stream, address) = tcp();
+    let (admin, admin_address) = tcp();
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let memory = Arc::new(Memory::default());
+    let server = Server::start(
+        Options {
+            max_connections: 2,
+            ..options()
+        },
+        Sockets {
+            tcp: vec![stream],
+            admin: vec![admin],
+            ..Sockets::default()
+        },
+        memory.clone(),
+        memory.clone(),
+        None,
+        alive(),
+    )
+    .unwrap();
+    let send = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"a:1|c\n").unwrap();
+        stream
+    };
+    let first = send();
+    let _second = send();
+    wait_for(&server, 2);
+    let mut third = TcpStream::connect(address).unwrap();
+    assert!(matches!(third.read(&mut [0]), Ok(0) | Err(_)));
+    let refused = &server.stats().connections_refused;
+    assert_eq!(refused.load(Ordering::Relaxed), 1);
+    // The management interface has room of its own.
+    let mut admin = BufReader::new(TcpStream::connect(admin_address).unwrap());
+    let counts = ask(&mut admin, "counts\n", "END\n\n");
+    assert!(counts.contains("connections_refused: 1\n"), "{counts}");
+    drop(first);
+    let mut tries = Vec::new();
+    eventually("a connection is taken again", || {
+        tries.push(TcpStream::connect(address).unwrap());
+        let stream = tries.last_mut().unwrap();
+        let _ = stream.write_all(b"a:1|c\n");
+        server.stats().metrics.load(Ordering::Relaxed) >= 3
+    });
+    server.stop().unwrap();
+}
+
+/// A point at time 0 would be counted, and never written.
+#[test]
+fn points_at_time_0_are_bad_lines() {
+    let (socket, address) = udp("127.0.0.1:0");
+    let memory = Arc::new(Memory::default());
+    let sockets = Sockets {
+        udp: vec![socket],
+        ..Sockets::default()
+    };
+    let server = Server::start(
+        options(),
+        sockets,
+        memory.clone(),
+        memory.clone(),
+        None,
+        alive(),
+    )
+    .unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender
+        .send_to(b"x:5|c|T0\ny:5|r|0.5\nz:5|g|T0\nw:5|c|T1", address)
+        .unwrap();
+    wait_for(&server, 4);
+    server.flush_now();
+    assert_eq!(server.stats().bad_lines_by_reason(), [("timestamp", 3)]);
+    assert_eq!(memory.time("stats_counts.w"), Some(1));
+    for name in ["stats_counts.x", "y", "stats.gauges.z"] {
+        assert_eq!(memory.time(name), None, "{name}");
+    }
+    server.stop().unwrap();
 }

@@ -12,10 +12,12 @@
 pub(crate) mod names;
 pub(crate) mod timer;
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use hashbrown::{HashMap, HashSet};
+use tracing::warn;
 
 use crate::inspect;
 use crate::metric::{Kind, PointKind};
@@ -30,6 +32,9 @@ use timer::{Grouped, Samples, Spec};
 
 /// No row stands for this entry.
 const NO_ROW: u32 = u32::MAX;
+/// There was no room for a row. The thread forgets the name at the next flush, and announces it
+/// again with the next sample.
+const REFUSED_ROW: u32 = u32::MAX - 1;
 /// Flushes without samples after which a deleted series is dropped.
 const IDLE: u8 = 8;
 /// New names that are looked up ahead of the one at hand.
@@ -68,6 +73,8 @@ struct Last {
 pub(crate) struct Book {
     pub(crate) names: Names,
     maps: Vec<Vec<u32>>,
+    /// By intake: entries of names for which there was no room.
+    refused: Vec<Vec<u32>>,
     /// By intake and entry: the slot of a timer or average. It could be looked up in the row, but
     /// with a million names that costs a trip to memory for every sample.
     slots_of: Vec<Vec<u32>>,
@@ -84,6 +91,8 @@ pub(crate) struct Book {
     own: OwnRows,
     last: Last,
     extra: Vec<u64>,
+    /// Whether it was said that there is no room for further names.
+    is_full_reported: bool,
     /// Bad lines of all intervals before, by the names of their series.
     bad_lines: HashMap<String, u64>,
     /// Samples by name since the busiest were last asked for, if they are counted.
@@ -115,26 +124,38 @@ struct OwnRows {
 impl Book {
     /// A book for `intakes` receiving threads. Without `self_metrics` nothing but what was
     /// received is flushed.
-    pub(crate) fn new(options: &Options, intakes: usize, self_metrics: bool, now_ms: u64) -> Self {
+    ///
+    /// # Errors
+    /// There is no memory for the look-up table of names.
+    pub(crate) fn new(
+        options: &Options,
+        intakes: usize,
+        self_metrics: bool,
+        now_ms: u64,
+    ) -> io::Result<Self> {
         let interval_ms = (options.flush_interval.0.as_millis() as u64).max(1);
         let idle = options.delete_idle_stats;
         let naming = Naming::new(options);
-        let mut names = Names::default();
+        let mut names = Names::new(u32::MAX)?;
         let mut own = |name: &str| {
             let mut text = naming.own_series.clone();
             text.extend_from_slice(name.as_bytes());
-            let (row, _) = names.intern(names.hash(Kind::Counter, &text), Kind::Counter, &text);
+            let hash = names.hash(Kind::Counter, &text);
+            let (row, _) = names
+                .intern(hash, Kind::Counter, &text)
+                .ok_or(io::ErrorKind::OutOfMemory)?;
             names.keep(row);
-            row
+            Ok::<_, io::Error>(row)
         };
         let own = OwnRows {
-            bad: own("bad_lines_seen"),
-            packets: own("packets_received"),
-            metrics: own("metrics_received"),
+            bad: own("bad_lines_seen")?,
+            packets: own("packets_received")?,
+            metrics: own("metrics_received")?,
         };
-        Self {
+        Ok(Self {
             names,
             maps: vec![Vec::new(); intakes],
+            refused: vec![Vec::new(); intakes],
             slots_of: vec![Vec::new(); intakes],
             gauges: gauges(intakes),
             samples: Default::default(),
@@ -169,9 +190,10 @@ impl Book {
                 ..Last::default()
             },
             extra: vec![0; EXTRA.len()],
+            is_full_reported: false,
             bad_lines: HashMap::new(),
             hits: HashMap::new(),
-        }
+        })
     }
 
     /// Learns what an intake's entries stand for.
@@ -185,13 +207,18 @@ impl Book {
                 self.names.prefetch(*later);
             }
             let row = self.intern(hashes[at], kind, name);
+            if row.is_none() {
+                self.refuse(intake, entry);
+            }
             let map = &mut self.maps[intake];
             let entry = entry as usize;
             if map.len() <= entry {
                 map.resize(entry + 1, NO_ROW);
             }
-            map[entry] = row;
-            if matches!(kind, Kind::Timer | Kind::Average) {
+            map[entry] = row.unwrap_or(REFUSED_ROW);
+            if let Some(row) = row
+                && matches!(kind, Kind::Timer | Kind::Average)
+            {
                 let slots = &mut self.slots_of[intake];
                 if slots.len() <= entry {
                     slots.resize(entry + 1, NO_SLOT);
@@ -201,8 +228,17 @@ impl Book {
         }
     }
 
-    fn intern(&mut self, hash: u64, kind: Kind, name: &[u8]) -> u32 {
-        let (row, is_new) = self.names.intern(hash, kind, name);
+    /// Remembers an entry for whose name there is no room, to be forgotten at the next flush.
+    #[cold]
+    fn refuse(&mut self, intake: usize, entry: u32) {
+        self.refused[intake].push(entry);
+        if !std::mem::replace(&mut self.is_full_reported, true) {
+            warn!("there is no room for further names: their samples are refused and counted");
+        }
+    }
+
+    fn intern(&mut self, hash: u64, kind: Kind, name: &[u8]) -> Option<u32> {
+        let (row, is_new) = self.names.intern(hash, kind, name)?;
         if is_new && matches!(kind, Kind::Timer | Kind::Average) {
             let slot = self.free_slots.pop().unwrap_or_else(|| {
                 self.slots += 1;
@@ -210,20 +246,24 @@ impl Book {
             });
             self.names.rows[row as usize].extra = slot;
         }
-        row
+        Some(row)
     }
 
     fn row(&self, intake: usize, entry: u32) -> Option<usize> {
         match self.maps[intake].get(entry as usize) {
-            Some(row) if *row != NO_ROW => Some(*row as usize),
+            Some(row) if *row < REFUSED_ROW => Some(*row as usize),
             _ => None,
         }
     }
 
-    /// Adds what entries came to in the interval that ends.
-    pub(crate) fn values(&mut self, intake: usize, values: &[Value]) {
+    /// Adds what entries came to in the interval that ends. What names without a row came to is
+    /// counted.
+    pub(crate) fn values(&mut self, intake: usize, values: &[Value], stats: &Stats) {
+        let mut refused = 0;
         for value in values {
             let Some(row) = self.row(intake, value.entry) else {
+                let row = self.maps[intake].get(value.entry as usize);
+                refused += u64::from(row == Some(&REFUSED_ROW));
                 continue;
             };
             let row = &mut self.names.rows[row];
@@ -241,6 +281,7 @@ impl Book {
                 Kind::Set | Kind::Average => {}
             }
         }
+        stats.names_refused.fetch_add(refused, Ordering::Relaxed);
     }
 
     /// Adds samples of timers and averages of the interval `epoch`.
@@ -351,11 +392,12 @@ impl Book {
             let mut name = self.naming.own_series.clone();
             name.extend_from_slice(b"timestamp_lag");
             let hash = self.names.hash(Kind::Gauge, &name);
-            let row = self.intern(hash, Kind::Gauge, &name);
-            self.names.keep(row);
-            let row = &mut self.names.rows[row as usize];
-            row.touch();
-            row.value = end - previous - seconds;
+            if let Some(row) = self.intern(hash, Kind::Gauge, &name) {
+                self.names.keep(row);
+                let row = &mut self.names.rows[row as usize];
+                row.touch();
+                row.value = end - previous - seconds;
+            }
         }
         let mut grouped = self.samples[(epoch & 1) as usize].group(self.slots as usize);
         let processing_ms = millis(started);
@@ -410,6 +452,7 @@ impl Book {
 
         self.samples[(epoch & 1) as usize].interval_ends();
         self.members.clear();
+        self.names.grow();
         let dropped = self.interval_ends();
         stats
             .names
@@ -569,7 +612,7 @@ impl Book {
                 gone = true;
             }
         }
-        if gone {
+        if gone || self.refused.iter().any(|refused| !refused.is_empty()) {
             self.unmap()
         } else {
             Dropped::default()
@@ -598,8 +641,12 @@ impl Book {
             .maps
             .iter_mut()
             .zip(&mut self.slots_of)
-            .map(|(map, slots)| {
-                let mut gone = Vec::new();
+            .zip(&mut self.refused)
+            .map(|((map, slots), refused)| {
+                let mut gone = std::mem::take(refused);
+                for entry in &gone {
+                    map[*entry as usize] = NO_ROW;
+                }
                 for (entry, row) in map.iter_mut().enumerate() {
                     if *row != NO_ROW && !rows[*row as usize].is_live() {
                         *row = NO_ROW;
@@ -684,8 +731,15 @@ impl Book {
     }
 
     /// Takes a value that was saved.
-    pub(crate) fn restore(&mut self, kind: Kind, name: &[u8], value: f64, touched: bool) -> u32 {
-        let row = self.intern(self.names.hash(kind, name), kind, name);
+    /// `None` if there is no room for its name.
+    pub(crate) fn restore(
+        &mut self,
+        kind: Kind,
+        name: &[u8],
+        value: f64,
+        touched: bool,
+    ) -> Option<u32> {
+        let row = self.intern(self.names.hash(kind, name), kind, name)?;
         let found = &mut self.names.rows[row as usize];
         match kind {
             Kind::Gauge => {
@@ -697,7 +751,7 @@ impl Book {
         if touched {
             found.touch();
         }
-        row
+        Some(row)
     }
 
     /// Takes samples that were saved, for the interval `epoch`.
@@ -769,13 +823,16 @@ fn width(kind: Kind, spec: &Spec, name: &[u8]) -> u32 {
 
 /// What we count beyond the reference. Each is flushed from the first time on that it is not 0,
 /// so that a server to which nothing odd happens has the reference's series and no others.
-const EXTRA: [&str; 8] = [
+const EXTRA: [&str; 11] = [
     "kernel_drops",
     "names_refused",
     "members_refused",
     "samples_unranked",
     "not_finite",
     "series_refused",
+    "points_refused",
+    "connections_refused",
+    "connections_timed_out",
     "lines_dropped",
     "repeater_dropped",
 ];

@@ -2,9 +2,11 @@
 //!
 //! Names lie one after the other in one buffer, so that a million of them cost their bytes and
 //! 24 more each, and two slots of the look-up table. What dropped names leave behind is closed up
-//! when it is more than half.
+//! when it is more than half. A place in the buffer has 32 bits, so a name for which it has no room
+//! is refused.
 
 use std::hash::BuildHasher;
+use std::io;
 use std::sync::LazyLock;
 
 use foldhash::fast::RandomState;
@@ -72,10 +74,12 @@ impl Row {
 }
 
 /// The series, numbered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Names {
     pub(crate) rows: Vec<Row>,
     bytes: Vec<u8>,
+    /// Most bytes of all names together: what a place of 32 bits can tell apart.
+    most_bytes: usize,
     dropped_bytes: usize,
     free: Vec<u32>,
     by_name: Index,
@@ -83,6 +87,22 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// Room for names of up to `most_bytes` together.
+    ///
+    /// # Errors
+    /// There is no memory for the look-up table.
+    pub(crate) fn new(most_bytes: u32) -> io::Result<Self> {
+        Ok(Self {
+            rows: Vec::new(),
+            bytes: Vec::new(),
+            most_bytes: most_bytes as usize,
+            dropped_bytes: 0,
+            free: Vec::new(),
+            by_name: Index::new()?,
+            hasher: RandomState::default(),
+        })
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.rows.len() - self.free.len()
@@ -116,13 +136,25 @@ impl Names {
     }
 
     /// The number of the series, a new one if it was not there; and whether it is new. `hash` is
-    /// that of its kind and name.
-    pub(crate) fn intern(&mut self, hash: u64, kind: Kind, name: &[u8]) -> (u32, bool) {
+    /// that of its kind and name. `None` if there is no room for a new one.
+    pub(crate) fn intern(&mut self, hash: u64, kind: Kind, name: &[u8]) -> Option<(u32, bool)> {
         let slot = match self.look_up(hash, kind, name) {
-            Ok(at) => return (at, false),
+            Ok(at) => return Some((at, false)),
             Err(slot) => slot,
         };
-        self.close_up();
+        if self.dropped_bytes >= 1 << 16 && self.dropped_bytes * 2 >= self.bytes.len() {
+            self.close_up();
+        }
+        if self.bytes.len() + name.len() > self.most_bytes {
+            self.close_up();
+        }
+        let has_number = !self.free.is_empty() || self.rows.len() < Index::MOST as usize;
+        if self.bytes.len() + name.len() > self.most_bytes
+            || !has_number
+            || !self.by_name.has_room()
+        {
+            return None;
+        }
         let lasting = kind == Kind::Counter && is_lasting(name);
         let row = Row {
             value: 0.0,
@@ -145,7 +177,12 @@ impl Names {
             }
         };
         self.by_name.put(slot, hash, at);
-        (at, true)
+        Some((at, true))
+    }
+
+    /// Lets names be refused no longer if there is memory again.
+    pub(crate) fn grow(&mut self) {
+        self.by_name.grow();
     }
 
     /// Marks a series as one that stays.
@@ -166,8 +203,9 @@ impl Names {
         self.free.push(at);
     }
 
+    /// Closes up what dropped names have left behind.
     fn close_up(&mut self) {
-        if self.dropped_bytes < 1 << 16 || self.dropped_bytes * 2 < self.bytes.len() {
+        if self.dropped_bytes == 0 {
             return;
         }
         let mut bytes = Vec::with_capacity(self.bytes.len() - self.dropped_bytes);
@@ -197,9 +235,10 @@ mod tests {
 
     #[test]
     fn names_come_and_go_and_keep_their_numbers() {
-        let mut names = Names::default();
-        let intern =
-            |names: &mut Names, kind, name: &[u8]| names.intern(names.hash(kind, name), kind, name);
+        let mut names = Names::new(u32::MAX).unwrap();
+        let intern = |names: &mut Names, kind, name: &[u8]| {
+            names.intern(names.hash(kind, name), kind, name).unwrap()
+        };
         let number = |index: u32| format!("some.rather.long.name.{index:08}").into_bytes();
         for index in 0..20_000 {
             assert_eq!(
@@ -223,5 +262,32 @@ mod tests {
         }
         assert_eq!(names.find(Kind::Counter, &number(1)), None);
         assert_eq!(names.len(), 10_001);
+    }
+
+    /// Beyond the limit places would wrap, and series have each other's names.
+    #[test]
+    fn names_beyond_the_buffer_are_refused_until_others_go() {
+        let mut names = Names::new(100).unwrap();
+        let intern = |names: &mut Names, name: &[u8]| {
+            let hash = names.hash(Kind::Counter, name);
+            names.intern(hash, Kind::Counter, name)
+        };
+        let name = |number: usize| format!("name{number:06}").into_bytes();
+        for number in 0..10 {
+            assert_eq!(
+                intern(&mut names, &name(number)),
+                Some((number as u32, true))
+            );
+        }
+        assert_eq!(intern(&mut names, &name(10)), None);
+        assert_eq!(intern(&mut names, &name(3)), Some((3, false)));
+        names.remove(4);
+        assert_eq!(intern(&mut names, &name(10)), Some((4, true)));
+        assert_eq!(intern(&mut names, &name(11)), None);
+        for number in [0, 1, 2, 3, 5, 6, 7, 8, 9, 10] {
+            let found = names.find(Kind::Counter, &name(number)).unwrap();
+            let row = names.rows[found as usize];
+            assert_eq!(names.name(&row), name(number));
+        }
     }
 }

@@ -4,6 +4,8 @@
 //!    made once for all remote carbons, a pickle once for all that want pickles.
 //! 2. Remote outputs have a thread and a bounded queue each ([`remote`]).
 //! 3. Names are made into text only for those who need text, and for ids only once.
+//! 4. A series that the store refuses is not offered again at each flush: never, if no file could
+//!    be named so; otherwise (a limit on series) some at a time, in turn.
 
 pub(crate) mod console;
 mod pickle;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use carbon::{Datapoint, SeriesId, Sink, Timestamp};
+use carbon::{Datapoint, NameError, SeriesId, Sink, Timestamp};
 
 use crate::naming::Line;
 use crate::number;
@@ -24,10 +26,16 @@ use remote::Remote;
 
 /// The id of a line whose name the sink has not been asked for yet.
 pub(crate) const UNKNOWN: u32 = u32::MAX;
-/// The id of a line whose name the sink does not take.
+/// The id of a line whose name the sink will never take.
 const REFUSED: u32 = u32::MAX - 1;
+/// The id of a line whose name the sink does not take now, because of a limit.
+const DEFERRED: u32 = u32::MAX - 2;
+/// Deferred series that are offered again in a flush.
+const OFFERS: u64 = 1_000;
 /// Datapoints that are submitted together.
 const POINTS: usize = 4_096;
+/// For how long remote outputs may go on sending after the stop.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Bytes of text that are queued together.
 const TEXT: usize = 64 << 10;
 
@@ -66,6 +74,52 @@ struct Embedded {
     sink: Arc<dyn Sink>,
     points: Vec<Datapoint>,
     name: Vec<u8>,
+    offers: Offers,
+    /// Values of the flush whose series the sink refused.
+    refused: u64,
+}
+
+/// Which of the deferred series are offered again in a flush: the next [`OFFERS`] in the order of
+/// the flush, so that all have their turn.
+#[derive(Debug, Default)]
+struct Offers {
+    /// Deferred series that the flush has come to.
+    seen: u64,
+    /// Those of them that were taken.
+    taken: u64,
+    /// The number of the first one that is offered.
+    first: u64,
+}
+
+impl Offers {
+    /// Whether the deferred series that the flush has come to is offered again.
+    fn is_due(&mut self) -> bool {
+        let number = self.seen;
+        self.seen += 1;
+        (self.first..self.first + OFFERS).contains(&number)
+    }
+
+    /// Goes on to the next ones.
+    fn flush_ends(&mut self) {
+        let left = self.seen - self.taken;
+        self.first += OFFERS - self.taken;
+        if self.first >= left {
+            self.first = 0;
+        }
+        (self.seen, self.taken) = (0, 0);
+    }
+}
+
+/// Whether a name that was refused for this may be taken later.
+fn may_change(why: NameError) -> bool {
+    !matches!(
+        why,
+        NameError::Empty
+            | NameError::Forbidden
+            | NameError::NotUtf8
+            | NameError::TooLong
+            | NameError::BadTag
+    )
 }
 
 struct Text {
@@ -90,6 +144,8 @@ impl Fan {
                 sink,
                 points: Vec::with_capacity(POINTS),
                 name: Vec::new(),
+                offers: Offers::default(),
+                refused: 0,
             }),
             text: (!text.is_empty()).then(|| Text {
                 buffer: Vec::with_capacity(TEXT + 1_024),
@@ -197,6 +253,9 @@ impl Fan {
     /// Ends the flush.
     pub(crate) fn end(&mut self) -> Flushed {
         self.hand_over();
+        if let Some(embedded) = &mut self.embedded {
+            embedded.offers.flush_ends();
+        }
         if let Some(console) = &mut self.console {
             console.flush(self.at);
         }
@@ -206,6 +265,9 @@ impl Fan {
     fn hand_over(&mut self) {
         if let Some(embedded) = &mut self.embedded {
             embedded.submit();
+            let refused = std::mem::take(&mut embedded.refused);
+            let stats = &self.shared.stats;
+            stats.points_refused.fetch_add(refused, Ordering::Relaxed);
         }
         if let Some(text) = &mut self.text {
             text.send(self.patience, &self.shared);
@@ -216,7 +278,7 @@ impl Fan {
     }
 
     /// Lets remote outputs send what they have, until `deadline`.
-    pub(crate) fn close(&mut self, deadline: Instant) {
+    fn close(&mut self, deadline: Instant) {
         let text = self.text.iter().flat_map(|text| &text.remotes);
         let pickle = self.pickles.iter().flat_map(|(_, remotes)| remotes);
         for remote in text.chain(pickle) {
@@ -225,14 +287,20 @@ impl Fan {
     }
 }
 
+impl Drop for Fan {
+    /// Whatever ends the aggregator, the threads of remote outputs must end, too.
+    fn drop(&mut self) {
+        self.close(Instant::now() + LAST_WORDS);
+    }
+}
+
 impl Embedded {
     #[inline]
     fn put(&mut self, id: &mut u32, line: &Line<'_>, value: f64, at: f64, shared: &Shared) {
-        if *id >= REFUSED {
-            if *id == UNKNOWN {
-                self.intern(id, line, shared);
-            }
-            if *id == REFUSED {
+        if *id >= DEFERRED {
+            self.ask(id, line, shared);
+            if *id >= DEFERRED {
+                self.refused += 1;
                 return;
             }
         }
@@ -246,19 +314,31 @@ impl Embedded {
         }
     }
 
+    /// Asks the sink for the id of a series that has none.
     #[cold]
-    fn intern(&mut self, id: &mut u32, line: &Line<'_>, shared: &Shared) {
+    fn ask(&mut self, id: &mut u32, line: &Line<'_>, shared: &Shared) {
+        let is_new = *id == UNKNOWN;
+        if *id == REFUSED || (!is_new && !self.offers.is_due()) {
+            return;
+        }
         self.name.clear();
         line.push_name(&mut self.name);
         *id = match self.sink.intern(&self.name) {
-            Ok(SeriesId(id)) => id,
+            Ok(SeriesId(id)) => {
+                self.offers.taken += u64::from(!is_new);
+                id
+            }
             Err(why) => {
-                let before = shared.stats.series_refused.fetch_add(1, Ordering::Relaxed);
-                if before == 0 {
-                    let name = String::from_utf8_lossy(&self.name);
-                    tracing::warn!("series {name:?} is not kept: {why}; further ones are counted");
+                if is_new {
+                    let before = shared.stats.series_refused.fetch_add(1, Ordering::Relaxed);
+                    if before == 0 {
+                        let name = String::from_utf8_lossy(&self.name);
+                        tracing::warn!(
+                            "series {name:?} is not kept: {why}; further ones are counted"
+                        );
+                    }
                 }
-                REFUSED
+                if may_change(why) { DEFERRED } else { REFUSED }
             }
         };
     }
@@ -304,5 +384,102 @@ fn send_pickles(
             .stats
             .lines_dropped
             .fetch_add(dropped, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::naming::Group;
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    /// Takes as many series as there is room for, and counts how often it is asked.
+    #[derive(Default)]
+    struct Narrow {
+        room: Mutex<usize>,
+        names: Mutex<HashMap<Vec<u8>, u32>>,
+        asked: Mutex<u64>,
+        points: Mutex<Vec<u32>>,
+    }
+
+    impl Sink for Narrow {
+        fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError> {
+            *self.asked.lock().unwrap() += 1;
+            if name.starts_with(b"bad") {
+                return Err(NameError::Forbidden);
+            }
+            let mut names = self.names.lock().unwrap();
+            let next = names.len() as u32;
+            match names.get(name) {
+                Some(id) => Ok(SeriesId(*id)),
+                None if names.len() < *self.room.lock().unwrap() => {
+                    names.insert(name.to_vec(), next);
+                    Ok(SeriesId(next))
+                }
+                None => Err(NameError::TooMany),
+            }
+        }
+
+        fn submit(&self, points: &[Datapoint]) {
+            let mut all = self.points.lock().unwrap();
+            all.extend(points.iter().map(|point| point.series.0));
+        }
+
+        fn try_submit(&self, points: &[Datapoint]) -> usize {
+            self.submit(points);
+            points.len()
+        }
+    }
+
+    #[test]
+    fn refused_series_are_offered_again_some_at_a_time() {
+        const SERIES: usize = 2_500;
+        let narrow = Arc::new(Narrow::default());
+        let shared = Arc::new(Shared::default());
+        let outputs = Outputs {
+            sink: Some(narrow.clone()),
+            text: Vec::new(),
+            pickle: Vec::new(),
+            console: None,
+            patience: Duration::ZERO,
+        };
+        let mut fan = Fan::new(outputs, shared.clone());
+        let mut ids = vec![UNKNOWN; SERIES];
+        let mut flush = || {
+            fan.begin(1e9);
+            for (at, id) in ids.iter_mut().enumerate() {
+                let kind = if at < 10 { "bad" } else { "good" };
+                let name = format!("{kind}{at}").into_bytes();
+                let line = Line {
+                    group: Group::Gauges,
+                    namespace: b"",
+                    name: &name,
+                    stat: b"",
+                    suffix: b"",
+                };
+                fan.line(Some(id), &line, 1.0);
+            }
+            fan.end();
+            std::mem::take(&mut *narrow.asked.lock().unwrap())
+        };
+        assert_eq!(flush(), SERIES as u64);
+        for _ in 0..4 {
+            assert!(flush() <= OFFERS);
+        }
+        let refused = &shared.stats.series_refused;
+        assert_eq!(refused.load(Ordering::Relaxed), SERIES as u64);
+        let points = &shared.stats.points_refused;
+        assert_eq!(points.load(Ordering::Relaxed), 5 * SERIES as u64);
+        // As soon as there is room all that can be taken are.
+        *narrow.room.lock().unwrap() = usize::MAX;
+        for _ in 0..4 {
+            flush();
+        }
+        assert_eq!(narrow.names.lock().unwrap().len(), SERIES - 10);
+        assert_eq!(flush(), 0);
+        narrow.points.lock().unwrap().clear();
+        flush();
+        assert_eq!(narrow.points.lock().unwrap().len(), SERIES - 10);
     }
 }

@@ -11,11 +11,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::death::Threads;
 use crate::receive::Shared;
 use crate::stats::now_ms;
 
@@ -106,11 +106,13 @@ impl Remote {
     }
 
     /// Starts the thread that writes.
-    pub(crate) fn start(self: &Arc<Self>, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        shared: Arc<Shared>,
+        threads: &mut Threads,
+    ) -> io::Result<()> {
         let remote = self.clone();
-        thread::Builder::new()
-            .name("statsd-output".to_owned())
-            .spawn(move || remote.run(&shared))
+        threads.spawn("statsd-output", move || remote.run(&shared))
     }
 
     fn run(&self, shared: &Shared) {

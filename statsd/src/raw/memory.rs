@@ -3,6 +3,7 @@
 //! A table of a million names is a random walk over 80 MB: with pages of 4 KiB each step also
 //! misses the processor's list of pages. Pages of 2 MiB are asked for where memory will be used up.
 
+use std::io;
 use std::mem::size_of;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -50,11 +51,14 @@ unsafe impl<T: Send> Send for Zeros<T> {}
 impl<T: Zero> Zeros<T> {
     /// `len` zeros; in large pages, which count whole, if `large`.
     ///
-    /// # Panics
-    ///
-    /// If there is no memory, as any allocation.
-    pub(crate) fn new(len: usize, large: bool) -> Self {
+    /// # Errors
+    /// The kernel has no memory, or the process may not have more of it.
+    pub(crate) fn new(len: usize, large: bool) -> io::Result<Self> {
         let bytes = len * size_of::<T>();
+        #[cfg(test)]
+        if tests::DENIED.get() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         assert!(bytes > 0 && align_of::<T>() <= 4_096, "no slice of pages");
         // SAFETY: a new private mapping touches no memory that is in use.
         let start = unsafe {
@@ -69,17 +73,17 @@ impl<T: Zero> Zeros<T> {
         };
         let Some(start) = NonNull::new(start).filter(|start| start.as_ptr() != libc::MAP_FAILED)
         else {
-            panic!("no memory for {bytes} bytes");
+            return Err(io::Error::last_os_error());
         };
         if large {
             // A kernel that cannot do that does without.
             // SAFETY: the range is the mapping made above.
             unsafe { libc::madvise(start.as_ptr(), bytes, libc::MADV_HUGEPAGE) };
         }
-        Self {
+        Ok(Self {
             start: start.cast(),
             len,
-        }
+        })
     }
 }
 
@@ -109,18 +113,30 @@ impl<T> Drop for Zeros<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Whether this thread gets no more memory.
+        pub(crate) static DENIED: Cell<bool> = const { Cell::new(false) };
+    }
 
     #[test]
     fn zeros_are_memory() {
         for large in [false, true] {
-            let mut zeros: Zeros<u64> = Zeros::new(LARGE / 8, large);
+            let mut zeros: Zeros<u64> = Zeros::new(LARGE / 8, large).unwrap();
             assert!(zeros.iter().all(|zero| *zero == 0));
             for (at, zero) in zeros.iter_mut().enumerate() {
                 *zero = at as u64;
             }
             assert_eq!(zeros[LARGE / 8 - 1], LARGE as u64 / 8 - 1);
         }
+    }
+
+    /// More than any machine has addresses for is an error, not a panic.
+    #[test]
+    fn too_many_zeros_are_an_error() {
+        assert!(Zeros::<u64>::new(1 << 57, false).is_err());
     }
 }

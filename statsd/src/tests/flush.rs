@@ -340,3 +340,59 @@ fn a_deleted_gauge_starts_from_nothing() {
     );
     assert!(bench.flush_values().is_empty());
 }
+
+/// Without memory for further names those that are known go on.
+#[test]
+fn names_without_memory_are_refused_and_counted() {
+    use crate::raw::memory::tests::DENIED;
+    use std::sync::atomic::Ordering;
+
+    let mut bench = Bench::new(&Options::default());
+    let send = |bench: &mut Bench, names: std::ops::Range<u32>| {
+        for name in names {
+            bench.packet(format!("n{name}:1|c").as_bytes());
+        }
+    };
+    let counted = |bench: &mut Bench| {
+        let lines = bench.flush();
+        let of = |line: &&String| line.starts_with("stats_counts.n");
+        lines
+            .iter()
+            .filter(of)
+            .filter(|line| line.contains(" 1 "))
+            .count() as u64
+    };
+    send(&mut bench, 0..1_000);
+    assert_eq!(counted(&mut bench), 1_000);
+    DENIED.set(true);
+    send(&mut bench, 0..40_000);
+    let kept = counted(&mut bench);
+    let refused = &bench.shared.stats.names_refused;
+    let refused = refused.load(Ordering::Relaxed);
+    assert!((1_000..40_000).contains(&kept), "{kept}");
+    assert_eq!(kept + refused, 40_000);
+    // As soon as there is memory again all are taken.
+    DENIED.set(false);
+    send(&mut bench, 0..40_000);
+    bench.flush();
+    send(&mut bench, 0..40_000);
+    assert_eq!(counted(&mut bench), 40_000);
+}
+
+/// An interval ends without a thread that has died.
+#[test]
+fn a_thread_that_ends_says_so() {
+    use crate::receive::What;
+
+    let bench = Bench::with(&Options::default(), 2, crate::raw::simd::Path::detect());
+    let Bench {
+        intakes, reports, ..
+    } = bench;
+    drop(intakes);
+    let ended: Vec<usize> = reports
+        .try_iter()
+        .filter(|report| matches!(report.what, What::Ended))
+        .map(|report| report.intake)
+        .collect();
+    assert_eq!(ended, [0, 1]);
+}

@@ -72,7 +72,7 @@ impl Memory {
 pub(super) struct Bench {
     pub(super) intakes: Vec<Intake>,
     mailboxes: Vec<Arc<Mailbox>>,
-    reports: Receiver<Report>,
+    pub(super) reports: Receiver<Report>,
     pub(super) marks: Receiver<MarkReport>,
     pub(super) book: Book,
     fan: Fan,
@@ -111,7 +111,7 @@ impl Bench {
                 };
                 let mut made = intake_options(options, id, intakes);
                 made.path = path;
-                Intake::new(made, outlets)
+                Intake::new(made, outlets).unwrap()
             })
             .collect();
         let memory = Arc::new(Memory::default());
@@ -128,7 +128,7 @@ impl Bench {
             mailboxes,
             reports,
             marks,
-            book: Book::new(options, intakes, options.self_metrics, START_MS),
+            book: Book::new(options, intakes, options.self_metrics, START_MS).unwrap(),
             fan: Fan::new(outputs, shared.clone()),
             text,
             memory,
@@ -162,14 +162,19 @@ impl Bench {
             } = report;
             match what {
                 What::Names(names) => self.book.learn(intake, &names),
-                What::Values(values) => self.book.values(intake, &values),
+                What::Values(values) => self.book.values(intake, &values, &self.shared.stats),
                 What::Samples(samples) => {
                     self.book
                         .samples(intake, epoch, &samples, &self.shared.stats);
                 }
                 What::Members(members) => self.book.members(intake, members),
                 What::Points(points) => self.book.points(&points, &mut self.fan),
-                What::Turned(counts) => self.book.counts(intake, &counts),
+                What::Turned(counts) => {
+                    let refused = counts.refused.samples;
+                    let stats = &self.shared.stats;
+                    stats.names_refused.fetch_add(refused, Ordering::Relaxed);
+                    self.book.counts(intake, &counts);
+                }
                 What::Peeked(_) | What::Ended => {}
             }
         }
