@@ -16,6 +16,7 @@ pub mod marks;
 pub mod notify;
 pub mod report;
 pub mod server;
+pub mod supervise;
 pub mod verbs;
 
 pub use config::Config;

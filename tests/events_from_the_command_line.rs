@@ -33,6 +33,7 @@ impl Server {
             guard: Arc::new(Guard::new(auth, true)),
             time_zone: jiff::tz::TimeZone::UTC,
             clock: None,
+            room: Default::default(),
         });
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime

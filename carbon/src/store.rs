@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use whisper::map::{MapOptions, Maps};
 use whisper::{Aggregation, Point, Question, Timestamp};
 
+use crate::alarm::{Alarm, OnDeath};
 use crate::cache::Cache;
 use crate::datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
 use crate::error::{Error, Result};
@@ -64,6 +65,8 @@ pub struct Setup {
     pub replaying: Progress,
     /// Looks at what is taken.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Told the name of a thread of the store that has ended by a panic.
+    pub on_death: OnDeath,
 }
 
 /// Told how far something has come, of how much.
@@ -82,6 +85,7 @@ impl Setup {
             disk: Arc::new(RealDisk),
             replaying: Arc::new(|_, _| {}),
             observer: None,
+            on_death: crate::alarm::silent(),
         }
     }
 }
@@ -160,6 +164,7 @@ impl Carbon {
             disk,
             replaying,
             observer,
+            on_death,
         } = setup;
         if let Some(warning) = schema.warning() {
             tracing::warn!("{warning}");
@@ -224,9 +229,13 @@ impl Carbon {
         if access == Access::Serve {
             let spawn = |name: &str, work: fn(&Inner)| {
                 let inner = Arc::clone(&inner);
+                let alarm = Alarm::new(name, &on_death);
                 std::thread::Builder::new()
                     .name(name.to_owned())
-                    .spawn(move || work(&inner))
+                    .spawn(move || {
+                        let _alarm = alarm;
+                        work(&inner);
+                    })
                     .map_err(|error| Error::io(data, "starting a thread", error))
             };
             let mut threads = lock(&inner.threads);
