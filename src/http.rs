@@ -143,9 +143,14 @@ async fn nothing_here(uri: Uri) -> Response {
 }
 
 async fn ready(State(health): State<Health>) -> Response {
-    match health.readiness.check().and_then(|()| (health.storage)()) {
-        Ok(()) => "ready\n".into_response(),
-        Err(why) => unavailable(&why),
+    if let Err(why) = health.readiness.check() {
+        return unavailable(&why);
+    }
+    // It looks at the disk.
+    match tokio::task::spawn_blocking(move || (health.storage)()).await {
+        Ok(Ok(())) => "ready\n".into_response(),
+        Ok(Err(why)) => unavailable(&why),
+        Err(_) => unavailable("the look at the store failed"),
     }
 }
 

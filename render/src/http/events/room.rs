@@ -96,6 +96,9 @@ impl Room {
 }
 
 async fn wait(places: &Arc<Semaphore>, why: &'static str) -> Result<OwnedSemaphorePermit, Busy> {
+    if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
+        return Ok(permit);
+    }
     match timeout(PATIENCE, Arc::clone(places).acquire_owned()).await {
         Ok(Ok(permit)) => Ok(permit),
         _ => Err(Busy(why)),
