@@ -17,6 +17,7 @@ pub mod memory;
 pub mod notify;
 pub mod report;
 pub mod server;
+pub mod supervise;
 pub mod verbs;
 
 pub use config::Config;

@@ -1,5 +1,6 @@
 //! Carbon: protocols, cache, journal, persister, schemas and index over whisper files.
 
+pub mod alarm;
 pub mod cache;
 mod clock;
 pub mod datapoint;
@@ -16,6 +17,7 @@ pub mod series;
 pub mod stats;
 pub mod store;
 
+pub use alarm::{Alarm, OnDeath};
 pub use datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
 pub use error::{Error, Result};
 pub use persister::Pass;

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use whisper::map::{MapOptions, Maps};
 use whisper::{Aggregation, Point, Question, Timestamp};
 
+use crate::alarm::{Alarm, OnDeath};
 use crate::cache::Cache;
 use crate::clock::{Clocks, Steady};
 use crate::datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
@@ -74,6 +75,8 @@ pub struct Setup {
     pub guard: Option<Guard>,
     /// Looks at what is taken.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Told the name of a thread of the store that has ended by a panic.
+    pub on_death: OnDeath,
 }
 
 /// Says what is wrong with what it guards.
@@ -96,6 +99,7 @@ impl Setup {
             replaying: Arc::new(|_, _| {}),
             guard: None,
             observer: None,
+            on_death: crate::alarm::silent(),
         }
     }
 }
@@ -228,6 +232,7 @@ impl Carbon {
             replaying,
             guard,
             observer,
+            on_death,
         } = setup;
         if let Some(warning) = schema.warning() {
             tracing::warn!("{warning}");
@@ -302,9 +307,13 @@ impl Carbon {
         if access == Access::Serve {
             let spawn = |name: &str, work: fn(&Inner)| {
                 let inner = Arc::clone(&inner);
+                let alarm = Alarm::new(name, &on_death);
                 std::thread::Builder::new()
                     .name(name.to_owned())
-                    .spawn(move || work(&inner))
+                    .spawn(move || {
+                        let _alarm = alarm;
+                        work(&inner);
+                    })
                     .map_err(|error| Error::io(data, "starting a thread", error))
             };
             let mut threads = lock(&inner.threads);

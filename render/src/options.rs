@@ -9,6 +9,15 @@ use serde::{Deserialize, Serialize};
 pub struct Options {
     /// Addresses that answer HTTP.
     pub http: Vec<String>,
+    /// How many connections may be open on all of them together; 0 for as many as there are
+    /// descriptors.
+    pub max_connections: usize,
+    /// How long the head of a request may take to arrive.
+    pub header_timeout: Span,
+    /// How long a connection may rest between two requests.
+    pub idle_timeout: Span,
+    /// How long an answer may go unread, or a body not arrive.
+    pub write_timeout: Span,
     /// The time zone of requests that name none, as in the IANA database.
     pub time_zone: String,
     /// How many series one request may match; 0 for no limit.
@@ -31,6 +40,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             http: vec!["127.0.0.1:8080".to_owned()],
+            max_connections: 1_000,
+            header_timeout: Span::seconds(10),
+            idle_timeout: Span::seconds(75),
+            write_timeout: Span::seconds(30),
             time_zone: "UTC".to_owned(),
             max_series: 1_000_000,
             max_points: 50_000_000,
@@ -47,6 +60,26 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "http",
         help: "Addresses that answer HTTP: Graphite's API and the page.",
+    },
+    Key {
+        name: "max_connections",
+        help: "How many connections may be open on all of render.http together. Beyond, one that is idle \
+               makes room; while all are busy a new one gets a 503. Fewer when descriptors are few: see \
+               the log. 0: as many as there are descriptors.",
+    },
+    Key {
+        name: "header_timeout",
+        help: "How long the head of a request may take from its first byte to its last; then the \
+               connection is closed. \"0s\": for ever.",
+    },
+    Key {
+        name: "idle_timeout",
+        help: "How long a connection may rest between two requests. \"0s\": for ever.",
+    },
+    Key {
+        name: "write_timeout",
+        help: "How long a client may leave an answer unread, or a body unsent, before its connection is \
+               closed. One that reads slowly goes on. \"0s\": for ever.",
     },
     Key {
         name: "time_zone",

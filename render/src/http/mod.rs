@@ -90,8 +90,12 @@ impl App {
         events: Arc<Store>,
     ) -> Result<Self, Error> {
         let Options {
-            // Bound by whoever serves the routes.
+            // Bound, and held to, by whoever serves the routes.
             http: _,
+            max_connections: _,
+            header_timeout: _,
+            idle_timeout: _,
+            write_timeout: _,
             time_zone,
             max_series,
             max_points,
@@ -209,14 +213,19 @@ impl App {
     }
 }
 
-/// All routes of the query side; `guard` stands before those that change something.
+/// All routes of the query side; `guard` decides which requests they answer.
 pub fn router(app: App, guard: &Arc<Guard>) -> Router {
     Router::new()
         .merge(guard.protect(tags::writing_routes(), Scope::Everything))
-        .merge(render::routes())
-        .merge(find::routes())
-        .merge(tags::routes())
-        .merge(functions::routes())
+        .merge(
+            guard.watch(
+                Router::new()
+                    .merge(render::routes())
+                    .merge(find::routes())
+                    .merge(tags::routes())
+                    .merge(functions::routes()),
+            ),
+        )
         .with_state(app)
 }
 

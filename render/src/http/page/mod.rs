@@ -31,7 +31,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("page.js");
 const POLICY: &str = "default-src 'none'; img-src 'self'; object-src 'self'; frame-src 'self'; \
                       style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; \
-                      form-action 'none'";
+                      form-action 'none'; frame-ancestors 'self'";
 
 /// The page shows at most this many events in its table.
 const EVENTS_SHOWN: usize = 20;
