@@ -9,17 +9,17 @@
 //! 3. A function that only adds its arguments up row by row declares a fold
 //!    ([`Function::fold`]); over plain paths its series are then fetched one at a time and never
 //!    held together.
-//! 4. Nothing here reads a clock, except the deadline that the caller handed in.
+//! 4. Nothing here reads a clock, except the deadline of the [`Budget`] that the caller handed in.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use whisper::Timestamp;
 
 use crate::aggregate::Aggregate;
+use crate::budget::Budget;
 use crate::consolidate;
 use crate::error::{Error, Result};
 use crate::events;
@@ -39,14 +39,14 @@ pub struct Window {
 }
 
 /// How much one query may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// How many series all targets together may match; 0 for no limit.
     pub max_series: usize,
     /// How many values may be fetched and held; 0 for no limit.
     pub max_points: usize,
-    /// When to give up.
-    pub deadline: Option<Instant>,
+    /// Its time, and its share of the memory of all requests.
+    pub budget: Budget,
 }
 
 /// What one request is about: everything that all its targets share.
@@ -86,7 +86,7 @@ impl<'q> Query<'q> {
             limits: Limits {
                 max_series: 0,
                 max_points: 0,
-                deadline: None,
+                budget: Budget::unlimited(),
             },
             uses: RefCell::default(),
             found: RefCell::default(),
@@ -169,16 +169,9 @@ impl<'q> Query<'q> {
         Ok(names)
     }
 
-    fn check_deadline(&self) -> Result<()> {
-        match self.limits.deadline {
-            Some(at) if Instant::now() > at => Err(Error::Timeout),
-            _ => Ok(()),
-        }
-    }
-
     /// One series by its name, as found by `pattern`.
     fn fetch_one(&self, name: &str, pattern: &str, window: Window) -> Result<Option<Series>> {
-        self.check_deadline()?;
+        self.limits.budget.check()?;
         let Window { from, until } = window;
         if from > until {
             return Err(Error::refused(format!(
@@ -441,7 +434,7 @@ impl<'q> Context<'q> {
         let function = functions::named(&call.name)?;
         // Functions that evaluate their argument anew, one within the other, double the work with
         // each level and may fetch nothing new.
-        self.query.check_deadline()?;
+        self.query.limits.budget.check()?;
         let written = call.args.iter().map(Operand::Argument);
         let operands: Vec<Operand<'_>> = piped.into_iter().chain(written).collect();
         if let Some(fold) = function.fold

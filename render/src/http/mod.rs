@@ -30,6 +30,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::tz::TimeZone;
 use tokio::sync::OnceCell;
 
+use crate::budget::{Budget, Memory};
 use crate::error::Error;
 use crate::eval::Limits;
 use crate::events::{Store, TagQuery};
@@ -65,6 +66,8 @@ pub struct Shared {
     pub default_events: TagQuery,
     max_series: usize,
     max_points: usize,
+    /// What all requests together may hold.
+    pub memory: Arc<Memory>,
     timeout: Duration,
     fixed_now: Option<i64>,
     in_flight: Mutex<HashMap<String, Arc<OnceCell<Answer>>>>,
@@ -95,6 +98,7 @@ impl App {
             time_zone,
             max_series,
             max_points,
+            max_memory,
             timeout,
             concurrency,
             default_events,
@@ -115,6 +119,7 @@ impl App {
             time_zone: zone,
             max_series: *max_series,
             max_points: *max_points,
+            memory: Memory::new(max_memory.bytes()),
             timeout: timeout.0,
             fixed_now: (*now != 0).then_some(*now),
             in_flight: Mutex::default(),
@@ -134,8 +139,16 @@ impl App {
         Limits {
             max_series: self.max_series,
             max_points: self.max_points,
-            deadline: (!self.timeout.is_zero()).then(|| Instant::now() + self.timeout),
+            budget: Budget::new(Arc::clone(&self.memory), self.deadline()),
         }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if self.timeout.is_zero() {
+            return None;
+        }
+        // A timeout beyond all clocks is none.
+        Instant::now().checked_add(self.timeout)
     }
 
     /// Computes an answer on the pool.

@@ -346,7 +346,7 @@ impl Request {
         query.time_zone = self.zone.clone();
         query.template = self.template.clone();
         query.strict = self.strict;
-        query.limits = self.limits;
+        query.limits = self.limits.clone();
         let series = query.evaluate(&targets, self.window, self.x_files_factor)?;
         ignored.append(&mut query.take_notes());
         Ok(series)
