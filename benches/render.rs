@@ -23,6 +23,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use carbon::{Access, Carbon, Setup};
+use render::budget::Budget;
 use render::format::json::{self, Choice};
 use render::http::guard::{self, Guard};
 use render::http::{App, router};
@@ -209,7 +210,7 @@ fn writer() {
 struct MadeUp;
 
 impl Source for MadeUp {
-    fn find(&self, _: &str) -> Result<Vec<Node>, SourceError> {
+    fn find(&self, _: &str, _: &Budget) -> Result<Vec<Node>, SourceError> {
         let nodes = (0..100_000).map(|n| Node {
             path: format!("web.host{n:06}.cpu"),
             leaf: true,
@@ -217,7 +218,7 @@ impl Source for MadeUp {
         Ok(nodes.collect())
     }
 
-    fn find_tagged(&self, _: &[&str]) -> Result<Vec<String>, SourceError> {
+    fn find_tagged(&self, _: &[&str], _: &Budget) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }
 

@@ -160,7 +160,7 @@ impl Budget {
     /// # Errors
     /// [`Error::Timeout`] past the deadline, [`Error::Cancelled`] after [`Budget::cancel`].
     pub fn check(&self) -> Result<()> {
-        if self.0.cancelled.load(Ordering::Relaxed) {
+        if self.is_cancelled() {
             return Err(Error::Cancelled);
         }
         match self.0.deadline {
@@ -206,6 +206,23 @@ impl Budget {
         shared.memory.give_back(given);
     }
 
+    /// Sets `bytes` aside until the reservation is dropped.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn hold(&self, bytes: usize) -> Result<Reservation> {
+        self.reserve(bytes)?;
+        Ok(Reservation {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+
+    /// Whether [`Budget::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::Relaxed)
+    }
+
     /// The bytes that the request holds reserved now.
     pub fn reserved(&self) -> u64 {
         self.0.reserved.load(Ordering::Relaxed)
@@ -220,14 +237,59 @@ impl Budget {
     }
 }
 
+/// Memory that is set aside until this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// The budget that it is part of.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Sets `bytes` more aside.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn grow(&mut self, bytes: usize) -> Result<()> {
+        self.budget.reserve(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Makes it `bytes` in all: what was allocated in the end.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn resize(&mut self, bytes: usize) -> Result<()> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.grow(more),
+            None => {
+                self.budget.release(self.bytes - bytes);
+                self.bytes = bytes;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
+}
+
 /// Rounds between two looks at the clock.
-const ROUNDS: u32 = 1_024;
+const ROUNDS: usize = 1_024;
 
 /// Reads the clock once in 1,024 rounds.
 #[derive(Debug)]
 pub struct Pace<'a> {
     budget: &'a Budget,
-    rounds: u32,
+    rounds: usize,
 }
 
 impl Pace<'_> {
@@ -240,6 +302,20 @@ impl Pace<'_> {
         let due = self.rounds.is_multiple_of(ROUNDS);
         self.rounds = self.rounds.wrapping_add(1);
         if due { self.budget.check() } else { Ok(()) }
+    }
+
+    /// As [`Pace::check`] for a round that is as long as `n` short ones.
+    ///
+    /// # Errors
+    /// As [`Budget::check`].
+    #[inline]
+    pub fn check_after(&mut self, n: usize) -> Result<()> {
+        self.rounds = self.rounds.saturating_add(n);
+        if self.rounds < ROUNDS {
+            return Ok(());
+        }
+        self.rounds = 0;
+        self.budget.check()
     }
 }
 
@@ -290,6 +366,33 @@ mod tests {
             ]
         );
         assert!(available() > 0);
+    }
+
+    #[test]
+    fn a_reservation_ends_when_it_is_dropped() {
+        let memory = Memory::new(100);
+        let budget = Budget::new(Arc::clone(&memory), None);
+        let mut held = budget.hold(60).unwrap();
+        assert!(held.grow(41).is_err());
+        held.grow(30).unwrap();
+        assert_eq!(memory.used(), 90);
+        held.resize(20).unwrap();
+        assert_eq!(memory.used(), 20);
+        assert!(held.resize(101).is_err());
+        drop(budget);
+        assert_eq!(memory.used(), 20);
+        drop(held);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn long_rounds_look_at_the_clock_as_often_as_short_ones() {
+        let gone = Budget::unlimited();
+        gone.cancel();
+        let mut pace = gone.pace();
+        assert!(pace.check_after(1_000).is_ok());
+        assert!(pace.check_after(24).is_err());
+        assert!(pace.check_after(5_000).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Barrier};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use render::budget::Budget;
 use render::http::guard::{self, Guard};
 use render::http::{App, router};
 use render::memory::Memory;
@@ -24,12 +25,16 @@ struct Odd {
 }
 
 impl Source for Odd {
-    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError> {
-        self.memory.find(pattern)
+    fn find(&self, pattern: &str, budget: &Budget) -> Result<Vec<Node>, SourceError> {
+        self.memory.find(pattern, budget)
     }
 
-    fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>, SourceError> {
-        self.memory.find_tagged(expressions)
+    fn find_tagged(
+        &self,
+        expressions: &[&str],
+        budget: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
+        self.memory.find_tagged(expressions, budget)
     }
 
     fn fetch(
@@ -64,7 +69,13 @@ impl Tags for Untagged {
         None
     }
 
-    fn complete_tags(&self, _: &[&str], _: &str, _: usize) -> Result<Vec<String>, SourceError> {
+    fn complete_tags(
+        &self,
+        _: &[&str],
+        _: &str,
+        _: usize,
+        _: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }
 
@@ -74,6 +85,7 @@ impl Tags for Untagged {
         _: &str,
         _: &str,
         _: usize,
+        _: &Budget,
     ) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }

@@ -7,6 +7,8 @@ use axum::routing::any;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 
+use super::flight::Key;
+use super::pool::Lane;
 use super::{Answer, App, JSON, Params};
 use crate::attime;
 use crate::draw;
@@ -34,8 +36,13 @@ async fn handle(State(app): State<App>, params: Params) -> Answer {
         Err(error) => return refusal(&app, &error, params.get("format"), &params.list("target")),
     };
     let key = request.key(app.events.generation());
-    app.compute_once(key, move |app| request.answer(app)).await
+    let (budget, lane) = (request.limits.budget.clone(), request.lane());
+    let answer = app.compute_once(key, budget, lane, move |app| request.answer(app));
+    answer.await
 }
+
+/// The pixels of a picture that takes its time whatever it shows.
+const LARGE_PICTURE: u32 = 2_000_000;
 
 /// What is sent back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,8 +219,22 @@ impl Request {
         })
     }
 
+    /// How much work it looks like.
+    fn lane(&self) -> Lane {
+        let large = |picture: &Picture| {
+            let draw::Params { width, height, .. } = picture.params;
+            width.saturating_mul(height) > LARGE_PICTURE
+        };
+        if self.picture.as_ref().is_some_and(large) {
+            return Lane::Large;
+        }
+        let Window { from, until } = self.window;
+        let targets = self.targets.iter().map(String::as_str);
+        Lane::of(targets, until.saturating_sub(from))
+    }
+
     /// What makes two requests equal: what they ask, and the events that there are.
-    fn key(&self, generation: u64) -> String {
+    fn key(&self, generation: u64) -> Key {
         let Self {
             targets,
             window,
@@ -233,11 +254,11 @@ impl Request {
         } = self;
         let zone = zone.iana_name();
         let pairs = picture.as_ref().map(|picture| &picture.pairs);
-        format!(
+        Key::of(format_args!(
             "{targets:?} {window:?} {now} {zone:?} {template:?} {format:?} {callback:?} \
              {choice:?} {x_files_factor} {strict} {meta} {events:?} {pairs:?} {max_age} \
              {generation}"
-        )
+        ))
     }
 
     fn answer(self, app: &App) -> Answer {
@@ -325,6 +346,9 @@ impl Request {
             if text.trim().is_empty() {
                 continue;
             }
+            let budget = &self.limits.budget;
+            budget.check()?;
+            budget.reserve(target::size_of_parsed(text))?;
             let parsed = target::parse(text)?;
             if let Some(position) = parsed.rest {
                 let rest = &text[position..];
