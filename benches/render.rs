@@ -184,10 +184,12 @@ fn writer() {
             Series::new(format!("s{n}"), 0, 10 * N_POINTS, 10, values.into())
         })
         .collect();
+    let budget = Budget::unlimited();
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(timed(10, || {
-            drop(json::write(series.clone(), Choice::default()).unwrap())
+            let document = json::document(series.clone(), Choice::default(), &budget);
+            drop(document.unwrap().whole(&budget).unwrap());
         }));
         reference.push(timed(10, || {
             let points: Vec<Vec<(f64, i64)>> = series

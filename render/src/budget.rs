@@ -206,6 +206,16 @@ impl Budget {
         shared.memory.give_back(given);
     }
 
+    /// A budget of its own on the same memory, for what outlives the rest of the request.
+    pub fn account(&self) -> Self {
+        Self::new(Arc::clone(self.memory()), None)
+    }
+
+    /// The memory that it reserves from.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.0.memory
+    }
+
     /// Sets `bytes` aside until the reservation is dropped.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ pub fn consolidate(
 /// are lost.
 ///
 /// # Errors
-/// If a series is to be thinned by a function that nobody knows.
+/// If a series is to be thinned by a function that nobody knows, and as [`Column::reserved`].
 pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
     let start = all.iter().map(|s| s.start).min();
     let end = all.iter().map(|s| s.end).max();
@@ -59,6 +59,7 @@ pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
     };
     for series in all {
         let n_points = (end - start) as f64 / series.step as f64;
+        let mut lost = 0;
         let size = match max_points {
             // A limit of nothing is no limit.
             0 => continue,
@@ -68,9 +69,8 @@ pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
                 let step = (size as i64).saturating_mul(series.step);
                 let shift = step + series.start % series.step - series.start % step;
                 series.start += shift;
-                let lost = usize::try_from(shift / series.step - 1).unwrap_or(0);
-                let lost = lost.min(series.values.len());
-                series.values.make_mut().drain(..lost);
+                lost = usize::try_from(shift / series.step - 1).unwrap_or(0);
+                lost = lost.min(series.values.len());
                 size as usize
             }
             _ => continue,
@@ -85,7 +85,11 @@ pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
             )));
         }
         let (by, threshold) = (series.consolidation, series.x_files_factor);
-        series.values = consolidate(&series.values, size, by, threshold).into();
+        // Others may share the column: it is read and left as it is.
+        let kept = &series.values[lost..];
+        let n_groups = kept.len().div_ceil(size);
+        let thinned = || Ok(consolidate(kept, size, by, threshold));
+        series.values = series.values.beside(n_groups, thinned)?;
         series.step = series
             .step
             .saturating_mul(i64::try_from(size).unwrap_or(i64::MAX));

@@ -18,6 +18,7 @@ pub mod page;
 pub mod params;
 pub mod pool;
 mod render;
+mod stream;
 mod tags;
 
 use std::ops::Deref;
@@ -34,6 +35,7 @@ use crate::budget::{Budget, Memory};
 use crate::error::Error;
 use crate::eval::Limits;
 use crate::events::{Store, TagQuery};
+use crate::format::Buffer;
 use crate::options::Options;
 use crate::source::{Source, Tags};
 use crate::stats::{Stats, count};
@@ -44,6 +46,7 @@ pub use functions::GRAPHITE_VERSION;
 use guard::{Guard, Scope};
 pub use params::Params;
 use pool::{Lane, Pool, Refusal};
+pub use stream::Stream;
 
 /// What all handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -301,15 +304,39 @@ pub struct Answer {
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
-    pub body: Bytes,
+    pub body: Content,
+}
+
+/// The body of an [`Answer`]: cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// All of it. Bytes that were reserved stay so until they are dropped.
+    Whole(Bytes),
+    /// Formatted while it is sent.
+    Stream(Stream),
+}
+
+impl<T: Into<Bytes>> From<T> for Content {
+    fn from(bytes: T) -> Self {
+        Self::Whole(bytes.into())
+    }
+}
+
+impl From<Buffer> for Content {
+    fn from(buffer: Buffer) -> Self {
+        Self::Whole(Bytes::from_owner(buffer))
+    }
 }
 
 /// The content type of JSON.
 pub const JSON: &str = "application/json";
 
+/// The content type of JSONP.
+const JAVASCRIPT: &str = "text/javascript";
+
 impl Answer {
     /// A 200.
-    pub fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+    pub fn ok(content_type: &'static str, body: impl Into<Content>) -> Self {
         Self {
             status: StatusCode::OK,
             content_type,
@@ -342,18 +369,30 @@ impl Answer {
 
     /// JSON, wrapped in a call of `callback` if there is one that could be a name.
     pub fn jsonp(body: Vec<u8>, callback: Option<&str>) -> Self {
-        let Some(callback) = callback.filter(|name| !name.is_empty()) else {
-            return Self::ok(JSON, body);
+        match Self::callback(callback) {
+            Ok(None) => Self::ok(JSON, body),
+            Ok(Some(name)) => {
+                let body = [name.as_bytes(), b"(", &body, b")"].concat();
+                Self::ok(JAVASCRIPT, body)
+            }
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// The name of the function that JSONP calls, if there is one that could be a name; else a
+    /// refusal.
+    fn callback(name: Option<&str>) -> Result<Option<&str>, Self> {
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Ok(None);
         };
-        let is_name = callback
+        let is_name = name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$'));
-        if !is_name {
-            let sentence = "jsonp must be a name of letters, digits, _, . and $";
-            return Self::error(StatusCode::BAD_REQUEST, sentence);
+        if is_name {
+            return Ok(Some(name));
         }
-        let body = [callback.as_bytes(), b"(", &body, b")"].concat();
-        Self::ok("text/javascript", body)
+        let sentence = "jsonp must be a name of letters, digits, _, . and $";
+        Err(Self::error(StatusCode::BAD_REQUEST, sentence))
     }
 
     /// Adds a header, unless its value cannot stand in one.
@@ -373,7 +412,20 @@ impl Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body));
+        let body = match self.body {
+            Content::Whole(bytes) => Body::from(bytes),
+            Content::Stream(stream) => {
+                let app = stream.app().clone();
+                match stream.body() {
+                    Ok(sending) => Body::new(sending),
+                    Err(error) => {
+                        let status = app.refuse(&error);
+                        return Self::text(status, error.to_string()).into_response();
+                    }
+                }
+            }
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(
