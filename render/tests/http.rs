@@ -5,6 +5,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -420,6 +421,15 @@ async fn next(body: &mut Body) -> Option<Bytes> {
     Some(frame.unwrap().into_data().unwrap())
 }
 
+/// Waits until nothing is reserved: a thread of the pool may still hold the end of a request.
+async fn given_back(server: &Server) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while server.app.memory.used() > 0 {
+        assert!(Instant::now() < until, "{} bytes", server.app.memory.used());
+        tokio::task::yield_now().await;
+    }
+}
+
 fn with_memory(bytes: u64) -> Options {
     Options {
         now: i64::from(LONG),
@@ -449,7 +459,7 @@ async fn large_answers_are_streamed_in_little_memory() {
         assert!(length > 10_000_000, "{format}: {length}");
         assert!(most < 8_000_000, "{format}: {most}");
         drop(body);
-        assert_eq!(server.app.memory.used(), 0, "{format}");
+        given_back(&server).await;
     }
 }
 
@@ -483,7 +493,7 @@ async fn a_slow_client_holds_no_thread_and_gives_its_memory_back() {
     assert_eq!(status, StatusCode::OK);
     assert!(server.app.memory.used() > 3_200_000);
     drop(slow);
-    assert_eq!(server.app.memory.used(), 0);
+    given_back(&server).await;
 }
 
 #[tokio::test]
@@ -498,18 +508,18 @@ async fn an_answer_that_cannot_fit_is_refused_at_once() {
             text.contains("render.max_memory = 12000000"),
             "{format}: {text}"
         );
-        assert_eq!(server.app.memory.used(), 0, "{format}");
+        given_back(&server).await;
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_takes_too_long_to_format_breaks_off() {
-    let timeout = Span(std::time::Duration::from_millis(400));
+    let timeout = Span(Duration::from_millis(400));
     let server = serve(Options {
         timeout,
         ..with_memory(1 << 30)
     });
-    let request = Request::get(long_query("csv", 200));
+    let request = Request::get(long_query("csv", 100));
     let request = request.body(Body::empty()).unwrap();
     let response = server.router.clone().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);

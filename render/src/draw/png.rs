@@ -36,8 +36,12 @@ const ROUND: usize = 1 << 20;
 /// # Errors
 /// As [`Budget::check`] and [`Budget::reserve`].
 pub(super) fn encode(pixels: PixmapRef<'_>, budget: &Budget) -> Result<Buffer> {
-    // Without a way out of the loop it takes many pixels at a time.
-    let alpha = pixels.data().chunks_exact(4).fold(255, |all, p| all & p[3]);
+    let mut alpha = 255;
+    for strip in pixels.data().chunks(4 * ROUND) {
+        budget.check()?;
+        // Without a way out of the loop it takes many pixels at a time.
+        alpha = strip.chunks_exact(4).fold(alpha, |all, p| all & p[3]);
+    }
     let width = pixels.width() as usize;
     if alpha == 255 {
         let (mut places, _held) = nothing(width * pixels.height() as usize, budget)?;
