@@ -442,7 +442,7 @@ fn with_memory(bytes: u64) -> Options {
 #[tokio::test]
 async fn large_answers_are_streamed_in_little_memory() {
     // The values of one series take 3.2 MB, however often it is asked for; the answers take more.
-    let server = serve(with_memory(12_000_000));
+    let server = serve(with_memory(24_000_000));
     for format in [
         "json", "csv", "raw", "rickshaw", "dygraph", "pickle", "msgpack",
     ] {

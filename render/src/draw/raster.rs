@@ -59,6 +59,9 @@ const STRIP_COST: usize = 4 << 20;
 /// A strip has at least so many rows.
 const LEAST_ROWS: usize = 8;
 
+/// What tiny-skia takes for nothing.
+const SCALAR_NEARLY_ZERO: f32 = 1.0 / 4096.0;
+
 /// Dashes that are painted in one go.
 const DASHES: f32 = 4_096.0;
 
@@ -121,6 +124,11 @@ impl Raster {
 
     /// Fills a path, in strips if need be.
     fn fill(&mut self, path: &Path, paint: &SkiaPaint<'_>, place: Transform) -> Result<()> {
+        // Nothing to fill: tiny-skia would say so in the log.
+        let bounds = path.bounds();
+        if bounds.width().min(bounds.height()) <= SCALAR_NEARLY_ZERO {
+            return Ok(());
+        }
         let (width, height) = (self.pixels.width(), self.pixels.height());
         let area = width as usize * height as usize;
         let cost = area.saturating_add(path.len().saturating_mul(height as usize));
