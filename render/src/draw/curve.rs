@@ -174,17 +174,17 @@ pub(super) fn lines(
     Ok(found)
 }
 
-/// Points that follow each other in one of `columns` become at most four: the first, the lowest,
-/// the highest and the last, which look the same. A line that has no more than a few points in
-/// each column stays as it is.
+/// Points that follow each other in one half of one of `columns` become at most four: the first,
+/// the lowest, the highest and the last, which look the same. A line that has no more than a few
+/// points in each column stays as it is.
 pub(super) fn thin<T: Copy>(line: Vec<T>, columns: f64, at: impl Fn(&T) -> (f64, f64)) -> Vec<T> {
     const PER_COLUMN: f64 = 8.0;
     if line.len() as f64 <= PER_COLUMN * columns.max(1.0) {
         return line;
     }
-    let column = |point: &T| at(point).0.floor();
+    let half = |point: &T| (2.0 * at(point).0).floor();
     let mut thinned = Vec::new();
-    for run in line.chunk_by(|a, b| column(a) == column(b)) {
+    for run in line.chunk_by(|a, b| half(a) == half(b)) {
         let height = |i: &usize| at(&run[*i]).1;
         let lowest = (0..run.len()).min_by(|a, b| height(a).total_cmp(&height(b)));
         let highest = (0..run.len()).max_by(|a, b| height(a).total_cmp(&height(b)));
@@ -503,19 +503,19 @@ mod tests {
     }
 
     #[test]
-    fn a_line_keeps_its_first_lowest_highest_and_last_point_in_a_column() {
+    fn a_line_keeps_its_first_lowest_highest_and_last_point_in_half_a_column() {
         let line: Vec<Place> = (0..200)
             .map(|i| (f64::from(i), f64::from(i * 37 % 101)))
             .collect();
         let as_it_is = |p: &Place| (p.0 / 10.0, p.1);
         assert_eq!(thin(line.clone(), 25.0, as_it_is), line);
         let thinned = thin(line.clone(), 20.0, as_it_is);
-        assert!(thinned.len() <= 80, "{}", thinned.len());
-        for column in line.chunks(10) {
+        assert!(thinned.len() <= 160, "{}", thinned.len());
+        for half in line.chunks(5) {
             let kept: Vec<Place> = thinned
                 .iter()
                 .copied()
-                .filter(|p| column.contains(p))
+                .filter(|p| half.contains(p))
                 .collect();
             let ends = |points: &[Place]| {
                 let heights = || points.iter().map(|p| p.1);
@@ -525,7 +525,7 @@ mod tests {
                 );
                 (points[0], points[points.len() - 1], low, high)
             };
-            assert_eq!(ends(&kept), ends(column));
+            assert_eq!(ends(&kept), ends(half));
             assert!(kept.is_sorted_by(|a, b| a.0 < b.0));
         }
     }
