@@ -1,7 +1,12 @@
 //! The keys of `[render]`.
 
-use carbon::options::{Key, Span};
+use std::fmt;
+use std::str::FromStr;
+
+use carbon::options::{ByteSize, Key, Span};
 use serde::{Deserialize, Serialize};
+
+use crate::budget;
 
 /// How queries are answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +30,8 @@ pub struct Options {
     /// How many values one request may hold at once; 0 for no limit. Sums over plain globs hold
     /// one series, however many they add up.
     pub max_points: usize,
+    /// Memory that all requests together may hold; 0 for no limit.
+    pub max_memory: MemorySize,
     /// How long one request may take, waiting included; `"0s"` for ever.
     pub timeout: Span,
     /// How many requests are computed at once; 0 for as many as there are processors.
@@ -34,6 +41,68 @@ pub struct Options {
     pub default_events: String,
     /// Unix seconds at which all queries are answered instead of the clock; 0 for the clock.
     pub now: i64,
+}
+
+/// An amount of memory: a number of bytes (`"2GiB"`), or a share of what there is (`"25%"`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum MemorySize {
+    /// So many bytes.
+    Bytes(ByteSize),
+    /// So many hundredths, 1 to 100, of [`budget::available`].
+    Percent(u8),
+}
+
+impl MemorySize {
+    /// In bytes, on this machine.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Bytes(ByteSize(bytes)) => bytes,
+            Self::Percent(percent) => budget::available() / 100 * u64::from(percent),
+        }
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(size) => size.fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl FromStr for MemorySize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().strip_suffix('%') {
+            Some(percent) => match percent.trim().parse() {
+                Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
+                _ => Err(format!("{text:?} is not a share from \"1%\" to \"100%\"")),
+            },
+            None => match text.parse() {
+                Ok(size) => Ok(Self::Bytes(size)),
+                Err(_) => Err(format!(
+                    "{text:?} is not a size such as \"2GiB\" or a share such as \"25%\""
+                )),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for MemorySize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<MemorySize> for String {
+    fn from(size: MemorySize) -> Self {
+        size.to_string()
+    }
 }
 
 impl Default for Options {
@@ -47,6 +116,7 @@ impl Default for Options {
             time_zone: "UTC".to_owned(),
             max_series: 1_000_000,
             max_points: 50_000_000,
+            max_memory: MemorySize::Percent(25),
             timeout: Span::seconds(60),
             concurrency: 0,
             default_events: String::new(),
@@ -95,6 +165,12 @@ pub const KEYS: &[Key] = &[
                with a 413. 0: no limit.",
     },
     Key {
+        name: "max_memory",
+        help: "Memory that all requests together may hold (values, names, answers, pictures); a request \
+               that needs more is refused with a 413. A size such as \"2GiB\", or a share of the memory \
+               that the machine or its cgroup has, such as \"25%\". \"0B\": no limit.",
+    },
+    Key {
         name: "timeout",
         help: "How long one request may take, waiting included; then it is a 503. \"0s\": for ever.",
     },
@@ -113,3 +189,22 @@ pub const KEYS: &[Key] = &[
                recordings. 0: the clock.",
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_shares_read_back() {
+        for text in ["25%", "100%", "2GiB", "0B", "1B"] {
+            let size: MemorySize = text.parse().unwrap();
+            assert_eq!(size.to_string(), text);
+        }
+        for text in ["0%", "101%", "-1%", "%", "many", ""] {
+            assert!(text.parse::<MemorySize>().is_err(), "{text}");
+        }
+        assert_eq!("1KiB".parse::<MemorySize>().unwrap().bytes(), 1_024);
+        let quarter = MemorySize::Percent(25).bytes();
+        assert!(quarter > 0 && quarter <= MemorySize::Percent(100).bytes() / 3);
+    }
+}

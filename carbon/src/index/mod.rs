@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use glob::PatternError;
-pub use tags::{TagError, TagValue};
-pub use tree::Found;
+pub use tags::{TagError, TagValue, regex};
+pub use tree::{Found, GoOn};
 
 use crate::datapoint::{NameError, SeriesId};
 use crate::error::{Error, Result};
@@ -367,12 +367,22 @@ impl Index {
     /// # Errors
     /// The pattern would cost too much.
     pub fn find(&self, pattern: &str) -> Result<Vec<Found>> {
+        self.find_while(pattern, &mut |_| true)
+    }
+
+    /// As [`Index::find`], for as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// As [`Index::find`], and [`PatternError::Ended`].
+    pub fn find_while(&self, pattern: &str, go_on: &mut GoOn<'_>) -> Result<Vec<Found>> {
         if pattern.contains(';') && !pattern.starts_with("_tagged") {
             return Ok(self.find_one(pattern).into_iter().collect());
         }
         let pattern = Pattern::parse(pattern)?;
         let names = self.names();
-        let mut found = read(&self.tree).find(&names, &pattern);
+        let mut found = read(&self.tree)
+            .find(&names, &pattern, go_on)
+            .ok_or(PatternError::Ended)?;
         let asks_for_tagged = match pattern.nodes.first() {
             Some(NodePattern::AnyDepth(_)) => true,
             Some(NodePattern::OneOf(flats)) => flats.iter().any(|flat| flat.matches("_tagged")),
@@ -386,6 +396,9 @@ impl Index {
                 let flags = read(&self.flags);
                 for id in tags.all().iter().filter(|id| flags.stored.get(*id)) {
                     let name = names.name(SeriesId(id));
+                    if !go_on(None) {
+                        return Err(PatternError::Ended.into());
+                    }
                     if series::is_tagged(name)
                         && let Ok((id, true)) = paths.intern(series::tree_path(name).as_bytes())
                     {
@@ -397,7 +410,10 @@ impl Index {
                     }
                 }
             }
-            found.extend(tree.find(&paths, &pattern));
+            found.extend(
+                tree.find(&paths, &pattern, go_on)
+                    .ok_or(PatternError::Ended)?,
+            );
             found.sort();
             found.dedup();
         }
@@ -430,12 +446,28 @@ impl Index {
     /// # Errors
     /// An expression is malformed, or none demands a value.
     pub fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>> {
+        self.find_tagged_while(expressions, &mut |_| true)
+    }
+
+    /// As [`Index::find_tagged`], for as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// As [`Index::find_tagged`], and [`TagError::Ended`].
+    pub fn find_tagged_while(
+        &self,
+        expressions: &[&str],
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Vec<String>> {
         let names = self.names();
-        let found = read(&self.tags).find(expressions)?;
-        let mut found: Vec<String> = found
-            .iter()
-            .map(|id| names.name(SeriesId(id)).to_owned())
-            .collect();
+        let ids = read(&self.tags).find(expressions, go_on)?;
+        let mut found = Vec::new();
+        for id in &ids {
+            let name = names.name(SeriesId(id));
+            if !go_on(Some(name)) {
+                return Err(TagError::Ended.into());
+            }
+            found.push(name.to_owned());
+        }
         found.sort_unstable();
         Ok(found)
     }
@@ -460,8 +492,9 @@ impl Index {
         expressions: &[&str],
         prefix: &str,
         limit: usize,
+        go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        Ok(read(&self.tags).complete_tags(expressions, prefix, limit)?)
+        Ok(read(&self.tags).complete_tags(expressions, prefix, limit, go_on)?)
     }
 
     /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`;
@@ -475,8 +508,9 @@ impl Index {
         tag: &str,
         prefix: &str,
         limit: usize,
+        go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        Ok(read(&self.tags).complete_values(expressions, tag, prefix, limit)?)
+        Ok(read(&self.tags).complete_values(expressions, tag, prefix, limit, go_on)?)
     }
 
     /// Puts a series into the tag index; its canonical name. On disk when this returns, unless

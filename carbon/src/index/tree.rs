@@ -12,6 +12,7 @@
 //! 5. Labels compare bytewise with the dot below everything else: what shares a node stands together.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use super::glob::{Flat, NodePattern, Pattern};
 use crate::datapoint::SeriesId;
@@ -27,6 +28,26 @@ pub struct Found {
     pub path: String,
     /// Whether it is a series (else a branch).
     pub leaf: bool,
+}
+
+/// What a search asks between two steps, with the path of the node that it found, if any: `false`
+/// ends it.
+pub type GoOn<'a> = dyn FnMut(Option<&str>) -> bool + 'a;
+
+/// What a walk does with a node that the pattern matches and whether that is a leaf, and (`None`)
+/// for each other that it looks at.
+type Visit<'a> = dyn FnMut(Option<(&str, bool)>) -> ControlFlow<()> + 'a;
+
+/// What a walk does with label and place of a child that a pattern matches, and (`None`) for each
+/// other child that it looks at.
+type Each<'a> = dyn FnMut(Option<(&str, Option<Place>)>) -> ControlFlow<()> + 'a;
+
+fn asked(go_on: bool) -> ControlFlow<()> {
+    if go_on {
+        ControlFlow::Continue(())
+    } else {
+        ControlFlow::Break(())
+    }
 }
 
 /// The tree.
@@ -296,26 +317,43 @@ impl Tree {
     }
 
     /// Every node that `pattern` matches, sorted by path bytewise, a branch before a leaf of the
-    /// same path, nothing twice.
-    pub(crate) fn find(&self, names: &Names, pattern: &Pattern) -> Vec<Found> {
+    /// same path, nothing twice. `None` if `go_on` ended the search.
+    pub(crate) fn find(
+        &self,
+        names: &Names,
+        pattern: &Pattern,
+        go_on: &mut GoOn<'_>,
+    ) -> Option<Vec<Found>> {
         let mut out = Vec::new();
         let mut path = String::new();
         let keeps_dot = pattern.asks_for_branches();
         let root = Place::Branch(ROOT);
-        self.walk(names, root, &pattern.nodes, &mut path, &mut |path, leaf| {
+        let mut visit = |node: Option<(&str, bool)>| {
+            let Some((path, leaf)) = node else {
+                return asked(go_on(None));
+            };
             let dot = if keeps_dot && !path.is_empty() {
                 "."
             } else {
                 ""
             };
+            asked(go_on(Some(path)))?;
             let path = [path, dot].concat();
             out.push(Found { path, leaf });
-        });
+            ControlFlow::Continue(())
+        };
+        let nodes = &pattern.nodes;
+        if self
+            .walk(names, root, nodes, &mut path, &mut visit)
+            .is_break()
+        {
+            return None;
+        }
         if !out.is_sorted() {
             out.sort();
         }
         out.dedup();
-        out
+        Some(out)
     }
 
     /// All series in the order of the tree.
@@ -338,35 +376,40 @@ impl Tree {
         at: Place,
         patterns: &[NodePattern],
         path: &mut String,
-        found: &mut dyn FnMut(&str, bool),
-    ) {
+        visit: &mut Visit<'_>,
+    ) -> ControlFlow<()> {
         let Some((pattern, rest)) = patterns.split_first() else {
-            return;
+            return ControlFlow::Continue(());
         };
         let flats = match pattern {
             NodePattern::OneOf(flats) => flats,
             NodePattern::AnyDepth(flats) if at.is_root() && !rest.is_empty() => {
-                self.walk(names, at, rest, path, found);
+                self.walk(names, at, rest, path, visit)?;
                 flats
             }
             NodePattern::AnyDepth(_) => {
-                return self.walk_any_depth(names, at, rest, path, found);
+                return self.walk_any_depth(names, at, rest, path, visit);
             }
-            NodePattern::Here => return found(path, false),
+            NodePattern::Here => return visit(Some((path, false))),
         };
         for flat in flats {
-            self.children(names, at, Some(flat), &mut |label, below| {
+            self.children(names, at, Some(flat), &mut |child| {
+                let Some((label, below)) = child else {
+                    return visit(None);
+                };
                 let len = path.len();
                 push_node(path, label);
                 match below {
-                    None if rest.is_empty() => found(path, true),
-                    None => {}
-                    Some(_) if rest.is_empty() => found(path, false),
-                    Some(below) => self.walk(names, below, rest, path, found),
+                    None if rest.is_empty() => visit(Some((path, true)))?,
+                    None => visit(None)?,
+                    Some(_) if rest.is_empty() => visit(Some((path, false)))?,
+                    Some(below) => self.walk(names, below, rest, path, visit)?,
                 }
                 path.truncate(len);
-            });
+                ControlFlow::Continue(())
+            })?;
         }
+        ControlFlow::Continue(())
     }
 
     /// `**`: the rest of the pattern here and below every branch; at the end of a pattern,
@@ -377,31 +420,33 @@ impl Tree {
         at: Place,
         rest: &[NodePattern],
         path: &mut String,
-        found: &mut dyn FnMut(&str, bool),
-    ) {
-        self.walk(names, at, rest, path, found);
-        self.children(names, at, None, &mut |label, below| {
+        visit: &mut Visit<'_>,
+    ) -> ControlFlow<()> {
+        self.walk(names, at, rest, path, visit)?;
+        self.children(names, at, None, &mut |child| {
+            let Some((label, below)) = child else {
+                return visit(None);
+            };
             let len = path.len();
             push_node(path, label);
-            if rest.is_empty() {
-                found(path, below.is_none());
-            }
+            visit(rest.is_empty().then_some((&**path, below.is_none())))?;
             if let Some(below) = below {
-                self.walk_any_depth(names, below, rest, path, found);
+                self.walk_any_depth(names, below, rest, path, visit)?;
             }
             path.truncate(len);
-        });
+            ControlFlow::Continue(())
+        })
     }
 
     /// Calls `each` with label and place (`None` for a leaf) of the children of `at` that `flat`
-    /// matches, or of all.
+    /// matches, or of all, and with `None` for each of the others that it looked at.
     fn children(
         &self,
         names: &Names,
         at: Place,
         flat: Option<&Flat>,
-        each: &mut dyn FnMut(&str, Option<Place>),
-    ) {
+        each: &mut Each<'_>,
+    ) -> ControlFlow<()> {
         let mut offer = |label: &[u8], below: Option<Place>| {
             // Labels are pieces between dots of names that are UTF-8.
             let label = std::str::from_utf8(label).unwrap_or_default();
@@ -410,9 +455,7 @@ impl Tree {
                     .strip_prefix(flat.prefix.as_str())
                     .is_some_and(|rest| flat.matches_rest(rest))
             });
-            if fits {
-                each(label, below);
-            }
+            each(fits.then_some((label, below)))
         };
         let prefix = flat.map_or(&b""[..], |flat| flat.prefix.as_bytes());
         let tail = |series: u32, start: u16| {
@@ -440,17 +483,18 @@ impl Tree {
         let label = |branch| self.label(names, branch);
         if flat.is_some_and(Flat::is_literal) {
             if let Some(branch) = branches.exact(prefix, label) {
-                offer(prefix, Some(Place::Branch(branch)));
+                offer(prefix, Some(Place::Branch(branch)))?;
             }
         } else {
             for branch in branches.beginning(prefix, label) {
-                offer(label(branch), Some(Place::Branch(branch)));
+                offer(label(branch), Some(Place::Branch(branch)))?;
             }
         }
         for series in tails.beginning(prefix, |id| &names.name_bytes(id)[start as usize..]) {
             let (label, below) = tail(series, start);
-            offer(label, below);
+            offer(label, below)?;
         }
+        ControlFlow::Continue(())
     }
 
     /// Bytes held, by capacity.
@@ -490,7 +534,8 @@ mod tests {
     }
 
     fn found(names: &Names, tree: &Tree, pattern: &str) -> Vec<(String, bool)> {
-        tree.find(names, &Pattern::parse(pattern).unwrap())
+        tree.find(names, &Pattern::parse(pattern).unwrap(), &mut |_| true)
+            .unwrap()
             .into_iter()
             .map(|found| (found.path, found.leaf))
             .collect()
@@ -591,6 +636,28 @@ mod tests {
         // At the root it means as little as alone.
         assert_eq!(paths("{**,y}.hits"), ["hits", "y.hits"]);
         assert_eq!(paths("**.hits"), ["hits"]);
+    }
+
+    #[test]
+    fn a_search_ends_when_it_is_told() {
+        let names: Vec<String> = (0..1_000).map(|i| format!("a.b{i}.c")).collect();
+        let (names, tree) = tree(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for pattern in ["**", "a.*.c", "a.*x", "a.b1*.**", "a.**.none"] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            let mut asked = 0;
+            let found = tree.find(&names, &pattern, &mut |_| {
+                asked += 1;
+                asked < 5
+            });
+            assert_eq!((found, asked), (None, 5));
+        }
+        let mut told = Vec::new();
+        let pattern = Pattern::parse("a.b7*").unwrap();
+        let found = tree.find(&names, &pattern, &mut |path| {
+            told.extend(path.map(str::to_owned));
+            true
+        });
+        assert_eq!(found.unwrap().len(), told.len());
     }
 
     #[test]
