@@ -48,14 +48,11 @@ fn a_name_that_no_file_can_have_takes_no_room_from_others() {
     server.statsd(format!("{counted}:1|c"));
     server.wait_for(&long, |values| values == [1.0]);
     server.wait_for_sum(&format!("stats_counts.{counted}"), 1.0);
-    // `coll.wsp` is a file, so it is no directory. More points than the cache has room for:
-    server.lines(format!("coll 1 {at}\n"));
-    server.wait_until("file", |server| {
-        server.data().join("whisper/coll.wsp").exists()
-    });
+    // A file where a directory would have to be. More points than the cache has room for:
+    fs::write(server.data().join("whisper/blocked"), "").unwrap();
     let mut lines = String::new();
     for n in 0..40_000 {
-        writeln!(lines, "coll.wsp.y {n} {}", at - n % 5_000).unwrap();
+        writeln!(lines, "blocked.y {n} {}", at - n % 5_000).unwrap();
     }
     let mut sender = std::net::TcpStream::connect(server.address("carbon.line_tcp")).unwrap();
     std::io::Write::write_all(&mut sender, lines.as_bytes()).unwrap();
@@ -67,7 +64,7 @@ fn a_name_that_no_file_can_have_takes_no_room_from_others() {
     server.wait_until("points dropped", |server| {
         counter(server, "plumbago_carbon_points_unwritable_total") >= 40_000.0
     });
-    assert!(server.log().contains("coll.wsp.y"), "{}", server.log());
+    assert!(server.log().contains("blocked.y"), "{}", server.log());
     let took = timed_stop(&mut server);
     assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(journal_bytes(&server) < 100, "the journal is empty");
@@ -81,8 +78,18 @@ fn a_name_that_no_file_can_have_takes_no_room_from_others() {
 
 #[test]
 fn a_name_whose_path_is_too_long_is_refused_by_name() {
-    let server = Server::start();
-    let name = format!("{}.{}", ["n".repeat(200); 19].join("."), "end".repeat(50));
+    let mut server = Server::prepared(&[]);
+    let root = server.dir.path().join("r".repeat(150));
+    let root = root.display().to_string();
+    server
+        .settings
+        .insert("carbon.whisper_dir".to_owned(), root);
+    server.run();
+    let name = format!(
+        "{}.{}",
+        vec!["n".repeat(200); 19].join("."),
+        "end".repeat(50)
+    );
     server.lines(format!("{name} 1 {}\nshort 1 {}\n", now(), now()));
     server.wait_for("short", |values| values == [1.0]);
     assert_eq!(counter(&server, "plumbago_carbon_rejects_name_total"), 1.0);

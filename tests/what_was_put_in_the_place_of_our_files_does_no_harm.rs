@@ -25,7 +25,7 @@ fn committed(server: &Server) -> f64 {
 
 #[test]
 fn links_pipes_and_loops_stop_neither_start_nor_queries() {
-    let mut server = Server::with(&[("statsd.delete_gauges", "false")]);
+    let mut server = Server::with(&[("stats.self", "false")]);
     let at = now();
     let lines: String = (0..10).map(|n| format!("d.m{n} {n} {at}\n")).collect();
     server.lines(lines);

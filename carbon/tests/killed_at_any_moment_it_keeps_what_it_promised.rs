@@ -98,10 +98,10 @@ fn child() {
     let mut chance = chance(life);
     let jumps = std::env::var("CARBON_JUMPS").is_ok();
     loop {
-        if jumps && chance(200) == 0 {
+        if jumps && chance(20) == 0 {
             let wrong = JUMPS[chance(JUMPS.len())];
             WRONG.store(wrong, Ordering::Relaxed);
-        } else if chance(50) == 0 {
+        } else if chance(20) == 0 {
             WRONG.store(0, Ordering::Relaxed);
         }
         let batch: Vec<_> = (k..k + 7).map(|k| point(&carbon, life, k)).collect();
