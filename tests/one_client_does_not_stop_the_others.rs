@@ -1,5 +1,10 @@
 //! Slow, silent, greedy and foreign clients: none of them keeps an answer from the others.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must say where"
+)]
+
 mod support;
 
 use std::fs;
