@@ -1,5 +1,10 @@
 //! Slow, silent, greedy and foreign clients: none of them keeps an answer from the others.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must say where"
+)]
+
 mod support;
 
 use std::fs;
@@ -178,8 +183,8 @@ fn a_page_whose_name_was_pointed_at_us_reads_nothing() {
             );
         }
     }
-    let post = "POST /render HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 8\r\n\r\ntarget=a";
-    let refused = rest(connect(address, post).try_clone().unwrap());
+    let post = "POST /render HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntarget=a";
+    let refused = rest(connect(address, post));
     assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
 }
 
@@ -198,7 +203,7 @@ fn every_answer_carries_the_security_headers() {
         ("GET", "/render?target=a&format=json", "", 200),
         ("GET", "/render?target=a&format=png", "", 200),
         ("GET", "/render?target=a&format=svg", "", 200),
-        ("GET", "/render?target=scale(", "", 400),
+        ("GET", "/events/?limit=x", "", 400),
         ("POST", "/events/", "", 401),
         ("POST", "/events/", evil, 403),
         ("GET", "/nothing", "", 404),

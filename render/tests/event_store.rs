@@ -345,10 +345,9 @@ fn a_damaged_database_is_set_aside_and_a_new_one_begun() {
             n => format!("events.db.corrupt-{}", n + 1),
         };
         assert_eq!(
-            &std::fs::read(directory.path().join(&aside)).unwrap(),
+            &std::fs::read(directory.path().join(aside)).unwrap(),
             damaged
         );
-        assert!(directory.path().join(aside + "-wal").exists(), "{n}");
         assert!(store.export(0, usize::MAX).unwrap().is_empty());
         store.insert(draft("goes on", "a", 1.0)).unwrap();
         drop(store);

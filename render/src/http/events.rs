@@ -90,7 +90,7 @@ impl EventsState {
         question: impl FnOnce(&Store) -> Result<Vec<Event>, Error> + Send + 'static,
         write: impl FnOnce(Vec<Event>) -> Result<String, Error> + Send + 'static,
     ) -> Result<Response, Failure> {
-        let busy = |busy: Busy| Failure::Busy(busy.answer(&self.store));
+        let busy = |busy: Busy| Failure::Busy(Box::new(busy.answer(&self.store)));
         let _place = self.room.reader().await.map_err(busy)?;
         let text = self.ask(|store| write(question(store)?)).await?;
         let body = self.room.answer(text).map_err(busy)?;
@@ -146,7 +146,7 @@ where
 enum Failure {
     Error(Error),
     /// There is no room: answered and counted already.
-    Busy(Response),
+    Busy(Box<Response>),
 }
 
 impl From<Error> for Failure {
@@ -159,7 +159,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let error = match self {
             Self::Error(error) => error,
-            Self::Busy(response) => return response,
+            Self::Busy(response) => return *response,
         };
         let status = match &error {
             Error::Refused(_) => StatusCode::BAD_REQUEST,
@@ -427,7 +427,7 @@ fn dated(event: &Event) -> Value {
 }
 
 async fn import(State(state): State<EventsState>, request: Request) -> Result<Response, Failure> {
-    let busy = |busy: Busy| Failure::Busy(busy.answer(&state.store));
+    let busy = |busy: Busy| Failure::Busy(Box::new(busy.answer(&state.store)));
     let _place = state.room.import().await.map_err(busy)?;
     let body = match to_bytes(request.into_body(), MAX_IMPORT).await {
         Ok(body) => body,
