@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod datapoint;
 pub mod error;
+pub mod expiry;
 pub mod index;
 pub mod journal;
 pub mod listener;

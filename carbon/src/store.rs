@@ -20,6 +20,7 @@ use whisper::{Aggregation, Point, Question, Timestamp};
 use crate::cache::Cache;
 use crate::datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
 use crate::error::{Error, Result};
+use crate::expiry;
 use crate::index::{Index, Reconciled};
 use crate::journal::disk::{Disk, RealDisk};
 use crate::journal::{self, Journal, Replayed};
@@ -114,7 +115,9 @@ impl Drop for Handle {
 }
 
 pub(crate) struct Inner {
-    root: PathBuf,
+    pub(crate) root: PathBuf,
+    /// The data directory.
+    pub(crate) data: PathBuf,
     disk: Arc<dyn Disk>,
     /// `None`: turned off, or nothing is written at all.
     journal: Option<Journal>,
@@ -131,13 +134,21 @@ pub(crate) struct Inner {
     pub(crate) stats: Stats,
     pub(crate) persister: Mutex<Persister>,
     observer: Option<Arc<dyn Observer>>,
-    /// How many names the observer knows: all ids below.
-    observed: Mutex<usize>,
+    observed: Mutex<Observed>,
     /// Tells the persister's thread to come to an end.
     stop: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Damage that has been reported.
     left_out: Mutex<HashSet<String>>,
+}
+
+/// Which names the observer was told.
+#[derive(Debug, Default)]
+struct Observed {
+    /// All ids below.
+    below: usize,
+    /// So many of those that were given to other names since.
+    reused: usize,
 }
 
 /// How often the persister looks whether a pass is due.
@@ -175,7 +186,7 @@ impl Carbon {
                     .map_err(|error| Error::io(directory, "creating the directory", error))?;
             }
         }
-        let index = Index::open(&root, names, access == Access::Inspect)?;
+        let index = Index::open_limited(&root, names, access == Access::Inspect, &options)?;
         let cache = Cache::new(usize::try_from(options.max_cache_size.0).unwrap_or(usize::MAX));
         let persister = Persister::new(
             options.max_updates_per_second,
@@ -199,6 +210,7 @@ impl Carbon {
         };
         let inner = Arc::new(Inner {
             root,
+            data: data.to_owned(),
             disk,
             journal,
             gate: RwLock::default(),
@@ -212,7 +224,7 @@ impl Carbon {
             stats: Stats::default(),
             persister: Mutex::new(persister),
             observer,
-            observed: Mutex::new(0),
+            observed: Mutex::default(),
             stop: AtomicBool::new(false),
             threads: Mutex::default(),
             left_out: Mutex::default(),
@@ -232,6 +244,9 @@ impl Carbon {
             let mut threads = lock(&inner.threads);
             threads.push(spawn("persister", persist)?);
             threads.push(spawn("index", verify)?);
+            if !inner.options.expire_after.0.is_zero() {
+                threads.push(spawn("expiry", expiry::run)?);
+            }
             if inner.journal.is_some() {
                 threads.push(spawn("journal", |inner| {
                     if let Some(journal) = &inner.journal {
@@ -272,7 +287,7 @@ impl Carbon {
             true
         });
         progress(inner.cache.len());
-        inner.index.close()?;
+        inner.index.compact(0)?;
         inner.checkpoint(&mut persister, self.now(), Kind::Drain)
     }
 
@@ -372,6 +387,7 @@ impl Carbon {
         let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
             return Ok(None);
         };
+        let _pin = inner.index.pin();
         let known = inner.index.names().get(canonical.as_bytes());
         let mut waiting = Vec::new();
         if let Some(id) = known {
@@ -442,6 +458,7 @@ impl Carbon {
         let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
             return Ok(None);
         };
+        let _pin = inner.index.pin();
         let known = inner.index.names().get(canonical.as_bytes());
         let waits = known.is_some_and(|id| inner.cache.holds(id));
         let path = inner.index.path_of(known, &canonical);
@@ -516,15 +533,70 @@ impl Inner {
     fn introduce(&self, observer: &dyn Observer) {
         let names = self.index.names();
         let mut observed = lock(&self.observed);
-        for id in *observed..names.len() {
-            let series = SeriesId(id as u32);
-            observer.named(series, names.name(series));
+        let new = (observed.below..names.end()).map(|id| id as u32);
+        let reused = names.reused_ids().iter().skip(observed.reused).copied();
+        for series in new.chain(reused).map(SeriesId) {
+            let name = names.name(series);
+            // Empty: freed again before anybody was told.
+            if !name.is_empty() {
+                observer.named(series, name);
+            }
         }
-        *observed = names.len();
+        observed.below = names.end();
+        observed.reused = names.reused_ids().len();
+    }
+
+    /// Gives back the names and ids of series that are gone; how many.
+    pub(crate) fn reclaim(&self) -> usize {
+        // The persister has no series in hand while it is locked.
+        let _persister = lock(&self.persister);
+        let busy = |id| self.cache.holds(id);
+        let freed = |ids: &[SeriesId]| {
+            for id in ids {
+                self.maps.forget(id.0);
+                if let Some(observer) = &self.observer {
+                    observer.forgotten(*id);
+                }
+            }
+            if let Some(journal) = &self.journal {
+                journal.forget(ids);
+            }
+        };
+        let settle = |reused: &mut Vec<u32>| match &self.observer {
+            None => reused.clear(),
+            Some(_) => {
+                let mut observed = lock(&self.observed);
+                reused.drain(..observed.reused);
+                observed.reused = 0;
+            }
+        };
+        let count = self.index.reclaim(busy, freed, settle);
+        self.stats.names_freed.add(count as u64);
+        count
+    }
+
+    /// Sleeps until `span` has passed or the store stops.
+    pub(crate) fn pause(&self, span: Duration) {
+        let until = Instant::now() + span;
+        while !self.is_stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::park_timeout(left);
+        }
+    }
+
+    /// Whether the threads are to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
     fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        for thread in lock(&self.threads).iter() {
+            thread.thread().unpark();
+        }
         if let Some(journal) = &self.journal {
             journal.stop();
         }
@@ -707,13 +779,21 @@ fn persist(inner: &Inner) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink for Carbon {
     fn intern(&self, name: &[u8]) -> std::result::Result<SeriesId, NameError> {
-        self.0.index.intern(name)
+        let interned = self.0.index.hold(name);
+        if let Err(reason @ NameError::Limit(_)) = interned {
+            self.0.stats.count_refusal(reason);
+        }
+        interned
+    }
+
+    fn release(&self, ids: &[SeriesId]) {
+        self.0.index.release(ids);
     }
 
     fn submit(&self, points: &[Datapoint]) {
