@@ -375,6 +375,20 @@ fn readings(counted: Counted) -> Readings {
                 .each()
                 .map(|(name, help, value)| Reading::count("carbon", name, help, value)),
         );
+        let refused = carbon.index().refused();
+        let help = "Refused because a limit on series is reached, by the first nodes of the name.";
+        let count = |which: String, n| {
+            Reading::count("carbon", "rejects.prefix", help, n).labelled("prefix", which)
+        };
+        readings.extend(
+            refused
+                .prefixes
+                .into_iter()
+                .map(|(prefix, n)| count(prefix, n)),
+        );
+        if refused.elsewhere > 0 {
+            readings.push(count("(others)".to_owned(), refused.elsewhere));
+        }
         let cache = carbon.cache();
         let level = |name, help, value: usize| Reading::level("carbon", name, help, value as f64);
         readings.extend([

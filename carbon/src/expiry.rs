@@ -87,7 +87,11 @@ impl SteadyClock {
 
     fn read(path: &Path) -> Option<Self> {
         let mut text = String::new();
-        fs::File::open(path).ok()?.take(32).read_to_string(&mut text).ok()?;
+        fs::File::open(path)
+            .ok()?
+            .take(32)
+            .read_to_string(&mut text)
+            .ok()?;
         let seconds: u32 = text.trim().parse().ok()?;
         Some(Self::new(Timestamp(seconds)))
     }
@@ -111,7 +115,10 @@ enum Look {
     Left,
     /// It was changed at this time, or has a point that is recent.
     Recent(Timestamp),
-    Idle { changed: Timestamp, size_bytes: u64 },
+    Idle {
+        changed: Timestamp,
+        size_bytes: u64,
+    },
 }
 
 /// Looks whether the file at `path` has been idle since `cutoff`. The system's clock says `wall`.
@@ -396,15 +403,24 @@ mod tests {
         let now = 1_700_000_000;
         let mut clock = SteadyClock::new(Timestamp(now));
         let year = 365 * 86_400;
-        assert_eq!(clock.advance(Timestamp(now + 10), HOUR / 360), Timestamp(now + 10));
+        assert_eq!(
+            clock.advance(Timestamp(now + 10), HOUR / 360),
+            Timestamp(now + 10)
+        );
         // Ten years ahead for an hour: one hour more.
         let ahead = Timestamp(now + 10 + 10 * year);
         assert_eq!(clock.advance(ahead, HOUR), Timestamp(now + 10 + 7_200));
         // Right again, it is waited for.
         let right = now + 10 + 3_600;
-        assert_eq!(clock.advance(Timestamp(right), Duration::ZERO), Timestamp(right));
+        assert_eq!(
+            clock.advance(Timestamp(right), Duration::ZERO),
+            Timestamp(right)
+        );
         let at = clock.advance(Timestamp(right + 3_600), HOUR);
-        assert_eq!((at, clock.0 as u32), (Timestamp(right + 3_600), right + 3_600));
+        assert_eq!(
+            (at, clock.0 as u32),
+            (Timestamp(right + 3_600), right + 3_600)
+        );
         // Back for an hour, and right again: nothing is lost.
         assert_eq!(clock.advance(Timestamp(1_000), HOUR), Timestamp(1_000));
         let at = clock.advance(Timestamp(right + 10_800), HOUR);

@@ -485,7 +485,11 @@ mod tests {
         // Woken once, and not again until it has sent.
         rests.wake.notified().await;
         assert_eq!(peers.look(), 0);
-        assert!(timeout(Duration::ZERO, rests.wake.notified()).await.is_err());
+        assert!(
+            timeout(Duration::ZERO, rests.wake.notified())
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]

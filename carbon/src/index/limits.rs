@@ -189,7 +189,9 @@ impl Limits {
     pub(crate) fn refused(&self) -> Refused {
         let each = self.refused.iter();
         Refused {
-            prefixes: each.map(|(prefix, count)| (prefix.to_string(), *count)).collect(),
+            prefixes: each
+                .map(|(prefix, count)| (prefix.to_string(), *count))
+                .collect(),
             elsewhere: self.refused_elsewhere,
         }
     }
@@ -245,9 +247,15 @@ mod tests {
         let now = Instant::now();
         for n in 0..1_000 {
             let name = format!("{}{n}.b.c", "é".repeat(100));
-            assert_eq!(limits.admit(&name, 1, now), Err(NameError::Limit(MAX_SERIES)));
+            assert_eq!(
+                limits.admit(&name, 1, now),
+                Err(NameError::Limit(MAX_SERIES))
+            );
             let name = format!("p{n}.b.c");
-            assert_eq!(limits.admit(&name, 1, now), Err(NameError::Limit(MAX_SERIES)));
+            assert_eq!(
+                limits.admit(&name, 1, now),
+                Err(NameError::Limit(MAX_SERIES))
+            );
         }
         let refused = limits.refused();
         assert_eq!(refused.prefixes.len(), MAX_TOLD);

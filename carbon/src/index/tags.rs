@@ -190,7 +190,11 @@ impl Tags {
             let Some(entry) = self.tags.get_mut(tag) else {
                 continue;
             };
-            if entry.values.get(value).is_some_and(|value| value.series.is_empty()) {
+            if entry
+                .values
+                .get(value)
+                .is_some_and(|value| value.series.is_empty())
+            {
                 entry.values.remove(value);
             }
             if entry.any.is_empty() {

@@ -477,13 +477,19 @@ mod tests {
             ("a.b.2", 3.0),
             ("c.d.1", 4.0),
         ];
-        let taken: Vec<_> = taken.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let taken: Vec<_> = taken
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
+            .collect();
         assert_eq!(taken, expected);
         assert_eq!(stats.rejected_prefix.get(), 1);
         assert_eq!(stats.rejected_series.get(), 1);
         assert_eq!(stats.rejected_name.get(), 0);
         let refused = index.refused();
-        assert_eq!(refused.prefixes, [("a.b".to_owned(), 1), ("e".to_owned(), 1)]);
+        assert_eq!(
+            refused.prefixes,
+            [("a.b".to_owned(), 1), ("e".to_owned(), 1)]
+        );
         // What the disk or the journal has is known, whatever the limits.
         assert!(index.intern(b"a.b.3").is_ok());
         assert!(index.admit(b"a.b.3").is_ok());

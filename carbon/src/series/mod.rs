@@ -290,7 +290,11 @@ impl Names {
     /// The canonical name of `id`; empty for an id that was never handed out.
     #[inline]
     pub fn name(&self, id: SeriesId) -> &str {
-        if self.starts.get(id.0 as usize).is_none_or(|start| *start == FREED) {
+        if self
+            .starts
+            .get(id.0 as usize)
+            .is_none_or(|start| *start == FREED)
+        {
             return "";
         }
         // Only what `canonical` passed is stored, so the check never fails.

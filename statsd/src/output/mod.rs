@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use carbon::{Datapoint, SeriesId, Sink, Timestamp};
+use carbon::{Datapoint, NameError, SeriesId, Sink, Timestamp};
 
 use crate::naming::Line;
 use crate::number;
@@ -28,6 +28,8 @@ pub(crate) const UNKNOWN: u32 = u32::MAX;
 const REFUSED: u32 = u32::MAX - 1;
 /// Datapoints that are submitted together.
 const POINTS: usize = 4_096;
+/// Names over a limit of the store that are offered again in each flush.
+const OFFERS: u32 = 10_000;
 /// Bytes of text that are queued together.
 const TEXT: usize = 64 << 10;
 
@@ -66,6 +68,10 @@ struct Embedded {
     sink: Arc<dyn Sink>,
     points: Vec<Datapoint>,
     name: Vec<u8>,
+    /// Ids that nothing keeps once `points` are submitted.
+    once: Vec<SeriesId>,
+    /// How many names that are over a limit of the store may still be offered in this flush.
+    offers: u32,
 }
 
 struct Text {
@@ -90,6 +96,8 @@ impl Fan {
                 sink,
                 points: Vec::with_capacity(POINTS),
                 name: Vec::new(),
+                once: Vec::new(),
+                offers: OFFERS,
             }),
             text: (!text.is_empty()).then(|| Text {
                 buffer: Vec::with_capacity(TEXT + 1_024),
@@ -120,6 +128,9 @@ impl Fan {
     pub(crate) fn begin(&mut self, at: f64) {
         self.at = at;
         self.flushed = Flushed::default();
+        if let Some(embedded) = &mut self.embedded {
+            embedded.offers = OFFERS;
+        }
         if let Some(text) = &mut self.text {
             text.stamp.clear();
             text.stamp.push(b' ');
@@ -133,9 +144,10 @@ impl Fan {
     pub(crate) fn line(&mut self, id: Option<&mut u32>, line: &Line<'_>, value: f64) {
         self.flushed.lines += 1;
         if let Some(embedded) = &mut self.embedded {
-            let mut none = UNKNOWN;
-            let id = id.unwrap_or(&mut none);
-            embedded.put(id, line, value, self.at, &self.shared);
+            match id {
+                Some(id) => embedded.put(id, line, value, self.at, &self.shared),
+                None => embedded.put_once(line, value, self.at, &self.shared),
+            }
         }
         if let Some(text) = &mut self.text {
             let before = text.buffer.len();
@@ -161,7 +173,7 @@ impl Fan {
         }
         self.flushed.lines += 1;
         if let Some(embedded) = &mut self.embedded {
-            embedded.put(&mut UNKNOWN.clone(), line, value, at, &self.shared);
+            embedded.put_once(line, value, at, &self.shared);
         }
         if let Some(text) = &mut self.text {
             let before = text.buffer.len();
@@ -187,6 +199,19 @@ impl Fan {
         if let Some(console) = &mut self.console {
             console.line(line, value);
         }
+    }
+
+    /// Gives the series ids of `ids` back, as far as they are any: their metrics are dropped, and
+    /// what they had is submitted.
+    pub(crate) fn release(&mut self, ids: &mut Vec<u32>) {
+        ids.retain(|id| *id < REFUSED);
+        if let Some(embedded) = &self.embedded
+            && !ids.is_empty()
+        {
+            let ids: Vec<SeriesId> = ids.iter().copied().map(SeriesId).collect();
+            embedded.sink.release(&ids);
+        }
+        ids.clear();
     }
 
     /// Hands over values that came with their own time, between flushes.
@@ -232,7 +257,7 @@ impl Embedded {
             if *id == UNKNOWN {
                 self.intern(id, line, shared);
             }
-            if *id == REFUSED {
+            if *id >= REFUSED {
                 return;
             }
         }
@@ -248,10 +273,18 @@ impl Embedded {
 
     #[cold]
     fn intern(&mut self, id: &mut u32, line: &Line<'_>, shared: &Shared) {
+        if self.offers == 0 {
+            return;
+        }
         self.name.clear();
         line.push_name(&mut self.name);
         *id = match self.sink.intern(&self.name) {
             Ok(SeriesId(id)) => id,
+            Err(NameError::Limit(_)) => {
+                // The limit may have room at the next flush; until then the store counts.
+                self.offers -= 1;
+                return;
+            }
             Err(why) => {
                 let before = shared.stats.series_refused.fetch_add(1, Ordering::Relaxed);
                 if before == 0 {
@@ -263,10 +296,23 @@ impl Embedded {
         };
     }
 
+    /// As [`Embedded::put`], for a line whose id is kept nowhere.
+    fn put_once(&mut self, line: &Line<'_>, value: f64, at: f64, shared: &Shared) {
+        let mut id = UNKNOWN;
+        self.put(&mut id, line, value, at, shared);
+        if id < REFUSED {
+            self.once.push(SeriesId(id));
+        }
+    }
+
     fn submit(&mut self) {
         if !self.points.is_empty() {
             self.sink.submit(&self.points);
             self.points.clear();
+        }
+        if !self.once.is_empty() {
+            self.sink.release(&self.once);
+            self.once.clear();
         }
     }
 }
