@@ -103,7 +103,7 @@ fn new_series_in_a_minute_are_limited_for_statsd_as_for_lines() {
 }
 
 /// Whether the server has closed the connection.
-fn is_closed(stream: &mut TcpStream) -> bool {
+fn is_closed(mut stream: &TcpStream) -> bool {
     stream
         .set_read_timeout(Some(Duration::from_millis(20)))
         .unwrap();
@@ -138,10 +138,10 @@ fn the_connection_that_was_silent_longest_makes_room() {
     let newcomer = std::cell::RefCell::new(connect());
     server.wait_until("room", |_| {
         let mut newcomer = newcomer.borrow_mut();
-        if is_closed(&mut newcomer) {
+        if is_closed(&newcomer) {
             *newcomer = connect();
         }
-        is_closed(&mut second)
+        is_closed(&second)
     });
     let mut newcomer = newcomer.into_inner();
     newcomer.write_all(b"fourth 1 N\n").unwrap();

@@ -299,7 +299,8 @@ fn pass(
 
 /// Removes those of `ids` that are still idle; how many.
 fn remove(inner: &Inner, ids: &[SeriesId], cutoff: Timestamp, wall: Timestamp) -> usize {
-    // Nothing is written to any file meanwhile.
+    // No walk lists a file that goes, and nothing is written to any meanwhile.
+    let _walk = inner.index.no_walk();
     let _persister = lock(&inner.persister);
     let busy = |id| inner.cache.holds(id);
     let mut path = PathBuf::new();
