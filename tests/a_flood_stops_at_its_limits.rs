@@ -24,9 +24,10 @@ fn metric(server: &Server, name: &str) -> f64 {
 fn names(server: &Server, pattern: &str) -> Vec<String> {
     let found = server.json(&format!("/metrics/find?query={pattern}"));
     let found = found.as_array().unwrap().iter();
+    let found = found.map(|one| one["id"].as_str().unwrap().to_owned());
+    let mut found: Vec<String> = found.collect();
+    found.sort();
     found
-        .map(|one| one["id"].as_str().unwrap().to_owned())
-        .collect()
 }
 
 #[test]
