@@ -32,8 +32,11 @@ const LOOKS: u32 = 20_000;
 const REMOVES: u32 = 2_000;
 /// Series looked at between two pauses.
 const LOOKED_AT_ONCE: usize = 256;
-/// Series removed while the persister is locked.
-const REMOVED_AT_ONCE: usize = 32;
+/// How long the persister is locked at once for series to be removed. It may have to be waited for
+/// a whole pass of the persister, so this is worth some of them.
+const LOCKED: Duration = Duration::from_millis(100);
+/// Series that are collected before any of them are removed.
+const REMOVED_AT_ONCE: usize = 4_096;
 /// A pass may remove so many series, however few there are.
 const ALWAYS_REMOVED: usize = 1_000;
 /// Void records that a running server's index log may have beside a quarter of all.
@@ -243,11 +246,12 @@ fn pass(
     };
     let mut bounded = false;
     let mut path = PathBuf::new();
-    for ids in ids.chunks(LOOKED_AT_ONCE) {
+    let mut going = Vec::new();
+    let mut chunks = ids.chunks(LOOKED_AT_ONCE).peekable();
+    while let Some(ids) = chunks.next() {
         if inner.is_stopping() {
             return done;
         }
-        let mut going = Vec::new();
         for id in ids.iter().filter(|id| !inner.cache.holds(**id)) {
             inner.index.path(*id, &mut path);
             match look(&path, cutoff, wall) {
@@ -277,10 +281,14 @@ fn pass(
                 }
             }
         }
-        for ids in going.chunks(REMOVED_AT_ONCE) {
-            done.removed += remove(inner, ids, cutoff, wall);
-            if pace == Pace::Slow {
-                inner.pause(Duration::from_secs(1) * ids.len() as u32 / REMOVES);
+        if going.len() >= REMOVED_AT_ONCE || chunks.peek().is_none() {
+            while !going.is_empty() && !inner.is_stopping() {
+                let before = going.len();
+                done.removed += remove(inner, &mut going, cutoff, wall);
+                if pace == Pace::Slow {
+                    let n = (before - going.len()) as u32;
+                    inner.pause(Duration::from_secs(1) * n / REMOVES);
+                }
             }
         }
         if pace == Pace::Slow {
@@ -297,16 +305,23 @@ fn pass(
     done
 }
 
-/// Removes those of `ids` that are still idle; how many.
-fn remove(inner: &Inner, ids: &[SeriesId], cutoff: Timestamp, wall: Timestamp) -> usize {
+/// Takes series from the end of `ids`, for as long as the persister may be locked, and removes those
+/// that are still idle; how many.
+fn remove(inner: &Inner, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: Timestamp) -> usize {
     // No walk lists a file that goes, and nothing is written to any meanwhile.
     let _walk = inner.index.no_walk();
     let _persister = lock(&inner.persister);
     let busy = |id| inner.cache.holds(id);
     let mut path = PathBuf::new();
     let mut removed = 0;
-    for id in ids.iter().filter(|id| !busy(**id)) {
-        inner.index.path(*id, &mut path);
+    let since = Instant::now();
+    while since.elapsed() < LOCKED
+        && let Some(id) = ids.pop()
+    {
+        if busy(id) {
+            continue;
+        }
+        inner.index.path(id, &mut path);
         match look(&path, cutoff, wall) {
             Look::Missing => {}
             Look::Left | Look::Recent(_) => continue,
@@ -324,7 +339,7 @@ fn remove(inner: &Inner, ids: &[SeriesId], cutoff: Timestamp, wall: Timestamp) -
             }
         }
         inner.maps.forget(id.0);
-        if let Err(error) = inner.index.expire(*id, busy) {
+        if let Err(error) = inner.index.expire(id, busy) {
             tracing::warn!(%error, "the index could not be written");
         }
         remove_empty(&inner.root, &path);

@@ -265,6 +265,8 @@ fn a_passer_by_with_an_old_id_writes_into_its_own_series() {
     let expected = [(NOW - 10, 3.0), (NOW, 4.0)].into();
     assert_eq!(values(&carbon, "passed.by", NOW), expected);
     assert_eq!(leaves(&carbon), ["passed.by".to_owned()].into());
+    // The file was made under the old id, and is known under the new one.
+    assert_eq!(carbon.idle_series(AFTER, |_| {}).series, 1);
     // Now it goes, and nothing of its series does.
     assert_eq!(carbon.reclaim(), 1);
     let other = carbon.intern(b"other").unwrap();

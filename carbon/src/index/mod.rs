@@ -422,6 +422,11 @@ impl Index {
     /// The file of `id` is there.
     pub(crate) fn stored(&self, id: SeriesId) -> Result<()> {
         let names = self.names();
+        // Written under an id that is unlinked: the file is that of the id its name has now.
+        let id = match names.is_unlinked(id) {
+            true => names.get(names.name(id).as_bytes()).unwrap_or(id),
+            false => id,
+        };
         let new = {
             let mut flags = write(&self.flags);
             !flags.unhashed.contains(&id.0) && flags.stored.set(id.0)
