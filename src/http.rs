@@ -279,6 +279,10 @@ impl Sink for Own {
         self.sink.intern(name)
     }
 
+    fn release(&self, ids: &[SeriesId]) {
+        self.sink.release(ids);
+    }
+
     fn submit(&self, points: &[Datapoint]) {
         self.count.fetch_add(points.len() as u64, Ordering::Relaxed);
         self.sink.submit(points);

@@ -97,7 +97,14 @@ pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow
     let answering = Answering::start(&config, bound.http, descriptors, &supervisor);
     let readiness = answering.readiness.clone();
     let (opened, opening) = oneshot::channel();
-    open(&config, &surroundings, lock.clone(), &readiness, &supervisor, opened)?;
+    open(
+        &config,
+        &surroundings,
+        lock.clone(),
+        &readiness,
+        &supervisor,
+        opened,
+    )?;
     let opened = tokio::select! {
         opened = opening => opened.map_err(|_| anyhow!("opening the data directory failed"))??,
         _ = terminate.recv() => return Ok(early(lock)),
@@ -578,6 +585,20 @@ fn readings(counted: Counted) -> Readings {
                 .each()
                 .map(|(name, help, value)| Reading::count("carbon", name, help, value)),
         );
+        let refused = carbon.index().refused();
+        let help = "Refused because a limit on series is reached, by the first nodes of the name.";
+        let count = |which: String, n| {
+            Reading::count("carbon", "rejects.prefix", help, n).labelled("prefix", which)
+        };
+        readings.extend(
+            refused
+                .prefixes
+                .into_iter()
+                .map(|(prefix, n)| count(prefix, n)),
+        );
+        if refused.elsewhere > 0 {
+            readings.push(count("(others)".to_owned(), refused.elsewhere));
+        }
         let cache = carbon.cache();
         let level = |name, help, value: usize| Reading::level("carbon", name, help, value as f64);
         readings.extend([

@@ -2,10 +2,12 @@
 
 use whisper::Timestamp;
 
-/// The small integer that stands for a series name for as long as the process lives.
+/// The small integer that stands for a series name.
 ///
-/// Ids are dense, count up from zero and are never reused: a series that was deleted and comes
-/// back gets its old id again.
+/// Ids are dense and count up from zero. An id stands for its name for as long as anything has it:
+/// what [`Sink::intern`] gave until [`Sink::release`], what waits in the cache until it is in its
+/// file. A series that was deleted and comes back has its old id then. Afterwards the id may stand for
+/// another name (`index::grace` says how that is kept apart).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesId(pub u32);
 
@@ -44,9 +46,13 @@ pub enum NameError {
     /// A tag without `=`, with an empty part, or with a forbidden character.
     #[error("the name's tags are malformed")]
     BadTag,
-    /// No further names are taken: the limit on series is reached.
+    /// No further names are taken: there are as many as ids can tell apart.
     #[error("the limit on the number of series is reached")]
     TooMany,
+    /// A new name that is over a configured limit, whose key this is. The same name may be taken
+    /// later.
+    #[error("{0} is reached")]
+    Limit(&'static str),
 }
 
 /// Where datapoints go: handed to receivers so that they need not know what is behind it.
@@ -58,9 +64,15 @@ pub trait Sink: Send + Sync {
     /// The name is brought into its canonical form first (empty nodes collapse, tags sort), so
     /// two spellings of one series have one id.
     ///
+    /// The id is good until [`Sink::release`] has been called for it as often as it was given out.
+    ///
     /// # Errors
-    /// [`NameError`] if no file could be named so.
+    /// [`NameError`] if no file could be named so, or if the name is new and over a limit.
     fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError>;
+
+    /// Gives ids back that [`Sink::intern`] gave, one for each time: the caller has submitted all that
+    /// it had for them. A sink that never lets an id go has nothing to do here.
+    fn release(&self, _ids: &[SeriesId]) {}
 
     /// Takes `points`, in order. Blocks while the cache or the journal is full, so call it from
     /// a thread that may wait; what it accepted is visible to queries when it returns.
@@ -78,6 +90,9 @@ pub trait Sink: Send + Sync {
 pub trait Observer: Send + Sync {
     /// There is a series called `name`.
     fn named(&self, series: SeriesId, name: &str);
+
+    /// The series is gone, and its id may soon be told with another name.
+    fn forgotten(&self, series: SeriesId);
 
     /// These points were taken. Called by whoever submits them: must not wait.
     fn taken(&self, points: &[Datapoint]);

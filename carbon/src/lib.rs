@@ -5,6 +5,7 @@ pub mod cache;
 mod clock;
 pub mod datapoint;
 pub mod error;
+pub mod expiry;
 pub mod index;
 pub mod journal;
 pub mod listener;

@@ -26,6 +26,7 @@ use crate::cache::Cache;
 use crate::clock::{Clocks, Steady};
 use crate::datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
 use crate::error::{Error, Result};
+use crate::expiry;
 use crate::index::{Index, Reconciled};
 use crate::journal::disk::{Disk, RealDisk};
 use crate::journal::{self, Journal, Replay, Replayed};
@@ -132,7 +133,9 @@ impl Drop for Handle {
 }
 
 pub(crate) struct Inner {
-    root: PathBuf,
+    pub(crate) root: PathBuf,
+    /// The data directory.
+    pub(crate) data: PathBuf,
     /// Which directory `root` was when it was opened.
     opened: Option<(u64, u64)>,
     guard: Option<Guard>,
@@ -157,8 +160,7 @@ pub(crate) struct Inner {
     pub(crate) stats: Stats,
     pub(crate) persister: Mutex<Persister>,
     observer: Option<Arc<dyn Observer>>,
-    /// How many names the observer knows: all ids below.
-    observed: Mutex<usize>,
+    observed: Mutex<Observed>,
     /// Tells the persister's thread to come to an end.
     stop: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -211,6 +213,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(100);
 /// How often it is looked whether data directory and lock are still there.
 const GUARD_EVERY: Duration = Duration::from_secs(1);
+/// Which names the observer was told.
+#[derive(Debug, Default)]
+struct Observed {
+    /// All ids below.
+    below: usize,
+    /// So many of those that were given to other names since.
+    reused: usize,
+}
+
 /// How often the persister looks whether a pass is due.
 const TICK: Duration = Duration::from_millis(20);
 /// The longest that points wait for a pass.
@@ -251,7 +262,7 @@ impl Carbon {
             let index = data.join("index");
             private::create_dir(&index).map_err(making(&index))?;
         }
-        let index = Index::open(&root, names, access == Access::Inspect)?;
+        let index = Index::open_limited(&root, names, access == Access::Inspect, &options)?;
         let cache = Cache::new(usize::try_from(options.max_cache_size.0).unwrap_or(usize::MAX));
         let persister = Persister::new(
             options.max_updates_per_second,
@@ -281,6 +292,7 @@ impl Carbon {
             closing: AtomicBool::new(false),
             behind: Mutex::default(),
             root,
+            data: data.to_owned(),
             disk,
             journal,
             gate: RwLock::default(),
@@ -294,7 +306,7 @@ impl Carbon {
             stats: Stats::default(),
             persister: Mutex::new(persister),
             observer,
-            observed: Mutex::new(0),
+            observed: Mutex::default(),
             stop: AtomicBool::new(false),
             threads: Mutex::default(),
             left_out: Mutex::default(),
@@ -319,6 +331,9 @@ impl Carbon {
             let mut threads = lock(&inner.threads);
             threads.push(spawn("persister", persist)?);
             threads.push(spawn("index", verify)?);
+            if !inner.options.expire_after.0.is_zero() {
+                threads.push(spawn("expiry", expiry::run)?);
+            }
             if inner.journal.is_some() {
                 threads.push(spawn("journal", |inner| {
                     if let Some(journal) = &inner.journal {
@@ -369,7 +384,7 @@ impl Carbon {
             patience.lasts(pass.written + pass.dropped)
         });
         progress(inner.cache.len());
-        if let Err(error) = inner.index.close() {
+        if let Err(error) = inner.index.compact(0) {
             // What it lacks is found again by walking the disk; registrations were synced.
             tracing::warn!(%error, "the index could not be written");
         }
@@ -489,6 +504,7 @@ impl Carbon {
         let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
             return Ok(None);
         };
+        let _pin = inner.index.pin();
         let known = inner.index.names().get(canonical.as_bytes());
         let mut waiting = Vec::new();
         if let Some(id) = known {
@@ -561,6 +577,7 @@ impl Carbon {
         let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
             return Ok(None);
         };
+        let _pin = inner.index.pin();
         let known = inner.index.names().get(canonical.as_bytes());
         let waits = known.is_some_and(|id| inner.cache.holds(id));
         let path = inner.index.path_of(known, &canonical);
@@ -650,11 +667,63 @@ impl Inner {
     fn introduce(&self, observer: &dyn Observer) {
         let names = self.index.names();
         let mut observed = lock(&self.observed);
-        for id in *observed..names.len() {
-            let series = SeriesId(id as u32);
-            observer.named(series, names.name(series));
+        let new = (observed.below..names.end()).map(|id| id as u32);
+        let reused = names.reused_ids().iter().skip(observed.reused).copied();
+        for series in new.chain(reused).map(SeriesId) {
+            let name = names.name(series);
+            // Empty: freed again before anybody was told.
+            if !name.is_empty() {
+                observer.named(series, name);
+            }
         }
-        *observed = names.len();
+        observed.below = names.end();
+        observed.reused = names.reused_ids().len();
+    }
+
+    /// Gives back the names and ids of series that are gone; how many.
+    pub(crate) fn reclaim(&self) -> usize {
+        // The persister has no series in hand while it is locked.
+        let _persister = lock(&self.persister);
+        let busy = |id| self.cache.holds(id);
+        let freed = |ids: &[SeriesId]| {
+            for id in ids {
+                self.maps.forget(id.0);
+                if let Some(observer) = &self.observer {
+                    observer.forgotten(*id);
+                }
+            }
+            if let Some(journal) = &self.journal {
+                journal.forget(ids);
+            }
+        };
+        let settle = |reused: &mut Vec<u32>| match &self.observer {
+            None => reused.clear(),
+            Some(_) => {
+                let mut observed = lock(&self.observed);
+                reused.drain(..observed.reused);
+                observed.reused = 0;
+            }
+        };
+        let count = self.index.reclaim(busy, freed, settle);
+        self.stats.names_freed.add(count as u64);
+        count
+    }
+
+    /// Sleeps until `span` has passed or the store stops.
+    pub(crate) fn pause(&self, span: Duration) {
+        let until = Instant::now() + span;
+        while !self.is_stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::park_timeout(left);
+        }
+    }
+
+    /// Whether the threads are to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
     /// Notes that the part `what` is well, or what is wrong with it; logs each change once.
@@ -677,6 +746,9 @@ impl Inner {
 
     fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        for thread in lock(&self.threads).iter() {
+            thread.thread().unpark();
+        }
         if let Some(journal) = &self.journal {
             journal.stop();
         }
@@ -1091,13 +1163,21 @@ fn persist(inner: &Inner) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink for Carbon {
     fn intern(&self, name: &[u8]) -> std::result::Result<SeriesId, NameError> {
-        self.0.index.intern(name)
+        let interned = self.0.index.hold(name);
+        if let Err(reason @ NameError::Limit(_)) = interned {
+            self.0.stats.count_refusal(reason);
+        }
+        interned
+    }
+
+    fn release(&self, ids: &[SeriesId]) {
+        self.0.index.release(ids);
     }
 
     fn submit(&self, points: &[Datapoint]) {

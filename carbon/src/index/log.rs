@@ -10,8 +10,8 @@
 //! 2. A frame that ends early or whose checksum is wrong ends the file: it is cut there. What is
 //!    lost so is found again by looking at the disk; what must not be lost (registrations over
 //!    HTTP) is synced before it is answered.
-//! 3. The last record about a name holds. A file that says much twice is written anew, sorted,
-//!    under another name, and renamed.
+//! 3. The last record about a name holds. A file of which much is void is written anew under another
+//!    name and renamed ([`Copy`]). Records that come meanwhile go into both files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -59,10 +59,23 @@ pub(crate) struct Log {
     body: Vec<u8>,
     last: Vec<u8>,
     unsynced: bool,
-    /// Records in the file that a later one has made void, as far as known.
+    /// Records in the file, those that a later one has made void among them.
     pub(crate) records: usize,
     /// Whether there was a file when it was opened.
     pub(crate) existed: bool,
+    /// What was appended since a copy was begun.
+    tail: Option<Vec<(Record, Box<[u8]>)>>,
+}
+
+/// The file that is to take the log's place.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    path: PathBuf,
+    /// `None`: the log is read-only, and so is its copy.
+    file: Option<File>,
+    body: Vec<u8>,
+    last: Vec<u8>,
+    records: usize,
 }
 
 impl Log {
@@ -125,6 +138,7 @@ impl Log {
             unsynced: false,
             records,
             existed,
+            tail: None,
         })
     }
 
@@ -137,6 +151,9 @@ impl Log {
             return Ok(());
         }
         self.records += 1;
+        if let Some(tail) = &mut self.tail {
+            tail.push((record, name.into()));
+        }
         encode(&mut self.body, &mut self.last, record, name);
         if self.body.len() >= FRAME {
             self.flush()?;
@@ -170,47 +187,106 @@ impl Log {
         Ok(())
     }
 
-    /// Writes the file anew with `records` and nothing else.
-    pub(crate) fn rewrite<'a>(
-        &mut self,
-        records: impl Iterator<Item = (Record, &'a [u8])>,
-    ) -> Result<()> {
-        if self.file.is_none() {
-            return Ok(());
-        }
-        let new = self.path.with_extension("new");
-        let write = || {
-            match fs::remove_file(&new) {
+    /// Has everything appended from now on written behind the copy that is about to be made.
+    pub(crate) fn begin_copy(&mut self) {
+        self.tail = Some(Vec::new());
+    }
+
+    /// Begins the file that is to take this one's place.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn copy(&self) -> Result<Copy> {
+        let path = self.path.with_extension("new");
+        let create = || {
+            // What a failed copy left, or a link to somewhere else, is not written into.
+            match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = private::open(&new, OpenOptions::new().write(true).create_new(true))?;
+            let mut file = File::create_new(&path)?;
             file.write_all(MAGIC)?;
-            let (mut body, mut last) = (Vec::new(), Vec::new());
-            let mut n = 0;
-            for (record, name) in records {
-                encode(&mut body, &mut last, record, name);
-                n += 1;
-                if body.len() >= FRAME {
-                    write_frame(&mut file, &body)?;
-                    body.clear();
-                    last.clear();
-                }
-            }
-            write_frame(&mut file, &body)?;
-            file.sync_data()?;
-            fs::rename(&new, &self.path)?;
-            sync_directory(&self.path)?;
-            let file = private::open(&self.path, OpenOptions::new().append(true))?;
-            Ok((file, n))
+            Ok(file)
         };
-        let (file, n) =
-            write().map_err(|error| Error::io(&self.path, "writing the index anew", error))?;
-        self.file = Some(file);
+        let file = match self.file {
+            None => None,
+            Some(_) => Some(create().map_err(|error| anew(&path, error))?),
+        };
+        Ok(Copy {
+            path,
+            file,
+            body: Vec::new(),
+            last: Vec::new(),
+            records: 0,
+        })
+    }
+
+    /// Goes on as it was: the copy failed.
+    pub(crate) fn drop_copy(&mut self) {
+        self.tail = None;
+    }
+
+    /// Puts `copy`, and behind it what was appended meanwhile, in the place of this file.
+    ///
+    /// # Errors
+    /// The disk; this file stays in its place then.
+    pub(crate) fn replace(&mut self, mut copy: Copy) -> Result<()> {
+        for (record, name) in self.tail.take().unwrap_or_default() {
+            copy.append(record, &name)?;
+        }
+        copy.sync()?;
+        if copy.file.is_none() {
+            return Ok(());
+        }
+        fs::rename(&copy.path, &self.path).map_err(|error| anew(&self.path, error))?;
+        self.file = copy.file;
         self.body.clear();
         self.last.clear();
         self.unsynced = false;
-        self.records = n;
+        self.records = copy.records;
+        sync_directory(&self.path).map_err(|error| anew(&self.path, error))
+    }
+}
+
+fn anew(path: &Path, error: io::Error) -> Error {
+    Error::io(path, "writing the index anew", error)
+}
+
+impl Copy {
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn append(&mut self, record: Record, name: &[u8]) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        encode(&mut self.body, &mut self.last, record, name);
+        self.records += 1;
+        if self.body.len() >= FRAME {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if let Some(file) = &mut self.file {
+            write_frame(file, &self.body).map_err(|error| anew(&self.path, error))?;
+        }
+        self.body.clear();
+        self.last.clear();
+        Ok(())
+    }
+
+    /// Has it on disk.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        if let Some(file) = &self.file {
+            file.sync_data().map_err(|error| anew(&self.path, error))?;
+        }
         Ok(())
     }
 }
@@ -353,13 +429,23 @@ mod tests {
         }
         log.sync().unwrap();
         let before = fs::metadata(&path).unwrap().len();
-        let records = names.iter().map(|name| (Record::Stored, name.as_bytes()));
-        log.rewrite(records).unwrap();
+        log.begin_copy();
+        let mut copy = log.copy().unwrap();
+        for name in &names {
+            copy.append(Record::Stored, name.as_bytes()).unwrap();
+        }
+        // What comes while the copy is made is behind it; the old file has it, too.
         log.append(Record::Tagged, b"x;y=z").unwrap();
+        log.sync().unwrap();
+        let last = |path: &Path| super::tests::read(path).pop();
+        assert_eq!(last(&path), Some((Record::Tagged, "x;y=z".into())));
+        log.replace(copy).unwrap();
+        log.append(Record::Gone, b"host0.m0").unwrap();
         log.sync().unwrap();
         assert!(fs::metadata(&path).unwrap().len() < before);
         let read = read(&path);
-        assert_eq!(read.len(), names.len() + 1);
+        assert_eq!(read.len(), names.len() + 2);
         assert_eq!(read[names.len()], (Record::Tagged, "x;y=z".into()));
+        assert_eq!(read[names.len() + 1], (Record::Gone, "host0.m0".into()));
     }
 }

@@ -1,7 +1,7 @@
 //! Tags to series: an inverted index with a bitmap per value.
 //!
 //! 1. A series is here while it is listed; tags and values keep their ids, and stay known, when
-//!    their last series goes.
+//!    their last series is taken out over HTTP. When it expires ([`Tags::expire`]) they go with it.
 //! 2. The metric's name is the tag `name`. A registered name without tags has only that one.
 //! 3. Expressions are Graphite's: `tag=v`, `tag!=v`, `tag=~re`, `tag!=~re`. An absent tag counts as
 //!    the empty value; expressions match from the start of the value, not necessarily to its end.
@@ -55,6 +55,7 @@ pub(crate) struct Tags {
     tags: BTreeMap<Box<str>, Tag>,
     all: RoaringBitmap,
     last_value: u32,
+    last_tag: u32,
 }
 
 #[derive(Debug, Default)]
@@ -179,10 +180,10 @@ impl Tags {
             return;
         }
         for (tag, value) in series::tags(name) {
-            let next = self.tags.len() as u32 + 1;
             if !self.tags.contains_key(tag) {
+                self.last_tag += 1;
                 let new = Tag {
-                    id: next,
+                    id: self.last_tag,
                     ..Tag::default()
                 };
                 self.tags.insert(tag.into(), new);
@@ -219,6 +220,27 @@ impl Tags {
             }
         }
         true
+    }
+
+    /// As [`Tags::remove`]; also takes out the tags and values that no series carries any more.
+    pub(crate) fn expire(&mut self, id: SeriesId, name: &str) -> bool {
+        let was_in = self.remove(id, name);
+        for (tag, value) in series::tags(name) {
+            let Some(entry) = self.tags.get_mut(tag) else {
+                continue;
+            };
+            if entry
+                .values
+                .get(value)
+                .is_some_and(|value| value.series.is_empty())
+            {
+                entry.values.remove(value);
+            }
+            if entry.any.is_empty() {
+                self.tags.remove(tag);
+            }
+        }
+        was_in
     }
 
     /// Whether the series is in.

@@ -4,7 +4,8 @@
 //!    is left of its name below the branch: a leaf when that is one node, a whole twig when it is
 //!    more. A twig becomes a branch when a second series needs it, so a series that stands alone
 //!    costs four bytes here however deep it lies.
-//! 2. Labels are not stored: each is a piece of some series' name in [`Names`].
+//! 2. Labels are not stored: each is a piece of the name of a series that is in the tree. When that
+//!    series is taken out, the label moves to another one below the branch.
 //! 3. New entries are appended and merged into the sorted part 64 at a time, so that a branch of a
 //!    million leaves does not move them all for each new one.
 //! 4. A pattern that begins with `**` and goes on finds only what the rest finds: Graphite loses its
@@ -169,11 +170,22 @@ impl List {
         candidates.find(|item| key(**item) == wanted).copied()
     }
 
-    fn remove(&mut self, item: u32) -> bool {
-        let Some(at) = self.items.iter().position(|own| *own == item) else {
-            return false;
+    /// Takes `item` out, whose key is `wanted`. Whether it was in.
+    fn remove<'a>(&mut self, item: u32, wanted: &[u8], key: impl Fn(u32) -> &'a [u8]) -> bool {
+        let (sorted, unsorted) = self.items.split_at(self.sorted as usize);
+        let near = sorted.partition_point(|item| order(key(*item), wanted).is_lt());
+        let at = if sorted.get(near) == Some(&item) {
+            near
+        } else {
+            match unsorted.iter().position(|own| *own == item) {
+                Some(at) => sorted.len() + at,
+                None => return false,
+            }
         };
         self.items.remove(at);
+        if self.items.len() * 4 < self.items.capacity() {
+            self.items.shrink_to(self.items.len() * 2);
+        }
         if at < self.sorted as usize {
             self.sorted -= 1;
         }
@@ -244,7 +256,9 @@ impl Tree {
                         end: (start + node.len()) as u16,
                     };
                     let branch = self.grow(names, at, label);
-                    self.branches[at as usize].tails.remove(twig);
+                    let name = &names.name_bytes(twig)[start..];
+                    let tail = |id| &names.name_bytes(id)[start..];
+                    self.branches[at as usize].tails.remove(twig, name, tail);
                     self.push_tail(names, branch, next, twig);
                     (at, start) = (branch, next);
                     continue;
@@ -290,7 +304,9 @@ impl Tree {
         let mut start = 0;
         loop {
             let at = way[way.len() - 1];
-            if self.branches[at as usize].tails.remove(id.0) {
+            let tail = |id| &names.name_bytes(id)[start..];
+            let tails = &mut self.branches[at as usize].tails;
+            if tails.remove(id.0, &name[start..], tail) {
                 break;
             }
             let node = first(&name[start..]);
@@ -309,9 +325,29 @@ impl Tree {
             if !empty.tails.items.is_empty() || !empty.branches.items.is_empty() {
                 break;
             }
-            self.branches[*parent as usize].branches.remove(*branch);
+            let mut list = std::mem::take(&mut self.branches[*parent as usize].branches);
+            let label = self.label(names, *branch);
+            list.remove(*branch, label, |branch| self.label(names, branch));
+            self.branches[*parent as usize].branches = list;
+            self.branches[*branch as usize] = Branch::default();
             self.free.push(*branch);
             way.pop();
+        }
+        // From the lowest branch up, so that the labels below are right already.
+        for branch in way.into_iter().skip(1).rev() {
+            let Branch {
+                label,
+                branches,
+                tails,
+            } = &self.branches[branch as usize];
+            if label.series != id.0 {
+                continue;
+            }
+            let below = branches.items.first();
+            let below = below.map(|branch| self.branches[*branch as usize].label.series);
+            if let Some(other) = tails.items.first().copied().or(below) {
+                self.branches[branch as usize].label.series = other;
+            }
         }
         true
     }
@@ -681,13 +717,19 @@ mod tests {
         ) {
             let mut order: Vec<&str> = names.iter().map(String::as_str).collect();
             order.sort_by_key(|name| foldhash::fast::FixedState::with_seed(shuffle).hash_one(name));
-            let (interned, mut tree) = tree(&order);
+            let (mut interned, mut tree) = tree(&order);
             let mut left = names.clone();
             for gone in gone {
                 if order.is_empty() { break; }
                 let name = order[gone.index(order.len())];
-                let id = interned.get(name.as_bytes()).unwrap();
+                let Some(id) = interned.get(name.as_bytes()) else { continue };
                 prop_assert_eq!(tree.remove(&interned, id), left.remove(name));
+                // The id stands for another name now: no label may lean on it.
+                interned.unlink(id);
+                interned.free(id);
+                prop_assert_eq!(interned.intern(b"zz.top").unwrap().0, id);
+                interned.unlink(id);
+                interned.free(id);
             }
             prop_assert_eq!(tree.len(), left.len());
             for pattern in patterns {

@@ -381,6 +381,15 @@ impl Journal {
         }
     }
 
+    /// These ids may stand for other names from now on: a name is written again before their next
+    /// points.
+    pub(crate) fn forget(&self, ids: &[SeriesId]) {
+        let mut pending = lock(&self.pending);
+        for id in ids {
+            pending.named.clear(id.0);
+        }
+    }
+
     fn encode(&self, pending: &mut Pending, index: &Index, clock: Timestamp, points: &[Datapoint]) {
         let Pending { bytes, named, .. } = pending;
         let before = bytes.len();

@@ -85,6 +85,8 @@ pub(crate) struct Book {
     members: HashSet<(u32, Box<[u8]>)>,
     ids: Vec<u32>,
     free_ids: HashMap<u32, Vec<u32>>,
+    /// Series ids of rows that are gone, to be given back at the next flush.
+    released: Vec<u32>,
     spec: Spec,
     naming: Naming,
     rules: Rules,
@@ -164,6 +166,7 @@ impl Book {
             members: HashSet::new(),
             ids: Vec::new(),
             free_ids: HashMap::new(),
+            released: Vec::new(),
             spec: Spec::new(
                 &options.percentiles.0,
                 &options.calculated_timer_metrics,
@@ -409,6 +412,7 @@ impl Book {
             end
         };
         fan.begin(at);
+        fan.release(&mut self.released);
         let count = self.series(&mut grouped, fan, stats);
         if self.rules.self_metrics {
             let mut fan_line = |namespace: &[u8], name: &[u8], value| {
@@ -624,7 +628,9 @@ impl Book {
         if row.ids != NO_IDS {
             let width = width(row.kind(), &self.spec, self.names.name(&row));
             let start = row.ids as usize;
-            self.ids[start..start + width as usize].fill(UNKNOWN);
+            let ids = &mut self.ids[start..start + width as usize];
+            self.released.extend_from_slice(ids);
+            ids.fill(UNKNOWN);
             self.free_ids.entry(width).or_default().push(row.ids);
         }
         if matches!(row.kind(), Kind::Timer | Kind::Average) && row.extra != NO_SLOT {
