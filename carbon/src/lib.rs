@@ -3,6 +3,8 @@
 pub mod cache;
 pub mod datapoint;
 pub mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod index;
 pub mod journal;
 pub mod listener;

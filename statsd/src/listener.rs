@@ -23,7 +23,7 @@ use crate::receive::{Intake, Shared};
 use crate::token::MARGIN;
 
 /// The longest line, and the largest piece that is handed on.
-const LONGEST: usize = 64 << 10;
+pub(crate) const LONGEST: usize = 64 << 10;
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// What the stream thread is told.
