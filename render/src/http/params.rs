@@ -13,6 +13,9 @@ use super::Answer;
 /// How long a body may be.
 pub const MAX_BODY: usize = 8 << 20;
 
+/// How many parameters a body may hold: each takes many times its shortest spelling.
+pub const MAX_PAIRS: usize = 1 << 16;
+
 /// The parameters of a request.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -99,7 +102,7 @@ async fn in_body(kind: &str, body: Body) -> Result<Vec<(String, String)>, Answer
     })?;
     let (main, details) = kind.split_once(';').unwrap_or((kind, ""));
     match main.trim().to_ascii_lowercase().as_str() {
-        "application/json" => Ok(object(&body)),
+        "application/json" => object(&body),
         "multipart/form-data" => {
             let boundary = details.split(';').find_map(|detail| {
                 let (name, value) = detail.trim().split_once('=')?;
@@ -107,15 +110,25 @@ async fn in_body(kind: &str, body: Body) -> Result<Vec<(String, String)>, Answer
                     .then(|| value.trim_matches('"').to_owned())
             });
             match boundary {
-                Some(boundary) => Ok(multipart(&body, &boundary)),
+                Some(boundary) => multipart(&body, &boundary),
                 None => Err(Answer::text(
                     StatusCode::BAD_REQUEST,
                     "a multipart body needs a boundary in its content type",
                 )),
             }
         }
-        _ => Ok(form(&body)),
+        _ => few(form_urlencoded::parse(&body).into_owned()),
     }
+}
+
+/// The pairs, unless there are too many.
+fn few(pairs: impl Iterator<Item = (String, String)>) -> Result<Vec<(String, String)>, Answer> {
+    let pairs: Vec<_> = pairs.take(MAX_PAIRS + 1).collect();
+    if pairs.len() > MAX_PAIRS {
+        let sentence = format!("the body has more than {MAX_PAIRS} parameters");
+        return Err(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence));
+    }
+    Ok(pairs)
 }
 
 fn form(text: &[u8]) -> Vec<(String, String)> {
@@ -123,10 +136,10 @@ fn form(text: &[u8]) -> Vec<(String, String)> {
 }
 
 /// The members of a JSON object; anything else has none.
-fn object(body: &[u8]) -> Vec<(String, String)> {
+fn object(body: &[u8]) -> Result<Vec<(String, String)>, Answer> {
     use serde_json::Value;
     let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     fn text(value: Value) -> Option<String> {
         match value {
@@ -135,27 +148,38 @@ fn object(body: &[u8]) -> Vec<(String, String)> {
             other => Some(other.to_string()),
         }
     }
-    let mut pairs = Vec::new();
-    for (name, value) in members {
+    // A long list repeats its name: what it comes to is known only here.
+    let mut room = MAX_BODY;
+    let mut too_long = false;
+    let values = members.into_iter().flat_map(|(name, value)| {
         let values = match value {
             Value::Array(values) => values,
             value => vec![value],
         };
-        let values = values.into_iter().filter_map(text);
-        pairs.extend(values.map(|value| (name.clone(), value)));
+        let named = move |value| Some((name.clone(), text(value)?));
+        values.into_iter().filter_map(named)
+    });
+    let pairs = few(values.take_while(|(name, value)| {
+        let left = room.checked_sub(name.len() + value.len());
+        too_long = left.is_none();
+        room = left.unwrap_or(0);
+        !too_long
+    }))?;
+    if too_long {
+        let sentence = format!("the parameters of the body are longer than {MAX_BODY} bytes");
+        return Err(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence));
     }
-    pairs
+    Ok(pairs)
 }
 
 /// The fields of a multipart body. Parts that make no sense are left out.
-fn multipart(body: &[u8], boundary: &str) -> Vec<(String, String)> {
+fn multipart(body: &[u8], boundary: &str) -> Result<Vec<(String, String)>, Answer> {
     let body = String::from_utf8_lossy(body);
-    let mut pairs = Vec::new();
-    for part in body.split(&format!("--{boundary}")).skip(1) {
+    let boundary = format!("--{boundary}");
+    let parts = body.split(&*boundary).skip(1);
+    few(parts.filter_map(|part| {
         let part = part.trim_start_matches("\r\n");
-        let Some((head, value)) = part.split_once("\r\n\r\n") else {
-            continue;
-        };
+        let (head, value) = part.split_once("\r\n\r\n")?;
         let disposition = head.lines().find(|line| {
             line.to_ascii_lowercase()
                 .starts_with("content-disposition:")
@@ -164,12 +188,9 @@ fn multipart(body: &[u8], boundary: &str) -> Vec<(String, String)> {
             let (_, rest) = line.split_once("name=\"")?;
             Some(rest.split_once('"')?.0)
         });
-        if let Some(name) = name {
-            let value = value.strip_suffix("\r\n").unwrap_or(value);
-            pairs.push((name.to_owned(), value.to_owned()));
-        }
-    }
-    pairs
+        let value = value.strip_suffix("\r\n").unwrap_or(value);
+        Some((name?.to_owned(), value.to_owned()))
+    }))
 }
 
 #[cfg(test)]
@@ -182,6 +203,26 @@ mod tests {
             .body(Body::from(body))
             .unwrap();
         Params::from_request(request, &()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_grows_when_it_is_read_is_refused() {
+        let long = "n".repeat(1 << 10);
+        let ones = vec!["1"; MAX_BODY >> 10].join(",");
+        let json = "application/json";
+        let form = "application/x-www-form-urlencoded";
+        for (kind, body) in [
+            (json, format!("{{\"{long}\": [{ones}]}}")),
+            (json, format!("{{\"n\": [{}1]}}", "1,".repeat(MAX_PAIRS))),
+            (form, "a&".repeat(MAX_PAIRS + 1)),
+        ] {
+            let request = axum::http::Request::post("/render")
+                .header(header::CONTENT_TYPE, kind)
+                .body(Body::from(body))
+                .unwrap();
+            let refused = Params::from_request(request, &()).await.unwrap_err();
+            assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+        }
     }
 
     #[tokio::test]
