@@ -38,6 +38,7 @@ fn damaged(input: &mut Bytes<'_>) {
     let frames: Vec<Frame> = (0..1 + input.below(5)).map(|_| frame(input)).collect();
     let (mut segment, places) = write_segment(&frames);
     assert_eq!(read_segment(&segment), frames);
+    let sound = segment.clone();
     let magic = write_segment(&[]).0.len();
     let at = magic + input.word() as usize % (segment.len() - magic + 1);
     let foreign = input.0;
@@ -58,7 +59,7 @@ fn damaged(input: &mut Bytes<'_>) {
         .filter(|(place, _)| place.end <= outside || place.start >= end)
         .map(|(_, frame)| frame)
         .collect();
-    if segment == write_segment(&frames).0 {
+    if segment == sound {
         assert_eq!(found, frames);
     } else if end != usize::MAX && !foreign.windows(2).any(|two| two == [0xa5, b'J']) {
         // Bytes that are what they were damage nothing.
@@ -68,7 +69,12 @@ fn damaged(input: &mut Bytes<'_>) {
         for frame in whole {
             assert!(rest.any(|found| found == frame), "a frame is missing");
         }
-        assert!(found.iter().all(|found| frames.contains(found)));
+        // A name or a value may hold a frame, which is found when the one around it is damaged:
+        // it can say only what its sender may say anyway.
+        let marks = sound.windows(2).filter(|two| *two == [0xa5, b'J']);
+        if marks.count() == frames.len() {
+            assert!(found.iter().all(|found| frames.contains(found)));
+        }
     } else {
         assert!(found.len() >= whole.len());
         for (found, frame) in found.iter().zip(whole) {

@@ -12,7 +12,7 @@ use plumbago_fuzz::bytes::Bytes;
 use plumbago_fuzz::pattern::{Groups, Node, match_at};
 
 /// Letters of names and expressions: those that the index reads as Python does.
-const LETTERS: [char; 6] = ['a', 'b', '.', '-', ']', 'é'];
+const LETTERS: [char; 5] = ['a', 'b', '.', '-', 'é'];
 
 /// One expression, and what it says.
 struct Spec {
