@@ -82,8 +82,9 @@ impl Node {
             }
             9 => {
                 let what = Self::read(input, letters, depth - 1, groups);
-                // What may be empty is not repeated: engines differ in when they stop.
-                if what.may_be_empty() {
+                // What may be empty is not repeated: engines differ in when they stop. Nor is a
+                // repetition, which fancy-regex folds even where one of the two is lazy.
+                if what.may_be_empty() || what.is_repetition() {
                     return what;
                 }
                 let least = input.below(3);
@@ -102,6 +103,15 @@ impl Node {
             }
             _ if groups.closed.is_empty() => Self::Any,
             _ => Self::Same(groups.closed[input.below(groups.closed.len())]),
+        }
+    }
+
+    fn is_repetition(&self) -> bool {
+        match self {
+            Self::Repeat { .. } => true,
+            Self::Group(_, inner) => inner.is_repetition(),
+            Self::One(parts) | Self::All(parts) => parts.iter().any(Self::is_repetition),
+            _ => false,
         }
     }
 

@@ -99,7 +99,12 @@ fn write(out: &mut impl Write, book: &mut Book, epoch: u64, extent: Extent) -> i
         };
         if let Some(pile) = pile {
             lines += 1;
-            let letter = if kind == Kind::Average { b'q' } else { b'p' };
+            let letter = match (kind, row.is_touched()) {
+                (Kind::Average, true) => b'q',
+                (Kind::Average, false) => b'Q',
+                (_, true) => b'p',
+                (_, false) => b'P',
+            };
             write_pile(out, letter, name, row.value, pile)?;
         }
         lines += 1;
@@ -335,11 +340,13 @@ mod tests {
             "C b 0",
             "g a -2.5",
             "t a 2 1 2.5",
-            "p b 3 4 10 30 2.5 5 1 4 1*2 4*2",
+            "p b 3 4 10 30 2.5 5 1 4 0*4",
             "t b 0",
             "a a 0 -1 2",
             "q b 0 4 -10 30 -2.5 5 -4 -1 0*4",
             "a b 0",
+            "P c 0 1 2 4 2 0 2 2 0*1",
+            "T c 0",
             "s a 0 61",
         ];
         let mut first = book();
