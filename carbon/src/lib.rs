@@ -6,6 +6,8 @@ mod clock;
 pub mod datapoint;
 pub mod error;
 pub mod expiry;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod index;
 pub mod journal;
 pub mod listener;

@@ -7,6 +7,7 @@
 //! t NAME WEIGHT VALUE VALUE …     timer
 //! p NAME WEIGHT COUNT SUM SQUARES MEAN SPREAD LOWER UPPER VALUE*COUNT …   timer with very many
 //! a NAME 0 VALUE VALUE …          average
+//! q NAME 0 COUNT …                average with very many, as p
 //! s NAME 0 HEX HEX …              set
 //! end LINES
 //! ```
@@ -106,7 +107,13 @@ fn write(out: &mut impl Write, book: &mut Book, epoch: u64, extent: Extent) -> i
         };
         if let Some(pile) = pile {
             lines += 1;
-            write_pile(out, name, row.value, pile)?;
+            let letter = match (kind, row.is_touched()) {
+                (Kind::Average, true) => b'q',
+                (Kind::Average, false) => b'Q',
+                (_, true) => b'p',
+                (_, false) => b'P',
+            };
+            write_pile(out, letter, name, row.value, pile)?;
         }
         lines += 1;
         // The weight of a pile stands in its own line.
@@ -128,7 +135,13 @@ fn write(out: &mut impl Write, book: &mut Book, epoch: u64, extent: Extent) -> i
     writeln!(out, "end {lines}")
 }
 
-fn write_pile(out: &mut impl Write, name: &[u8], weight: f64, pile: &Pile) -> io::Result<()> {
+fn write_pile(
+    out: &mut impl Write,
+    letter: u8,
+    name: &[u8],
+    weight: f64,
+    pile: &Pile,
+) -> io::Result<()> {
     let Moments {
         count,
         sum,
@@ -138,7 +151,7 @@ fn write_pile(out: &mut impl Write, name: &[u8], weight: f64, pile: &Pile) -> io
         lower,
         upper,
     } = pile.moments;
-    out.write_all(b"p ")?;
+    out.write_all(&[letter, b' '])?;
     out.write_all(name)?;
     write!(
         out,
@@ -176,65 +189,196 @@ pub(crate) fn load(path: &Path, book: &mut Book, epoch: u64) -> Result<Vec<(Vec<
     Ok(gauges)
 }
 
+/// What a line says of its series besides the value.
+enum Rest {
+    Nothing,
+    Samples(Vec<f64>),
+    Pile(Moments, Vec<(f64, u64)>),
+    Members(Vec<Vec<u8>>),
+}
+
+/// A line taken apart.
+struct Line<'a> {
+    kind: Kind,
+    is_touched: bool,
+    name: &'a [u8],
+    value: f64,
+    rest: Rest,
+}
+
+/// All or nothing: what is damaged somewhere is not counted in part.
 fn read(text: &str, book: &mut Book, epoch: u64) -> Option<Vec<(Vec<u8>, f64)>> {
     let rest = text.strip_prefix(HEAD)?.strip_prefix('\n')?;
     let (body, end) = rest.trim_end().rsplit_once("end ")?;
     if end.parse::<usize>().ok()? != body.lines().count() {
         return None;
     }
+    let lines: Vec<Line<'_>> = body.lines().map(parse).collect::<Option<_>>()?;
     let mut gauges = Vec::new();
-    for line in body.lines() {
-        let mut words = line.split(' ');
-        let letter = words.next()?.bytes().next()?;
-        let name = words.next()?.as_bytes();
-        let value: f64 = words.next()?.parse().ok()?;
-        let touched = letter.is_ascii_lowercase();
-        let kind = match letter.to_ascii_lowercase() {
-            b'c' => Kind::Counter,
-            b'g' => Kind::Gauge,
-            b't' | b'p' => Kind::Timer,
-            b's' => Kind::Set,
-            b'a' => Kind::Average,
-            _ => return None,
-        };
-        let Some(row) = book.restore(kind, name, value, touched) else {
+    for line in lines {
+        let restored = book.restore(line.kind, line.name, line.value, line.is_touched);
+        let Some(row) = restored else {
             continue;
         };
-        match letter.to_ascii_lowercase() {
-            b'g' => gauges.push((name.to_vec(), value)),
-            b't' | b'a' => {
-                let values: Option<Vec<f64>> = words.map(|word| word.parse().ok()).collect();
-                book.restore_samples(epoch, row, &values?);
+        match line.rest {
+            Rest::Nothing if line.kind == Kind::Gauge => {
+                gauges.push((line.name.to_vec(), line.value));
             }
-            b'p' => {
-                let mut number = || words.next()?.parse::<f64>().ok();
-                let moments = Moments {
-                    count: number()? as u64,
-                    sum: number()?,
-                    squares: number()?,
-                    mean: number()?,
-                    spread: number()?,
-                    lower: number()?,
-                    upper: number()?,
-                };
-                let weighted: Option<Vec<(f64, u64)>> = words
-                    .map(|word| {
-                        let (value, count) = word.split_once('*')?;
-                        Some((value.parse().ok()?, count.parse().ok()?))
-                    })
-                    .collect();
-                book.restore_pile(epoch, row, Pile::restore(moments, &weighted?));
+            Rest::Nothing => {}
+            Rest::Samples(values) => book.restore_samples(epoch, row, &values),
+            Rest::Pile(moments, weighted) => {
+                book.restore_pile(epoch, row, Pile::restore(moments, &weighted));
             }
-            b's' => {
-                for word in words {
-                    let member: Option<Vec<u8>> = (0..word.len() / 2)
-                        .map(|at| u8::from_str_radix(word.get(2 * at..2 * at + 2)?, 16).ok())
-                        .collect();
-                    book.restore_member(row, &member?);
+            Rest::Members(members) => {
+                for member in members {
+                    book.restore_member(row, &member);
                 }
             }
-            _ => {}
         }
     }
     Some(gauges)
+}
+
+fn parse(line: &str) -> Option<Line<'_>> {
+    let mut words = line.split(' ');
+    let letter = words.next()?.bytes().next()?;
+    let name = words.next()?.as_bytes();
+    let value: f64 = words.next()?.parse().ok()?;
+    let (kind, rest) = match letter.to_ascii_lowercase() {
+        b'c' => (Kind::Counter, Rest::Nothing),
+        b'g' => (Kind::Gauge, Rest::Nothing),
+        b't' => {
+            let samples: Option<Vec<f64>> = words.map(timer_sample).collect();
+            (Kind::Timer, Rest::Samples(samples?))
+        }
+        b'a' => {
+            let samples: Option<Vec<f64>> = words.map(|word| word.parse().ok()).collect();
+            (Kind::Average, Rest::Samples(samples?))
+        }
+        letter @ (b'p' | b'q') => {
+            let mut number = || words.next()?.parse::<f64>().ok();
+            let moments = Moments {
+                count: number()? as u64,
+                sum: number()?,
+                squares: number()?,
+                mean: number()?,
+                spread: number()?,
+                lower: number()?,
+                upper: number()?,
+            };
+            let weighted: Option<Vec<(f64, u64)>> = words
+                .map(|word| {
+                    let (value, count) = word.split_once('*')?;
+                    Some((timer_sample(value)?, count.parse().ok()?))
+                })
+                .collect();
+            let is_sound = moments.count > 0 && moments.lower <= moments.upper;
+            let rest = Rest::Pile(is_sound.then_some(moments)?, weighted?);
+            match letter {
+                b'p' => (Kind::Timer, rest),
+                _ => (Kind::Average, rest),
+            }
+        }
+        b's' => {
+            let members: Option<Vec<Vec<u8>>> = words
+                .map(|word| {
+                    (0..word.len() / 2)
+                        .map(|at| u8::from_str_radix(word.get(2 * at..2 * at + 2)?, 16).ok())
+                        .collect()
+                })
+                .collect();
+            (Kind::Set, Rest::Members(members?))
+        }
+        _ => return None,
+    };
+    Some(Line {
+        kind,
+        is_touched: letter.is_ascii_lowercase(),
+        name,
+        value,
+        rest,
+    })
+}
+
+/// A sample of a timer: a number that is not negative.
+fn timer_sample(word: &str) -> Option<f64> {
+    let value: f64 = word.parse().ok()?;
+    // Not -0, which would be sorted behind all others.
+    (value >= 0.0).then_some(value + 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    fn book() -> Book {
+        Book::new(&Options::default(), 1, false, 0)
+    }
+
+    fn saved(book: &mut Book) -> String {
+        let mut out = Vec::new();
+        write(&mut out, book, 0, Extent::All).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn text(lines: &[&str]) -> String {
+        format!("{HEAD}\n{}\nend {}\n", lines.join("\n"), lines.len())
+    }
+
+    #[test]
+    fn what_is_damaged_in_the_middle_changes_nothing() {
+        let sound = "c a 1";
+        for damaged in [
+            "c b",
+            "c b x",
+            "x b 1",
+            "",
+            "t b 1 2 x",
+            "t b 1 -2",
+            "t b 1 NaN",
+            "p b 1 2 3 5 1.5 1 2",
+            "p b 1 2 3 5 1.5 1 2 1 1*1",
+            "p b 1 2 3 5 1.5 1 NaN NaN 1*1",
+            "p b 1 0 0 0 0 0 0 0",
+            "p b 1 2 3 5 1.5 1 1 2 1",
+            "s b 0 6x",
+        ] {
+            let mut read_into = book();
+            let read = read(&text(&[sound, damaged, sound]), &mut read_into, 0);
+            assert_eq!(read, None, "{damaged:?}");
+            assert_eq!(saved(&mut read_into), saved(&mut book()), "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn each_kind_is_saved_as_it_was_read() {
+        let lines = [
+            "c a 3",
+            "C b 0",
+            "g a -2.5",
+            "t a 2 1 2.5",
+            "p b 3 4 10 30 2.5 5 1 4 0*4",
+            "t b 0",
+            "a a 0 -1 2",
+            "q b 0 4 -10 30 -2.5 5 -4 -1 0*4",
+            "a b 0",
+            "P c 0 1 2 4 2 0 2 2 0*1",
+            "T c 0",
+            "s a 0 61",
+        ];
+        let mut first = book();
+        let gauges = read(&text(&lines), &mut first, 0).unwrap();
+        assert_eq!(gauges, [(b"a".to_vec(), -2.5)]);
+        let first = saved(&mut first);
+        for line in lines {
+            assert!(
+                first.lines().any(|saved| saved == line),
+                "{line} in {first}"
+            );
+        }
+        let mut second = book();
+        read(&first, &mut second, 0).unwrap();
+        assert_eq!(saved(&mut second), first);
+    }
 }

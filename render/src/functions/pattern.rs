@@ -5,8 +5,10 @@
 //! 2. A replacement takes `\1`, `\g<1>`, `\g<name>` and Python's escapes; `$` is just a dollar.
 //! 3. Matching and replacing end with the request's time, and replacing also where a name grows
 //!    too long.
-//! 4. An empty match right after another match is replaced too: `.*` matches `abc` twice.
+//! 4. An empty match right after another match is replaced too: `.*` matches `abc` twice. After an
+//!    empty match the next one may begin in the same place, if it is not empty.
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 
 use fancy_regex::{Captures, Regex};
@@ -18,6 +20,9 @@ use crate::error::{Error, Result};
 /// A compiled regular expression.
 pub(super) struct Pattern {
     regex: Regex,
+    /// As `regex`, but no match is empty where the search begins. Made when it is needed; `None`
+    /// if it cannot be.
+    advancing: OnceCell<Option<Regex>>,
     text: String,
 }
 
@@ -32,8 +37,19 @@ impl Pattern {
         })?;
         Ok(Self {
             regex,
+            advancing: OnceCell::new(),
             text: text.to_owned(),
         })
+    }
+
+    fn advancing(&self) -> Option<&Regex> {
+        // The line end ends a comment, and is blank where there can be one.
+        let compiled = || {
+            let pattern = translated(&self.text);
+            let compile = |end: &str| Regex::new(&format!("(?:{pattern}{end})(?!\\G)"));
+            compile("").or_else(|_| compile("\n")).ok()
+        };
+        self.advancing.get_or_init(compiled).as_ref()
     }
 
     /// Whether it matches anywhere in `name`.
@@ -58,22 +74,19 @@ impl Pattern {
         let mut out = String::new();
         let (mut copied, mut at) = (0, 0);
         let mut may_be_empty = true;
-        while let Some(found) = self
-            .regex
-            .captures_from_pos(name, at)
-            .map_err(|_| self.too_slow())?
-        {
+        // After an empty match at the end there is no further one.
+        while may_be_empty || at < name.len() {
             // Each match may take as many steps as the last.
             budget.check()?;
+            let regex = match may_be_empty {
+                true => &self.regex,
+                false => self.advancing().ok_or_else(|| self.too_slow())?,
+            };
+            let found = regex.captures_from_pos(name, at);
+            let Some(found) = found.map_err(|_| self.too_slow())? else {
+                break;
+            };
             let Some(whole) = found.get(0) else { break };
-            if whole.start() == whole.end() && whole.start() == at && !may_be_empty {
-                match name[at..].chars().next() {
-                    Some(c) => at += c.len_utf8(),
-                    None => break,
-                }
-                may_be_empty = true;
-                continue;
-            }
             push_within(&mut out, &name[copied..whole.start()], name)?;
             replacement.expand(&found, name, &mut out)?;
             copied = whole.end();
@@ -393,6 +406,9 @@ mod tests {
             ("(a)|b", "<\\1>", "ab", "<a><>"),
             (".*", "x", "abc", "xx"),
             ("x*", "-", "abxd", "-a-b--d-"),
+            ("|a", "-", "ba", "-b---"),
+            ("(?:.)*?", "", "{{.", ""),
+            ("(?x) a*? # lazy", "-", "ab", "---b-"),
             ("", "-", "é", "-é-"),
             ("b", "$1", "abc", "a$1c"),
             ("b", "\\.\\n\\\\", "abc", "a\\.\n\\c"),

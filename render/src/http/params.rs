@@ -137,6 +137,11 @@ fn check_number(n_pairs: usize) -> Result<(), Answer> {
     Err(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence))
 }
 
+fn too_long() -> Answer {
+    let sentence = format!("the parameters of the body are longer than {MAX_BODY} bytes");
+    Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence)
+}
+
 fn form(text: &[u8]) -> Pairs {
     check_number(text.iter().filter(|&&byte| byte == b'&').count())?;
     Ok(form_urlencoded::parse(text).into_owned().collect())
@@ -158,6 +163,7 @@ fn object(body: &[u8]) -> Pairs {
             other => Some(other.to_string()),
         }
     }
+    let mut room = MAX_BODY;
     let mut pairs = Vec::new();
     for (name, value) in members {
         let values = match value {
@@ -167,6 +173,10 @@ fn object(body: &[u8]) -> Pairs {
         let values = values.into_iter().filter_map(text);
         for value in values {
             check_number(pairs.len() + 1)?;
+            // A long list repeats its name: what it comes to is known only here.
+            room = room
+                .checked_sub(name.len() + value.len())
+                .ok_or_else(too_long)?;
             pairs.push((name.clone(), value));
         }
     }
@@ -209,6 +219,18 @@ mod tests {
             .body(Body::from(body))
             .unwrap();
         Params::from_request(request, &()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_grows_when_it_is_read_is_refused() {
+        let long = "n".repeat(1 << 10);
+        let ones = vec!["1"; MAX_BODY >> 10].join(",");
+        let request = axum::http::Request::post("/render")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(format!("{{\"{long}\": [{ones}]}}")))
+            .unwrap();
+        let refused = Params::from_request(request, &()).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[tokio::test]
