@@ -313,7 +313,7 @@ mod tests {
     use crate::options::Options;
 
     fn book() -> Book {
-        Book::new(&Options::default(), 1, false, 0)
+        Book::new(&Options::default(), 1, false, 0).unwrap()
     }
 
     fn saved(book: &mut Book) -> String {
