@@ -31,8 +31,9 @@ use tower::ServiceExt;
 /// The memory of all requests.
 const BUDGET: usize = 16 << 20;
 /// What a request may take beyond the budget: its own text and parameters, the trees of its
-/// targets, fonts and time zones that are read once, buffers of the runtime.
-const SLACK: usize = 8 << 20;
+/// targets, fonts and time zones that are read once, buffers of the runtime. A form of a thousand
+/// targets took 8 MB.
+const SLACK: usize = 12 << 20;
 /// How long a request may take.
 const DEADLINE: Duration = Duration::from_millis(300);
 /// How much processor time may pass after the deadline before the work ends. The program is built
