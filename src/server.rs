@@ -42,6 +42,7 @@ use crate::http::{self, Around, Front, Health, Own, Readiness};
 use crate::lock::DataLock;
 use crate::log::Log;
 use crate::marks::IntoEvents;
+use crate::memory;
 use crate::notify::notify;
 use crate::report::{self, Reading, Readings, SelfSeries};
 use crate::supervise::Supervisor;
@@ -438,6 +439,8 @@ impl Running {
             let reporter = report(series, readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
         }
+        let trimming = memory::trim_after_large_requests(app.memory.clone());
+        background.spawn(supervisor.watched("trim", trimming));
 
         let dashboards = config.data.join("dashboards");
         let host = Around {

@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 pub struct Memory {
     limit: u64,
     used: AtomicU64,
+    /// The most that was reserved at once since it was last asked for.
+    peak: AtomicU64,
 }
 
 impl Memory {
@@ -27,6 +29,7 @@ impl Memory {
         Arc::new(Self {
             limit,
             used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
         })
     }
 
@@ -47,7 +50,16 @@ impl Memory {
                 let used = used.checked_add(bytes)?;
                 (self.limit == 0 || used <= self.limit).then_some(used)
             });
-        taken.is_ok()
+        let Ok(before) = taken else {
+            return false;
+        };
+        self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// The most that requests held reserved at once since the last call, in bytes.
+    pub fn take_peak(&self) -> u64 {
+        self.peak.swap(self.used(), Ordering::Relaxed)
     }
 
     fn give_back(&self, bytes: u64) {
@@ -344,6 +356,7 @@ mod tests {
         other.reserve(40).unwrap();
         one.release(10);
         assert_eq!((one.reserved(), memory.used()), (50, 90));
+        assert_eq!((memory.take_peak(), memory.take_peak()), (100, 90));
         drop(one);
         assert_eq!(memory.used(), 40);
         other.release(1_000);

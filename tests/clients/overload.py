@@ -217,6 +217,8 @@ def main():
         "render__timeout": f"{TIMEOUT_S}s",
         "render__max_memory": f"{BUDGET_MB}MiB",
         "statsd__flush_interval": "10s",
+        # After the load its idle counters are not work for the server any more.
+        "statsd__delete_idle_stats": "true",
     }
     with Server(**settings) as server:
         fill(server)
@@ -253,15 +255,15 @@ def main():
         watch.join()
         load_text, _ = load.communicate(timeout=seconds + 60)
         # The load has ended: what is left of the requests' work would show here.
-        time.sleep(1)
+        time.sleep(1.5)
         before = cpu_seconds(server)
         time.sleep(2)
         idle = (cpu_seconds(server) - before) / 2
         statuses = {str(s): [str(a) for a in answers].count(str(s)) for s in set(answers)}
         panicked = counter(server, "render_panicked")
         print(f"{REQUESTS} requests in {took:.0f} s, answers {dict(sorted(statuses.items()))}")
-        print(f"anonymous memory {base_mb} MB before, at most {watch.most_mb} MB, "
-              f"{status(server, 'RssAnon')} MB after; slowest /healthz {watch.slowest:.2f} s; "
+        after_mb = status(server, "RssAnon")
+        print(f"anonymous memory {base_mb} MB before, at most {watch.most_mb} MB, {after_mb} MB after; slowest /healthz {watch.slowest:.2f} s; "
               f"{idle:.1%} of a processor afterwards")
         print(load_text.strip().splitlines()[-1] if load_text.strip() else "load said nothing")
         wrong = []
@@ -273,6 +275,8 @@ def main():
             wrong.append(f"/healthz took {watch.slowest:.2f} s")
         if watch.most_mb > BUDGET_MB + OWN_MB:
             wrong.append(f"{watch.most_mb} MB of memory")
+        if after_mb > base_mb + 200:
+            wrong.append(f"{after_mb} MB of memory kept after the last answer")
         if idle > 0.2:
             wrong.append(f"{idle:.0%} of a processor busy after the last answer")
         if panicked or any(a == 500 for a in answers):
