@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use render::events::{Draft, Store};
-use statsd::{Mark, Marks};
+use statsd::{Event, EventSink};
 
-/// Hands marks to the event store, which counts what it refuses or has no room for.
+/// Hands events to the event store, which counts what it refuses or has no room for.
 pub struct IntoEvents(pub Arc<Store>);
 
-impl Marks for IntoEvents {
-    fn mark(&self, mark: Mark) {
-        let Mark {
+impl EventSink for IntoEvents {
+    fn event(&self, event: Event) {
+        let Event {
             what,
             data,
             tags,
             when,
             key,
-        } = mark;
+        } = event;
         self.0
             .insert_later(Draft::from_mark(what, data, tags, when, key));
     }
@@ -32,7 +32,7 @@ mod tests {
     fn a_mark_becomes_an_event() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("events.db"), &Options::default()).unwrap();
-        IntoEvents(store.clone()).mark(Mark {
+        IntoEvents(store.clone()).event(Event {
             what: "app 2".to_owned(),
             data: "by ann".to_owned(),
             tags: vec!["deploy".to_owned()],

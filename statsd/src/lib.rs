@@ -18,16 +18,17 @@
 
 mod admin;
 mod aggregate;
+mod cell;
 mod death;
 mod error;
+mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod index;
 mod inspect;
+mod kind;
 mod listener;
-mod marks;
 mod metric;
-mod name;
 mod naming;
 mod number;
 pub mod options;
@@ -36,8 +37,10 @@ mod pacer;
 mod parse;
 mod population;
 mod raw;
-mod receive;
+mod receiver;
 mod repeater;
+mod report;
+mod sanitize;
 mod server;
 mod state;
 mod stats;
@@ -45,11 +48,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod token;
-mod view;
 
 pub use death::OnDeath;
 pub use error::Error;
-pub use marks::{Mark, Marks};
+pub use events::{Event, EventSink};
 pub use options::{KEYS, Options};
 pub use server::{Server, Sockets};
 pub use stats::Stats;

@@ -22,7 +22,8 @@ use tracing::warn;
 
 use crate::death::Deaths;
 use crate::metric::Reject;
-use crate::receive::{Intake, Shared};
+use crate::receiver::Receiver;
+use crate::report::Shared;
 use crate::token::MARGIN;
 
 /// The longest line, and the largest piece that is handed on.
@@ -40,30 +41,30 @@ pub(crate) enum Block {
     Wake,
 }
 
-/// The stream thread: takes blocks until it is told to stop.
-pub(crate) fn run(mut intake: Intake, shared: &Shared, mut blocks: mpsc::Receiver<Block>) {
+/// The stream thread: takes blocks until the server stops.
+pub(crate) fn run(mut receiver: Receiver, shared: &Shared, mut blocks: mpsc::Receiver<Block>) {
     while let Some(block) = blocks.blocking_recv() {
         if let Block::Lines(bytes, from) = block {
-            intake.obey_all();
-            intake.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
-            intake.settle(&bytes);
+            receiver.handle_commands();
+            receiver.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
+            receiver.apply(&bytes);
         }
-        intake.step();
-        while intake.is_sweeping() {
-            intake.step();
+        receiver.step();
+        while receiver.is_sweeping() {
+            receiver.step();
         }
-        if shared.stop.load(Ordering::Acquire) {
+        if shared.is_stopping.load(Ordering::Acquire) {
             break;
         }
     }
     // What has been read by now still counts.
     while let Ok(block) = blocks.try_recv() {
         if let Block::Lines(bytes, from) = block {
-            intake.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
-            intake.settle(&bytes);
+            receiver.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
+            receiver.apply(&bytes);
         }
     }
-    intake.end();
+    receiver.end();
 }
 
 /// A socket that connections come from.
@@ -251,8 +252,8 @@ pub(crate) async fn connection(
     }
 }
 
-/// Hands on the lines in `buffer` and leaves an empty one behind; returns false when nobody takes
-/// them any more.
+/// Hands on the lines in `buffer` and leaves an empty one behind; returns false when the receiver
+/// has ended.
 async fn send(buffer: &mut Vec<u8>, from: Option<IpAddr>, blocks: &mpsc::Sender<Block>) -> bool {
     let mut lines = std::mem::replace(buffer, vec![0; MARGIN]);
     if lines.len() == MARGIN {

@@ -5,23 +5,21 @@
 
 use crate::options::Options;
 
-/// Which of the reference's tables a line belongs to.
+/// Where the console output has the value of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Group {
-    Counters,
-    Rates,
-    Gauges,
-    Sets,
-    Timers,
-    Averages,
-    Points,
-    Own,
+pub(crate) enum Section {
+    /// Its type says so by itself, or it is not shown.
+    Elsewhere,
+    /// Among the statistics of the series that was begun last.
+    Statistic,
+    /// By the series' name in a section of its own.
+    Own(&'static str),
 }
 
 /// One line of a flush, in the pieces that its name is made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line<'a> {
-    pub(crate) group: Group,
+    pub(crate) section: Section,
     /// `stats.timers.`, with its dot, or empty.
     pub(crate) namespace: &'a [u8],
     /// The series' name with its tags.
@@ -43,7 +41,7 @@ impl Line<'_> {
     }
 }
 
-/// The namespaces of all kinds.
+/// The namespaces of all types.
 #[derive(Clone, Debug)]
 pub(crate) struct Naming {
     pub(crate) rate: (Vec<u8>, Vec<u8>),

@@ -6,18 +6,18 @@
 //! 3. Without a limit per prefix nothing is kept of names.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use std::hash::BuildHasher;
 
-use crate::metric::Kind;
+use crate::kind::Kind;
 
 /// What the tables of a server share. See the head of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Population {
-    /// Entries of all tables, spellings included.
+    /// Entries of all tables, aliases included.
     entries: AtomicU64,
     prefixes: Mutex<HashMap<Box<[u8]>, Prefix>>,
     hasher: RandomState,
@@ -57,7 +57,7 @@ impl Population {
     /// Asks for room for `name` below `prefix`, of which `limit` names may be.
     pub(crate) fn claim(&self, prefix: &[u8], kind: Kind, name: &[u8], limit: u64) -> Claim {
         let hash = self.hasher.hash_one((kind as u8, name));
-        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prefixes = self.prefixes.lock();
         if !prefixes.contains_key(prefix) {
             prefixes.insert(prefix.into(), Prefix::default());
         }
@@ -81,7 +81,7 @@ impl Population {
     /// Gives back what one table claimed.
     pub(crate) fn release(&self, prefix: &[u8], kind: Kind, name: &[u8]) {
         let hash = self.hasher.hash_one((kind as u8, name));
-        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prefixes = self.prefixes.lock();
         let Some(found) = prefixes.get_mut(prefix) else {
             return;
         };
@@ -117,6 +117,6 @@ mod tests {
         for name in [b"app.b", b"app.c"] {
             population.release(b"app", Kind::Counter, name);
         }
-        assert!(population.prefixes.lock().unwrap().is_empty());
+        assert!(population.prefixes.lock().is_empty());
     }
 }

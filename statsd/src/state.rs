@@ -6,38 +6,50 @@
 //! g NAME VALUE                    gauge
 //! t NAME WEIGHT VALUE VALUE …     timer
 //! p NAME WEIGHT COUNT SUM SQUARES MEAN SPREAD LOWER UPPER VALUE*COUNT …   timer with very many
-//! a NAME 0 VALUE VALUE …          average
+//! a NAME 0 VALUE VALUE …          average; `b` as `p`
 //! s NAME 0 HEX HEX …              set
 //! end LINES
 //! ```
 //!
-//! A file without its last line was not written whole and is not read. It is written under another
-//! name and renamed, and taken away when it has been read: an interval must not count twice.
+//! Each type writes and reads its lines (`aggregate/`). A file without its last line was not written
+//! completely and is not read. It is written under another name and renamed, and deleted when it
+//! has been read: an interval must not count twice.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use hashbrown::HashMap;
-
-use crate::aggregate::Book;
-use crate::aggregate::timer::{Moments, Pile};
+use crate::aggregate::Aggregator;
+use crate::aggregate::kinds::KINDS;
 use crate::error::Error;
-use crate::metric::Kind;
+use crate::kind::Kind;
 
 const HEAD: &str = "plumbago statsd interval 1";
 
-/// How much of the book is saved.
+/// How much of the aggregator is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// The interval and the gauges.
+    /// The interval and what carries on.
     All,
-    /// Only the gauges: the interval has been flushed.
-    Gauges,
+    /// Only what carries on, such as gauges: the interval has been flushed.
+    CarriesOn,
 }
 
-/// Saves what `book` holds for the interval `epoch` in `path`; the book is used up.
-pub(crate) fn save(path: &Path, book: &mut Book, epoch: u64, extent: Extent) -> Result<(), Error> {
+/// A series that carries on from before the start.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Preload {
+    pub(crate) kind: Kind,
+    pub(crate) name: Vec<u8>,
+    pub(crate) value: f64,
+}
+
+/// Saves what `aggregator` has for the interval `epoch` in `path`; its samples are used up.
+pub(crate) fn save(
+    path: &Path,
+    aggregator: &mut Aggregator,
+    epoch: u64,
+    extent: Extent,
+) -> Result<(), Error> {
     let failed = |source| Error::State {
         path: path.to_owned(),
         action: "writing",
@@ -46,7 +58,7 @@ pub(crate) fn save(path: &Path, book: &mut Book, epoch: u64, extent: Extent) -> 
     let unfinished = beside(path);
     let result = File::create(&unfinished).and_then(|file| {
         let mut out = BufWriter::new(file);
-        write(&mut out, book, epoch, extent)?;
+        write(&mut out, aggregator, epoch, extent)?;
         out.into_inner()?.sync_all()?;
         fs::rename(&unfinished, path)?;
         // The name, too, must be on the disk.
@@ -66,85 +78,30 @@ fn beside(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn write(out: &mut impl Write, book: &mut Book, epoch: u64, extent: Extent) -> io::Result<()> {
+fn write(
+    out: &mut impl Write,
+    aggregator: &mut Aggregator,
+    epoch: u64,
+    extent: Extent,
+) -> io::Result<()> {
     writeln!(out, "{HEAD}")?;
-    let grouped = book.group(epoch);
-    let mut members: HashMap<u32, Vec<&[u8]>> = HashMap::new();
-    for (row, member) in book.all_members() {
-        members.entry(row).or_default().push(member);
-    }
     let mut lines = 0_u64;
-    for (at, row) in book.names.rows.iter().enumerate() {
-        let kind = row.kind();
-        if !row.is_live() || (extent == Extent::Gauges && kind != Kind::Gauge) {
-            continue;
+    aggregator.for_each_saved(epoch, |series| {
+        if extent == Extent::All || series.kind.carries_on() {
+            lines += series.write(out)?;
         }
-        let name = book.names.name(row);
-        let (values, pile) = match kind {
-            Kind::Timer | Kind::Average => grouped.saved(row.extra),
-            _ => (&[][..], None),
-        };
-        let letter = match kind {
-            Kind::Counter => b'c',
-            Kind::Gauge => b'g',
-            Kind::Timer => b't',
-            Kind::Set => b's',
-            Kind::Average => b'a',
-        };
-        let letter = if row.is_touched() {
-            letter
-        } else {
-            letter.to_ascii_uppercase()
-        };
-        if let Some(pile) = pile {
-            lines += 1;
-            write_pile(out, name, row.value, pile)?;
-        }
-        lines += 1;
-        // The weight of a pile stands in its own line.
-        let value = if pile.is_some() { 0.0 } else { row.value };
-        out.write_all(&[letter, b' '])?;
-        out.write_all(name)?;
-        write!(out, " {value}")?;
-        for value in values {
-            write!(out, " {value}")?;
-        }
-        for member in members.get(&(at as u32)).into_iter().flatten() {
-            out.write_all(b" ")?;
-            for byte in *member {
-                write!(out, "{byte:02x}")?;
-            }
-        }
-        out.write_all(b"\n")?;
-    }
+        Ok(())
+    })?;
     writeln!(out, "end {lines}")
 }
 
-fn write_pile(out: &mut impl Write, name: &[u8], weight: f64, pile: &Pile) -> io::Result<()> {
-    let Moments {
-        count,
-        sum,
-        squares,
-        mean,
-        spread,
-        lower,
-        upper,
-    } = pile.moments;
-    out.write_all(b"p ")?;
-    out.write_all(name)?;
-    write!(
-        out,
-        " {weight} {count} {sum} {squares} {mean} {spread} {lower} {upper}"
-    )?;
-    for (value, count) in pile.weighted() {
-        write!(out, " {value}*{count}")?;
-    }
-    out.write_all(b"\n")
-}
-
-/// Puts what `path` holds into `book`, for the interval `epoch`, and takes the file away. A file
-/// that is not there is no error. Returns the gauges with their values.
-pub(crate) fn load(path: &Path, book: &mut Book, epoch: u64) -> Result<Vec<(Vec<u8>, f64)>, Error> {
+/// Gives `aggregator` what `path` holds, for the interval `epoch`, and deletes the file. A file that
+/// does not exist is no error. Returns what carries on, for the receivers.
+pub(crate) fn load(
+    path: &Path,
+    aggregator: &mut Aggregator,
+    epoch: u64,
+) -> Result<Vec<Preload>, Error> {
     let failed = |source| Error::State {
         path: path.to_owned(),
         action: "reading",
@@ -155,71 +112,38 @@ pub(crate) fn load(path: &Path, book: &mut Book, epoch: u64) -> Result<Vec<(Vec<
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(why) => return Err(failed(why)),
     };
-    let gauges = read(&text, book, epoch)
+    let preloads = read(&text, aggregator, epoch)
         .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "it is damaged")))?;
     fs::remove_file(path).map_err(failed)?;
-    Ok(gauges)
+    Ok(preloads)
 }
 
-fn read(text: &str, book: &mut Book, epoch: u64) -> Option<Vec<(Vec<u8>, f64)>> {
+fn read(text: &str, aggregator: &mut Aggregator, epoch: u64) -> Option<Vec<Preload>> {
     let rest = text.strip_prefix(HEAD)?.strip_prefix('\n')?;
     let (body, end) = rest.trim_end().rsplit_once("end ")?;
     if end.parse::<usize>().ok()? != body.lines().count() {
         return None;
     }
-    let mut gauges = Vec::new();
+    let mut preloads = Vec::new();
     for line in body.lines() {
         let mut words = line.split(' ');
         let letter = words.next()?.bytes().next()?;
         let name = words.next()?.as_bytes();
         let value: f64 = words.next()?.parse().ok()?;
-        let touched = letter.is_ascii_lowercase();
-        let kind = match letter.to_ascii_lowercase() {
-            b'c' => Kind::Counter,
-            b'g' => Kind::Gauge,
-            b't' | b'p' => Kind::Timer,
-            b's' => Kind::Set,
-            b'a' => Kind::Average,
-            _ => return None,
-        };
-        let Some(row) = book.restore(kind, name, value, touched) else {
-            continue;
-        };
-        match letter.to_ascii_lowercase() {
-            b'g' => gauges.push((name.to_vec(), value)),
-            b't' | b'a' => {
-                let values: Option<Vec<f64>> = words.map(|word| word.parse().ok()).collect();
-                book.restore_samples(epoch, row, &values?);
-            }
-            b'p' => {
-                let mut number = || words.next()?.parse::<f64>().ok();
-                let moments = Moments {
-                    count: number()? as u64,
-                    sum: number()?,
-                    squares: number()?,
-                    mean: number()?,
-                    spread: number()?,
-                    lower: number()?,
-                    upper: number()?,
-                };
-                let weighted: Option<Vec<(f64, u64)>> = words
-                    .map(|word| {
-                        let (value, count) = word.split_once('*')?;
-                        Some((value.parse().ok()?, count.parse().ok()?))
-                    })
-                    .collect();
-                book.restore_pile(epoch, row, Pile::restore(moments, &weighted?));
-            }
-            b's' => {
-                for word in words {
-                    let member: Option<Vec<u8>> = (0..word.len() / 2)
-                        .map(|at| u8::from_str_radix(word.get(2 * at..2 * at + 2)?, 16).ok())
-                        .collect();
-                    book.restore_member(row, &member?);
-                }
-            }
-            _ => {}
+        let is_touched = letter.is_ascii_lowercase();
+        let letter = letter.to_ascii_lowercase();
+        let facts = KINDS
+            .iter()
+            .find(|facts| letter == facts.saved_as || Some(letter) == facts.buffer_saved_as)?;
+        let saved = aggregator.read_saved(facts.kind, letter, &mut words)?;
+        aggregator.restore(epoch, facts.kind, name, value, is_touched, saved);
+        if facts.carries_on {
+            preloads.push(Preload {
+                kind: facts.kind,
+                name: name.to_vec(),
+                value,
+            });
         }
     }
-    Some(gauges)
+    Some(preloads)
 }

@@ -1,6 +1,6 @@
 //! Where flushes go: several places at once.
 //!
-//! 1. [`Fan`] takes each line once. The embedded store gets it by series id; the text of a line is
+//! 1. [`Outputs`] takes each line once. The embedded store gets it by series id; the text of a line is
 //!    made once for all remote carbons, a pickle once for all that want pickles.
 //! 2. Remote outputs have a thread and a bounded queue each ([`remote`]).
 //! 3. Names are made into text only for those who need text, and for ids only once.
@@ -19,7 +19,7 @@ use carbon::{Datapoint, NameError, SeriesId, Sink, Timestamp};
 
 use crate::naming::Line;
 use crate::number;
-use crate::receive::Shared;
+use crate::report::Shared;
 use console::Console;
 use pickle::Pickles;
 use remote::Remote;
@@ -48,7 +48,7 @@ pub(crate) struct Flushed {
 }
 
 /// All outputs. See the head of this file.
-pub(crate) struct Fan {
+pub(crate) struct Outputs {
     embedded: Option<Embedded>,
     text: Option<Text>,
     pickles: Option<(Pickles, Vec<Arc<Remote>>)>,
@@ -62,7 +62,7 @@ pub(crate) struct Fan {
 }
 
 /// Which outputs there are.
-pub(crate) struct Outputs {
+pub(crate) struct Destinations {
     pub(crate) sink: Option<Arc<dyn Sink>>,
     pub(crate) text: Vec<Arc<Remote>>,
     pub(crate) pickle: Vec<Arc<Remote>>,
@@ -130,15 +130,15 @@ struct Text {
     stamp: Vec<u8>,
 }
 
-impl Fan {
-    pub(crate) fn new(outputs: Outputs, shared: Arc<Shared>) -> Self {
-        let Outputs {
+impl Outputs {
+    pub(crate) fn new(destinations: Destinations, shared: Arc<Shared>) -> Self {
+        let Destinations {
             sink,
             text,
             pickle,
             console,
             patience,
-        } = outputs;
+        } = destinations;
         Self {
             embedded: sink.map(|sink| Embedded {
                 sink,
@@ -287,7 +287,7 @@ impl Fan {
     }
 }
 
-impl Drop for Fan {
+impl Drop for Outputs {
     /// Whatever ends the aggregator, the threads of remote outputs must end, too.
     fn drop(&mut self) {
         self.close(Instant::now() + LAST_WORDS);
@@ -390,7 +390,7 @@ fn send_pickles(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::naming::Group;
+    use crate::naming::Section;
     use std::collections::HashMap;
     use std::sync::Mutex;
 
@@ -437,30 +437,30 @@ mod tests {
         const SERIES: usize = 2_500;
         let narrow = Arc::new(Narrow::default());
         let shared = Arc::new(Shared::default());
-        let outputs = Outputs {
+        let destinations = Destinations {
             sink: Some(narrow.clone()),
             text: Vec::new(),
             pickle: Vec::new(),
             console: None,
             patience: Duration::ZERO,
         };
-        let mut fan = Fan::new(outputs, shared.clone());
+        let mut outputs = Outputs::new(destinations, shared.clone());
         let mut ids = vec![UNKNOWN; SERIES];
         let mut flush = || {
-            fan.begin(1e9);
+            outputs.begin(1e9);
             for (at, id) in ids.iter_mut().enumerate() {
                 let kind = if at < 10 { "bad" } else { "good" };
                 let name = format!("{kind}{at}").into_bytes();
                 let line = Line {
-                    group: Group::Gauges,
+                    section: Section::Elsewhere,
                     namespace: b"",
                     name: &name,
                     stat: b"",
                     suffix: b"",
                 };
-                fan.line(Some(id), &line, 1.0);
+                outputs.line(Some(id), &line, 1.0);
             }
-            fan.end();
+            outputs.end();
             std::mem::take(&mut *narrow.asked.lock().unwrap())
         };
         assert_eq!(flush(), SERIES as u64);

@@ -76,7 +76,7 @@ mod tests {
         let mut pickles = Pickles::default();
         assert!(pickles.take().is_none());
         let line = Line {
-            group: crate::naming::Group::Rates,
+            section: crate::naming::Section::Elsewhere,
             namespace: b"stats.",
             name: b"a;x=y",
             stat: b".rate",
