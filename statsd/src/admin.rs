@@ -1,10 +1,10 @@
 //! The management interface: a line is a command, answered as the reference answers.
 //!
 //! Ours on top: input is buffered by lines (the reference takes each segment for one command),
-//! names in answers are what was asked for, `bad_lines` shows reasons and senders, and `counts`
+//! answers have the names that were asked for, `bad_lines` shows reasons and senders, and `counts`
 //! all that the server counts about itself.
 //!
-//! A client that says nothing for [`IDLE`], or does not read its answer within [`ANSWER`], is
+//! A client that sends nothing for [`IDLE`], or does not read its answer within [`ANSWER`], is
 //! disconnected and counted.
 
 use std::collections::BTreeMap;
@@ -192,8 +192,8 @@ fn kind_of(table: &str) -> Option<Kind> {
 
 impl Query {
     /// Answers from what the aggregator has, and the `peeks` at what receivers have of the interval
-    /// `epoch`. Receivers are told to `forget` names before the answer is out: what a client sends
-    /// after it comes after the deletion.
+    /// `epoch`. Receivers get the names to `forget` before the client has the answer, so that what it
+    /// sends afterwards follows the deletion.
     pub(crate) fn answer(
         self,
         aggregator: &mut Aggregator,

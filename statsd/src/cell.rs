@@ -98,6 +98,27 @@ impl MemberList {
     }
 }
 
+/// How often entries had samples.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hits(Vec<u32>);
+
+impl Hits {
+    #[cold]
+    pub(crate) fn count(&mut self, entry: u32) {
+        let at = entry as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, 0);
+        }
+        self.0[at] = self.0[at].saturating_add(1);
+    }
+
+    /// The counts that are not 0, by entry; all are 0 afterwards.
+    pub(crate) fn take(&mut self) -> Vec<(u32, u32)> {
+        let counts = (0_u32..).zip(self.0.drain(..));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
 /// How cells that carry on are kept over intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carry {

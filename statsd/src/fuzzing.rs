@@ -1,4 +1,4 @@
-//! What the fuzz targets call: the whole way from a packet to flushed lines.
+//! What the fuzz targets call: the whole path from a packet to flushed lines.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crossbeam::channel;
 
-use crate::aggregate::{Aggregator, FlushInput};
+use crate::aggregate::Aggregator;
+use crate::aggregate::flush::FlushInput;
 use crate::number;
 use crate::options::Options;
 use crate::output::remote::Remote;
@@ -27,7 +28,7 @@ pub fn packet(packet: &[u8]) {
     assert_eq!(flushed(&lines, Path::detect()), whole);
 }
 
-/// Lines of the flush, sorted; names of our own metrics and times left out.
+/// Lines of the flush, sorted; without self metrics and times.
 fn flushed(packets: &[&[u8]], path: Path) -> (Vec<String>, Vec<(&'static str, u64)>) {
     let options = Options::default();
     let shared = Arc::new(Shared::default());

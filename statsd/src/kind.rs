@@ -15,6 +15,7 @@ macro_rules! kinds {
             Set => set,
             Average => average,
             Raw => raw,
+            Distribution => distribution,
         }
     };
 }

@@ -32,7 +32,7 @@ const LONGEST: usize = 64 << 10;
 const SMALLEST: usize = 2 << 10;
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// What the stream thread is told.
+/// What the stream thread receives.
 #[derive(Debug)]
 pub(crate) enum Block {
     /// Whole lines, with a margin before and after.
@@ -99,7 +99,7 @@ pub(crate) struct Gate {
     /// What the log calls the connections, and their tasks.
     name: &'static str,
     permits: Arc<Semaphore>,
-    /// Whether it was said that there is no room, since there was some.
+    /// Whether the lack of room has been logged since there was some.
     is_reported: AtomicBool,
     shared: Arc<Shared>,
     deaths: Deaths,
@@ -126,7 +126,7 @@ impl Gate {
         })
     }
 
-    /// Room for one connection; `None`, counted, if there is none.
+    /// Room for one connection; `None`, counted, if there is no room.
     fn enter(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             if self.permits.available_permits() > 0 {
@@ -186,7 +186,7 @@ impl Gate {
                 }
                 Err(why) => {
                     warn!("{}: connection not accepted: {why}", self.name);
-                    // Out of descriptors, most likely: trying at once would only burn the
+                    // Most likely there are no descriptors left: trying at once would only burn the
                     // processor.
                     tokio::time::sleep(AGAIN).await;
                 }

@@ -12,8 +12,8 @@ pub(crate) enum Section {
     Elsewhere,
     /// Among the statistics of the series that was begun last.
     Statistic,
-    /// By the series' name in a section of its own.
-    Own(&'static str),
+    /// By the series' name, in the section of that name.
+    Named(&'static str),
 }
 
 /// One line of a flush, in the pieces that its name is made of.
@@ -50,12 +50,13 @@ pub(crate) struct Naming {
     pub(crate) gauge: Vec<u8>,
     pub(crate) set: Vec<u8>,
     pub(crate) average: Vec<u8>,
-    /// Of our own metrics, counters apart: `stats.statsd.`.
-    pub(crate) own: Vec<u8>,
+    pub(crate) distribution: Vec<u8>,
+    /// Of self metrics, counters apart: `stats.statsd.`.
+    pub(crate) self_metrics: Vec<u8>,
     /// Of `numStats`, which the legacy namespace keeps without `stats.`.
-    pub(crate) own_num_stats: Vec<u8>,
-    /// Of our own counters and gauges, as series: `statsd.`.
-    pub(crate) own_series: Vec<u8>,
+    pub(crate) num_stats: Vec<u8>,
+    /// Of self metrics that are counters and gauges, as series: `statsd.`.
+    pub(crate) self_series: Vec<u8>,
     pub(crate) suffix: Vec<u8>,
 }
 
@@ -85,7 +86,7 @@ impl Naming {
         } else {
             format!(".{global_suffix}").into_bytes()
         };
-        let own_series = join(&[prefix_stats]);
+        let self_series = join(&[prefix_stats]);
         if *legacy_namespace {
             return Self {
                 rate: (join(&["stats"]), Vec::new()),
@@ -94,14 +95,15 @@ impl Naming {
                 gauge: join(&["stats", "gauges"]),
                 set: join(&["stats", "sets"]),
                 average: join(&["stats", "averages"]),
-                own: join(&["stats", prefix_stats]),
-                own_num_stats: own_series.clone(),
-                own_series,
+                distribution: join(&["stats", "distributions"]),
+                self_metrics: join(&["stats", prefix_stats]),
+                num_stats: self_series.clone(),
+                self_series,
                 suffix,
             };
         }
         let counter = join(&[global_prefix, prefix_counter]);
-        let own = join(&[global_prefix, prefix_stats]);
+        let self_metrics = join(&[global_prefix, prefix_stats]);
         Self {
             rate: (counter.clone(), b".rate".to_vec()),
             count: (counter, b".count".to_vec()),
@@ -109,9 +111,10 @@ impl Naming {
             gauge: join(&[global_prefix, prefix_gauge]),
             set: join(&[global_prefix, prefix_set]),
             average: join(&[global_prefix, "averages"]),
-            own_num_stats: own.clone(),
-            own,
-            own_series,
+            distribution: join(&[global_prefix, "distributions"]),
+            num_stats: self_metrics.clone(),
+            self_metrics,
+            self_series,
             suffix,
         }
     }

@@ -1,7 +1,7 @@
-//! How many names all tables of a server hold together, and how many below each prefix.
+//! Limits on names: how many all tables of a server hold together, and how many below each prefix.
 //!
 //! 1. Only the first sight of a name comes here; samples of names that are known do not.
-//! 2. Below a prefix a name counts once, however many tables have it: names are told apart by a
+//! 2. Below a prefix a name counts once, however many tables have it: names are distinguished by a
 //!    hash of 64 bits with a secret of this process.
 //! 3. Without a limit per prefix nothing is kept of names.
 
@@ -13,6 +13,20 @@ use parking_lot::Mutex;
 use std::hash::BuildHasher;
 
 use crate::kind::Kind;
+
+/// What bounds the number and length of names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most entries of all tables together, aliases included.
+    pub(crate) names: u64,
+    /// Most names new in one interval.
+    pub(crate) new_names: u64,
+    pub(crate) names_per_prefix: u64,
+    pub(crate) prefix_nodes: usize,
+    /// Distinct members of sets in one interval.
+    pub(crate) members: usize,
+    pub(crate) sanitize: bool,
+}
 
 /// What the tables of a server share. See the head of this file.
 #[derive(Debug, Default)]
@@ -27,7 +41,7 @@ pub(crate) struct Population {
 struct Prefix {
     /// How many tables have each name.
     names: HashMap<u64, u32>,
-    /// Whether it was said that the limit is reached.
+    /// Whether the limit has been reported.
     is_reported: bool,
 }
 
@@ -94,6 +108,15 @@ impl Population {
         if found.names.is_empty() {
             prefixes.remove(prefix);
         }
+    }
+}
+
+/// The first `nodes` nodes of `name`, tags left out.
+pub(crate) fn prefix(name: &[u8], nodes: usize) -> &[u8] {
+    let name = name.split(|byte| *byte == b';').next().unwrap_or(name);
+    match memchr::memchr_iter(b'.', name).nth(nodes.max(1) - 1) {
+        Some(end) => &name[..end],
+        None => name,
     }
 }
 

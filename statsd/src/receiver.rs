@@ -22,13 +22,13 @@ use crate::events::{self, EventReport};
 use crate::kind::Kind;
 use crate::metric::{Item, Reject, Sample};
 use crate::parse::{self, Head};
-use crate::population::Population;
+use crate::population::{Limits, Population};
 use crate::raw::simd::{Path, Reading};
 use crate::repeater::Packets;
 use crate::report::{Command, CommandQueue, Contents, Counts, Peek, Point, Report, Shared};
 use crate::sanitize;
 use crate::stats::now_ms;
-use crate::table::{Aside, Limits, Table};
+use crate::table::{Aside, Table};
 use crate::token::{MARGIN, OddLine, Token, Tokens};
 
 /// Tokens that are applied together: enough for the prefetches to pay, few enough that they stay

@@ -96,7 +96,7 @@ fn write(
 }
 
 /// Gives `aggregator` what `path` holds, for the interval `epoch`, and deletes the file. A file that
-/// does not exist is no error. Returns what carries on, for the receivers.
+/// does not exist is not an error. Returns what carries on, for the receivers.
 pub(crate) fn load(
     path: &Path,
     aggregator: &mut Aggregator,

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::metric::Reject;
 
-/// Senders of bad lines that are told apart; further ones are counted together.
+/// Senders of bad lines that are counted one by one; further ones are counted together.
 const SENDERS: usize = 1_024;
 /// Senders of bad lines that are flushed as series; further ones are flushed together.
 const SENDER_SERIES: usize = 100;
@@ -103,7 +103,7 @@ impl Stats {
         }
     }
 
-    /// Lets bad lines be logged again; says how many were not.
+    /// Lets bad lines be logged again; logs how many were not.
     pub(crate) fn end_interval(&self) {
         let logged = self.logged.swap(0, Ordering::Relaxed);
         if logged > LOGGED {
@@ -141,7 +141,7 @@ impl Stats {
         counts
     }
 
-    /// Bad lines since the start as parts of our own metrics' names: `bad_lines.by_reason.REASON`
+    /// Bad lines since the start as parts of the names of self metrics: `bad_lines.by_reason.REASON`
     /// and `bad_lines.by_sender.ADDRESS`, with `_` for what an address has between its numbers.
     /// The first 100 senders have names of their own, the rest is `others`.
     pub(crate) fn bad_lines_series(&self) -> Vec<(String, u64)> {

@@ -20,12 +20,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cell::{
-    ABSOLUTE, ALIAS, Carry, Cell, Entry, FORGOTTEN, MemberList, SampleList, TOUCHED, Value,
+    ABSOLUTE, ALIAS, Carry, Cell, Entry, FORGOTTEN, Hits, MemberList, SampleList, TOUCHED, Value,
 };
 use crate::index::Index;
 use crate::kind::Kind;
 use crate::metric::Sample;
-use crate::population::{Claim, Population};
+use crate::population::{Claim, Limits, Population, prefix};
 use crate::raw::memory::{LARGE, Zeros, prefetch};
 use crate::report::{NewNames, Refused};
 use crate::sanitize;
@@ -42,20 +42,6 @@ const _: () = assert!(
     CHUNK * size_of::<Entry>() == LARGE,
     "a chunk is a large page"
 );
-
-/// What bounds the number and length of names.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Most entries of all tables together, aliases included.
-    pub(crate) names: u64,
-    /// Most names new in one interval.
-    pub(crate) new_names: u64,
-    pub(crate) names_per_prefix: u64,
-    pub(crate) prefix_nodes: usize,
-    /// Distinct members of sets in one interval.
-    pub(crate) members: usize,
-    pub(crate) sanitize: bool,
-}
 
 /// What tokens stand for, beside the received bytes.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +71,7 @@ pub(crate) struct Table {
     population: Arc<Population>,
     new_names: u64,
     /// Samples per entry since they were last taken, if they are counted.
-    hits: Option<Vec<u32>>,
+    hits: Option<Hits>,
     pub(crate) names: NewNames,
     pub(crate) samples: SampleList,
     pub(crate) members: MemberList,
@@ -116,7 +102,7 @@ impl Table {
             limits,
             population,
             new_names: 0,
-            hits: count_hits.then(Vec::new),
+            hits: count_hits.then(Hits::default),
             names: NewNames::default(),
             samples: SampleList::default(),
             members: MemberList::default(),
@@ -189,7 +175,7 @@ impl Table {
         token.kind.add(&mut cell, token.sample());
         cell.touch();
         if let Some(hits) = &mut self.hits {
-            count_hit(hits, number);
+            hits.count(number);
         }
     }
 
@@ -577,17 +563,7 @@ impl Table {
 
     /// Samples per entry since the last call, if they are counted.
     pub(crate) fn take_hits(&mut self) -> Vec<(u32, u32)> {
-        let Some(hits) = &mut self.hits else {
-            return Vec::new();
-        };
-        let counted = hits
-            .iter()
-            .enumerate()
-            .filter(|(_, count)| **count > 0)
-            .map(|(at, count)| (at as u32, *count))
-            .collect();
-        hits.clear();
-        counted
+        self.hits.as_mut().map(Hits::take).unwrap_or_default()
     }
 }
 
@@ -618,22 +594,4 @@ fn named<'a>(token: &Token, bytes: &'a [u8]) -> &'a [u8] {
     bytes
         .get(start..start + usize::from(token.len))
         .unwrap_or_default()
-}
-
-/// The first `nodes` nodes of `name`, tags left out.
-fn prefix(name: &[u8], nodes: usize) -> &[u8] {
-    let name = name.split(|byte| *byte == b';').next().unwrap_or(name);
-    match memchr::memchr_iter(b'.', name).nth(nodes.max(1) - 1) {
-        Some(end) => &name[..end],
-        None => name,
-    }
-}
-
-#[cold]
-fn count_hit(hits: &mut Vec<u32>, at: u32) {
-    let at = at as usize;
-    if hits.len() <= at {
-        hits.resize(at + 1, 0);
-    }
-    hits[at] = hits[at].saturating_add(1);
 }

@@ -594,7 +594,7 @@ fn a_damaged_state_file_is_left_alone() {
 
 #[test]
 fn remote_carbons_get_every_interval() {
-    // An address where nobody listens yet.
+    // An address without a listener.
     let (listener, carbon_address) = tcp();
     drop(listener);
     let (pickle, pickle_address) = tcp();
@@ -633,7 +633,7 @@ fn remote_carbons_get_every_interval() {
     eventually("the first attempt fails", || {
         server.stats().output_errors.load(Ordering::Relaxed) > 0
     });
-    // Now somebody does; what was flushed before is not lost.
+    // Now there is one; what was flushed before is not lost.
     let listener = TcpListener::bind(carbon_address).unwrap();
     sender.send_to(b"a:2|c", address).unwrap();
     wait_for(&server, 3);
@@ -665,9 +665,9 @@ fn remote_carbons_get_every_interval() {
     assert_eq!(memory.value("stats_counts.a"), None);
 }
 
-/// A store that panics takes the aggregator with it; that is told once, and stopping does not wait.
+/// A store that panics takes the aggregator with it; on_death is called once, and stop does not wait.
 #[test]
-fn a_thread_that_dies_is_told_once_and_not_waited_for() {
+fn a_thread_that_dies_is_reported_once_and_not_waited_for() {
     struct Broken;
 
     impl Sink for Broken {
@@ -716,9 +716,9 @@ fn a_thread_that_dies_is_told_once_and_not_waited_for() {
     lines.write_all(b"a:1|c\n").unwrap();
     wait_for(&server, 1);
     server.flush_now();
-    eventually("the death is told", || !died.lock().unwrap().is_empty());
+    eventually("on_death is called", || !died.lock().unwrap().is_empty());
     assert_eq!(*died.lock().unwrap(), ["statsd-aggregate"]);
-    // Who asks has an answer.
+    // A query has an answer.
     let mut admin = BufReader::new(TcpStream::connect(admin_address).unwrap());
     assert_eq!(ask(&mut admin, "counters\n", "\n"), "ERROR\n");
     let start = Instant::now();

@@ -63,7 +63,7 @@ impl Type for Average {
 
     fn flush(&self, series: &Series, interval: &mut Interval<'_>, lines: &mut Lines<'_>) {
         if let Some(mean) = interval.grouped.mean(series.slot()) {
-            lines.put(0, Section::Own("averages"), &self.namespace, b"", mean);
+            lines.put(0, Section::Named("averages"), &self.namespace, b"", mean);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a statsd type has to say: its facts, and what it does at the flush.
+//! The contract of a statsd type: its facts, and what it does at the flush.
 //!
 //! Each type has a file in this directory, with four things in it that [`kinds`](super::kinds)
 //! looks for: `KIND`, the facts; `sample`, which accepts a number; `add`, which changes a cell; and
@@ -21,7 +21,7 @@ use crate::output::Outputs;
 /// Flushes without samples after which an idle series that is to be deleted is dropped.
 pub(super) const IDLE: u8 = 8;
 
-/// What is true of a type whatever the options say.
+/// The facts of a type, which no option changes.
 pub(crate) struct Facts {
     pub(crate) kind: Kind,
     /// What follows the bar: `c`. A letter of an earlier type becomes that of a later one.
@@ -148,7 +148,7 @@ impl PointLines<'_> {
 
     fn put_named(&mut self, namespace: &[u8], stat: &[u8], suffix: &[u8], value: f64) {
         let line = Line {
-            section: Section::Own("raw"),
+            section: Section::Named("raw"),
             namespace,
             name: self.name,
             stat,

@@ -77,10 +77,10 @@ impl Aggregator {
         let count = self.flush_series(&mut interval, outputs, stats);
         if self.rules.self_metrics {
             let times = [ms_since(building, clock), processing_ms];
-            self.flush_own(input, count, times, at, outputs, stats);
+            self.flush_self_metrics(input, count, times, at, outputs, stats);
         }
 
-        // What is told of this flush is flushed with the next one.
+        // The figures of this flush are flushed with the next one.
         self.last.exception = stats.last_output_error.load(Ordering::Relaxed) as f64;
         let handing_over = clock();
         let flushed = outputs.end();
@@ -112,7 +112,7 @@ impl Aggregator {
         if !self.rules.self_metrics {
             return;
         }
-        let mut name = self.naming.own_series.clone();
+        let mut name = self.naming.self_series.clone();
         name.extend_from_slice(b"timestamp_lag");
         let hash = self.registry.hash(Kind::Gauge, &name);
         if let Some(number) = self.intern(hash, Kind::Gauge, &name) {
@@ -131,7 +131,7 @@ impl Aggregator {
         stats: &Stats,
     ) -> u64 {
         let with_ids = outputs.wants_ids();
-        let own = self.own.all();
+        let own = self.own_series.all();
         let (mut not_finite, mut count) = (0, 0);
         for number in 0..self.registry.end() {
             if number % UNTIL_PAUSE == 0 {
@@ -169,8 +169,8 @@ impl Aggregator {
         count
     }
 
-    /// Puts the lines of our own metrics: `times` are what building the lines and sorting took.
-    fn flush_own(
+    /// Puts the lines of the server's own metrics: `times` are what building the lines and sorting took.
+    fn flush_self_metrics(
         &mut self,
         input: &FlushInput,
         count: u64,
@@ -195,9 +195,9 @@ impl Aggregator {
             };
             outputs.line_once(&line, value, at);
         };
-        let own = &naming.own[..];
+        let own = &naming.self_metrics[..];
         let [building_ms, processing_ms] = times;
-        put(&naming.own_num_stats, b"numStats", count as f64);
+        put(&naming.num_stats, b"numStats", count as f64);
         put(own, b"graphiteStats.calculationtime", building_ms);
         put(own, b"processing_time", processing_ms);
         put(own, b"graphiteStats.last_exception", last.exception);

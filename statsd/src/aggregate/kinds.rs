@@ -2,7 +2,7 @@
 
 use super::contract::{Facts, Interval, Lines, Setup, Type};
 use super::registry::Series;
-use super::{average, counter, gauge, raw, set, timer};
+use super::{average, counter, distribution, gauge, raw, set, timer};
 use crate::cell::{Cell, Value};
 use crate::kind::{Kind, kinds};
 use crate::metric::{Number, Reject, Sample};
@@ -108,7 +108,7 @@ macro_rules! declare {
 kinds!(declare);
 
 impl Kind {
-    /// What is true of the type whatever the options say.
+    /// The facts of the type, which no option changes.
     #[inline]
     pub(crate) fn facts(self) -> &'static Facts {
         &KINDS[self as usize]

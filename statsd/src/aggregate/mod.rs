@@ -1,7 +1,7 @@
 //! What the receivers report, aggregated, and flushed at the end of each interval.
 //!
 //! ```text
-//! registry  names to series and back        counter, gauge, timer, set, average, raw
+//! registry  names to series and back        counter, gauge, timer, set, average, raw, distribution
 //! samples   single values until the flush   one type, one file: `contract` says what it holds,
 //! ids       of lines, for the outputs       `kinds` has them all
 //! flush     series to lines
@@ -12,7 +12,7 @@
 //! 2. Values of an interval arrive only after it has ended; samples of timers may come before, and
 //!    those of the next interval while the last is still being swept, so there are two logs.
 //! 3. A flush goes once over the series and hands each line to the outputs. Then series that are to
-//!    be deleted are dropped, and the receivers told.
+//!    be deleted are dropped, and receivers forget their names.
 //! 4. Where idle series are deleted, one without samples is left out of the flush at once but
 //!    dropped only after some intervals: names that come and go are the rule.
 //! 5. Nothing here reads a clock, takes a lock or waits: times come in, and so does what is called
@@ -21,15 +21,16 @@
 mod average;
 mod contract;
 mod counter;
-mod flush;
+mod distribution;
+pub(crate) mod flush;
 mod gauge;
 mod ids;
 pub(crate) mod kinds;
-mod own;
 mod raw;
 pub(crate) mod registry;
 mod samples;
 pub(crate) mod saved;
+mod self_metrics;
 mod set;
 mod timer;
 mod view;
@@ -39,8 +40,6 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::{HashMap, HashSet};
 use tracing::warn;
-
-pub(crate) use flush::FlushInput;
 
 use crate::cell::{Carry, MemberList, SampleList, Value};
 use crate::kind::Kind;
@@ -52,10 +51,10 @@ use crate::stats::Stats;
 use contract::{PointLines, Setup};
 use ids::LineIds;
 use kinds::Types;
-use own::{Before, LastFlush, OwnSeries};
 use registry::{NO_IDS, Registry, State};
 use samples::{NO_SLOT, SampleLog};
 use saved::{Content, Saved};
+use self_metrics::{Before, LastFlush, SelfSeries};
 
 /// No series stands for this entry.
 const NO_SERIES: u32 = u32::MAX;
@@ -110,10 +109,10 @@ pub(crate) struct Aggregator {
     ids: LineIds,
     naming: Naming,
     rules: Rules,
-    own: OwnSeries,
+    own_series: SelfSeries,
     last: LastFlush,
     before: Before,
-    /// Whether it was said that there is no room for further names.
+    /// Whether the lack of room for further names has been logged.
     is_full_reported: bool,
     /// Samples by series since the busiest were last asked for, if they are counted.
     hits: HashMap<u32, u64>,
@@ -173,7 +172,7 @@ impl Aggregator {
             carry: Carry::for_receivers(receivers),
         });
         let mut registry = Registry::new(u32::MAX)?;
-        let own = OwnSeries::new(&mut registry, &naming)?;
+        let own_series = SelfSeries::new(&mut registry, &naming)?;
         Ok(Self {
             registry,
             types,
@@ -192,7 +191,7 @@ impl Aggregator {
                 memory: usize::try_from(options.timer_memory.0).unwrap_or(usize::MAX),
                 self_metrics,
             },
-            own,
+            own_series,
             last: LastFlush {
                 flush: (now_ms / 1_000) as f64,
                 ..LastFlush::default()
@@ -342,9 +341,9 @@ impl Aggregator {
     /// Adds what a receiver counted in the interval that has ended.
     fn counts(&mut self, receiver: usize, counts: &Counts, stats: &Stats) {
         for (own, count) in [
-            (self.own.packets, counts.packets),
-            (self.own.metrics, counts.lines),
-            (self.own.bad_lines, counts.bad),
+            (self.own_series.packets, counts.packets),
+            (self.own_series.metrics, counts.lines),
+            (self.own_series.bad_lines, counts.bad),
         ] {
             self.registry.get_mut(own).value += count as f64;
         }
@@ -422,7 +421,7 @@ impl Aggregator {
         }
     }
 
-    /// Deletes a series for an operator; `None` if there is none of that name.
+    /// Deletes a series for an operator; `None` if it does not exist.
     pub(crate) fn delete(&mut self, kind: Kind, name: &[u8]) -> Option<Dropped> {
         let number = self.registry.find(kind, name)?;
         let series = self.registry.get_mut(number);
@@ -576,11 +575,11 @@ impl SavedSeries<'_> {
     }
 }
 
-/// Puts `value` at `at`, filling up with `none`.
-fn put(list: &mut Vec<u32>, at: u32, value: u32, none: u32) {
+/// Puts `value` at `at`, filling up with `unused`.
+fn put(list: &mut Vec<u32>, at: u32, value: u32, unused: u32) {
     let at = at as usize;
     if list.len() <= at {
-        list.resize(at + 1, none);
+        list.resize(at + 1, unused);
     }
     list[at] = value;
 }

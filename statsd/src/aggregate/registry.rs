@@ -238,7 +238,7 @@ impl Registry {
         self.by_name.grow();
     }
 
-    /// Marks a series as one that stays.
+    /// Keeps a series even if idle ones are deleted.
     pub(crate) fn keep(&mut self, number: u32) {
         self.all[number as usize].flags |= LASTING;
     }

@@ -46,16 +46,16 @@ impl Summary {
         if self.count == 0 {
             (self.lower, self.upper) = (*first, *first);
         }
-        let mut own = 0.0;
+        let mut total = 0.0;
         for value in values {
-            own += value;
+            total += value;
             self.sum += value;
             self.squares += value * value;
             self.lower = self.lower.min(*value);
             self.upper = self.upper.max(*value);
         }
         let (before, more) = (self.count as f64, values.len() as f64);
-        let own_mean = own / more;
+        let own_mean = total / more;
         let own_spread: f64 = values
             .iter()
             .map(|value| (value - own_mean) * (value - own_mean))

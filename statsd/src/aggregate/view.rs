@@ -69,7 +69,7 @@ impl Aggregator {
                 }
             }
         }
-        for (series, count) in self.own.all().into_iter().zip(own) {
+        for (series, count) in self.own_series.all().into_iter().zip(own) {
             added.entry(series).or_default().0 += count;
         }
         added

@@ -99,7 +99,7 @@ impl Console {
                     },
                 }
             }
-            Section::Own(section) => {
+            Section::Named(section) => {
                 let own = self.own.entry(section).or_default();
                 own.push((text(line.name), value));
             }
@@ -109,7 +109,7 @@ impl Console {
 
     pub(super) fn flush(&mut self, at: f64) {
         let text = self.report(at);
-        // The reader may have gone, which is no reason to stop serving.
+        // The reader may have gone, which must not stop the server.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
     }
 

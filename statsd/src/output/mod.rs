@@ -3,9 +3,9 @@
 //! 1. [`Outputs`] takes each line once. The embedded store gets it by series id; the text of a line is
 //!    made once for all remote carbons, a pickle once for all that want pickles.
 //! 2. Remote outputs have a thread and a bounded queue each ([`remote`]).
-//! 3. Names are made into text only for those who need text, and for ids only once.
+//! 3. Names are formatted only for outputs that need text, and once for an id.
 //! 4. A series that the store refuses is not offered again at each flush: never, if no file could
-//!    be named so; otherwise (a limit on series) some at a time, in turn.
+//!    be named so; otherwise (a limit on series) some at a time, one after the other.
 
 pub(crate) mod console;
 mod pickle;
@@ -80,7 +80,7 @@ struct Embedded {
 }
 
 /// Which of the deferred series are offered again in a flush: the next [`OFFERS`] in the order of
-/// the flush, so that all have their turn.
+/// the flush, so that each of them is offered some time.
 #[derive(Debug, Default)]
 struct Offers {
     /// Deferred series that the flush has come to.
@@ -288,7 +288,7 @@ impl Outputs {
 }
 
 impl Drop for Outputs {
-    /// Whatever ends the aggregator, the threads of remote outputs must end, too.
+    /// The threads of remote outputs must end with the aggregator, even if it has died.
     fn drop(&mut self) {
         self.close(Instant::now() + LAST_WORDS);
     }

@@ -22,7 +22,7 @@ pub(super) struct Pickles {
 impl Pickles {
     pub(super) fn push(&mut self, line: &Line<'_>, value: f64, at: f64) {
         if self.lines == 0 {
-            // Room for the length; protocol 2, an empty list, a mark.
+            // Room for the length; protocol 2, an empty list, the start of its items.
             self.frame.extend_from_slice(b"\0\0\0\0\x80\x02](");
         }
         self.name.clear();

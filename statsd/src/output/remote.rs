@@ -96,7 +96,7 @@ impl Remote {
             .collect()
     }
 
-    /// Says that no more comes.
+    /// Announces that no more comes.
     pub(crate) fn close(&self, deadline: Instant) {
         self.lock().closing = Some(deadline);
         self.changed.notify_all();

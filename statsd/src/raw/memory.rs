@@ -26,7 +26,7 @@ pub(crate) fn prefetch<T>(what: &T) {
     let _ = what;
 }
 
-/// Types for which a row of zero bytes is a value, and which need no drop.
+/// Types for which zero bytes are a value, and which need no drop.
 ///
 /// # Safety
 ///

@@ -4,9 +4,9 @@
 //!    number of messages that the call returns is looked at.
 //! 2. With `UDP_GRO` a slot may hold many equal datagrams of one sender; a control message says
 //!    how long each is. A kernel without it is used without it.
-//! 3. Reading never blocks; [`Reader::wait`] does, until there is something to read or somebody
-//!    wakes it.
-//! 4. What the kernel dropped is asked for (`SO_MEMINFO`) at the end of each interval. The count
+//! 3. Reading never blocks; [`Reader::wait`] does, until there is something to read or a
+//!    waker wakes it.
+//! 4. The kernel's count of drops is read (`SO_MEMINFO`) at the end of each interval. The count
 //!    that can come with datagrams (`SO_RXQ_OVFL`) would say nothing of drops that no datagram
 //!    follows, and would cost something with each that does.
 //! 5. The unsafe code is the system calls. The pointers that they get lead into the boxes and the
@@ -90,7 +90,7 @@ pub(crate) struct Reader {
     received: usize,
 }
 
-// SAFETY: its pointers lead into its own boxes, which move with it, and nobody else has them.
+// SAFETY: its pointers lead into its own boxes, which move with it, and no other value has them.
 unsafe impl Send for Reader {}
 
 /// What a socket was granted.

@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 
 use super::key_flush::KeyFlush;
 use crate::admin::Query;
-use crate::aggregate::{Aggregator, Dropped, FlushInput, Taken};
+use crate::aggregate::flush::FlushInput;
+use crate::aggregate::{Aggregator, Dropped, Taken};
 use crate::error::Error;
 use crate::listener::Block;
 use crate::output::Outputs;
@@ -97,7 +98,7 @@ pub(super) struct AggregatorThread {
 }
 
 impl AggregatorThread {
-    /// Runs until it is told to stop.
+    /// Runs until the server stops.
     ///
     /// # Errors
     /// The state file cannot be written.

@@ -22,19 +22,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use carbon::Sink;
-use crossbeam::channel::{self, Sender};
-use tokio::sync::watch;
+use crossbeam::channel;
 
-use crate::death::{OnDeath, Threads};
+use crate::death::OnDeath;
 use crate::error::Error;
 use crate::events::EventSink;
 use crate::options::Options;
-use crate::report::Shared;
 use crate::stats::Stats;
 use aggregator::Control;
-use start::Start;
 #[cfg(any(test, fuzzing))]
 pub(crate) use start::receiver_options;
+use start::{Running, Start};
 
 /// Bound sockets, handed in. Streams and the management interface may be non-blocking or not.
 #[derive(Debug, Default)]
@@ -68,13 +66,7 @@ impl Sockets {
 
 /// A running StatsD server. See the head of this crate.
 #[derive(Debug)]
-pub struct Server {
-    shared: Arc<Shared>,
-    control: Sender<Control>,
-    stop: watch::Sender<bool>,
-    aggregator: Threads<Result<(), Error>>,
-    threads: Threads,
-}
+pub struct Server(Running);
 
 impl Server {
     /// Starts the server on `sockets`.
@@ -113,24 +105,25 @@ impl Server {
             start.spawn_streams(runtime, sockets.tcp, sockets.unix_stream)?;
             start.spawn_admin(runtime, sockets.admin, queries.0)?;
         }
-        start.spawn_aggregator(aggregator, outputs, queries.1, state_file)
+        let running = start.spawn_aggregator(aggregator, outputs, queries.1, state_file)?;
+        Ok(Self(running))
     }
 
     /// What the server has counted since its start.
     pub fn stats(&self) -> &Stats {
-        &self.shared.stats
+        &self.0.shared.stats
     }
 
-    /// Whether the management interface was told to report ill health.
+    /// Whether an operator has set the health to `down`.
     pub fn is_down(&self) -> bool {
-        self.shared.is_down.load(Ordering::Relaxed)
+        self.0.shared.is_down.load(Ordering::Relaxed)
     }
 
     /// Ends the interval at once and flushes it; returns when the outputs have it (remote ones:
     /// in their queue). For tests and benches, which should not wait for the clock.
     pub fn flush_now(&self) {
         let (done, wait) = channel::bounded(1);
-        if self.control.send(Control::Flush(done)).is_ok() {
+        if self.0.control.send(Control::Flush(done)).is_ok() {
             let _ = wait.recv();
         }
     }
@@ -145,12 +138,12 @@ impl Server {
     /// # Errors
     /// The state file cannot be written.
     pub fn stop(mut self) -> Result<(), Error> {
-        let _ = self.stop.send(true);
-        let _ = self.control.send(Control::Stop);
-        let result = self.aggregator.join().pop().unwrap_or(Ok(()));
+        let _ = self.0.stop.send(true);
+        let _ = self.0.control.send(Control::Stop);
+        let result = self.0.aggregator.join().pop().unwrap_or(Ok(()));
         // The aggregator has said so itself, unless it has died.
-        self.shared.is_stopping.store(true, Ordering::Release);
-        self.threads.join();
+        self.0.shared.is_stopping.store(true, Ordering::Release);
+        self.0.threads.join();
         result
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn receive(
         let read = match reader.read() {
             Ok(read) => read,
             Err(why) => {
-                // ICMP errors of other sockets' traffic turn up here; they are no reason to stop.
+                // ICMP errors of other sockets' traffic arrive here; they are no reason to stop.
                 warn!("{shown}: {why}");
                 thread::sleep(Duration::from_millis(10));
                 0

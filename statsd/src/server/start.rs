@@ -14,8 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
-use super::Server;
-use super::aggregator::{AggregatorThread, ReceiverHandle, StateFile, Wake};
+use super::aggregator::{AggregatorThread, Control, ReceiverHandle, StateFile, Wake};
 use super::key_flush::KeyFlush;
 use super::sockets;
 use crate::admin::{self, Admin, Query};
@@ -30,7 +29,7 @@ use crate::options::{Health, Options, Output, Percentiles};
 use crate::output::console::Console;
 use crate::output::remote::Remote;
 use crate::output::{Destinations, Outputs};
-use crate::population::Population;
+use crate::population::{Limits, Population};
 use crate::raw::simd::Path as Instructions;
 use crate::raw::socket::{Datagrams, Reader, Waker};
 use crate::raw::thread::lower_priority;
@@ -39,7 +38,6 @@ use crate::repeater::{self, Packets};
 use crate::report::{CommandQueue, Report, Shared};
 use crate::state::{self, Preload};
 use crate::stats::now_ms;
-use crate::table::Limits;
 
 /// Reports that may wait for the aggregator.
 const REPORTS: usize = 32;
@@ -51,6 +49,17 @@ const REPEATED: usize = 1_024;
 const BLOCKS: usize = 256;
 /// Distinct members of sets that a receiver keeps in an interval.
 const MEMBERS: usize = 4_000_000;
+
+/// A server that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) shared: Arc<Shared>,
+    pub(super) control: Sender<Control>,
+    /// Ends the tasks that accept and serve connections.
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) aggregator: Threads<Result<(), Error>>,
+    pub(super) threads: Threads,
+}
 
 /// A server that is being started.
 pub(super) struct Start {
@@ -330,7 +339,7 @@ impl Start {
         outputs: Outputs,
         queries: Incoming<Query>,
         state_file: Option<PathBuf>,
-    ) -> Result<Server, Error> {
+    ) -> Result<Running, Error> {
         let (control, controls) = channel::unbounded();
         let options = &self.options;
         // What was flushed to a carbon elsewhere cannot be continued by the next start.
@@ -360,7 +369,7 @@ impl Start {
         aggregators
             .spawn("statsd-aggregate", run)
             .map_err(Error::Thread)?;
-        Ok(Server {
+        Ok(Running {
             shared: self.shared,
             control,
             stop: self.stop.0,

@@ -405,3 +405,105 @@ fn a_thread_that_ends_says_so() {
         .collect();
     assert_eq!(ended, [0, 1]);
 }
+
+/// As a type of its own a distribution is apart from a timer of the same name; otherwise it is one.
+#[test]
+fn distributions_are_a_type_of_their_own_if_wanted() {
+    let packet = |harness: &mut Harness| {
+        for value in 1..=100 {
+            harness.packet(format!("x:{value}|d").as_bytes());
+        }
+        harness.packet(b"x:1000|d|@0.1|#a:b\nx:7|ms");
+    };
+    let mut timers = Harness::new(&Options::default());
+    packet(&mut timers);
+    let lines = timers.flush_values();
+    assert!(lines.contains(&"stats.timers.x.count 101".to_owned()));
+    assert!(lines.contains(&"stats.timers.x.count;a=b 10".to_owned()));
+    assert!(!lines.iter().any(|line| line.contains("distributions")));
+
+    let options = Options {
+        distributions: true,
+        ..Options::default()
+    };
+    let mut own = Harness::new(&options);
+    packet(&mut own);
+    let lines = own.flush_values();
+    let untagged = |line: &String| {
+        let rest = line.strip_prefix("stats.distributions.x.")?;
+        (!rest.contains(';')).then(|| rest.to_owned())
+    };
+    assert_eq!(
+        lines.iter().filter_map(untagged).collect::<Vec<_>>(),
+        [
+            "avg 50.5",
+            "count 100",
+            "max 100",
+            "min 1",
+            "p50 50",
+            "p75 75",
+            "p90 90",
+            "p95 95",
+            "p99 99",
+            "sum 5050"
+        ]
+    );
+    assert!(lines.contains(&"stats.distributions.x.count;a=b 10".to_owned()));
+    assert!(lines.contains(&"stats.distributions.x.p50;a=b 1000".to_owned()));
+    assert!(lines.contains(&"stats.timers.x.count 1".to_owned()));
+    // Without samples there is nothing to say.
+    let idle = own.flush_values();
+    assert!(
+        !idle.iter().any(|line| line.contains("distributions")),
+        "{idle:?}"
+    );
+}
+
+/// Samples that no longer fit one by one survive a restart, too, of every type.
+#[test]
+fn sample_buffers_come_back_as_the_type_that_they_were() {
+    use crate::state::{self, Extent};
+
+    let options = Options {
+        distributions: true,
+        timer_exact_samples: 10,
+        ..Options::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let mut before = Harness::new(&options);
+    // More than a log holds before it is folded.
+    for _ in 0..100 {
+        let lines = "a:3|a\na:5|a\nt:3|ms\nd:3|d\n".repeat(1_000);
+        before.packet(lines.as_bytes());
+    }
+    before.end_interval();
+    state::save(&path, &mut before.aggregator, 0, Extent::All).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    for letter in ["b a ", "p t ", "e d "] {
+        assert!(
+            text.lines().any(|line| line.starts_with(letter)),
+            "{letter}"
+        );
+    }
+    let mut after = Harness::new(&options);
+    let preloads = state::load(&path, &mut after.aggregator, 0).unwrap();
+    assert!(
+        preloads
+            .iter()
+            .all(|preload| preload.name.starts_with(b"statsd."))
+    );
+    let lines = after.flush_values();
+    for expected in [
+        "stats.averages.a 4",
+        "stats.timers.t.count 100000",
+        "stats.timers.t.mean 3",
+        "stats.distributions.d.count 100000",
+        "stats.distributions.d.sum 300000",
+    ] {
+        assert!(
+            lines.contains(&expected.to_owned()),
+            "{expected} in {lines:?}"
+        );
+    }
+}

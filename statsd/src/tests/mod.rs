@@ -12,7 +12,8 @@ use carbon::{Datapoint, NameError, SeriesId, Sink};
 use crossbeam::channel;
 use hashbrown::HashMap;
 
-use crate::aggregate::{Aggregator, FlushInput};
+use crate::aggregate::Aggregator;
+use crate::aggregate::flush::FlushInput;
 use crate::events::EventReport;
 use crate::number;
 use crate::options::Options;

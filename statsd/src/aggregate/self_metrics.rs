@@ -1,4 +1,4 @@
-//! Our own metrics: the reference's, and what is counted beyond them.
+//! The server's metrics about itself: the reference's, and counters beyond them.
 
 use std::io;
 
@@ -25,20 +25,20 @@ const EXTRA: [&str; 11] = [
 ];
 
 /// The counters that are series of their own.
-pub(super) struct OwnSeries {
+pub(super) struct SelfSeries {
     pub(super) packets: u32,
     pub(super) metrics: u32,
     pub(super) bad_lines: u32,
 }
 
-impl OwnSeries {
+impl SelfSeries {
     /// Takes the series up in the registry.
     ///
     /// # Errors
     /// There is no room for them.
     pub(super) fn new(registry: &mut Registry, naming: &Naming) -> io::Result<Self> {
         let mut own = |name: &str| {
-            let mut text = naming.own_series.clone();
+            let mut text = naming.self_series.clone();
             text.extend_from_slice(name.as_bytes());
             let hash = registry.hash(Kind::Counter, &text);
             let (number, _) = registry
