@@ -150,6 +150,7 @@ fn check(line: &[u8]) -> Option<Check> {
         when: None,
         key: None,
     };
+    // The gauge has the same tags as the event, in the order in which they were sent.
     let mut gauge = b"service_checks.".to_vec();
     gauge.extend_from_slice(name);
     let mut tags: Vec<u8> = Vec::new();

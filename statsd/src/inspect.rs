@@ -110,6 +110,7 @@ impl Shown {
             let name = if is_list { "[Array]" } else { "[Object]" };
             return (Piece::coloured(name.to_owned(), style, 36, 39), 0);
         }
+        // Members first: how they are set depends on how wide they are.
         let mut pieces = Vec::new();
         let mut below = 0;
         let mut add = |key: Option<&str>, value: &Self| {
@@ -137,6 +138,7 @@ impl Shown {
             Self::List(items, _) => items.iter().take(ITEMS).for_each(|item| add(None, item)),
             _ => {}
         }
+        // Long lists are set in columns if that makes fewer lines.
         let mut is_grouped = false;
         if let Self::List(items, more) = self {
             let more = items.len().saturating_sub(ITEMS) + more;
@@ -193,6 +195,7 @@ fn columns(pieces: &[Piece], is_cut: bool, indent: usize, numbers: bool) -> Opti
     if most * 3 + indent >= WIDTH || (total as f64 / most as f64 <= 5.0 && widest > 6) {
         return None;
     }
+    // The number of columns aims at a block about 2.5 times as wide as it is high, as Node's does.
     let shown = pieces.len() + usize::from(is_cut);
     let spread = (most as f64 - total as f64 / shown as f64).sqrt();
     let biased = (most as f64 - 3.0 - spread).max(1.0);

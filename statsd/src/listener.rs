@@ -207,6 +207,7 @@ pub(crate) async fn connection(
     let mut is_skipping = false;
     let mut room = SMALLEST;
     loop {
+        // What is left of the last read stays in front, so that a line may come in pieces.
         let start = buffer.len();
         buffer.resize(start + room, 0);
         let read = tokio::select! {
@@ -217,11 +218,14 @@ pub(crate) async fn connection(
         if read == 0 {
             break;
         }
+        // Busy connections get larger reads, and give the room back when they are idle.
         if read == room {
             room = (2 * room).min(LONGEST);
         } else if read < room / 4 {
             room = (room / 2).max(SMALLEST);
         }
+        // Without the end of a line there is nothing to hand on yet; a line that never ends is
+        // dropped so that it cannot take all memory.
         let Some(feed) = memchr::memrchr(b'\n', &buffer[start..]) else {
             if buffer.len() > MARGIN + LONGEST && !is_skipping {
                 shared

@@ -73,6 +73,7 @@ impl Naming {
             global_suffix,
             ..
         } = options;
+        // Empty parts are left out, so that no name has an empty node.
         let join = |parts: &[&str]| {
             let mut joined = Vec::new();
             for part in parts.iter().filter(|part| !part.is_empty()) {
@@ -87,6 +88,7 @@ impl Naming {
             format!(".{global_suffix}").into_bytes()
         };
         let self_series = join(&[prefix_stats]);
+        // The names of StatsD before version 0.1, which are still its default.
         if *legacy_namespace {
             return Self {
                 rate: (join(&["stats"]), Vec::new()),
@@ -102,6 +104,7 @@ impl Naming {
                 suffix,
             };
         }
+        // In the new namespace every type has a prefix that can be set.
         let counter = join(&[global_prefix, prefix_counter]);
         let self_metrics = join(&[global_prefix, prefix_stats]);
         Self {

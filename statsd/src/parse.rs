@@ -68,6 +68,7 @@ fn group<'a>(
         }
         return None;
     };
+    // The fields come after the values but decide what these mean.
     let values = &text[..pipe];
     let (fields, next) = fields(&text[pipe + 1..]);
     let meaning = Meaning::of(fields, after, letters);

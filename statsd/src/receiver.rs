@@ -101,6 +101,7 @@ impl Receiver {
             dump,
             path,
         } = options;
+        // Tokens are hashed with the secrets of the table that they are looked up in.
         let table = Table::new(limits, carry, count_hits, channels.population.clone())?;
         let reading = Reading {
             seeds: table.seeds(),

@@ -25,6 +25,7 @@ pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result
     if raw.is_empty() {
         return Err(Reject::EmptyName);
     }
+    // Most names are canonical already.
     if raw.iter().all(|byte| is_plain(*byte)) {
         out.extend_from_slice(raw);
         return Ok(());
@@ -34,6 +35,7 @@ pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result
         None => (raw, &[][..]),
     };
     let notation = Notation::of(named);
+    // The name is cleaned apart from its tags, so that neither can become part of the other.
     let start = out.len();
     for part in [notation.name, notation.rest] {
         clean(part, true, out);
@@ -41,6 +43,7 @@ pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result
     if out.len() == start {
         return Err(Reject::EmptyName);
     }
+    // Tags of both notations are one list, in which the last of equal keys wins.
     let mut tags: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let pairs = notation
         .tags
@@ -51,6 +54,7 @@ pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result
         let (mut clean_key, mut clean_value) = (Vec::new(), Vec::new());
         clean_tag(key, sanitize, &mut clean_key);
         clean_tag(value.unwrap_or(b"true"), sanitize, &mut clean_value);
+        // Graphite refuses these characters in a key, and a value that begins with `~`.
         clean_key.retain(|byte| !matches!(byte, b'=' | b'!' | b'^'));
         let leading = clean_value.iter().take_while(|byte| **byte == b'~').count();
         clean_value.drain(..leading);

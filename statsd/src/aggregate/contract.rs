@@ -103,13 +103,31 @@ pub(crate) struct Lines<'a> {
 
 impl Lines<'_> {
     /// Puts line number `at`, below [`Type::width`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(
         &mut self,
         at: usize,
         section: Section,
         namespace: &[u8],
         stat: &[u8],
+        value: f64,
+    ) {
+        // Nearly all lines: the store knows the name already, and no other output wants it.
+        if let Some(id) = self.ids.get(at)
+            && value.is_finite()
+            && self.outputs.put_known(*id, value)
+        {
+            return;
+        }
+        self.put_named(at, section, [namespace, stat], value);
+    }
+
+    #[inline(never)]
+    fn put_named(
+        &mut self,
+        at: usize,
+        section: Section,
+        [namespace, stat]: [&[u8]; 2],
         value: f64,
     ) {
         if !value.is_finite() {

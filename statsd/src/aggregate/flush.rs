@@ -195,6 +195,7 @@ impl Aggregator {
             };
             outputs.line_once(&line, value, at);
         };
+        // The reference's, in its order.
         let own = &naming.self_metrics[..];
         let [building_ms, processing_ms] = times;
         put(&naming.num_stats, b"numStats", count as f64);
@@ -204,6 +205,7 @@ impl Aggregator {
         put(own, b"graphiteStats.last_flush", last.flush);
         put(own, b"graphiteStats.flush_time", last.flush_time_ms);
         put(own, b"graphiteStats.flush_length", last.flush_length);
+        // Those that the reference does not have.
         for (name, value) in before.extra(&stats.counters()) {
             put(own, name.as_bytes(), value);
         }

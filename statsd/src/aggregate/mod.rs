@@ -165,12 +165,14 @@ impl Aggregator {
         let interval_ms = (options.flush_interval.0.as_millis() as u64).max(1);
         let seconds = interval_ms as f64 / 1_000.0;
         let naming = Naming::new(options);
+        // Types read their options once, here.
         let types = Types::new(&Setup {
             options,
             naming: &naming,
             seconds,
             carry: Carry::for_receivers(receivers),
         });
+        // Self metrics are the first series: they are flushed even if nothing is received.
         let mut registry = Registry::new(u32::MAX)?;
         let own_series = SelfSeries::new(&mut registry, &naming)?;
         Ok(Self {

@@ -207,6 +207,7 @@ impl Registry {
         {
             return None;
         }
+        // A free number is used again; the receivers' maps no longer lead to it.
         let lasting = kind == Kind::Counter && is_lasting(name);
         let series = Series {
             value: 0.0,

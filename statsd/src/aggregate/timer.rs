@@ -219,6 +219,7 @@ impl Statistics {
                 thresholds.push(*threshold);
             }
         }
+        // `calculated_timer_metrics` names all percentiles at once.
         let is_wanted = |name: &str| {
             let normal = normalise(name);
             wanted.is_empty() || wanted.contains(&normal)
@@ -229,6 +230,7 @@ impl Statistics {
                 stats.push((stat, format!(".{name}").into_bytes()));
             }
         };
+        // The order is that of the reference, which flushes percentiles first.
         for (at, threshold) in thresholds.iter().enumerate() {
             let text = number::text(*threshold)
                 .replacen('.', "_", 1)
@@ -253,6 +255,7 @@ impl Statistics {
         ] {
             add(stat, name.to_owned());
         }
+        // Only these two are repeated as zeros for a timer without samples.
         let idle = [Statistic::PerSecond, Statistic::Count]
             .iter()
             .filter_map(|idle| stats.iter().position(|(stat, _)| stat == idle))
@@ -360,6 +363,8 @@ impl Statistics {
     ) {
         let count = sorted.len();
         room.fill(sorted);
+        // With running sums the part of the samples within a threshold is a look-up, from the top
+        // for negative thresholds.
         let RunningSums { sums, squares, .. } = room;
         let parts = &mut room.parts;
         parts.clear();
@@ -387,6 +392,7 @@ impl Statistics {
                 }
             });
         }
+        // The statistics of all samples.
         let sum = sums[count - 1];
         let mean = sum / count as f64;
         let whole = |stat| match stat {
@@ -420,6 +426,7 @@ impl Statistics {
         put: impl FnMut(usize, &[u8], f64),
     ) {
         let (summary, sketch) = (&buffer.summary, buffer.sketch());
+        // A rank leads to the samples up to it as the sketch knows them; from the top it is the rest.
         let parts: Vec<Part> = self
             .thresholds
             .iter()
@@ -446,6 +453,7 @@ impl Statistics {
                 }
             })
             .collect();
+        // Statistics of all samples are exact, but for the median.
         let half = summary.count / 2;
         let whole = |stat| match stat {
             Statistic::Std => (summary.spread / summary.count as f64).max(0.0).sqrt(),

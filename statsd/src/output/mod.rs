@@ -53,6 +53,8 @@ pub(crate) struct Outputs {
     text: Option<Text>,
     pickles: Option<(Pickles, Vec<Arc<Remote>>)>,
     console: Option<Console>,
+    /// Whether any output needs more than ids.
+    needs_names: bool,
     shared: Arc<Shared>,
     /// The time that lines carry.
     at: f64,
@@ -140,6 +142,7 @@ impl Outputs {
             patience,
         } = destinations;
         Self {
+            needs_names: !text.is_empty() || !pickle.is_empty() || console.is_some(),
             embedded: sink.map(|sink| Embedded {
                 sink,
                 points: Vec::with_capacity(POINTS),
@@ -184,8 +187,22 @@ impl Outputs {
         }
     }
 
+    /// Takes a value of the flush by its series id alone; returns false if that is not enough, and
+    /// the line is needed.
+    #[inline(always)]
+    pub(crate) fn put_known(&mut self, id: u32, value: f64) -> bool {
+        let Some(embedded) = &mut self.embedded else {
+            return false;
+        };
+        if id >= DEFERRED || self.needs_names {
+            return false;
+        }
+        self.flushed.lines += 1;
+        embedded.push(SeriesId(id), self.at, value);
+        true
+    }
+
     /// Takes one line of the flush. `id` is where its series id is kept.
-    #[inline]
     pub(crate) fn line(&mut self, id: Option<&mut u32>, line: &Line<'_>, value: f64) {
         self.flushed.lines += 1;
         if let Some(embedded) = &mut self.embedded {
@@ -304,8 +321,13 @@ impl Embedded {
                 return;
             }
         }
+        self.push(SeriesId(*id), at, value);
+    }
+
+    #[inline(always)]
+    fn push(&mut self, series: SeriesId, at: f64, value: f64) {
         self.points.push(Datapoint {
-            series: SeriesId(*id),
+            series,
             at: Timestamp(at as u32),
             value,
         });
@@ -343,6 +365,7 @@ impl Embedded {
         };
     }
 
+    #[inline(never)]
     fn submit(&mut self) {
         if !self.points.is_empty() {
             self.sink.submit(&self.points);

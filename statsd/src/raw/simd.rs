@@ -2,7 +2,7 @@
 //!
 //! 1. A line is common when its separators are `:` `|`, or `:` `|` `|` with a sample rate after
 //!    the second bar, its value is a plain number and its type takes numbers. It becomes a token
-//!    here. Of all others the place is noted, in order, for [`parse`](crate::parse).
+//!    here. Of all others the place is noted, in order, for [`parse`].
 //! 2. With AVX2 (asked for at run time) the three masks take six comparisons; elsewhere a loop
 //!    over the bytes makes the same masks. What is done with the masks is one code.
 //! 3. `bytes` has [`MARGIN`] readable bytes beyond the packet's end, so blocks may reach over it.
@@ -197,6 +197,7 @@ fn read(
         } else {
             (1 << left) - 1
         };
+        // Separators one after the other: a line feed ends the line, the others are remembered.
         let mut all = (feed | colon | bar) & valid;
         while all != 0 {
             let bit = all.trailing_zeros();
@@ -253,6 +254,7 @@ fn common(
 ) -> Option<Token> {
     let colon = found.at[0] as usize;
     let bar = found.at[1] as usize;
+    // Two separators are `name:value|type`, three have a field, which must be a rate.
     let (end, rate) = match (found.count, found.bars) {
         (2, 0b01) => (line.end, None),
         (3, 0b011) => (found.at[2] as usize, Some(found.at[2] as usize + 1)),
@@ -262,6 +264,7 @@ fn common(
     if len == 0 || len > reading.longest {
         return None;
     }
+    // The margin lets all of these reads reach over the packet's ends.
     let letters = *bytes.get(bar + 1..bar + 3)?.first_chunk::<2>()?;
     let kind = reading.letters.of_numbers(letters, end - bar - 1)?;
     let digits = bar - colon - 1;

@@ -130,6 +130,7 @@ impl Reader {
                 SockRef::from(&socket).set_recv_buffer_size(buffer)?;
             }
         }
+        // What was granted may be less than what was wanted.
         let buffer = SockRef::from(&socket).recv_buffer_size()?;
         let gro = gro && is_udp && set_option(socket.as_raw_fd(), libc::SOL_UDP, UDP_GRO, 1);
 
@@ -143,6 +144,7 @@ impl Reader {
                 vec![mem::zeroed::<libc::mmsghdr>(); BATCH].into_boxed_slice(),
             )
         };
+        // Each header leads to its slot, its address and its control message for good.
         for at in 0..BATCH {
             let slot = &mut arena[slot(at)..slot(at) + LONGEST];
             vectors[at].iov_base = slot.as_mut_ptr().cast();

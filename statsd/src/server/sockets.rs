@@ -91,6 +91,7 @@ pub(super) fn receive(
                 0
             }
         };
+        // Every datagram of the read becomes tokens, then all are applied together.
         if read > 0 {
             receiver.handle_commands();
             let (mut datagrams, mut bytes) = (0, 0);
@@ -110,6 +111,7 @@ pub(super) fn receive(
                 pacer.count(datagrams, bytes);
             }
         }
+        // The kernel's drops are counted once per interval.
         let now = shared.epoch.load(Ordering::Acquire);
         if now != epoch {
             epoch = now;
@@ -125,15 +127,18 @@ pub(super) fn receive(
             }
         }
         receiver.step();
+        // There is more to read, or to sweep: no time to wait.
         if read == socket::BATCH || receiver.is_sweeping() {
             continue;
         }
+        // What is in the socket's buffer at the stop still counts.
         if shared.is_stopping.load(Ordering::Acquire) {
             if read == 0 {
                 break;
             }
             continue;
         }
+        // A busy socket is left alone for a while, an idle one waited for.
         if read > 0
             && let Some(pause) = pacer.as_mut().and_then(Pacer::pause)
         {

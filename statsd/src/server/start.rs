@@ -251,6 +251,7 @@ impl Start {
         if tcp.is_empty() && unix.is_empty() {
             return Ok(());
         }
+        // All connections feed one receiver, so that streams share one table.
         let (blocks, incoming) = mpsc::channel(BLOCKS);
         let receiver = self.receiver(Wake::Streams(blocks.clone()))?;
         let shared = self.shared.clone();
@@ -258,6 +259,7 @@ impl Start {
         let started = self.threads.spawn("statsd-streams", run);
         started.map_err(Error::Thread)?;
 
+        // The limit on connections holds for all stream listeners together.
         let most = self.options.max_connections;
         let gate = Gate::new(
             "statsd-streams",
@@ -348,6 +350,7 @@ impl Start {
                 .output
                 .iter()
                 .all(|output| matches!(output, Output::Embedded | Output::Discard));
+        // Everything that the other steps have made ends in this thread.
         let thread = AggregatorThread {
             interval_ms: (options.flush_interval.0.as_millis() as u64).max(1),
             key_flush: KeyFlush::new(options),
