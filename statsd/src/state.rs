@@ -6,7 +6,10 @@
 //! g NAME VALUE                    gauge
 //! t NAME WEIGHT VALUE VALUE …     timer
 //! p NAME WEIGHT COUNT SUM SQUARES MEAN SPREAD LOWER UPPER VALUE*COUNT …   timer with very many
-//! a NAME 0 VALUE VALUE …          average; `b` as `p`
+//! a NAME 0 VALUE VALUE …          average
+//! q NAME 0 COUNT …                average with very many, as p
+//! d NAME WEIGHT VALUE VALUE …     distribution
+//! e NAME WEIGHT COUNT …           distribution with very many, as p
 //! s NAME 0 HEX HEX …              set
 //! end LINES
 //! ```
@@ -21,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use crate::aggregate::Aggregator;
 use crate::aggregate::kinds::KINDS;
+use crate::aggregate::saved::Saved;
 use crate::error::Error;
 use crate::kind::Kind;
 
@@ -118,32 +122,147 @@ pub(crate) fn load(
     Ok(preloads)
 }
 
+/// All or nothing: of a file that is damaged somewhere nothing is counted.
 fn read(text: &str, aggregator: &mut Aggregator, epoch: u64) -> Option<Vec<Preload>> {
     let rest = text.strip_prefix(HEAD)?.strip_prefix('\n')?;
     let (body, end) = rest.trim_end().rsplit_once("end ")?;
     if end.parse::<usize>().ok()? != body.lines().count() {
         return None;
     }
+    let parse = |line| Line::parse(line, aggregator);
+    let lines: Vec<Line<'_>> = body.lines().map(parse).collect::<Option<_>>()?;
     let mut preloads = Vec::new();
-    for line in body.lines() {
-        let mut words = line.split(' ');
-        let letter = words.next()?.bytes().next()?;
-        let name = words.next()?.as_bytes();
-        let value: f64 = words.next()?.parse().ok()?;
-        let is_touched = letter.is_ascii_lowercase();
-        let letter = letter.to_ascii_lowercase();
-        let facts = KINDS
-            .iter()
-            .find(|facts| letter == facts.saved_as || Some(letter) == facts.buffer_saved_as)?;
-        let saved = aggregator.read_saved(facts.kind, letter, &mut words)?;
-        aggregator.restore(epoch, facts.kind, name, value, is_touched, saved);
-        if facts.carries_on {
-            preloads.push(Preload {
-                kind: facts.kind,
-                name: name.to_vec(),
-                value,
-            });
+    for line in lines {
+        let Line {
+            kind,
+            is_touched,
+            name,
+            value,
+            saved,
+        } = line;
+        aggregator.restore(epoch, kind, name, value, is_touched, saved);
+        if kind.carries_on() {
+            let name = name.to_vec();
+            preloads.push(Preload { kind, name, value });
         }
     }
     Some(preloads)
+}
+
+/// A line of the file.
+struct Line<'a> {
+    kind: Kind,
+    is_touched: bool,
+    name: &'a [u8],
+    value: f64,
+    saved: Saved,
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line; `None` if it is damaged.
+    fn parse(line: &'a str, aggregator: &Aggregator) -> Option<Self> {
+        let mut words = line.split(' ');
+        let first = words.next()?.bytes().next()?;
+        let name = words.next()?.as_bytes();
+        let value: f64 = words.next()?.parse().ok()?;
+        let letter = first.to_ascii_lowercase();
+        let facts = KINDS
+            .iter()
+            .find(|facts| letter == facts.saved_as || Some(letter) == facts.buffer_saved_as)?;
+        Some(Self {
+            kind: facts.kind,
+            is_touched: first.is_ascii_lowercase(),
+            name,
+            value,
+            saved: aggregator.read_saved(facts.kind, letter, &mut words)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    fn aggregator() -> Aggregator {
+        Aggregator::new(&Options::default(), 1, false, 0, || {}).unwrap()
+    }
+
+    fn saved(aggregator: &mut Aggregator) -> String {
+        let mut out = Vec::new();
+        write(&mut out, aggregator, 0, Extent::All).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn text(lines: &[&str]) -> String {
+        format!("{HEAD}\n{}\nend {}\n", lines.join("\n"), lines.len())
+    }
+
+    #[test]
+    fn damage_in_the_middle_changes_nothing() {
+        let sound = "c a 1";
+        for damaged in [
+            "c b",
+            "c b x",
+            "x b 1",
+            "",
+            "t b 1 2 x",
+            "t b 1 -2",
+            "t b 1 NaN",
+            "p b 1 2 3 5 1.5 1 2",
+            "p b 1 2 3 5 1.5 1 2 1 1*1",
+            "p b 1 2 3 5 1.5 1 NaN NaN 1*1",
+            "p b 1 0 0 0 0 0 0 0",
+            "p b 1 2 3 5 1.5 1 1 2 1",
+            "s b 0 6x",
+        ] {
+            let mut read_into = aggregator();
+            let read = read(&text(&[sound, damaged, sound]), &mut read_into, 0);
+            assert_eq!(read, None, "{damaged:?}");
+            assert_eq!(
+                saved(&mut read_into),
+                saved(&mut aggregator()),
+                "{damaged:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_type_is_saved_as_it_was_read() {
+        let lines = [
+            "c a 3",
+            "C b 0",
+            "g a -2.5",
+            "t a 2 1 2.5",
+            "p b 3 4 10 30 2.5 5 1 4 0*4",
+            "t b 0",
+            "a a 0 -1 2",
+            "q b 0 4 -10 30 -2.5 5 -4 -1 0*4",
+            "a b 0",
+            "P c 0 1 2 4 2 0 2 2 0*1",
+            "T c 0",
+            "s a 0 61",
+            "d a 1 2",
+            "e b 1 1 2 4 2 0 2 2 0*1",
+            "d b 0",
+        ];
+        let mut first = aggregator();
+        let preloads = read(&text(&lines), &mut first, 0).unwrap();
+        let gauge = Preload {
+            kind: Kind::Gauge,
+            name: b"a".to_vec(),
+            value: -2.5,
+        };
+        assert_eq!(preloads, [gauge]);
+        let first = saved(&mut first);
+        for line in lines {
+            assert!(
+                first.lines().any(|saved| saved == line),
+                "{line} in {first}"
+            );
+        }
+        let mut second = aggregator();
+        read(&first, &mut second, 0).unwrap();
+        assert_eq!(saved(&mut second), first);
+    }
 }

@@ -16,7 +16,7 @@ use crate::metric::{Number, Reject, Sample};
 use crate::naming::Section;
 
 pub(super) const KIND: Facts = Facts {
-    buffer_saved_as: Some(b'b'),
+    buffer_saved_as: Some(b'q'),
     ..Facts::numbers(Kind::Average, &["a"], b'a')
 };
 
@@ -82,6 +82,7 @@ impl Type for Average {
     }
 
     fn restore(&self, letter: u8, words: &mut dyn Iterator<Item = &str>) -> Option<Saved> {
-        saved::restore(Some(letter) == KIND.buffer_saved_as, words)
+        let is_buffer = Some(letter) == KIND.buffer_saved_as;
+        saved::restore(is_buffer, words, |word| word.parse().ok())
     }
 }

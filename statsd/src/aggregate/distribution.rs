@@ -141,6 +141,7 @@ impl Type for Distribution {
     }
 
     fn restore(&self, letter: u8, words: &mut dyn Iterator<Item = &str>) -> Option<Saved> {
-        saved::restore(Some(letter) == KIND.buffer_saved_as, words)
+        let is_buffer = Some(letter) == KIND.buffer_saved_as;
+        saved::restore(is_buffer, words, saved::not_negative)
     }
 }

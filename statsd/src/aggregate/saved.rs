@@ -58,6 +58,11 @@ pub(super) fn save(
             lower,
             upper,
         } = buffer.summary;
+        let letter = if head.letter.is_ascii_lowercase() {
+            letter
+        } else {
+            letter.to_ascii_uppercase()
+        };
         let name = head.name;
         Head { letter, name }.write(out, std::mem::take(&mut value))?;
         write!(
@@ -78,12 +83,16 @@ pub(super) fn save(
     Ok(lines)
 }
 
-/// Reads what [`save`] wrote after the number of a line; `None` if it is damaged.
-pub(super) fn restore(is_buffer: bool, words: &mut dyn Iterator<Item = &str>) -> Option<Saved> {
+/// Reads what [`save`] wrote after the number of a line, single samples by `sample`; `None` if it is
+/// damaged.
+pub(super) fn restore(
+    is_buffer: bool,
+    words: &mut dyn Iterator<Item = &str>,
+    sample: impl Fn(&str) -> Option<f64>,
+) -> Option<Saved> {
     if !is_buffer {
-        let samples = words.map(|word| word.parse().ok()).collect::<Option<_>>()?;
         return Some(Saved {
-            samples,
+            samples: words.map(sample).collect::<Option<_>>()?,
             ..Saved::default()
         });
     }
@@ -97,13 +106,25 @@ pub(super) fn restore(is_buffer: bool, words: &mut dyn Iterator<Item = &str>) ->
         lower: number()?,
         upper: number()?,
     };
+    let is_sound = summary.count > 0 && summary.lower <= summary.upper;
+    if !is_sound {
+        return None;
+    }
+    // A histogram has no negative values, even if there were negative samples.
     let weighted = words.map(|word| {
         let (value, count) = word.split_once('*')?;
-        Some((value.parse().ok()?, count.parse().ok()?))
+        Some((not_negative(value)?, count.parse().ok()?))
     });
     let weighted: Vec<(f64, u64)> = weighted.collect::<Option<_>>()?;
     Some(Saved {
         buffer: Some(SampleBuffer::restore(summary, &weighted)),
         ..Saved::default()
     })
+}
+
+/// A sample that is a number and not negative.
+pub(super) fn not_negative(word: &str) -> Option<f64> {
+    let value: f64 = word.parse().ok()?;
+    // Not -0, which would be sorted behind all others.
+    (value >= 0.0).then_some(value + 0.0)
 }

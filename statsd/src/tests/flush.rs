@@ -480,7 +480,7 @@ fn sample_buffers_come_back_as_the_type_that_they_were() {
     before.end_interval();
     state::save(&path, &mut before.aggregator, 0, Extent::All).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
-    for letter in ["b a ", "p t ", "e d "] {
+    for letter in ["q a ", "p t ", "e d "] {
         assert!(
             text.lines().any(|line| line.starts_with(letter)),
             "{letter}"
