@@ -11,8 +11,10 @@
 
 use std::hint::black_box;
 
+use render::budget::Budget;
 use render::draw::{Params, Scene, Window, draw};
 use render::events::{Event, Status};
+use render::format::Buffer;
 use render::{Column, Series};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -27,7 +29,7 @@ fn main() {
     let scene = || drawn(&params, &series, &window, &events);
 
     let shown = scene();
-    let (png, svg) = (shown.png(), shown.svg());
+    let (png, svg) = (png_of(&shown), svg_of(&shown));
     let pixels = decode(&png);
     println!(
         "586 x 308, 10 series of 1,440 points, {} events",
@@ -38,9 +40,9 @@ fn main() {
     let mut times = [const { Vec::new() }; 5];
     for _ in 0..RUNS {
         times[0].push(time(scene));
-        times[1].push(time(|| shown.png()));
-        times[2].push(time(|| shown.svg()));
-        times[3].push(time(|| scene().png()));
+        times[1].push(time(|| png_of(&shown)));
+        times[2].push(time(|| svg_of(&shown)));
+        times[3].push(time(|| png_of(&scene())));
         times[4].push(time(|| plain(&pixels)));
     }
     let [layout, png, svg, whole, reference] = times.map(median);
@@ -61,7 +63,7 @@ fn main() {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..6 {
-                        black_box(drawn(&params, &series, &window, &events).png());
+                        black_box(png_of(&drawn(&params, &series, &window, &events)));
                     }
                 });
             }
@@ -78,12 +80,12 @@ fn main() {
         let scene = drawn(&params, &series, &window, &events);
         let mut times = Vec::new();
         for _ in 0..RUNS {
-            times.push(time(|| drawn(&params, &series, &window, &events).png()));
+            times.push(time(|| png_of(&drawn(&params, &series, &window, &events))));
         }
         println!(
             "{width} x {height}: request to png {:.2} ms, {} bytes",
             median(times),
-            scene.png().len()
+            png_of(&scene).len()
         );
     }
 }
@@ -93,8 +95,22 @@ fn params_of(width: &str, height: &str) -> Params {
 }
 
 fn drawn(params: &Params, series: &[Series], window: &Window, events: &[Event]) -> Scene {
-    match draw(params, series, window, events) {
+    match draw(params, series, window, events, &Budget::unlimited()) {
         Ok(scene) => scene,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn png_of(scene: &Scene) -> Buffer {
+    match scene.png() {
+        Ok(png) => png,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn svg_of(scene: &Scene) -> Buffer {
+    match scene.svg() {
+        Ok(svg) => svg,
         Err(e) => panic!("{e}"),
     }
 }

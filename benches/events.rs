@@ -72,6 +72,7 @@ fn storing(directory: &Path) {
         guard: Arc::new(Guard::new(&AuthOptions::default(), true)),
         time_zone: jiff::tz::TimeZone::UTC,
         clock: None,
+        room: Default::default(),
     });
     runtime.spawn(async move { axum::serve(listener, router).await });
     for n_threads in [1, 8] {

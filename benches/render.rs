@@ -23,6 +23,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use carbon::{Access, Carbon, Setup};
+use render::budget::Budget;
 use render::format::json::{self, Choice};
 use render::http::guard::{self, Guard};
 use render::http::{App, router};
@@ -183,10 +184,12 @@ fn writer() {
             Series::new(format!("s{n}"), 0, 10 * N_POINTS, 10, values.into())
         })
         .collect();
+    let budget = Budget::unlimited();
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(timed(10, || {
-            drop(json::write(series.clone(), Choice::default()).unwrap())
+            let document = json::document(series.clone(), Choice::default(), &budget);
+            drop(document.unwrap().whole(&budget).unwrap());
         }));
         reference.push(timed(10, || {
             let points: Vec<Vec<(f64, i64)>> = series
@@ -209,7 +212,7 @@ fn writer() {
 struct MadeUp;
 
 impl Source for MadeUp {
-    fn find(&self, _: &str) -> Result<Vec<Node>, SourceError> {
+    fn find(&self, _: &str, _: &Budget) -> Result<Vec<Node>, SourceError> {
         let nodes = (0..100_000).map(|n| Node {
             path: format!("web.host{n:06}.cpu"),
             leaf: true,
@@ -217,7 +220,7 @@ impl Source for MadeUp {
         Ok(nodes.collect())
     }
 
-    fn find_tagged(&self, _: &[&str]) -> Result<Vec<String>, SourceError> {
+    fn find_tagged(&self, _: &[&str], _: &Budget) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }
 

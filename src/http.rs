@@ -1,36 +1,113 @@
 //! The HTTP side of the wiring: health, counters, what the page asks of the server, and serving.
+//!
+//! 1. [`serve`] answers from the moment when the sockets are bound: with a 503 that says how far
+//!    the start has come, until [`Front::open`] brings the routes.
+//! 2. Whatever makes an answer, it goes out through [`secure`], and a panic in it is a 500.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use carbon::{Datapoint, NameError, SeriesId, Sink};
 use render::events::{Event, Store, TagQuery};
+use render::http::guard::Guard;
 use render::http::page::Host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::report::{Readings, prometheus};
+use crate::supervise::Supervisor;
+
+pub mod connections;
+mod secure;
+
+use connections::Connections;
 
 /// How long requests that are being answered when the server stops may still take.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// How far the server is on its way from start to stop. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<Stage>>);
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Starting,
+    /// Bytes of the journal that were read, of how many.
+    Replaying(u64, u64),
+    Ready,
+    Stopping,
+    /// The worker that ended by a panic.
+    Died(String),
+}
+
+impl Readiness {
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So much of the journal has been read.
+    pub fn replaying(&self, bytes: u64, of: u64) {
+        *self.stage() = Stage::Replaying(bytes, of);
+    }
+
+    /// Everything runs.
+    pub fn ready(&self) {
+        *self.stage() = Stage::Ready;
+    }
+
+    /// The stop has begun.
+    pub fn stopping(&self) {
+        *self.stage() = Stage::Stopping;
+    }
+
+    /// The worker called `name` is dead.
+    pub fn died(&self, name: &str) {
+        *self.stage() = Stage::Died(name.to_owned());
+    }
+
+    /// Why the server is not ready; nothing if it is.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn check(&self) -> Result<(), String> {
+        Err(match &*self.stage() {
+            Stage::Ready => return Ok(()),
+            Stage::Starting => "starting".to_owned(),
+            Stage::Replaying(bytes, of) => {
+                let percent = (100.0 * *bytes as f64 / (*of).max(1) as f64).min(100.0);
+                format!("starting: {percent:.0} % of the journal read")
+            }
+            Stage::Stopping => "stopping".to_owned(),
+            Stage::Died(name) => format!("{name} has died: the process ends"),
+        })
+    }
+}
+
+/// A look at what the server needs to work, with the reason if something is wrong.
+pub type Checkup = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// Whether the server answers, and what it counts.
 #[derive(Clone)]
 pub struct Health {
-    /// Set while everything runs.
-    pub ready: Arc<AtomicBool>,
+    /// How far it is.
+    pub readiness: Readiness,
+    /// Whether the store can do its work.
+    pub storage: Checkup,
+    /// Who may read.
+    pub guard: Arc<Guard>,
     /// What `/metrics` shows.
     pub readings: Readings,
     /// Requests that panicked: each is a mistake in this program.
@@ -47,7 +124,7 @@ impl Health {
             .with_state(self.clone());
         let panics = self.panics.clone();
         routes
-            .merge(own)
+            .merge(self.guard.watch(own))
             .fallback(nothing_here)
             .layer(from_fn_with_state(self, metrics_without_query))
             .layer(CatchPanicLayer::custom(move |_| {
@@ -55,6 +132,7 @@ impl Health {
                 let sentence = "the request met a mistake in this program\n";
                 (StatusCode::INTERNAL_SERVER_ERROR, sentence).into_response()
             }))
+            .layer(map_response(secure::headers))
     }
 }
 
@@ -65,11 +143,19 @@ async fn nothing_here(uri: Uri) -> Response {
 }
 
 async fn ready(State(health): State<Health>) -> Response {
-    if health.ready.load(Ordering::Acquire) {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n").into_response()
+    if let Err(why) = health.readiness.check() {
+        return unavailable(&why);
     }
+    // It looks at the disk.
+    match tokio::task::spawn_blocking(move || (health.storage)()).await {
+        Ok(Ok(())) => "ready\n".into_response(),
+        Ok(Err(why)) => unavailable(&why),
+        Err(_) => unavailable("the look at the store failed"),
+    }
+}
+
+fn unavailable(why: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
 }
 
 async fn metrics_without_query(
@@ -83,9 +169,63 @@ async fn metrics_without_query(
     if path != "/metrics" || asks || request.method() != Method::GET {
         return next.run(request).await;
     }
+    if let Err(refusal) = health.guard.look(request.headers(), request.uri()) {
+        return refusal.into_response();
+    }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     let text = prometheus(&(health.readings)());
     ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// What stands behind the listeners: the routes, or the news that they are still to come. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct Front {
+    routes: Arc<OnceLock<Router>>,
+    starting: Router,
+}
+
+impl Front {
+    /// A front that answers with the state of `readiness` until it is opened.
+    pub fn closed(readiness: Readiness) -> Self {
+        let starting = Router::new()
+            .fallback(starting)
+            .with_state(readiness)
+            .layer(map_response(secure::headers));
+        Self {
+            routes: Arc::default(),
+            starting,
+        }
+    }
+
+    /// Answers with `routes` from now on.
+    pub fn open(&self, routes: Router) {
+        // It is opened once.
+        let _ = self.routes.set(routes);
+    }
+
+    fn routes(&self) -> Router {
+        self.routes.get().unwrap_or(&self.starting).clone()
+    }
+}
+
+async fn starting(State(readiness): State<Readiness>, uri: Uri) -> Response {
+    let why = match readiness.check() {
+        Err(why) => why,
+        // The routes are set in this very moment.
+        Ok(()) => "starting".to_owned(),
+    };
+    let mut response = match uri.path().trim_end_matches('/') {
+        "/healthz" | "/readyz" => unavailable(&why),
+        _ => {
+            let body = serde_json::json!({ "error": why }).to_string();
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            (StatusCode::SERVICE_UNAVAILABLE, json, body).into_response()
+        }
+    };
+    let soon = header::HeaderValue::from_static("5");
+    response.headers_mut().insert(header::RETRY_AFTER, soon);
+    response
 }
 
 /// What the page asks of the server around it.
@@ -139,6 +279,10 @@ impl Sink for Own {
         self.sink.intern(name)
     }
 
+    fn release(&self, ids: &[SeriesId]) {
+        self.sink.release(ids);
+    }
+
     fn submit(&self, points: &[Datapoint]) {
         self.count.fetch_add(points.len() as u64, Ordering::Relaxed);
         self.sink.submit(points);
@@ -157,26 +301,18 @@ impl Sink for Own {
 /// A listener that the runtime refuses.
 pub async fn serve(
     listeners: Vec<TcpListener>,
-    router: Router,
+    front: Front,
+    connections: Connections,
+    supervisor: Supervisor,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let mut servers = JoinSet::new();
     for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let router = router.clone();
-        let mut stopped = stop.clone();
-        servers.spawn(async move {
-            let until = async move {
-                // An error means that the other end is gone, which is a stop as well.
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            if let Err(why) = axum::serve(listener, router)
-                .with_graceful_shutdown(until)
-                .await
-            {
-                error!("HTTP: {why}");
-            }
-        });
+        let front = front.clone();
+        let routes = move || front.routes();
+        let serving = connections.clone().serve(listener, routes, stop.clone());
+        servers.spawn(supervisor.watched("http", serving));
     }
     let mut stopped = stop;
     let _ = stopped.wait_for(|stop| *stop).await;
@@ -190,57 +326,134 @@ pub async fn serve(
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::http::HeaderMap;
+    use render::http::guard;
     use tower::ServiceExt;
 
     use super::*;
     use crate::report::Reading;
 
-    async fn ask(health: &Health, path: &str) -> (StatusCode, String) {
-        let routes = Router::new()
+    async fn ask(router: Router, path: &str, host: &str) -> (StatusCode, HeaderMap, String) {
+        let request = Request::get(path).header(header::HOST, host);
+        let request = request.body(Body::empty()).unwrap();
+        let answer = router.oneshot(request).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, 10_000).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        (parts.status, parts.headers, text)
+    }
+
+    fn health() -> Health {
+        Health {
+            readiness: Readiness::default(),
+            storage: Arc::new(|| Ok(())),
+            guard: Arc::new(Guard::new(&guard::Options::default(), true)),
+            readings: Arc::new(|| vec![Reading::count("carbon", "creates", "Files created.", 2)]),
+            panics: Arc::default(),
+        }
+    }
+
+    fn routes() -> Router {
+        let html = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+        let picture = [(header::CONTENT_TYPE, "image/svg+xml")];
+        Router::new()
             .route("/metrics", get(|| async { "find" }))
-            .route("/panic", get(|| async { panic!("a mistake") as &str }));
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        let answer = health
-            .clone()
-            .beside(routes)
-            .oneshot(request)
-            .await
-            .unwrap();
-        let status = answer.status();
-        let body = axum::body::to_bytes(answer.into_body(), 10_000)
-            .await
-            .unwrap();
-        (status, String::from_utf8(body.to_vec()).unwrap())
+            .route("/html", get(move || async move { (html, "") }))
+            .route("/picture", get(move || async move { (picture, "") }))
+            .route("/panic", get(|| async { panic!("a mistake") as &str }))
     }
 
     #[tokio::test]
     async fn health_counters_panics_and_unknown_paths() {
-        let health = Health {
-            ready: Arc::default(),
-            readings: Arc::new(|| vec![Reading::count("carbon", "creates", "Files created.", 2)]),
-            panics: Arc::default(),
-        };
-        assert_eq!(ask(&health, "/healthz").await.0, StatusCode::OK);
+        let health = health();
+        let router = health.clone().beside(routes());
+        let ask = |path| ask(router.clone(), path, "localhost:8080");
+        assert_eq!(ask("/healthz").await.0, StatusCode::OK);
+        let (status, _, text) = ask("/readyz").await;
         assert_eq!(
-            ask(&health, "/readyz").await.0,
-            StatusCode::SERVICE_UNAVAILABLE
+            (status, &*text),
+            (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
         );
-        health.ready.store(true, Ordering::Release);
-        assert_eq!(ask(&health, "/readyz").await.0, StatusCode::OK);
-        assert!(
-            ask(&health, "/metrics")
-                .await
-                .1
-                .contains("plumbago_carbon_creates_total 2\n")
-        );
-        assert_eq!(ask(&health, "/metrics?query=a.*").await.1, "find");
-        let (status, body) = ask(&health, "/a/%3Cb%3E").await;
+        health.readiness.ready();
+        assert_eq!(ask("/readyz").await.0, StatusCode::OK);
+        health.readiness.died("persister");
+        let (status, _, text) = ask("/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "persister has died: the process ends\n");
+        let (_, _, text) = ask("/metrics").await;
+        assert!(text.contains("plumbago_carbon_creates_total 2\n"), "{text}");
+        assert_eq!(ask("/metrics?query=a.*").await.2, "find");
+        let (status, _, body) = ask("/a/%3Cb%3E").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert!(body.contains("there is nothing at /a/"), "{body}");
-        assert_eq!(
-            ask(&health, "/panic").await.0,
-            StatusCode::INTERNAL_SERVER_ERROR
-        );
+        assert_eq!(ask("/panic").await.0, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(health.panics.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_store_in_trouble_is_not_ready() {
+        let health = Health {
+            storage: Arc::new(|| Err("the data directory is gone".to_owned())),
+            ..health()
+        };
+        health.readiness.ready();
+        let (status, _, text) = ask(health.beside(routes()), "/readyz", "localhost").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "the data directory is gone\n");
+    }
+
+    #[tokio::test]
+    async fn every_answer_has_the_headers_and_pictures_may_be_shown_anywhere() {
+        let router = health().beside(routes());
+        let paths = [
+            "/healthz", "/readyz", "/metrics", "/nothing", "/panic", "/html",
+        ];
+        for path in paths {
+            let (_, headers, _) = ask(router.clone(), path, "localhost").await;
+            assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+            assert_eq!(headers["referrer-policy"], "same-origin", "{path}");
+            assert_eq!(headers["x-frame-options"], "SAMEORIGIN", "{path}");
+            let policy = headers.get(header::CONTENT_SECURITY_POLICY);
+            assert_eq!(policy.is_some(), path == "/html", "{path}: {policy:?}");
+        }
+        let (_, headers, _) = ask(router, "/picture", "localhost").await;
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert!(!headers.contains_key(header::X_FRAME_OPTIONS));
+        assert!(!headers.contains_key("cross-origin-resource-policy"));
+    }
+
+    #[tokio::test]
+    async fn on_loopback_only_our_own_names_are_answered() {
+        let router = health().beside(routes());
+        for path in ["/healthz", "/metrics"] {
+            let (status, headers, text) = ask(router.clone(), path, "evil.example").await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+            assert!(text.contains("auth.hosts"), "{text}");
+            assert_eq!(headers["x-content-type-options"], "nosniff");
+        }
+    }
+
+    #[tokio::test]
+    async fn until_it_is_opened_the_front_says_how_far_the_start_is() {
+        let readiness = Readiness::default();
+        let front = Front::closed(readiness.clone());
+        readiness.replaying(40, 100);
+        for path in ["/healthz", "/readyz", "/render?target=a", "/events/"] {
+            let (status, headers, text) = ask(front.routes(), path, "localhost").await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            assert_eq!(headers[header::RETRY_AFTER], "5", "{path}");
+            assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+            let sentence = "starting: 40 % of the journal read";
+            let is_json = headers[header::CONTENT_TYPE] == "application/json";
+            assert_eq!(is_json, !path.ends_with('z'), "{path}");
+            match is_json {
+                true => assert_eq!(text, format!("{{\"error\":\"{sentence}\"}}")),
+                false => assert_eq!(text, format!("{sentence}\n")),
+            }
+        }
+        readiness.ready();
+        front.open(routes());
+        let (status, _, text) = ask(front.routes(), "/metrics", "localhost").await;
+        assert_eq!((status, &*text), (StatusCode::OK, "find"));
     }
 }

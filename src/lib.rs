@@ -13,9 +13,11 @@ pub mod http;
 pub mod lock;
 pub mod log;
 pub mod marks;
+pub mod memory;
 pub mod notify;
 pub mod report;
 pub mod server;
+pub mod supervise;
 pub mod verbs;
 
 pub use config::Config;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::sync::Arc;
 
-use carbon::{Datapoint, SeriesId, Sink, Timestamp};
+use carbon::{Datapoint, NameError, SeriesId, Sink, Timestamp};
 use tracing::warn;
 
 /// One number: its name, its meaning, its value.
@@ -23,6 +23,8 @@ pub struct Reading {
     pub counts: bool,
     /// The number.
     pub value: f64,
+    /// What it was counted for, when it is counted for several things: the kind and which.
+    pub label: Option<(&'static str, String)>,
 }
 
 impl Reading {
@@ -34,6 +36,16 @@ impl Reading {
             help,
             counts: true,
             value: n as f64,
+            label: None,
+        }
+    }
+
+    /// The same for one of several things.
+    #[must_use]
+    pub fn labelled(self, kind: &'static str, which: impl Into<String>) -> Self {
+        Self {
+            label: Some((kind, which.into())),
+            ..self
         }
     }
 
@@ -50,6 +62,7 @@ impl Reading {
             help,
             counts: false,
             value,
+            label: None,
         }
     }
 }
@@ -60,6 +73,7 @@ pub type Readings = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
 /// Prometheus' text format, version 0.0.4.
 pub fn prometheus(readings: &[Reading]) -> String {
     let mut out = String::new();
+    let mut last = String::new();
     for reading in readings {
         let Reading {
             part,
@@ -67,16 +81,37 @@ pub fn prometheus(readings: &[Reading]) -> String {
             help,
             counts,
             value,
+            label,
         } = reading;
         let mut full = format!("plumbago_{part}_{}", snake(name));
         if *counts && !full.ends_with("_total") {
             full.push_str("_total");
         }
         let kind = if *counts { "counter" } else { "gauge" };
-        let _ = writeln!(
-            out,
-            "# HELP {full} {help}\n# TYPE {full} {kind}\n{full} {value}"
-        );
+        if full != last {
+            let _ = writeln!(out, "# HELP {full} {help}\n# TYPE {full} {kind}");
+        }
+        let _ = match label {
+            None => writeln!(out, "{full} {value}"),
+            Some((kind, which)) => {
+                writeln!(out, "{full}{{{kind}=\"{}\"}} {value}", escaped(which))
+            }
+        };
+        last = full;
+    }
+    out
+}
+
+/// The value of a label.
+fn escaped(which: &str) -> String {
+    let mut out = String::new();
+    for c in which.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
     }
     out
 }
@@ -104,6 +139,12 @@ pub fn host() -> String {
         .to_string_lossy()
         .into_owned();
     name.replace('.', "_")
+}
+
+/// `which` as one node of a series name.
+fn node(which: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':');
+    which.replace(|c| !plain(c), "_")
 }
 
 /// CPU time in seconds and resident memory in bytes of this process.
@@ -173,6 +214,14 @@ impl SelfSeries {
                 ("process", "memory_bytes") => "memUsage",
                 _ => continue,
             };
+            let labelled;
+            let name = match &reading.label {
+                None => name,
+                Some((_, which)) => {
+                    labelled = format!("{name}.{}", node(which));
+                    &labelled
+                }
+            };
             let Some((last, series)) = self.known(name, reading.value) else {
                 continue;
             };
@@ -217,6 +266,8 @@ impl SelfSeries {
                 let full = format!("{}{name}", self.prefix);
                 match self.sink.intern(full.as_bytes()) {
                     Ok(series) => self.last.push((name.to_owned(), value, series)),
+                    // The store has said so itself, and there is another time.
+                    Err(NameError::Limit(_)) => return None,
                     Err(error) => {
                         warn!("no self metrics under {full}: {error}");
                         return None;
@@ -234,8 +285,6 @@ impl SelfSeries {
 mod tests {
     use std::sync::Mutex;
 
-    use carbon::NameError;
-
     use super::*;
 
     fn reading(part: &'static str, name: &str, counts: bool, value: f64) -> Reading {
@@ -245,7 +294,28 @@ mod tests {
             help: "What it is.",
             counts,
             value,
+            label: None,
         }
+    }
+
+    #[test]
+    fn what_is_counted_for_several_things_has_a_label_and_a_series_of_its_own() {
+        let of = |which: &str, value| {
+            reading("carbon", "rejects.prefix", true, value).labelled("prefix", which)
+        };
+        let readings = [of("app.web", 3.0), of("a\"b\\c", 4.0)];
+        assert_eq!(
+            prometheus(&readings),
+            "# HELP plumbago_carbon_rejects_prefix_total What it is.\n\
+             # TYPE plumbago_carbon_rejects_prefix_total counter\n\
+             plumbago_carbon_rejects_prefix_total{prefix=\"app.web\"} 3\n\
+             plumbago_carbon_rejects_prefix_total{prefix=\"a\\\"b\\\\c\"} 4\n"
+        );
+        let kept = Arc::new(Kept::default());
+        SelfSeries::new(kept.clone()).write(&readings, Timestamp(60));
+        let names = &kept.0.lock().unwrap().0;
+        assert!(names[0].ends_with(".rejects.prefix.app_web"), "{names:?}");
+        assert!(names[1].ends_with(".rejects.prefix.a_b_c"), "{names:?}");
     }
 
     #[test]

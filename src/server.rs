@@ -3,20 +3,25 @@
 //! 1. The data directory is locked first, so that a second instance is told about the directory
 //!    and not about a port.
 //! 2. Every socket is bound before anything is opened; what arrives meanwhile waits in the kernel.
-//! 3. Only when everything answers is the ready file written and the service manager told.
-//! 4. Stopping runs with the stream: receivers first, then the cache into its files, then the
+//!    HTTP answers at once: with a 503 that says how much of the journal has been read.
+//! 3. The journal is read back on a thread of its own. A signal meanwhile ends the process as a
+//!    crash would: the journal stays and is read back at the next start.
+//! 4. Only when everything answers is the ready file written and the service manager told.
+//! 5. Stopping runs with the stream: receivers first, then the cache into its files, then the
 //!    journal; a second signal does not cut it short.
+//! 6. A worker that dies by a panic ends the process: the same drain, each step of it for
+//!    [`PATIENCE`] at most, and exit code 1.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use carbon::listener::{line_tcp, line_udp};
-use carbon::{Access, Carbon, Setup, Sink, Timestamp};
+use carbon::{Access, Carbon, OnDeath, Setup, Sink, Timestamp};
 use render::events::Store;
 use render::events::metrics;
 use render::http::events::{EventsState, routes as events_routes};
@@ -24,23 +29,27 @@ use render::http::guard::Guard;
 use render::http::page::{Dashboards, Page};
 use render::http::{App, router};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::interval;
 use tracing::{error, info, warn};
 
-use crate::bound::{self, Binder, Bound};
+use crate::bound::{self, Binder, Bound, descriptors};
 use crate::config::Config;
 use crate::demo;
-use crate::http::{self, Around, Health, Own};
+use crate::http::connections::{Connections, Limits};
+use crate::http::{self, Around, Front, Health, Own, Readiness};
 use crate::lock::DataLock;
 use crate::log::Log;
 use crate::marks::IntoEvents;
 use crate::notify::notify;
 use crate::report::{self, Reading, Readings, SelfSeries};
+use crate::supervise::Supervisor;
 
 /// How often our own counters become points of our own series, as carbon does it.
 const SELF_INTERVAL: Duration = Duration::from_secs(60);
+/// How long each step of the stop may take once a worker is dead.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the process was started with, beside its configuration.
 #[derive(Debug, Default)]
@@ -59,18 +68,53 @@ pub struct Surroundings {
     pub rust_log: Option<String>,
 }
 
+/// How the pipeline came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was stopped in its order.
+    Drained,
+    /// Told to stop while it started: work is still going on in threads that the end of the process
+    /// cuts off, as a crash would.
+    Early,
+    /// This worker died; others may still wait for it.
+    Died(String),
+}
+
 /// Runs the pipeline until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
 /// Whatever stood in the way of starting or of stopping cleanly, named.
-pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow::Result<()> {
+pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let notify_socket = surroundings.notify_socket.as_deref();
 
-    let _lock = DataLock::take(&config.data)?;
+    let descriptors = descriptors::raise();
+    let lock = Arc::new(DataLock::take(&config.data)?);
     let bound = Bound::open(&config)?;
-    let running = Running::start(&config, &surroundings, bound)?;
+    let supervisor = Supervisor::default();
+    let answering = Answering::start(&config, bound.http, descriptors, &supervisor);
+    let readiness = answering.readiness.clone();
+    let (opened, opening) = oneshot::channel();
+    open(
+        &config,
+        &surroundings,
+        lock.clone(),
+        &readiness,
+        &supervisor,
+        opened,
+    )?;
+    let opened = tokio::select! {
+        opened = opening => opened.map_err(|_| anyhow!("opening the data directory failed"))??,
+        _ = terminate.recv() => return Ok(early(lock)),
+        _ = interrupt.recv() => return Ok(early(lock)),
+    };
+    let bound = Bound {
+        http: Vec::new(),
+        ..bound
+    };
+    let running = Running::start(&config, bound, opened, answering, &supervisor)?;
     for (key, addresses) in &running.addresses {
         if !addresses.is_empty() {
             info!("{key} listens on {}", addresses.join(", "));
@@ -79,22 +123,162 @@ pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow
     if let Some(path) = &surroundings.ready_file {
         bound::write_ready_file(path, &running.addresses)?;
     }
-    running.ready.store(true, Ordering::Release);
-    let notify_socket = surroundings.notify_socket.as_deref();
+    readiness.ready();
     notify(notify_socket, "READY=1");
 
-    loop {
+    let dead = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
             _ = hangup.recv() => running.reload(&surroundings, &log),
+            name = supervisor.death() => break Some(name),
         }
-    }
+    };
     info!("stopping");
     notify(notify_socket, "STOPPING=1");
-    running.drain().await?;
+    match &dead {
+        None => readiness.stopping(),
+        Some(name) => readiness.died(name),
+    }
+    let drained = running.drain(&supervisor).await;
+    if let Some(name) = supervisor.dead() {
+        if let Err(why) = drained {
+            error!("stopping: {why:#}");
+        }
+        // Threads that hang on the dead one may still write: nobody else may come in before
+        // the process has ended.
+        std::mem::forget(lock);
+        return Ok(Ended::Died(name));
+    }
+    drained?;
     info!("stopped");
+    Ok(Ended::Drained)
+}
+
+/// The end while the journal is still being read back: `lock` is held until the process is gone.
+fn early(lock: Arc<DataLock>) -> Ended {
+    info!("stopped while starting; the journal keeps what has not been read back");
+    std::mem::forget(lock);
+    Ended::Early
+}
+
+/// HTTP from the first moment on.
+struct Answering {
+    readiness: Readiness,
+    front: Front,
+    connections: Connections,
+    /// Whether nothing but this machine reaches the listeners.
+    loopback_only: bool,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Answering {
+    fn start(
+        config: &Config,
+        listeners: Vec<TcpListener>,
+        descriptors: u64,
+        supervisor: &Supervisor,
+    ) -> Self {
+        let wanted = [descriptors::Cap {
+            key: "render.max_connections",
+            wanted: config.render.max_connections,
+        }];
+        let caps = descriptors::share(descriptors, descriptors::open(), &wanted);
+        let limits = Limits {
+            connections: caps[0],
+            header: config.render.header_timeout.0,
+            idle: config.render.idle_timeout.0,
+            write: config.render.write_timeout.0,
+        };
+        let readiness = Readiness::default();
+        let front = Front::closed(readiness.clone());
+        let connections = Connections::new(limits);
+        let loopback_only = loopback_only(&listeners);
+        let (stop, stopped) = watch::channel(false);
+        let serving = http::serve(
+            listeners,
+            front.clone(),
+            connections.clone(),
+            supervisor.clone(),
+            stopped,
+        );
+        Self {
+            readiness,
+            front,
+            connections,
+            loopback_only,
+            stop,
+            task: tokio::spawn(serving),
+        }
+    }
+}
+
+/// What is read from the data directory before anything can run.
+struct Opened {
+    shop: Option<demo::shop::Shop>,
+    events: Arc<Store>,
+    carbon: Carbon,
+}
+
+/// Opens the data directory on a thread of its own and sends what came of it: reading a long
+/// journal back takes its time, and no thread of the runtime may wait for it.
+fn open(
+    config: &Config,
+    surroundings: &Surroundings,
+    lock: Arc<DataLock>,
+    readiness: &Readiness,
+    supervisor: &Supervisor,
+    opened: oneshot::Sender<anyhow::Result<Opened>>,
+) -> anyhow::Result<()> {
+    let (config, readiness) = (config.clone(), readiness.clone());
+    let on_death = supervisor.on_death();
+    let demo = surroundings.demo;
+    let work = move || {
+        let outcome = Opened::read(&config, demo, lock, readiness, &on_death);
+        // A receiver that is gone has been told to stop.
+        let _ = opened.send(outcome);
+    };
+    std::thread::Builder::new()
+        .name("open".to_owned())
+        .spawn(work)
+        .context("starting a thread")?;
     Ok(())
+}
+
+impl Opened {
+    fn read(
+        config: &Config,
+        demo: bool,
+        lock: Arc<DataLock>,
+        readiness: Readiness,
+        on_death: &OnDeath,
+    ) -> anyhow::Result<Self> {
+        let shop = demo.then(|| demo::open(&config.data)).transpose()?;
+        let path = config.data.join("events.db");
+        let events = Store::open_watched(&path, &config.events, on_death).context("events")?;
+        let now = config.render.now;
+        let mut setup = Setup::new(
+            config.carbon.clone(),
+            config.journal.clone(),
+            config.statsd.flush_interval,
+        );
+        if now != 0 {
+            let at = u32::try_from(now).map_err(|_| anyhow!("render.now: {now} is no moment"))?;
+            setup.access = Access::Frozen;
+            setup.clock = Arc::new(move || Timestamp(at));
+        }
+        setup.observer = metrics::observer(&events);
+        setup.guard = Some(Arc::new(move || lock.check()));
+        setup.on_death = Arc::clone(on_death);
+        setup.replaying = Arc::new(move |bytes, of| readiness.replaying(bytes, of));
+        let carbon = Carbon::open(setup, &config.data).context("carbon")?;
+        Ok(Self {
+            shop,
+            events,
+            carbon,
+        })
+    }
 }
 
 /// Everything that runs, and what it takes to stop it.
@@ -105,7 +289,6 @@ struct Running {
     page: Page,
     dashboards: PathBuf,
     addresses: BTreeMap<&'static str, Vec<String>>,
-    ready: Arc<AtomicBool>,
     /// Tells the receivers to stop.
     stop_receiving: watch::Sender<bool>,
     receivers: JoinSet<()>,
@@ -119,35 +302,37 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: &Config, surroundings: &Surroundings, bound: Bound) -> anyhow::Result<Self> {
+    fn start(
+        config: &Config,
+        bound: Bound,
+        opened: Opened,
+        answering: Answering,
+        supervisor: &Supervisor,
+    ) -> anyhow::Result<Self> {
         let Bound {
             statsd: statsd_sockets,
             line_tcp: line_listeners,
             line_udp: line_sockets,
-            http: http_listeners,
+            // Answering already.
+            http: _,
             binder,
         } = bound;
+        let Opened {
+            shop,
+            events,
+            carbon,
+        } = opened;
+        let Answering {
+            readiness,
+            front,
+            connections,
+            loopback_only,
+            stop: stop_http,
+            task: http,
+        } = answering;
         let addresses = binder.addresses().clone();
 
-        let shop = surroundings
-            .demo
-            .then(|| demo::open(&config.data))
-            .transpose()?;
-        let events =
-            Store::open(&config.data.join("events.db"), &config.events).context("events")?;
         let now = config.render.now;
-        let mut setup = Setup::new(
-            config.carbon.clone(),
-            config.journal.clone(),
-            config.statsd.flush_interval,
-        );
-        if now != 0 {
-            let at = u32::try_from(now).map_err(|_| anyhow!("render.now: {now} is no moment"))?;
-            setup.access = Access::Frozen;
-            setup.clock = Arc::new(move || Timestamp(at));
-        }
-        setup.observer = metrics::observer(&events);
-        let carbon = Carbon::open(setup, &config.data).context("carbon")?;
         let sink: Arc<dyn Sink> = Arc::new(carbon.clone());
         let own_count = Arc::new(AtomicU64::new(0));
         let own: Arc<dyn Sink> = Arc::new(Own {
@@ -164,9 +349,13 @@ impl Running {
             options,
             statsd_sockets,
             own.clone(),
-            Arc::new(IntoEvents(events.clone())),
+            Arc::new(IntoEvents::new(
+                events.clone(),
+                &config.events,
+                config.auth.wants_tokens(),
+            )),
             Some(config.data.join("statsd-state")),
-            Arc::new(|thread: &str| error!("{thread} has died")),
+            supervisor.on_death(),
         )
         .context("statsd")?;
         let statsd = Arc::new(RwLock::new(Some(statsd)));
@@ -188,7 +377,8 @@ impl Running {
             let flush = config.statsd.flush_interval.0;
             demo::fill(shop, &*own, demo::now(), flush, &post)?;
             if let Some(address) = addresses["statsd.udp"].first() {
-                background.spawn(demo::visit(shop, address.parse()?, post));
+                let visitors = demo::visit(shop, address.parse()?, post);
+                background.spawn(supervisor.watched("demo", visitors));
             }
         }
 
@@ -196,12 +386,14 @@ impl Running {
         let mut receivers = JoinSet::new();
         for listener in line_listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            receivers.spawn(line_tcp(carbon.clone(), listener, told(stopped.clone())));
+            let receiver = line_tcp(carbon.clone(), listener, told(stopped.clone()));
+            receivers.spawn(supervisor.watched("carbon.line_tcp", receiver));
         }
         for socket in line_sockets {
             socket.set_nonblocking(true)?;
             let socket = tokio::net::UdpSocket::from_std(socket)?;
-            receivers.spawn(line_udp(carbon.clone(), socket, told(stopped.clone())));
+            let receiver = line_udp(carbon.clone(), socket, told(stopped.clone()));
+            receivers.spawn(supervisor.watched("carbon.line_udp", receiver));
         }
 
         let panics = Arc::new(AtomicU64::new(0));
@@ -213,13 +405,12 @@ impl Running {
             app: app.clone(),
             events: events.clone(),
             panics: panics.clone(),
+            connections,
         });
         if own_series {
-            background.spawn(report(
-                SelfSeries::new(own.clone()),
-                readings.clone(),
-                carbon.clone(),
-            ));
+            let series = SelfSeries::new(own.clone());
+            let reporter = report(series, readings.clone(), carbon.clone());
+            background.spawn(supervisor.watched("report", reporter));
         }
 
         let dashboards = config.data.join("dashboards");
@@ -241,31 +432,34 @@ impl Running {
             notice,
         };
         let page = Page::new(Arc::new(host), Arc::new(carbon.clone()), load(&dashboards));
-        let guard = Arc::new(Guard::new(&config.auth, loopback_only(&http_listeners)));
+        let guard = Arc::new(Guard::new(&config.auth, loopback_only));
         let event_routes = events_routes(EventsState {
             store: events,
             guard: guard.clone(),
             time_zone: app.time_zone.clone(),
             clock: (now != 0).then_some(now),
+            room: Default::default(),
         });
         let routes = router(app, &guard)
             .merge(event_routes)
-            .merge(page.clone().routes());
-        let ready = Arc::new(AtomicBool::new(false));
+            .merge(guard.watch(page.clone().routes()));
         let health = Health {
-            ready: ready.clone(),
+            readiness,
+            storage: {
+                let carbon = carbon.clone();
+                Arc::new(move || carbon.health())
+            },
+            guard,
             readings,
             panics,
         };
-        let (stop_http, stopped) = watch::channel(false);
-        let http = tokio::spawn(http::serve(http_listeners, health.beside(routes), stopped));
+        front.open(health.beside(routes));
         Ok(Self {
             statsd,
             carbon,
             page,
             dashboards,
             addresses,
-            ready,
             stop_receiving,
             receivers,
             stop_http,
@@ -286,31 +480,44 @@ impl Running {
         }
     }
 
-    /// Stops with the stream: receivers, cache, journal, HTTP.
-    async fn drain(mut self) -> anyhow::Result<()> {
-        self.ready.store(false, Ordering::Release);
+    /// Stops with the stream: receivers, cache, journal, HTTP. What hangs on a worker that is dead
+    /// is left after a while.
+    async fn drain(mut self, supervisor: &Supervisor) -> anyhow::Result<()> {
+        // First of all: a full cache must not hold up those who are stopped next.
+        self.carbon.shut_down();
         self.background.shutdown().await;
         let statsd = match self.statsd.write() {
             Ok(mut statsd) => statsd.take(),
             Err(poisoned) => poisoned.into_inner().take(),
         };
         let stopped = tokio::task::spawn_blocking(|| statsd.map_or(Ok(()), statsd::Server::stop));
-        let stopped = stopped
-            .await
-            .map_err(|_| anyhow!("stopping statsd failed"))?
-            .context("statsd");
+        let stopped = within(supervisor, "stopping statsd", stopped).await;
+        let stopped = stopped.and_then(|result| result.context("statsd"));
         let _ = self.stop_receiving.send(true);
-        while self.receivers.join_next().await.is_some() {}
+        let receivers =
+            tokio::spawn(async move { while self.receivers.join_next().await.is_some() {} });
+        let received = within(supervisor, "stopping the receivers", receivers).await;
         let carbon = self.carbon.clone();
         let drained = tokio::task::spawn_blocking(move || {
             carbon.drain(|left| info!("{left} datapoints left to be written"))
         });
-        let drained = drained
-            .await
-            .map_err(|_| anyhow!("draining the cache failed"))?;
+        let drained = within(supervisor, "draining the cache", drained).await;
+        let drained = drained.and_then(|result| result.context("carbon"));
         let _ = self.stop_http.send(true);
-        self.http.await.map_err(|_| anyhow!("HTTP failed"))??;
-        drained.context("carbon").and(stopped)
+        let answered = within(supervisor, "HTTP", self.http).await.flatten();
+        drained.and(stopped).and(received).and(answered)
+    }
+}
+
+/// Waits for `step`, but not for long once a worker is dead.
+async fn within<T>(supervisor: &Supervisor, what: &str, step: JoinHandle<T>) -> anyhow::Result<T> {
+    let patience = async {
+        supervisor.death().await;
+        tokio::time::sleep(PATIENCE).await;
+    };
+    tokio::select! {
+        done = step => done.map_err(|_| anyhow!("{what} failed")),
+        () = patience => Err(anyhow!("{what} took longer than {PATIENCE:?}")),
     }
 }
 
@@ -339,6 +546,7 @@ struct Counted {
     app: App,
     events: Arc<Store>,
     panics: Arc<AtomicU64>,
+    connections: Connections,
 }
 
 /// What the crates count, gathered whenever somebody asks.
@@ -349,6 +557,7 @@ fn readings(counted: Counted) -> Readings {
         app,
         events,
         panics,
+        connections,
     } = counted;
     Arc::new(move || {
         let mut readings: Vec<Reading> = Vec::new();
@@ -376,6 +585,20 @@ fn readings(counted: Counted) -> Readings {
                 .each()
                 .map(|(name, help, value)| Reading::count("carbon", name, help, value)),
         );
+        let refused = carbon.index().refused();
+        let help = "Refused because a limit on series is reached, by the first nodes of the name.";
+        let count = |which: String, n| {
+            Reading::count("carbon", "rejects.prefix", help, n).labelled("prefix", which)
+        };
+        readings.extend(
+            refused
+                .prefixes
+                .into_iter()
+                .map(|(prefix, n)| count(prefix, n)),
+        );
+        if refused.elsewhere > 0 {
+            readings.push(count("(others)".to_owned(), refused.elsewhere));
+        }
         let cache = carbon.cache();
         let level = |name, help, value: usize| Reading::level("carbon", name, help, value as f64);
         readings.extend([
@@ -417,6 +640,31 @@ fn readings(counted: Counted) -> Readings {
                     "Changes that the database refused.",
                     &counted.failed,
                 ),
+                (
+                    "damaged",
+                    "Questions and changes that met damage in the database.",
+                    &counted.damaged,
+                ),
+                (
+                    "set_aside",
+                    "Damaged databases set aside at the start.",
+                    &counted.set_aside,
+                ),
+                (
+                    "busy",
+                    "Requests refused because too many exports, imports or answers were under way.",
+                    &counted.busy,
+                ),
+                (
+                    "datagrams_refused",
+                    "Events in datagrams that were refused because tokens are set.",
+                    &counted.datagrams_refused,
+                ),
+                (
+                    "datagrams_limited",
+                    "Events in datagrams over events.max_per_second.",
+                    &counted.datagrams_limited,
+                ),
             ]
             .map(|(name, help, counter)| {
                 Reading::count("events", name, help, counter.load(Ordering::Relaxed))
@@ -428,6 +676,7 @@ fn readings(counted: Counted) -> Readings {
             "Requests that met a mistake in this program.",
             panics.load(Ordering::Relaxed),
         ));
+        readings.extend(connections.readings());
         readings.extend(report::process());
         readings
     })

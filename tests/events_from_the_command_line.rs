@@ -33,6 +33,7 @@ impl Server {
             guard: Arc::new(Guard::new(auth, true)),
             time_zone: jiff::tz::TimeZone::UTC,
             clock: None,
+            room: Default::default(),
         });
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime
@@ -59,7 +60,7 @@ impl Server {
     }
 
     fn only_event(&self) -> Event {
-        let mut events = self.store.export(0, 10).unwrap();
+        let mut events = self.store.export(0, usize::MAX).unwrap();
         assert_eq!(events.len(), 1, "{events:?}");
         events.remove(0)
     }

@@ -1,19 +1,26 @@
 //! Carbon: protocols, cache, journal, persister, schemas and index over whisper files.
 
+pub mod alarm;
 pub mod cache;
+mod clock;
 pub mod datapoint;
 pub mod error;
+pub mod expiry;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod index;
 pub mod journal;
 pub mod listener;
 pub mod options;
 mod persister;
+pub mod private;
 pub mod protocol;
 pub mod schema;
 pub mod series;
 pub mod stats;
 pub mod store;
 
+pub use alarm::{Alarm, OnDeath};
 pub use datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
 pub use error::{Error, Result};
 pub use persister::Pass;

@@ -210,6 +210,20 @@ pub struct Options {
     pub max_cache_size: ByteSize,
     /// Take whisper's file lock around writes.
     pub flock: bool,
+    /// TCP connections per listener at most; 0: no limit.
+    pub max_connections: u32,
+    /// A TCP connection that sends nothing for this long is closed; 0s: never.
+    pub idle_timeout: Span,
+    /// Series at most; 0: no limit.
+    pub max_series: u64,
+    /// Series with one prefix at most; 0: no limit.
+    pub max_series_per_prefix: u64,
+    /// Nodes of a name that make its prefix.
+    pub prefix_nodes: u32,
+    /// Series first seen within a minute at most; 0: no limit.
+    pub max_new_series_per_minute: u64,
+    /// Series without a point for this long are removed; 0s: never.
+    pub expire_after: Span,
 }
 
 impl Default for Options {
@@ -223,6 +237,13 @@ impl Default for Options {
             write_strategy: WriteStrategy::default(),
             max_cache_size: ByteSize(512 << 20),
             flock: false,
+            max_connections: 10_000,
+            idle_timeout: Span::seconds(3_600),
+            max_series: 0,
+            max_series_per_prefix: 0,
+            prefix_nodes: 2,
+            max_new_series_per_minute: 0,
+            expire_after: Span::seconds(0),
         }
     }
 }
@@ -260,6 +281,34 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "flock",
         help: "Take whisper's file lock (flock) around writes, for other programs that write the same files.",
+    },
+    Key {
+        name: "max_connections",
+        help: "TCP connections per address of line_tcp at most. When there are as many, the connection that has been silent longest is closed for the next one; a new connection is refused only while all others are sending. 0: no limit.",
+    },
+    Key {
+        name: "idle_timeout",
+        help: "How long a TCP connection of line_tcp may send nothing before it is closed. Longer than the longest pause of any sender: the first line after a close is lost with most clients. 0s: never.",
+    },
+    Key {
+        name: "max_series",
+        help: "Series at most, of all receivers together. Values of further series are refused and counted; known series are never refused. 0: no limit.",
+    },
+    Key {
+        name: "max_series_per_prefix",
+        help: "Series at most whose names begin with the same prefix_nodes nodes; values of further ones are refused and counted by prefix. 0: no limit.",
+    },
+    Key {
+        name: "prefix_nodes",
+        help: "How many leading nodes of a series name make the prefix for max_series_per_prefix. Names of statsd metrics begin with nodes such as stats.timers: add those.",
+    },
+    Key {
+        name: "max_new_series_per_minute",
+        help: "Series first seen within a minute at most; values of further ones are refused and counted until there is room again. 0: no limit.",
+    },
+    Key {
+        name: "expire_after",
+        help: "Series that have had no point for this long are removed: file, empty directories, names and tags. At least as long as the longest pause of any series that is still wanted; \"plumbago expire --dry-run\" lists what would go. 0s: never.",
     },
 ];
 

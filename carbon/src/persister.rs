@@ -9,28 +9,38 @@
 //!        │              ▼                                │ gone
 //!        │            create ◄───────────────────────────┘
 //!        ▼              │ disk full, or refused
-//!     waits on ◄────────┘
+//!     waits on ◄────────┤
+//!                       └─ no file can have this name: its points are dropped, and counted
 //! ```
 //!
 //! 1. A series is taken whole: one open file, one propagation, one write per archive for all of its
 //!    points.
-//! 2. Nothing is dropped because it cannot be written now: it goes back to the cache and waits.
+//! 2. Nothing is dropped because it cannot be written now: it goes back to the cache and waits. What
+//!    can never be written is dropped; what only this file refuses (no permission) is dropped when
+//!    the cache is nearly full. One series never takes the room of all.
 //! 3. A pass begins when arrivals pause, or when points have waited for a second: a burst is
 //!    written once when it is over, and a steady stream once a second.
+//! 4. The age of a point decides where it goes. When the clock has jumped, each point is judged by
+//!    the one that takes it for the youngest ([`crate::clock`]).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use whisper::map::Event;
-use whisper::{Point, Timestamp, Updated};
+use whisper::{Point, Updated};
 
 use crate::cache::Waiting;
+use crate::clock::Clocks;
 use crate::datapoint::SeriesId;
 use crate::options::WriteStrategy;
 use crate::store::Inner;
 
 /// How long creations rest after the disk was found full.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
+/// How long after an error in the log the next one may follow.
+const QUIET: Duration = Duration::from_secs(10);
+/// A pass tells receivers that wait of room each time it has written this many series.
+const TELL_EVERY: usize = 64;
 
 /// What the persister remembers from pass to pass.
 #[derive(Debug)]
@@ -41,10 +51,17 @@ pub(crate) struct Persister {
     full_until: Option<Instant>,
     waiting: Vec<Waiting>,
     points: Vec<Point>,
+    /// Those of them that are judged by one clock, where there are several.
+    judged: Vec<Point>,
     path: PathBuf,
-    complained: Option<Instant>,
+    /// When the log was last told of points that wait.
+    waits_told: Option<Instant>,
+    /// When the log was last told of points that were dropped.
+    dropped_told: Option<Instant>,
     /// The series that the last pass did not write.
     pub(crate) left: Vec<SeriesId>,
+    /// Why it did not write the last of them.
+    pub(crate) why: Option<String>,
 }
 
 /// How a pass goes about it.
@@ -65,6 +82,8 @@ pub struct Pass {
     pub written: usize,
     /// Points written.
     pub points: usize,
+    /// Series whose points were dropped because they can never be written.
+    pub dropped: usize,
     /// Series that wait on: their file may not, or cannot, be created or written now.
     pub waiting: usize,
 }
@@ -117,6 +136,8 @@ impl Budget {
 enum Outcome {
     Written(usize),
     Waits,
+    /// Its points are gone.
+    Dropped,
 }
 
 impl Persister {
@@ -127,18 +148,21 @@ impl Persister {
             full_until: None,
             waiting: Vec::new(),
             points: Vec::new(),
+            judged: Vec::new(),
             path: PathBuf::new(),
-            complained: None,
+            waits_told: None,
+            dropped_told: None,
             left: Vec::new(),
+            why: None,
         }
     }
 
-    /// Writes every series that waits, once, at the clock `now`. `go_on` is asked after each one,
-    /// with the pass so far; what is not written when it says no waits on.
+    /// Writes every series that waits, once, each point judged by `clocks`. `go_on` is asked after
+    /// each one, with the pass so far; what is not written when it says no waits on.
     pub(crate) fn pass(
         &mut self,
         inner: &Inner,
-        now: Timestamp,
+        clocks: &Clocks,
         kind: Kind,
         mut go_on: impl FnMut(Pass) -> bool,
     ) -> Pass {
@@ -158,7 +182,7 @@ impl Persister {
                     std::thread::sleep(self.updates.wait().min(Duration::from_millis(100)));
                 }
             }
-            match self.write(inner, *series, now, kind) {
+            match self.write(inner, *series, clocks, kind) {
                 Outcome::Written(points) => {
                     pass.written += 1;
                     pass.points += points;
@@ -167,8 +191,12 @@ impl Persister {
                     pass.waiting += 1;
                     self.left.push(*series);
                 }
+                Outcome::Dropped => pass.dropped += 1,
             }
             next += 1;
+            if next % TELL_EVERY == 0 {
+                inner.room.tell();
+            }
             // The largest first, as they are now: looked at anew from time to time.
             if kind == Kind::Ordinary
                 && inner.options.write_strategy == WriteStrategy::Max
@@ -188,15 +216,16 @@ impl Persister {
             self.left.push(series);
         }
         self.waiting = waiting;
+        inner.room.tell();
         report(inner);
         pass
     }
 
-    fn write(&mut self, inner: &Inner, id: SeriesId, now: Timestamp, kind: Kind) -> Outcome {
+    fn write(&mut self, inner: &Inner, id: SeriesId, clocks: &Clocks, kind: Kind) -> Outcome {
         let mut path = std::mem::take(&mut self.path);
         let stored = inner.index.path(id, &mut path);
         let outcome = if stored || self.may_create(inner, kind) {
-            self.write_at(inner, id, now, &path, stored)
+            self.write_at(inner, id, clocks, &path, stored)
         } else {
             inner.cache.postpone(id);
             Outcome::Waits
@@ -216,6 +245,7 @@ impl Persister {
             return true;
         }
         inner.stats.creates_delayed.add(1);
+        self.why = Some("max_creates_per_minute puts off the creation of files".to_owned());
         false
     }
 
@@ -223,7 +253,7 @@ impl Persister {
         &mut self,
         inner: &Inner,
         id: SeriesId,
-        now: Timestamp,
+        clocks: &Clocks,
         path: &Path,
         stored: bool,
     ) -> Outcome {
@@ -233,7 +263,7 @@ impl Persister {
         let written = if count == 0 {
             Ok(Updated::default())
         } else {
-            self.update(inner, id, now, path, stored, &points)
+            self.update(inner, id, clocks, path, stored, &points)
         };
         self.points = points;
         match written {
@@ -244,6 +274,19 @@ impl Persister {
                 inner.stats.too_old.add(updated.too_old as u64);
                 Outcome::Written(count)
             }
+            Err(error) if error.is_hopeless() => {
+                inner.cache.done(id);
+                inner.stats.unwritable.add(count as u64);
+                self.tell_dropped(inner, id, count, &error);
+                Outcome::Dropped
+            }
+            Err(error) if error.is_of_this_path() && is_nearly_full(inner) => {
+                inner.cache.done(id);
+                inner.stats.errors.add(1);
+                inner.stats.given_up.add(count as u64);
+                self.tell_dropped(inner, id, count, &error);
+                Outcome::Dropped
+            }
             Err(error) => {
                 inner.cache.put_back(id);
                 if error.is_disk_full() {
@@ -252,7 +295,8 @@ impl Persister {
                 } else {
                     inner.stats.errors.add(1);
                 }
-                self.complain(&error);
+                self.tell_waits(&error);
+                self.why = Some(error.to_string());
                 Outcome::Waits
             }
         }
@@ -263,13 +307,12 @@ impl Persister {
         &mut self,
         inner: &Inner,
         id: SeriesId,
-        now: Timestamp,
+        clocks: &Clocks,
         path: &Path,
         stored: bool,
         points: &[Point],
     ) -> whisper::Result<Updated> {
-        let update = || inner.maps.update_many(id.0, path, now, points);
-        let error = match update() {
+        let error = match self.update_many(inner, id, clocks, path, points) {
             Ok(updated) => {
                 if !stored {
                     self.remember(inner, id);
@@ -284,10 +327,49 @@ impl Persister {
         }
         inner.index.not_stored(id);
         let options = inner.schema.create_options(inner.index.names().name(id));
-        inner.maps.create(path, &options)?;
-        inner.stats.creates.add(1);
+        match inner.maps.create(path, &options) {
+            Ok(()) => inner.stats.creates.add(1),
+            // Another program was faster, or a link that leads nowhere has the name.
+            Err(error @ whisper::Error::Exists { .. }) => {
+                let written = self.update_many(inner, id, clocks, path, points);
+                return match written {
+                    Err(missing) if missing.is_missing() => Err(error),
+                    written => {
+                        self.remember(inner, id);
+                        written
+                    }
+                };
+            }
+            Err(error) => return Err(error),
+        }
         self.remember(inner, id);
-        update()
+        self.update_many(inner, id, clocks, path, points)
+    }
+
+    /// Writes into the file that is there. Where there are several clocks, the points that are
+    /// judged by one are written together.
+    fn update_many(
+        &mut self,
+        inner: &Inner,
+        id: SeriesId,
+        clocks: &Clocks,
+        path: &Path,
+        points: &[Point],
+    ) -> whisper::Result<Updated> {
+        let update = |now, points: &[Point]| inner.maps.update_many(id.0, path, now, points);
+        if let Some(now) = clocks.single() {
+            return update(now, points);
+        }
+        let mut all = Updated::default();
+        for now in clocks.each() {
+            self.judged.clear();
+            let judged = points.iter().filter(|point| clocks.of(point.at) == now);
+            self.judged.extend(judged);
+            let updated = update(now, &self.judged)?;
+            all.taken += updated.taken;
+            all.too_old += updated.too_old;
+        }
+        Ok(all)
     }
 
     fn remember(&mut self, inner: &Inner, id: SeriesId) {
@@ -297,15 +379,35 @@ impl Persister {
         }
     }
 
-    /// Logs an error, one in ten seconds.
-    fn complain(&mut self, error: &whisper::Error) {
-        let now = Instant::now();
-        let quiet = Duration::from_secs(10);
-        if self.complained.is_none_or(|at| now - at > quiet) {
-            self.complained = Some(now);
+    /// Logs that points wait, once in ten seconds.
+    fn tell_waits(&mut self, error: &whisper::Error) {
+        if is_due(&mut self.waits_told) {
             tracing::error!(%error, "points cannot be written; they wait in the cache");
         }
     }
+
+    /// Logs that points were dropped, once in ten seconds: the counters have all of them.
+    fn tell_dropped(&mut self, inner: &Inner, id: SeriesId, points: usize, error: &whisper::Error) {
+        if is_due(&mut self.dropped_told) {
+            let name = inner.index.name(id);
+            tracing::error!(%name, points, %error, "points were dropped: they cannot be written");
+        }
+    }
+}
+
+/// Whether the log may be told again; notes that it is.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let due = told.is_none_or(|at| now - at > QUIET);
+    if due {
+        *told = Some(now);
+    }
+    due
+}
+
+/// Whether little room is left for points that can be written.
+fn is_nearly_full(inner: &Inner) -> bool {
+    inner.cache.used_bytes() >= inner.cache.max_bytes() / 4 * 3
 }
 
 /// Tells the operator what happened to files.

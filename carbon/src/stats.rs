@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::index::limits;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -36,6 +38,19 @@ macro_rules! stats {
     };
 }
 
+impl Stats {
+    /// Counts a name that was refused when it was looked up.
+    pub(crate) fn count_refusal(&self, reason: crate::NameError) {
+        let counter = match reason {
+            crate::NameError::Limit(limits::MAX_SERIES) => &self.rejected_series,
+            crate::NameError::Limit(limits::MAX_PER_PREFIX) => &self.rejected_prefix,
+            crate::NameError::Limit(_) => &self.rejected_new,
+            _ => &self.rejected_name,
+        };
+        counter.add(1);
+    }
+}
+
 stats! {
     /// Datapoints taken into the cache, from any receiver.
     received = "metricsReceived",
@@ -43,7 +58,7 @@ stats! {
     rejected_fields = "rejects.fields",
     /// Lines whose value is no finite number.
     rejected_value = "rejects.value",
-    /// Lines whose timestamp is no number of seconds between 1 and 4294967295.
+    /// Lines and datapoints whose timestamp is no number of seconds between 1 and 4294967295.
     rejected_timestamp = "rejects.timestamp",
     /// Lines whose name no file can have.
     rejected_name = "rejects.name",
@@ -51,6 +66,12 @@ stats! {
     rejected_length = "rejects.length",
     /// Unterminated last lines of closed connections.
     rejected_torn = "rejects.torn",
+    /// Lines and statsd names of new series refused because of max_series.
+    rejected_series = "rejects.maxSeries",
+    /// Lines and statsd names of new series refused because of max_series_per_prefix.
+    rejected_prefix = "rejects.maxSeriesPerPrefix",
+    /// Lines and statsd names of new series refused because of max_new_series_per_minute.
+    rejected_new = "rejects.maxNewSeries",
     /// Datapoints that came by UDP while the cache or the journal was full.
     overflow = "cache.overflow",
     /// Datapoints handed to a store that takes none (render.now is set).
@@ -73,7 +94,11 @@ stats! {
     creates_refused = "createsRefused.diskFull",
     /// Files that could not be opened, created or written for another reason.
     errors = "errors",
-    /// Times that a query went on without a damaged file.
+    /// Datapoints dropped because no file can have the name of their series.
+    unwritable = "pointsUnwritable",
+    /// Datapoints of files that cannot be written, dropped because the cache was nearly full.
+    given_up = "pointsGivenUp",
+    /// Times that a query went on without a file that is damaged or cannot be read.
     left_out = "filesLeftOut",
     /// Damaged files set aside as NAME.wsp.corrupt.
     set_aside = "filesSetAside",
@@ -93,4 +118,16 @@ stats! {
     connections_opened = "connectionsOpened",
     /// TCP connections that have ended.
     connections_closed = "connectionsClosed",
+    /// TCP connections closed after idle_timeout.
+    connections_idle = "connectionsIdle",
+    /// Silent TCP connections closed to make room because of max_connections.
+    connections_evicted = "connectionsEvicted",
+    /// TCP connections refused because of max_connections while all others were sending.
+    connections_refused = "connectionsRefused",
+    /// Series removed because of expire_after.
+    expired = "expired",
+    /// Series due to be removed whose file could not be deleted.
+    expire_errors = "expireErrors",
+    /// Names of removed series whose memory was given back.
+    names_freed = "namesFreed",
 }

@@ -4,6 +4,9 @@
 //! The process that dies is this test's own program, started again as `child`. It says on its
 //! standard output how much is committed; the parent kills it after a random number of such lines and
 //! looks. `CARBON_KILLS=100` kills more often than the twelve times of an ordinary run.
+//!
+//! In every other life the clock of the child jumps, by a second to ten years, forward and back, and
+//! may be wrong when it is killed.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
 
@@ -14,6 +17,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
 use carbon::schema::Schema;
@@ -24,6 +28,9 @@ use whisper::Retention;
 const SERIES: u64 = 20;
 /// Points of one life before its times come round again.
 const ROUND: u64 = SERIES * 100;
+
+/// By how much the clock of the process is wrong.
+static WRONG: AtomicI64 = AtomicI64::new(0);
 
 fn open(data: &Path) -> Carbon {
     let journal = JournalOptions {
@@ -37,11 +44,31 @@ fn open(data: &Path) -> Carbon {
     ];
     let setup = Setup {
         schema: Schema::new(retentions, Span::seconds(10)),
-        clock: Arc::new(|| Timestamp(NOW)),
+        clock: Arc::new(|| {
+            let wrong = i64::from(NOW) + WRONG.load(Ordering::Relaxed);
+            Timestamp(u32::try_from(wrong).unwrap())
+        }),
         ..Setup::new(Options::default(), journal, Span::seconds(10))
     };
     Carbon::open(setup, data).unwrap()
 }
+
+/// Seconds by which the clock jumps.
+const JUMPS: [i64; 13] = [
+    1,
+    -1,
+    61,
+    -61,
+    3_600,
+    -3_600,
+    7 * 3_600,
+    -7 * 3_600,
+    86_400,
+    -86_400,
+    30 * 86_400,
+    10 * 365 * 86_400,
+    -10 * 365 * 86_400,
+];
 
 /// The `k`th point of a life: its value says which it is.
 fn point(carbon: &Carbon, life: u64, k: u64) -> Datapoint {
@@ -68,7 +95,15 @@ fn child() {
     let mut out = std::io::stdout();
     let mut k = 0;
     let mut said = 0;
+    let mut chance = chance(life);
+    let jumps = std::env::var("CARBON_JUMPS").is_ok();
     loop {
+        if jumps && chance(20) == 0 {
+            let wrong = JUMPS[chance(JUMPS.len())];
+            WRONG.store(wrong, Ordering::Relaxed);
+        } else if chance(20) == 0 {
+            WRONG.store(0, Ordering::Relaxed);
+        }
         let batch: Vec<_> = (k..k + 7).map(|k| point(&carbon, life, k)).collect();
         carbon.submit(&batch);
         k += 7;
@@ -90,13 +125,16 @@ fn nothing_committed_is_missing_and_nothing_is_made_up() {
     let mut promised = BTreeMap::new();
     let mut points = 0;
     for life in 0..kills {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["child", "--exact", "--nocapture"])
             .env("CARBON_CHILD", dir.path())
             .env("CARBON_LIFE", life.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stdout(Stdio::piped());
+        if life % 2 == 1 {
+            command.env("CARBON_JUMPS", "1");
+        }
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let wanted = 1 + chance(60);
         let mut committed = 0;

@@ -354,3 +354,242 @@ fn a_frozen_store_writes_no_file_and_keeps_registrations() {
     let answer = carbon.fetch("test.m0", from, Timestamp(NOW), Timestamp(NOW));
     assert_eq!(answer.unwrap(), None);
 }
+
+#[test]
+fn what_no_file_can_hold_is_dropped_and_its_neighbours_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = || Setup {
+        options: Options {
+            max_cache_size: ByteSize(64 * 100),
+            ..Options::default()
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let tree = dir.path().join("whisper");
+    fs::create_dir_all(tree.join("directory.wsp")).unwrap();
+    std::os::unix::fs::symlink("nowhere", tree.join("link.wsp")).unwrap();
+    std::os::unix::fs::symlink("round", tree.join("round")).unwrap();
+    fs::write(tree.join("file"), "").unwrap();
+    let carbon = Carbon::open(setup(), dir.path()).unwrap();
+    let innocent = series(&carbon, 1)[0];
+    let bad = ["directory", "link", "round.x", "file.x"];
+    let mut sent = 0;
+    for name in bad {
+        let id = carbon.intern(name.as_bytes()).unwrap();
+        // More than the cache has room for.
+        for n in 1..300 {
+            let points: Vec<_> = (0..5).map(|k| point(id, n + k)).collect();
+            carbon.submit(&points);
+            sent += 5;
+        }
+    }
+    carbon.submit(&[point(innocent, 1)]);
+    let mut left = usize::MAX;
+    carbon.drain(|points| left = points).unwrap();
+    assert_eq!(left, 0);
+    assert_eq!(carbon.stats().unwritable.get(), sent);
+    assert_eq!(values(&carbon, "test.m0").len(), 1);
+    for name in bad {
+        assert!(values(&carbon, name).is_empty(), "{name} is left out");
+    }
+    drop(carbon);
+    let carbon = Carbon::open(setup(), dir.path()).unwrap();
+    assert_eq!(carbon.stats().journal_replayed.get(), 0);
+}
+
+#[test]
+fn the_longest_names_have_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = reopen(dir.path());
+    let names = ["n".repeat(251), format!("a.{}.b", "m".repeat(245))];
+    for name in &names {
+        let id = carbon.intern(name.as_bytes()).unwrap();
+        carbon.submit(&[point(id, 1)]);
+    }
+    carbon.drain(|_| {}).unwrap();
+    assert_eq!(carbon.stats().unwritable.get(), 0);
+    for name in &names {
+        assert_eq!(values(&carbon, name).len(), 1);
+    }
+    // Damaged, it is set aside under a name that is cut.
+    let file = dir.path().join(format!("whisper/{}.wsp", names[0]));
+    drop(carbon);
+    fs::write(&file, "damaged").unwrap();
+    let carbon = reopen(dir.path());
+    let id = carbon.intern(names[0].as_bytes()).unwrap();
+    carbon.submit(&[point(id, 2)]);
+    carbon.drain(|_| {}).unwrap();
+    assert_eq!(carbon.stats().set_aside.get(), 1);
+    assert_eq!(values(&carbon, &names[0]).len(), 1);
+}
+
+#[test]
+fn a_shutdown_is_not_held_up_by_a_full_cache_and_the_journal_has_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = Setup {
+        options: Options {
+            max_cache_size: ByteSize(64 * 100),
+            max_creates_per_minute: 1,
+            ..Options::default()
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let carbon = Carbon::open(full, dir.path()).unwrap();
+    let ids = series(&carbon, 500);
+    let begun = std::time::Instant::now();
+    let sender = {
+        let carbon = carbon.clone();
+        std::thread::spawn(move || {
+            for ids in ids.chunks(50) {
+                carbon.submit(&ids.iter().map(|id| point(*id, 1)).collect::<Vec<_>>());
+            }
+        })
+    };
+    while carbon.stats().waits.get() == 0 {
+        std::thread::yield_now();
+    }
+    carbon.shut_down();
+    sender.join().unwrap();
+    carbon.drain(|_| {}).unwrap();
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+    drop(carbon);
+    let carbon = reopen(dir.path());
+    for n in 0..500 {
+        assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 1, "m{n}");
+    }
+    assert!(carbon.stats().journal_replayed.get() >= 400);
+}
+
+#[test]
+fn a_point_of_the_time_zero_is_rejected_and_its_neighbours_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 2);
+    let mut zero = point(ids[1], 1);
+    zero.at = Timestamp(0);
+    carbon.submit(&[zero, point(ids[0], 1), zero, zero, point(ids[0], 2), zero]);
+    assert_eq!(carbon.try_submit(&[zero]), 1);
+    assert_eq!(carbon.stats().received.get(), 2);
+    assert_eq!(carbon.stats().rejected_timestamp.get(), 5);
+    carbon.drain(|_| {}).unwrap();
+    assert_eq!(values(&carbon, "test.m0").len(), 2);
+    assert_eq!(carbon.index().find("test.*").unwrap().len(), 1);
+}
+
+#[test]
+fn a_journal_that_is_deleted_is_noticed_and_nothing_false_is_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 3);
+    carbon.submit(&[point(ids[0], 1)]);
+    carbon.commit().unwrap();
+    carbon.health().unwrap();
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    carbon.submit(&[point(ids[1], 1)]);
+    assert!(carbon.commit().is_err());
+    assert_eq!(carbon.committed(), 1);
+    // The files have everything once they are synced, and a new segment is begun.
+    carbon.checkpoint().unwrap();
+    assert_eq!(carbon.committed(), 2);
+    carbon.health().unwrap();
+    carbon.submit(&[point(ids[2], 1)]);
+    carbon.commit().unwrap();
+    assert_eq!(carbon.committed(), 3);
+    carbon.abandon();
+    let carbon = reopen(dir.path());
+    for n in 0..3 {
+        assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 1);
+    }
+    // With the files gone, too, nothing is safe any more.
+    let committed = carbon.committed();
+    fs::remove_dir_all(dir.path()).unwrap();
+    let ids = series(&carbon, 3);
+    carbon.submit(&[point(ids[0], 2)]);
+    assert!(carbon.commit().is_err());
+    assert!(carbon.checkpoint().is_err());
+    carbon.persist();
+    assert!(carbon.checkpoint().is_err(), "though new files were made");
+    assert_eq!(carbon.committed(), committed);
+    let trouble = carbon.health().unwrap_err();
+    assert!(trouble.contains("was removed or replaced"), "{trouble}");
+}
+
+#[test]
+fn what_is_no_segment_of_the_journal_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 1);
+    carbon.submit(&[point(ids[0], 1)]);
+    carbon.commit().unwrap();
+    carbon.abandon();
+    let journal = dir.path().join("journal");
+    fs::create_dir(journal.join("0000000900.journal")).unwrap();
+    let target = dir.path().join("target");
+    fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, journal.join("0000000901.journal")).unwrap();
+    let made = Command::new("mkfifo")
+        .arg(journal.join("0000000902.journal"))
+        .status();
+    assert!(made.unwrap().success());
+    let carbon = reopen(dir.path());
+    assert_eq!(values(&carbon, "test.m0").len(), 1);
+    carbon.drain(|_| {}).unwrap();
+    assert_eq!(fs::read(&target).unwrap(), b"precious");
+    for n in 900..903 {
+        let aside = journal.join(format!("0000000{n}.journal.corrupt"));
+        assert!(aside.symlink_metadata().is_ok(), "{n}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_left_out_of_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("whisper/test");
+    fs::create_dir_all(tree.join("m0.wsp")).unwrap();
+    let made = Command::new("mkfifo").arg(tree.join("m1.wsp")).status();
+    assert!(made.unwrap().success());
+    let carbon = reopen(dir.path());
+    for name in ["test.m0", "test.m1"] {
+        assert!(values(&carbon, name).is_empty(), "{name}");
+    }
+    assert_eq!(carbon.stats().left_out.get(), 2);
+    assert_eq!(carbon.reach("test.m0", Timestamp(NOW)).unwrap(), None);
+}
+
+#[test]
+fn progress_is_told_while_the_journal_is_read_and_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let waits = Setup {
+        options: Options {
+            max_creates_per_minute: 1,
+            ..Options::default()
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let carbon = Carbon::open(waits, dir.path()).unwrap();
+    let ids = series(&carbon, 300);
+    for n in (1..6).rev() {
+        carbon.submit(&ids.iter().map(|id| point(*id, n)).collect::<Vec<_>>());
+    }
+    carbon.commit().unwrap();
+    carbon.abandon();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let setup = Setup {
+        replaying: {
+            let told = Arc::clone(&told);
+            Arc::new(move |done, all| told.lock().unwrap().push((done, all)))
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let carbon = Carbon::open(setup, dir.path()).unwrap();
+    assert!(carbon.stats().journal_replayed.get() >= 1_500);
+    let told = told.lock().unwrap();
+    assert!(told.is_sorted_by_key(|(done, _)| *done), "{told:?}");
+    assert!(
+        told.iter()
+            .all(|(done, all)| done <= all && all == &told[0].1)
+    );
+    assert!(told.len() > 300, "a series is a step: {}", told.len());
+    let (done, all) = told[told.len() - 1];
+    assert_eq!(done, all);
+}

@@ -8,8 +8,10 @@
 
 use whisper::{ABSENT, is_absent};
 
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::python;
+use crate::series::{Column, bytes_of};
 
 /// How a row, or a whole series, becomes one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +182,11 @@ impl Fold {
         })
     }
 
+    /// The bytes that a fold of so many rows takes beside the values of its result.
+    pub fn size_beside(n_rows: usize) -> usize {
+        n_rows.saturating_mul(size_of::<f64>() + size_of::<u32>())
+    }
+
     /// Adds the next column. Rows beyond its end have no value in it.
     pub fn add(&mut self, column: &[f64]) {
         if column.len() > self.present.len() {
@@ -278,14 +285,27 @@ fn each<'a>(
 }
 
 /// The aggregate of each row over `columns`; shorter columns have no value in the last rows.
-pub fn rows(aggregate: Aggregate, columns: &[&[f64]], x_files_factor: f64) -> Vec<f64> {
+///
+/// # Errors
+/// As [`Budget::check`] and [`Budget::reserve`].
+pub fn rows(
+    aggregate: Aggregate,
+    columns: &[&[f64]],
+    x_files_factor: f64,
+    budget: &Budget,
+) -> Result<Column> {
     if let Some(mut fold) = Fold::new(aggregate) {
-        for column in columns {
-            fold.add(column);
-        }
-        return fold.finish(x_files_factor);
+        let length = longest(columns);
+        let _counts = budget.hold(Fold::size_beside(length))?;
+        return Column::reserved(budget, length, || {
+            for column in columns {
+                budget.check()?;
+                fold.add(column);
+            }
+            Ok(fold.finish(x_files_factor))
+        });
     }
-    each_row(columns, |row| {
+    each_row(columns, budget, |row| {
         let present = row.iter().filter(|&&value| !is_absent(value)).count();
         if enough(present, row.len() as f64, x_files_factor) {
             aggregate.of(row)
@@ -295,21 +315,35 @@ pub fn rows(aggregate: Aggregate, columns: &[&[f64]], x_files_factor: f64) -> Ve
     })
 }
 
+fn longest(columns: &[&[f64]]) -> usize {
+    columns.iter().map(|column| column.len()).max().unwrap_or(0)
+}
+
 /// `function` of each row over `columns`; shorter columns are absent in the last rows.
-pub fn each_row(columns: &[&[f64]], mut function: impl FnMut(&[f64]) -> f64) -> Vec<f64> {
-    let length = columns.iter().map(|column| column.len()).max().unwrap_or(0);
-    let mut row = Vec::with_capacity(columns.len());
-    (0..length)
-        .map(|index| {
+///
+/// # Errors
+/// As [`Budget::check`] and [`Budget::reserve`].
+pub fn each_row(
+    columns: &[&[f64]],
+    budget: &Budget,
+    mut function: impl FnMut(&[f64]) -> f64,
+) -> Result<Column> {
+    let length = longest(columns);
+    // A row, and once more for functions that sort it.
+    let _row = budget.hold(bytes_of(2 * columns.len()))?;
+    Column::reserved(budget, length, || {
+        let mut row = Vec::with_capacity(columns.len());
+        let mut values = Vec::with_capacity(length);
+        let mut pace = budget.pace();
+        for index in 0..length {
+            pace.check_after(columns.len())?;
             row.clear();
-            row.extend(
-                columns
-                    .iter()
-                    .map(|column| column.get(index).copied().unwrap_or(ABSENT)),
-            );
-            function(&row)
-        })
-        .collect()
+            let at = |column: &&[f64]| column.get(index).copied().unwrap_or(ABSENT);
+            row.extend(columns.iter().map(at));
+            values.push(function(&row));
+        }
+        Ok(values)
+    })
 }
 
 #[cfg(test)]
@@ -361,13 +395,14 @@ mod tests {
         ) {
             let aggregate = NAMES[which].1;
             let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
-            let naive = each_row(&columns, |row| {
+            let budget = Budget::unlimited();
+            let naive = each_row(&columns, &budget, |row| {
                 let present = row.iter().filter(|&&v| !is_absent(v)).count();
                 if enough(present, row.len() as f64, xff) { aggregate.of(row) } else { ABSENT }
-            });
-            let folded = rows(aggregate, &columns, xff);
+            }).unwrap();
+            let folded = rows(aggregate, &columns, xff, &budget).unwrap();
             prop_assert_eq!(naive.len(), folded.len());
-            for (a, b) in naive.iter().zip(&folded) {
+            for (a, b) in naive.iter().zip(&*folded) {
                 prop_assert!(a == b || (is_absent(*a) && is_absent(*b)), "{} {}", a, b);
             }
         }

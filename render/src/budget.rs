@@ -55,6 +55,67 @@ impl Memory {
     }
 }
 
+/// The bytes of memory that this process may use: the least of what the machine has, what its
+/// cgroups allow, and its limit on address space.
+pub fn available() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = meminfo(&read("/proc/meminfo"));
+    let address_space = limit_in(&read("/proc/self/limits"), "Max address space");
+    let mut least = [machine, address_space].into_iter().flatten().min();
+    for group in groups(&read("/proc/self/cgroup")) {
+        if let Ok(bytes) = read(&group).trim().parse() {
+            least = Some(least.map_or(bytes, |least| least.min(bytes)));
+        }
+    }
+    least.unwrap_or(UNKNOWN)
+}
+
+/// What is assumed where the system does not say how much memory there is.
+const UNKNOWN: u64 = 4 << 30;
+
+/// The whole memory by `/proc/meminfo`.
+fn meminfo(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1_024)
+}
+
+/// The soft limit called `name` by `/proc/self/limits`, if there is one.
+fn limit_in(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The files that hold the memory limits of the cgroups named in `/proc/self/cgroup`, and of the
+/// groups above them. In a container the path may lead nowhere, and the root is its own group.
+fn groups(text: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            names if names.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let mut path = path.trim_end_matches('/');
+        loop {
+            files.push(format!("{root}{path}/{file}"));
+            match path.rfind('/') {
+                Some(slash) => path = &path[..slash],
+                None => break,
+            }
+        }
+    }
+    files
+}
+
 /// One request's time and memory. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Shared>);
@@ -99,7 +160,7 @@ impl Budget {
     /// # Errors
     /// [`Error::Timeout`] past the deadline, [`Error::Cancelled`] after [`Budget::cancel`].
     pub fn check(&self) -> Result<()> {
-        if self.0.cancelled.load(Ordering::Relaxed) {
+        if self.is_cancelled() {
             return Err(Error::Cancelled);
         }
         match self.0.deadline {
@@ -145,6 +206,33 @@ impl Budget {
         shared.memory.give_back(given);
     }
 
+    /// A budget of its own on the same memory, for what outlives the rest of the request.
+    pub fn account(&self) -> Self {
+        Self::new(Arc::clone(self.memory()), None)
+    }
+
+    /// The memory that it reserves from.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.0.memory
+    }
+
+    /// Sets `bytes` aside until the reservation is dropped.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn hold(&self, bytes: usize) -> Result<Reservation> {
+        self.reserve(bytes)?;
+        Ok(Reservation {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+
+    /// Whether [`Budget::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::Relaxed)
+    }
+
     /// The bytes that the request holds reserved now.
     pub fn reserved(&self) -> u64 {
         self.0.reserved.load(Ordering::Relaxed)
@@ -159,14 +247,59 @@ impl Budget {
     }
 }
 
+/// Memory that is set aside until this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// The budget that it is part of.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Sets `bytes` more aside.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn grow(&mut self, bytes: usize) -> Result<()> {
+        self.budget.reserve(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Makes it `bytes` in all: what was allocated in the end.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn resize(&mut self, bytes: usize) -> Result<()> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.grow(more),
+            None => {
+                self.budget.release(self.bytes - bytes);
+                self.bytes = bytes;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
+}
+
 /// Rounds between two looks at the clock.
-const ROUNDS: u32 = 1_024;
+const ROUNDS: usize = 1_024;
 
 /// Reads the clock once in 1,024 rounds.
 #[derive(Debug)]
 pub struct Pace<'a> {
     budget: &'a Budget,
-    rounds: u32,
+    rounds: usize,
 }
 
 impl Pace<'_> {
@@ -179,6 +312,20 @@ impl Pace<'_> {
         let due = self.rounds.is_multiple_of(ROUNDS);
         self.rounds = self.rounds.wrapping_add(1);
         if due { self.budget.check() } else { Ok(()) }
+    }
+
+    /// As [`Pace::check`] for a round that is as long as `n` short ones.
+    ///
+    /// # Errors
+    /// As [`Budget::check`].
+    #[inline]
+    pub fn check_after(&mut self, n: usize) -> Result<()> {
+        self.rounds = self.rounds.saturating_add(n);
+        if self.rounds < ROUNDS {
+            return Ok(());
+        }
+        self.rounds = 0;
+        self.budget.check()
     }
 }
 
@@ -201,6 +348,61 @@ mod tests {
         assert_eq!(memory.used(), 40);
         other.release(1_000);
         assert_eq!((other.reserved(), memory.used()), (0, 0));
+    }
+
+    #[test]
+    fn the_least_limit_of_the_system_counts() {
+        let text = "MemTotal:       24737008 kB\nMemFree:  22 kB\n";
+        assert_eq!(meminfo(text), Some(24_737_008 * 1_024));
+        assert_eq!(meminfo(""), None);
+        let text =
+            "Limit Soft Limit Hard Limit Units\nMax address space 6000000000 unlimited bytes\n";
+        assert_eq!(limit_in(text, "Max address space"), Some(6_000_000_000));
+        let text = "Max address space         unlimited            unlimited            bytes";
+        assert_eq!(limit_in(text, "Max address space"), None);
+        assert_eq!(
+            groups("0::/a.slice/b.service\n"),
+            [
+                "/sys/fs/cgroup/a.slice/b.service/memory.max",
+                "/sys/fs/cgroup/a.slice/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
+        assert_eq!(
+            groups("4:cpu:/x\n3:memory:/\n0::/\n"),
+            [
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
+        assert!(available() > 0);
+    }
+
+    #[test]
+    fn a_reservation_ends_when_it_is_dropped() {
+        let memory = Memory::new(100);
+        let budget = Budget::new(Arc::clone(&memory), None);
+        let mut held = budget.hold(60).unwrap();
+        assert!(held.grow(41).is_err());
+        held.grow(30).unwrap();
+        assert_eq!(memory.used(), 90);
+        held.resize(20).unwrap();
+        assert_eq!(memory.used(), 20);
+        assert!(held.resize(101).is_err());
+        drop(budget);
+        assert_eq!(memory.used(), 20);
+        drop(held);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn long_rounds_look_at_the_clock_as_often_as_short_ones() {
+        let gone = Budget::unlimited();
+        gone.cancel();
+        let mut pace = gone.pace();
+        assert!(pace.check_after(1_000).is_ok());
+        assert!(pace.check_after(24).is_err());
+        assert!(pace.check_after(5_000).is_err());
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub fn consolidate(
 /// are lost.
 ///
 /// # Errors
-/// If a series is to be thinned by a function that nobody knows.
+/// If a series is to be thinned by a function that nobody knows, and as [`Column::reserved`].
 pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
     let start = all.iter().map(|s| s.start).min();
     let end = all.iter().map(|s| s.end).max();
@@ -59,6 +59,7 @@ pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
     };
     for series in all {
         let n_points = (end - start) as f64 / series.step as f64;
+        let mut lost = 0;
         let size = match max_points {
             // A limit of nothing is no limit.
             0 => continue,
@@ -68,9 +69,8 @@ pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
                 let step = (size as i64).saturating_mul(series.step);
                 let shift = step + series.start % series.step - series.start % step;
                 series.start += shift;
-                let lost = usize::try_from(shift / series.step - 1).unwrap_or(0);
-                let lost = lost.min(series.values.len());
-                series.values.make_mut().drain(..lost);
+                lost = usize::try_from(shift / series.step - 1).unwrap_or(0);
+                lost = lost.min(series.values.len());
                 size as usize
             }
             _ => continue,
@@ -85,7 +85,11 @@ pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
             )));
         }
         let (by, threshold) = (series.consolidation, series.x_files_factor);
-        series.values = consolidate(&series.values, size, by, threshold).into();
+        // Others may share the column: it is read and left as it is.
+        let kept = &series.values[lost..];
+        let n_groups = kept.len().div_ceil(size);
+        let thinned = || Ok(consolidate(kept, size, by, threshold));
+        series.values = series.values.beside(n_groups, thinned)?;
         series.step = series
             .step
             .saturating_mul(i64::try_from(size).unwrap_or(i64::MAX));
@@ -119,31 +123,46 @@ impl Normalised {
 }
 
 /// Brings `series` to one step; `None` if there are none.
-pub fn normalise(series: Vec<Series>) -> Option<Normalised> {
-    let step = series.iter().map(|s| s.step).reduce(common_step)?;
-    let columns = series.iter().map(|s| at_step(s, step)).collect();
-    let start = series.iter().map(|s| s.start).min()?;
-    let end = series.iter().map(|s| s.end).max()?;
-    Some(Normalised {
+///
+/// # Errors
+/// As [`at_step`].
+pub fn normalise(series: Vec<Series>) -> Result<Option<Normalised>> {
+    let step = series.iter().map(|s| s.step).reduce(common_step);
+    let start = series.iter().map(|s| s.start).min();
+    let end = series.iter().map(|s| s.end).max();
+    let (Some(step), Some(start), Some(end)) = (step, start, end) else {
+        return Ok(None);
+    };
+    let columns = series.iter().map(|s| at_step(s, step));
+    let columns = columns.collect::<Result<_>>()?;
+    Ok(Some(Normalised {
         series,
         columns,
         start,
         end: end - (end - start) % step,
         step,
-    })
+    }))
 }
 
 /// The values of `series` consolidated to `step`, a multiple of its own.
-pub fn at_step(series: &Series, step: i64) -> Column {
+///
+/// # Errors
+/// As [`Column::reserved`].
+pub fn at_step(series: &Series, step: i64) -> Result<Column> {
     match usize::try_from(step / series.step) {
-        Ok(size) if size > 1 => consolidate(
-            &series.values,
-            size,
-            series.consolidation,
-            series.x_files_factor,
-        )
-        .into(),
-        _ => series.values.clone(),
+        Ok(size) if size > 1 => {
+            let Series {
+                values,
+                consolidation,
+                x_files_factor,
+                ..
+            } = series;
+            let n_groups = values.len().div_ceil(size);
+            values.beside(n_groups, || {
+                Ok(consolidate(values, size, *consolidation, *x_files_factor))
+            })
+        }
+        _ => Ok(series.values.clone()),
     }
 }
 
@@ -194,9 +213,9 @@ mod tests {
         assert_eq!(common_step(7, 10), 70);
         let a = Series::new("a", 0, 60, 10, vec![1.0; 6].into());
         let b = Series::new("b", 0, 60, 20, vec![2.0; 3].into());
-        let both = normalise(vec![a, b]).unwrap();
+        let both = normalise(vec![a, b]).unwrap().unwrap();
         assert_eq!((both.start, both.end, both.step), (0, 60, 20));
         assert_eq!(both.slices(), [&[1.0; 3][..], &[2.0; 3][..]]);
-        assert!(normalise(Vec::new()).is_none());
+        assert!(normalise(Vec::new()).unwrap().is_none());
     }
 }

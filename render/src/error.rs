@@ -55,6 +55,7 @@ impl From<SourceError> for Error {
         match error {
             SourceError::Refused(sentence) => Self::Refused(sentence),
             SourceError::Failed(sentence) => Self::Failed(sentence),
+            SourceError::Budget(error) => *error,
         }
     }
 }

@@ -9,22 +9,25 @@
 //! 3. A function that only adds its arguments up row by row declares a fold
 //!    ([`Function::fold`]); over plain paths its series are then fetched one at a time and never
 //!    held together.
-//! 4. Nothing here reads a clock, except the deadline that the caller handed in.
+//! 4. Values are set aside in the request's [`Budget`] where a [`Column`] is made, and given back
+//!    when its last clone is dropped; names and tags when a call has made its series, and given
+//!    back when another call takes them.
+//! 5. Nothing here reads a clock, except the deadline of the [`Budget`] that the caller handed in.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use whisper::Timestamp;
 
 use crate::aggregate::Aggregate;
+use crate::budget::Budget;
 use crate::consolidate;
 use crate::error::{Error, Result};
 use crate::events;
 use crate::functions::{self, Args, Function, Value};
-use crate::series::{Column, Series, tags_of};
+use crate::series::{Column, Series, bytes_of, tags_of};
 use crate::source::Source;
 use crate::target::{Argument, Base, Call, Expression, Literal, Template};
 use crate::{aggregate, target};
@@ -39,14 +42,24 @@ pub struct Window {
 }
 
 /// How much one query may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// How many series all targets together may match; 0 for no limit.
     pub max_series: usize,
     /// How many values may be fetched and held; 0 for no limit.
     pub max_points: usize,
-    /// When to give up.
-    pub deadline: Option<Instant>,
+    /// Its time, and its share of the memory of all requests.
+    pub budget: Budget,
+}
+
+impl Limits {
+    /// Checks that a request may find so many series or branches.
+    ///
+    /// # Errors
+    /// [`Error::Limit`].
+    pub fn check_series(&self, n: usize) -> Result<()> {
+        limit(n, "series", "render.max_series", self.max_series)
+    }
 }
 
 /// What one request is about: everything that all its targets share.
@@ -86,7 +99,7 @@ impl<'q> Query<'q> {
             limits: Limits {
                 max_series: 0,
                 max_points: 0,
-                deadline: None,
+                budget: Budget::unlimited(),
             },
             uses: RefCell::default(),
             found: RefCell::default(),
@@ -118,8 +131,15 @@ impl<'q> Query<'q> {
             keyword: false,
         };
         let mut all = Vec::new();
+        let mut n_shown = 0_usize;
         for target in targets {
-            all.append(&mut context.expression(target, None)?);
+            let mut series = context.expression(target, None)?;
+            // Columns may be shared, but whatever shows them shows each.
+            let shown = series.iter().map(|series| series.values.len());
+            n_shown = shown.fold(n_shown, usize::saturating_add);
+            let limits = &self.limits;
+            limit(n_shown, "points", "render.max_points", limits.max_points)?;
+            all.append(&mut series);
         }
         Ok(all)
     }
@@ -146,13 +166,13 @@ impl<'q> Query<'q> {
         let names = if pattern.starts_with("seriesByTag(") {
             let expressions = tag_expressions(pattern)?;
             let expressions: Vec<&str> = expressions.iter().map(String::as_str).collect();
-            self.source.find_tagged(&expressions)?
+            self.source.find_tagged(&expressions, &self.limits.budget)?
         } else if pattern.contains(';') && !pattern.starts_with("_tagged.") {
             // A tagged name in full is no pattern, and found only as it is stored: tags sorted.
             let in_order = pattern.split(';').skip(1).is_sorted();
             in_order.then(|| pattern.to_owned()).into_iter().collect()
         } else {
-            let nodes = self.source.find(pattern)?;
+            let nodes = self.source.find(pattern, &self.limits.budget)?;
             let leaves = nodes.into_iter().filter(|node| node.leaf);
             leaves.map(|node| node.path).collect()
         };
@@ -160,7 +180,7 @@ impl<'q> Query<'q> {
         names.sort_unstable();
         names.dedup();
         let total = self.n_series.get() + names.len();
-        limit(total, "series", "render.max_series", self.limits.max_series)?;
+        self.limits.check_series(total)?;
         self.n_series.set(total);
         let names: Rc<[String]> = names.into();
         self.found
@@ -169,16 +189,9 @@ impl<'q> Query<'q> {
         Ok(names)
     }
 
-    fn check_deadline(&self) -> Result<()> {
-        match self.limits.deadline {
-            Some(at) if Instant::now() > at => Err(Error::Timeout),
-            _ => Ok(()),
-        }
-    }
-
     /// One series by its name, as found by `pattern`.
     fn fetch_one(&self, name: &str, pattern: &str, window: Window) -> Result<Option<Series>> {
-        self.check_deadline()?;
+        self.limits.budget.check()?;
         let Window { from, until } = window;
         if from > until {
             return Err(Error::refused(format!(
@@ -189,6 +202,8 @@ impl<'q> Query<'q> {
         let Some(fetched) = self.source.fetch(name, from, until, timestamp(self.now))? else {
             return Ok(None);
         };
+        let values = Column::from(fetched.values);
+        values.reserve_in(&self.limits.budget)?;
         Ok(Some(Series {
             name: name.to_owned(),
             odd_name: None,
@@ -196,12 +211,17 @@ impl<'q> Query<'q> {
             start: fetched.start,
             end: fetched.end,
             step: fetched.step.max(1),
-            values: fetched.values.into(),
+            values,
             consolidation: Default::default(),
             x_files_factor: 0.0,
             tags: tags_of(name),
             drawing: Default::default(),
         }))
+    }
+
+    /// Sets the names and tags of `series` aside.
+    fn reserve_texts(&self, series: &[Series]) -> Result<()> {
+        self.limits.budget.reserve(size_of_texts(series))
     }
 
     /// Counts values towards what the query may hold.
@@ -210,6 +230,27 @@ impl<'q> Query<'q> {
         limit(total, "points", "render.max_points", self.limits.max_points)?;
         self.n_points.set(total);
         Ok(())
+    }
+}
+
+/// The bytes that [`Query::take_notes`] gives at most.
+const MAX_NOTES: usize = 256 << 10;
+
+/// The bytes of all names and tags of `series`.
+fn size_of_texts(series: &[Series]) -> usize {
+    let sizes = series.iter().map(Series::size_of_texts);
+    sizes.fold(0, usize::saturating_add)
+}
+
+/// The bytes of the names and tags of the series in a value, and how many series those are.
+fn texts_in(value: &Value) -> (usize, usize) {
+    match value {
+        Value::Series(series) => (size_of_texts(series), series.len()),
+        Value::Lists(lists) => {
+            let sizes = lists.iter().map(|series| size_of_texts(series));
+            (sizes.sum(), lists.iter().map(Vec::len).sum())
+        }
+        _ => (0, 0),
     }
 }
 
@@ -322,11 +363,28 @@ impl<'q> Context<'q> {
         self.expression(&parsed.expression, None)
     }
 
+    /// The request's time and memory.
+    pub fn budget(&self) -> &'q Budget {
+        &self.query.limits.budget
+    }
+
+    /// A column of about `n_values` that a function makes.
+    ///
+    /// # Errors
+    /// As [`Column::reserved`].
+    pub fn column(
+        &self,
+        n_values: usize,
+        make: impl FnOnce() -> Result<Vec<f64>>,
+    ) -> Result<Column> {
+        Column::reserved(self.budget(), n_values, make)
+    }
+
     /// A series that a function makes up, of this start, end and step, under the request's
     /// threshold for consolidation.
-    pub fn made(&self, name: String, shape: (i64, i64, i64), values: Vec<f64>) -> Series {
+    pub fn made(&self, name: String, shape: (i64, i64, i64), values: Column) -> Series {
         let (start, end, step) = shape;
-        let mut series = Series::new(name, start, end, step, values.into());
+        let mut series = Series::new(name, start, end, step, values);
         series.x_files_factor = self.x_files_factor;
         series
     }
@@ -336,7 +394,7 @@ impl<'q> Context<'q> {
     pub fn line(&self, value: f64, spelled: &str) -> Series {
         let Window { from, until } = self.window;
         let shape = (from, until, until.saturating_sub(from) / 2);
-        let mut line = self.made(spelled.to_owned(), shape, vec![value; 3]);
+        let mut line = self.made(spelled.to_owned(), shape, vec![value; 3].into());
         line.path_expression = format!("constantLine({spelled})");
         line
     }
@@ -419,7 +477,20 @@ impl<'q> Context<'q> {
         }
         let mut path = path.to_owned();
         for (name, value) in replacements {
-            path = path.replace(&format!("${name}"), &value.spelled());
+            self.budget().check()?;
+            let (name, value) = (format!("${name}"), value.spelled());
+            let n_found = path.matches(name.as_str()).count();
+            // Values may name other variables: with each the path may grow many times over.
+            let length = path
+                .len()
+                .saturating_add(n_found.saturating_mul(value.len()));
+            if length > target::MAX_LENGTH {
+                return Err(Error::refused(format!(
+                    "template(): the path with its variables has {length} characters, more than {}",
+                    target::MAX_LENGTH
+                )));
+            }
+            path = path.replace(&name, &value);
         }
         Ok(Value::Series(self.fetch(&path)?))
     }
@@ -441,7 +512,8 @@ impl<'q> Context<'q> {
         let function = functions::named(&call.name)?;
         // Functions that evaluate their argument anew, one within the other, double the work with
         // each level and may fetch nothing new.
-        self.query.check_deadline()?;
+        let budget = self.budget();
+        budget.check()?;
         let written = call.args.iter().map(Operand::Argument);
         let operands: Vec<Operand<'_>> = piped.into_iter().chain(written).collect();
         if let Some(fold) = function.fold
@@ -465,11 +537,34 @@ impl<'q> Context<'q> {
         }
         self.keyword = within;
         let first = operands.first().copied();
-        let mut args = Args::bind(function, args, keywords, first, replacements)?;
-        match function.lists {
-            Some(lists) => Ok(Value::Lists(lists(self, &mut args)?)),
-            None => Ok(Value::Series((function.call)(self, &mut args)?)),
+        let values = args
+            .iter()
+            .chain(keywords.iter().map(|(_, value)| value))
+            .map(texts_in);
+        let (taken, n_series) = values.fold((0, 0), |all: (usize, usize), one| {
+            (all.0 + one.0, all.1 + one.1)
+        });
+        let mut args = Args::bind(function, args, keywords, first, replacements, budget)?;
+        // Names grow by what the arguments say: in name, expression and a tag of each series.
+        let said = args.length_of_texts().saturating_mul(3);
+        args.hold(taken.saturating_add(said.saturating_mul(n_series)))?;
+        let result = match function.lists {
+            Some(lists) => Value::Lists(lists(self, &mut args)?),
+            None => Value::Series((function.call)(self, &mut args)?),
+        };
+        budget.release(taken + args.finish());
+        let series = match &result {
+            Value::Series(series) => std::slice::from_ref(series),
+            Value::Lists(lists) => lists.as_slice(),
+            _ => &[],
+        };
+        for series in series {
+            self.query.reserve_texts(series)?;
+            for series in series {
+                series.values.reserve_in(budget)?;
+            }
         }
+        Ok(result)
     }
 
     pub(crate) fn operand(
@@ -492,25 +587,31 @@ impl<'q> Context<'q> {
     /// What the source or a limit refuses.
     pub fn fetch(&mut self, pattern: &str) -> Result<Vec<Series>> {
         if self.keyword && !self.query.uses.borrow().contains_key(pattern) {
-            self.query.notes.borrow_mut().push(format!(
-                "{pattern}: series in keyword arguments are not fetched"
-            ));
+            let note = format!("{pattern}: series in keyword arguments are not fetched");
+            let mut notes = self.query.notes.borrow_mut();
+            let length: usize = notes.iter().map(String::len).sum();
+            if length + note.len() <= MAX_NOTES {
+                notes.push(note);
+            }
             return Ok(Vec::new());
         }
         let key = (pattern.to_owned(), self.window);
         if let Some(series) = self.query.fetched.borrow().get(&key) {
+            self.query.reserve_texts(series)?;
             return Ok(self.marked(series.clone()));
         }
-        let mut all = Vec::new();
+        let mut all: Vec<Series> = Vec::new();
         for name in self.query.names(pattern)?.iter() {
             let Some(series) = self.query.fetch_one(name, pattern, self.window)? else {
                 continue;
             };
             self.query.count_points(series.values.len())?;
+            self.query.reserve_texts(std::slice::from_ref(&series))?;
             all.push(series);
         }
         let places = self.query.uses.borrow().get(pattern).copied();
         if places.unwrap_or(2) > 1 {
+            self.query.reserve_texts(&all)?;
             self.query.fetched.borrow_mut().insert(key, all.clone());
         }
         Ok(self.marked(all))
@@ -545,6 +646,7 @@ impl<'q> Context<'q> {
             return Ok(None);
         };
         let mut shape: Option<Series> = None;
+        let mut counts = self.budget().hold(0)?;
         for pattern in &mut patterns {
             if self.query.uses.borrow().get(*pattern).copied() != Some(1) {
                 return Ok(None);
@@ -561,6 +663,8 @@ impl<'q> Context<'q> {
                 }
                 match &mut shape {
                     None => {
+                        let n_rows = series.values.len();
+                        counts.grow(bytes_of(n_rows) + aggregate::Fold::size_beside(n_rows))?;
                         fold.add(&series.values);
                         shape = Some(series);
                     }
@@ -583,7 +687,9 @@ impl<'q> Context<'q> {
         self.query.count_points(first.values.len())?;
         let word = function.aggregate_word();
         let name = format!("{word}Series({})", expressions.join(","));
-        let values: Column = fold.finish(self.x_files_factor).into();
+        let values = Column::from(fold.finish(self.x_files_factor));
+        drop(counts);
+        values.reserve_in(self.budget())?;
         let mut series = first.derived(name, values);
         series.consolidation = Default::default();
         series.x_files_factor = self.x_files_factor;
@@ -591,29 +697,33 @@ impl<'q> Context<'q> {
         let name = series.name.clone();
         series.tags.entry("name".to_owned()).or_insert(name);
         series.tag("aggregatedBy", word);
+        self.query.reserve_texts(std::slice::from_ref(&series))?;
         Ok(Some(vec![series]))
     }
 
     /// Graphite's `aggregate`: all series brought to one step, and each row to one value. No
     /// series give none. `word` is what names the result, `sum` for `sumSeries(…)`.
+    ///
+    /// # Errors
+    /// As [`Column::reserved`].
     pub fn aggregate(
         &self,
         series: Vec<Series>,
         aggregate: Aggregate,
         word: &str,
         x_files_factor: Option<f64>,
-    ) -> Vec<Series> {
-        let Some(all) = consolidate::normalise(series) else {
-            return Vec::new();
+    ) -> Result<Vec<Series>> {
+        let Some(all) = consolidate::normalise(series)? else {
+            return Ok(Vec::new());
         };
         let x_files_factor = x_files_factor.unwrap_or(self.x_files_factor);
-        let values = aggregate::rows(aggregate, &all.slices(), x_files_factor);
+        let values = aggregate::rows(aggregate, &all.slices(), x_files_factor, self.budget())?;
         let name = format!("{word}Series({})", path_expressions(&all.series));
-        let mut result = Series::new(name, all.start, all.end, all.step, values.into());
+        let mut result = Series::new(name, all.start, all.end, all.step, values);
         result.x_files_factor = x_files_factor;
         result.tags = common_tags(&all.series, &result.name);
         result.tag("aggregatedBy", word);
-        vec![result]
+        Ok(vec![result])
     }
 }
 

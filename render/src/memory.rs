@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use whisper::{ABSENT, Aggregation, Timestamp};
 
+use crate::budget::Budget;
 use crate::series::tags_of;
 use crate::source::{Fetched, Node, Source, SourceError};
 
@@ -28,11 +29,13 @@ impl Memory {
 }
 
 impl Source for Memory {
-    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError> {
+    fn find(&self, pattern: &str, budget: &Budget) -> Result<Vec<Node>, SourceError> {
+        let mut pace = budget.pace();
         let depth = pattern.split('.').count();
         let mut nodes = Vec::new();
         for name in self.series.keys().filter(|name| !name.contains(';')) {
             let parts: Vec<&str> = name.split('.').collect();
+            pace.check()?;
             if parts.len() < depth {
                 continue;
             }
@@ -42,6 +45,7 @@ impl Source for Memory {
                 .zip(pattern.split('.'))
                 .all(|(part, glob)| node_matches(glob, part));
             if matches {
+                budget.reserve(head.len() + size_of::<Node>())?;
                 nodes.push(Node {
                     path: head,
                     leaf: parts.len() == depth,
@@ -53,10 +57,16 @@ impl Source for Memory {
         Ok(nodes)
     }
 
-    fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>, SourceError> {
+    fn find_tagged(
+        &self,
+        expressions: &[&str],
+        budget: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
+        let mut pace = budget.pace();
         let names = self.series.keys().filter(|name| name.contains(';'));
         let mut found = Vec::new();
         for name in names {
+            pace.check()?;
             let tags = tags_of(name);
             let mut all = true;
             for expression in expressions {
@@ -75,6 +85,7 @@ impl Source for Memory {
                 all &= same == wanted;
             }
             if all {
+                budget.reserve(name.len() + size_of::<String>())?;
                 found.push(name.clone());
             }
         }

@@ -2,27 +2,115 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use whisper::{ABSENT, present};
 
+use crate::budget::{Budget, Reservation};
+use crate::error::Result;
+
 /// A column of values, one per step, [`whisper::ABSENT`] where there is none.
 ///
-/// Cloning is cheap; [`Column::make_mut`] copies only when somebody else still looks at the data,
-/// so a chain of functions over one fetch works in place.
+/// Cloning is cheap; [`Column::write`] copies only when somebody else still looks at the data,
+/// so a chain of functions over one fetch works in place. A column holds the reservation of its
+/// memory in a [`Budget`], and gives it back when its last clone is dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Column(Arc<Vec<f64>>);
+pub struct Column(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    values: Vec<f64>,
+    /// Absent where there is no budget yet: [`Column::reserve_in`].
+    reserved: OnceLock<Reservation>,
+}
+
+/// The bytes of so many values.
+pub(crate) fn bytes_of(n_values: usize) -> usize {
+    n_values.saturating_mul(size_of::<f64>())
+}
 
 impl Column {
+    /// The values that `make` makes, after room for `n_values` of them has been set aside in
+    /// `budget`. What `make` allocates in passing has to be part of that number.
+    ///
+    /// # Errors
+    /// As [`Budget::check`] and [`Budget::reserve`], and those of `make`.
+    pub fn reserved(
+        budget: &Budget,
+        n_values: usize,
+        make: impl FnOnce() -> Result<Vec<f64>>,
+    ) -> Result<Self> {
+        budget.check()?;
+        let mut reservation = budget.hold(bytes_of(n_values))?;
+        let values = make()?;
+        reservation.resize(bytes_of(values.capacity()))?;
+        Ok(Self(Arc::new(Held {
+            values,
+            reserved: OnceLock::from(reservation),
+        })))
+    }
+
+    /// As [`Column::reserved`], in the budget that this column has.
+    ///
+    /// # Errors
+    /// As [`Column::reserved`].
+    pub fn beside(&self, n_values: usize, make: impl FnOnce() -> Result<Vec<f64>>) -> Result<Self> {
+        match self.0.reserved.get() {
+            Some(own) => Self::reserved(own.budget(), n_values, make),
+            None => make().map(Self::from),
+        }
+    }
+
+    /// Sets the memory of the column aside in `budget`, unless it is set aside already.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn reserve_in(&self, budget: &Budget) -> Result<()> {
+        if self.0.reserved.get().is_none() {
+            let reservation = budget.hold(bytes_of(self.0.values.capacity()))?;
+            // Nobody else has this column on another thread: it cannot have been set meanwhile.
+            let _ = self.0.reserved.set(reservation);
+        }
+        Ok(())
+    }
+
     /// The values for writing, copied first if they are shared.
+    ///
+    /// # Errors
+    /// As [`Column::reserved`].
+    pub fn write(&mut self) -> Result<&mut Vec<f64>> {
+        match self.0.reserved.get() {
+            Some(own) => own.budget().check()?,
+            None => return Ok(self.make_mut()),
+        }
+        if Arc::get_mut(&mut self.0).is_none() {
+            *self = self.beside(self.len(), || Ok(self.to_vec()))?;
+        }
+        Ok(self.make_mut())
+    }
+
+    /// The values for writing, copied first if they are shared: for columns without a budget.
     pub fn make_mut(&mut self) -> &mut Vec<f64> {
-        Arc::make_mut(&mut self.0)
+        &mut Arc::make_mut(&mut self.0).values
+    }
+}
+
+impl Clone for Held {
+    /// The copy is not set aside.
+    fn clone(&self) -> Self {
+        Self {
+            values: self.values.clone(),
+            reserved: OnceLock::new(),
+        }
     }
 }
 
 impl From<Vec<f64>> for Column {
     fn from(values: Vec<f64>) -> Self {
-        Self(Arc::new(values))
+        Self(Arc::new(Held {
+            values,
+            reserved: OnceLock::new(),
+        }))
     }
 }
 
@@ -37,7 +125,7 @@ impl Deref for Column {
     type Target = [f64];
 
     fn deref(&self) -> &[f64] {
-        &self.0
+        &self.0.values
     }
 }
 
@@ -239,10 +327,26 @@ impl Series {
     }
 
     /// Replaces every value, present or not, in place if nobody shares the column.
-    pub fn map(&mut self, mut function: impl FnMut(Option<f64>) -> Option<f64>) {
-        for value in self.values.make_mut() {
+    ///
+    /// # Errors
+    /// As [`Column::write`].
+    pub fn map(&mut self, mut function: impl FnMut(Option<f64>) -> Option<f64>) -> Result<()> {
+        for value in self.values.write()? {
             *value = or_absent(function(present(*value)));
         }
+        Ok(())
+    }
+
+    /// About how many bytes it takes beside its column: itself, its names and its tags.
+    pub fn size_of_texts(&self) -> usize {
+        let Drawing { color, stack, .. } = &self.drawing;
+        let color = color.as_ref().map_or(0, String::len);
+        let stack = stack.as_ref().map_or(0, |Stack(name)| name.len());
+        let tags = self.tags.iter();
+        let tags: usize = tags
+            .map(|(tag, value)| tag.len() + value.len() + PER_TAG)
+            .sum();
+        size_of::<Self>() + self.name.len() + self.path_expression.len() + color + stack + tags
     }
 
     /// The values as options, oldest first.
@@ -255,6 +359,10 @@ impl Series {
         self.start + self.step * i64::try_from(index).unwrap_or(i64::MAX / self.step)
     }
 }
+
+/// What a tag takes beside its text: two strings in a node of a tree that is not always full,
+/// and what the allocator adds.
+const PER_TAG: usize = 128;
 
 /// The tags that a name spells, as Graphite reads them: `name;tag=value;…`, or OpenMetrics'
 /// `name{tag="value"}`. A malformed or function-like name is its own only tag.
@@ -332,6 +440,7 @@ fn insert_tag(tags: &mut BTreeMap<String, String>, tag: &str, value: &str) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Memory;
 
     #[test]
     fn names_spell_tags() {
@@ -366,10 +475,37 @@ mod tests {
     }
 
     #[test]
+    fn columns_hold_their_memory_until_the_last_clone_is_gone() {
+        let memory = Memory::new(200);
+        let budget = Budget::new(Arc::clone(&memory), None);
+        let column = Column::reserved(&budget, 10, || Ok(vec![1.0; 10])).unwrap();
+        let mut series = Series::new("a", 0, 100, 10, column);
+        let mut shared = series.clone();
+        assert_eq!(memory.used(), 80);
+        shared.map(|value| value).unwrap();
+        assert_eq!(memory.used(), 160);
+        // In place: no more is needed.
+        shared.map(|value| value).unwrap();
+        series.map(|value| value).unwrap();
+        assert_eq!(memory.used(), 160);
+        let again = series.clone();
+        assert!(series.map(|value| value).is_err());
+        drop(shared);
+        series.map(|value| value).unwrap();
+        assert!(series.values.beside(6, || Ok(vec![0.0; 6])).is_err());
+        drop((series, again));
+        assert_eq!(memory.used(), 0);
+        let late = Column::from(vec![0.0; 5]);
+        late.reserve_in(&budget).unwrap();
+        late.clone().reserve_in(&budget).unwrap();
+        assert_eq!(memory.used(), 40);
+    }
+
+    #[test]
     fn a_shared_column_is_copied_before_it_changes() {
         let mut series = Series::new("a", 0, 20, 10, vec![1.0, ABSENT].into());
         let before = series.clone();
-        series.map(|value| Some(value? * 2.0));
+        series.map(|value| Some(value? * 2.0)).unwrap();
         assert_eq!(series.iter().collect::<Vec<_>>(), [Some(2.0), None]);
         assert_eq!(before.iter().collect::<Vec<_>>(), [Some(1.0), None]);
     }

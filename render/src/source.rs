@@ -5,6 +5,9 @@
 
 use whisper::{Aggregation, Timestamp};
 
+use crate::budget::Budget;
+use crate::error::Error;
+
 /// One node found by a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Node {
@@ -33,18 +36,25 @@ pub struct Fetched {
 /// the async runtime.
 pub trait Source: Send + Sync {
     /// Every node that `pattern` matches, node by node (`* ? [a-z] [!a] {a,b} **`), sorted by
-    /// path bytewise; a name that is leaf and branch comes twice, branch first.
+    /// path bytewise; a name that is leaf and branch comes twice, branch first. What is found stays
+    /// reserved in `budget`.
     ///
     /// # Errors
-    /// A sentence saying what is wrong with the pattern, or which limit it passed.
-    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError>;
+    /// A sentence saying what is wrong with the pattern, or what `budget` refuses.
+    fn find(&self, pattern: &str, budget: &Budget) -> Result<Vec<Node>, SourceError>;
 
     /// The names of all series whose tags satisfy every expression (`tag=v`, `tag!=v`, `tag=~re`,
-    /// `tag!=~re`), sorted bytewise, in canonical `name;tag=value` form.
+    /// `tag!=~re`), sorted bytewise, in canonical `name;tag=value` form. They stay reserved in
+    /// `budget`.
     ///
     /// # Errors
-    /// A malformed expression, a bad regular expression, or no expression that demands a value.
-    fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>, SourceError>;
+    /// A malformed expression, a bad regular expression, no expression that demands a value, or
+    /// what `budget` refuses.
+    fn find_tagged(
+        &self,
+        expressions: &[&str],
+        budget: &Budget,
+    ) -> Result<Vec<String>, SourceError>;
 
     /// The points of the series called `name` in `(from, until]`, whisper and cache merged, as
     /// `whisper.fetch` in Graphite would choose archive and range at the clock `now`. `None` if
@@ -94,6 +104,7 @@ pub trait Tags: Send + Sync {
         expressions: &[&str],
         prefix: &str,
         limit: usize,
+        budget: &Budget,
     ) -> Result<Vec<String>, SourceError>;
 
     /// The values of `tag` among the series satisfying `expressions` that begin with `prefix`,
@@ -107,6 +118,7 @@ pub trait Tags: Send + Sync {
         tag: &str,
         prefix: &str,
         limit: usize,
+        budget: &Budget,
     ) -> Result<Vec<String>, SourceError>;
 
     /// Registers a series (carbon or OpenMetrics spelling); returns its canonical name. Kept
@@ -144,4 +156,13 @@ pub enum SourceError {
     /// The store failed: a 500 with a counter.
     #[error("{0}")]
     Failed(String),
+    /// The budget of the request is used up, or its client has gone.
+    #[error(transparent)]
+    Budget(Box<Error>),
+}
+
+impl From<Error> for SourceError {
+    fn from(error: Error) -> Self {
+        Self::Budget(Box::new(error))
+    }
 }

@@ -15,6 +15,10 @@ pub struct Stats {
     pub refused: AtomicU64,
     /// Requests refused because they would pass a limit or found the queue full.
     pub limited: AtomicU64,
+    /// Requests that took longer than `render.timeout`.
+    pub timed_out: AtomicU64,
+    /// Requests whose client went away before the answer was there.
+    pub cancelled: AtomicU64,
     /// Requests that the store failed to answer.
     pub failed: AtomicU64,
     /// Requests whose computation panicked: each is a mistake in this program.
@@ -23,13 +27,15 @@ pub struct Stats {
 
 impl Stats {
     /// Every counter with its name, for self metrics.
-    pub fn all(&self) -> [(&'static str, u64); 7] {
+    pub fn all(&self) -> [(&'static str, u64); 9] {
         [
             ("renders", &self.renders),
             ("finds", &self.finds),
             ("shared", &self.shared),
             ("refused", &self.refused),
             ("limited", &self.limited),
+            ("timedOut", &self.timed_out),
+            ("cancelled", &self.cancelled),
             ("failed", &self.failed),
             ("panicked", &self.panicked),
         ]

@@ -2,7 +2,40 @@
 
 use carbon::{Carbon, Timestamp};
 
+use crate::budget::Budget;
+use crate::error::Result as Checked;
 use crate::source::{Fetched, Node, Source, SourceError, TagValue, Tags};
+
+/// What one result of a search takes beside its text, in the index's list and in ours.
+const PER_RESULT: usize = 64;
+
+/// Runs a search of the index for as long as `budget` allows, and reserves what it finds.
+fn search<T>(
+    budget: &Budget,
+    search: impl FnOnce(&mut carbon::index::GoOn<'_>) -> carbon::error::Result<T>,
+) -> Result<T, SourceError> {
+    let mut pace = budget.pace();
+    let mut refused = None;
+    let mut check = |found: Option<&str>| -> Checked<()> {
+        // A step may be a regular expression that runs to its limit.
+        pace.check_after(64)?;
+        match found {
+            Some(path) => budget.reserve(path.len() + PER_RESULT),
+            None => Ok(()),
+        }
+    };
+    let found = search(&mut |found| match check(found) {
+        Ok(()) => true,
+        Err(error) => {
+            refused = Some(error);
+            false
+        }
+    });
+    match refused {
+        Some(error) => Err(error.into()),
+        None => found.map_err(refuse),
+    }
+}
 
 /// Wrong questions are the client's, the rest is ours.
 fn refuse(error: carbon::Error) -> SourceError {
@@ -15,16 +48,22 @@ fn refuse(error: carbon::Error) -> SourceError {
 }
 
 impl Source for Carbon {
-    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError> {
-        let found = self.index().find(pattern).map_err(refuse)?;
+    fn find(&self, pattern: &str, budget: &Budget) -> Result<Vec<Node>, SourceError> {
+        let found = search(budget, |go_on| self.index().find_while(pattern, go_on))?;
         Ok(found
             .into_iter()
             .map(|carbon::index::Found { path, leaf }| Node { path, leaf })
             .collect())
     }
 
-    fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>, SourceError> {
-        self.index().find_tagged(expressions).map_err(refuse)
+    fn find_tagged(
+        &self,
+        expressions: &[&str],
+        budget: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
+        search(budget, |go_on| {
+            self.index().find_tagged_while(expressions, go_on)
+        })
     }
 
     fn fetch(
@@ -78,10 +117,12 @@ impl Tags for Carbon {
         expressions: &[&str],
         prefix: &str,
         limit: usize,
+        budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
-        self.index()
-            .complete_tags(expressions, prefix, limit)
-            .map_err(refuse)
+        search(budget, |go_on| {
+            self.index()
+                .complete_tags(expressions, prefix, limit, go_on)
+        })
     }
 
     fn complete_values(
@@ -90,10 +131,12 @@ impl Tags for Carbon {
         tag: &str,
         prefix: &str,
         limit: usize,
+        budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
-        self.index()
-            .complete_values(expressions, tag, prefix, limit)
-            .map_err(refuse)
+        search(budget, |go_on| {
+            self.index()
+                .complete_values(expressions, tag, prefix, limit, go_on)
+        })
     }
 
     fn register(&self, path: &str) -> Result<String, SourceError> {

@@ -57,6 +57,7 @@ impl Server {
             guard: Arc::new(Guard::new(auth, true)),
             time_zone: TimeZone::UTC,
             clock: Some(NOW),
+            room: Default::default(),
         };
         Self {
             router: routes(state),

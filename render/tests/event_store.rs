@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use proptest::prelude::*;
 use render::events::options::Rule;
@@ -274,9 +275,9 @@ fn an_export_imports_into_an_empty_store_as_it_was() {
     };
     from.insert(second).unwrap();
     from.remove(1).unwrap();
-    let events = from.export(0, 100).unwrap();
+    let events = from.export(0, usize::MAX).unwrap();
     assert_eq!(to.import(events.clone()).unwrap(), 2);
-    assert_eq!(to.export(0, 100).unwrap(), events);
+    assert_eq!(to.export(0, usize::MAX).unwrap(), events);
     assert_eq!(
         to.import(events.clone()).unwrap(),
         0,
@@ -304,8 +305,140 @@ fn a_database_of_a_newer_version_is_refused() {
     drop(db);
     let error = Store::open(&path, &Options::default()).err().unwrap();
     assert!(error.to_string().contains("layout 99"), "{error}");
-    std::fs::write(&path, "this is no database, it only has its name").unwrap();
-    assert!(Store::open(&path, &Options::default()).is_err());
+    assert!(path.exists(), "it is not damaged");
+}
+
+/// A closed database with a few events, and its bytes.
+fn closed(path: &Path) -> Vec<u8> {
+    let store = Store::open(path, &Options::default()).unwrap();
+    for i in 0..200 {
+        let what = format!("event {i} {}", "x".repeat(300));
+        store.insert(draft(&what, "a b", f64::from(i))).unwrap();
+    }
+    drop(store);
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn a_damaged_database_is_set_aside_and_a_new_one_begun() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.db");
+    let sound = closed(&path);
+    let half = sound[..sound.len() / 2].to_vec();
+    let zeroed = vec![0; sound.len()];
+    let noise = |n: usize| (0..n).map(|i| (i * 167 % 251) as u8 ^ 0x5a);
+    let random: Vec<u8> = noise(sound.len()).collect();
+    let mut header = sound.clone();
+    header.splice(..64, noise(64));
+    let mut inside = sound.clone();
+    let middle = sound.len() / 2 / 4096 * 4096;
+    inside.splice(middle..middle + 4096, noise(4096));
+    let text = b"this is no database, it only has its name".to_vec();
+    let kinds = [half, zeroed, random, header, inside, text];
+    for (n, damaged) in kinds.iter().enumerate() {
+        std::fs::write(&path, damaged).unwrap();
+        std::fs::write(directory.path().join("events.db-wal"), "left over").unwrap();
+        let store = Store::open(&path, &Options::default()).unwrap();
+        assert_eq!(store.stats().set_aside.load(Relaxed), 1, "{n}");
+        let aside = match n {
+            0 => "events.db.corrupt".to_owned(),
+            n => format!("events.db.corrupt-{}", n + 1),
+        };
+        assert_eq!(
+            &std::fs::read(directory.path().join(aside)).unwrap(),
+            damaged
+        );
+        assert!(store.export(0, usize::MAX).unwrap().is_empty());
+        store.insert(draft("goes on", "a", 1.0)).unwrap();
+        drop(store);
+        let store = Store::open(&path, &Options::default()).unwrap();
+        assert_eq!(store.stats().set_aside.load(Relaxed), 0);
+        assert_eq!(store.export(0, usize::MAX).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn damage_that_shows_later_is_an_error_for_who_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.db");
+    closed(&path);
+    let store = Store::open(&path, &Options::default()).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let length = file.metadata().unwrap().len();
+    let noise = vec![0x5a; length as usize - 4096];
+    std::os::unix::fs::FileExt::write_all_at(&file, &noise, 4096).unwrap();
+    let error = store.query(&query("*"), 0.0, 1e9, 1000).unwrap_err();
+    assert!(matches!(error, Error::Failed { .. }), "{error}");
+    assert!(store.stats().damaged.load(Relaxed) > 0);
+    // Cut under an open connection: an error again, no signal.
+    file.set_len(4096).unwrap();
+    assert!(store.export(0, usize::MAX).is_err());
+}
+
+#[test]
+fn its_files_are_private_plain_files() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let path = file("events.db");
+    closed(&path);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let store = Store::open(&path, &Options::default()).unwrap();
+    store.insert(draft("x", "a", 1.0)).unwrap();
+    for name in ["events.db", "events.db-wal", "events.db-shm"] {
+        let mode = std::fs::metadata(file(name)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    drop(store);
+    // A directory above may be a link: only the files themselves must not be.
+    symlink(directory.path(), file("link")).unwrap();
+    let linked = file("link").join("events.db");
+    drop(Store::open(&linked, &Options::default()).unwrap());
+
+    let refused = |path: &Path| {
+        let error = Store::open(path, &Options::default()).err().unwrap();
+        let error = error.to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+        assert!(error.contains("not a plain file"), "{error}");
+    };
+    symlink(&path, file("symlink.db")).unwrap();
+    refused(&file("symlink.db"));
+    std::fs::create_dir(file("directory.db")).unwrap();
+    refused(&file("directory.db"));
+    let made = std::process::Command::new("mkfifo")
+        .arg(file("fifo.db"))
+        .status();
+    assert!(made.unwrap().success());
+    refused(&file("fifo.db"));
+}
+
+#[test]
+fn an_answer_holds_so_much_text_and_a_portion_a_little() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let data = "d".repeat(200 << 10);
+    for i in 0..200 {
+        let mut large = draft("large", "a", f64::from(i));
+        large.data = Some(data.clone());
+        store.insert(large).unwrap();
+    }
+    let error = store.query(&query("a"), 0.0, 1e9, 1000).unwrap_err();
+    assert!(error.to_string().contains("more than 32 MiB"), "{error}");
+    let tags = GraphiteTags::All;
+    assert!(matches!(
+        store.graphite(&tags, 0.0, 1e9),
+        Err(Error::TooLarge(_))
+    ));
+    // Those who count need no text, and a picture shows the newest.
+    let counted = store.count_per_second(&tags, 0, 200).unwrap();
+    assert_eq!(counted.iter().sum::<f64>(), 200.0);
+    let shown = store.overlay(&query("a"), 0.0, 1e9, 1e9).unwrap();
+    assert!(shown.len() > 50 && shown.len() < 100, "{}", shown.len());
+    assert_eq!(shown.last().unwrap().when, 199.0);
+    let portion = store.export(0, 64 << 10).unwrap();
+    assert_eq!(portion.len(), 1);
+    let next = store.export(portion[0].id, 500 << 10).unwrap();
+    assert_eq!(next.len(), 3);
 }
 
 #[test]
@@ -402,7 +535,7 @@ proptest! {
         for (tags, when, length) in &events {
             store.insert(band("x", tags, f64::from(*when), f64::from(when + length))).unwrap();
         }
-        let mut all = store.export(0, 100).unwrap();
+        let mut all = store.export(0, usize::MAX).unwrap();
         all.sort_by(|a, b| a.when.total_cmp(&b.when).then(a.id.cmp(&b.id)));
         let (from, until) = (f64::from(from), f64::from(from + length));
         for expr in exprs {

@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use render::budget::Budget;
 use render::draw::{Params, Scene, Slice, Window, draw, draw_pie};
 use render::events::{Event, Status};
 use render::series::Stack;
@@ -118,7 +119,8 @@ fn crowded() -> Vec<Event> {
 }
 
 fn line(query: &str, series: &[Series], events: &[Event]) -> Scene {
-    draw(&params(query), series, &window(), events).unwrap()
+    let budget = Budget::unlimited();
+    draw(&params(query), series, &window(), events, &budget).unwrap()
 }
 
 fn with(mut series: Series, change: impl FnOnce(&mut Drawing)) -> Series {
@@ -385,7 +387,7 @@ fn pictures() -> Vec<(&'static str, Scene)> {
     all.push(("hostile", hostile()));
     let slices =
         ["free:30", "used:60", "reserved:10", "lost:2"].map(|t| Slice::literal(t).unwrap());
-    let pie = |query: &str| draw_pie(&params(query), &slices).unwrap();
+    let pie = |query: &str| draw_pie(&params(query), &slices, &Budget::unlimited()).unwrap();
     all.push(("pie", pie("width=400&height=300&title=Disk")));
     all.push(("pie-rotated", pie("width=400&height=300&pieLabels=rotated&valueLabels=number&template=dark&valueLabelsColor=white")));
     all
@@ -416,7 +418,8 @@ fn pictures_are_those_of_the_gallery() {
     let write = std::env::var("PLUMBAGO_GALLERY").is_ok_and(|v| v == "write");
     let mut changed = Vec::new();
     for (name, scene) in pictures() {
-        for (ending, bytes) in [("png", scene.png()), ("svg", scene.svg().into_bytes())] {
+        let (png, svg) = (scene.png().unwrap(), scene.svg().unwrap());
+        for (ending, bytes) in [("png", png.to_vec()), ("svg", svg.to_vec())] {
             let path = gallery().join(format!("{name}.{ending}"));
             if write {
                 fs::write(&path, bytes).unwrap();

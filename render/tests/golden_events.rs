@@ -63,6 +63,7 @@ impl Server {
             guard: Arc::new(Guard::new(&AuthOptions::default(), true)),
             time_zone: TimeZone::UTC,
             clock: Some(NOW),
+            room: Default::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()

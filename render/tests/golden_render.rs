@@ -55,6 +55,7 @@ fn serve(data: &Path) -> Router {
         guard: Arc::clone(&guard),
         time_zone: TimeZone::UTC,
         clock: Some(NOW),
+        room: Default::default(),
     };
     router(app.unwrap(), &guard).merge(render::http::events::routes(events))
 }

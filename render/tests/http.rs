@@ -2,15 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use carbon::options::{ByteSize, Span};
+use http_body::Body as _;
+use render::budget::Budget;
 use render::http::guard::{self, Guard};
 use render::http::{App, router};
 use render::memory::Memory;
+use render::options::MemorySize;
 use render::{Fetched, Node, Options, Source, SourceError, TagValue, Tags, events};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -24,12 +30,16 @@ struct Odd {
 }
 
 impl Source for Odd {
-    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError> {
-        self.memory.find(pattern)
+    fn find(&self, pattern: &str, budget: &Budget) -> Result<Vec<Node>, SourceError> {
+        self.memory.find(pattern, budget)
     }
 
-    fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>, SourceError> {
-        self.memory.find_tagged(expressions)
+    fn find_tagged(
+        &self,
+        expressions: &[&str],
+        budget: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
+        self.memory.find_tagged(expressions, budget)
     }
 
     fn fetch(
@@ -64,7 +74,13 @@ impl Tags for Untagged {
         None
     }
 
-    fn complete_tags(&self, _: &[&str], _: &str, _: usize) -> Result<Vec<String>, SourceError> {
+    fn complete_tags(
+        &self,
+        _: &[&str],
+        _: &str,
+        _: usize,
+        _: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }
 
@@ -74,6 +90,7 @@ impl Tags for Untagged {
         _: &str,
         _: &str,
         _: usize,
+        _: &Budget,
     ) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }
@@ -94,11 +111,15 @@ struct Server {
     _data: tempfile::TempDir,
 }
 
+/// The points of `long`, a second each.
+const LONG: u32 = 400_000;
+
 fn serve(options: Options) -> Server {
     let mut memory = Memory::default();
     for name in ["web.a", "web.b", "odd.panics", "odd.fails", "odd.waits"] {
         memory.insert(name, 60, vec![1.0, 2.0, 3.0, 4.0]);
     }
+    memory.insert("long", 1, (0..LONG).map(|n| f64::from(n) / 4.0).collect());
     let source = Arc::new(Odd {
         memory,
         n_fetched: AtomicUsize::new(0),
@@ -106,10 +127,11 @@ fn serve(options: Options) -> Server {
     });
     let data = tempfile::tempdir().unwrap();
     let store = events::Store::open(&data.path().join("events.db"), &Default::default()).unwrap();
-    let options = Options {
-        now: 240,
-        ..options
+    let now = match options.now {
+        0 => 240,
+        now => now,
     };
+    let options = Options { now, ..options };
     let app = App::new(&options, source.clone(), Arc::new(Untagged), store).unwrap();
     let guard = Arc::new(Guard::new(&guard::Options::default(), true));
     Server {
@@ -277,7 +299,7 @@ async fn limits_name_their_keys() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(body[0]["datapoints"][3], json!([8.0, 240]));
     let quick = serve(Options {
-        timeout: carbon::options::Span(std::time::Duration::from_nanos(1)),
+        timeout: Span(std::time::Duration::from_nanos(1)),
         ..Options::default()
     });
     let (status, _, body) = quick.render("target=web.*").await;
@@ -385,5 +407,138 @@ async fn small_things() {
     assert_eq!(
         (status, &headers[header::CONTENT_TYPE]),
         (StatusCode::OK, &"image/png".parse().unwrap())
+    );
+}
+
+fn long_query(format: &str, n_targets: usize) -> String {
+    let targets = "&target=long".repeat(n_targets);
+    format!("/render?format={format}&from=0&until={LONG}{targets}")
+}
+
+/// The next bytes of an answer.
+async fn next(body: &mut Body) -> Option<Bytes> {
+    let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+    Some(frame.unwrap().into_data().unwrap())
+}
+
+/// Waits until nothing is reserved: a thread of the pool may still hold the end of a request.
+async fn given_back(server: &Server) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while server.app.memory.used() > 0 {
+        assert!(Instant::now() < until, "{} bytes", server.app.memory.used());
+        tokio::task::yield_now().await;
+    }
+}
+
+fn with_memory(bytes: u64) -> Options {
+    Options {
+        now: i64::from(LONG),
+        concurrency: 1,
+        max_memory: MemorySize::Bytes(ByteSize(bytes)),
+        ..Options::default()
+    }
+}
+
+#[tokio::test]
+async fn large_answers_are_streamed_in_little_memory() {
+    // The values of one series take 3.2 MB, however often it is asked for; the answers take more.
+    let server = serve(with_memory(24_000_000));
+    for format in [
+        "json", "csv", "raw", "rickshaw", "dygraph", "pickle", "msgpack",
+    ] {
+        let request = Request::get(long_query(format, 3));
+        let request = request.body(Body::empty()).unwrap();
+        let response = server.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{format}");
+        let mut body = response.into_body();
+        let (mut length, mut most) = (0, 0);
+        while let Some(chunk) = next(&mut body).await {
+            length += chunk.len();
+            most = most.max(server.app.memory.used());
+        }
+        assert!(length > 10_000_000, "{format}: {length}");
+        assert!(most < 8_000_000, "{format}: {most}");
+        drop(body);
+        given_back(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_streamed_answer_is_the_whole_answer() {
+    let server = serve(with_memory(1 << 30));
+    let (_, _, one) = server.get(&long_query("json", 1)).await;
+    let (_, _, two) = server.get(&long_query("json", 2)).await;
+    let inner = one.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let inner = inner.unwrap();
+    assert!(two == format!("[{inner},{inner}]"), "{}", two.len());
+    let (_, headers, called) = server
+        .get(&(long_query("json", 2) + "&jsonp=call&meta=1"))
+        .await;
+    assert_eq!(headers[header::CONTENT_TYPE], "text/javascript");
+    assert!(called == format!("call({{\"series\":{two},\"events\":[]}})"));
+}
+
+#[tokio::test]
+async fn a_slow_client_holds_no_thread_and_gives_its_memory_back() {
+    let server = serve(with_memory(12_000_000));
+    let request = Request::get(long_query("json", 3));
+    let request = request.body(Body::empty()).unwrap();
+    let response = server.router.clone().oneshot(request).await.unwrap();
+    let mut slow = response.into_body();
+    next(&mut slow).await.unwrap();
+    // There is one thread.
+    let (status, _, _) = server
+        .get("/render?format=json&target=web.a&from=0&until=240")
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(server.app.memory.used() > 3_200_000);
+    drop(slow);
+    given_back(&server).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_fit_is_refused_at_once() {
+    let server = serve(with_memory(12_000_000));
+    for format in [
+        "json", "csv", "raw", "rickshaw", "dygraph", "pickle", "msgpack",
+    ] {
+        let (status, _, text) = server.get(&long_query(format, 100)).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{format}");
+        assert!(
+            text.contains("render.max_memory = 12000000"),
+            "{format}: {text}"
+        );
+        given_back(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_to_format_breaks_off() {
+    let timeout = Span(Duration::from_millis(400));
+    let server = serve(Options {
+        timeout,
+        ..with_memory(1 << 30)
+    });
+    let request = Request::get(long_query("csv", 100));
+    let request = request.body(Body::empty()).unwrap();
+    let response = server.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let whole = to_bytes(response.into_body(), usize::MAX).await;
+    assert!(
+        whole.is_err(),
+        "an end without an error says that all is there"
+    );
+    assert_eq!(server.app.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn a_picture_runs_nothing() {
+    let server = serve(Options::default());
+    let (_, headers, _) = server
+        .get("/render?format=svg&target=web.a&from=0&until=240")
+        .await;
+    assert_eq!(
+        headers[header::CONTENT_SECURITY_POLICY],
+        "default-src 'none'; style-src 'unsafe-inline'"
     );
 }

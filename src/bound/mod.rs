@@ -3,7 +3,8 @@
 //! 1. Binding is all or nothing: the first address that is refused ends the start, with a
 //!    sentence that names the key, the address and, where the system tells, who has it already.
 //! 2. Port 0 asks for any free port; what was really bound is in [`Binder::addresses`].
-//! 3. Connections and datagrams that arrive before the server is ready wait in the kernel.
+//! 3. Connections and datagrams that arrive before the server is ready wait in the kernel, in
+//!    receive buffers that are as big from the beginning as they are later.
 //! 4. A Unix socket's file that nobody listens on is left over from a crash and is replaced;
 //!    one that somebody listens on is refused.
 
@@ -17,9 +18,14 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use anyhow::{Context, anyhow};
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+pub mod descriptors;
 mod holder;
+
+/// The receive buffer of `carbon.line_udp`.
+const CARBON_BUFFER: usize = 4 << 20;
 
 /// Every socket of the configuration.
 pub struct Bound {
@@ -42,9 +48,10 @@ impl Bound {
     /// The first address that is refused.
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let mut binder = Binder::default();
+        let statsd_buffer = config.statsd.receive_buffer.0.min(1 << 30) as usize;
         Ok(Self {
             statsd: statsd::Sockets {
-                udp: binder.udp("statsd.udp", &config.statsd.udp)?,
+                udp: binder.udp("statsd.udp", &config.statsd.udp, statsd_buffer)?,
                 tcp: binder.tcp("statsd.tcp", &config.statsd.tcp)?,
                 unix: binder.unix("statsd.unix", &config.statsd.unix)?,
                 unix_stream: binder
@@ -52,7 +59,7 @@ impl Bound {
                 admin: binder.tcp("statsd.admin", &config.statsd.admin)?,
             },
             line_tcp: binder.tcp("carbon.line_tcp", &config.carbon.line_tcp)?,
-            line_udp: binder.udp("carbon.line_udp", &config.carbon.line_udp)?,
+            line_udp: binder.udp("carbon.line_udp", &config.carbon.line_udp, CARBON_BUFFER)?,
             http: binder.tcp("render.http", &config.render.http)?,
             binder,
         })
@@ -87,11 +94,17 @@ impl Binder {
     }
 
     /// Receives UDP at each address. An address that is listed several times gets several
-    /// sockets, among which the kernel divides the senders (`SO_REUSEPORT`).
+    /// sockets, among which the kernel divides the senders (`SO_REUSEPORT`). Each asks for a receive
+    /// buffer of `buffer` bytes, unless that is 0.
     ///
     /// # Errors
     /// The first address that is refused.
-    pub fn udp(&mut self, key: &'static str, wanted: &[String]) -> anyhow::Result<Vec<UdpSocket>> {
+    pub fn udp(
+        &mut self,
+        key: &'static str,
+        wanted: &[String],
+        buffer: usize,
+    ) -> anyhow::Result<Vec<UdpSocket>> {
         self.each(key, wanted, |text, index| {
             let address = resolve(text)?;
             let count = wanted.iter().filter(|other| *other == text).count();
@@ -104,6 +117,10 @@ impl Binder {
             }
             let socket = bind_udp(address, shared)
                 .map_err(|error| refused(error, &address, holder::Protocol::Udp))?;
+            if buffer > 0 && set_socket_recv_buffer_size_force(&socket, buffer).is_err() {
+                // Without the privilege, up to what the system allows; less is lived with.
+                let _ = SockRef::from(&socket).set_recv_buffer_size(buffer);
+            }
             let shown = socket.local_addr()?.to_string();
             Ok((socket, shown))
         })
@@ -263,9 +280,15 @@ mod tests {
         let mut binder = Binder::default();
         let tcp = binder.tcp("a.tcp", &list(&["127.0.0.1:0"])).unwrap();
         let udp = binder
-            .udp("a.udp", &list(&["127.0.0.1:0", "127.0.0.1:0"]))
+            .udp("a.udp", &list(&["127.0.0.1:0", "127.0.0.1:0"]), 0)
             .unwrap();
         binder.tcp("a.off", &[]).unwrap();
+        let plain = SockRef::from(&udp[0]).recv_buffer_size().unwrap();
+        let small = binder
+            .udp("a.small", &list(&["127.0.0.1:0"]), 8_192)
+            .unwrap();
+        let small = SockRef::from(&small[0]).recv_buffer_size().unwrap();
+        assert!(small < plain, "{small} {plain}");
         let addresses = binder.addresses();
         assert_eq!(
             addresses["a.tcp"],
@@ -296,7 +319,7 @@ mod tests {
             } else {
                 let held = UdpSocket::bind("127.0.0.1:0").unwrap();
                 let taken = held.local_addr().unwrap().to_string();
-                let refusal = binder.udp("x.y", &list(&[&taken, &taken])).unwrap_err();
+                let refusal = binder.udp("x.y", &list(&[&taken, &taken]), 0).unwrap_err();
                 (taken, refusal)
             };
             let refusal = format!("{refusal:#}");
@@ -313,7 +336,7 @@ mod tests {
         let address = free.local_addr().unwrap().to_string();
         drop(free);
         let twice = list(&[&address, &address]);
-        let sockets = Binder::default().udp("x.y", &twice).unwrap();
+        let sockets = Binder::default().udp("x.y", &twice, 0).unwrap();
         assert_eq!(sockets.len(), 2);
     }
 

@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 pub mod config;
 pub mod event;
+pub mod expire;
 pub mod load;
 pub mod serve;
 pub mod whisper;
@@ -21,6 +22,8 @@ pub enum Verb {
     Load(load::Args),
     /// Creates, reads, changes and checks whisper files.
     Whisper(whisper::Args),
+    /// Removes series that have had no point for long, or lists them.
+    Expire(expire::Args),
     /// Tells a running server about a deploy or another change; lists what it knows.
     Event(event::Args),
 }
@@ -35,6 +38,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Config(args) => config::run(&args),
         Verb::Load(args) => load::run(args),
         Verb::Whisper(args) => whisper::run(args),
+        Verb::Expire(args) => expire::run(args),
         Verb::Event(args) => event::run(args),
     }
 }

@@ -4,11 +4,12 @@ use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use crate::config::Config;
 use crate::log::Log;
-use crate::server::{self, Surroundings};
+use crate::memory;
+use crate::server::{self, Ended, Surroundings};
 
 /// Arguments of `plumbago serve`.
 #[derive(clap::Args)]
@@ -60,11 +61,22 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         notify_socket: env::var("NOTIFY_SOCKET").ok(),
         rust_log: env::var("RUST_LOG").ok(),
     };
+    memory::return_freed();
     let log = Log::start(&config.log, surroundings.rust_log.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(server::run(config, surroundings, log))?;
-    Ok(ExitCode::SUCCESS)
+    let ended = runtime.block_on(server::run(config, surroundings, log))?;
+    match ended {
+        Ended::Drained => Ok(ExitCode::SUCCESS),
+        Ended::Early => {
+            runtime.shutdown_background();
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Died(name) => {
+            runtime.shutdown_background();
+            Err(anyhow!("{name} has died: see the log"))
+        }
+    }
 }

@@ -1,5 +1,11 @@
 //! What the fuzz targets call: the whole path from a packet to flushed lines.
 
+mod state;
+mod stream;
+
+pub use state::state;
+pub use stream::stream;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -27,7 +27,7 @@ use crate::report::Shared;
 use crate::token::MARGIN;
 
 /// The longest line, and the largest piece that is handed on.
-const LONGEST: usize = 64 << 10;
+pub(crate) const LONGEST: usize = 64 << 10;
 /// What a read asks for at first, and again after reads that found little.
 const SMALLEST: usize = 2 << 10;
 const AGAIN: Duration = Duration::from_millis(100);
@@ -241,10 +241,17 @@ pub(crate) async fn connection(
         let end = start + feed + 1;
         let rest = buffer[end..].to_vec();
         buffer.truncate(end);
-        if std::mem::take(&mut is_skipping) {
-            // The end of the line that is too long.
+        if is_skipping || end > MARGIN + LONGEST {
+            // Only the first line can be too long: the others came in this read.
             let first = memchr::memchr(b'\n', &buffer[MARGIN..]).unwrap_or(0);
-            buffer.drain(MARGIN..=MARGIN + first);
+            if first > LONGEST {
+                let line = &buffer[MARGIN..MARGIN + first];
+                shared.stats.bad_line(Reject::LongName, line, from);
+            }
+            if is_skipping || first > LONGEST {
+                buffer.drain(MARGIN..=MARGIN + first);
+            }
+            is_skipping = false;
         }
         if !send(&mut buffer, from, &blocks).await {
             return;
@@ -265,4 +272,42 @@ async fn send(buffer: &mut Vec<u8>, from: Option<IpAddr>, blocks: &mpsc::Sender<
     }
     lines.resize(lines.len() + MARGIN, 0);
     blocks.send(Block::Lines(lines, from)).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines that a connection hands on, and how many it refuses.
+    fn read(bytes: &[u8]) -> (Vec<Vec<u8>>, u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let shared = Arc::new(Shared::default());
+        let (blocks_in, mut blocks) = mpsc::channel(16);
+        let (_stop, stopping) = watch::channel(false);
+        runtime.block_on(connection(bytes, None, blocks_in, shared.clone(), stopping));
+        let mut lines = Vec::new();
+        while let Ok(Block::Lines(block, _)) = blocks.try_recv() {
+            let block = &block[MARGIN..block.len() - MARGIN];
+            lines.extend(block.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+        }
+        lines.retain(|line| !line.is_empty());
+        (lines, shared.stats.bad_lines.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_line_may_have_so_many_bytes_and_no_more() {
+        for more in [0, 1, 2, LONGEST - 1, LONGEST, LONGEST + 1, 3 * LONGEST] {
+            let long = vec![b'x'; LONGEST + more];
+            let bytes = [b"a\n", &long[..], b"\nb\n", &long[..], b"\n\nc"].concat();
+            let (lines, n_bad) = read(&bytes);
+            let mut expected = vec![&b"a"[..], &long, b"b", &long, b"c"];
+            if more > 0 {
+                expected.retain(|line| line.len() == 1);
+            }
+            assert!(lines == expected, "{} bytes", long.len());
+            assert_eq!(n_bad, if more > 0 { 2 } else { 0 }, "{} bytes", long.len());
+        }
+    }
 }

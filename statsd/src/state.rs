@@ -22,6 +22,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use carbon::private;
+
 use crate::aggregate::Aggregator;
 use crate::aggregate::kinds::KINDS;
 use crate::aggregate::saved::Saved;
@@ -60,7 +62,14 @@ pub(crate) fn save(
         source,
     };
     let unfinished = beside(path);
-    let result = File::create(&unfinished).and_then(|file| {
+    // A file or link that a crash, or another user, left under this name is not written to.
+    match fs::remove_file(&unfinished) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(failed(why)),
+        _ => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    let created = private::open(&unfinished, options.write(true).create_new(true));
+    let result = created.and_then(|file| {
         let mut out = BufWriter::new(file);
         write(&mut out, aggregator, epoch, extent)?;
         out.into_inner()?.sync_all()?;
@@ -111,13 +120,20 @@ pub(crate) fn load(
         action: "reading",
         source,
     };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let bytes = match private::read(path) {
+        Ok(bytes) => bytes,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(why) => return Err(failed(why)),
+        Err(why) => {
+            // Something other than a file would be in the way of the next one, too.
+            if private::is_in_the_way(&why) {
+                private::set_aside(path).map_err(failed)?;
+            }
+            return Err(failed(why));
+        }
     };
-    let preloads = read(&text, aggregator, epoch)
-        .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "it is damaged")))?;
+    let damaged = || failed(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
+    let text = String::from_utf8(bytes).map_err(|_| damaged())?;
+    let preloads = read(&text, aggregator, epoch).ok_or_else(damaged)?;
     fs::remove_file(path).map_err(failed)?;
     Ok(preloads)
 }

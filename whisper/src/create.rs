@@ -4,11 +4,12 @@
 //! its name, which fails if something has that name already. Whoever reads the name sees a whole
 //! file or none, and a failure (a full disk, a refused option) leaves nothing behind.
 
-use std::ffi::OsString;
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -99,13 +100,21 @@ pub(crate) struct Staged {
 impl Staged {
     /// Writes a header and empty archives beside `path`.
     pub(crate) fn new(path: &Path, header: &Header, allocation: Allocation) -> Result<Self> {
-        let temporary = temporary_name(path);
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&temporary)
-            .map_err(|e| Error::io(path, "creating it under a temporary name", e))?;
+        let open = || -> io::Result<_> {
+            let temporary = temporary_name(path);
+            let file = fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&temporary)?;
+            Ok((file, temporary))
+        };
+        let (file, temporary) = match open() {
+            // Another process has drawn the same number.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => open(),
+            opened => opened,
+        }
+        .map_err(|e| Error::io(path, "creating it under a temporary name", e))?;
         let mut staged = Self {
             file,
             temporary,
@@ -193,27 +202,34 @@ pub(crate) fn reserve(file: &fs::File, len: u64) -> rustix::io::Result<()> {
 
 /// The start and the end of the names of files that are being made.
 const TEMPORARY: (&str, &str) = (".", ".new");
+/// Hexadecimal digits between them.
+const DIGITS: usize = 16;
+/// The bytes of a temporary file's name. It does not depend on the file's own name: where that
+/// fits, the temporary one does.
+pub const TEMPORARY_LEN: usize = TEMPORARY.0.len() + DIGITS + TEMPORARY.1.len();
 
-/// A name beside `path` that nobody else uses: hidden, and not ending in `.wsp`.
+/// A name beside `path` that no other process uses: hidden, and not ending in `.wsp`.
 fn temporary_name(path: &Path) -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut name = OsString::from(TEMPORARY.0);
-    name.push(path.file_name().unwrap_or_default());
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static RANDOM: OnceLock<RandomState> = OnceLock::new();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    name.push(format!(".{}-{number}{}", std::process::id(), TEMPORARY.1));
-    path.with_file_name(name)
+    let unique = (std::process::id(), number, path);
+    let hash = RANDOM.get_or_init(RandomState::new).hash_one(unique);
+    path.with_file_name(format!("{}{hash:016x}{}", TEMPORARY.0, TEMPORARY.1))
 }
 
 /// Whether `name` is that of a file that was being made when its process was killed.
 pub fn is_temporary_name(name: &str) -> bool {
-    let parts = || {
-        let inner = name.strip_prefix(TEMPORARY.0)?.strip_suffix(TEMPORARY.1)?;
-        let (file, ids) = inner.rsplit_once('.')?;
-        let (pid, number) = ids.split_once('-')?;
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        Some(file.ends_with(".wsp") && digits(pid) && digits(number))
+    let Some(inner) = name
+        .strip_prefix(TEMPORARY.0)
+        .and_then(|rest| rest.strip_suffix(TEMPORARY.1))
+    else {
+        return false;
     };
-    parts().unwrap_or(false)
+    inner.len() == DIGITS
+        && inner
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -289,6 +305,21 @@ mod tests {
         let name = temporary_name(Path::new("/x/a.wsp"));
         let name = name.file_name().unwrap().to_str().unwrap();
         assert!(is_temporary_name(name), "{name}");
-        assert!(!is_temporary_name("a.wsp") && !is_temporary_name(".a.wsp.new"));
+        assert_eq!(name.len(), TEMPORARY_LEN);
+        for other in ["a.wsp", ".a.wsp.new", ".0123456789abcde.new", ".é.new"] {
+            assert!(!is_temporary_name(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_longest_file_name_can_be_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = format!("{}.wsp", "n".repeat(251));
+        create(&dir.path().join(&file), &options()).unwrap();
+        assert_eq!(names(dir.path()), [file]);
+        let longer = format!("{}.wsp", "n".repeat(252));
+        let error = create(&dir.path().join(longer), &options()).unwrap_err();
+        assert!(error.is_hopeless(), "{error}");
+        assert_eq!(names(dir.path()).len(), 1);
     }
 }

@@ -3,8 +3,36 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// The result of everything in this crate that touches a file.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// What the system says of a path at which there can be no file. `SPIPE`, `NXIO` and `NODEV` are
+/// the answers of pipes, sockets and devices.
+const HOPELESS: [Errno; 9] = [
+    Errno::NAMETOOLONG,
+    Errno::ISDIR,
+    Errno::NOTDIR,
+    Errno::INVAL,
+    Errno::LOOP,
+    Errno::EXIST,
+    Errno::SPIPE,
+    Errno::NXIO,
+    Errno::NODEV,
+];
+
+/// What the system says when any other path would fare no better.
+const OF_THE_SYSTEM: [Errno; 8] = [
+    Errno::NOSPC,
+    Errno::DQUOT,
+    Errno::ROFS,
+    Errno::MFILE,
+    Errno::NFILE,
+    Errno::NOMEM,
+    Errno::IO,
+    Errno::INTR,
+];
 
 /// Why a file or a request was refused.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +149,32 @@ impl Error {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. }
             if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
+    /// Whether no file can be read or written at this path, however often it is tried: the name is
+    /// too long, something that is no file has it, or a part of the path is no directory.
+    pub fn is_hopeless(&self) -> bool {
+        match self {
+            Self::Exists { .. } => true,
+            Self::Io { source, .. } => source
+                .raw_os_error()
+                .is_some_and(|code| HOPELESS.contains(&Errno::from_raw_os_error(code))),
+            _ => false,
+        }
+    }
+
+    /// Whether the path is at fault and not the system as a whole, which may be short of space,
+    /// memory or descriptors, read-only, or have a broken disk.
+    pub fn is_of_this_path(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                let of_the_system = source
+                    .raw_os_error()
+                    .is_none_or(|code| OF_THE_SYSTEM.contains(&Errno::from_raw_os_error(code)));
+                !of_the_system
+            }
+            _ => true,
+        }
     }
 
     /// Whether the file itself is at fault: its bytes are not those of a whole whisper file.

@@ -82,10 +82,10 @@ impl File {
     }
 
     fn with(path: &Path, flags: OFlags, lock: Lock) -> Result<Self> {
-        let open = || {
-            open(path, flags | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| Error::io(path, "opening it", e))
-        };
+        // A pipe that has the name is refused when it is read; opening it must not wait.
+        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let open =
+            || open(path, flags, Mode::empty()).map_err(|e| Error::io(path, "opening it", e));
         let fd = match lock {
             Lock::None => open()?,
             Lock::Exclusive => loop {

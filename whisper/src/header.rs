@@ -6,7 +6,10 @@
 //! fail, and the code behind needs no checks of its own. Files written by Python's whisper or by
 //! go-carbon pass.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use crate::aggregation::Aggregation;
 use crate::archive::{Archive, SLOT_SIZE};
@@ -151,7 +154,12 @@ impl Header {
     /// # Errors
     /// [`Error::Io`] and [`Error::Damaged`].
     pub fn read(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening it", e))?;
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            // A pipe that has the name must not be waited for.
+            .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
+            .open(path)
+            .map_err(|e| Error::io(path, "opening it", e))?;
         Self::read_from(&file, path)
     }
 

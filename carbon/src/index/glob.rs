@@ -22,6 +22,9 @@ pub enum PatternError {
     /// Too many `**`.
     #[error("more than {MAX_GLOBSTARS} nodes of the pattern are `**`")]
     Globstars,
+    /// The caller ended the search.
+    #[error("the search was ended")]
+    Ended,
 }
 
 /// A whole pattern.

@@ -10,14 +10,15 @@
 //! 2. A frame that ends early or whose checksum is wrong ends the file: it is cut there. What is
 //!    lost so is found again by looking at the disk; what must not be lost (registrations over
 //!    HTTP) is synced before it is answered.
-//! 3. The last record about a name holds. A file that says much twice is written anew, sorted,
-//!    under another name, and renamed.
+//! 3. The last record about a name holds. A file of which much is void is written anew under another
+//!    name and renamed ([`Copy`]). Records that come meanwhile go into both files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::private;
 
 const MAGIC: &[u8] = b"plumbago names 1\n";
 
@@ -58,8 +59,23 @@ pub(crate) struct Log {
     body: Vec<u8>,
     last: Vec<u8>,
     unsynced: bool,
-    /// Records in the file that a later one has made void, as far as known.
+    /// Records in the file, those that a later one has made void among them.
     pub(crate) records: usize,
+    /// Whether there was a file when it was opened.
+    pub(crate) existed: bool,
+    /// What was appended since a copy was begun.
+    tail: Option<Vec<(Record, Box<[u8]>)>>,
+}
+
+/// The file that is to take the log's place.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    path: PathBuf,
+    /// `None`: the log is read-only, and so is its copy.
+    file: Option<File>,
+    body: Vec<u8>,
+    last: Vec<u8>,
+    records: usize,
 }
 
 impl Log {
@@ -70,13 +86,17 @@ impl Log {
         read_only: bool,
         mut each: impl FnMut(Record, &[u8]),
     ) -> Result<Self> {
-        let mut bytes = Vec::new();
-        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(&path, "reading the index", error));
+        let (bytes, existed) = match private::read(&path) {
+            Ok(bytes) => (bytes, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), false),
+            Err(why) if private::is_in_the_way(&why) => {
+                if !read_only {
+                    set_aside(&path, &why)?;
+                }
+                (Vec::new(), false)
             }
-            _ => {}
-        }
+            Err(error) => return Err(Error::io(&path, "reading the index", error)),
+        };
         let mut records = 0;
         let mut sound = 0;
         if bytes.starts_with(MAGIC) {
@@ -89,11 +109,19 @@ impl Log {
                 });
             }
         }
+        if sound < bytes.len() {
+            tracing::warn!(
+                "{}: {} of {} bytes are torn or damaged and were dropped; names of files are found again by walking the disk, registrations of tagged series without data are lost",
+                path.display(),
+                bytes.len() - sound,
+                bytes.len()
+            );
+        }
         let file = if read_only {
             None
         } else {
             let open = || {
-                let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+                let mut file = private::open(&path, OpenOptions::new().create(true).append(true))?;
                 file.set_len(sound as u64)?;
                 if sound == 0 {
                     file.write_all(MAGIC)?;
@@ -109,6 +137,8 @@ impl Log {
             last: Vec::new(),
             unsynced: false,
             records,
+            existed,
+            tail: None,
         })
     }
 
@@ -121,6 +151,9 @@ impl Log {
             return Ok(());
         }
         self.records += 1;
+        if let Some(tail) = &mut self.tail {
+            tail.push((record, name.into()));
+        }
         encode(&mut self.body, &mut self.last, record, name);
         if self.body.len() >= FRAME {
             self.flush()?;
@@ -154,45 +187,119 @@ impl Log {
         Ok(())
     }
 
-    /// Writes the file anew with `records` and nothing else.
-    pub(crate) fn rewrite<'a>(
-        &mut self,
-        records: impl Iterator<Item = (Record, &'a [u8])>,
-    ) -> Result<()> {
-        if self.file.is_none() {
+    /// Has everything appended from now on written behind the copy that is about to be made.
+    pub(crate) fn begin_copy(&mut self) {
+        self.tail = Some(Vec::new());
+    }
+
+    /// Begins the file that is to take this one's place.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn copy(&self) -> Result<Copy> {
+        let path = self.path.with_extension("new");
+        let create = || {
+            // What a failed copy left, or a link to somewhere else, is not written into.
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = File::create_new(&path)?;
+            file.write_all(MAGIC)?;
+            Ok(file)
+        };
+        let file = match self.file {
+            None => None,
+            Some(_) => Some(create().map_err(|error| anew(&path, error))?),
+        };
+        Ok(Copy {
+            path,
+            file,
+            body: Vec::new(),
+            last: Vec::new(),
+            records: 0,
+        })
+    }
+
+    /// Goes on as it was: the copy failed.
+    pub(crate) fn drop_copy(&mut self) {
+        self.tail = None;
+    }
+
+    /// Puts `copy`, and behind it what was appended meanwhile, in the place of this file.
+    ///
+    /// # Errors
+    /// The disk; this file stays in its place then.
+    pub(crate) fn replace(&mut self, mut copy: Copy) -> Result<()> {
+        for (record, name) in self.tail.take().unwrap_or_default() {
+            copy.append(record, &name)?;
+        }
+        copy.sync()?;
+        if copy.file.is_none() {
             return Ok(());
         }
-        let new = self.path.with_extension("new");
-        let write = || {
-            let mut file = File::create(&new)?;
-            file.write_all(MAGIC)?;
-            let (mut body, mut last) = (Vec::new(), Vec::new());
-            let mut n = 0;
-            for (record, name) in records {
-                encode(&mut body, &mut last, record, name);
-                n += 1;
-                if body.len() >= FRAME {
-                    write_frame(&mut file, &body)?;
-                    body.clear();
-                    last.clear();
-                }
-            }
-            write_frame(&mut file, &body)?;
-            file.sync_data()?;
-            fs::rename(&new, &self.path)?;
-            sync_directory(&self.path)?;
-            let file = OpenOptions::new().append(true).open(&self.path)?;
-            Ok((file, n))
-        };
-        let (file, n) =
-            write().map_err(|error| Error::io(&self.path, "writing the index anew", error))?;
-        self.file = Some(file);
+        fs::rename(&copy.path, &self.path).map_err(|error| anew(&self.path, error))?;
+        self.file = copy.file;
         self.body.clear();
         self.last.clear();
         self.unsynced = false;
-        self.records = n;
+        self.records = copy.records;
+        sync_directory(&self.path).map_err(|error| anew(&self.path, error))
+    }
+}
+
+fn anew(path: &Path, error: io::Error) -> Error {
+    Error::io(path, "writing the index anew", error)
+}
+
+impl Copy {
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn append(&mut self, record: Record, name: &[u8]) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        encode(&mut self.body, &mut self.last, record, name);
+        self.records += 1;
+        if self.body.len() >= FRAME {
+            self.flush()?;
+        }
         Ok(())
     }
+
+    fn flush(&mut self) -> Result<()> {
+        if let Some(file) = &mut self.file {
+            write_frame(file, &self.body).map_err(|error| anew(&self.path, error))?;
+        }
+        self.body.clear();
+        self.last.clear();
+        Ok(())
+    }
+
+    /// Has it on disk.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        if let Some(file) = &self.file {
+            file.sync_data().map_err(|error| anew(&self.path, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Renames what is no file and has the name of the index.
+fn set_aside(path: &Path, why: &io::Error) -> Result<()> {
+    let aside =
+        private::set_aside(path).map_err(|error| Error::io(path, "setting it aside", error))?;
+    let (path, aside) = (path.display(), aside.display());
+    tracing::warn!(
+        "{path} is no index and was renamed to {aside}, the disk is walked instead: {why}"
+    );
+    Ok(())
 }
 
 /// Syncs the directory that holds `path`, so that a new name in it survives.
@@ -293,6 +400,24 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_its_place_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("names"), dir.path().join("target"));
+        fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        std::os::unix::fs::symlink(&target, dir.path().join("names.new")).unwrap();
+        let mut log = Log::open(path.clone(), false, |_, _| panic!()).unwrap();
+        assert!(!log.existed);
+        log.append(Record::Stored, b"a").unwrap();
+        log.sync().unwrap();
+        log.rewrite([(Record::Stored, &b"a"[..])].into_iter())
+            .unwrap();
+        assert_eq!(read(&path), [(Record::Stored, "a".to_owned())]);
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
+        assert!(dir.path().join("names.corrupt").is_symlink());
+    }
+
+    #[test]
     fn written_anew_it_holds_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names");
@@ -304,13 +429,23 @@ mod tests {
         }
         log.sync().unwrap();
         let before = fs::metadata(&path).unwrap().len();
-        let records = names.iter().map(|name| (Record::Stored, name.as_bytes()));
-        log.rewrite(records).unwrap();
+        log.begin_copy();
+        let mut copy = log.copy().unwrap();
+        for name in &names {
+            copy.append(Record::Stored, name.as_bytes()).unwrap();
+        }
+        // What comes while the copy is made is behind it; the old file has it, too.
         log.append(Record::Tagged, b"x;y=z").unwrap();
+        log.sync().unwrap();
+        let last = |path: &Path| super::tests::read(path).pop();
+        assert_eq!(last(&path), Some((Record::Tagged, "x;y=z".into())));
+        log.replace(copy).unwrap();
+        log.append(Record::Gone, b"host0.m0").unwrap();
         log.sync().unwrap();
         assert!(fs::metadata(&path).unwrap().len() < before);
         let read = read(&path);
-        assert_eq!(read.len(), names.len() + 1);
+        assert_eq!(read.len(), names.len() + 2);
         assert_eq!(read[names.len()], (Record::Tagged, "x;y=z".into()));
+        assert_eq!(read[names.len() + 1], (Record::Gone, "host0.m0".into()));
     }
 }

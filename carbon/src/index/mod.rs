@@ -7,29 +7,48 @@
 //!    right ([`Index::reconcile`]).
 //! 3. A tagged series is found by its tags. Its file shows in the tree as graphite-web shows it,
 //!    below `_tagged`: such paths are worked out when somebody asks for them, not stored.
-//! 4. Locks are taken in the order names, tree, tags, flags, log; none while the disk is walked.
+//! 4. A series that expires leaves tree, tags and log at once ([`Index::expire`]); its name and id go
+//!    when nothing has them any more ([`Index::reclaim`], [`grace`]).
+//! 5. Receivers ask [`Index::admit`], which may refuse a name that is new ([`limits`]). What is on disk
+//!    or in the journal is always taken ([`Index::intern`]).
+//! 6. Locks are taken in the order names, tree, tags, flags, log; limits and holders are looked at
+//!    while names are locked. None is held while the disk is walked.
 
 mod glob;
+mod grace;
+pub(crate) mod limits;
 mod log;
 mod tags;
 mod tree;
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 pub use glob::PatternError;
-pub use tags::{TagError, TagValue};
-pub use tree::Found;
+pub use grace::Pin;
+pub use limits::Refused;
+pub use tags::{TagError, TagValue, regex};
+pub use tree::{Found, GoOn};
 
 use crate::datapoint::{NameError, SeriesId};
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::series::{self, Names};
 use glob::{NodePattern, Pattern};
+use grace::Grace;
+use limits::Limits;
 use log::{Log, Record};
 use tags::Tags;
 use tree::Tree;
+
+/// Series whose records are copied to a new log while the index is locked for reading.
+const COPIED_AT_ONCE: usize = 4_096;
+/// Names that are looked at, unlinked or freed while the names are locked.
+const RECLAIMED_AT_ONCE: usize = 1_024;
 
 /// A bit per series.
 #[derive(Debug, Default)]
@@ -53,7 +72,8 @@ impl Bits {
         !was
     }
 
-    fn clear(&mut self, id: u32) {
+    /// Clears the bit.
+    pub(crate) fn clear(&mut self, id: u32) {
         if let Some(word) = self.0.get_mut(id as usize / 64) {
             *word &= !(1 << (id % 64));
         }
@@ -79,6 +99,15 @@ pub struct Index {
     tags: RwLock<Tags>,
     flags: RwLock<Flags>,
     log: Mutex<Log>,
+    limits: Mutex<Limits>,
+    /// How often each id was given out by [`Index::hold`] and not released.
+    held: Mutex<Vec<u32>>,
+    grace: Grace,
+    /// Names that were unlinked and wait for the grace to be over.
+    unlinked: Mutex<Vec<SeriesId>>,
+    /// Held while the disk is walked and while files are deleted: what the walk has seen is there
+    /// until it is listed.
+    walk: Mutex<()>,
 }
 
 /// What a walk over the disk changed.
@@ -90,6 +119,21 @@ pub struct Reconciled {
     pub removed: usize,
     /// Files that a killed process left half made, now deleted.
     pub leftovers: usize,
+    /// Directories that could not be read. Nothing counts as removed then.
+    pub unreadable: usize,
+}
+
+impl Reconciled {
+    /// Notes a directory that cannot be read; the log has the first of them.
+    fn skip(&mut self, directory: &Path, error: &std::io::Error) {
+        self.unreadable += 1;
+        if self.unreadable == 1 {
+            let directory = directory.display();
+            tracing::warn!(
+                "{directory} cannot be read, what is below it is not looked at: {error}"
+            );
+        }
+    }
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -103,17 +147,29 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 
 impl Index {
     /// The index of the whisper files below `root`, kept in the file `log`. Without that file the
-    /// tree is walked before this returns.
+    /// tree is walked before this returns. Nothing is limited.
     ///
     /// # Errors
     /// The log can be neither read nor written.
     pub fn open(root: &Path, log: PathBuf, read_only: bool) -> Result<Self> {
-        let mut names = Names::default();
+        Self::open_limited(root, log, read_only, &Options::default())
+    }
+
+    /// As [`Index::open`], with the limits on series that `options` names.
+    ///
+    /// # Errors
+    /// As [`Index::open`].
+    pub fn open_limited(
+        root: &Path,
+        log: PathBuf,
+        read_only: bool,
+        options: &Options,
+    ) -> Result<Self> {
+        let mut names = Names::below(root);
         let mut tree = Tree::default();
         let mut tags = Tags::default();
         let mut flags = Flags::default();
         let mut gone = Vec::new();
-        let existed = log.exists();
         let log = Log::open(log, read_only, |record, name| {
             let Ok(id) = names.restore(name) else {
                 return;
@@ -159,6 +215,11 @@ impl Index {
                 }
             }
         }
+        let existed = log.existed;
+        let mut limits = Limits::new(options);
+        for id in 0..names.end() as u32 {
+            limits.added(names.name(SeriesId(id)));
+        }
         let index = Self {
             root: root.to_owned(),
             names: RwLock::new(names),
@@ -166,6 +227,11 @@ impl Index {
             tags: RwLock::new(tags),
             flags: RwLock::new(flags),
             log: Mutex::new(log),
+            limits: Mutex::new(limits),
+            held: Mutex::default(),
+            grace: Grace::default(),
+            unlinked: Mutex::default(),
+            walk: Mutex::default(),
         };
         if !existed {
             index.reconcile(|_| false, || false)?;
@@ -178,7 +244,21 @@ impl Index {
         read(&self.names)
     }
 
-    /// The id of the series spelled `raw`, a new one if need be.
+    /// Has ids that are looked up from now on keep their names while the pin lives.
+    pub fn pin(&self) -> Pin<'_> {
+        self.grace.pin()
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of the series spelled `raw`, a new one if need be, whatever the limits. Good while
+    /// a pin lives that was taken before.
     ///
     /// # Errors
     /// No file could be named so.
@@ -186,12 +266,83 @@ impl Index {
         if let Some(id) = self.names().get(raw) {
             return Ok(id);
         }
-        write(&self.names).intern(raw).map(|(id, _)| id)
+        self.add(&mut write(&self.names), raw)
+    }
+
+    /// As [`Index::intern`], but a new name may be over a limit.
+    ///
+    /// # Errors
+    /// No file could be named so, or the name is new and over a limit.
+    pub fn admit(&self, raw: &[u8]) -> std::result::Result<SeriesId, NameError> {
+        if let Some(id) = self.names().get(raw) {
+            return Ok(id);
+        }
+        let canonical = series::canonical(raw)?;
+        {
+            let names = self.names();
+            let mut limits = self.limits();
+            if !limits.is_off() && names.get(canonical.as_bytes()).is_none() {
+                limits.admit(&canonical, names.len(), Instant::now())?;
+            }
+        }
+        // Several at once may exceed a limit by as many as there are receivers.
+        self.add(&mut write(&self.names), raw)
+    }
+
+    fn add(&self, names: &mut Names, raw: &[u8]) -> std::result::Result<SeriesId, NameError> {
+        let (id, new) = names.intern(raw)?;
+        if new {
+            self.limits().added(names.name(id));
+        }
+        Ok(id)
+    }
+
+    /// As [`Index::admit`], for a caller that keeps the id until [`Index::release`].
+    ///
+    /// # Errors
+    /// As [`Index::admit`].
+    pub fn hold(&self, raw: &[u8]) -> std::result::Result<SeriesId, NameError> {
+        let _pin = self.pin();
+        loop {
+            let id = self.admit(raw)?;
+            let names = self.names();
+            // Unlinked in between: the name gets another id.
+            if names.is_unlinked(id) {
+                continue;
+            }
+            let mut held = self.held();
+            let at = id.0 as usize;
+            if held.len() <= at {
+                held.resize(at + 1, 0);
+            }
+            held[at] = held[at].saturating_add(1);
+            return Ok(id);
+        }
+    }
+
+    /// Gives back ids that [`Index::hold`] gave.
+    pub fn release(&self, ids: &[SeriesId]) {
+        let mut held = self.held();
+        for id in ids {
+            if let Some(count) = held.get_mut(id.0 as usize) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Waits until nothing walks over the disk, and keeps others from it.
+    pub(crate) fn no_walk(&self) -> MutexGuard<'_, ()> {
+        self.walk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was refused because of limits.
+    pub fn refused(&self) -> Refused {
+        self.limits().refused()
     }
 
     /// Lists the series that are not listed: they have datapoints now.
     pub(crate) fn list(&self, ids: &[SeriesId]) {
-        let unlisted: Vec<SeriesId> = {
+        let mut unlisted: Vec<SeriesId> = {
             let flags = read(&self.flags);
             ids.iter()
                 .filter(|id| !flags.listed.get(id.0))
@@ -201,7 +352,12 @@ impl Index {
         if unlisted.is_empty() {
             return;
         }
-        let names = self.names();
+        let mut names = self.names();
+        while let Some(at) = unlisted.iter().position(|id| names.is_unlinked(*id)) {
+            drop(names);
+            unlisted[at] = self.relink(unlisted[at]);
+            names = self.names();
+        }
         let mut tree = write(&self.tree);
         let mut tags = write(&self.tags);
         let mut flags = write(&self.flags);
@@ -220,6 +376,17 @@ impl Index {
                 }
             }
         }
+    }
+
+    /// The id that the name of an unlinked `id` has, `id` itself if it has none.
+    fn relink(&self, id: SeriesId) -> SeriesId {
+        let mut names = write(&self.names);
+        let before = names.is_unlinked(id);
+        let linked = names.relink(id);
+        if before && linked == id {
+            self.limits().added(names.name(id));
+        }
+        linked
     }
 
     /// The canonical name of `id`.
@@ -271,6 +438,11 @@ impl Index {
     /// The file of `id` is there.
     pub(crate) fn stored(&self, id: SeriesId) -> Result<()> {
         let names = self.names();
+        // Written under an id that is unlinked: the file is that of the id its name has now.
+        let id = match names.is_unlinked(id) {
+            true => names.get(names.name(id).as_bytes()).unwrap_or(id),
+            false => id,
+        };
         let new = {
             let mut flags = write(&self.flags);
             !flags.unhashed.contains(&id.0) && flags.stored.set(id.0)
@@ -286,6 +458,7 @@ impl Index {
     /// # Errors
     /// No series can be called so, or the disk.
     pub fn note_stored(&self, name: &[u8]) -> Result<()> {
+        let _pin = self.pin();
         let id = self.intern(name).map_err(|reason| Error::Name {
             name: String::from_utf8_lossy(name).into_owned(),
             reason,
@@ -313,35 +486,57 @@ impl Index {
         self.log().sync()
     }
 
-    /// As [`Index::sync`]; writes the log anew if much of it is void or unsorted.
-    pub(crate) fn close(&self) -> Result<()> {
-        let names = self.names();
-        let (mut order, registered) = {
+    /// As [`Index::sync`]; writes the log anew if a quarter of it and `slack` records more are void.
+    /// Lookups and new names go on meanwhile: what they change is written behind the rest.
+    ///
+    /// # Errors
+    /// The disk. The log stays as it was then.
+    pub(crate) fn compact(&self, slack: usize) -> Result<()> {
+        let listed = self.len();
+        {
+            let mut log = self.log();
+            if log.records <= listed + listed / 4 + slack {
+                return log.sync();
+            }
+            log.begin_copy();
+        }
+        let copied = self.copy_log();
+        if copied.is_err() {
+            self.log().drop_copy();
+        }
+        copied
+    }
+
+    fn copy_log(&self) -> Result<()> {
+        // In the order of the tree neighbours share most of their names.
+        let (mut plain, registered) = {
             let tree = read(&self.tree);
             let tags = read(&self.tags);
             (tree.series(), tags.all().clone())
         };
-        order.retain(|id| !registered.contains(id.0));
-        let flags = read(&self.flags);
-        let mut log = self.log();
-        let records = order.len() + registered.len() as usize;
-        if log.records <= records + records / 4 {
-            return log.sync();
+        plain.retain(|id| !registered.contains(id.0));
+        let mut copy = self.log().copy()?;
+        let ids: Vec<SeriesId> = plain
+            .into_iter()
+            .chain(registered.iter().map(SeriesId))
+            .collect();
+        for ids in ids.chunks(COPIED_AT_ONCE) {
+            let names = self.names();
+            let tags = read(&self.tags);
+            let flags = read(&self.flags);
+            for id in ids {
+                // What has gone since the list was made is in the log's tail, and says so.
+                let name = names.name(*id).as_bytes();
+                if flags.stored.get(id.0) {
+                    copy.append(Record::Stored, name)?;
+                }
+                if tags.contains(*id) {
+                    copy.append(Record::Tagged, name)?;
+                }
+            }
         }
-        order.sort_unstable_by(|a, b| names.name_bytes(a.0).cmp(names.name_bytes(b.0)));
-        let plain = order
-            .iter()
-            .filter(|id| flags.stored.get(id.0))
-            .map(|id| (Record::Stored, names.name_bytes(id.0)));
-        let tagged = registered.iter().flat_map(|id| {
-            let stored = flags.stored.get(id).then_some(Record::Stored);
-            stored
-                .into_iter()
-                .chain([Record::Tagged])
-                .map(move |record| (record, id))
-        });
-        let tagged = tagged.map(|(record, id)| (record, names.name_bytes(id)));
-        log.rewrite(plain.chain(tagged))
+        copy.sync()?;
+        self.log().replace(copy)
     }
 
     /// Every node that `pattern` matches (see [`glob`] for the signs), sorted by path bytewise; a
@@ -351,12 +546,22 @@ impl Index {
     /// # Errors
     /// The pattern would cost too much.
     pub fn find(&self, pattern: &str) -> Result<Vec<Found>> {
+        self.find_while(pattern, &mut |_| true)
+    }
+
+    /// As [`Index::find`], for as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// As [`Index::find`], and [`PatternError::Ended`].
+    pub fn find_while(&self, pattern: &str, go_on: &mut GoOn<'_>) -> Result<Vec<Found>> {
         if pattern.contains(';') && !pattern.starts_with("_tagged") {
             return Ok(self.find_one(pattern).into_iter().collect());
         }
         let pattern = Pattern::parse(pattern)?;
         let names = self.names();
-        let mut found = read(&self.tree).find(&names, &pattern);
+        let mut found = read(&self.tree)
+            .find(&names, &pattern, go_on)
+            .ok_or(PatternError::Ended)?;
         let asks_for_tagged = match pattern.nodes.first() {
             Some(NodePattern::AnyDepth(_)) => true,
             Some(NodePattern::OneOf(flats)) => flats.iter().any(|flat| flat.matches("_tagged")),
@@ -370,6 +575,9 @@ impl Index {
                 let flags = read(&self.flags);
                 for id in tags.all().iter().filter(|id| flags.stored.get(*id)) {
                     let name = names.name(SeriesId(id));
+                    if !go_on(None) {
+                        return Err(PatternError::Ended.into());
+                    }
                     if series::is_tagged(name)
                         && let Ok((id, true)) = paths.intern(series::tree_path(name).as_bytes())
                     {
@@ -381,7 +589,10 @@ impl Index {
                     }
                 }
             }
-            found.extend(tree.find(&paths, &pattern));
+            found.extend(
+                tree.find(&paths, &pattern, go_on)
+                    .ok_or(PatternError::Ended)?,
+            );
             found.sort();
             found.dedup();
         }
@@ -414,12 +625,28 @@ impl Index {
     /// # Errors
     /// An expression is malformed, or none demands a value.
     pub fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>> {
+        self.find_tagged_while(expressions, &mut |_| true)
+    }
+
+    /// As [`Index::find_tagged`], for as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// As [`Index::find_tagged`], and [`TagError::Ended`].
+    pub fn find_tagged_while(
+        &self,
+        expressions: &[&str],
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Vec<String>> {
         let names = self.names();
-        let found = read(&self.tags).find(expressions)?;
-        let mut found: Vec<String> = found
-            .iter()
-            .map(|id| names.name(SeriesId(id)).to_owned())
-            .collect();
+        let ids = read(&self.tags).find(expressions, go_on)?;
+        let mut found = Vec::new();
+        for id in &ids {
+            let name = names.name(SeriesId(id));
+            if !go_on(Some(name)) {
+                return Err(TagError::Ended.into());
+            }
+            found.push(name.to_owned());
+        }
         found.sort_unstable();
         Ok(found)
     }
@@ -444,8 +671,9 @@ impl Index {
         expressions: &[&str],
         prefix: &str,
         limit: usize,
+        go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        Ok(read(&self.tags).complete_tags(expressions, prefix, limit)?)
+        Ok(read(&self.tags).complete_tags(expressions, prefix, limit, go_on)?)
     }
 
     /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`;
@@ -459,8 +687,9 @@ impl Index {
         tag: &str,
         prefix: &str,
         limit: usize,
+        go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        Ok(read(&self.tags).complete_values(expressions, tag, prefix, limit)?)
+        Ok(read(&self.tags).complete_values(expressions, tag, prefix, limit, go_on)?)
     }
 
     /// Puts a series into the tag index; its canonical name. On disk when this returns, unless
@@ -469,11 +698,18 @@ impl Index {
     /// # Errors
     /// A malformed name, or the disk.
     pub fn register(&self, path: &str) -> Result<String> {
-        let id = self.intern(path.as_bytes()).map_err(|reason| Error::Name {
+        let _pin = self.pin();
+        let refuse = |reason| Error::Name {
             name: path.to_owned(),
             reason,
-        })?;
-        let names = self.names();
+        };
+        let (names, id) = loop {
+            let id = self.admit(path.as_bytes()).map_err(refuse)?;
+            let names = self.names();
+            if !names.is_unlinked(id) {
+                break (names, id);
+            }
+        };
         let name = names.name(id);
         let new = {
             let mut tags = write(&self.tags);
@@ -524,15 +760,17 @@ impl Index {
 
     /// Walks the disk and puts right what the index has wrong. `busy` says whether a series has
     /// datapoints that are not in its file yet: it stays, file or not. `stop` is asked at each
-    /// directory; a walk that is stopped only adds.
+    /// directory; a walk that is stopped, or cannot read a directory, only adds. Links to
+    /// directories are followed, each directory once.
     ///
     /// # Errors
-    /// A directory cannot be read, or the log cannot be written.
+    /// The log cannot be written.
     pub fn reconcile(
         &self,
         busy: impl Fn(SeriesId) -> bool,
         stop: impl Fn() -> bool,
     ) -> Result<Reconciled> {
+        let _walk = self.no_walk();
         let mut report = Reconciled::default();
         // Tagged series whose hashed file is known are not plain leaves too.
         let claimed: HashSet<String> = {
@@ -548,6 +786,7 @@ impl Index {
                 .collect()
         };
         let mut seen = Bits::default();
+        let mut followed: HashSet<(u64, u64)> = HashSet::new();
         let mut todo = vec![(self.root.clone(), String::new())];
         let mut batch = Vec::new();
         while let Some((directory, prefix)) = todo.pop() {
@@ -559,11 +798,19 @@ impl Index {
                 Ok(entries) => entries,
                 // Deleted since, or not there yet.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::io(&directory, "walking the tree", error)),
+                Err(error) => {
+                    report.skip(&directory, &error);
+                    continue;
+                }
             };
             for entry in entries {
-                let entry =
-                    entry.map_err(|error| Error::io(&directory, "walking the tree", error))?;
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        report.skip(&directory, &error);
+                        break;
+                    }
+                };
                 let file_name = entry.file_name();
                 let Some(file_name) = file_name.to_str() else {
                     continue;
@@ -574,7 +821,11 @@ impl Index {
                 // A link counts as what it leads to, as in graphite-web.
                 let (is_dir, is_file) = if kind.is_symlink() {
                     let target = fs::metadata(entry.path());
-                    target.map_or((false, false), |m| (m.is_dir(), m.is_file()))
+                    target.map_or((false, false), |m| {
+                        // A link may lead to a directory above it: once is enough.
+                        let is_new = m.is_dir() && followed.insert((m.dev(), m.ino()));
+                        (is_new, m.is_file())
+                    })
                 } else {
                     (kind.is_dir(), kind.is_file())
                 };
@@ -596,19 +847,22 @@ impl Index {
             }
         }
         report.added += self.found_on_disk(&mut batch, &mut seen)?;
-        report.removed = self.drop_unseen(&seen, busy)?;
+        if report.unreadable == 0 {
+            report.removed = self.drop_unseen(&seen, busy)?;
+        }
         self.sync()?;
         Ok(report)
     }
 
     /// Lists the series of files that were found; how many are new.
     fn found_on_disk(&self, batch: &mut Vec<String>, seen: &mut Bits) -> Result<usize> {
+        let _pin = self.pin();
         batch.sort_unstable();
         let mut ids = Vec::with_capacity(batch.len());
         {
             let mut names = write(&self.names);
             for name in batch.drain(..) {
-                if let Ok((id, _)) = names.intern(name.as_bytes()) {
+                if let Ok(id) = self.add(&mut names, name.as_bytes()) {
                     seen.set(id.0);
                     ids.push(id);
                 }
@@ -628,6 +882,7 @@ impl Index {
 
     /// Unlists series that were thought to have a file and have none; how many.
     fn drop_unseen(&self, seen: &Bits, busy: impl Fn(SeriesId) -> bool) -> Result<usize> {
+        let _pin = self.pin();
         let suspects: Vec<SeriesId> = {
             let tree = read(&self.tree);
             let flags = read(&self.flags);
@@ -641,7 +896,7 @@ impl Index {
             let mut path = PathBuf::new();
             self.path(id, &mut path);
             // It may have been created since the walk passed by.
-            if path.exists() || busy(id) {
+            if !matches!(path.try_exists(), Ok(false)) || busy(id) {
                 continue;
             }
             let names = self.names();
@@ -654,6 +909,143 @@ impl Index {
             self.log().append(Record::Gone, names.name_bytes(id.0))?;
         }
         Ok(removed)
+    }
+
+    /// The listed series that have a file.
+    pub(crate) fn stored_series(&self) -> Vec<SeriesId> {
+        let names = self.names();
+        let tree = read(&self.tree);
+        let tags = read(&self.tags);
+        let flags = read(&self.flags);
+        let mut ids = tree.series();
+        let tagged = tags.all().iter().map(SeriesId);
+        ids.extend(tagged.filter(|id| series::is_tagged(names.name(*id))));
+        ids.retain(|id| flags.stored.get(id.0) || flags.unhashed.contains(&id.0));
+        ids
+    }
+
+    /// The file of the series has been deleted because it expired: takes it out of tree, tags and
+    /// log. Points that came meanwhile (`busy`) list it again.
+    ///
+    /// # Errors
+    /// The log cannot be written; the series is gone all the same, and the next walk says so.
+    pub(crate) fn expire(&self, id: SeriesId, busy: impl Fn(SeriesId) -> bool) -> Result<()> {
+        let mut logged = Ok(());
+        {
+            let names = self.names();
+            let name = names.name(id);
+            let mut tree = write(&self.tree);
+            let mut tags = write(&self.tags);
+            let mut flags = write(&self.flags);
+            flags.stored.clear(id.0);
+            flags.unhashed.remove(&id.0);
+            let was_listed = flags.listed.get(id.0);
+            flags.listed.clear(id.0);
+            if was_listed && !series::is_tagged(name) {
+                tree.remove(&names, id);
+            }
+            let mut log = self.log();
+            if tags.expire(id, name) {
+                logged = log.append(Record::Untagged, name.as_bytes());
+            }
+            logged = logged.and(log.append(Record::Gone, name.as_bytes()));
+        }
+        // A point that was taken before the series was unlisted found it listed.
+        if busy(id) {
+            self.list(&[id]);
+        }
+        logged
+    }
+
+    /// Gives back names and ids that nothing has any more, as far as that can be known now; how
+    /// many. What has become unused since the last call goes with a later one. `busy` says whether
+    /// the cache has points of a series; the caller sees to it that the persister has none in hand.
+    /// `freed` is told ids before they may stand for other names, and `settle` takes those that do
+    /// out of the list once all were told of them that must be.
+    pub(crate) fn reclaim(
+        &self,
+        busy: impl Fn(SeriesId) -> bool,
+        mut freed: impl FnMut(&[SeriesId]),
+        settle: impl FnOnce(&mut Vec<u32>),
+    ) -> usize {
+        let mut count = 0;
+        let mut waiting = self.unlinked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.is_empty() {
+            if !self.grace.is_over() {
+                return 0;
+            }
+            let mut still = Vec::new();
+            for ids in waiting.chunks(RECLAIMED_AT_ONCE) {
+                let mut going: Vec<SeriesId> = Vec::with_capacity(ids.len());
+                for id in ids.iter().filter(|id| self.names().is_unlinked(**id)) {
+                    if busy(*id) {
+                        still.push(*id);
+                    } else {
+                        going.push(*id);
+                    }
+                }
+                // The journal locks names while it is locked itself: none are locked here. Nothing
+                // can take to these ids meanwhile.
+                freed(&going);
+                let mut names = write(&self.names);
+                let mut flags = write(&self.flags);
+                for id in &going {
+                    flags.stored.clear(id.0);
+                    flags.listed.clear(id.0);
+                    flags.unhashed.remove(&id.0);
+                    names.free(*id);
+                }
+                count += going.len();
+            }
+            *waiting = still;
+            let mut names = write(&self.names);
+            settle(names.reused());
+            names.give_back();
+        }
+        self.unlink_unused(&mut waiting);
+        if !waiting.is_empty() {
+            self.grace.advance();
+        }
+        count
+    }
+
+    /// Unlinks names that are not listed, have no file and no holder.
+    fn unlink_unused(&self, unlinked: &mut Vec<SeriesId>) {
+        let end = self.names().end() as u32;
+        let mut from = 0;
+        while from < end {
+            let until = end.min(from.saturating_add(RECLAIMED_AT_ONCE as u32 * 16));
+            let candidates: Vec<SeriesId> = {
+                let names = self.names();
+                let tags = read(&self.tags);
+                let flags = read(&self.flags);
+                let held = self.held();
+                (from..until)
+                    .map(SeriesId)
+                    .filter(|id| is_unused(*id, &names, &tags, &flags, &held))
+                    .collect()
+            };
+            for ids in candidates.chunks(RECLAIMED_AT_ONCE) {
+                let mut names = write(&self.names);
+                let tags = read(&self.tags);
+                let flags = read(&self.flags);
+                let held = self.held();
+                let mut limits = self.limits();
+                for id in ids {
+                    if is_unused(*id, &names, &tags, &flags, &held) {
+                        limits.removed(names.name(*id));
+                        names.unlink(*id);
+                        unlinked.push(*id);
+                    }
+                }
+            }
+            from = until;
+        }
+        if !unlinked.is_empty() {
+            let mut names = write(&self.names);
+            let gone: HashSet<SeriesId> = unlinked.iter().copied().collect();
+            names.forget_aliases(|id| gone.contains(&id));
+        }
     }
 
     /// How many series are listed.
@@ -670,6 +1062,15 @@ impl Index {
     pub fn size_bytes(&self) -> usize {
         self.names().size_bytes() + read(&self.tree).size_bytes()
     }
+}
+
+/// Whether the name of `id` serves nothing, as far as the index knows.
+fn is_unused(id: SeriesId, names: &Names, tags: &Tags, flags: &Flags, held: &[u32]) -> bool {
+    !flags.listed.get(id.0)
+        && !flags.stored.get(id.0)
+        && !tags.contains(id)
+        && held.get(id.0 as usize).is_none_or(|count| *count == 0)
+        && names.is_linked(id)
 }
 
 /// Deletes a half-made file, unless it may still be in the making. Whether it did.
@@ -728,6 +1129,37 @@ mod tests {
     }
 
     #[test]
+    fn links_to_directories_are_followed_once_and_what_cannot_be_read_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("whisper");
+        touch(&root, "a/b.wsp");
+        touch(&dir.path().join("elsewhere"), "c.wsp");
+        let link = |to: &Path, name: &str| {
+            std::os::unix::fs::symlink(to, root.join("a").join(name)).unwrap();
+        };
+        for loops in ["l", "k"] {
+            link(&root, loops);
+        }
+        link(&dir.path().join("elsewhere"), "other");
+        // A path that grows until the system takes it no more.
+        let mut deep = root.join("a");
+        while deep.as_os_str().len() < 3_900 {
+            deep.push("d".repeat(180));
+        }
+        fs::create_dir_all(&deep).unwrap();
+        link(&root.join("a").join("d".repeat(180)), "twice");
+        let index = Index::open(&root, dir.path().join("names"), false).unwrap();
+        assert_eq!(paths(&index, "a.other.c"), ["a.other.c"]);
+        assert_eq!(paths(&index, "a.b"), ["a.b"]);
+        let found = index.len();
+        assert!((2..=6).contains(&found), "{found} series");
+        // What was there before the directory became unreadable stays.
+        fs::remove_dir_all(root.join("a")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("names"), root.join("a")).unwrap();
+        index.reconcile(|_| false, || false).unwrap();
+    }
+
+    #[test]
     fn registrations_and_deletions_are_kept_and_data_revives() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("names");
@@ -768,6 +1200,85 @@ mod tests {
     }
 
     #[test]
+    fn names_that_come_and_go_take_no_more_memory_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("names");
+        let index = Index::open(dir.path(), log.clone(), false).unwrap();
+        let mut sizes = Vec::new();
+        let mut ends = Vec::new();
+        let mut going: Vec<SeriesId> = Vec::new();
+        for round in 0..8 {
+            let mut next = Vec::new();
+            // 20,000 series, of which every tenth stays for good; one in four is tagged, and one
+            // in two comes in a spelling that is not canonical.
+            for n in 0..20_000 {
+                let stays = n % 10 == 0;
+                let age = if stays { 0 } else { round };
+                let dots = [".", ".."][n % 2];
+                let tag = match n % 4 {
+                    3 => format!(";tag=value{age}"),
+                    _ => String::new(),
+                };
+                let name = format!("{}{dots}m{n}.{age}{tag}", "long".repeat(25));
+                let id = index.admit(name.as_bytes()).unwrap();
+                index.list(&[id]);
+                index.stored(id).unwrap();
+                if !stays {
+                    next.push(id);
+                }
+            }
+            for id in going.drain(..) {
+                index.expire(id, |_| false).unwrap();
+            }
+            going = next;
+            for _ in 0..2 {
+                index.reclaim(|_| false, |_| {}, Vec::clear);
+            }
+            index.compact(1_000).unwrap();
+            assert_eq!(index.len(), 20_000);
+            sizes.push(index.size_bytes());
+            ends.push((index.names().end(), fs::metadata(&log).unwrap().len()));
+        }
+        assert!(sizes[7] <= sizes[2] + sizes[2] / 10, "{sizes:?}");
+        assert_eq!(ends[7].0, ends[2].0, "{ends:?}");
+        assert!(ends[7].1 < ends[2].1 * 2, "{ends:?}");
+        let pattern = format!("{}.*.*", "long".repeat(25));
+        let found = index.find(&pattern).unwrap();
+        assert_eq!(found.len(), 15_000);
+        let tagged = index.find_tagged(&["tag=~value.*"]).unwrap();
+        assert_eq!(tagged.len(), 5_000);
+        // The value of those that stay, if any does, and that of the last round.
+        assert!(index.values("tag").unwrap().1.len() <= 2);
+        drop(index);
+        let index = Index::open(dir.path(), log, false).unwrap();
+        assert_eq!(index.find(&pattern).unwrap(), found);
+        assert_eq!(index.find_tagged(&["tag=~value.*"]).unwrap(), tagged);
+    }
+
+    #[test]
+    fn what_changes_while_the_log_is_copied_is_in_the_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("names");
+        let index = Index::open(dir.path(), log.clone(), false).unwrap();
+        let note = |name: &str| index.note_stored(name.as_bytes()).unwrap();
+        note("a.one");
+        note("b.two");
+        index.log().begin_copy();
+        note("c.three");
+        index
+            .expire(index.intern(b"a.one").unwrap(), |_| false)
+            .unwrap();
+        index.register("m;x=y").unwrap();
+        index.copy_log().unwrap();
+        note("d.four");
+        index.sync().unwrap();
+        drop(index);
+        let index = Index::open(dir.path(), log, false).unwrap();
+        assert_eq!(paths(&index, "*.*"), ["b.two", "c.three", "d.four"]);
+        assert_eq!(index.find_tagged(&["x=y"]).unwrap(), ["m;x=y"]);
+    }
+
+    #[test]
     fn closing_writes_a_worn_log_anew() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("names");
@@ -782,7 +1293,7 @@ mod tests {
         index.list(&[id]);
         index.stored(id).unwrap();
         let worn = fs::metadata(&log).unwrap().len();
-        index.close().unwrap();
+        index.compact(0).unwrap();
         assert!(fs::metadata(&log).unwrap().len() < worn);
         drop(index);
         let index = Index::open(dir.path(), log, false).unwrap();

@@ -1,7 +1,7 @@
 //! Tags to series: an inverted index with a bitmap per value.
 //!
 //! 1. A series is here while it is listed; tags and values keep their ids, and stay known, when
-//!    their last series goes.
+//!    their last series is taken out over HTTP. When it expires ([`Tags::expire`]) they go with it.
 //! 2. The metric's name is the tag `name`. A registered name without tags has only that one.
 //! 3. Expressions are Graphite's: `tag=v`, `tag!=v`, `tag=~re`, `tag!=~re`. An absent tag counts as
 //!    the empty value; expressions match from the start of the value, not necessarily to its end.
@@ -11,6 +11,7 @@ use std::ops::Bound;
 
 use roaring::RoaringBitmap;
 
+use super::tree::GoOn;
 use crate::datapoint::SeriesId;
 use crate::series;
 
@@ -32,6 +33,9 @@ pub enum TagError {
     /// Every expression also matches series that do not carry its tag.
     #[error("at least one tagspec must not match the empty string")]
     MatchesEverything,
+    /// The caller ended the search.
+    #[error("the search was ended")]
+    Ended,
 }
 
 /// The values of a tag with their ids and how many series carry each.
@@ -51,6 +55,7 @@ pub(crate) struct Tags {
     tags: BTreeMap<Box<str>, Tag>,
     all: RoaringBitmap,
     last_value: u32,
+    last_tag: u32,
 }
 
 #[derive(Debug, Default)]
@@ -100,12 +105,12 @@ impl<'a> Spec<'a> {
         let wanted = match rest.strip_prefix('~') {
             None => Wanted::Exactly(rest),
             Some(pattern) => {
-                Wanted::Matching(fancy_regex::Regex::new(&format!("^(?:{pattern})")).map_err(
-                    |error| TagError::Regex {
+                Wanted::Matching(regex(&format!("^(?:{pattern})")).map_err(|error| {
+                    TagError::Regex {
                         spec: text.to_owned(),
                         reason: error.to_string(),
-                    },
-                )?)
+                    }
+                })?)
             }
         };
         Ok(Self {
@@ -129,8 +134,43 @@ impl<'a> Spec<'a> {
     }
 }
 
+/// The bytes that one compiled expression may take, about.
+const MAX_COMPILED: usize = 10 << 20;
+
+/// The instructions that one may have beside the parts that need no backtracking.
+const MAX_INSTRUCTIONS: usize = 10_000;
+
+/// Compiles a regular expression that a client sent, within bounds.
+///
+/// # Errors
+/// If it is no regular expression, or a very large one.
+pub fn regex(pattern: &str) -> Result<fancy_regex::Regex, fancy_regex::Error> {
+    // Parts between look-arounds and references are compiled each on its own, and calls of groups
+    // (which Python does not have) once more at each call.
+    let calls = ["\\g", "(?&", "(?P>", "(?R", "(?0"];
+    let n_parts = if calls.iter().any(|call| pattern.contains(call)) {
+        MAX_INSTRUCTIONS
+    } else {
+        1 + pattern.matches("(?").count() + pattern.matches('\\').count() / 8
+    };
+    let size = MAX_COMPILED / n_parts;
+    fancy_regex::RegexBuilder::new(pattern)
+        .max_prog_size(MAX_INSTRUCTIONS)
+        .delegate_size_limit(size)
+        .delegate_dfa_size_limit(size)
+        .build()
+}
+
 fn parse<'a>(expressions: &[&'a str]) -> Result<Vec<Spec<'a>>, TagError> {
     expressions.iter().map(|text| Spec::parse(text)).collect()
+}
+
+fn asked(go_on: &mut GoOn<'_>) -> Result<(), TagError> {
+    if go_on(None) {
+        Ok(())
+    } else {
+        Err(TagError::Ended)
+    }
 }
 
 impl Tags {
@@ -140,10 +180,10 @@ impl Tags {
             return;
         }
         for (tag, value) in series::tags(name) {
-            let next = self.tags.len() as u32 + 1;
             if !self.tags.contains_key(tag) {
+                self.last_tag += 1;
                 let new = Tag {
-                    id: next,
+                    id: self.last_tag,
                     ..Tag::default()
                 };
                 self.tags.insert(tag.into(), new);
@@ -182,6 +222,27 @@ impl Tags {
         true
     }
 
+    /// As [`Tags::remove`]; also takes out the tags and values that no series carries any more.
+    pub(crate) fn expire(&mut self, id: SeriesId, name: &str) -> bool {
+        let was_in = self.remove(id, name);
+        for (tag, value) in series::tags(name) {
+            let Some(entry) = self.tags.get_mut(tag) else {
+                continue;
+            };
+            if entry
+                .values
+                .get(value)
+                .is_some_and(|value| value.series.is_empty())
+            {
+                entry.values.remove(value);
+            }
+            if entry.any.is_empty() {
+                self.tags.remove(tag);
+            }
+        }
+        was_in
+    }
+
     /// Whether the series is in.
     pub(crate) fn contains(&self, id: SeriesId) -> bool {
         self.all.contains(id.0)
@@ -193,21 +254,25 @@ impl Tags {
     }
 
     /// The series that satisfy every expression.
-    pub(crate) fn find(&self, expressions: &[&str]) -> Result<RoaringBitmap, TagError> {
+    pub(crate) fn find(
+        &self,
+        expressions: &[&str],
+        go_on: &mut GoOn<'_>,
+    ) -> Result<RoaringBitmap, TagError> {
         let specs = parse(expressions)?;
         if specs.iter().all(Spec::matches_empty) {
             return Err(TagError::MatchesEverything);
         }
-        Ok(self.select(&specs))
+        self.select(&specs, go_on)
     }
 
-    fn select(&self, specs: &[Spec<'_>]) -> RoaringBitmap {
+    fn select(&self, specs: &[Spec<'_>], go_on: &mut GoOn<'_>) -> Result<RoaringBitmap, TagError> {
         let mut found: Option<RoaringBitmap> = None;
         // Those that demand a value first: they are the smaller sets.
         let (demanding, lenient): (Vec<_>, Vec<_>) =
             specs.iter().partition(|spec| !spec.matches_empty());
         for spec in demanding.into_iter().chain(lenient) {
-            let set = self.matching(spec);
+            let set = self.matching(spec, go_on)?;
             match &mut found {
                 None => found = Some(set),
                 Some(found) => *found &= set,
@@ -216,16 +281,17 @@ impl Tags {
                 break;
             }
         }
-        found.unwrap_or_else(|| self.all.clone())
+        Ok(found.unwrap_or_else(|| self.all.clone()))
     }
 
-    fn matching(&self, spec: &Spec<'_>) -> RoaringBitmap {
+    fn matching(&self, spec: &Spec<'_>, go_on: &mut GoOn<'_>) -> Result<RoaringBitmap, TagError> {
+        asked(go_on)?;
         let Some(tag) = self.tags.get(spec.tag) else {
-            return if spec.matches_empty() {
+            return Ok(if spec.matches_empty() {
                 self.all.clone()
             } else {
                 RoaringBitmap::new()
-            };
+            });
         };
         let mut wanted = match &spec.wanted {
             Wanted::Exactly(value) => tag
@@ -236,6 +302,7 @@ impl Tags {
             Wanted::Matching(_) => {
                 let mut union = RoaringBitmap::new();
                 for (value, entry) in &tag.values {
+                    asked(go_on)?;
                     if spec.wants(value) {
                         union |= &entry.series;
                     }
@@ -246,11 +313,11 @@ impl Tags {
         if spec.wants("") {
             wanted |= &self.all - &tag.any;
         }
-        if spec.negated {
+        Ok(if spec.negated {
             &self.all - wanted
         } else {
             wanted
-        }
+        })
     }
 
     /// Every tag with its id, sorted.
@@ -284,6 +351,7 @@ impl Tags {
         expressions: &[&str],
         prefix: &str,
         limit: usize,
+        go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>, TagError> {
         let specs = parse(expressions)?;
         let among = match specs.as_slice() {
@@ -291,12 +359,17 @@ impl Tags {
             specs if specs.iter().all(Spec::matches_empty) => {
                 return Err(TagError::MatchesEverything);
             }
-            specs => Some(self.select(specs)),
+            specs => Some(self.select(specs, go_on)?),
         };
-        Ok(self
+        let mut ended = false;
+        let found = self
             .tags
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix))
+            .take_while(|_| {
+                ended = !go_on(None);
+                !ended
+            })
             .filter(|(name, _)| specs.iter().all(|spec| spec.tag != &***name))
             .filter(|(_, tag)| {
                 among
@@ -305,7 +378,12 @@ impl Tags {
             })
             .take(limit)
             .map(|(name, _)| name.to_string())
-            .collect())
+            .collect();
+        if ended {
+            Err(TagError::Ended)
+        } else {
+            Ok(found)
+        }
     }
 
     /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`.
@@ -316,20 +394,31 @@ impl Tags {
         tag: &str,
         prefix: &str,
         limit: usize,
+        go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>, TagError> {
         let specs = parse(expressions)?;
         let Some(tag) = self.tags.get(tag) else {
             return Ok(Vec::new());
         };
-        let among = self.select(&specs);
-        Ok(tag
+        let among = self.select(&specs, go_on)?;
+        let mut ended = false;
+        let found = tag
             .values
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(value, _)| value.starts_with(prefix))
+            .take_while(|_| {
+                ended = !go_on(None);
+                !ended
+            })
             .filter(|(_, value)| !value.series.is_disjoint(&among))
             .take(limit)
             .map(|(value, _)| value.to_string())
-            .collect())
+            .collect();
+        if ended {
+            Err(TagError::Ended)
+        } else {
+            Ok(found)
+        }
     }
 }
 
@@ -347,7 +436,10 @@ mod tests {
     }
 
     fn ids(tags: &Tags, expressions: &[&str]) -> Vec<u32> {
-        tags.find(expressions).unwrap().into_iter().collect()
+        tags.find(expressions, &mut |_| true)
+            .unwrap()
+            .into_iter()
+            .collect()
     }
 
     #[test]
@@ -366,36 +458,86 @@ mod tests {
         assert!(ids(&tags, &["name=m", "name=n"]).is_empty());
         for everything in ["host=", "host!=x", "host=~.*", "host=~", "name=~$"] {
             assert_eq!(
-                tags.find(&[everything]),
+                tags.find(&[everything], &mut |_| true),
                 Err(TagError::MatchesEverything),
                 "{everything}"
             );
         }
         for bad in ["", "bad", "=x", "a=b;c", "a!b", ";a=b"] {
-            assert_eq!(tags.find(&[bad]), Err(TagError::Malformed(bad.into())));
+            assert_eq!(
+                tags.find(&[bad], &mut |_| true),
+                Err(TagError::Malformed(bad.into()))
+            );
         }
-        assert!(matches!(tags.find(&["a=~("]), Err(TagError::Regex { .. })));
+        assert!(matches!(
+            tags.find(&["a=~("], &mut |_| true),
+            Err(TagError::Regex { .. })
+        ));
+    }
+
+    #[test]
+    fn a_search_ends_when_it_is_told() {
+        let tags = index(&["m;dc=a;host=x", "m;dc=b", "n;host=xy", "p"]);
+        for expressions in [&["host=~x"][..], &["name=m"], &["name=m", "dc=~a"]] {
+            let ended = tags.find(expressions, &mut |_| false);
+            assert_eq!(ended, Err(TagError::Ended));
+        }
+        let ended = tags.complete_tags(&[], "", 9, &mut |_| false);
+        assert_eq!(ended, Err(TagError::Ended));
+        let ended = tags.complete_values(&[], "host", "", 9, &mut |_| false);
+        assert_eq!(ended, Err(TagError::Ended));
+    }
+
+    #[test]
+    fn expressions_that_compile_to_much_are_refused() {
+        for pattern in [
+            r"(?:\w{500}){500}",
+            r"(?<a>\w{9})(?<b>\g<a>\g<a>\g<a>\g<a>)(?<c>\g<b>\g<b>\g<b>\g<b>)\g<c>\g<c>",
+            &r"(?=a)\w".repeat(9_000),
+        ] {
+            assert!(regex(pattern).is_err(), "{pattern}");
+        }
+        let hosts: Vec<String> = (0..4_000).map(|n| format!("host{n}.*")).collect();
+        for pattern in [r"(?!a)\w{20}".repeat(20), hosts.join("|")] {
+            assert!(regex(&pattern).is_ok(), "{pattern}");
+        }
     }
 
     #[test]
     fn completion_names_what_is_left_to_say() {
         let tags = index(&["m;dc=a;host=x", "m;dc=b", "n;host=xy"]);
         assert_eq!(
-            tags.complete_tags(&["name=m"], "", 9).unwrap(),
+            tags.complete_tags(&["name=m"], "", 9, &mut |_| true)
+                .unwrap(),
             ["dc", "host"]
         );
-        assert_eq!(tags.complete_tags(&["dc=b"], "", 9).unwrap(), ["name"]);
-        assert_eq!(tags.complete_tags(&[], "h", 9).unwrap(), ["host"]);
-        assert_eq!(tags.complete_tags(&[], "", 1).unwrap(), ["dc"]);
         assert_eq!(
-            tags.complete_values(&["dc!=a"], "host", "", 9).unwrap(),
+            tags.complete_tags(&["dc=b"], "", 9, &mut |_| true).unwrap(),
+            ["name"]
+        );
+        assert_eq!(
+            tags.complete_tags(&[], "h", 9, &mut |_| true).unwrap(),
+            ["host"]
+        );
+        assert_eq!(
+            tags.complete_tags(&[], "", 1, &mut |_| true).unwrap(),
+            ["dc"]
+        );
+        assert_eq!(
+            tags.complete_values(&["dc!=a"], "host", "", 9, &mut |_| true)
+                .unwrap(),
             ["xy"]
         );
         assert_eq!(
-            tags.complete_values(&[], "host", "x", 9).unwrap(),
+            tags.complete_values(&[], "host", "x", 9, &mut |_| true)
+                .unwrap(),
             ["x", "xy"]
         );
-        assert!(tags.complete_values(&[], "no", "", 9).unwrap().is_empty());
+        assert!(
+            tags.complete_values(&[], "no", "", 9, &mut |_| true)
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
@@ -436,7 +578,7 @@ mod tests {
                 }))
                 .map(|id| id as u32)
                 .collect();
-            match tags.find(&texts) {
+            match tags.find(&texts, &mut |_| true) {
                 Ok(found) => prop_assert_eq!(found.into_iter().collect::<Vec<_>>(), expected),
                 Err(error) => {
                     prop_assert_eq!(error, TagError::MatchesEverything);

@@ -4,7 +4,8 @@
 //!    is left of its name below the branch: a leaf when that is one node, a whole twig when it is
 //!    more. A twig becomes a branch when a second series needs it, so a series that stands alone
 //!    costs four bytes here however deep it lies.
-//! 2. Labels are not stored: each is a piece of some series' name in [`Names`].
+//! 2. Labels are not stored: each is a piece of the name of a series that is in the tree. When that
+//!    series is taken out, the label moves to another one below the branch.
 //! 3. New entries are appended and merged into the sorted part 64 at a time, so that a branch of a
 //!    million leaves does not move them all for each new one.
 //! 4. A pattern that begins with `**` and goes on finds only what the rest finds: Graphite loses its
@@ -12,6 +13,7 @@
 //! 5. Labels compare bytewise with the dot below everything else: what shares a node stands together.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use super::glob::{Flat, NodePattern, Pattern};
 use crate::datapoint::SeriesId;
@@ -27,6 +29,26 @@ pub struct Found {
     pub path: String,
     /// Whether it is a series (else a branch).
     pub leaf: bool,
+}
+
+/// What a search asks between two steps, with the path of the node that it found, if any: `false`
+/// ends it.
+pub type GoOn<'a> = dyn FnMut(Option<&str>) -> bool + 'a;
+
+/// What a walk does with a node that the pattern matches and whether that is a leaf, and (`None`)
+/// for each other that it looks at.
+type Visit<'a> = dyn FnMut(Option<(&str, bool)>) -> ControlFlow<()> + 'a;
+
+/// What a walk does with label and place of a child that a pattern matches, and (`None`) for each
+/// other child that it looks at.
+type Each<'a> = dyn FnMut(Option<(&str, Option<Place>)>) -> ControlFlow<()> + 'a;
+
+fn asked(go_on: bool) -> ControlFlow<()> {
+    if go_on {
+        ControlFlow::Continue(())
+    } else {
+        ControlFlow::Break(())
+    }
 }
 
 /// The tree.
@@ -148,11 +170,22 @@ impl List {
         candidates.find(|item| key(**item) == wanted).copied()
     }
 
-    fn remove(&mut self, item: u32) -> bool {
-        let Some(at) = self.items.iter().position(|own| *own == item) else {
-            return false;
+    /// Takes `item` out, whose key is `wanted`. Whether it was in.
+    fn remove<'a>(&mut self, item: u32, wanted: &[u8], key: impl Fn(u32) -> &'a [u8]) -> bool {
+        let (sorted, unsorted) = self.items.split_at(self.sorted as usize);
+        let near = sorted.partition_point(|item| order(key(*item), wanted).is_lt());
+        let at = if sorted.get(near) == Some(&item) {
+            near
+        } else {
+            match unsorted.iter().position(|own| *own == item) {
+                Some(at) => sorted.len() + at,
+                None => return false,
+            }
         };
         self.items.remove(at);
+        if self.items.len() * 4 < self.items.capacity() {
+            self.items.shrink_to(self.items.len() * 2);
+        }
         if at < self.sorted as usize {
             self.sorted -= 1;
         }
@@ -223,7 +256,9 @@ impl Tree {
                         end: (start + node.len()) as u16,
                     };
                     let branch = self.grow(names, at, label);
-                    self.branches[at as usize].tails.remove(twig);
+                    let name = &names.name_bytes(twig)[start..];
+                    let tail = |id| &names.name_bytes(id)[start..];
+                    self.branches[at as usize].tails.remove(twig, name, tail);
                     self.push_tail(names, branch, next, twig);
                     (at, start) = (branch, next);
                     continue;
@@ -269,7 +304,9 @@ impl Tree {
         let mut start = 0;
         loop {
             let at = way[way.len() - 1];
-            if self.branches[at as usize].tails.remove(id.0) {
+            let tail = |id| &names.name_bytes(id)[start..];
+            let tails = &mut self.branches[at as usize].tails;
+            if tails.remove(id.0, &name[start..], tail) {
                 break;
             }
             let node = first(&name[start..]);
@@ -288,34 +325,71 @@ impl Tree {
             if !empty.tails.items.is_empty() || !empty.branches.items.is_empty() {
                 break;
             }
-            self.branches[*parent as usize].branches.remove(*branch);
+            let mut list = std::mem::take(&mut self.branches[*parent as usize].branches);
+            let label = self.label(names, *branch);
+            list.remove(*branch, label, |branch| self.label(names, branch));
+            self.branches[*parent as usize].branches = list;
+            self.branches[*branch as usize] = Branch::default();
             self.free.push(*branch);
             way.pop();
+        }
+        // From the lowest branch up, so that the labels below are right already.
+        for branch in way.into_iter().skip(1).rev() {
+            let Branch {
+                label,
+                branches,
+                tails,
+            } = &self.branches[branch as usize];
+            if label.series != id.0 {
+                continue;
+            }
+            let below = branches.items.first();
+            let below = below.map(|branch| self.branches[*branch as usize].label.series);
+            if let Some(other) = tails.items.first().copied().or(below) {
+                self.branches[branch as usize].label.series = other;
+            }
         }
         true
     }
 
     /// Every node that `pattern` matches, sorted by path bytewise, a branch before a leaf of the
-    /// same path, nothing twice.
-    pub(crate) fn find(&self, names: &Names, pattern: &Pattern) -> Vec<Found> {
+    /// same path, nothing twice. `None` if `go_on` ended the search.
+    pub(crate) fn find(
+        &self,
+        names: &Names,
+        pattern: &Pattern,
+        go_on: &mut GoOn<'_>,
+    ) -> Option<Vec<Found>> {
         let mut out = Vec::new();
         let mut path = String::new();
         let keeps_dot = pattern.asks_for_branches();
         let root = Place::Branch(ROOT);
-        self.walk(names, root, &pattern.nodes, &mut path, &mut |path, leaf| {
+        let mut visit = |node: Option<(&str, bool)>| {
+            let Some((path, leaf)) = node else {
+                return asked(go_on(None));
+            };
             let dot = if keeps_dot && !path.is_empty() {
                 "."
             } else {
                 ""
             };
+            asked(go_on(Some(path)))?;
             let path = [path, dot].concat();
             out.push(Found { path, leaf });
-        });
+            ControlFlow::Continue(())
+        };
+        let nodes = &pattern.nodes;
+        if self
+            .walk(names, root, nodes, &mut path, &mut visit)
+            .is_break()
+        {
+            return None;
+        }
         if !out.is_sorted() {
             out.sort();
         }
         out.dedup();
-        out
+        Some(out)
     }
 
     /// All series in the order of the tree.
@@ -338,35 +412,40 @@ impl Tree {
         at: Place,
         patterns: &[NodePattern],
         path: &mut String,
-        found: &mut dyn FnMut(&str, bool),
-    ) {
+        visit: &mut Visit<'_>,
+    ) -> ControlFlow<()> {
         let Some((pattern, rest)) = patterns.split_first() else {
-            return;
+            return ControlFlow::Continue(());
         };
         let flats = match pattern {
             NodePattern::OneOf(flats) => flats,
             NodePattern::AnyDepth(flats) if at.is_root() && !rest.is_empty() => {
-                self.walk(names, at, rest, path, found);
+                self.walk(names, at, rest, path, visit)?;
                 flats
             }
             NodePattern::AnyDepth(_) => {
-                return self.walk_any_depth(names, at, rest, path, found);
+                return self.walk_any_depth(names, at, rest, path, visit);
             }
-            NodePattern::Here => return found(path, false),
+            NodePattern::Here => return visit(Some((path, false))),
         };
         for flat in flats {
-            self.children(names, at, Some(flat), &mut |label, below| {
+            self.children(names, at, Some(flat), &mut |child| {
+                let Some((label, below)) = child else {
+                    return visit(None);
+                };
                 let len = path.len();
                 push_node(path, label);
                 match below {
-                    None if rest.is_empty() => found(path, true),
-                    None => {}
-                    Some(_) if rest.is_empty() => found(path, false),
-                    Some(below) => self.walk(names, below, rest, path, found),
+                    None if rest.is_empty() => visit(Some((path, true)))?,
+                    None => visit(None)?,
+                    Some(_) if rest.is_empty() => visit(Some((path, false)))?,
+                    Some(below) => self.walk(names, below, rest, path, visit)?,
                 }
                 path.truncate(len);
-            });
+                ControlFlow::Continue(())
+            })?;
         }
+        ControlFlow::Continue(())
     }
 
     /// `**`: the rest of the pattern here and below every branch; at the end of a pattern,
@@ -377,31 +456,33 @@ impl Tree {
         at: Place,
         rest: &[NodePattern],
         path: &mut String,
-        found: &mut dyn FnMut(&str, bool),
-    ) {
-        self.walk(names, at, rest, path, found);
-        self.children(names, at, None, &mut |label, below| {
+        visit: &mut Visit<'_>,
+    ) -> ControlFlow<()> {
+        self.walk(names, at, rest, path, visit)?;
+        self.children(names, at, None, &mut |child| {
+            let Some((label, below)) = child else {
+                return visit(None);
+            };
             let len = path.len();
             push_node(path, label);
-            if rest.is_empty() {
-                found(path, below.is_none());
-            }
+            visit(rest.is_empty().then_some((&**path, below.is_none())))?;
             if let Some(below) = below {
-                self.walk_any_depth(names, below, rest, path, found);
+                self.walk_any_depth(names, below, rest, path, visit)?;
             }
             path.truncate(len);
-        });
+            ControlFlow::Continue(())
+        })
     }
 
     /// Calls `each` with label and place (`None` for a leaf) of the children of `at` that `flat`
-    /// matches, or of all.
+    /// matches, or of all, and with `None` for each of the others that it looked at.
     fn children(
         &self,
         names: &Names,
         at: Place,
         flat: Option<&Flat>,
-        each: &mut dyn FnMut(&str, Option<Place>),
-    ) {
+        each: &mut Each<'_>,
+    ) -> ControlFlow<()> {
         let mut offer = |label: &[u8], below: Option<Place>| {
             // Labels are pieces between dots of names that are UTF-8.
             let label = std::str::from_utf8(label).unwrap_or_default();
@@ -410,9 +491,7 @@ impl Tree {
                     .strip_prefix(flat.prefix.as_str())
                     .is_some_and(|rest| flat.matches_rest(rest))
             });
-            if fits {
-                each(label, below);
-            }
+            each(fits.then_some((label, below)))
         };
         let prefix = flat.map_or(&b""[..], |flat| flat.prefix.as_bytes());
         let tail = |series: u32, start: u16| {
@@ -440,17 +519,18 @@ impl Tree {
         let label = |branch| self.label(names, branch);
         if flat.is_some_and(Flat::is_literal) {
             if let Some(branch) = branches.exact(prefix, label) {
-                offer(prefix, Some(Place::Branch(branch)));
+                offer(prefix, Some(Place::Branch(branch)))?;
             }
         } else {
             for branch in branches.beginning(prefix, label) {
-                offer(label(branch), Some(Place::Branch(branch)));
+                offer(label(branch), Some(Place::Branch(branch)))?;
             }
         }
         for series in tails.beginning(prefix, |id| &names.name_bytes(id)[start as usize..]) {
             let (label, below) = tail(series, start);
-            offer(label, below);
+            offer(label, below)?;
         }
+        ControlFlow::Continue(())
     }
 
     /// Bytes held, by capacity.
@@ -490,7 +570,8 @@ mod tests {
     }
 
     fn found(names: &Names, tree: &Tree, pattern: &str) -> Vec<(String, bool)> {
-        tree.find(names, &Pattern::parse(pattern).unwrap())
+        tree.find(names, &Pattern::parse(pattern).unwrap(), &mut |_| true)
+            .unwrap()
             .into_iter()
             .map(|found| (found.path, found.leaf))
             .collect()
@@ -594,6 +675,28 @@ mod tests {
     }
 
     #[test]
+    fn a_search_ends_when_it_is_told() {
+        let names: Vec<String> = (0..1_000).map(|i| format!("a.b{i}.c")).collect();
+        let (names, tree) = tree(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for pattern in ["**", "a.*.c", "a.*x", "a.b1*.**", "a.**.none"] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            let mut asked = 0;
+            let found = tree.find(&names, &pattern, &mut |_| {
+                asked += 1;
+                asked < 5
+            });
+            assert_eq!((found, asked), (None, 5));
+        }
+        let mut told = Vec::new();
+        let pattern = Pattern::parse("a.b7*").unwrap();
+        let found = tree.find(&names, &pattern, &mut |path| {
+            told.extend(path.map(str::to_owned));
+            true
+        });
+        assert_eq!(found.unwrap().len(), told.len());
+    }
+
+    #[test]
     fn a_wide_branch_stays_sorted() {
         let names: Vec<String> = (0..5_000_u32)
             .map(|i| format!("wide.m{:x}", i.wrapping_mul(0x9e37_79b1)))
@@ -614,13 +717,19 @@ mod tests {
         ) {
             let mut order: Vec<&str> = names.iter().map(String::as_str).collect();
             order.sort_by_key(|name| foldhash::fast::FixedState::with_seed(shuffle).hash_one(name));
-            let (interned, mut tree) = tree(&order);
+            let (mut interned, mut tree) = tree(&order);
             let mut left = names.clone();
             for gone in gone {
                 if order.is_empty() { break; }
                 let name = order[gone.index(order.len())];
-                let id = interned.get(name.as_bytes()).unwrap();
+                let Some(id) = interned.get(name.as_bytes()) else { continue };
                 prop_assert_eq!(tree.remove(&interned, id), left.remove(name));
+                // The id stands for another name now: no label may lean on it.
+                interned.unlink(id);
+                interned.free(id);
+                prop_assert_eq!(interned.intern(b"zz.top").unwrap().0, id);
+                interned.unlink(id);
+                interned.free(id);
             }
             prop_assert_eq!(tree.len(), left.len());
             for pattern in patterns {

@@ -3,7 +3,10 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use crate::private;
 
 /// A file that is written to its end.
 pub trait Segment: Debug + Send {
@@ -13,10 +16,10 @@ pub trait Segment: Debug + Send {
     /// The system refused.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Has all that was appended on disk.
+    /// Has all that was appended on disk, in a file that can be found again.
     ///
     /// # Errors
-    /// The system refused; what is on disk is not known.
+    /// The system refused, and what is on disk is not known; or the file has been deleted.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -54,7 +57,16 @@ struct RealSegment {
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn Segment>> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        let create = || private::open(path, OpenOptions::new().write(true).create_new(true));
+        let file = match (create(), path.parent()) {
+            // The directory was removed while it was in use.
+            (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+                // Those above it are not made again: what was mounted there would be hidden.
+                fs::DirBuilder::new().mode(0o700).create(directory)?;
+                create()?
+            }
+            (file, _) => file?,
+        };
         if let Some(directory) = path.parent() {
             File::open(directory)?.sync_all()?;
         }
@@ -94,6 +106,11 @@ impl Segment for RealSegment {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.flush()?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        if self.file.metadata()?.nlink() == 0 {
+            let path = self.path.display();
+            return Err(io::Error::other(format!("{path} has been deleted")));
+        }
+        Ok(())
     }
 }

@@ -251,12 +251,12 @@ impl<'a> Frame<'a> {
                     rest = more;
                     return Some(Item::Name(id, name));
                 }
-                series += match what & 3 {
+                series = series.checked_add(match what & 3 {
                     SERIES => unzigzag(take_varint(&mut rest)?),
                     _ => 1,
-                };
+                })?;
                 if what & TIME != 0 {
-                    time += unzigzag(take_varint(&mut rest)?);
+                    time = time.checked_add(unzigzag(take_varint(&mut rest)?))?;
                 }
                 match what & BYTES {
                     SAME => {}
@@ -360,6 +360,21 @@ mod tests {
                 expected.drain(2 * hit..2 * hit + 2);
                 assert_eq!(points(&damaged), expected, "byte {at}");
             }
+        }
+    }
+
+    #[test]
+    fn differences_that_overflow_end_the_frame() {
+        for what in [SERIES, TIME] {
+            let mut bytes = MAGIC.to_vec();
+            let mut writer = Writer::new(&mut bytes, CLOCK);
+            writer.point(&point(0, CLOCK.0, 1.0));
+            for difference in [i64::MAX, i64::MAX] {
+                writer.buffer.push(what);
+                varint(writer.buffer, zigzag(difference));
+            }
+            writer.finish();
+            assert_eq!(points(&bytes), [point(0, CLOCK.0, 1.0)]);
         }
     }
 

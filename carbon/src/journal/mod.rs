@@ -31,16 +31,20 @@ use whisper::{Point, Timestamp};
 
 use self::disk::{Disk, Segment};
 use self::frame::{Item, MAGIC, Reader, Writer};
+use crate::clock::{self, Clocks, Era};
 use crate::datapoint::{Datapoint, SeriesId};
 use crate::error::{Error, Result};
 use crate::index::{Bits, Index};
 use crate::options::{JournalOptions, Sync};
+use crate::private;
 use crate::stats::Stats;
 
 /// Pending bytes from which on they are written before the commit is due.
 const EARLY_WRITE: usize = 4 << 20;
 /// Pending bytes that are kept while the disk refuses to take them.
 const MAX_PENDING: usize = 32 << 20;
+/// How often a receiver that waits for a commit looks whether it still should.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a refused write rests before it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// A checkpoint is wanted after this long, however little was appended.
@@ -64,6 +68,8 @@ pub(crate) struct Journal {
     committed: AtomicU64,
     /// Bytes in all segments, and pending.
     size: AtomicU64,
+    /// Why nothing is committed now.
+    trouble: Mutex<Option<String>>,
 }
 
 /// What waits to be written.
@@ -147,57 +153,134 @@ fn segments(directory: &Path) -> io::Result<Vec<(u64, u64)>> {
     Ok(found)
 }
 
-/// Reads back what the segments in `directory` hold, oldest first. `each` gets the points of a
-/// frame and its clock; `progress` the bytes read and the bytes there are.
-///
-/// # Errors
-/// A segment cannot be read.
-pub(crate) fn replay(
-    directory: &Path,
-    index: &Index,
-    mut each: impl FnMut(Timestamp, &[Datapoint]),
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Replayed> {
-    let found = match segments(directory) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(Error::io(directory, "listing the journal", error)),
-    };
-    let all: u64 = found.iter().map(|(_, size)| size).sum();
-    let mut before = 0;
-    let mut replayed = Replayed::default();
-    let mut points = Vec::new();
-    for (number, size) in &found {
-        let path = segment_path(directory, *number);
-        let bytes =
-            fs::read(&path).map_err(|error| Error::io(&path, "reading the journal", error))?;
-        let mut ids: HashMap<u32, SeriesId> = HashMap::new();
-        let mut reader = Reader::new(&bytes);
-        while let Some(frame) = reader.next() {
-            points.clear();
-            frame.each(|item| match item {
-                Item::Name(id, name) => {
-                    if let Ok(own) = index.intern(name) {
-                        ids.insert(id.0, own);
-                    }
-                }
-                Item::Point(point) => match ids.get(&point.series.0) {
-                    Some(series) => points.push(Datapoint {
-                        series: *series,
-                        ..point
-                    }),
-                    None => replayed.nameless += 1,
-                },
-            });
-            replayed.points += points.len() as u64;
-            each(frame.clock, &points);
-            progress(before + size - reader.left() as u64, all);
+/// What the segments of a directory hold, to be read back oldest first.
+pub(crate) struct Replay {
+    directory: PathBuf,
+    /// Numbers and sizes.
+    segments: Vec<(u64, u64)>,
+    eras: Vec<Era>,
+}
+
+impl Replay {
+    /// Looks through the segments in `directory` and finds out which of their clocks can be
+    /// believed; `now` is the clock of the present. `progress` is told the bytes looked at, and those
+    /// there are.
+    ///
+    /// # Errors
+    /// A segment cannot be read.
+    pub(crate) fn open(
+        directory: &Path,
+        now: Timestamp,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        let mut replay = Self {
+            directory: directory.to_owned(),
+            segments: Vec::new(),
+            eras: Vec::new(),
+        };
+        let found = match segments(directory) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(replay),
+            Err(error) => return Err(Error::io(directory, "listing the journal", error)),
+        };
+        let all = found.iter().map(|(_, size)| size).sum();
+        let mut before = 0;
+        for (number, size) in found {
+            let Some(bytes) = replay.read(number)? else {
+                continue;
+            };
+            let mut reader = Reader::new(&bytes);
+            while let Some(frame) = reader.next() {
+                clock::push(&mut replay.eras, frame.clock);
+                progress(before + size.saturating_sub(reader.left() as u64), all);
+            }
+            replay.segments.push((number, size));
+            before += size;
         }
-        replayed.unsound_bytes += reader.unsound as u64;
-        replayed.segments += 1;
-        before += size;
+        clock::judge(&mut replay.eras, now);
+        Ok(replay)
     }
-    Ok(replayed)
+
+    /// The bytes of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|(_, size)| size).sum()
+    }
+
+    /// A segment; what is not a file, and has the name of one, is set aside.
+    fn read(&self, number: u64) -> Result<Option<Vec<u8>>> {
+        let path = segment_path(&self.directory, number);
+        match private::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(why) if private::is_in_the_way(&why) => {
+                let aside = private::set_aside(&path)
+                    .map_err(|error| Error::io(&path, "setting it aside", error))?;
+                let (path, aside) = (path.display(), aside.display());
+                tracing::warn!(
+                    "{path} is no segment of the journal and was renamed to {aside}: {why}"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(Error::io(&path, "reading the journal", error)),
+        }
+    }
+
+    /// Reads it. `each` gets the points of a frame, the clocks they are judged by, and the bytes read
+    /// so far.
+    ///
+    /// # Errors
+    /// A segment cannot be read.
+    pub(crate) fn run(
+        &self,
+        index: &Index,
+        mut each: impl FnMut(Clocks, &[Datapoint], u64),
+    ) -> Result<Replayed> {
+        let mut before = 0;
+        let mut replayed = Replayed::default();
+        let mut points = Vec::new();
+        let mut eras = self.eras.iter();
+        let mut era = eras.next();
+        let mut frames = 0;
+        for (number, size) in &self.segments {
+            let Some(bytes) = self.read(*number)? else {
+                continue;
+            };
+            let mut ids: HashMap<u32, SeriesId> = HashMap::new();
+            let mut reader = Reader::new(&bytes);
+            while let Some(frame) = reader.next() {
+                points.clear();
+                frame.each(|item| match item {
+                    Item::Name(id, name) => {
+                        if let Ok(own) = index.intern(name) {
+                            ids.insert(id.0, own);
+                        }
+                    }
+                    Item::Point(point) => match ids.get(&point.series.0) {
+                        Some(series) => points.push(Datapoint {
+                            series: *series,
+                            ..point
+                        }),
+                        None => replayed.nameless += 1,
+                    },
+                });
+                replayed.points += points.len() as u64;
+                if era.is_some_and(|era| frames == era.frames) {
+                    era = eras.next();
+                    frames = 0;
+                }
+                frames += 1;
+                let clocks = era.map_or(Clocks::one(frame.clock), |era| era.clocks(frame.clock));
+                each(
+                    clocks,
+                    &points,
+                    before + size.saturating_sub(reader.left() as u64),
+                );
+            }
+            replayed.unsound_bytes += reader.unsound as u64;
+            replayed.segments += 1;
+            before += size;
+        }
+        Ok(replayed)
+    }
 }
 
 impl Journal {
@@ -237,6 +320,7 @@ impl Journal {
             current: Mutex::new(current),
             committed: AtomicU64::new(0),
             size: AtomicU64::new(size),
+            trouble: Mutex::default(),
         };
         {
             let mut current = lock(&journal.current);
@@ -244,6 +328,7 @@ impl Journal {
                 tracing::error!(%error, "the journal cannot be written: points are safe only once their files are synced");
                 current.gap = true;
                 lock(&journal.pending).paused = true;
+                *lock(&journal.trouble) = Some(error.to_string());
             }
         }
         Ok(journal)
@@ -296,6 +381,15 @@ impl Journal {
         }
     }
 
+    /// These ids may stand for other names from now on: a name is written again before their next
+    /// points.
+    pub(crate) fn forget(&self, ids: &[SeriesId]) {
+        let mut pending = lock(&self.pending);
+        for id in ids {
+            pending.named.clear(id.0);
+        }
+    }
+
     fn encode(&self, pending: &mut Pending, index: &Index, clock: Timestamp, points: &[Datapoint]) {
         let Pending { bytes, named, .. } = pending;
         let before = bytes.len();
@@ -331,15 +425,41 @@ impl Journal {
         self.sync == Sync::Always
     }
 
-    /// Waits until `ticket` points are committed.
-    pub(crate) fn wait(&self, ticket: u64) {
+    /// Waits until `ticket` points are committed, or `give_up`, asked from time to time, says so.
+    pub(crate) fn wait(&self, ticket: u64, give_up: impl Fn() -> bool) {
         let mut pending = lock(&self.pending);
-        while self.committed() < ticket && !pending.stopping {
-            pending = self
-                .done
-                .wait(pending)
-                .unwrap_or_else(PoisonError::into_inner);
+        while self.committed() < ticket && !pending.stopping && !give_up() {
+            let waited = self.done.wait_timeout(pending, LOOK);
+            (pending, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Appends points that find no room in the cache, so that the next start has them. Whether
+    /// the journal takes them: not while it pauses.
+    pub(crate) fn leave_behind(
+        &self,
+        index: &Index,
+        clock: Timestamp,
+        points: &[Datapoint],
+    ) -> bool {
+        let mut pending = lock(&self.pending);
+        if !pending.paused {
+            self.encode(&mut pending, index, clock, points);
+        }
+        !pending.paused
+    }
+
+    /// Leaves the segments that were there at the start alone until the next start, because they
+    /// could not be read back whole.
+    pub(crate) fn keep_older(&self) {
+        let older = std::mem::take(&mut lock(&self.current).older);
+        let bytes = older.iter().map(|(_, bytes)| bytes).sum();
+        self.size.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// What keeps it from being written now, if anything.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
     }
 
     /// The committing thread: until [`Journal::stop`], writes and syncs what is pending when it is
@@ -392,7 +512,17 @@ impl Journal {
     /// # Errors
     /// The disk refused; it is kept for the next time.
     pub(crate) fn commit(&self, stats: &Stats) -> io::Result<()> {
-        self.commit_with(&mut lock(&self.current), stats)
+        let mut current = lock(&self.current);
+        let committed = self.commit_with(&mut current, stats);
+        match &committed {
+            Ok(()) if !current.gap => *lock(&self.trouble) = None,
+            // That it pauses was noted, with its cause, when it began to.
+            Err(error) if !current.gap || lock(&self.trouble).is_none() => {
+                *lock(&self.trouble) = Some(error.to_string());
+            }
+            _ => {}
+        }
+        committed
     }
 
     fn commit_with(&self, current: &mut Current, stats: &Stats) -> io::Result<()> {
@@ -434,6 +564,7 @@ impl Journal {
             if let Err(error) = segment.sync() {
                 // After a failed sync the kernel may say that all is well and have lost it: what
                 // this segment holds is not believed any more.
+                *lock(&self.trouble) = Some(error.to_string());
                 self.pause(current);
                 return Err(error);
             }
@@ -521,6 +652,9 @@ impl Journal {
         let mut current = lock(&self.current);
         self.advance(rotation.appended, stats);
         current.gap &= current.number != rotation.number || lock(&self.pending).paused;
+        if !current.gap {
+            *lock(&self.trouble) = None;
+        }
         while let Some((number, bytes)) = current.older.first().copied() {
             if number >= rotation.number {
                 break;

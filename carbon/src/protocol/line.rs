@@ -6,7 +6,10 @@
 //!    a fraction is cut off; `-1` and `N` are the receiver's now.
 //! 3. A bad line is counted by its cause and never hurts its neighbours. So is one longer than
 //!    [`MAX_LINE`]: reading goes on behind its end.
-//! 4. A known name costs one hash and one comparison; nothing is allocated.
+//! 4. A known name costs one hash and one comparison; nothing is allocated. A new name may be over
+//!    a limit ([`Index::admit`]): its line is refused and counted, its neighbours are not.
+//! 5. A stream's buffer is as large as its sender made it ([`Stream`]): nothing while it rests, and at
+//!    most four times [`MAX_LINE`].
 
 use std::sync::RwLockReadGuard;
 
@@ -156,7 +159,8 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader for a batch. It holds the names for reading while it lives.
+    /// A reader for a batch. It holds the names for reading while it lives. Whoever submits what it
+    /// reads takes a pin of the index before ([`Index::pin`]).
     pub fn new(index: &'a Index, stats: &'a Stats) -> Self {
         Self {
             index,
@@ -205,39 +209,53 @@ impl<'a> Reader<'a> {
         }
         // A new name is written: whoever reads must let go first.
         self.names = None;
-        match self.index.intern(name) {
+        match self.index.admit(name) {
             Ok(id) => Some(id),
-            Err(_) => {
-                self.stats.rejected_name.add(1);
+            Err(reason) => {
+                self.stats.count_refusal(reason);
                 None
             }
         }
     }
 }
 
+/// The smallest buffer of a stream that sends.
+const MIN_BUFFER: usize = 4 << 10;
+/// The largest.
+const MAX_BUFFER: usize = 4 * MAX_LINE;
+
 /// Cuts a byte stream into batches of whole lines, whatever the pieces it comes in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stream {
     buffer: Vec<u8>,
     filled: usize,
+    /// The last read left no space: the sender has more than the buffer holds.
+    brimming: bool,
     /// Inside a line that was too long: everything up to its end is dropped.
     skipping: bool,
-}
-
-impl Default for Stream {
-    fn default() -> Self {
-        Self {
-            buffer: vec![0; 4 * MAX_LINE],
-            filled: 0,
-            skipping: false,
-        }
-    }
 }
 
 impl Stream {
     /// Where the next bytes go; never empty.
     pub fn space(&mut self) -> &mut [u8] {
+        if self.brimming || self.filled == self.buffer.len() {
+            let larger = (self.buffer.len() * 2).clamp(MIN_BUFFER, MAX_BUFFER);
+            self.buffer.resize(larger, 0);
+            self.brimming = false;
+        }
         &mut self.buffer[self.filled..]
+    }
+
+    /// Gives back the memory that is not in use: the sender pauses.
+    pub fn rest(&mut self) {
+        self.buffer.truncate(self.filled);
+        self.buffer.shrink_to_fit();
+        self.brimming = false;
+    }
+
+    /// Bytes of memory that it has.
+    pub fn size_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// `n` bytes were put into the space: reads the lines that are whole now.
@@ -250,6 +268,7 @@ impl Stream {
         out: &mut Vec<Datapoint>,
     ) {
         self.filled += n;
+        self.brimming = self.filled == self.buffer.len();
         let mut from = 0;
         if self.skipping {
             match memchr::memchr(b'\n', &self.buffer[..self.filled]) {
@@ -393,6 +412,87 @@ mod tests {
                 ("rejects.torn", 1)
             ]
         );
+    }
+
+    #[test]
+    fn a_buffer_is_as_large_as_its_sender_made_it() {
+        let (_dir, index) = index();
+        let stats = Stats::default();
+        let mut out = Vec::new();
+        let mut stream = Stream::default();
+        assert_eq!(stream.size_bytes(), 0);
+        let mut send = |stream: &mut Stream, text: &[u8]| {
+            let n = text.len().min(stream.space().len());
+            stream.space()[..n].copy_from_slice(&text[..n]);
+            stream.advance(n, &index, &stats, NOW, &mut out);
+            n
+        };
+        send(&mut stream, b"a 1 1\nb 2");
+        assert_eq!(stream.size_bytes(), MIN_BUFFER);
+        let text = b"a 1 1\n".repeat(1 << 20);
+        let mut sizes = Vec::new();
+        for _ in 0..20 {
+            send(&mut stream, &text);
+            sizes.push(stream.size_bytes());
+        }
+        assert!(sizes.is_sorted());
+        assert_eq!(sizes.last(), Some(&MAX_BUFFER));
+        // A half line is kept, byte for byte.
+        let n = send(&mut stream, b"\nhalf 7 ");
+        assert_eq!(n, 8);
+        let before = stream.size_bytes();
+        stream.rest();
+        assert!(stream.size_bytes() < 100 && before == MAX_BUFFER);
+        send(&mut stream, b"9\n");
+        let last = out.last().unwrap();
+        assert_eq!(index.name(last.series), "half");
+        assert_eq!((last.value, last.at), (7.0, Timestamp(9)));
+    }
+
+    #[test]
+    fn names_over_a_limit_are_counted_and_their_neighbours_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = crate::options::Options {
+            max_series: 4,
+            max_series_per_prefix: 2,
+            ..Default::default()
+        };
+        let log = dir.path().join("names");
+        let index = Index::open_limited(dir.path(), log, true, &options).unwrap();
+        let stats = Stats::default();
+        let mut out = Vec::new();
+        let text = b"a.b.1 1 1\na.b.2 1 1\na.b.3 1 1\nc.d.1 1 1\na.b.1 2 2\nc.d.2 1 1\ne 1 1\n\
+                     a.b..2 3 3\n.c.d.1 4 4\n";
+        Reader::new(&index, &stats).read(text, NOW, &mut out);
+        let taken: Vec<_> = out
+            .iter()
+            .map(|point| (index.name(point.series), point.value))
+            .collect();
+        let expected = [
+            ("a.b.1", 1.0),
+            ("a.b.2", 1.0),
+            ("c.d.1", 1.0),
+            ("a.b.1", 2.0),
+            ("c.d.2", 1.0),
+            ("a.b.2", 3.0),
+            ("c.d.1", 4.0),
+        ];
+        let taken: Vec<_> = taken
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
+            .collect();
+        assert_eq!(taken, expected);
+        assert_eq!(stats.rejected_prefix.get(), 1);
+        assert_eq!(stats.rejected_series.get(), 1);
+        assert_eq!(stats.rejected_name.get(), 0);
+        let refused = index.refused();
+        assert_eq!(
+            refused.prefixes,
+            [("a.b".to_owned(), 1), ("e".to_owned(), 1)]
+        );
+        // What the disk or the journal has is known, whatever the limits.
+        assert!(index.intern(b"a.b.3").is_ok());
+        assert!(index.admit(b"a.b.3").is_ok());
     }
 
     proptest! {

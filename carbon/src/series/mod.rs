@@ -1,18 +1,25 @@
 //! Names to ids and back.
 //!
-//! 1. A name is stored once, in canonical form; its id is its place in the order of arrival.
+//! 1. A name is stored once, in canonical form. Ids are dense: a new name gets the id of a name that
+//!    was freed, or the next number.
 //! 2. A lookup is one hash of the raw bytes and one comparison: no allocation, no text made.
 //! 3. Spellings that are not canonical (tags in another order, empty nodes) are remembered too,
 //!    up to [`MAX_ALIASES`], so that a client which always sends them pays once.
-//! 4. Nothing is ever taken out: ids stay valid for as long as the process lives.
+//! 4. A name leaves in two steps. [`Names::unlink`]: lookups no longer find it, its id still has its
+//!    name. [`Names::free`]: the id has no name and may stand for another. When each is safe is
+//!    said in `index::grace`.
+//! 5. Blocks of names that are mostly freed are emptied into the newest block and given back.
 
 mod name;
 mod sha256;
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{HashMap, HashSet, HashTable};
 
 pub use name::{canonical, file_path, is_tagged, tags, tree_path, unhashed_path};
 
@@ -21,9 +28,19 @@ use crate::datapoint::{NameError, SeriesId};
 /// How many spellings beside the canonical ones are remembered.
 const MAX_ALIASES: usize = 1 << 20;
 
+/// The bytes of the longest path that the system takes, less the separator behind the root and
+/// the longest name that a file has while it is made.
+const LONGEST_PATH: usize = 4_095 - 1 - whisper::create::TEMPORARY_LEN;
+
+/// How long after a line in the log about a refused name the next one may follow.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// Bytes per block of names.
 const BLOCK_BITS: u32 = 20;
 const BLOCK_SIZE: usize = 1 << BLOCK_BITS;
+
+/// In `starts`: the id has no name. No name begins at the last byte of a block.
+const FREED: u32 = u32::MAX;
 
 /// The interner.
 #[derive(Debug, Default)]
@@ -34,9 +51,34 @@ pub struct Names {
     starts: Vec<u32>,
     blocks: Vec<Vec<u8>>,
     aliases: HashMap<Box<[u8]>, u32, RandomState>,
+    /// The bytes of the path below which the files lie.
+    root_len: usize,
+    /// When the log was last told of a name that is too long.
+    told: Option<Instant>,
+    /// Ids that have a name which lookups do not find.
+    unlinked: HashSet<u32, RandomState>,
+    /// Ids without a name.
+    free: Vec<u32>,
+    /// Of each block, the bytes of names that were freed.
+    dead: Vec<u32>,
+    /// The block that new names go to.
+    newest: usize,
+    /// Blocks without memory.
+    free_blocks: Vec<usize>,
+    /// Ids that were freed and have another name since.
+    reused: Vec<u32>,
 }
 
 impl Names {
+    /// The names of series whose files lie below `root`: a new name whose file would have a path
+    /// that is too long is refused.
+    pub fn below(root: &Path) -> Self {
+        Self {
+            root_len: root.as_os_str().len(),
+            ..Self::default()
+        }
+    }
+
     /// The id of the series spelled `raw`, if it was seen before.
     #[inline]
     pub fn get(&self, raw: &[u8]) -> Option<SeriesId> {
@@ -58,8 +100,8 @@ impl Names {
         if let Some(id) = self.get(raw) {
             return Ok((id, false));
         }
-        let canonical = canonical(raw)?;
-        if let std::borrow::Cow::Borrowed(_) = canonical {
+        let canonical = self.checked(raw)?;
+        if let Cow::Borrowed(_) = canonical {
             return Ok((self.add(canonical.as_bytes())?, true));
         }
         let (id, new) = match self.get(canonical.as_bytes()) {
@@ -70,6 +112,26 @@ impl Names {
             self.aliases.insert(raw.into(), id.0);
         }
         Ok((id, new))
+    }
+
+    /// The canonical form of `raw`, if there can be a file for it.
+    fn checked<'a>(&mut self, raw: &'a [u8]) -> Result<Cow<'a, str>, NameError> {
+        let root_len = self.root_len;
+        let fits = |name: &str| is_tagged(name) || root_len + name.len() <= LONGEST_PATH;
+        let checked = canonical(raw).and_then(|name| match fits(&name) {
+            true => Ok(name),
+            false => Err(NameError::PathTooLong),
+        });
+        if let Err(why @ (NameError::TooLong | NameError::PathTooLong)) = checked {
+            // The operator must find the sender; one name in ten seconds is enough for that.
+            let now = Instant::now();
+            if self.told.is_none_or(|at| now - at > QUIET) {
+                self.told = Some(now);
+                let name = raw[..raw.len().min(300)].escape_ascii();
+                tracing::warn!(len = raw.len(), "refused, as {why}: {name}");
+            }
+        }
+        checked
     }
 
     /// The id of a name that was stored once and is canonical: as [`Names::intern`], without looking
@@ -92,27 +154,51 @@ impl Names {
     }
 
     fn add_hashed(&mut self, name: &[u8], hash: u64) -> Result<SeriesId, NameError> {
-        let id = u32::try_from(self.starts.len()).map_err(|_| NameError::TooMany)?;
-        let size = name.len() + 2;
-        if self
-            .blocks
-            .last()
-            .is_none_or(|block| block.len() + size > BLOCK_SIZE)
-        {
-            if self.blocks.len() >> (32 - BLOCK_BITS) > 0 {
-                return Err(NameError::TooMany);
+        let next = u32::try_from(self.starts.len()).map_err(|_| NameError::TooMany)?;
+        let start = self.store(name)?;
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.starts[id as usize] = start;
+                self.reused.push(id);
+                id
             }
-            self.blocks.push(Vec::with_capacity(BLOCK_SIZE));
-        }
-        let number = self.blocks.len() - 1;
-        let Some(block) = self.blocks.last_mut() else {
-            return Err(NameError::TooMany);
+            None => {
+                self.starts.push(start);
+                next
+            }
         };
-        let start = (number << BLOCK_BITS) | block.len();
+        self.link_hashed(id, hash);
+        Ok(SeriesId(id))
+    }
+
+    /// Writes the text of a name; where.
+    fn store(&mut self, name: &[u8]) -> Result<u32, NameError> {
         let len = u16::try_from(name.len()).map_err(|_| NameError::TooLong)?;
+        let size = name.len() + 2;
+        let fits = |block: &Vec<u8>| block.capacity() > 0 && block.len() + size <= BLOCK_SIZE;
+        if !self.blocks.get(self.newest).is_some_and(fits) {
+            let number = match self.free_blocks.pop() {
+                Some(number) => number,
+                None if self.blocks.len() >> (32 - BLOCK_BITS) > 0 => {
+                    return Err(NameError::TooMany);
+                }
+                None => {
+                    self.blocks.push(Vec::new());
+                    self.dead.push(0);
+                    self.blocks.len() - 1
+                }
+            };
+            self.blocks[number] = Vec::with_capacity(BLOCK_SIZE);
+            self.newest = number;
+        }
+        let block = &mut self.blocks[self.newest];
+        let start = (self.newest << BLOCK_BITS) | block.len();
         block.extend_from_slice(&len.to_le_bytes());
         block.extend_from_slice(name);
-        self.starts.push(start as u32);
+        Ok(start as u32)
+    }
+
+    fn link_hashed(&mut self, id: u32, hash: u64) {
         let Self {
             hasher,
             table,
@@ -121,7 +207,122 @@ impl Names {
             ..
         } = self;
         table.insert_unique(hash, id, |id| hasher.hash_one(bytes(starts, blocks, *id)));
-        Ok(SeriesId(id))
+    }
+
+    /// Has lookups no longer find `id`, in any spelling that [`Names::forget_aliases`] is told of.
+    /// Its name stays until [`Names::free`].
+    pub(crate) fn unlink(&mut self, id: SeriesId) {
+        let hash = self.hasher.hash_one(self.bytes(id.0));
+        if let Ok(entry) = self.table.find_entry(hash, |other| *other == id.0) {
+            entry.remove();
+            self.unlinked.insert(id.0);
+        }
+    }
+
+    /// Drops the spellings of series for which `gone` holds.
+    pub(crate) fn forget_aliases(&mut self, gone: impl Fn(SeriesId) -> bool) {
+        self.aliases.retain(|_, id| !gone(SeriesId(*id)));
+    }
+
+    /// Whether `id` has a name which lookups do not find.
+    pub(crate) fn is_unlinked(&self, id: SeriesId) -> bool {
+        !self.unlinked.is_empty() && self.unlinked.contains(&id.0)
+    }
+
+    /// Whether `id` has a name that lookups find.
+    pub(crate) fn is_linked(&self, id: SeriesId) -> bool {
+        let start = self.starts.get(id.0 as usize);
+        start.is_some_and(|start| *start != FREED) && !self.is_unlinked(id)
+    }
+
+    /// Has lookups find `id` again, unless its name has another id by now: the id of the name.
+    pub(crate) fn relink(&mut self, id: SeriesId) -> SeriesId {
+        if !self.is_unlinked(id) {
+            return id;
+        }
+        let hash = self.hasher.hash_one(self.bytes(id.0));
+        let known = self
+            .table
+            .find(hash, |other| self.bytes(*other) == self.bytes(id.0));
+        if let Some(known) = known {
+            return SeriesId(*known);
+        }
+        self.unlinked.remove(&id.0);
+        self.link_hashed(id.0, hash);
+        id
+    }
+
+    /// Takes the name of an unlinked `id`: the id may stand for another from now on.
+    pub(crate) fn free(&mut self, id: SeriesId) {
+        if !self.unlinked.remove(&id.0) {
+            return;
+        }
+        let start = self.starts[id.0 as usize] as usize;
+        let size = self.bytes(id.0).len() + 2;
+        self.starts[id.0 as usize] = FREED;
+        self.free.push(id.0);
+        let number = start >> BLOCK_BITS;
+        self.dead[number] += size as u32;
+    }
+
+    /// Gives back what freed names leave behind: of blocks that are more than half dead, and of
+    /// tables that are mostly empty.
+    pub(crate) fn give_back(&mut self) {
+        let blocks = 0..self.blocks.len();
+        let worn: Vec<usize> = blocks
+            .filter(|number| {
+                let (dead, all) = (self.dead[*number] as usize, self.blocks[*number].len());
+                *number != self.newest && dead * 2 > all
+            })
+            .collect();
+        if !worn.is_empty() {
+            let mut moving: Vec<u32> = (0..self.starts.len() as u32)
+                .filter(|id| {
+                    let start = self.starts[*id as usize];
+                    start != FREED && worn.binary_search(&(start as usize >> BLOCK_BITS)).is_ok()
+                })
+                .collect();
+            moving.sort_unstable_by_key(|id| self.starts[*id as usize]);
+            let mut whole = vec![true; worn.len()];
+            for id in moving {
+                let from = self.starts[id as usize] as usize >> BLOCK_BITS;
+                let name = self.bytes(id).to_vec();
+                match self.store(&name) {
+                    Ok(start) => self.starts[id as usize] = start,
+                    Err(_) => {
+                        if let Ok(at) = worn.binary_search(&from) {
+                            whole[at] = false;
+                        }
+                    }
+                }
+            }
+            for (number, _) in worn.into_iter().zip(whole).filter(|(_, whole)| *whole) {
+                self.blocks[number] = Vec::new();
+                self.dead[number] = 0;
+                self.free_blocks.push(number);
+            }
+        }
+        if self.table.capacity() > 4 * self.table.len() + 1_024 {
+            let Self {
+                hasher,
+                table,
+                starts,
+                blocks,
+                ..
+            } = self;
+            let room = table.len() * 2;
+            table.shrink_to(room, |id| hasher.hash_one(bytes(starts, blocks, *id)));
+        }
+    }
+
+    /// Ids that were freed and have another name since; whoever was told of them takes them out.
+    pub(crate) fn reused(&mut self) -> &mut Vec<u32> {
+        &mut self.reused
+    }
+
+    /// As [`Names::reused`], to look at.
+    pub(crate) fn reused_ids(&self) -> &[u32] {
+        &self.reused
     }
 
     #[inline]
@@ -132,27 +333,36 @@ impl Names {
     /// The canonical name of `id`; empty for an id that was never handed out.
     #[inline]
     pub fn name(&self, id: SeriesId) -> &str {
-        if id.0 as usize >= self.starts.len() {
+        if self
+            .starts
+            .get(id.0 as usize)
+            .is_none_or(|start| *start == FREED)
+        {
             return "";
         }
         // Only what `canonical` passed is stored, so the check never fails.
         std::str::from_utf8(self.bytes(id.0)).unwrap_or_default()
     }
 
-    /// As [`Names::name`], as bytes.
+    /// As [`Names::name`], as bytes, of an id that has a name.
     #[inline]
     pub(crate) fn name_bytes(&self, id: u32) -> &[u8] {
         self.bytes(id)
     }
 
-    /// How many names there are.
+    /// How many names lookups find.
     pub fn len(&self) -> usize {
-        self.starts.len()
+        self.table.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.starts.is_empty()
+        self.table.is_empty()
+    }
+
+    /// All ids that were ever handed out are below this.
+    pub(crate) fn end(&self) -> usize {
+        self.starts.len()
     }
 
     /// Makes room for `more` names at once.
@@ -170,7 +380,7 @@ impl Names {
 
     /// Bytes held, by capacity.
     pub fn size_bytes(&self) -> usize {
-        self.blocks.len() * BLOCK_SIZE
+        (self.blocks.len() - self.free_blocks.len()) * BLOCK_SIZE
             + self.starts.capacity() * 4
             + self.table.capacity() * 8 / 7 * 5
     }
@@ -204,6 +414,27 @@ mod tests {
         assert_eq!(names.intern(b"a/b"), Err(NameError::Forbidden));
         assert_eq!(names.len(), 2);
         assert_eq!(names.name(SeriesId(99)), "");
+    }
+
+    #[test]
+    fn a_name_whose_path_would_be_too_long_is_refused() {
+        let root = format!("/{}", "r".repeat(199));
+        let mut names = Names::below(Path::new(&root));
+        let name = |len: usize| [b"n".repeat(199), b"m".repeat(len)].join(&b"."[..]);
+        let long = |len: usize| {
+            let mut name = [b"n".repeat(199), b".".to_vec()].concat().repeat(19);
+            name.extend(b"m".repeat(len - name.len()));
+            name
+        };
+        assert!(names.intern(&name(50)).is_ok());
+        let longest = LONGEST_PATH - root.len();
+        assert!(names.intern(&long(longest)).is_ok());
+        let refused = names.intern(&long(longest + 1));
+        assert_eq!(refused, Err(NameError::PathTooLong));
+        // A tagged series' file is named by a hash.
+        let tagged = [&long(longest + 1)[..], b";a=b"].concat();
+        assert!(names.intern(&tagged).is_ok());
+        assert_eq!(names.len(), 3);
     }
 
     #[test]

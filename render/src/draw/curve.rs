@@ -10,13 +10,15 @@ use super::color::Color;
 use super::params::LineMode;
 use super::y_axis::YAxis;
 use crate::Series;
+use crate::budget::{Budget, Reservation};
 use crate::consolidate::consolidate;
+use crate::error::Result;
 
 /// A point of the plot: seconds from its left edge, share of its height.
 pub(super) type Place = (f64, f64);
 
 /// A series with everything decided about how it is drawn.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Curve<'a> {
     pub(super) series: &'a Series,
     pub(super) color: Color,
@@ -28,6 +30,8 @@ pub(super) struct Curve<'a> {
     pub(super) values: Cow<'a, [f64]>,
     /// Values of the series in one of `values`.
     pub(super) per: usize,
+    /// What `values` has reserved, if they are the curve's own.
+    pub(super) held: Option<Reservation>,
 }
 
 impl<'a> Curve<'a> {
@@ -46,7 +50,16 @@ impl<'a> Curve<'a> {
     }
 
     /// Thins to at most one value per `min_x_step` pixels when `range` seconds take `pixels`.
-    pub(super) fn consolidate(&mut self, range: f64, pixels: f64, min_x_step: f64) {
+    ///
+    /// # Errors
+    /// As [`Budget::check`] and [`Budget::reserve`].
+    pub(super) fn consolidate(
+        &mut self,
+        (range, pixels): (f64, f64),
+        min_x_step: f64,
+        budget: &Budget,
+    ) -> Result<()> {
+        budget.check()?;
         let points = range / self.series.step.max(1) as f64;
         let per = if points > 0.0 && pixels / points < min_x_step {
             let drawable = (pixels / min_x_step).floor().max(1.0);
@@ -55,13 +68,30 @@ impl<'a> Curve<'a> {
             1
         };
         self.per = per;
-        self.values = match per {
-            1 => Cow::Borrowed(&self.series.values),
-            _ => {
-                let (how, xff) = (self.series.consolidation, self.series.x_files_factor);
-                Cow::Owned(consolidate(&self.series.values, per, how, xff))
-            }
-        };
+        self.values = Cow::Borrowed(&self.series.values);
+        self.held = None;
+        if per > 1 {
+            self.hold(self.values.len().div_ceil(per), budget)?;
+            let (how, xff) = (self.series.consolidation, self.series.x_files_factor);
+            self.values = Cow::Owned(consolidate(&self.series.values, per, how, xff));
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, n_values: usize, budget: &Budget) -> Result<()> {
+        self.held = Some(budget.hold(n_values * size_of::<f64>())?);
+        Ok(())
+    }
+
+    /// Its values for writing.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub(super) fn values_mut(&mut self, budget: &Budget) -> Result<&mut Vec<f64>> {
+        if self.held.is_none() {
+            self.hold(self.values.len(), budget)?;
+        }
+        Ok(self.values.to_mut())
     }
 }
 
@@ -91,14 +121,28 @@ pub(super) struct Joining {
     pub(super) null_as_zero: bool,
 }
 
+/// What the lines of a curve, cut and on the grid, take for each of its values.
+pub(super) const LINE_BYTES: usize = 8 * size_of::<Place>();
+
 /// The lines of `curve` where `start` is the time of the plot's left edge.
-pub(super) fn lines(curve: &Curve<'_>, start: i64, axis: &YAxis, how: Joining) -> Lines {
+///
+/// # Errors
+/// As [`Budget::check`].
+pub(super) fn lines(
+    curve: &Curve<'_>,
+    start: i64,
+    axis: &YAxis,
+    how: Joining,
+    budget: &Budget,
+) -> Result<Lines> {
     let step = curve.step();
     let mut found = Lines::default();
     let mut run = Vec::with_capacity(curve.values.len());
+    let mut pace = budget.pace();
     let mut absent = 0usize;
     let first = curve.series.start as f64 - start as f64;
     for (i, &value) in curve.values.iter().enumerate() {
+        pace.check()?;
         let value = match value {
             v if v.is_nan() && how.null_as_zero => 0.0,
             v => v,
@@ -127,7 +171,34 @@ pub(super) fn lines(curve: &Curve<'_>, start: i64, axis: &YAxis, how: Joining) -
         }
     }
     found.end(&mut run);
-    found
+    Ok(found)
+}
+
+/// Points that follow each other in one half of one of `columns` become at most four: the first,
+/// the lowest, the highest and the last, which look the same. A line that has no more than a few
+/// points in each column stays as it is.
+pub(super) fn thin<T: Copy>(line: Vec<T>, columns: f64, at: impl Fn(&T) -> (f64, f64)) -> Vec<T> {
+    const PER_COLUMN: f64 = 8.0;
+    if line.len() as f64 <= PER_COLUMN * columns.max(1.0) {
+        return line;
+    }
+    let half = |point: &T| (2.0 * at(point).0).floor();
+    let mut thinned = Vec::new();
+    for run in line.chunk_by(|a, b| half(a) == half(b)) {
+        let height = |i: &usize| at(&run[*i]).1;
+        let lowest = (0..run.len()).min_by(|a, b| height(a).total_cmp(&height(b)));
+        let highest = (0..run.len()).max_by(|a, b| height(a).total_cmp(&height(b)));
+        let mut kept = [0, lowest.unwrap_or(0), highest.unwrap_or(0), run.len() - 1];
+        kept.sort_unstable();
+        let mut last = None;
+        for i in kept {
+            if last != Some(i) {
+                thinned.push(run[i]);
+            }
+            last = Some(i);
+        }
+    }
+    thinned
 }
 
 /// The part of `line` that lies in the plot (`range` seconds wide), in as many pieces as it takes.
@@ -229,11 +300,23 @@ impl Profile {
         self.0.push((t, s));
     }
 
+    /// Without points that cannot be seen on so many columns of pixels.
+    pub(super) fn thinned(self, range: f64, columns: f64) -> Self {
+        let scale = columns / range;
+        Self(thin(self.0, columns, |(t, s)| (t * scale, *s)))
+    }
+
+    /// The bytes that it holds.
+    pub(super) fn held(&self) -> usize {
+        self.0.capacity() * size_of::<Place>()
+    }
+
     /// At every time the higher (or lower) of the two.
     pub(super) fn extreme(&self, other: &Self, higher: bool) -> Self {
         let pick = |a: f64, b: f64| if higher { a.max(b) } else { a.min(b) };
         let mut times: Vec<f64> = self.0.iter().chain(&other.0).map(|p| p.0).collect();
-        times.sort_unstable_by(f64::total_cmp);
+        // Two ascending runs, which this kind of sorting merges.
+        times.sort_by(f64::total_cmp);
         times.dedup();
         let (mut mine, mut theirs) = (Walk::new(&self.0), Walk::new(&other.0));
         let mut out: Vec<Place> = Vec::with_capacity(times.len());
@@ -257,7 +340,8 @@ impl Profile {
     /// per stretch.
     pub(super) fn between(&self, other: &Self) -> Vec<Vec<Place>> {
         let mut times: Vec<f64> = self.0.iter().chain(&other.0).map(|p| p.0).collect();
-        times.sort_unstable_by(f64::total_cmp);
+        // Two ascending runs, which this kind of sorting merges.
+        times.sort_by(f64::total_cmp);
         times.dedup();
         let (mut mine, mut theirs) = (Walk::new(&self.0), Walk::new(&other.0));
         let mut pieces = Vec::new();
@@ -344,7 +428,12 @@ mod tests {
             area: false,
             values: Cow::Borrowed(&series.values),
             per: 1,
+            held: None,
         }
+    }
+
+    fn drawn(series: &Series, how: Joining) -> Lines {
+        lines(&curve(series), 0, &axis(), how, &Budget::unlimited()).unwrap()
     }
 
     fn axis() -> YAxis {
@@ -362,7 +451,7 @@ mod tests {
     #[test]
     fn gaps_break_lines_and_lonely_points_are_dots() {
         let s = series("s", 0, 10, &[1.0, 2.0, N, 3.0, N, 4.0, 5.0]);
-        let found = lines(&curve(&s), 0, &axis(), joining(LineMode::Slope));
+        let found = drawn(&s, joining(LineMode::Slope));
         assert_eq!(
             found.lines,
             [[(0.0, 0.1), (10.0, 0.2)], [(50.0, 0.4), (60.0, 0.5)]]
@@ -374,16 +463,16 @@ mod tests {
     fn connected_bridges_up_to_the_limit() {
         let s = series("s", 0, 10, &[N, 1.0, N, 2.0, N, N, 3.0, 4.0]);
         let mut how = joining(LineMode::Connected);
-        assert_eq!(lines(&curve(&s), 0, &axis(), how).lines[0].len(), 4);
+        assert_eq!(drawn(&s, how).lines[0].len(), 4);
         how.connected_limit = 1.0;
-        let found = lines(&curve(&s), 0, &axis(), how);
+        let found = drawn(&s, how);
         assert_eq!(found.lines.len(), 2);
     }
 
     #[test]
     fn stairs_hold_each_value_for_its_step() {
         let s = series("s", 0, 10, &[1.0, N, 2.0]);
-        let found = lines(&curve(&s), 0, &axis(), joining(LineMode::Staircase));
+        let found = drawn(&s, joining(LineMode::Staircase));
         assert_eq!(
             found.lines,
             [[(0.0, 0.1), (10.0, 0.1)], [(20.0, 0.2), (30.0, 0.2)]]
@@ -411,6 +500,34 @@ mod tests {
         // Where they cross, at 2 s, the second one disappears behind the first.
         let last = shown[0].iter().map(|p| p.0).fold(0.0, f64::max);
         assert!((last - 2.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_line_keeps_its_first_lowest_highest_and_last_point_in_half_a_column() {
+        let line: Vec<Place> = (0..200)
+            .map(|i| (f64::from(i), f64::from(i * 37 % 101)))
+            .collect();
+        let as_it_is = |p: &Place| (p.0 / 10.0, p.1);
+        assert_eq!(thin(line.clone(), 25.0, as_it_is), line);
+        let thinned = thin(line.clone(), 20.0, as_it_is);
+        assert!(thinned.len() <= 160, "{}", thinned.len());
+        for half in line.chunks(5) {
+            let kept: Vec<Place> = thinned
+                .iter()
+                .copied()
+                .filter(|p| half.contains(p))
+                .collect();
+            let ends = |points: &[Place]| {
+                let heights = || points.iter().map(|p| p.1);
+                let (low, high) = (
+                    heights().fold(f64::MAX, f64::min),
+                    heights().fold(f64::MIN, f64::max),
+                );
+                (points[0], points[points.len() - 1], low, high)
+            };
+            assert_eq!(ends(&kept), ends(half));
+            assert!(kept.is_sorted_by(|a, b| a.0 < b.0));
+        }
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 //!    pixel edges and horizontal stems get whole pixels. That is what makes it look sharp. Widths
 //!    are left as designed and glyphs stand at quarter pixels, so spacing stays even.
 //! 3. A bitmap is made once per face, size, glyph and quarter pixel, per thread, and the store of
-//!    them is bounded.
+//!    them is bounded. Very large text has none: it is painted as a shape.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -166,10 +166,23 @@ impl Font {
         f64::from(ems * self.size)
     }
 
+    /// As [`Font::width`], but where that is more than `most`, only something more than `most`: a
+    /// name may be much longer than a picture is wide.
+    pub(super) fn width_within(self, text: &str, most: f64) -> f64 {
+        let mut ems = 0.0_f32;
+        for c in text.chars() {
+            ems += self.face.glyph(c).map_or(0.6, |g| g.advance);
+            if f64::from(ems * self.size) > most {
+                break;
+            }
+        }
+        f64::from(ems * self.size)
+    }
+
     /// `text`, cut with an ellipsis so that it is at most `width` pixels wide; empty when not even
     /// three letters would be left.
     pub(super) fn fit(self, text: &str, width: f64) -> String {
-        if self.width(text) <= width {
+        if self.width_within(text, width) <= width {
             return text.to_owned();
         }
         let advance = |c| self.face.glyph(c).map_or(0.6, |g| g.advance) * self.size;
@@ -219,28 +232,55 @@ struct Key {
 /// A few thousand small bitmaps, 100 bytes each or so.
 const CACHE_LIMIT: usize = 4096;
 
-thread_local! {
-    static CACHE: RefCell<HashMap<Key, Option<Rc<Bitmap>>>> = RefCell::default();
+/// The bytes of all bitmaps of a thread.
+const CACHE_BYTES: usize = 1024 * 1024;
+
+/// The largest text, in device pixels per em, that is made of bitmaps.
+pub(super) const LARGEST_BITMAP: f32 = 128.0;
+
+#[derive(Default)]
+struct Cache {
+    bitmaps: HashMap<Key, Option<Rc<Bitmap>>>,
+    bytes: usize,
 }
 
-/// Calls `put(bitmap, x)` for every visible glyph of `text`; `x` is the whole pixel of the pen,
-/// counted from the start of the text, which stands `offset` (0 to 1) into a pixel. `ratio` is
-/// device pixels per pixel.
+impl Cache {
+    fn get(&mut self, loaded: &Loaded, key: Key) -> Option<Rc<Bitmap>> {
+        if let Some(known) = self.bitmaps.get(&key) {
+            return known.clone();
+        }
+        if self.bitmaps.len() >= CACHE_LIMIT || self.bytes >= CACHE_BYTES {
+            *self = Self::default();
+        }
+        let bitmap = raster(loaded, key);
+        self.bytes += bitmap.as_ref().map_or(0, |b| b.coverage.len());
+        self.bitmaps.insert(key, bitmap.clone());
+        bitmap
+    }
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+}
+
+/// Calls `put(bitmap, x)` for every visible glyph of `text` that begins before `end`; `x` is the
+/// whole pixel of the pen, counted from the start of the text, which stands `offset` (0 to 1) into
+/// a pixel. `ratio` is device pixels per pixel.
 pub(super) fn glyphs(
     font: Font,
     text: &str,
     ratio: f32,
-    offset: f32,
+    (offset, end): (f32, f32),
     mut put: impl FnMut(&Bitmap, i32),
 ) {
     let size = (font.size * ratio * 64.0).round().max(64.0) as u32;
     let pixels = size as f32 / 64.0;
     CACHE.with_borrow_mut(|cache| {
-        if cache.len() > CACHE_LIMIT {
-            cache.clear();
-        }
         let mut pen = offset;
         for c in text.chars() {
+            if pen > end {
+                break;
+            }
             let Some(found) = font.face.glyph(c) else {
                 continue;
             };
@@ -252,11 +292,8 @@ pub(super) fn glyphs(
                 glyph: found.glyph,
                 quarter: at.rem_euclid(4) as u8,
             };
-            let bitmap = cache
-                .entry(key)
-                .or_insert_with(|| raster(found.loaded, key));
-            if let Some(bitmap) = bitmap {
-                put(bitmap, at.div_euclid(4));
+            if let Some(bitmap) = cache.get(found.loaded, key) {
+                put(&bitmap, at.div_euclid(4));
             }
             pen += found.advance * pixels;
         }
@@ -422,12 +459,15 @@ impl Fit {
     }
 }
 
-/// The outline of `text` as closed curves in pixels around its start on the baseline, y growing
-/// downwards: for text at odd angles.
-pub(super) fn outline(font: Font, text: &str, mut put: impl FnMut(OutlineCurve)) {
+/// The outline of `text`, as far as it begins before `end`, as closed curves in pixels around its
+/// start on the baseline, y growing downwards: for very large text, and text at odd angles.
+pub(super) fn outline(font: Font, text: &str, end: f32, mut put: impl FnMut(OutlineCurve)) {
     let slant = if font.italic { SLANT } else { 0.0 };
     let mut pen = 0.0;
     for found in text.chars().filter_map(|c| font.face.glyph(c)) {
+        if pen > end {
+            break;
+        }
         let scale = font.size / found.loaded.units;
         let place = |p: Point| Point {
             x: pen + (p.x + p.y * slant) * scale,
@@ -475,7 +515,7 @@ mod tests {
     fn x_height_is_whole_pixels() {
         let mut rows = Vec::new();
         let font = Font::new(Face::Sans, 10.0, false);
-        glyphs(font, "x", 1.0, 0.0, |b, _| {
+        glyphs(font, "x", 1.0, (0.0, 100.0), |b, _| {
             rows.push((b.top, b.coverage.len() as u32 / b.width));
         });
         assert_eq!(rows, [(-6, 6)]);
@@ -486,7 +526,7 @@ mod tests {
         for text in ["", "\u{0}\n\t", "\u{202e}abc", "日本語", "👩‍👩‍👧", "\u{ffff}"]
         {
             let font = Font::new(Face::Bold, 11.0, true);
-            glyphs(font, text, 1.0, 0.5, |b, _| {
+            glyphs(font, text, 1.0, (0.5, 100.0), |b, _| {
                 assert_eq!(b.coverage.len() % b.width as usize, 0);
             });
             assert!(font.width(text) >= 0.0);

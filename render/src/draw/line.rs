@@ -17,6 +17,8 @@ use super::x_axis::{self, Scale};
 use super::y_axis::YAxis;
 use super::{Error, Window};
 use crate::Series;
+use crate::budget::Budget;
+use crate::error::Result;
 use crate::events::Event;
 
 /// Series above this number have no legend unless the request asks for one.
@@ -27,24 +29,28 @@ pub(super) fn draw(
     series: &[Series],
     window: &Window,
     events: &[Event],
+    budget: &Budget,
 ) -> Result<Scene, Error> {
-    let mut sheet = Sheet::new(params);
+    let mut sheet = Sheet::new(params, budget);
+    // Beside the list of series and that of curves there are lists of some of the curves.
+    let each = size_of::<Curve<'_>>() + 4 * size_of::<&Series>();
+    let _lists = budget.hold(series.len().saturating_mul(each))?;
     let series: Vec<&Series> = series.iter().filter(|s| !s.values.is_empty()).collect();
     let mode = mode(params, &series);
     let Some(times) = times(&series, mode) else {
-        return Ok(empty(sheet, params, window, events));
+        return Ok(empty(sheet, params, window, events)?);
     };
     let times = reaching(times, window, events);
     let mut curves = curves(params, &series);
     let two_axes = curves.iter().any(|c| c.right);
 
-    sheet.title(params);
-    sheet.side_title(params, &params.vtitle, false);
+    sheet.title(params)?;
+    sheet.side_title(params, &params.vtitle, false)?;
     if two_axes {
-        sheet.side_title(params, &params.vtitle_right, true);
+        sheet.side_title(params, &params.vtitle_right, true)?;
     }
     if !params.hide_legend.unwrap_or(series.len() > LEGEND_MOST) {
-        legend::draw(&mut sheet, params, entries(params, &curves));
+        legend::draw(&mut sheet, params, entries(params, &curves))?;
     }
     if !params.hide_axes && !params.hide_x_axis {
         sheet.bottom -= 2.0 * params.font.ascent();
@@ -60,7 +66,7 @@ pub(super) fn draw(
     sheet.top += overlay.room();
     if sheet.width() < 4.0 || sheet.height() < 4.0 {
         // No room for a plot; the words around it stand.
-        return Ok(sheet.finish(params, describe(&series), Vec::new()));
+        return Ok(sheet.finish(params, describe(&series), Vec::new())?);
     }
     let plot = Plot {
         params,
@@ -72,26 +78,26 @@ pub(super) fn draw(
         top: sheet.top,
         bottom: sheet.bottom,
     };
-    plot.x_axis(&mut sheet, window);
+    plot.x_axis(&mut sheet, window)?;
     plot.y_labels(&mut sheet);
-    plot.stack(&mut curves);
-    plot.areas(&mut sheet, &curves);
-    overlay.draw(&mut sheet);
-    plot.lines(&mut sheet, &curves);
+    plot.stack(&mut curves, budget)?;
+    plot.areas(&mut sheet, &curves)?;
+    overlay.draw(&mut sheet)?;
+    plot.lines(&mut sheet, &curves)?;
     overlay.draw_labels(&mut sheet);
-    plot.note(&mut sheet, &curves);
+    plot.note(&mut sheet, &curves)?;
     let data = plot.data(&sheet);
-    Ok(sheet.finish(params, describe(&series), data))
+    Ok(sheet.finish(params, describe(&series), data)?)
 }
 
 /// Without any value there are words, and the time axis with its events if there are any.
-fn empty(mut sheet: Sheet, params: &Params, window: &Window, events: &[Event]) -> Scene {
+fn empty(mut sheet: Sheet, params: &Params, window: &Window, events: &[Event]) -> Result<Scene> {
     let times = reaching(window.from..window.until, window, events);
     if events.is_empty() || times.is_empty() {
         sheet.no_data(params);
         return sheet.finish(params, "No Data".to_owned(), Vec::new());
     }
-    sheet.title(params);
+    sheet.title(params)?;
     if !params.hide_axes && !params.hide_x_axis {
         sheet.bottom -= 2.0 * params.font.ascent();
     }
@@ -111,8 +117,8 @@ fn empty(mut sheet: Sheet, params: &Params, window: &Window, events: &[Event]) -
             top: sheet.top,
             bottom: sheet.bottom,
         };
-        plot.x_axis(&mut sheet, window);
-        overlay.draw(&mut sheet);
+        plot.x_axis(&mut sheet, window)?;
+        overlay.draw(&mut sheet)?;
         overlay.draw_labels(&mut sheet);
     }
     sheet.no_data(params);
@@ -225,22 +231,23 @@ fn curves<'a>(params: &Params, series: &[&'a Series]) -> Vec<Curve<'a>> {
                 area,
                 values: (&series.values[..]).into(),
                 per: 1,
+                held: None,
             }
         })
         .collect()
 }
 
-fn entries(params: &Params, curves: &[Curve<'_>]) -> Vec<Entry> {
+fn entries<'a>(params: &Params, curves: &'a [Curve<'_>]) -> impl Iterator<Item = Entry<'a>> {
+    let hide_null = params.hide_null_from_legend;
     curves
         .iter()
         .filter(|c| !c.series.name.is_empty() && !c.series.drawing.hide_from_legend)
-        .filter(|c| !(params.hide_null_from_legend && c.series.values.iter().all(|v| v.is_nan())))
+        .filter(move |c| !(hide_null && c.series.values.iter().all(|v| v.is_nan())))
         .map(|c| Entry {
-            name: c.series.name.clone(),
+            name: &c.series.name,
             color: c.color,
             right: c.right,
         })
-        .collect()
 }
 
 /// Values before stacking, their limits, and the axes that follow; the axes' labels take room, so
@@ -257,15 +264,24 @@ fn settle(
     for round in 0.. {
         let width = pixels(sheet, params);
         for curve in curves.iter_mut() {
-            curve.consolidate(range, width, params.min_x_step);
+            curve.consolidate((range, width), params.min_x_step, sheet.budget())?;
         }
         let (left, right) = if two_axes {
             (
-                Some(axis(params, curves, &params.left, |c| !c.right)?),
-                Some(axis(params, curves, &params.right, |c| c.right)?),
+                Some(axis(params, curves, &params.left, sheet.budget(), |c| {
+                    !c.right
+                })?),
+                Some(axis(params, curves, &params.right, sheet.budget(), |c| {
+                    c.right
+                })?),
             )
         } else {
-            (Some(axis(params, curves, &params.axis, |_| true)?), None)
+            (
+                Some(axis(params, curves, &params.axis, sheet.budget(), |_| {
+                    true
+                })?),
+                None,
+            )
         };
         let before = (sheet.left, sheet.right);
         if !params.hide_axes && !params.hide_y_axis {
@@ -320,6 +336,7 @@ fn axis(
     params: &Params,
     curves: &[Curve<'_>],
     limits: &AxisLimits,
+    budget: &Budget,
     belongs: impl Fn(&Curve<'_>) -> bool,
 ) -> Result<YAxis, Error> {
     let shown: Vec<&Curve<'_>> = curves
@@ -327,7 +344,7 @@ fn axis(
         .filter(|c| belongs(c) && !c.infinite())
         .collect();
     let positive = params.log_base.is_some();
-    let data = limits_of(&shown, params, positive);
+    let data = limits_of(&shown, params, positive, budget)?;
     let made = match params.log_base {
         Some(base) => YAxis::logarithmic(data, limits, base, params.unit_system),
         None => YAxis::linear(data, limits, &params.divisors, params.unit_system),
@@ -339,32 +356,37 @@ fn axis(
 }
 
 /// The least and the largest value that is drawn; 0 to 1 if there is none.
-fn limits_of(curves: &[&Curve<'_>], params: &Params, positive: bool) -> (f64, f64) {
+fn limits_of(
+    curves: &[&Curve<'_>],
+    params: &Params,
+    positive: bool,
+    budget: &Budget,
+) -> Result<(f64, f64)> {
     let drawn = |v: f64| v.is_finite() && (!positive || v > 0.0);
-    let values = || {
-        let all = curves.iter().flat_map(|c| c.values.iter().copied());
-        all.filter(|v| drawn(*v))
-    };
-    let mut low = values().fold(f64::INFINITY, f64::min);
-    let mut high = if params.area_mode == AreaMode::Stacked {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    for curve in curves {
+        budget.check()?;
+        for value in curve.values.iter().copied().filter(|v| drawn(*v)) {
+            (low, high) = (low.min(value), high.max(value));
+        }
+    }
+    if params.area_mode == AreaMode::Stacked {
         let rows = curves.iter().map(|c| c.values.len()).max().unwrap_or(0);
-        (0..rows)
-            .map(|i| {
-                let row = curves.iter().filter_map(|c| c.values.get(i).copied());
-                row.filter(|v| v.is_finite()).sum::<f64>()
-            })
-            .fold(f64::NEG_INFINITY, f64::max)
-    } else {
-        values().fold(f64::NEG_INFINITY, f64::max)
-    };
+        high = f64::NEG_INFINITY;
+        for i in 0..rows {
+            budget.check()?;
+            let row = curves.iter().filter_map(|c| c.values.get(i).copied());
+            high = high.max(row.filter(|v| v.is_finite()).sum::<f64>());
+        }
+    }
     if low > high {
-        return if positive { (1.0, 10.0) } else { (0.0, 1.0) };
+        return Ok(if positive { (1.0, 10.0) } else { (0.0, 1.0) });
     }
     let absent = || curves.iter().any(|c| c.values.iter().any(|v| v.is_nan()));
     if params.null_as_zero && !positive && (low > 0.0 || high < 0.0) && absent() {
         (low, high) = (low.min(0.0), high.max(0.0));
     }
-    (low, high)
+    Ok((low, high))
 }
 
 /// Everything that is known once the axes have settled.
@@ -413,18 +435,18 @@ impl Plot<'_> {
     }
 
     /// Grid lines and the labels of time.
-    fn x_axis(&self, sheet: &mut Sheet, window: &Window) {
+    fn x_axis(&self, sheet: &mut Sheet, window: &Window) -> Result<()> {
         let params = self.params;
         if params.hide_axes {
-            return;
+            return Ok(());
         }
         let scale = Scale::choose(self.times.end - self.times.start, self.width);
         let ticks = |every| x_axis::ticks(every, self.times.start, self.times.end, &window.zone);
         if !params.hide_grid {
-            self.grid(sheet, &ticks(scale.minor), &ticks(scale.major));
+            self.grid(sheet, &ticks(scale.minor), &ticks(scale.major))?;
         }
         if params.hide_x_axis {
-            return;
+            return Ok(());
         }
         sheet.push(Item::Open(Group {
             class: "axes",
@@ -433,8 +455,10 @@ impl Plot<'_> {
         let format = params.x_format.as_deref().unwrap_or(scale.format);
         let mut free_from = 1.0;
         for at in ticks(scale.label) {
+            // A format may be long.
+            sheet.check()?;
             let text = x_axis::written(at, &window.zone, format);
-            let width = params.font.width(&text);
+            let width = params.font.width_within(&text, f64::from(params.width));
             // Labels at the ends move inwards; one that would touch its neighbour stays out.
             let most = f64::from(params.width) - 1.0 - width;
             let start = (self.x(at) - width / 2.0).min(most);
@@ -457,9 +481,10 @@ impl Plot<'_> {
             });
         }
         sheet.push(Item::Close);
+        Ok(())
     }
 
-    fn grid(&self, sheet: &mut Sheet, minor_times: &[i64], major_times: &[i64]) {
+    fn grid(&self, sheet: &mut Sheet, minor_times: &[i64], major_times: &[i64]) -> Result<()> {
         let params = self.params;
         // Graphite's grid lines are 0.25 to 0.5 of a pixel wide. Ours are whole, sharp pixels at
         // about that strength, and fainter where they would stand out from the ground too much.
@@ -513,6 +538,7 @@ impl Plot<'_> {
             sheet.ruler((x, top), (x, bottom), major(0.7));
         }
         sheet.push(Item::Close);
+        sheet.check()
     }
 
     fn y_labels(&self, sheet: &mut Sheet) {
@@ -559,16 +585,17 @@ impl Plot<'_> {
         sheet.push(Item::Close);
     }
 
-    fn stack(&self, curves: &mut [Curve<'_>]) {
+    fn stack(&self, curves: &mut [Curve<'_>], budget: &Budget) -> Result<()> {
         if self.params.area_mode == AreaMode::Stacked && self.axes[1].is_none() {
-            stack(curves);
+            stack(curves, budget)?;
         }
+        Ok(())
     }
 
     /// Areas lie below the events, which they would hide, and lines above.
-    fn areas(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) {
+    fn areas(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) -> Result<()> {
         if !curves.iter().any(|c| c.area) {
-            return;
+            return Ok(());
         }
         sheet.push(Item::Open(Group {
             class: "areas",
@@ -576,12 +603,13 @@ impl Plot<'_> {
         }));
         let mapping = self.mapping();
         for right in [false, true] {
-            self.areas_of(sheet, curves, right, &|(t, s)| mapping.translate(&(*t, *s)));
+            self.areas_of(sheet, curves, right, &|(t, s)| mapping.translate(&(*t, *s)))?;
         }
         sheet.push(Item::Close);
+        Ok(())
     }
 
-    fn lines(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) {
+    fn lines(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) -> Result<()> {
         sheet.push(Item::Open(Group {
             class: "lines",
             ..Group::default()
@@ -591,24 +619,28 @@ impl Plot<'_> {
         for curve in curves.iter() {
             let outline = curve.area && self.params.area_alpha.is_some() && !curve.invisible();
             if !curve.area || outline {
-                self.line(sheet, curve, outline, &place);
+                self.line(sheet, curve, outline, &place)?;
             }
         }
         sheet.push(Item::Close);
+        Ok(())
     }
 
-    fn lines_of(&self, curve: &Curve<'_>) -> Option<curve::Lines> {
+    /// The columns of device pixels that the time range is laid over.
+    fn columns(&self) -> f64 {
+        (self.width * self.params.pixel_ratio).ceil().max(1.0)
+    }
+
+    fn lines_of(&self, curve: &Curve<'_>, budget: &Budget) -> Result<Option<curve::Lines>> {
         let how = Joining {
             mode: self.mode,
             connected_limit: self.params.connected_limit,
             null_as_zero: self.params.null_as_zero,
         };
-        Some(curve::lines(
-            curve,
-            self.times.start,
-            self.axis_of(curve)?,
-            how,
-        ))
+        let Some(axis) = self.axis_of(curve) else {
+            return Ok(None);
+        };
+        curve::lines(curve, self.times.start, axis, how, budget).map(Some)
     }
 
     /// The areas of one side. Each shows only where none before it does, however they cross, as if
@@ -619,15 +651,20 @@ impl Plot<'_> {
         curves: &[Curve<'_>],
         right: bool,
         place: &impl Fn(&Place) -> Spot,
-    ) {
+    ) -> Result<()> {
         let axis_right = self.axes[1].is_some();
         let mine = |c: &&Curve<'_>| c.area && (c.right && axis_right) == right;
-        let range = self.range();
+        let (range, columns) = (self.range(), self.columns());
         let mut upper: Option<Profile> = None;
         let mut lower: Option<Profile> = None;
-        let mut painted = Vec::new();
         for curve in curves.iter().filter(mine) {
-            let (Some(lines), Some(axis)) = (self.lines_of(curve), self.axis_of(curve)) else {
+            sheet.check()?;
+            let bytes = curve.values.len() * curve::LINE_BYTES;
+            let mut room = sheet.budget().hold(bytes)?;
+            let Some(axis) = self.axis_of(curve) else {
+                continue;
+            };
+            let Some(lines) = self.lines_of(curve, sheet.budget())? else {
                 continue;
             };
             let base = axis.share(0.0).unwrap_or(0.0).clamp(0.0, 1.0);
@@ -641,36 +678,47 @@ impl Plot<'_> {
                     .map(|(t, s)| vec![(t - pixel, *s), (t + pixel, *s)]),
             );
             runs.sort_by(|a, b| a[0].0.total_cmp(&b[0].0));
-            let shape = Profile::along(&runs, range, base);
+            let shape = Profile::along(&runs, range, base).thinned(range, columns);
             let flat = || Profile::flat(range, base);
             let (was_up, was_low) = (
                 upper.take().unwrap_or_else(flat),
                 lower.take().unwrap_or_else(flat),
             );
-            let (up, low) = (was_up.extreme(&shape, true), was_low.extreme(&shape, false));
+            // The two new ones, the times of both, and the shapes between.
+            room.grow(4 * (was_up.held() + was_low.held() + 2 * shape.held()))?;
+            let up = was_up.extreme(&shape, true).thinned(range, columns);
+            let low = was_low.extreme(&shape, false).thinned(range, columns);
             if !curve.invisible() {
-                painted.push((curve, up.between(&was_up)));
-                painted.push((curve, was_low.between(&low)));
+                self.area(sheet, curve, up.between(&was_up), place);
+                self.area(sheet, curve, was_low.between(&low), place);
             }
             (upper, lower) = (Some(up), Some(low));
         }
-        for (curve, shapes) in painted {
-            let color = match self.params.area_alpha {
-                Some(alpha) if curve.color.alpha == 1.0 => curve.color.with_alpha(alpha as f32),
-                _ => curve.color,
-            };
-            if shapes.is_empty() {
-                continue;
-            }
-            sheet.push(Item::Open(group(curve)));
-            for shape in shapes {
-                sheet.push(Item::Fill {
-                    points: shape.iter().map(place).collect(),
-                    paint: Paint::own(color),
-                });
-            }
-            sheet.push(Item::Close);
+        Ok(())
+    }
+
+    fn area(
+        &self,
+        sheet: &mut Sheet,
+        curve: &Curve<'_>,
+        shapes: Vec<Vec<Place>>,
+        place: &impl Fn(&Place) -> Spot,
+    ) {
+        if shapes.is_empty() {
+            return;
         }
+        let color = match self.params.area_alpha {
+            Some(alpha) if curve.color.alpha == 1.0 => curve.color.with_alpha(alpha as f32),
+            _ => curve.color,
+        };
+        sheet.push(Item::Open(group(curve)));
+        for shape in shapes {
+            sheet.push(Item::Fill {
+                points: shape.iter().map(place).collect(),
+                paint: Paint::own(color),
+            });
+        }
+        sheet.push(Item::Close);
     }
 
     fn line(
@@ -679,7 +727,8 @@ impl Plot<'_> {
         curve: &Curve<'_>,
         outline: bool,
         place: &impl Fn(&Place) -> Spot,
-    ) {
+    ) -> Result<()> {
+        sheet.check()?;
         let paint = Paint::own(if outline {
             Color::opaque(curve.color.rgb[0], curve.color.rgb[1], curve.color.rgb[2])
         } else {
@@ -693,13 +742,18 @@ impl Plot<'_> {
         let dash = curve.dash.filter(|_| !outline).map(|d| (d, d));
         sheet.push(Item::Open(group(curve)));
         if curve.infinite() {
-            self.infinite(sheet, curve, width, dash, paint);
-        } else if let Some(lines) = self.lines_of(curve) {
+            self.infinite(sheet, curve, (width, dash), paint)?;
+        } else {
+            let bytes = curve.values.len() * curve::LINE_BYTES;
+            let _room = sheet.budget().hold(bytes)?;
+            let lines = self.lines_of(curve, sheet.budget())?.unwrap_or_default();
             let pieces = lines
                 .lines
                 .into_iter()
                 .flat_map(|line| curve::clip(line, self.range()));
+            let to_column = self.columns() / self.range();
             for piece in pieces {
+                let piece = curve::thin(piece, self.columns(), |(t, s)| (t * to_column, *s));
                 sheet.push(Item::Stroke(super::scene::Stroke {
                     points: piece.iter().map(place).collect(),
                     width,
@@ -718,6 +772,7 @@ impl Plot<'_> {
             }
         }
         sheet.push(Item::Close);
+        Ok(())
     }
 
     /// A line from top to bottom wherever the value is above 0. (Graphite also draws the zeros, as
@@ -726,12 +781,14 @@ impl Plot<'_> {
         &self,
         sheet: &mut Sheet,
         curve: &Curve<'_>,
-        width: f64,
-        dash: Option<(f64, f64)>,
+        (width, dash): (f64, Option<(f64, f64)>),
         paint: Paint,
-    ) {
+    ) -> Result<()> {
+        let budget = sheet.budget().clone();
+        let mut pace = budget.pace();
         let first = curve.series.start as f64 - self.times.start as f64;
         for (i, value) in curve.values.iter().enumerate() {
+            pace.check()?;
             let at = first + i as f64 * curve.step();
             // NaN is not above 0.
             if *value > 0.0 && (0.0..=self.range()).contains(&at) {
@@ -739,13 +796,14 @@ impl Plot<'_> {
                 sheet.stroke(&[(x, self.top), (x, self.bottom)], width, dash, paint);
             }
         }
+        Ok(())
     }
 
     /// What a logarithmic axis cannot show is said.
-    fn note(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) {
+    fn note(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) -> Result<()> {
         let hidden = |c: &Curve<'_>| !c.infinite() && c.values.iter().any(|v| *v <= 0.0);
         if self.params.log_base.is_none() || self.params.graph_only || !curves.iter().any(hidden) {
-            return;
+            return Ok(());
         }
         let font = self
             .params
@@ -759,6 +817,7 @@ impl Plot<'_> {
             paint: sheet.foreground(0.6),
             angle: 0.0,
         });
+        sheet.check()
     }
 
     /// Where the plot is and what times it shows, for scripts around an SVG.
@@ -799,10 +858,13 @@ fn group(curve: &Curve<'_>) -> Group {
 
 /// Adds to each value those of the curves before it, slot by slot; an absent value adds nothing
 /// and stays absent.
-fn stack(curves: &mut [Curve<'_>]) {
+fn stack(curves: &mut [Curve<'_>], budget: &Budget) -> Result<()> {
+    let longest = curves.iter().map(|c| c.values.len()).max().unwrap_or(0);
+    let _totals_held = budget.hold(2 * longest * size_of::<f64>())?;
     let mut totals: Vec<f64> = Vec::new();
     for curve in curves.iter_mut().filter(|c| !c.infinite()) {
-        let values = curve.values.to_mut();
+        budget.check()?;
+        let values = curve.values_mut(budget)?;
         if totals.len() < values.len() {
             totals.resize(values.len(), 0.0);
         }
@@ -813,4 +875,5 @@ fn stack(curves: &mut [Curve<'_>]) {
             }
         }
     }
+    Ok(())
 }

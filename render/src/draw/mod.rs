@@ -6,18 +6,24 @@
 //! Text needs no font of the system: a subset of DejaVu is embedded.
 //!
 //! ```
+//! use render::budget::Budget;
 //! use render::draw::{Params, Window, draw};
 //!
 //! let params = Params::from_pairs(&[("title".into(), "Nothing yet".into())]);
-//! let scene = draw(&params, &[], &Window::utc(0, 3600), &[]).unwrap();
-//! assert!(scene.png().starts_with(b"\x89PNG"));
-//! assert!(scene.svg().contains("No Data"));
+//! let budget = Budget::unlimited();
+//! let scene = draw(&params, &[], &Window::utc(0, 3600), &[], &budget)?;
+//! assert!(scene.png()?.starts_with(b"\x89PNG"));
+//! assert!(std::str::from_utf8(&scene.svg()?).unwrap().contains("No Data"));
+//! # Ok::<(), render::Error>(())
 //! ```
 //!
 //! 1. Every input is foreign: names, colours, numbers, times. The worst that it gets is an odd
 //!    picture; what is refused, [`Error`] lists.
 //! 2. The same input gives the same bytes: no clock, no environment, no randomness.
-//! 3. The order from back to front: ground, grid, areas, events, lines, words.
+//! 3. What a picture holds is reserved before it is allocated, and no step between two looks at
+//!    the clock takes long: lines have no more points than the picture can show, shapes on large
+//!    pictures are painted in strips.
+//! 4. The order from back to front: ground, grid, areas, events, lines, words.
 
 mod color;
 mod curve;
@@ -46,6 +52,7 @@ pub use template::names as template_names;
 use jiff::tz::TimeZone;
 
 use crate::Series;
+use crate::budget::Budget;
 use crate::events::Event;
 
 /// The time that a request asks for, and the zone in which its times are written.
@@ -70,8 +77,8 @@ impl Window {
     }
 }
 
-/// Why a picture is refused: all of them are the request's fault.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+/// Why there is no picture. All but [`Error::Stopped`] are the request's fault.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Larger than 4096 × 4096 device pixels.
@@ -100,6 +107,18 @@ pub enum Error {
         /// The maximum asked for.
         max: f64,
     },
+    /// The time or the memory of the request has run out.
+    #[error(transparent)]
+    Stopped(#[from] crate::Error),
+}
+
+impl From<Error> for crate::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Stopped(error) => error,
+            error => Self::refused(error.to_string()),
+        }
+    }
 }
 
 /// Longest side of a picture, in device pixels.
@@ -112,25 +131,29 @@ pub const MOST_PIXELS: u64 = 4096;
 /// Like Graphite's, the time axis runs over the series' own times; `window` only matters when there
 /// are none. For [`GraphType::Pie`] each series becomes a slice.
 ///
+/// The picture goes on reserving from `budget` for as long as it lives.
+///
 /// # Errors
-/// [`Error`] lists what is refused; a server answers it with 400.
+/// [`Error`] lists what is refused; a server answers it with 400, and what has run out of
+/// `budget` as such.
 pub fn draw(
     params: &Params,
     series: &[Series],
     window: &Window,
     events: &[Event],
+    budget: &Budget,
 ) -> Result<Scene, Error> {
     match params.graph_type {
         GraphType::Line => {
             check(params)?;
-            line::draw(params, series, window, events)
+            line::draw(params, series, window, events, budget)
         }
         GraphType::Pie => {
             let slices: Vec<Slice> = series
                 .iter()
                 .map(|s| Slice::of(s, params.pie_mode))
                 .collect();
-            draw_pie(params, &slices)
+            draw_pie(params, &slices, budget)
         }
     }
 }
@@ -139,9 +162,9 @@ pub fn draw(
 ///
 /// # Errors
 /// As [`draw`].
-pub fn draw_pie(params: &Params, slices: &[Slice]) -> Result<Scene, Error> {
+pub fn draw_pie(params: &Params, slices: &[Slice], budget: &Budget) -> Result<Scene, Error> {
     check(params)?;
-    Ok(pie::draw(params, slices))
+    Ok(pie::draw(params, slices, budget)?)
 }
 
 fn check(params: &Params) -> Result<(), Error> {

@@ -21,6 +21,7 @@ use super::params::Params;
 use super::scene::{Align, Group, Item, Label, Paint, spot};
 use super::sheet::Sheet;
 use super::x_axis::written;
+use crate::error::Result;
 use crate::events::{Event, Status};
 
 /// Colours of tags that everybody uses, chosen to be told from Graphite's series colours, from
@@ -181,9 +182,12 @@ impl<'a> Overlay<'a> {
     }
 
     /// The lines and bands, on a plot that fills `sheet`.
-    pub(super) fn draw(&self, sheet: &mut Sheet) {
+    ///
+    /// # Errors
+    /// As [`Sheet::check`].
+    pub(super) fn draw(&self, sheet: &mut Sheet) -> Result<()> {
         if self.signs.is_empty() {
-            return;
+            return Ok(());
         }
         sheet.push(Item::Open(Group {
             class: "events",
@@ -192,6 +196,7 @@ impl<'a> Overlay<'a> {
         let bands = self.signs.iter().filter(|s| s.until.is_some());
         let lines = self.signs.iter().filter(|s| s.until.is_none());
         for sign in bands.chain(lines) {
+            sheet.check()?;
             sheet.push(Item::Open(self.group(sign)));
             let top = self.pole_top(sign, sheet);
             if sign.until.is_some() {
@@ -208,6 +213,7 @@ impl<'a> Overlay<'a> {
             tie_line(sheet, tie);
         }
         sheet.push(Item::Close);
+        Ok(())
     }
 
     /// The labels above the plot.

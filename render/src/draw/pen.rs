@@ -12,6 +12,9 @@
 use tiny_skia::Pixmap;
 
 use super::color::Color;
+use super::raster::zeros;
+use crate::budget::{Budget, Reservation};
+use crate::error::Result;
 
 /// Steps from bare to covered.
 pub(super) const LEVELS: f32 = 16.0;
@@ -27,38 +30,59 @@ pub(super) struct Pen {
     coverage: Vec<u8>,
     /// The pixels of each row that may be covered: from, until.
     touched: Vec<(u32, u32)>,
+    _held: Reservation,
 }
 
+/// Pixels that are looked at between two looks at the clock.
+const ROUND: usize = 1 << 20;
+
 impl Pen {
-    pub(super) fn new(width: u32, height: u32) -> Self {
+    /// A pen for a picture of that size.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub(super) fn new(width: u32, height: u32, budget: &Budget) -> Result<Self> {
         let (width, height) = (width as usize, height as usize);
-        Self {
+        let (coverage, held) = zeros(width * height, budget)?;
+        Ok(Self {
             width,
             height,
-            coverage: vec![0; width * height],
+            coverage,
             touched: vec![(u32::MAX, 0); height],
-        }
+            _held: held,
+        })
     }
 
     /// Draws a polyline, in device pixels.
+    ///
+    /// # Errors
+    /// As [`Budget::check`]; the pen is of no use then.
     pub(super) fn stroke(
         &mut self,
         points: impl Iterator<Item = (f32, f32)>,
         width: f32,
         color: Color,
         pixels: &mut Pixmap,
-    ) {
+        budget: &Budget,
+    ) -> Result<()> {
         let mut last: Option<(f32, f32)> = None;
+        let mut seen = 0;
         for point in points {
             if let Some(last) = last {
-                self.segment(last, point, width);
+                seen += self.segment(last, point, width);
             }
             last = Some(point);
+            if seen > ROUND {
+                budget.check()?;
+                seen = 0;
+            }
         }
         self.lay(color, pixels);
+        Ok(())
     }
 
-    fn segment(&mut self, a: (f32, f32), b: (f32, f32), width: f32) {
+    /// Gathers one segment; returns about how many pixels that took to look at.
+    fn segment(&mut self, a: (f32, f32), b: (f32, f32), width: f32) -> usize {
         // A line thinner than a pixel is one of a pixel, fainter.
         let strength = width.min(1.0) * LEVELS;
         let half = width.max(1.0) / 2.0;
@@ -75,6 +99,7 @@ impl Pen {
         let bottom = clip((a.1.max(b.1) + reach).ceil(), self.height);
         let leftmost = a.0.min(b.0) - reach;
         let rightmost = a.0.max(b.0) + reach;
+        let mut seen = 8;
         for row in top..bottom {
             let py = row as f32 + 0.5 - a.1;
             let (mut from, mut until) = (leftmost, rightmost);
@@ -89,6 +114,7 @@ impl Pen {
             if first >= end {
                 continue;
             }
+            seen += end - first + 8;
             let (low, high) = &mut self.touched[row];
             *low = (*low).min(first as u32);
             *high = (*high).max(end as u32);
@@ -102,6 +128,7 @@ impl Pen {
                 *covered = (*covered).max(level);
             }
         }
+        seen
     }
 
     /// Lays what has been gathered over the picture and is empty again.
@@ -163,7 +190,11 @@ mod tests {
         let mut pixels = Pixmap::new(40, 40).unwrap();
         pixels.fill(tiny_skia::Color::WHITE);
         let black = Color::opaque(0, 0, 0);
-        Pen::new(40, 40).stroke(points.iter().copied(), width, black, &mut pixels);
+        let budget = Budget::unlimited();
+        let mut pen = Pen::new(40, 40, &budget).unwrap();
+        let points = points.iter().copied();
+        pen.stroke(points, width, black, &mut pixels, &budget)
+            .unwrap();
         pixels
     }
 
@@ -184,9 +215,12 @@ mod tests {
     #[test]
     fn nothing_is_left_in_the_pen() {
         let mut pixels = Pixmap::new(40, 40).unwrap();
-        let mut pen = Pen::new(40, 40);
+        let budget = Budget::unlimited();
+        let mut pen = Pen::new(40, 40, &budget).unwrap();
         let wild = [(-50.0, 3.0), (90.0, 20.0), (f32::NAN, 1.0), (1e30, -1e30)];
-        pen.stroke(wild.into_iter(), 3.0, Color::opaque(1, 2, 3), &mut pixels);
+        let color = Color::opaque(1, 2, 3);
+        pen.stroke(wild.into_iter(), 3.0, color, &mut pixels, &budget)
+            .unwrap();
         assert!(pen.coverage.iter().all(|c| *c == 0));
         assert!(pen.touched.iter().all(|t| *t == (u32::MAX, 0)));
     }

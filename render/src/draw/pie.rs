@@ -6,6 +6,8 @@ use super::params::{Params, PieMode, ValueLabels};
 use super::scene::{Align, Group, Item, Label, Paint, Scene, spot};
 use super::sheet::Sheet;
 use crate::Series;
+use crate::budget::Budget;
+use crate::error::Result;
 
 /// A named share of a pie.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,8 +49,9 @@ impl Slice {
     }
 }
 
-pub(super) fn draw(params: &Params, slices: &[Slice]) -> Scene {
-    let mut sheet = Sheet::new(params);
+pub(super) fn draw(params: &Params, slices: &[Slice], budget: &Budget) -> Result<Scene> {
+    let mut sheet = Sheet::new(params, budget);
+    let _lists = budget.hold(slices.len() * (size_of::<Color>() + size_of::<f64>()))?;
     let drawn = |s: &&Slice| s.value.is_finite() && s.value > 0.0;
     let total: f64 = slices.iter().filter(drawn).map(|s| s.value).sum();
     if total <= 0.0 || !total.is_finite() {
@@ -71,14 +74,14 @@ pub(super) fn draw(params: &Params, slices: &[Slice]) -> Scene {
             }
         })
         .collect();
-    sheet.title(params);
+    sheet.title(params)?;
     if !params.hide_legend.unwrap_or(false) {
         let entries = slices.iter().zip(&colors).map(|(s, color)| Entry {
-            name: s.name.clone(),
+            name: &s.name,
             color: *color,
             right: false,
         });
-        legend::draw(&mut sheet, params, entries.collect());
+        legend::draw(&mut sheet, params, entries)?;
     }
     let center = (
         (sheet.left + sheet.right) / 2.0,
@@ -86,8 +89,9 @@ pub(super) fn draw(params: &Params, slices: &[Slice]) -> Scene {
     );
     let radius = (sheet.width().min(sheet.height()) / 2.0 * 0.95).max(0.0);
     let mut from = -std::f64::consts::FRAC_PI_2;
-    let mut middles = Vec::new();
+    let mut middles = Vec::with_capacity(slices.len());
     for (slice, color) in slices.iter().zip(&colors) {
+        sheet.check()?;
         let share = if drawn(&slice) {
             slice.value / total
         } else {
@@ -116,6 +120,7 @@ pub(super) fn draw(params: &Params, slices: &[Slice]) -> Scene {
         from = until;
     }
     for (slice, middle) in slices.iter().zip(middles) {
+        sheet.check()?;
         if let Some(text) = text_of(params, slice, total) {
             write_on(&mut sheet, params, text, center, radius, middle);
         }

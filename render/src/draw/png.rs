@@ -8,8 +8,18 @@
 //! left, and the others the nearest. In pictures with thousands of colours, the later ones
 //! are told apart less finely. Pictures that one can see through keep all their colours.
 
-use png::{BitDepth, ColorType, DeflateCompression, Encoder, Filter};
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use png::{BitDepth, ColorType, Encoder, chunk};
 use tiny_skia::PixmapRef;
+
+use super::raster::nothing;
+use crate::budget::Budget;
+use crate::error::{Error, Result};
+use crate::format::Buffer;
+use crate::format::buffer::stopped;
 
 const PALETTE: usize = 256;
 
@@ -18,36 +28,64 @@ const PALETTE: usize = 256;
 const FINE_UP_TO: usize = 3000;
 const COARSE_FROM: usize = 6000;
 
-/// Encodes the picture. Writing to memory cannot fail, so there is no error.
-pub(super) fn encode(pixels: PixmapRef<'_>) -> Vec<u8> {
-    let (width, height) = (pixels.width(), pixels.height());
-    let mut out = Vec::with_capacity(64 * 1024);
-    // Without a way out of the loop it takes many pixels at a time.
-    let alpha = pixels.data().chunks_exact(4).fold(255, |all, p| all & p[3]);
-    let opaque = alpha == 255;
-    let written = if opaque {
-        let (palette, data) = index(pixels.data());
-        write(&mut out, (width, height), Some(&palette), &data)
-    } else {
-        let mut data = Vec::with_capacity(pixels.data().len());
-        for pixel in pixels.pixels() {
-            let c = pixel.demultiply();
-            data.extend_from_slice(&[c.red(), c.green(), c.blue(), c.alpha()]);
-        }
-        write(&mut out, (width, height), None, &data)
-    };
-    debug_assert!(written.is_ok());
-    out
+/// Pixels between two looks at the clock.
+const ROUND: usize = 1 << 20;
+
+/// Encodes the picture.
+///
+/// # Errors
+/// As [`Budget::check`] and [`Budget::reserve`].
+pub(super) fn encode(pixels: PixmapRef<'_>, budget: &Budget) -> Result<Buffer> {
+    let mut alpha = 255;
+    for strip in pixels.data().chunks(4 * ROUND) {
+        budget.check()?;
+        // Without a way out of the loop it takes many pixels at a time.
+        alpha = strip.chunks_exact(4).fold(alpha, |all, p| all & p[3]);
+    }
+    let width = pixels.width() as usize;
+    if alpha == 255 {
+        let (mut places, _held) = nothing(width * pixels.height() as usize, budget)?;
+        let (palette, chosen) = index(pixels.data(), &mut places, budget)?;
+        let rows = places.chunks_exact(width).map(|row| {
+            let row = row.iter().map(|place| chosen[usize::from(*place)]);
+            row.collect()
+        });
+        return write(pixels, Some(&palette), rows, budget);
+    }
+    let rows = pixels.pixels().chunks_exact(width).map(|row| {
+        let colors = row.iter().map(|pixel| pixel.demultiply());
+        let bytes = colors.flat_map(|c| [c.red(), c.green(), c.blue(), c.alpha()]);
+        bytes.collect()
+    });
+    write(pixels, None, rows, budget)
 }
 
-/// With a palette, `data` has a byte for each pixel; without, four.
+/// With a palette, a row has a byte for each pixel; without, four.
 fn write(
-    out: &mut Vec<u8>,
-    (width, height): (u32, u32),
+    picture: PixmapRef<'_>,
     palette: Option<&[u8]>,
-    data: &[u8],
-) -> Result<(), png::EncodingError> {
-    let mut encoder = Encoder::new(out, width, height);
+    rows: impl Iterator<Item = Vec<u8>>,
+    budget: &Budget,
+) -> Result<Buffer> {
+    // Level 2 takes half the time of level 3 for a tenth more bytes. Line art compresses better,
+    // and faster, without filters.
+    let mut compressed = ZlibEncoder::new(Buffer::new(budget), Compression::new(2));
+    const NO_FILTER: u8 = 0;
+    let mut seen = 0;
+    for row in rows {
+        seen += row.len();
+        if seen > ROUND {
+            budget.check()?;
+            seen = 0;
+        }
+        compressed.write_all(&[NO_FILTER]).map_err(stopped)?;
+        compressed.write_all(&row).map_err(stopped)?;
+    }
+    let compressed = compressed.finish().map_err(stopped)?;
+    let mut out = Buffer::new(budget);
+    // Beside the pixels there are a header and a palette.
+    out.room(compressed.len() + 2 * 1024)?;
+    let mut encoder = Encoder::new(&mut out, picture.width(), picture.height());
     match palette {
         Some(palette) => {
             encoder.set_color(ColorType::Indexed);
@@ -56,13 +94,16 @@ fn write(
         None => encoder.set_color(ColorType::Rgba),
     }
     encoder.set_depth(BitDepth::Eight);
-    // Level 2 takes half the time of level 3 for a tenth more bytes. Line art compresses better,
-    // and faster, without filters.
-    encoder.set_deflate_compression(DeflateCompression::Level(2));
-    encoder.set_filter(Filter::NoFilter);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(data)?;
-    writer.finish()
+    let failed = |error: png::EncodingError| match error {
+        png::EncodingError::IoError(error) => stopped(error),
+        other => Error::Failed(other.to_string()),
+    };
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer
+        .write_chunk(chunk::IDAT, &compressed)
+        .map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(out)
 }
 
 /// A colour as one number: the first three bytes of a pixel.
@@ -73,30 +114,30 @@ fn packed(pixel: &[u8]) -> u32 {
     }
 }
 
-/// The palette (red, green, blue of each entry) and each pixel's place in it.
-fn index(data: &[u8]) -> (Vec<u8>, Vec<u8>) {
+/// The palette (red, green, blue of each entry), and the entry of each colour. The colour of each
+/// pixel, counted in order of appearance, goes to `places`.
+fn index(data: &[u8], places: &mut Vec<u16>, budget: &Budget) -> Result<(Vec<u8>, Vec<u8>)> {
     let mut colors = Colors::new();
-    // First each pixel's place among all colours, in order of appearance, a run of equal ones at a
-    // time.
-    let mut places: Vec<u16> = Vec::with_capacity(data.len() / 4);
-    let mut pixels = data.chunks_exact(4).map(packed).peekable();
-    while let Some(color) = pixels.next() {
-        let mut run = 1;
-        while pixels.next_if_eq(&color).is_some() {
-            run += 1;
+    for strip in data.chunks(4 * ROUND) {
+        budget.check()?;
+        // A run of equal ones at a time.
+        let mut pixels = strip.chunks_exact(4).map(packed).peekable();
+        while let Some(color) = pixels.next() {
+            let mut run = 1;
+            while pixels.next_if_eq(&color).is_some() {
+                run += 1;
+            }
+            let place = colors.place(color);
+            colors.found[usize::from(place)].1 += run;
+            places.resize(places.len() + run as usize, place);
         }
-        let place = colors.place(color);
-        colors.found[usize::from(place)].1 += run;
-        places.resize(places.len() + run as usize, place);
     }
-    let found = colors.found;
-    let (palette, chosen) = choose(&found);
-    let indexed = places.iter().map(|p| chosen[usize::from(*p)]).collect();
+    let (palette, chosen) = choose(&colors.found);
     let bytes = palette.iter().flat_map(|c| {
         let [r, g, b, _] = c.to_le_bytes();
         [r, g, b]
     });
-    (bytes.collect(), indexed)
+    Ok((bytes.collect(), chosen))
 }
 
 /// Different colours with their numbers, found by hash.
@@ -252,6 +293,11 @@ mod tests {
         (kind, data)
     }
 
+    fn encoded(pixels: &Pixmap) -> Vec<u8> {
+        let file = encode(pixels.as_ref(), &Budget::unlimited()).unwrap();
+        file.to_vec()
+    }
+
     fn picture(color: impl Fn(u32) -> [u8; 4]) -> Pixmap {
         let mut pixels = Pixmap::new(100, 80).unwrap();
         for (i, p) in pixels.data_mut().chunks_exact_mut(4).enumerate() {
@@ -263,7 +309,7 @@ mod tests {
     #[test]
     fn few_colours_are_exact() {
         let pixels = picture(|i| [(i % 256) as u8, 7, 9, 255]);
-        let (kind, data) = decoded(&encode(pixels.as_ref()));
+        let (kind, data) = decoded(&encoded(&pixels));
         assert_eq!(kind, ColorType::Indexed);
         let expected: Vec<u8> = pixels
             .data()
@@ -281,7 +327,7 @@ mod tests {
             1000..2000 => [200, (i % 250) as u8, ((i - 1000) / 250) as u8, 255],
             _ => [255, 255, 255, 255],
         });
-        let (kind, data) = decoded(&encode(pixels.as_ref()));
+        let (kind, data) = decoded(&encoded(&pixels));
         assert_eq!(kind, ColorType::Indexed);
         for (ours, theirs) in data.chunks(3).zip(pixels.data().chunks(4)) {
             for (a, b) in ours.iter().zip(theirs) {
@@ -301,7 +347,7 @@ mod tests {
                 255,
             ]
         });
-        let (kind, data) = decoded(&encode(pixels.as_ref()));
+        let (kind, data) = decoded(&encoded(&pixels));
         assert_eq!(kind, ColorType::Indexed);
         for (ours, theirs) in data.chunks(3).zip(pixels.data().chunks(4)) {
             for (a, b) in ours.iter().zip(theirs) {
@@ -313,7 +359,7 @@ mod tests {
     #[test]
     fn glass_stays_glass() {
         let glass = picture(|_| [10, 0, 0, 20]);
-        let (kind, data) = decoded(&encode(glass.as_ref()));
+        let (kind, data) = decoded(&encoded(&glass));
         assert_eq!(kind, ColorType::Rgba);
         assert_eq!(data[..4], [128, 0, 0, 20]);
     }

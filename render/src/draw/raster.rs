@@ -1,23 +1,32 @@
 //! The plotters backend that paints pixels: tiny-skia for shapes, our glyph bitmaps for text.
-
-use std::convert::Infallible;
+//!
+//! tiny-skia paints a shape in one go. Where that could take long (a large picture, a line wider
+//! than its points are apart, a great many dashes), the picture is painted in strips and the dashes
+//! some thousands at a time, with a look at the clock between. Ordinary pictures are one strip.
 
 use ab_glyph::OutlineCurve;
 use plotters_backend::{BackendColor, BackendStyle, DrawingBackend, DrawingErrorKind};
 use tiny_skia::{
-    FillRule, LineCap, LineJoin, Paint as SkiaPaint, Path, PathBuilder, Pixmap, Stroke, StrokeDash,
-    Transform,
+    FillRule, IntSize, LineCap, LineJoin, Paint as SkiaPaint, Path, PathBuilder, PathStroker,
+    Pixmap, PixmapMut, Stroke, StrokeDash, Transform,
 };
 
 use super::color::Color;
-use super::font;
+use super::font::{self, LARGEST_BITMAP};
 use super::pen::{LEVELS, Mix, Pen, WIDEST};
 use super::png;
-use super::scene::{Align, Canvas, GRID, Group, Label, Paint, Spot};
+use super::scene::{Align, Canvas, Drawn, GRID, Group, Label, Paint, Spot};
+use crate::budget::{Budget, Reservation};
+use crate::error::{Error, Result};
+use crate::format::Buffer;
+use crate::format::buffer::unavailable;
 
 pub(super) struct Raster {
     pixels: Pixmap,
-    pen: Pen,
+    /// None once all is drawn.
+    pen: Option<Pen>,
+    budget: Budget,
+    _held: Reservation,
     /// Device pixels per grid unit.
     scale: f32,
     /// Device pixels per pixel.
@@ -25,69 +34,231 @@ pub(super) struct Raster {
     dash: Option<(f64, f64)>,
 }
 
-type Drawn = Result<(), DrawingErrorKind<Infallible>>;
+/// An empty list for `n` items, reserved from `budget`.
+pub(super) fn nothing<T>(n: usize, budget: &Budget) -> Result<(Vec<T>, Reservation)> {
+    let bytes = n.saturating_mul(size_of::<T>());
+    let held = budget.hold(bytes)?;
+    let mut list = Vec::new();
+    match list.try_reserve_exact(n) {
+        Ok(()) => Ok((list, held)),
+        Err(_) => Err(unavailable(bytes, budget)),
+    }
+}
+
+/// So many zeros, reserved from `budget`.
+pub(super) fn zeros(n: usize, budget: &Budget) -> Result<(Vec<u8>, Reservation)> {
+    let (mut list, held) = nothing(n, budget)?;
+    list.resize(n, 0);
+    Ok((list, held))
+}
+
+/// What a shape may cost that is painted in one go: lines of its outline times rows of the
+/// picture, and pixels. A few milliseconds.
+const STRIP_COST: usize = 4 << 20;
+
+/// A strip has at least so many rows.
+const LEAST_ROWS: usize = 8;
+
+/// What tiny-skia takes for nothing.
+const SCALAR_NEARLY_ZERO: f32 = 1.0 / 4096.0;
+
+/// Dashes that are painted in one go.
+const DASHES: f32 = 4_096.0;
 
 impl Raster {
     /// `width` and `height` in device pixels; the caller has bounded them.
-    pub(super) fn new(width: u32, height: u32, ratio: f32, background: Color) -> Self {
-        // Only sizes of nothing are refused, and a smallest picture takes their place.
-        let pixels = Pixmap::new(width.max(1), height.max(1))
-            .or_else(|| Pixmap::new(1, 1))
-            .map(|mut pixels| {
-                pixels.fill(skia(background));
-                pixels
-            });
-        let Some(pixels) = pixels else {
-            unreachable!("a picture of one pixel can be held");
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub(super) fn new(
+        (width, height): (u32, u32),
+        ratio: f32,
+        background: Color,
+        budget: &Budget,
+    ) -> Result<Self> {
+        let (width, height) = (width.max(1), height.max(1));
+        let (data, held) = zeros(4 * width as usize * height as usize, budget)?;
+        let size = IntSize::from_wh(width, height);
+        let Some(mut pixels) = size.and_then(|size| Pixmap::from_vec(data, size)) else {
+            return Err(Error::Failed(format!(
+                "no picture of {width} x {height} pixels"
+            )));
         };
-        Self {
-            pen: Pen::new(pixels.width(), pixels.height()),
+        pixels.fill(skia(background));
+        Ok(Self {
+            pen: Some(Pen::new(width, height, budget)?),
             pixels,
+            budget: budget.clone(),
+            _held: held,
             scale: ratio / GRID as f32,
             ratio,
             dash: None,
-        }
+        })
     }
 
-    pub(super) fn encode(&mut self) -> Vec<u8> {
-        png::encode(self.pixels.as_ref())
+    pub(super) fn encode(&mut self) -> Result<Buffer> {
+        self.pen = None;
+        png::encode(self.pixels.as_ref(), &self.budget)
     }
 
     fn path(&self, points: impl IntoIterator<Item = Spot>) -> Option<Path> {
-        let mut points = points.into_iter();
+        let points = points.into_iter();
+        self.path_of(points.map(|(x, y)| (x as f32 * self.scale, y as f32 * self.scale)))
+    }
+
+    fn path_of(&self, mut points: impl Iterator<Item = (f32, f32)>) -> Option<Path> {
         let mut path = PathBuilder::with_capacity(points.size_hint().0, points.size_hint().0);
         let (x, y) = points.next()?;
-        path.move_to(x as f32 * self.scale, y as f32 * self.scale);
+        path.move_to(x, y);
         for (x, y) in points {
-            path.line_to(x as f32 * self.scale, y as f32 * self.scale);
+            path.line_to(x, y);
         }
         path.finish()
     }
 
-    fn stroke(&mut self, path: &Path, color: BackendColor, width: u32) {
+    /// Room for the outlines and edges of a shape with so many points.
+    fn work_room(&self, n_points: usize) -> Result<Reservation> {
+        const PER_POINT: usize = 512;
+        self.budget.hold(n_points.saturating_mul(PER_POINT))
+    }
+
+    /// Fills a path, in strips if need be.
+    fn fill(&mut self, path: &Path, paint: &SkiaPaint<'_>, place: Transform) -> Result<()> {
+        // Nothing to fill: tiny-skia would say so in the log.
+        let bounds = path.bounds();
+        if bounds.width().min(bounds.height()) <= SCALAR_NEARLY_ZERO {
+            return Ok(());
+        }
+        let (width, height) = (self.pixels.width(), self.pixels.height());
+        let area = width as usize * height as usize;
+        let cost = area.saturating_add(path.len().saturating_mul(height as usize));
+        if cost <= STRIP_COST {
+            self.pixels
+                .fill_path(path, paint, FillRule::Winding, place, None);
+            return Ok(());
+        }
+        let rows = (height as usize).saturating_mul(STRIP_COST) / cost;
+        let rows = rows.clamp(LEAST_ROWS, height as usize);
+        let row_bytes = 4 * width as usize;
+        let strips = self.pixels.data_mut().chunks_mut(rows * row_bytes);
+        let mut top = 0;
+        for strip in strips {
+            self.budget.check()?;
+            let n_rows = (strip.len() / row_bytes) as u32;
+            if let Some(mut strip) = PixmapMut::from_bytes(strip, width, n_rows) {
+                let place = place.post_translate(0.0, -(top as f32));
+                strip.fill_path(path, paint, FillRule::Winding, place, None);
+            }
+            top += n_rows;
+        }
+        Ok(())
+    }
+
+    /// Strokes a line of any width, with dashes if any are set.
+    fn stroke(
+        &mut self,
+        points: impl Iterator<Item = Spot>,
+        color: BackendColor,
+        width: u32,
+    ) -> Result<()> {
+        let scale = self.scale;
+        let points = points.map(|(x, y)| (x as f32 * scale, y as f32 * scale));
+        let Some(lengths) = self.dash_lengths() else {
+            let path = self.path_of(points);
+            return match path {
+                Some(path) => self.stroke_path(&path, color, width, None),
+                None => Ok(()),
+            };
+        };
+        // Long lines are cut, and the dashes go on where they were.
+        let most = DASHES * (lengths[0] + lengths[1]);
+        let mut piece: Vec<(f32, f32)> = Vec::new();
+        let (mut length, mut offset) = (0.0, 0.0);
+        for (x, y) in points {
+            if let Some((last_x, last_y)) = piece.last() {
+                length += (x - last_x).hypot(y - last_y);
+            }
+            piece.push((x, y));
+            if length > most {
+                self.stroke_piece(&piece, color, width, (lengths, offset))?;
+                offset = (offset + length) % (lengths[0] + lengths[1]);
+                length = 0.0;
+                piece.clear();
+                piece.push((x, y));
+            }
+        }
+        self.stroke_piece(&piece, color, width, (lengths, offset))
+    }
+
+    fn stroke_piece(
+        &mut self,
+        piece: &[(f32, f32)],
+        color: BackendColor,
+        width: u32,
+        (lengths, offset): ([f32; 2], f32),
+    ) -> Result<()> {
+        self.budget.check()?;
+        match self.path_of(piece.iter().copied()) {
+            Some(path) => {
+                let dash = StrokeDash::new(lengths.to_vec(), offset);
+                self.stroke_path(&path, color, width, dash)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn stroke_path(
+        &mut self,
+        path: &Path,
+        color: BackendColor,
+        width: u32,
+        dash: Option<StrokeDash>,
+    ) -> Result<()> {
+        let (across, down) = (self.pixels.width() as f32, self.pixels.height() as f32);
         let stroke = Stroke {
-            width: width as f32 * self.scale,
+            // What is wider than twice the diagonal covers no more than that.
+            width: (width as f32 * self.scale).min(2.0 * across.hypot(down)),
             miter_limit: 2.0,
             line_cap: LineCap::Butt,
             line_join: LineJoin::Miter,
-            dash: self.dash.and_then(|(drawn, left_out)| {
-                let lengths = [drawn, left_out].map(|d| (d as f32 * self.ratio).max(0.5));
-                StrokeDash::new(lengths.to_vec(), 0.0)
-            }),
+            dash,
         };
-        self.pixels
-            .stroke_path(path, &ink(color), &stroke, Transform::identity(), None);
+        let dashes = if stroke.dash.is_some() {
+            DASHES as usize
+        } else {
+            0
+        };
+        let _room = self.work_room(path.len() + 4 * dashes)?;
+        let cost = (path.len() + dashes).saturating_mul(down as usize);
+        let area = self.pixels.data().len() / 4;
+        if stroke.width <= 1.0 || cost.saturating_add(area) <= STRIP_COST {
+            self.pixels
+                .stroke_path(path, &ink(color), &stroke, Transform::identity(), None);
+            Ok(())
+        } else {
+            let resolution = PathStroker::compute_resolution_scale(&Transform::identity());
+            let dashed = match &stroke.dash {
+                Some(dash) => path.dash(dash, resolution),
+                None => Some(path.clone()),
+            };
+            match dashed.and_then(|path| path.stroke(&stroke, resolution)) {
+                Some(outline) => self.fill(&outline, &ink(color), Transform::identity()),
+                None => Ok(()),
+            }
+        }
     }
 
-    fn cover(&mut self, x: i32, y: i32, mix: &Mix) {
-        let (width, height) = (self.pixels.width() as i32, self.pixels.height() as i32);
-        if x < 0 || y < 0 || x >= width || y >= height {
-            return;
-        }
-        let at = (y * width + x) as usize * 4;
-        if let Some(pixel) = self.pixels.data_mut().get_mut(at..at + 4) {
-            mix.over(pixel);
-        }
+    /// The lengths of dashes and of the gaps between them, in device pixels.
+    fn dash_lengths(&self) -> Option<[f32; 2]> {
+        let (drawn, left_out) = self.dash?;
+        Some([drawn, left_out].map(|d| (d as f32 * self.ratio).max(0.5)))
+    }
+
+    /// Dashes and gaps that are smaller than a pixel look like a fainter line without any: returns
+    /// how faint.
+    fn blurred(&self) -> Option<f32> {
+        let [drawn, left_out] = self.dash_lengths()?;
+        (drawn < 1.0 && left_out < 1.0).then(|| drawn / (drawn + left_out))
     }
 
     /// Text along the axes: ready-made bitmaps, turned if need be.
@@ -103,35 +274,52 @@ impl Raster {
         // Few levels make few colours: see `png`.
         let mixes: [Mix; LEVELS as usize + 1] =
             std::array::from_fn(|level| Mix::new(label.paint.color, level as f32 / LEVELS));
-        let mut dots = Vec::new();
+        let end = self.text_end(start);
+        let (width, height) = (self.pixels.width() as i32, self.pixels.height() as i32);
+        let pixels = self.pixels.data_mut();
+        let mut cover = |x: i32, y: i32, mix: &Mix| {
+            if x < 0 || y < 0 || x >= width || y >= height {
+                return;
+            }
+            let at = (y * width + x) as usize * 4;
+            if let Some(pixel) = pixels.get_mut(at..at + 4) {
+                mix.over(pixel);
+            }
+        };
         font::glyphs(
             label.font,
             &label.text,
             self.ratio,
-            along - start,
+            (along - start, end),
             |b, pen| {
-                let left = start as i32 + pen + b.left;
+                let left = (start as i32).saturating_add(pen).saturating_add(b.left);
                 let rows = b.coverage.chunks_exact(b.width as usize);
                 for (row, line) in rows.enumerate() {
                     let v = base + b.top + row as i32;
                     for (column, &coverage) in line.iter().enumerate() {
                         let level = (f32::from(coverage) / 255.0 * LEVELS).round() as usize;
-                        if level != 0 {
-                            dots.push((left + column as i32, v, level));
+                        if level == 0 {
+                            continue;
                         }
+                        let u = left.saturating_add(column as i32);
+                        let (x, y) = match quarter_turns {
+                            0 => (u, v),
+                            1 => (-v - 1, u),
+                            2 => (-u - 1, -v - 1),
+                            _ => (v, -u - 1),
+                        };
+                        cover(x, y, &mixes[level.min(LEVELS as usize)]);
                     }
                 }
             },
         );
-        for (u, v, level) in dots {
-            let (x, y) = match quarter_turns {
-                0 => (u, v),
-                1 => (-v - 1, u),
-                2 => (-u - 1, -v - 1),
-                _ => (v, -u - 1),
-            };
-            self.cover(x, y, &mixes[level.min(LEVELS as usize)]);
-        }
+    }
+
+    /// Where text that begins at `start` (device pixels along its line) has left the picture,
+    /// counted from there.
+    fn text_end(&self, start: f32) -> f32 {
+        let (across, down) = (self.pixels.width() as f32, self.pixels.height() as f32);
+        across + down + start.abs()
     }
 }
 
@@ -152,7 +340,7 @@ fn ink(color: BackendColor) -> SkiaPaint<'static> {
 }
 
 impl DrawingBackend for Raster {
-    type ErrorType = Infallible;
+    type ErrorType = Error;
 
     fn get_size(&self) -> (u32, u32) {
         let units = |device: u32| (device as f32 / self.scale).ceil() as u32;
@@ -184,11 +372,11 @@ impl DrawingBackend for Raster {
         if fill {
             self.pixels
                 .fill_rect(rect, &ink(style.color()), Transform::identity(), None);
-        } else {
-            let path = PathBuilder::from_rect(rect);
-            self.stroke(&path, style.color(), style.stroke_width());
+            return Ok(());
         }
-        Ok(())
+        let path = PathBuilder::from_rect(rect);
+        self.stroke_path(&path, style.color(), style.stroke_width(), None)
+            .map_err(DrawingErrorKind::DrawingError)
     }
 
     fn draw_path<S: BackendStyle, I: IntoIterator<Item = Spot>>(
@@ -197,21 +385,27 @@ impl DrawingBackend for Raster {
         style: &S,
     ) -> Drawn {
         let width = style.stroke_width() as f32 * self.scale;
-        if self.dash.is_none() && width <= WIDEST {
-            let scale = self.scale;
-            let points = points
-                .into_iter()
-                .map(|(x, y)| (x as f32 * scale, y as f32 * scale));
-            let BackendColor { alpha, rgb } = style.color();
-            let color = Color {
-                rgb: rgb.into(),
-                alpha: alpha as f32,
-            };
-            self.pen.stroke(points, width, color, &mut self.pixels);
-        } else if let Some(path) = self.path(points) {
-            self.stroke(&path, style.color(), style.stroke_width());
+        let mut color = style.color();
+        if let Some(faint) = self.blurred() {
+            color.alpha *= f64::from(faint);
+            self.dash = None;
         }
-        Ok(())
+        let thin = self.dash.is_none() && width <= WIDEST;
+        let drawn = match &mut self.pen {
+            Some(pen) if thin => {
+                let scale = self.scale;
+                let points = points
+                    .into_iter()
+                    .map(|(x, y)| (x as f32 * scale, y as f32 * scale));
+                let color = Color {
+                    rgb: color.rgb.into(),
+                    alpha: color.alpha as f32,
+                };
+                pen.stroke(points, width, color, &mut self.pixels, &self.budget)
+            }
+            _ => self.stroke(points.into_iter(), color, style.stroke_width()),
+        };
+        drawn.map_err(DrawingErrorKind::DrawingError)
     }
 
     fn draw_circle<S: BackendStyle>(
@@ -225,18 +419,12 @@ impl DrawingBackend for Raster {
         let Some(path) = PathBuilder::from_circle(x, y, radius) else {
             return Ok(());
         };
-        if fill {
-            self.pixels.fill_path(
-                &path,
-                &ink(style.color()),
-                FillRule::Winding,
-                Transform::identity(),
-                None,
-            );
+        let drawn = if fill {
+            self.fill(&path, &ink(style.color()), Transform::identity())
         } else {
-            self.stroke(&path, style.color(), style.stroke_width());
-        }
-        Ok(())
+            self.stroke_path(&path, style.color(), style.stroke_width(), None)
+        };
+        drawn.map_err(DrawingErrorKind::DrawingError)
     }
 
     fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = Spot>>(
@@ -244,16 +432,12 @@ impl DrawingBackend for Raster {
         points: I,
         style: &S,
     ) -> Drawn {
-        if let Some(path) = self.path(points) {
-            self.pixels.fill_path(
-                &path,
-                &ink(style.color()),
-                FillRule::Winding,
-                Transform::identity(),
-                None,
-            );
-        }
-        Ok(())
+        let Some(path) = self.path(points) else {
+            return Ok(());
+        };
+        let room = self.work_room(path.len());
+        room.and_then(|_| self.fill(&path, &ink(style.color()), Transform::identity()))
+            .map_err(DrawingErrorKind::DrawingError)
     }
 }
 
@@ -262,30 +446,37 @@ impl Canvas for Raster {
         self.dash = dash;
     }
 
-    fn open(&mut self, _: &Group) {}
+    fn open(&mut self, _: &Group) -> Result<()> {
+        Ok(())
+    }
 
-    fn close(&mut self) {}
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
 
-    fn feel(&mut self, _: Spot, _: Spot) {}
+    fn feel(&mut self, _: Spot, _: Spot) -> Result<()> {
+        Ok(())
+    }
 
-    fn label(&mut self, label: &Label, (x, y): Spot) {
-        let width = label.font.width(&label.text) as f32 * self.ratio;
+    fn label(&mut self, label: &Label, (x, y): Spot) -> Result<()> {
+        let width = || label.font.width(&label.text) as f32 * self.ratio;
         let back = match label.align {
             Align::Start => 0.0,
-            Align::Middle => width / 2.0,
-            Align::End => width,
+            Align::Middle => width() / 2.0,
+            Align::End => width(),
         };
         let turn = label.angle.to_radians();
         let x = x as f32 * self.scale - back * turn.cos();
         let y = y as f32 * self.scale - back * turn.sin();
         let quarters = label.angle / 90.0;
-        if quarters.fract() == 0.0 {
+        if quarters.fract() == 0.0 && label.font.size * self.ratio <= LARGEST_BITMAP {
             self.straight(label, x, y, quarters.rem_euclid(4.0) as u8);
-            return;
+            return Ok(());
         }
+        let end = self.text_end(x.abs() + y.abs()) / self.ratio;
         let mut path = PathBuilder::new();
         let mut pen = None;
-        font::outline(label.font, &label.text, |curve| {
+        font::outline(label.font, &label.text, end, |curve| {
             let start = match curve {
                 OutlineCurve::Line(a, _)
                 | OutlineCurve::Quad(a, ..)
@@ -311,7 +502,7 @@ impl Canvas for Raster {
             pen = Some((end.x, end.y));
         });
         let Some(path) = path.finish() else {
-            return;
+            return Ok(());
         };
         let place = Transform::from_scale(self.ratio, self.ratio)
             .post_rotate(label.angle)
@@ -322,7 +513,6 @@ impl Canvas for Raster {
             alpha: f64::from(color.alpha),
             rgb: (r, g, b),
         });
-        self.pixels
-            .fill_path(&path, &ink, FillRule::Winding, place, None);
+        self.fill(&path, &ink, place)
     }
 }

@@ -6,11 +6,10 @@
 //! nothing of (groups with hover text, dashes, text at odd angles) goes through [`Canvas`].
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::rc::Rc;
 
 use plotters::coord::Shift;
-use plotters::drawing::DrawingArea;
+use plotters::drawing::{DrawingArea, DrawingAreaErrorKind};
 use plotters::element::{
     BackendCoordOnly, Circle, Drawable, PathElement, PointCollection, Polygon, Rectangle,
 };
@@ -21,6 +20,9 @@ use super::color::Color;
 use super::font::Font;
 use super::raster::Raster;
 use super::vector::Vector;
+use crate::budget::Budget;
+use crate::error::{Error, Result};
+use crate::format::Buffer;
 
 /// Grid units to the pixel: 20 holds the default width of lines (1.2) and Graphite's grid lines
 /// (0.4, 0.25) exactly, and prints short in SVG.
@@ -137,6 +139,25 @@ pub(super) enum Item {
     },
 }
 
+impl Item {
+    /// The bytes that it holds beside itself.
+    pub(super) fn held(&self) -> usize {
+        let points = |points: &Vec<Spot>| points.capacity() * size_of::<Spot>();
+        match self {
+            Self::Open(group) => {
+                let texts = [&group.title, &group.link].into_iter().flatten();
+                let data = group.data.iter().map(|(_, text)| text);
+                let entries = group.data.capacity() * size_of::<(&str, String)>();
+                texts.chain(data).map(String::capacity).sum::<usize>() + entries
+            }
+            Self::Fill { points: all, .. } => points(all),
+            Self::Stroke(stroke) => points(&stroke.points),
+            Self::Text(label) => label.text.capacity(),
+            Self::Close | Self::Block { .. } | Self::Dot { .. } | Self::Feel { .. } => 0,
+        }
+    }
+}
+
 /// A drawn picture, from which PNG and SVG can be made.
 #[derive(Clone, Debug)]
 pub struct Scene {
@@ -150,6 +171,7 @@ pub struct Scene {
     pub(super) name: String,
     /// `data-…` attributes of the whole: the plot's place and time range, for scripts around it.
     pub(super) data: Vec<(&'static str, String)>,
+    pub(super) budget: Budget,
 }
 
 impl Scene {
@@ -160,48 +182,63 @@ impl Scene {
     }
 
     /// The picture as a PNG file.
-    pub fn png(&self) -> Vec<u8> {
-        let (width, height) = self.size();
-        let raster = Raster::new(width, height, self.ratio as f32, self.background);
+    ///
+    /// # Errors
+    /// As [`Budget::check`] and [`Budget::reserve`].
+    pub fn png(&self) -> Result<Buffer> {
+        let raster = Raster::new(
+            self.size(),
+            self.ratio as f32,
+            self.background,
+            &self.budget,
+        )?;
         self.play(raster, Raster::encode)
     }
 
-    /// The picture as an SVG document: real text, hover texts as `<title>`, no script.
-    pub fn svg(&self) -> String {
-        self.play(Vector::new(self), Vector::finish)
+    /// The picture as an SVG document, which is UTF-8: real text, hover texts as `<title>`, no
+    /// script.
+    ///
+    /// # Errors
+    /// As [`Budget::check`] and [`Budget::reserve`].
+    pub fn svg(&self) -> Result<Buffer> {
+        self.play(Vector::new(self)?, Vector::finish)
     }
 
-    fn play<C: Canvas, T>(&self, canvas: C, finish: impl FnOnce(&mut C) -> T) -> T {
+    fn play<C: Canvas, T>(&self, canvas: C, finish: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
         let canvas = Rc::new(RefCell::new(canvas));
         let area = DrawingArea::from(&canvas);
+        // Each shape is copied while it is drawn, once as it is and once in place.
+        let largest = self.items.iter().map(Item::held).max().unwrap_or(0);
+        let _copies = self.budget.hold(largest.saturating_mul(2))?;
         for item in &self.items {
+            self.budget.check()?;
             match item {
                 Item::Open(group) => put(&area, &Opening(group)),
                 Item::Close => put(&area, &Closing),
                 Item::Fill { points, paint } => {
                     let shape = Polygon::new(points.clone(), style(*paint, 0.0));
-                    put(&area, &Preparing(*paint, None));
-                    put(&area, &shape);
+                    put(&area, &Preparing(*paint, None))?;
+                    put(&area, &shape)
                 }
                 Item::Block { from, to, paint } => {
                     let shape = Rectangle::new([*from, *to], style(*paint, 0.0).filled());
-                    put(&area, &Preparing(*paint, None));
-                    put(&area, &shape);
+                    put(&area, &Preparing(*paint, None))?;
+                    put(&area, &shape)
                 }
                 Item::Stroke(stroke) => {
                     let style = style(stroke.paint, stroke.width);
                     let path = PathElement::new(stroke.points.clone(), style);
-                    put(&area, &Preparing(stroke.paint, stroke.dash));
-                    put(&area, &path);
+                    put(&area, &Preparing(stroke.paint, stroke.dash))?;
+                    put(&area, &path)
                 }
                 Item::Dot { at, radius, paint } => {
                     let shape = Circle::new(*at, units(*radius), style(*paint, 0.0).filled());
-                    put(&area, &Preparing(*paint, None));
-                    put(&area, &shape);
+                    put(&area, &Preparing(*paint, None))?;
+                    put(&area, &shape)
                 }
                 Item::Text(label) => put(&area, label),
                 Item::Feel { from, to } => put(&area, &Feeling([*from, *to])),
-            }
+            }?;
         }
         drop(area);
         finish(&mut canvas.borrow_mut())
@@ -217,30 +254,37 @@ fn style(paint: Paint, width: f64) -> ShapeStyle {
     }
 }
 
-/// Our backends cannot fail, and nobody else holds them while an element is drawn.
-fn put<'a, C, E>(area: &DrawingArea<C, Shift>, element: &'a E)
+/// Our backends fail when the budget has run out, and nobody else holds them while an element is
+/// drawn.
+fn put<'a, C, E>(area: &DrawingArea<C, Shift>, element: &'a E) -> Result<()>
 where
     C: Canvas,
     &'a E: PointCollection<'a, Spot, BackendCoordOnly>,
     E: Drawable<C, BackendCoordOnly>,
 {
-    let drawn = area.draw::<E, BackendCoordOnly>(element);
-    debug_assert!(drawn.is_ok());
+    area.draw::<E, BackendCoordOnly>(element)
+        .map_err(|error| match error {
+            DrawingAreaErrorKind::BackendError(DrawingErrorKind::DrawingError(error)) => error,
+            other => Error::Failed(other.to_string()),
+        })
 }
 
 /// A plotters backend that can do what ours need beyond plotters.
-pub(super) trait Canvas: DrawingBackend<ErrorType = Infallible> {
+pub(super) trait Canvas: DrawingBackend<ErrorType = Error> {
     /// What the next shape is painted with, as far as plotters' styles cannot say it.
     fn prepare(&mut self, paint: Paint, dash: Option<(f64, f64)>);
     /// Begins a group.
-    fn open(&mut self, group: &Group);
+    fn open(&mut self, group: &Group) -> Result<()>;
     /// Ends it.
-    fn close(&mut self);
+    fn close(&mut self) -> Result<()>;
     /// Draws text.
-    fn label(&mut self, label: &Label, at: Spot);
+    fn label(&mut self, label: &Label, at: Spot) -> Result<()>;
     /// Makes a rectangle feel the mouse.
-    fn feel(&mut self, from: Spot, to: Spot);
+    fn feel(&mut self, from: Spot, to: Spot) -> Result<()>;
 }
+
+/// What plotters hands on of the errors of a backend.
+pub(super) type Drawn = Result<(), DrawingErrorKind<Error>>;
 
 /// What the element after it is painted with.
 struct Preparing(Paint, Option<(f64, f64)>);
@@ -266,36 +310,30 @@ macro_rules! element {
                 mut points: I,
                 canvas: &mut C,
                 _: (u32, u32),
-            ) -> Result<(), DrawingErrorKind<Infallible>> {
-                let draw: fn(&Self, &mut C, &mut I) -> Option<()> = $draw;
-                draw(self, canvas, &mut points);
-                Ok(())
+            ) -> Drawn {
+                let draw: fn(&Self, &mut C, &mut I) -> Option<Result<()>> = $draw;
+                let drawn = draw(self, canvas, &mut points);
+                drawn
+                    .unwrap_or(Ok(()))
+                    .map_err(DrawingErrorKind::DrawingError)
             }
         }
     };
 }
 
 element!(Opening<'_>, |_| &[], |e, canvas, _| {
-    canvas.open(e.0);
-    Some(())
+    Some(canvas.open(e.0))
 });
 element!(Preparing, |_| &[], |e, canvas, _| {
     canvas.prepare(e.0, e.1);
-    Some(())
+    None
 });
-element!(Closing, |_| &[], |_, canvas, _| {
-    canvas.close();
-    Some(())
-});
+element!(Closing, |_| &[], |_, canvas, _| { Some(canvas.close()) });
 element!(Feeling, |e| &e.0, |_, canvas, points| {
-    canvas.feel(points.next()?, points.next()?);
-    Some(())
+    Some(canvas.feel(points.next()?, points.next()?))
 });
 element!(
     Label,
     |label| std::slice::from_ref(&label.at),
-    |label, canvas, points| {
-        canvas.label(label, points.next()?);
-        Some(())
-    }
+    |label, canvas, points| { Some(canvas.label(label, points.next()?)) }
 );

@@ -3,6 +3,8 @@
 use super::color::Color;
 use super::params::Params;
 use super::scene::{Align, Group, Item, Label, Paint, Role, Scene, Stroke, spot};
+use crate::budget::Budget;
+use crate::error::{Error, Result};
 
 /// The room left, in pixels, and the things drawn so far.
 #[derive(Debug)]
@@ -13,10 +15,21 @@ pub(super) struct Sheet {
     pub(super) bottom: f64,
     items: Vec<Item>,
     foreground: Color,
+    budget: Budget,
+    /// Bytes that are reserved and not used yet.
+    spare: usize,
+    /// Why nothing is added any more.
+    stopped: Option<Error>,
 }
 
+/// What is reserved at once, at the least.
+const PORTION: usize = 16 * 1024;
+
+/// Things added between two looks at the clock.
+const ROUND: usize = 256;
+
 impl Sheet {
-    pub(super) fn new(params: &Params) -> Self {
+    pub(super) fn new(params: &Params, budget: &Budget) -> Self {
         let (width, height) = (f64::from(params.width), f64::from(params.height));
         let margin = params.margin.min(width / 3.0).min(height / 3.0);
         Self {
@@ -26,16 +39,53 @@ impl Sheet {
             bottom: height - margin,
             items: Vec::new(),
             foreground: params.foreground,
+            budget: budget.clone(),
+            spare: 0,
+            stopped: None,
         }
     }
 
+    /// Adds something. Once the budget has run out nothing is added any more: [`Sheet::check`]
+    /// and [`Sheet::finish`] tell.
     pub(super) fn push(&mut self, item: Item) {
+        if self.stopped.is_none()
+            && let Err(error) = self.try_push(item)
+        {
+            self.stopped = Some(error);
+        }
+    }
+
+    fn try_push(&mut self, item: Item) -> Result<()> {
+        // The list doubles when it is full, and for a moment there are both.
+        let bytes = item.held() + 3 * size_of::<Item>();
+        if bytes > self.spare {
+            let portion = bytes.max(PORTION);
+            self.budget.reserve(portion)?;
+            self.spare += portion;
+        }
+        self.spare -= bytes;
+        if self.items.len().is_multiple_of(ROUND) {
+            self.budget.check()?;
+        }
         self.items.push(item);
+        Ok(())
+    }
+
+    /// Whether the work may go on.
+    pub(super) fn check(&mut self) -> Result<()> {
+        match self.stopped.take() {
+            Some(error) => Err(error),
+            None => self.budget.check(),
+        }
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     pub(super) fn text(&mut self, label: Label) {
         if !label.text.is_empty() {
-            self.items.push(Item::Text(label));
+            self.push(Item::Text(label));
         }
     }
 
@@ -64,7 +114,7 @@ impl Sheet {
         } else {
             (x0 + 1.0, y1)
         };
-        self.items.push(Item::Block {
+        self.push(Item::Block {
             from: spot(x0, y0),
             to: spot(x1, y1),
             paint,
@@ -78,7 +128,7 @@ impl Sheet {
         dash: Option<(f64, f64)>,
         paint: Paint,
     ) {
-        self.items.push(Item::Stroke(Stroke {
+        self.push(Item::Stroke(Stroke {
             points: points.iter().map(|p| spot(p.0, p.1)).collect(),
             width,
             dash,
@@ -87,9 +137,12 @@ impl Sheet {
     }
 
     /// The title, centred on top, line by line.
-    pub(super) fn title(&mut self, params: &Params) {
+    ///
+    /// # Errors
+    /// As [`Sheet::check`].
+    pub(super) fn title(&mut self, params: &Params) -> Result<()> {
         if params.title.is_empty() {
-            return;
+            return Ok(());
         }
         let font = params
             .font
@@ -100,6 +153,7 @@ impl Sheet {
         }));
         let width = f64::from(params.width) - 2.0 * params.margin;
         for line in &params.title {
+            self.check()?;
             self.text(Label {
                 text: font.fit(line, width),
                 at: spot(f64::from(params.width) / 2.0, self.top + font.ascent()),
@@ -116,12 +170,21 @@ impl Sheet {
         } else {
             params.margin.min(10.0)
         };
+        Ok(())
     }
 
     /// A title along one side, read upwards at the left and downwards at the right.
-    pub(super) fn side_title(&mut self, params: &Params, lines: &[String], right: bool) {
+    ///
+    /// # Errors
+    /// As [`Sheet::check`].
+    pub(super) fn side_title(
+        &mut self,
+        params: &Params,
+        lines: &[String],
+        right: bool,
+    ) -> Result<()> {
         if lines.is_empty() {
-            return;
+            return Ok(());
         }
         let font = params
             .font
@@ -137,6 +200,7 @@ impl Sheet {
             params.margin + font.ascent()
         };
         for line in lines {
+            self.check()?;
             self.text(Label {
                 text: font.fit(line, height - 10.0),
                 at: spot(x, (self.top + self.bottom) / 2.0),
@@ -154,6 +218,7 @@ impl Sheet {
         } else {
             self.left += taken;
         }
+        Ok(())
     }
 
     /// "No Data" in the middle, in red, as Graphite writes it.
@@ -185,12 +250,14 @@ impl Sheet {
     }
 
     pub(super) fn finish(
-        self,
+        mut self,
         params: &Params,
         name: String,
         data: Vec<(&'static str, String)>,
-    ) -> Scene {
-        Scene {
+    ) -> Result<Scene> {
+        self.check()?;
+        self.budget.reserve(name.len())?;
+        Ok(Scene {
             width: params.width,
             height: params.height,
             ratio: params.pixel_ratio,
@@ -199,6 +266,7 @@ impl Sheet {
             items: self.items,
             name,
             data,
-        }
+            budget: self.budget,
+        })
     }
 }

@@ -4,6 +4,41 @@ use crate::events::Status;
 use crate::series::Stack;
 use proptest::prelude::*;
 
+/// A picture whose budget does not run out.
+#[derive(Debug)]
+struct Shown(Scene);
+
+impl Shown {
+    fn png(&self) -> Vec<u8> {
+        self.0.png().unwrap().to_vec()
+    }
+
+    fn svg(&self) -> String {
+        String::from_utf8(self.0.svg().unwrap().to_vec()).unwrap()
+    }
+}
+
+impl std::ops::Deref for Shown {
+    type Target = Scene;
+
+    fn deref(&self) -> &Scene {
+        &self.0
+    }
+}
+
+fn draw(
+    params: &Params,
+    series: &[Series],
+    window: &Window,
+    events: &[Event],
+) -> Result<Shown, Error> {
+    super::draw(params, series, window, events, &Budget::unlimited()).map(Shown)
+}
+
+fn draw_pie(params: &Params, slices: &[Slice]) -> Result<Shown, Error> {
+    super::draw_pie(params, slices, &Budget::unlimited()).map(Shown)
+}
+
 /// A series held in memory.
 pub(crate) fn series(name: &str, start: i64, step: i64, values: &[f64]) -> Series {
     let end = start + step * values.len() as i64;

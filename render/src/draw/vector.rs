@@ -6,16 +6,20 @@
 //! 3. Long lines are written as whole grid units with relative steps under a scale, which is half
 //!    the size of decimal places.
 
-use std::convert::Infallible;
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use plotters_backend::{BackendColor, BackendStyle, DrawingBackend, DrawingErrorKind};
 
 use super::font::{Face, Font};
-use super::scene::{Align, Canvas, GRID, Group, Label, Paint, Role, Scene, Spot};
+use super::scene::{Align, Canvas, Drawn, GRID, Group, Label, Paint, Role, Scene, Spot};
+use crate::budget::Budget;
+use crate::error::{Error, Result};
+use crate::format::Buffer;
+use crate::format::buffer::stopped;
 
 pub(super) struct Vector {
-    out: String,
+    out: Buffer,
+    budget: Budget,
     size: (u32, u32),
     font: Font,
     role: Role,
@@ -24,19 +28,16 @@ pub(super) struct Vector {
     open: Vec<bool>,
 }
 
-type Drawn = Result<(), DrawingErrorKind<Infallible>>;
-
-/// Writing to a string cannot fail.
+/// Writes to a buffer, within its budget.
 macro_rules! put {
-    ($out:expr, $($text:tt)*) => {{
-        let written = write!($out, $($text)*);
-        debug_assert!(written.is_ok());
-    }};
+    ($out:expr, $($text:tt)*) => {
+        write!($out, $($text)*).map_err(stopped)?
+    };
 }
 
 impl Vector {
-    pub(super) fn new(scene: &Scene) -> Self {
-        let mut out = String::with_capacity(32 * 1024);
+    pub(super) fn new(scene: &Scene) -> Result<Self> {
+        let mut out = Buffer::new(&scene.budget);
         let (w, h) = scene.size();
         put!(
             out,
@@ -45,7 +46,7 @@ impl Vector {
             scene.width,
             scene.height
         );
-        escape(&scene.name, &mut out);
+        escape(&scene.name, &mut out)?;
         put!(
             out,
             "\" font-family=\"{}\" font-size=\"{}\"{}{}",
@@ -62,41 +63,43 @@ impl Vector {
                 ""
             },
         );
-        data(&scene.data, &mut out);
-        out.push_str(">\n");
+        data(&scene.data, &mut out)?;
+        out.push_str(">\n")?;
         let mut vector = Self {
             out,
+            budget: scene.budget.clone(),
             size: (scene.width, scene.height),
             font: scene.font,
             role: Role::Background,
             dash: None,
             open: Vec::new(),
         };
-        vector.out.push_str("<rect width=\"100%\" height=\"100%\"");
+        vector
+            .out
+            .push_str("<rect width=\"100%\" height=\"100%\"")?;
         let [r, g, b] = scene.background.rgb;
         vector.fill(BackendColor {
             alpha: f64::from(scene.background.alpha),
             rgb: (r, g, b),
-        });
-        vector.out.push_str("/>\n");
-        vector
+        })?;
+        vector.out.push_str("/>\n")?;
+        Ok(vector)
     }
 
-    pub(super) fn finish(&mut self) -> String {
+    pub(super) fn finish(&mut self) -> Result<Buffer> {
         for _ in 0..self.open.len() {
-            self.close();
+            self.close()?;
         }
-        let mut out = std::mem::take(&mut self.out);
-        out.push_str("</svg>\n");
-        out
+        self.out.push_str("</svg>\n")?;
+        Ok(std::mem::replace(&mut self.out, Buffer::new(&self.budget)))
     }
 
-    fn fill(&mut self, color: BackendColor) {
-        self.color("fill", color);
+    fn fill(&mut self, color: BackendColor) -> Result<()> {
+        self.color("fill", color)
     }
 
     /// Colours of the template can be overridden by CSS variables where the SVG stands in a page.
-    fn color(&mut self, attribute: &str, color: BackendColor) {
+    fn color(&mut self, attribute: &str, color: BackendColor) -> Result<()> {
         let (r, g, b) = color.rgb;
         let variable = match self.role {
             Role::Background => Some("bg"),
@@ -119,38 +122,44 @@ impl Vector {
                 Decimal(color.alpha)
             );
         }
+        Ok(())
     }
 
     /// Whole units relative to the last point, `z` left to the caller.
-    fn path(&mut self, points: impl IntoIterator<Item = Spot>) {
+    fn path(&mut self, points: impl IntoIterator<Item = Spot>) -> Result<()> {
         let mut points = points.into_iter();
         let Some((mut x, mut y)) = points.next() else {
-            return;
+            return Ok(());
         };
         let mut digits = itoa::Buffer::new();
+        let budget = self.budget.clone();
+        let mut pace = budget.pace();
         put!(self.out, "M{x} {y}l");
         let mut first = true;
         for (to_x, to_y) in points {
+            pace.check()?;
             let (dx, dy) = (to_x - x, to_y - y);
+            let out = self.out.room(STEP_ROOM)?;
             if !first && dx >= 0 {
-                self.out.push(' ');
+                out.push(b' ');
             }
-            self.out.push_str(digits.format(dx));
+            out.extend_from_slice(digits.format(dx).as_bytes());
             if dy >= 0 {
-                self.out.push(' ');
+                out.push(b' ');
             }
-            self.out.push_str(digits.format(dy));
+            out.extend_from_slice(digits.format(dy).as_bytes());
             (x, y) = (to_x, to_y);
             first = false;
         }
         if first {
-            self.out.push_str("0 0");
+            self.out.push_str("0 0")?;
         }
+        Ok(())
     }
 
-    fn outline(&mut self, style: &impl BackendStyle) {
-        self.out.push_str(" fill=\"none\"");
-        self.color("stroke", style.color());
+    fn outline(&mut self, style: &impl BackendStyle) -> Result<()> {
+        self.out.push_str(" fill=\"none\"")?;
+        self.color("stroke", style.color())?;
         put!(self.out, " stroke-width=\"{}\"", style.stroke_width());
         if let Some((drawn, left_out)) = self.dash {
             let unit = f64::from(GRID);
@@ -161,8 +170,78 @@ impl Vector {
                 Decimal(left_out * unit)
             );
         }
+        Ok(())
+    }
+
+    fn rectangle(&mut self, a: Spot, b: Spot, style: &impl BackendStyle, fill: bool) -> Result<()> {
+        let (left, top) = (a.0.min(b.0), a.1.min(b.1));
+        let (width, height) = ((a.0 - b.0).abs(), (a.1 - b.1).abs());
+        if fill {
+            put!(
+                self.out,
+                "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"",
+                pixels(left),
+                pixels(top),
+                pixels(width),
+                pixels(height)
+            );
+            self.fill(style.color())?;
+        } else {
+            put!(
+                self.out,
+                "<rect{SCALE} x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\""
+            );
+            self.outline(style)?;
+        }
+        self.out.push_str("/>\n")
+    }
+
+    fn line(
+        &mut self,
+        points: impl IntoIterator<Item = Spot>,
+        style: &impl BackendStyle,
+    ) -> Result<()> {
+        put!(self.out, "<path{SCALE}");
+        self.outline(style)?;
+        self.out.push_str(" d=\"")?;
+        self.path(points)?;
+        self.out.push_str("\"/>\n")
+    }
+
+    fn circle(
+        &mut self,
+        (x, y): Spot,
+        radius: u32,
+        style: &impl BackendStyle,
+        fill: bool,
+    ) -> Result<()> {
+        put!(
+            self.out,
+            "<circle{SCALE} cx=\"{x}\" cy=\"{y}\" r=\"{radius}\""
+        );
+        if fill {
+            self.fill(style.color())?;
+        } else {
+            self.outline(style)?;
+        }
+        self.out.push_str("/>\n")
+    }
+
+    fn polygon(
+        &mut self,
+        points: impl IntoIterator<Item = Spot>,
+        style: &impl BackendStyle,
+    ) -> Result<()> {
+        put!(self.out, "<path{SCALE}");
+        self.fill(style.color())?;
+        self.out.push_str(" d=\"")?;
+        self.path(points)?;
+        self.out.push_str("z\"/>\n")
     }
 }
+
+/// Two numbers of the grid, with their signs.
+const STEP_ROOM: usize = 24;
 
 const SCALE: &str = " transform=\"scale(.05)\"";
 
@@ -194,32 +273,36 @@ fn family(face: Face) -> &'static str {
     }
 }
 
-fn data(pairs: &[(&'static str, String)], out: &mut String) {
+fn data(pairs: &[(&'static str, String)], out: &mut Buffer) -> Result<()> {
     for (name, value) in pairs {
         put!(out, " data-{name}=\"");
-        escape(value, out);
-        out.push('"');
+        escape(value, out)?;
+        out.push_str("\"")?;
     }
+    Ok(())
 }
 
 /// Text for content and for attributes in double quotes. Characters that XML 1.0 does not allow
 /// become U+FFFD.
-pub(super) fn escape(text: &str, out: &mut String) {
+pub(super) fn escape(text: &str, out: &mut Buffer) -> Result<()> {
     for c in text.chars() {
         match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
+            '&' => out.push_str("&amp;")?,
+            '<' => out.push_str("&lt;")?,
+            '>' => out.push_str("&gt;")?,
+            '"' => out.push_str("&quot;")?,
+            '\'' => out.push_str("&#39;")?,
             // As they are, a parser would fold them to blanks in attributes.
             '\t' | '\n' | '\r' => put!(out, "&#{};", c as u32),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {
+                out.push_str("\u{fffd}")?;
+            }
             // Overrides of the writing direction would leak out of the name that holds them.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('\u{fffd}'),
-            c => out.push(c),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push_str("\u{fffd}")?,
+            c => out.push_str(c.encode_utf8(&mut [0; 4]))?,
         }
     }
+    Ok(())
 }
 
 /// Whether a link may be followed: `http` and `https`, nothing else, whatever the case.
@@ -232,7 +315,7 @@ pub(super) fn is_web(link: &str) -> bool {
 }
 
 impl DrawingBackend for Vector {
-    type ErrorType = Infallible;
+    type ErrorType = Error;
 
     fn get_size(&self) -> (u32, u32) {
         (self.size.0 * GRID as u32, self.size.1 * GRID as u32)
@@ -255,27 +338,8 @@ impl DrawingBackend for Vector {
     }
 
     fn draw_rect<S: BackendStyle>(&mut self, a: Spot, b: Spot, style: &S, fill: bool) -> Drawn {
-        let (left, top) = (a.0.min(b.0), a.1.min(b.1));
-        let (width, height) = ((a.0 - b.0).abs(), (a.1 - b.1).abs());
-        if fill {
-            put!(
-                self.out,
-                "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"",
-                pixels(left),
-                pixels(top),
-                pixels(width),
-                pixels(height)
-            );
-            self.fill(style.color());
-        } else {
-            put!(
-                self.out,
-                "<rect{SCALE} x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\""
-            );
-            self.outline(style);
-        }
-        self.out.push_str("/>\n");
-        Ok(())
+        self.rectangle(a, b, style, fill)
+            .map_err(DrawingErrorKind::DrawingError)
     }
 
     fn draw_path<S: BackendStyle, I: IntoIterator<Item = Spot>>(
@@ -283,32 +347,19 @@ impl DrawingBackend for Vector {
         points: I,
         style: &S,
     ) -> Drawn {
-        put!(self.out, "<path{SCALE}");
-        self.outline(style);
-        self.out.push_str(" d=\"");
-        self.path(points);
-        self.out.push_str("\"/>\n");
-        Ok(())
+        self.line(points, style)
+            .map_err(DrawingErrorKind::DrawingError)
     }
 
     fn draw_circle<S: BackendStyle>(
         &mut self,
-        (x, y): Spot,
+        center: Spot,
         radius: u32,
         style: &S,
         fill: bool,
     ) -> Drawn {
-        put!(
-            self.out,
-            "<circle{SCALE} cx=\"{x}\" cy=\"{y}\" r=\"{radius}\""
-        );
-        if fill {
-            self.fill(style.color());
-        } else {
-            self.outline(style);
-        }
-        self.out.push_str("/>\n");
-        Ok(())
+        self.circle(center, radius, style, fill)
+            .map_err(DrawingErrorKind::DrawingError)
     }
 
     fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = Spot>>(
@@ -316,12 +367,8 @@ impl DrawingBackend for Vector {
         points: I,
         style: &S,
     ) -> Drawn {
-        put!(self.out, "<path{SCALE}");
-        self.fill(style.color());
-        self.out.push_str(" d=\"");
-        self.path(points);
-        self.out.push_str("z\"/>\n");
-        Ok(())
+        self.polygon(points, style)
+            .map_err(DrawingErrorKind::DrawingError)
     }
 }
 
@@ -331,37 +378,39 @@ impl Canvas for Vector {
         self.dash = dash;
     }
 
-    fn open(&mut self, group: &Group) {
+    fn open(&mut self, group: &Group) -> Result<()> {
         let link = group.link.as_deref().filter(|l| is_web(l));
         if let Some(link) = link {
-            self.out.push_str("<a href=\"");
-            escape(link, &mut self.out);
+            self.out.push_str("<a href=\"")?;
+            escape(link, &mut self.out)?;
             self.out
-                .push_str("\" target=\"_blank\" rel=\"noopener noreferrer\">");
+                .push_str("\" target=\"_blank\" rel=\"noopener noreferrer\">")?;
         }
         put!(self.out, "<g class=\"{}\"", group.class);
-        data(&group.data, &mut self.out);
+        data(&group.data, &mut self.out)?;
         if group.decoration {
-            self.out.push_str(" aria-hidden=\"true\"");
+            self.out.push_str(" aria-hidden=\"true\"")?;
         }
-        self.out.push('>');
+        self.out.push_str(">")?;
         if let Some(title) = &group.title {
-            self.out.push_str("<title>");
-            escape(title, &mut self.out);
-            self.out.push_str("</title>");
+            self.out.push_str("<title>")?;
+            escape(title, &mut self.out)?;
+            self.out.push_str("</title>")?;
         }
-        self.out.push('\n');
+        self.out.push_str("\n")?;
         self.open.push(link.is_some());
+        Ok(())
     }
 
-    fn close(&mut self) {
+    fn close(&mut self) -> Result<()> {
         if let Some(link) = self.open.pop() {
-            self.out.push_str("</g>");
-            self.out.push_str(if link { "</a>\n" } else { "\n" });
+            self.out.push_str("</g>")?;
+            self.out.push_str(if link { "</a>\n" } else { "\n" })?;
         }
+        Ok(())
     }
 
-    fn feel(&mut self, a: Spot, b: Spot) {
+    fn feel(&mut self, a: Spot, b: Spot) -> Result<()> {
         put!(
             self.out,
             "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"none\" \
@@ -371,14 +420,15 @@ impl Canvas for Vector {
             pixels((a.0 - b.0).abs()),
             pixels((a.1 - b.1).abs())
         );
+        Ok(())
     }
 
-    fn label(&mut self, label: &Label, (x, y): Spot) {
+    fn label(&mut self, label: &Label, (x, y): Spot) -> Result<()> {
         put!(self.out, "<text x=\"{}\" y=\"{}\"", pixels(x), pixels(y));
         match label.align {
             Align::Start => {}
-            Align::Middle => self.out.push_str(" text-anchor=\"middle\""),
-            Align::End => self.out.push_str(" text-anchor=\"end\""),
+            Align::Middle => self.out.push_str(" text-anchor=\"middle\"")?,
+            Align::End => self.out.push_str(" text-anchor=\"end\"")?,
         }
         if label.angle != 0.0 {
             put!(
@@ -409,14 +459,14 @@ impl Canvas for Vector {
         self.fill(BackendColor {
             alpha: f64::from(label.paint.color.alpha),
             rgb: (r, g, b),
-        });
+        })?;
         // Blanks within a name are part of it (cactiStyle lines its columns up with them).
         if label.text.contains("  ") {
-            self.out.push_str(" xml:space=\"preserve\"");
+            self.out.push_str(" xml:space=\"preserve\"")?;
         }
-        self.out.push('>');
-        escape(&label.text, &mut self.out);
-        self.out.push_str("</text>\n");
+        self.out.push_str(">")?;
+        escape(&label.text, &mut self.out)?;
+        self.out.push_str("</text>\n")
     }
 }
 
@@ -457,10 +507,10 @@ mod tests {
 
     #[test]
     fn escaped_text_holds_no_markup() {
-        let mut out = String::new();
-        escape("<script>\"'&\u{0}\u{1b}\u{ffff}\u{202e}\n", &mut out);
+        let mut out = Buffer::new(&Budget::unlimited());
+        escape("<script>\"'&\u{0}\u{1b}\u{ffff}\u{202e}\n", &mut out).unwrap();
         assert_eq!(
-            out,
+            std::str::from_utf8(&out).unwrap(),
             "&lt;script&gt;&quot;&#39;&amp;\u{fffd}\u{fffd}\u{fffd}\u{fffd}&#10;"
         );
     }

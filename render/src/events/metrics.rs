@@ -179,6 +179,11 @@ impl Observer for Watch {
         self.highest.fetch_max(series.0, Ordering::Release);
     }
 
+    fn forgotten(&self, series: SeriesId) {
+        let mut watched = self.watched.write().unwrap_or_else(PoisonError::into_inner);
+        watched.remove(&series);
+    }
+
     fn taken(&self, points: &[Datapoint]) {
         let lowest = self.lowest.load(Ordering::Acquire);
         let highest = self.highest.load(Ordering::Acquire);

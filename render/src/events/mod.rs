@@ -14,6 +14,7 @@
 
 pub mod draft;
 pub mod expr;
+mod file;
 pub mod graphite;
 pub mod lines;
 pub mod metrics;
@@ -122,6 +123,13 @@ pub struct Event {
 }
 
 impl Event {
+    /// Bytes that it takes, about.
+    pub(crate) fn text_len(&self) -> usize {
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let tags = self.tags.iter().map(|tag| tag.len() + 24).sum::<usize>();
+        self.what.len() + self.data.len() + optional(&self.link) + optional(&self.key) + tags + 64
+    }
+
     /// Where its band ends, seen at `now`, or `None` if it is a line.
     ///
     /// A change that is still under way reaches to `now`, but not further than
@@ -176,6 +184,20 @@ pub enum Error {
     /// More events match than one answer may hold: a 413.
     #[error("more than {0} events match: narrow the range or the tags")]
     TooMany(usize),
+    /// The events that match are more than an answer may be long: a 413.
+    #[error(
+        "the events that match are more than {} MiB of text: narrow the range or the tags",
+        .0 >> 20
+    )]
+    TooLarge(usize),
+    /// The file of the database, or one beside it, cannot be used.
+    #[error("{path}: {why}")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The database was written by a newer version.
     #[error(
         "{path}: the database has layout {found}, this program knows {known}: use the newer one"

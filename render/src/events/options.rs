@@ -4,7 +4,7 @@ use carbon::options::{Key, Span};
 use serde::{Deserialize, Serialize};
 
 /// How events are kept and how they look.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// How long an event is kept after its end. `"0s"`: for ever.
@@ -12,6 +12,21 @@ pub struct Options {
     /// Colours and labels by tag, and metrics that are events. The first rule that says something
     /// is followed.
     pub rules: Vec<Rule>,
+    /// Whether events in datagrams are taken although tokens are set.
+    pub allow_datagrams: bool,
+    /// How many events in datagrams are taken a second, ten times as many at once; 0 for no limit.
+    pub max_per_second: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            retention: Span::default(),
+            rules: Vec::new(),
+            allow_datagrams: false,
+            max_per_second: 100,
+        }
+    }
 }
 
 /// One rule: for the events that `tags` selects, or for the metrics that `metric` names.
@@ -44,6 +59,16 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "retention",
         help: "How long an event is kept after its end. \"0s\": for ever.",
+    },
+    Key {
+        name: "allow_datagrams",
+        help: "Take events in DogStatsD datagrams although auth.tokens or auth.event_tokens are set: \
+               a datagram carries no token. Without tokens they are taken anyway.",
+    },
+    Key {
+        name: "max_per_second",
+        help: "How many events in datagrams are taken a second, ten times as many at once; what is over \
+               it is dropped and counted. 0: no limit.",
     },
     Key {
         name: "rules",

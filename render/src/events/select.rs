@@ -20,19 +20,58 @@ pub(super) struct Range {
     pub(super) until: f64,
 }
 
-/// Events in the order of their moments, then of their ids, each once.
-#[derive(Default)]
-pub(super) struct Found(BTreeMap<(u64, i64), Event>);
+/// Events in the order of their moments, then of their ids, each once; as many as there is room for.
+pub(super) struct Found {
+    events: BTreeMap<(u64, i64), Event>,
+    /// Bytes of text that still fit.
+    room: usize,
+    /// Whether one did not fit, and the search ended.
+    pub(super) is_cut: bool,
+    /// Whether `data` is kept.
+    with_data: bool,
+}
 
 impl Found {
-    fn add(&mut self, event: Event) {
-        self.0.insert((ordered(event.when), event.id), event);
+    /// Room for `n_bytes` of text.
+    pub(super) fn up_to(n_bytes: usize) -> Self {
+        Self {
+            events: BTreeMap::new(),
+            room: n_bytes,
+            is_cut: false,
+            with_data: true,
+        }
+    }
+
+    /// The same, of events without their `data`: for those who only count.
+    pub(super) fn without_data(self) -> Self {
+        Self {
+            with_data: false,
+            ..self
+        }
+    }
+
+    fn add(&mut self, mut event: Event) {
+        let key = (ordered(event.when), event.id);
+        if self.events.contains_key(&key) {
+            return;
+        }
+        if !self.with_data {
+            event.data = String::new();
+        }
+        let n_bytes = event.text_len();
+        match self.room.checked_sub(n_bytes) {
+            Some(room) => {
+                self.room = room;
+                self.events.insert(key, event);
+            }
+            None => self.is_cut = true,
+        }
     }
 
     /// The newest `limit` of them, oldest first.
     pub(super) fn newest(self, limit: usize) -> Vec<Event> {
-        let skip = self.0.len().saturating_sub(limit);
-        self.0.into_values().skip(skip).collect()
+        let skip = self.events.len().saturating_sub(limit);
+        self.events.into_values().skip(skip).collect()
     }
 }
 
@@ -74,14 +113,14 @@ fn known(db: &Connection, word: &str) -> rusqlite::Result<Option<Known>> {
         .optional()
 }
 
-/// The events in `range` that `query` selects, at most `limit` (the newest) of each alternative.
+/// Adds the events in `range` that `query` selects, at most `limit` (the newest) of each alternative.
 pub(super) fn by_query(
     db: &Connection,
     query: &TagQuery,
     range: Range,
     limit: usize,
-) -> rusqlite::Result<Found> {
-    let mut found = Found::default();
+    found: &mut Found,
+) -> rusqlite::Result<()> {
     for clause in &query.any {
         for tags in clause_walks(db, clause)? {
             let walk = Walk {
@@ -90,10 +129,10 @@ pub(super) fn by_query(
                 range,
                 keep: Box::new(|event| clause.holds(&ours(&event.tags).collect::<Vec<_>>())),
             };
-            walk.run(db, limit, &mut found)?;
+            walk.run(db, limit, found)?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// More tags under one prefix than this, and a walk along time is taken to be shorter.
@@ -130,14 +169,14 @@ fn clause_walks(db: &Connection, clause: &Clause) -> rusqlite::Result<Vec<Vec<i6
     Ok(vec![tags.iter().map(|tag| tag.id).collect()])
 }
 
-/// The events in `range` that Graphite would answer, at most `limit` (the newest).
+/// Adds the events in `range` that Graphite would answer, at most `limit` (the newest).
 pub(super) fn by_graphite(
     db: &Connection,
     tags: &GraphiteTags,
     range: Range,
     limit: usize,
-) -> rusqlite::Result<Found> {
-    let mut found = Found::default();
+    found: &mut Found,
+) -> rusqlite::Result<()> {
     let walk = |tags: Vec<i64>, found: &mut Found, keep: &GraphiteTags| {
         let keep = Box::new(move |event: &Event| keep.shown(event));
         let walk = Walk {
@@ -150,8 +189,8 @@ pub(super) fn by_graphite(
     };
     let words = match tags {
         GraphiteTags::All => {
-            walk(Vec::new(), &mut found, tags)?;
-            return Ok(found);
+            walk(Vec::new(), found, tags)?;
+            return Ok(());
         }
         GraphiteTags::Known(words) | GraphiteTags::Any(words) | GraphiteTags::Strict(words) => {
             words
@@ -167,13 +206,13 @@ pub(super) fn by_graphite(
     match tags {
         GraphiteTags::Any(_) => {
             for tag in used {
-                walk(vec![tag], &mut found, tags)?;
+                walk(vec![tag], found, tags)?;
             }
         }
         _ if used.is_empty() => {}
-        _ => walk(used, &mut found, tags)?,
+        _ => walk(used, found, tags)?,
     }
-    Ok(found)
+    Ok(())
 }
 
 impl Walk<'_> {
@@ -211,6 +250,7 @@ impl Walk<'_> {
         let mut rows = statement.query(params_from_iter(values))?;
         let mut n_kept = 0;
         while n_kept < limit
+            && !found.is_cut
             && let Some(row) = rows.next()?
         {
             let event = read(row)?;
@@ -248,6 +288,7 @@ pub(super) fn reaching(
         ))?;
         let mut rows = statement.query(rusqlite::params![class, from - longest, from])?;
         while n_kept < limit
+            && !found.is_cut
             && let Some(row) = rows.next()?
         {
             let event = read(row)?;

@@ -10,6 +10,9 @@
 //! 4. Readers use connections of their own that cannot write; WAL lets them see the last commit
 //!    while the next one is under way. Every call may touch the disk: make it where waiting is
 //!    allowed, never on the async runtime.
+//! 5. Nothing of the database is mapped: a file that is cut or cannot be read is an error for who
+//!    asked, never a signal to the process.
+//! 6. An answer holds [`MAX_ANSWER`] events and [`MAX_ANSWER_BYTES`] of text at most.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,15 +21,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OpenFlags};
+use carbon::{Alarm, OnDeath};
+use rusqlite::Connection;
 
 use super::select::{Found, Range};
 use super::{
-    Draft, Error, Event, GraphiteTags, Options, Rules, Status, TagQuery, overlay, schema, select,
+    Draft, Error, Event, GraphiteTags, Options, Rules, Status, TagQuery, file, overlay, schema,
+    select,
 };
 
 /// Most events in one answer; more is [`Error::TooMany`] where all were asked for.
 pub const MAX_ANSWER: usize = 100_000;
+/// Most bytes of text in one answer; more is [`Error::TooLarge`].
+pub const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// Most bytes of text on one picture, the newest events first.
+const MAX_OVERLAY_BYTES: usize = 16 << 20;
 /// Most events on one picture, the newest; no picture has that many pixels.
 pub const MAX_OVERLAY: usize = 10_000;
 /// Most changes in one commit, and most that wait for theirs.
@@ -62,6 +71,24 @@ pub struct Stats {
     pub dropped: AtomicU64,
     /// Changes that the database refused.
     pub failed: AtomicU64,
+    /// Questions and changes that met damage in the database.
+    pub damaged: AtomicU64,
+    /// Damaged databases that were set aside.
+    pub set_aside: AtomicU64,
+    /// Requests refused because too much was under way.
+    pub busy: AtomicU64,
+    /// Events in datagrams refused because tokens are set.
+    pub datagrams_refused: AtomicU64,
+    /// Events in datagrams over `events.max_per_second`.
+    pub datagrams_limited: AtomicU64,
+}
+
+impl Stats {
+    fn see(&self, error: &rusqlite::Error) {
+        if file::is_damage(error) {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The event store. See the module for its rules.
@@ -108,23 +135,55 @@ impl Job {
 }
 
 impl Store {
-    /// Opens the database at `path`, created if it is not there, with its directory.
+    /// Opens the database at `path`, created if it is not there, with its directory. A damaged one
+    /// is set aside as `events.db.corrupt`, and a new one begun.
     ///
     /// # Errors
     /// [`Error::Newer`] for a layout of a newer version, [`Error::Failed`] for what SQLite refuses
-    /// (no permission, not a database, damaged), [`Error::Refused`] for a rule that makes no sense.
+    /// (no permission, say), [`Error::File`] for what is no plain file, [`Error::Refused`] for a rule
+    /// that makes no sense.
     pub fn open(path: &Path, options: &Options) -> Result<Arc<Self>, Error> {
-        let Options { retention, rules } = options;
+        Self::open_watched(path, options, &carbon::alarm::silent())
+    }
+
+    /// As [`Store::open`]; `on_death` is told if the writing thread ends by a panic.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_watched(
+        path: &Path,
+        options: &Options,
+        on_death: &OnDeath,
+    ) -> Result<Arc<Self>, Error> {
+        let Options {
+            retention,
+            rules,
+            // Looked at by whoever hands datagrams over.
+            allow_datagrams: _,
+            max_per_second: _,
+        } = options;
         let rules = Rules::new(rules)?;
-        if let Some(directory) = path.parent() {
-            // A failure shows when SQLite opens the file, with a better message.
-            let _ = std::fs::create_dir_all(directory);
-        }
-        let db = Connection::open(path).map_err(failed("opening the database"))?;
-        prepare(&db, path)?;
+        let path = file::resolved(path)?;
+        let stats = Stats::default();
+        let db = match open_sound(&path)? {
+            Ok(db) => db,
+            Err(damage) => {
+                let aside = file::set_aside(&path)?;
+                stats.set_aside.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    "{}: {damage}; set aside as {}, a new database is begun",
+                    path.display(),
+                    aside.display()
+                );
+                open_sound(&path)?.map_err(|why| Error::File {
+                    path: path.clone(),
+                    why,
+                })?
+            }
+        };
         let shared = Arc::new(Shared {
             generation: AtomicU64::new(clock_micros()),
-            stats: Stats::default(),
+            stats,
             retention: retention.0,
         });
         let (queue, jobs) = sync_channel(QUEUE);
@@ -132,12 +191,16 @@ impl Store {
             db,
             shared: Arc::clone(&shared),
         };
+        let alarm = Alarm::new("events", on_death);
         let writer = std::thread::Builder::new()
             .name("events".to_owned())
-            .spawn(move || writer.run(&jobs))
+            .spawn(move || {
+                let _alarm = alarm;
+                writer.run(&jobs);
+            })
             .map_err(|_| Error::Closed)?;
         Ok(Arc::new(Self {
-            path: path.to_owned(),
+            path,
             rules,
             queue: Some(queue),
             writer: Some(writer),
@@ -221,7 +284,7 @@ impl Store {
     /// there are more than `limit`, the newest.
     ///
     /// # Errors
-    /// [`Error::Failed`] only.
+    /// [`Error::TooLarge`] beyond [`MAX_ANSWER_BYTES`].
     pub fn query(
         &self,
         query: &TagQuery,
@@ -230,16 +293,20 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Event>, Error> {
         let range = Range { from, until };
-        let found = self.read("querying events", |db| {
-            select::by_query(db, query, range, limit)
+        let mut found = Found::up_to(MAX_ANSWER_BYTES);
+        self.read("querying events", |db| {
+            select::by_query(db, query, range, limit, &mut found)
         })?;
+        if found.is_cut {
+            return Err(Error::TooLarge(MAX_ANSWER_BYTES));
+        }
         Ok(found.newest(limit))
     }
 
     /// The events that Graphite's rules select from `from` to `until` (both inside), oldest first.
     ///
     /// # Errors
-    /// [`Error::TooMany`] beyond [`MAX_ANSWER`].
+    /// [`Error::TooMany`] beyond [`MAX_ANSWER`], [`Error::TooLarge`] beyond [`MAX_ANSWER_BYTES`].
     pub fn graphite(
         &self,
         tags: &GraphiteTags,
@@ -247,9 +314,21 @@ impl Store {
         until: f64,
     ) -> Result<Vec<Event>, Error> {
         let range = Range { from, until };
-        let found = self.read("querying events", |db| {
-            select::by_graphite(db, tags, range, MAX_ANSWER + 1)
+        self.graphite_into(tags, range, Found::up_to(MAX_ANSWER_BYTES))
+    }
+
+    fn graphite_into(
+        &self,
+        tags: &GraphiteTags,
+        range: Range,
+        mut found: Found,
+    ) -> Result<Vec<Event>, Error> {
+        self.read("querying events", |db| {
+            select::by_graphite(db, tags, range, MAX_ANSWER + 1, &mut found)
         })?;
+        if found.is_cut {
+            return Err(Error::TooLarge(MAX_ANSWER_BYTES));
+        }
         let events = found.newest(MAX_ANSWER + 1);
         if events.len() > MAX_ANSWER {
             return Err(Error::TooMany(MAX_ANSWER));
@@ -270,7 +349,12 @@ impl Store {
     ) -> Result<Vec<f64>, Error> {
         let n_seconds = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
         let mut values = vec![whisper::ABSENT; n_seconds];
-        for event in self.graphite(tags, start as f64, end as f64)? {
+        let range = Range {
+            from: start as f64,
+            until: end as f64,
+        };
+        let found = Found::up_to(MAX_ANSWER_BYTES).without_data();
+        for event in self.graphite_into(tags, range, found)? {
             let second = event.when.floor() as i64 - start;
             let value = usize::try_from(second)
                 .ok()
@@ -288,7 +372,8 @@ impl Store {
     /// their looks, a fleet's deploys of one release merged into one.
     ///
     /// # Errors
-    /// [`Error::Failed`] only. Of more than [`MAX_OVERLAY`] the newest are answered.
+    /// [`Error::Failed`] only. Of more than [`MAX_OVERLAY`], or of more text than fits, the newest
+    /// are answered.
     pub fn overlay(
         &self,
         query: &TagQuery,
@@ -300,27 +385,36 @@ impl Store {
             return Ok(Vec::new());
         }
         let range = Range { from, until };
-        let found = self.read("querying events", |db| {
-            let mut found: Found = select::by_query(db, query, range, MAX_OVERLAY)?;
-            select::reaching(db, query, from, now, MAX_OVERLAY, &mut found)?;
-            Ok(found)
+        let mut found = Found::up_to(MAX_OVERLAY_BYTES);
+        self.read("querying events", |db| {
+            select::by_query(db, query, range, MAX_OVERLAY, &mut found)?;
+            select::reaching(db, query, from, now, MAX_OVERLAY, &mut found)
         })?;
         Ok(overlay::dress(found.newest(MAX_OVERLAY), &self.rules))
     }
 
-    /// All events with an id above `after`, by id, at most `limit`: for walking through the
-    /// whole store without holding it.
+    /// The next events with an id above `after`, by id, until they are `n_bytes` of text or more:
+    /// for walking through the whole store without holding it. None at the end.
     ///
     /// # Errors
     /// [`Error::Failed`] only.
-    pub fn export(&self, after: i64, limit: u32) -> Result<Vec<Event>, Error> {
+    pub fn export(&self, after: i64, n_bytes: usize) -> Result<Vec<Event>, Error> {
         self.read("exporting events", |db| {
-            db.prepare_cached(&format!(
-                "SELECT {} FROM events e WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
+            let mut statement = db.prepare_cached(&format!(
+                "SELECT {} FROM events e WHERE e.id > ?1 ORDER BY e.id",
                 schema::COLUMNS
-            ))?
-            .query_map(rusqlite::params![after, limit], schema::read)?
-            .collect()
+            ))?;
+            let mut rows = statement.query([after])?;
+            let mut events: Vec<Event> = Vec::new();
+            let mut length = 0;
+            while length < n_bytes
+                && let Some(row) = rows.next()?
+            {
+                let event = schema::read(row)?;
+                length += event.text_len();
+                events.push(event);
+            }
+            Ok(events)
         })
     }
 
@@ -352,15 +446,19 @@ impl Store {
         action: &'static str,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
+        let failed = |source| {
+            self.shared.stats.see(&source);
+            failed(action)(source)
+        };
         let idle = self.idle().pop();
         let reader = match idle {
             Some(reader) => reader,
-            None => open_reader(&self.path).map_err(failed("opening the database"))?,
+            None => open_reader(&self.path).map_err(failed)?,
         };
         // One snapshot for all walks of a question; and taking one costs more than a short walk.
-        let snapshot = reader.unchecked_transaction().map_err(failed(action))?;
-        let answer = question(&snapshot).map_err(failed(action))?;
-        snapshot.commit().map_err(failed(action))?;
+        let snapshot = reader.unchecked_transaction().map_err(failed)?;
+        let answer = question(&snapshot).map_err(failed)?;
+        snapshot.commit().map_err(failed)?;
         let mut idle = self.idle();
         if idle.len() < MAX_READERS {
             idle.push(reader);
@@ -380,6 +478,23 @@ impl Drop for Store {
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
+    }
+}
+
+/// The database at `path`, ready to be written; the inner error says how it is damaged.
+fn open_sound(path: &Path) -> Result<Result<Connection, String>, Error> {
+    let db = file::open(path)?;
+    let outcome = match prepare(&db, path) {
+        Ok(()) => file::check(&db, path).map_err(failed("checking the database")),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(None) => Ok(Ok(db)),
+        Ok(Some(damage)) => Ok(Err(damage)),
+        Err(Error::Failed { source, .. }) if file::is_damage(&source) => {
+            Ok(Err(source.to_string()))
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -411,13 +526,10 @@ fn prepare(db: &Connection, path: &Path) -> Result<(), Error> {
 }
 
 fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let db = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+    let db = file::connect(path)?;
     db.busy_timeout(Duration::from_secs(5))?;
     db.pragma_update(None, "query_only", true)?;
-    db.pragma_update(None, "mmap_size", 256 << 20)?;
+    db.pragma_update(None, "cache_size", -16_384)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
 }
@@ -458,6 +570,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let failure = |error: &rusqlite::Error| {
             shared.stats.failed.fetch_add(1, Ordering::Relaxed);
+            shared.stats.see(error);
             tracing::error!(%error, "events were not stored");
         };
         let mut replies: Vec<Reply> = Vec::new();
@@ -550,7 +663,10 @@ fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
     }
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
     let failure = |error: &Error| match error {
-        Error::Failed { .. } => count(&stats.failed),
+        Error::Failed { source, .. } => {
+            stats.see(source);
+            count(&stats.failed)
+        }
         Error::NotFound(_) => 0,
         _ => count(&stats.refused),
     };

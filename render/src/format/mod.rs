@@ -1,6 +1,12 @@
-//! Series as bytes: a file per format, each one function from series to text.
+//! Series as bytes: a file per format, each with one function from series to a [`Document`].
+//!
+//! 1. A document is written piece by piece, whole into one [`Buffer`] or a chunk at a time, and
+//!    the bytes are the same.
+//! 2. How long a piece may get is known before it is written: nothing grows unasked.
 
+pub mod buffer;
 pub mod csv;
+mod document;
 pub mod dygraph;
 pub mod json;
 pub mod msgpack;
@@ -9,6 +15,10 @@ pub mod raw;
 pub mod rickshaw;
 
 use whisper::is_absent;
+
+pub use buffer::Buffer;
+pub use document::{Document, Position};
+pub(crate) use document::{Layout, text_room};
 
 use crate::series::Series;
 
@@ -97,6 +107,7 @@ pub(crate) fn push_whole(out: &mut Vec<u8>, number: i64) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::budget::Budget;
     use proptest::prelude::*;
     use whisper::ABSENT;
 
@@ -104,6 +115,12 @@ pub(crate) mod tests {
     pub(crate) fn sample() -> Vec<Series> {
         let values = vec![1.0, ABSENT, 2.5];
         vec![Series::new("a,\"b\"", 60, 240, 60, values.into())]
+    }
+
+    /// A document of a few series, whole.
+    pub(crate) fn text(document: &Document) -> String {
+        let whole = document.whole(&Budget::unlimited()).unwrap();
+        String::from_utf8(whole.to_vec()).unwrap()
     }
 
     proptest! {

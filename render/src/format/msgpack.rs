@@ -1,55 +1,109 @@
 //! MessagePack: the list that graphite-web's cluster nodes exchange.
 
-use rmp::encode::{
-    ByteBuf, write_array_len, write_f64, write_map_len, write_nil, write_sint, write_str,
-};
+use std::ops::Range;
+
+use rmp::encode::{write_array_len, write_f64, write_map_len, write_nil, write_sint, write_str};
 use whisper::is_absent;
 
+use super::{Document, Layout};
 use crate::series::Series;
 
 /// Series as a list of maps.
-pub fn write(all: &[Series]) -> Vec<u8> {
-    let n_points: usize = all.iter().map(|series| series.values.len()).sum();
-    let mut out = ByteBuf::with_capacity(n_points * 9 + all.len() * 256);
-    // Writing to memory cannot fail.
-    let _ = write_all(&mut out, all);
-    out.into_vec()
+pub fn document(all: Vec<Series>) -> Document {
+    let n_series = length(all.len());
+    Document::new(all, Msgpack { n_series })
 }
 
-type Written = Result<(), rmp::encode::ValueWriteError<std::convert::Infallible>>;
+#[derive(Debug)]
+struct Msgpack {
+    n_series: u32,
+}
 
-fn write_all(out: &mut ByteBuf, all: &[Series]) -> Written {
-    write_array_len(out, length(all.len()))?;
-    for series in all {
-        write_map_len(out, 9)?;
-        write_str(out, "name")?;
-        write_str(out, &series.name)?;
-        for (key, number) in [
-            ("start", series.start),
-            ("end", series.end),
-            ("step", series.step),
-            ("valuesPerPoint", 1),
-        ] {
-            write_str(out, key)?;
-            write_sint(out, number)?;
-        }
-        write_str(out, "values")?;
-        write_array_len(out, length(series.values.len()))?;
-        for &value in &*series.values {
+/// Writing to memory cannot fail: what these return is dropped.
+type Written = Result<(), rmp::encode::ValueWriteError>;
+
+fn head(series: &Series, out: &mut Vec<u8>) -> Written {
+    write_map_len(out, 9)?;
+    write_str(out, "name")?;
+    write_str(out, &series.name)?;
+    for (key, number) in [
+        ("start", series.start),
+        ("end", series.end),
+        ("step", series.step),
+        ("valuesPerPoint", 1),
+    ] {
+        write_str(out, key)?;
+        write_sint(out, number)?;
+    }
+    write_str(out, "values")?;
+    write_array_len(out, length(series.values.len()))?;
+    Ok(())
+}
+
+fn tail(series: &Series, out: &mut Vec<u8>) -> Written {
+    write_str(out, "pathExpression")?;
+    write_str(out, &series.path_expression)?;
+    write_str(out, "consolidationFunc")?;
+    write_str(out, series.consolidation_name())?;
+    write_str(out, "xFilesFactor")?;
+    write_f64(out, series.x_files_factor)?;
+    Ok(())
+}
+
+impl Layout for Msgpack {
+    fn n_rows(&self, all: &[Series], part: usize) -> usize {
+        all[part].values.len()
+    }
+
+    fn head_room(&self, all: &[Series], part: usize) -> usize {
+        let series = &all[part];
+        let after = series.path_expression.len() + series.consolidation_name().len();
+        series.name.len().max(after) + 160
+    }
+
+    fn row_room(&self, _: &[Series], _: usize) -> usize {
+        9
+    }
+
+    fn row_usual(&self, _: &[Series], _: usize) -> usize {
+        9
+    }
+
+    fn row_least(&self, _: &[Series], _: usize) -> usize {
+        1
+    }
+
+    fn begin(&self, out: &mut Vec<u8>) {
+        let _ = write_array_len(out, self.n_series);
+    }
+
+    fn head(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
+        let _ = head(&all[part], out);
+    }
+
+    fn rows(
+        &self,
+        all: &[Series],
+        part: usize,
+        rows: Range<usize>,
+        _: bool,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        for &value in &all[part].values[rows] {
             if is_absent(value) {
-                let Ok(()) = write_nil(out);
+                let _ = write_nil(out);
             } else {
-                write_f64(out, value)?;
+                let _ = write_f64(out, value);
             }
         }
-        write_str(out, "pathExpression")?;
-        write_str(out, &series.path_expression)?;
-        write_str(out, "consolidationFunc")?;
-        write_str(out, series.consolidation_name())?;
-        write_str(out, "xFilesFactor")?;
-        write_f64(out, series.x_files_factor)?;
+        false
     }
-    Ok(())
+
+    fn tail(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
+        let _ = tail(&all[part], out);
+    }
+
+    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 pub(crate) fn length(n: usize) -> u32 {
@@ -59,11 +113,12 @@ pub(crate) fn length(n: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::format::tests::sample;
 
     #[test]
     fn a_list_of_maps_of_nine() {
-        let bytes = write(&sample());
+        let bytes = document(sample()).whole(&Budget::unlimited()).unwrap();
         assert_eq!(bytes[..7], [0x91, 0x89, 0xa4, b'n', b'a', b'm', b'e']);
     }
 }

@@ -1,49 +1,98 @@
 //! `name,start,end,step|value,None,value`, a line per series.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
+use std::ops::Range;
 
 use whisper::is_absent;
 
+use super::{Document, Layout};
 use crate::python;
 use crate::series::Series;
 
 /// Series as Graphite's raw format.
-pub fn write(all: &[Series]) -> Vec<u8> {
-    let n_points: usize = all.iter().map(|series| series.values.len()).sum();
-    let mut out = String::with_capacity(n_points * 12 + all.len() * 64);
-    for series in all {
+pub fn document(all: Vec<Series>) -> Document {
+    Document::new(all, Raw)
+}
+
+#[derive(Debug)]
+struct Raw;
+
+impl Layout for Raw {
+    fn n_rows(&self, all: &[Series], part: usize) -> usize {
+        all[part].values.len()
+    }
+
+    fn head_room(&self, all: &[Series], part: usize) -> usize {
+        all[part].name.len() + 80
+    }
+
+    fn row_room(&self, _: &[Series], _: usize) -> usize {
+        32
+    }
+
+    fn row_usual(&self, _: &[Series], _: usize) -> usize {
+        12
+    }
+
+    fn row_least(&self, _: &[Series], _: usize) -> usize {
+        3
+    }
+
+    fn begin(&self, _: &mut Vec<u8>) {}
+
+    fn head(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
         let Series {
             name,
             start,
             end,
             step,
-            values,
             ..
-        } = series;
+        } = &all[part];
+        // Writing to a vector cannot fail.
         let _ = write!(out, "{name},{start},{end},{step}|");
-        for (index, &value) in values.iter().enumerate() {
-            if index > 0 {
-                out.push(',');
+    }
+
+    fn rows(
+        &self,
+        all: &[Series],
+        part: usize,
+        rows: Range<usize>,
+        first: bool,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let mut first = first;
+        let mut number = String::new();
+        for &value in &all[part].values[rows] {
+            if !first {
+                out.push(b',');
             }
+            first = false;
             if is_absent(value) {
-                out.push_str("None");
+                out.extend_from_slice(b"None");
             } else {
-                python::push_float(&mut out, value);
+                number.clear();
+                python::push_float(&mut number, value);
+                out.extend_from_slice(number.as_bytes());
             }
         }
-        out.push('\n');
+        first
     }
-    out.into_bytes()
+
+    fn tail(&self, _: &[Series], _: usize, out: &mut Vec<u8>) {
+        out.push(b'\n');
+    }
+
+    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::tests::sample;
+    use crate::format::tests::{sample, text};
 
     #[test]
     fn values_are_pythons() {
-        let text = String::from_utf8(write(&sample())).unwrap();
+        let text = text(&document(sample()));
         assert_eq!(text, "a,\"b\",60,240,60|1.0,None,2.5\n");
     }
 }

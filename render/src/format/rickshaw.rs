@@ -1,48 +1,97 @@
 //! `[{"target": …, "datapoints": [{"x": seconds, "y": value}, …]}, …]`
 
-use super::{push_text, push_value, push_whole};
+use std::ops::Range;
+
+use super::{Document, Layout, push_text, push_value, push_whole, text_room};
 use crate::series::Series;
 
 /// Series as Rickshaw reads them.
-pub fn write(all: &[Series]) -> Vec<u8> {
-    let n_points: usize = all.iter().map(|series| series.values.len()).sum();
-    let mut out = Vec::with_capacity(64 + n_points * 32);
-    out.push(b'[');
-    for (n, series) in all.iter().enumerate() {
-        if n > 0 {
+pub fn document(all: Vec<Series>) -> Document {
+    Document::new(all, Rickshaw)
+}
+
+#[derive(Debug)]
+struct Rickshaw;
+
+impl Layout for Rickshaw {
+    fn n_rows(&self, all: &[Series], part: usize) -> usize {
+        let series = &all[part];
+        let steps = series.end.saturating_sub(series.start);
+        let (whole, more) = (steps / series.step, steps % series.step);
+        let before_end = usize::try_from(whole + i64::from(more > 0)).unwrap_or(0);
+        series.values.len().min(before_end)
+    }
+
+    fn head_room(&self, all: &[Series], part: usize) -> usize {
+        text_room(&all[part].name) + 64
+    }
+
+    fn row_room(&self, _: &[Series], _: usize) -> usize {
+        64
+    }
+
+    fn row_usual(&self, _: &[Series], _: usize) -> usize {
+        30
+    }
+
+    fn row_least(&self, _: &[Series], _: usize) -> usize {
+        14
+    }
+
+    fn begin(&self, out: &mut Vec<u8>) {
+        out.push(b'[');
+    }
+
+    fn head(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
+        if part > 0 {
             out.push(b',');
         }
         out.extend_from_slice(b"{\"target\":");
-        push_text(&mut out, &series.name);
+        push_text(out, &all[part].name);
         out.extend_from_slice(b",\"datapoints\":[");
-        let mut separator: &[u8] = b"";
-        for (index, &value) in series.values.iter().enumerate() {
-            let at = series.time_of(index);
-            if at >= series.end {
-                break;
+    }
+
+    fn rows(
+        &self,
+        all: &[Series],
+        part: usize,
+        rows: Range<usize>,
+        first: bool,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let series = &all[part];
+        let mut first = first;
+        for index in rows {
+            if !first {
+                out.push(b',');
             }
-            out.extend_from_slice(separator);
+            first = false;
             out.extend_from_slice(b"{\"x\":");
-            push_whole(&mut out, at);
+            push_whole(out, series.time_of(index));
             out.extend_from_slice(b",\"y\":");
-            push_value(&mut out, value);
+            push_value(out, series.values[index]);
             out.push(b'}');
-            separator = b",";
         }
+        first
+    }
+
+    fn tail(&self, _: &[Series], _: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(b"]}");
     }
-    out.push(b']');
-    out
+
+    fn end(&self, out: &mut Vec<u8>) {
+        out.push(b']');
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::tests::sample;
+    use crate::format::tests::{sample, text};
 
     #[test]
     fn points_are_objects() {
-        let parsed: serde_json::Value = serde_json::from_slice(&write(&sample())).unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(&text(&document(sample()))).unwrap();
         assert_eq!(parsed[0]["target"], "a,\"b\"");
         assert_eq!(
             parsed[0]["datapoints"][1],

@@ -1,5 +1,7 @@
 //! Names: what a series is called in answers and legends.
 
+use std::collections::HashSet;
+
 use super::pattern::{Pattern, with_number};
 use super::special::nodes_between;
 use super::units::System;
@@ -81,7 +83,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         call: |_, args| {
             let pattern = Pattern::new(&args.value("search").spelled())?;
             let replacement = pattern.replacement(&args.value("replace").spelled())?;
-            renamed(args, |series| pattern.replace(&series.name, &replacement))
+            let budget = args.budget();
+            renamed(args, |series| {
+                pattern.replace(&series.name, &replacement, budget)
+            })
         },
         ..Function::PLAIN
     },
@@ -171,8 +176,13 @@ const LEGEND: &[&str] = &[
 
 fn renamed(args: &mut Args<'_>, name: impl Fn(&Series) -> Result<String>) -> Result<Vec<Series>> {
     let mut all = args.series("seriesList")?;
+    let mut pace = args.pace();
     for series in &mut all {
-        series.name = name(series)?;
+        // Names may be long, and what becomes of them takes its time.
+        pace.check_after(series.name.len())?;
+        let name = name(series)?;
+        args.hold(name.len().saturating_sub(series.name.len()))?;
+        series.name = name;
     }
     Ok(all)
 }
@@ -189,7 +199,7 @@ fn by_query(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
     let mut context = context.clone();
     let mut all = args.series("seriesList")?;
     for series in &mut all {
-        let target = pattern.replace(&series.name, &replacement)?;
+        let target = pattern.replace(&series.name, &replacement, context.budget())?;
         let found = context.evaluate_text(&target)?;
         let Some(first) = found.first() else {
             return Err(Error::refused(format!(
@@ -207,6 +217,9 @@ fn by_query(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
     Ok(all)
 }
 
+/// What `legendValue` adds to a name beside its word, at most: all digits of a number.
+const WIDEST_VALUE: usize = 400;
+
 fn legend_value(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let mut words: Vec<String> = args.repeated().iter().map(Value::spelled).collect();
     let system = match words.last().map(String::as_str) {
@@ -220,6 +233,8 @@ fn legend_value(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
     for word in &words {
         let aggregate = aggregate::NAMES.iter().find(|(name, _)| name == word);
         for series in &mut all {
+            args.budget().check()?;
+            args.hold(word.len() + WIDEST_VALUE)?;
             let value = aggregate.map(|(_, aggregate)| aggregate.of(&series.values));
             let whole = matches!(aggregate, Some((_, Aggregate::Count)));
             let shown = match (value, system) {
@@ -256,18 +271,20 @@ fn recased(
         if positions.is_empty() {
             return Ok(whole(&series.name));
         }
-        let mut letters: Vec<String> = series.name.chars().map(String::from).collect();
-        for &position in &positions {
-            let from_start = if position < 0 {
-                position.saturating_add(letters.len() as i64)
+        let n_letters = series.name.chars().count() as i64;
+        let from_start = positions.iter().map(|&position| match position {
+            0.. => position,
+            _ => position.saturating_add(n_letters),
+        });
+        let places: HashSet<i64> = from_start.collect();
+        let mut name = String::with_capacity(series.name.len());
+        for (place, c) in series.name.chars().enumerate() {
+            if places.contains(&(place as i64)) {
+                name.push_str(&letter(c));
             } else {
-                position
-            };
-            let place = usize::try_from(from_start).ok();
-            if let Some(shown) = place.and_then(|place| letters.get_mut(place)) {
-                *shown = shown.chars().map(letter).collect();
+                name.push(c);
             }
         }
-        Ok(letters.concat())
+        Ok(name)
     })
 }

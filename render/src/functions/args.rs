@@ -1,8 +1,11 @@
 //! The arguments of one call, bound to the parameters they are for.
 
-use super::{Default, Function, Kind, Param};
+use std::cell::Cell;
+
+use super::{Default, Function, Kind, Param, check_length};
 use crate::aggregate::{self, Aggregate};
 use crate::attime;
+use crate::budget::{Budget, Pace, Reservation};
 use crate::error::{Error, Result};
 use crate::eval::{Context, Operand, Replacements, Window};
 use crate::python;
@@ -86,6 +89,11 @@ pub struct Args<'a> {
     repeated: Vec<Value>,
     first: Option<Operand<'a>>,
     replacements: Option<&'a Replacements>,
+    budget: &'a Budget,
+    /// What the call needs while it runs.
+    held: Reservation,
+    /// The texts of the series that [`Args::over`] gave out.
+    taken: Cell<usize>,
 }
 
 impl<'a> Args<'a> {
@@ -99,6 +107,7 @@ impl<'a> Args<'a> {
         keywords: Vec<(&str, Value)>,
         first: Option<Operand<'a>>,
         replacements: Option<&'a Replacements>,
+        budget: &'a Budget,
     ) -> Result<Self> {
         let params = function.params;
         let (single, multiple) = match params.split_last() {
@@ -171,7 +180,44 @@ impl<'a> Args<'a> {
             repeated,
             first,
             replacements,
+            budget,
+            held: budget.hold(0)?,
+            taken: Cell::new(0),
         })
+    }
+
+    /// The request's time and memory.
+    pub fn budget(&self) -> &'a Budget {
+        self.budget
+    }
+
+    /// Checks for a loop over series or values.
+    pub fn pace(&self) -> Pace<'a> {
+        self.budget.pace()
+    }
+
+    /// Sets `bytes` more aside until the call is done: for names that grow, and for scratch room.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+        self.held.grow(bytes)
+    }
+
+    /// The bytes of all strings among the arguments.
+    pub(crate) fn length_of_texts(&self) -> usize {
+        let all = self.values.iter().chain(&self.repeated);
+        let texts = all.map(|value| match value {
+            Value::Text(text) => text.len(),
+            _ => 0,
+        });
+        texts.sum()
+    }
+
+    /// Gives back what the call held. The bytes of the names and tags of the series that were
+    /// evaluated for it while it ran, and that it has used up.
+    pub(crate) fn finish(self) -> usize {
+        self.taken.get()
     }
 
     /// The value of `param`, as given or by default.
@@ -451,7 +497,7 @@ impl<'a> Args<'a> {
             };
             series.tag(self.function.name, tag);
             series.rename(name);
-            series.map(&mut function);
+            series.map(&mut function)?;
         }
         Ok(all)
     }
@@ -468,7 +514,7 @@ impl<'a> Args<'a> {
         let Some(first) = self.first else {
             return Ok(Vec::new());
         };
-        self.expect_series(context.operand(first, self.replacements)?)
+        self.evaluated(context.operand(first, self.replacements)?)
     }
 
     /// The first argument over another window, for lazy functions. Values of an enclosing
@@ -484,12 +530,16 @@ impl<'a> Args<'a> {
             )));
         };
         let value = context.over(window).operand(first, None)?;
-        self.expect_series(value)
+        self.evaluated(value)
     }
 
-    fn expect_series(&self, value: Value) -> Result<Vec<Series>> {
+    fn evaluated(&self, value: Value) -> Result<Vec<Series>> {
         match value {
-            Value::Series(series) => Ok(series),
+            Value::Series(series) => {
+                let texts: usize = series.iter().map(Series::size_of_texts).sum();
+                self.taken.set(self.taken.get() + texts);
+                Ok(series)
+            }
             other => Err(Error::refused(format!(
                 "{}() takes a list of series, not {:?}",
                 self.function.name,
@@ -602,7 +652,7 @@ fn python_float(text: &str) -> Option<f64> {
 /// `groupByNode` groups by. A node that is not there, and is no tag either, is empty.
 ///
 /// # Errors
-/// If the name looks like a call and does not parse.
+/// If the name looks like a call and does not parse, or the key would be very long.
 pub fn node_key(series: &Series, nodes: &[NodeOrTag]) -> Result<String> {
     let inner = if series.name.ends_with(')') {
         first_path(&series.name)?
@@ -610,8 +660,16 @@ pub fn node_key(series: &Series, nodes: &[NodeOrTag]) -> Result<String> {
         None
     };
     let name = inner.as_deref().unwrap_or(&series.name);
-    let parts: Vec<String> = nodes.iter().map(|node| part(series, name, node)).collect();
-    Ok(parts.join("."))
+    let mut key = String::new();
+    for (place, node) in nodes.iter().enumerate() {
+        let part = part(series, name, node);
+        check_length(key.len() + part.len() + 1, &series.name)?;
+        if place > 0 {
+            key.push('.');
+        }
+        key.push_str(&part);
+    }
+    Ok(key)
 }
 
 fn part(series: &Series, name: &str, node: &NodeOrTag) -> String {

@@ -48,8 +48,8 @@ fn rename(series: &mut Series, args: &Args<'_>, n: f64) {
     series.rename(format!("{function}({}, {n})", series.name));
 }
 
-fn drop_where(series: &mut Series, bound: f64, drops: fn(f64, f64) -> bool) {
-    series.map(|value| value.filter(|&value| !drops(value, bound)));
+fn drop_where(series: &mut Series, bound: f64, drops: fn(f64, f64) -> bool) -> Result<()> {
+    series.map(|value| value.filter(|&value| !drops(value, bound)))
 }
 
 fn beyond_value(args: &mut Args<'_>, drops: fn(f64, f64) -> bool) -> Result<Vec<Series>> {
@@ -57,7 +57,7 @@ fn beyond_value(args: &mut Args<'_>, drops: fn(f64, f64) -> bool) -> Result<Vec<
     let mut all = args.series("seriesList")?;
     for series in &mut all {
         rename(series, args, n);
-        drop_where(series, n, drops);
+        drop_where(series, n, drops)?;
     }
     Ok(all)
 }
@@ -71,13 +71,14 @@ fn beyond_percentile(args: &mut Args<'_>, drops: fn(f64, f64) -> bool) -> Result
     }
     for series in &mut all {
         rename(series, args, n);
+        args.budget().check()?;
         let Ok(bound) = percentile::percentile(&series.values, n, false) else {
             continue;
         };
         if !whisper::is_absent(bound) {
             // The bound is found by nPercentile, which leaves its mark.
             series.tag("nPercentile", tag.as_str());
-            drop_where(series, bound, drops);
+            drop_where(series, bound, drops)?;
         }
     }
     Ok(all)

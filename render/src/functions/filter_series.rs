@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use super::pattern::Pattern;
 use super::sorting::{first, sorted, sorted_by};
-use super::{Args, Default, Function, Param, percentile};
+use super::{Args, Default, Function, Param, kept, percentile};
 use crate::aggregate::{self, Aggregate};
 use crate::error::{Error, Result};
 use crate::eval::Context;
 use crate::python;
 use crate::series::Series;
+use crate::target;
 use whisper::{ABSENT, is_absent, present};
 
 const SERIES: Param = Param::series("seriesList");
@@ -100,7 +101,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let mut all = args.series("seriesList")?;
             if !all.is_empty() {
                 let threshold = args.number("threshold")?;
-                all.retain(|series| operator.holds(aggregate.of(&series.values), threshold));
+                all = kept(all, args.budget(), |series| {
+                    operator.holds(aggregate.of(&series.values), threshold)
+                })?;
             }
             Ok(all)
         },
@@ -230,7 +233,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let n = count(args)?;
             let mut all = args.series("seriesList")?;
             all.retain(|series| !is_absent(Aggregate::Last.of(&series.values)));
-            first(sorted_by(all, variance, true), n)
+            first(sorted_by(all, variance, true, args.budget())?, n)
         },
         ..Function::PLAIN
     },
@@ -251,12 +254,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "removeEmptySeries(web.*.errors, 0.5)",
         call: |_, args| {
             let share = args.number_if_given("xFilesFactor")?.unwrap_or(0.0);
-            let mut all = args.series("seriesList")?;
-            all.retain(|series| {
+            let all = args.series("seriesList")?;
+            kept(all, args.budget(), |series| {
                 let known = series.iter().flatten().count();
                 aggregate::enough(known, series.values.len() as f64, share)
-            });
-            Ok(all)
+            })
         },
         ..Function::PLAIN
     },
@@ -268,7 +270,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         call: |_, args| {
             let mut all = args.all_series()?;
             let mut seen = HashSet::new();
-            all.retain(|series| seen.insert(series.name.clone()));
+            let names = all.iter().map(|series| series.name.as_str());
+            let new: Vec<bool> = names.map(|name| seen.insert(name)).collect();
+            let mut new = new.into_iter();
+            all.retain(|_| new.next().unwrap_or(true));
             Ok(all)
         },
         ..Function::PLAIN
@@ -333,7 +338,9 @@ fn compared(args: &mut Args<'_>, aggregate: Aggregate, operator: Operator) -> Re
     let mut all = args.series("seriesList")?;
     if !all.is_empty() {
         let bound = args.number("n")?;
-        all.retain(|series| operator.holds(aggregate.of(&series.values), bound));
+        all = kept(all, args.budget(), |series| {
+            operator.holds(aggregate.of(&series.values), bound)
+        })?;
     }
     Ok(all)
 }
@@ -342,7 +349,7 @@ fn matching(args: &mut Args<'_>, wanted: bool) -> Result<Vec<Series>> {
     let pattern = Pattern::new(args.text("pattern")?)?;
     let mut kept = Vec::new();
     for series in args.series("seriesList")? {
-        if pattern.is_in(&series.name)? == wanted {
+        if pattern.is_in(&series.name, args.budget())? == wanted {
             kept.push(series);
         }
     }
@@ -351,7 +358,8 @@ fn matching(args: &mut Args<'_>, wanted: bool) -> Result<Vec<Series>> {
 
 fn extreme(args: &mut Args<'_>, aggregate: Aggregate, reverse: bool) -> Result<Vec<Series>> {
     let n = args.number("n")?.trunc();
-    first(sorted(args.series("seriesList")?, aggregate, reverse), n)
+    let all = args.series("seriesList")?;
+    first(sorted(all, aggregate, reverse, args.budget())?, n)
 }
 
 /// How many series are kept: `none` for all of them, as Python's `all[:None]`.
@@ -387,10 +395,12 @@ fn percentile_of(args: &Args<'_>, row: &[f64], n: f64) -> Result<f64> {
 fn average_outside_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let (low, high) = mirrored(args.number("n")?);
     let all = args.series("seriesList")?;
-    let means: Vec<f64> = all
-        .iter()
-        .map(|s| Aggregate::Average.of(&s.values))
-        .collect();
+    let mut pace = args.pace();
+    let mut means = Vec::with_capacity(all.len());
+    for series in &all {
+        pace.check_after(series.values.len())?;
+        means.push(Aggregate::Average.of(&series.values));
+    }
     let (low, high) = (
         percentile_of(args, &means, low)?,
         percentile_of(args, &means, high)?,
@@ -416,22 +426,23 @@ fn remove_between_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result
         .iter()
         .map(|series| &series.values[..shortest])
         .collect();
+    let budget = args.budget();
     let percentiles = |n: f64| {
         let mut beyond = None;
-        let bounds = aggregate::each_row(&columns, |row| {
+        let bounds = aggregate::each_row(&columns, budget, |row| {
             percentile_of(args, row, n).unwrap_or_else(|error| {
                 beyond = Some(error);
                 ABSENT
             })
-        });
+        })?;
         beyond.map_or(Ok(bounds), Err)
     };
     let (low, high) = (percentiles(low)?, percentiles(high)?);
-    all.retain(|series| {
-        let rows = series.values.iter().zip(low.iter().zip(&high));
+    all = kept(all, budget, |series| {
+        let rows = series.values.iter().zip(low.iter().zip(&*high));
         let mut known = rows.filter(|(value, _)| !is_absent(**value));
         known.any(|(value, (low, high))| !(low < value && value < high))
-    });
+    })?;
     Ok(all)
 }
 
@@ -443,16 +454,26 @@ fn use_series_above(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
     }
     let pattern = Pattern::new(args.text("search")?)?;
     let replacement = pattern.replacement(args.text("replace")?)?;
-    let mut names = Vec::new();
+    let mut names = String::new();
     for series in &all {
+        args.budget().check()?;
         if Aggregate::Max.of(&series.values) > bound {
-            names.push(pattern.replace(&series.name, &replacement)?);
+            let name = pattern.replace(&series.name, &replacement, args.budget())?;
+            if !names.is_empty() {
+                names.push(',');
+            }
+            names.push_str(&name);
+        }
+        if names.len() > target::MAX_LENGTH {
+            let limit = target::MAX_LENGTH;
+            let reason = format!("the names of the series have more than {limit} bytes");
+            return Err(args.refusal(&reason));
         }
     }
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let target = format!("group({})", names.join(","));
+    let target = format!("group({names})");
     let mut all = context.clone().evaluate_text(&target)?;
     all.retain(|series| !series.values.is_empty());
     Ok(all)

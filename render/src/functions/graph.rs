@@ -8,7 +8,7 @@ use crate::attime;
 use crate::error::{Error, Result};
 use crate::eval::Context;
 use crate::python;
-use crate::series::{Series, Stack, or_absent};
+use crate::series::{Series, Stack, bytes_of, or_absent};
 use whisper::is_absent;
 
 const SERIES: Param = Param::series("seriesList");
@@ -186,23 +186,31 @@ fn stacked(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>
     let totals = stacks.entry(stack.clone()).or_default();
     let mut all = args.series("seriesList")?;
     for series in &mut all {
-        let mut values = series.values.to_vec();
-        if totals.len() < values.len() {
-            totals.resize(values.len(), 0.0);
+        let length = series.values.len();
+        if totals.len() < length {
+            // Kept until the request ends: what later calls stack upon.
+            let more = bytes_of(length - totals.len());
+            context.query.limits.budget.reserve(more)?;
+            totals.reserve_exact(length - totals.len());
+            totals.resize(length, 0.0);
         }
-        for (value, total) in values.iter_mut().zip(totals.iter_mut()) {
-            if !is_absent(*value) {
-                *total += *value;
-                *value = *total;
+        let values = series.values.beside(length, || {
+            let mut values = series.values.to_vec();
+            for (value, total) in values.iter_mut().zip(totals.iter_mut()) {
+                if !is_absent(*value) {
+                    *total += *value;
+                    *value = *total;
+                }
             }
-        }
+            Ok(values)
+        })?;
         let name = if named {
             series.name.clone()
         } else {
             series.tag("stacked", DEFAULT_STACK);
             format!("stacked({})", series.name)
         };
-        *series = series.derived(name, values.into());
+        *series = series.derived(name, values);
         series.drawing.stack = Some(Stack(stack.clone()));
     }
     Ok(all)
@@ -223,7 +231,7 @@ fn vertical_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<S
         "after end"
     } else {
         let label = args.value("label").spelled();
-        let mut line = context.made(label, (at, at, 1), vec![1.0, 1.0]);
+        let mut line = context.made(label, (at, at, 1), vec![1.0, 1.0].into());
         line.odd_name = args.odd_name("label");
         line.drawing.infinite = true;
         if args.flag("color") {

@@ -51,6 +51,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::aggregate::Aggregate;
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::eval::Context;
 use crate::series::Series;
@@ -59,7 +60,7 @@ pub use args::{Args, NodeOrTag, Value, node_key};
 pub use describe::{describe, signature};
 pub use param::{Default, Kind, Param};
 pub use pie::{PIE, PieFunction};
-use transform::{as_wall_clock, moment, moments, on_wall_clock};
+use transform::{as_wall_clock, at_moments, moment, on_wall_clock};
 
 /// One function: what it is called, what it takes, what it does.
 #[derive(Debug)]
@@ -204,7 +205,7 @@ pub fn call_back(
         Err(_) => {
             let word = name.strip_suffix("Series").unwrap_or(name);
             let aggregate = Aggregate::named(word)?;
-            Ok(context.aggregate(series, aggregate, word, None))
+            context.aggregate(series, aggregate, word, None)
         }
     }
 }
@@ -220,8 +221,62 @@ pub fn call_on(
 ) -> Result<Vec<Series>> {
     let function = named(name)?;
     let lists = lists.into_iter().map(Value::Series).collect();
-    let mut args = Args::bind(function, lists, Vec::new(), None, None)?;
-    (function.call)(context, &mut args)
+    let budget = context.budget();
+    budget.check()?;
+    let mut args = Args::bind(function, lists, Vec::new(), None, None, budget)?;
+    let series = (function.call)(context, &mut args)?;
+    budget.release(args.finish());
+    Ok(series)
+}
+
+/// How many bytes a function may make a name grow to. Names that join those of many series
+/// (`sumSeries`) may be longer.
+pub(crate) const MAX_NAME: usize = 64 << 10;
+
+/// Checks that what becomes of `name` is not too long.
+///
+/// # Errors
+/// [`Error::Refused`] if `length` passes [`MAX_NAME`] and the length of `name`.
+pub(crate) fn check_length(length: usize, name: &str) -> Result<()> {
+    if length <= MAX_NAME.max(name.len()) {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "a name would grow to more than {MAX_NAME} bytes: replace less of it, or with less"
+    )))
+}
+
+/// `template` with `value` in place of each `%`.
+///
+/// # Errors
+/// As [`check_length`].
+fn filled_in(template: &str, value: &str) -> Result<String> {
+    let n_places = template.matches('%').count();
+    let length = template
+        .len()
+        .saturating_add(n_places.saturating_mul(value.len()));
+    check_length(length, value)?;
+    Ok(template.replace('%', value))
+}
+
+/// Those of `all` that are wanted.
+///
+/// # Errors
+/// As [`Budget::check`].
+fn kept(
+    mut all: Vec<Series>,
+    budget: &Budget,
+    wanted: impl Fn(&Series) -> bool,
+) -> Result<Vec<Series>> {
+    let mut pace = budget.pace();
+    let mut checked = Ok(());
+    all.retain(|series| {
+        if checked.is_ok() {
+            checked = pace.check_after(series.values.len() + 1);
+        }
+        checked.is_ok() && wanted(series)
+    });
+    checked.map(|()| all)
 }
 
 /// The known name that differs least from `name`, if it differs little.

@@ -3,17 +3,26 @@
 //! 1. Patterns are Python's, look-around and back-references included. What Rust's engine reads
 //!    differently (a `[` inside a class, `\Z`, a lone `{`) is spelled its way first.
 //! 2. A replacement takes `\1`, `\g<1>`, `\g<name>` and Python's escapes; `$` is just a dollar.
-//! 3. An empty match right after another match is replaced too: `.*` matches `abc` twice.
+//! 3. Matching and replacing end with the request's time, and replacing also where a name grows
+//!    too long.
+//! 4. An empty match right after another match is replaced too: `.*` matches `abc` twice. After an
+//!    empty match the next one may begin in the same place, if it is not empty.
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 
 use fancy_regex::{Captures, Regex};
 
+use super::check_length;
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 
 /// A compiled regular expression.
 pub(super) struct Pattern {
     regex: Regex,
+    /// As `regex`, but no match is empty where the search begins. Made when it is needed; `None`
+    /// if it cannot be.
+    advancing: OnceCell<Option<Regex>>,
     text: String,
 }
 
@@ -21,54 +30,70 @@ impl Pattern {
     /// Compiles `text`.
     ///
     /// # Errors
-    /// If it is no regular expression.
+    /// If it is no regular expression, or compiles to a very large program.
     pub(super) fn new(text: &str) -> Result<Self> {
-        let regex = Regex::new(&translated(text)).map_err(|error| {
+        let regex = carbon::index::regex(&translated(text)).map_err(|error| {
             Error::refused(format!("{text:?} is not a regular expression: {error}"))
         })?;
         Ok(Self {
             regex,
+            advancing: OnceCell::new(),
             text: text.to_owned(),
         })
+    }
+
+    fn advancing(&self) -> Option<&Regex> {
+        // The line end ends a comment, and is blank where there can be one.
+        let compiled = || {
+            let pattern = translated(&self.text);
+            let compile = |end: &str| Regex::new(&format!("(?:{pattern}{end})(?!\\G)"));
+            compile("").or_else(|_| compile("\n")).ok()
+        };
+        self.advancing.get_or_init(compiled).as_ref()
     }
 
     /// Whether it matches anywhere in `name`.
     ///
     /// # Errors
-    /// If matching takes far too many steps.
-    pub(super) fn is_in(&self, name: &str) -> Result<bool> {
+    /// If matching takes far too many steps, and as [`Budget::check`].
+    pub(super) fn is_in(&self, name: &str, budget: &Budget) -> Result<bool> {
+        budget.check()?;
         self.regex.is_match(name).map_err(|_| self.too_slow())
     }
 
     /// `name` with every match replaced.
     ///
     /// # Errors
-    /// As [`Pattern::is_in`], and if the replacement asks for a group that is not there.
-    pub(super) fn replace(&self, name: &str, replacement: &Replacement) -> Result<String> {
-        let mut out = String::with_capacity(name.len());
+    /// As [`Pattern::is_in`] and [`check_length`].
+    pub(super) fn replace(
+        &self,
+        name: &str,
+        replacement: &Replacement,
+        budget: &Budget,
+    ) -> Result<String> {
+        let mut out = String::new();
         let (mut copied, mut at) = (0, 0);
         let mut may_be_empty = true;
-        while let Some(found) = self
-            .regex
-            .captures_from_pos(name, at)
-            .map_err(|_| self.too_slow())?
-        {
+        // After an empty match at the end there is no further one.
+        while may_be_empty || at < name.len() {
+            // Each match may take as many steps as the last.
+            budget.check()?;
+            let regex = match may_be_empty {
+                true => &self.regex,
+                false => self.advancing().ok_or_else(|| self.too_slow())?,
+            };
+            let found = regex.captures_from_pos(name, at);
+            let Some(found) = found.map_err(|_| self.too_slow())? else {
+                break;
+            };
             let Some(whole) = found.get(0) else { break };
-            if whole.start() == whole.end() && whole.start() == at && !may_be_empty {
-                match name[at..].chars().next() {
-                    Some(c) => at += c.len_utf8(),
-                    None => break,
-                }
-                may_be_empty = true;
-                continue;
-            }
-            out.push_str(&name[copied..whole.start()]);
-            replacement.expand(&found, &mut out);
+            push_within(&mut out, &name[copied..whole.start()], name)?;
+            replacement.expand(&found, name, &mut out)?;
             copied = whole.end();
             at = whole.end();
             may_be_empty = whole.start() != whole.end();
         }
-        out.push_str(&name[copied..]);
+        push_within(&mut out, &name[copied..], name)?;
         Ok(out)
     }
 
@@ -161,17 +186,25 @@ enum Part {
 }
 
 impl Replacement {
-    fn expand(&self, found: &Captures<'_, str>, out: &mut String) {
+    /// Appends it to what has become of `name` so far.
+    fn expand(&self, found: &Captures<'_, str>, name: &str, out: &mut String) -> Result<()> {
         for part in &self.parts {
-            match part {
-                Part::Text(text) => out.push_str(text),
+            let text = match part {
+                Part::Text(text) => text,
                 // A group that took no part in the match is empty.
-                Part::Group(number) => {
-                    out.push_str(found.get(*number).map_or("", |group| group.as_str()));
-                }
-            }
+                Part::Group(number) => found.get(*number).map_or("", |group| group.as_str()),
+            };
+            push_within(out, text, name)?;
         }
+        Ok(())
     }
+}
+
+/// Appends `text` to what has become of `name` so far.
+fn push_within(out: &mut String, text: &str, name: &str) -> Result<()> {
+    check_length(out.len() + text.len(), name)?;
+    out.push_str(text);
+    Ok(())
 }
 
 /// A Python pattern as Rust's engine reads it.
@@ -360,7 +393,7 @@ mod tests {
     fn sub(pattern: &str, template: &str, name: &str) -> Result<String> {
         let pattern = Pattern::new(pattern)?;
         let replacement = pattern.replacement(template)?;
-        pattern.replace(name, &replacement)
+        pattern.replace(name, &replacement, &Budget::unlimited())
     }
 
     #[test]
@@ -373,6 +406,9 @@ mod tests {
             ("(a)|b", "<\\1>", "ab", "<a><>"),
             (".*", "x", "abc", "xx"),
             ("x*", "-", "abxd", "-a-b--d-"),
+            ("|a", "-", "ba", "-b---"),
+            ("(?:.)*?", "", "{{.", ""),
+            ("(?x) a*? # lazy", "-", "ab", "---b-"),
             ("", "-", "é", "-é-"),
             ("b", "$1", "abc", "a$1c"),
             ("b", "\\.\\n\\\\", "abc", "a\\.\n\\c"),
@@ -399,8 +435,33 @@ mod tests {
         ] {
             assert!(sub(pattern, template, "a").is_err(), "{pattern} {template}");
         }
-        let slow = Pattern::new("(?:a|a)*\\1b|(a*)*c(?=x)").map(|p| p.is_in(&"a".repeat(60)));
+        let slow = Pattern::new("(?:a|a)*\\1b|(a*)*c(?=x)")
+            .map(|p| p.is_in(&"a".repeat(60), &Budget::unlimited()));
         assert!(!matches!(slow, Ok(Ok(true))));
+    }
+
+    #[test]
+    fn names_grow_to_a_limit_and_stay_long_if_they_were() {
+        let twice = "\\1".repeat(2);
+        let mut name = "x".repeat(40 << 10);
+        let error = sub("(.*)", &twice, &name).unwrap_err().to_string();
+        assert!(error.contains("65536"), "{error}");
+        name.truncate(30 << 10);
+        assert_eq!(sub("(.+)", &twice, &name).unwrap().len(), 60 << 10);
+        let long = "x".repeat(100 << 10);
+        assert_eq!(sub("^x", "y", &long).unwrap().len(), long.len());
+        assert!(sub("^x", "yy", &long).is_err());
+    }
+
+    #[test]
+    fn replacing_ends_with_the_request() {
+        let pattern = Pattern::new("a").unwrap();
+        let replacement = pattern.replacement("b").unwrap();
+        let gone = Budget::unlimited();
+        gone.cancel();
+        let replaced = pattern.replace("aaa", &replacement, &gone);
+        assert!(matches!(replaced, Err(Error::Cancelled)));
+        assert!(matches!(pattern.is_in("aaa", &gone), Err(Error::Cancelled)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Order.
 
-use super::{Default, Function, Param};
+use super::{Default, Function, Param, kept};
 use crate::aggregate::Aggregate;
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::python;
 use crate::series::Series;
@@ -22,7 +23,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         call: |_, args| {
             let aggregate = args.aggregate("func")?;
             let reverse = args.flag("reverse");
-            Ok(sorted(args.series("seriesList")?, aggregate, reverse))
+            let all = args.series("seriesList")?;
+            sorted(all, aggregate, reverse, args.budget())
         },
         ..Function::PLAIN
     },
@@ -31,7 +33,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         params: &[SERIES],
         help: "Sorts by the largest value, the largest first.",
         example: "sortByMaxima(web.*.hits)",
-        call: |_, args| Ok(sorted(args.series("seriesList")?, Aggregate::Max, true)),
+        call: |_, args| {
+            let all = args.series("seriesList")?;
+            sorted(all, Aggregate::Max, true, args.budget())
+        },
         ..Function::PLAIN
     },
     Function {
@@ -41,11 +46,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
                above zero.",
         example: "sortByMinima(web.*.free)",
         call: |_, args| {
-            let mut all = args.series("seriesList")?;
-            all.retain(|series| {
+            let all = kept(args.series("seriesList")?, args.budget(), |series| {
                 present(Aggregate::Max.of(&series.values)).is_some_and(|max| max > 0.0)
-            });
-            Ok(sorted(all, Aggregate::Min, false))
+            })?;
+            sorted(all, Aggregate::Min, false, args.budget())
         },
         ..Function::PLAIN
     },
@@ -68,7 +72,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
                     series.name.clone()
                 }
             };
-            Ok(by_key(all, key, String::cmp, reverse))
+            // Padded, a digit may become ten.
+            let lengths = all.iter().map(|series| series.name.len());
+            args.hold(lengths.sum::<usize>() * if natural { 6 } else { 1 })?;
+            by_key(all, key, String::cmp, reverse, args.budget())
         },
         ..Function::PLAIN
     },
@@ -77,32 +84,48 @@ pub(super) const FUNCTIONS: &[Function] = &[
         params: &[SERIES],
         help: "Sorts by the sum of all values, the largest first.",
         example: "sortByTotal(web.*.hits)",
-        call: |_, args| Ok(sorted(args.series("seriesList")?, Aggregate::Sum, true)),
+        call: |_, args| {
+            let all = args.series("seriesList")?;
+            sorted(all, Aggregate::Sum, true, args.budget())
+        },
         ..Function::PLAIN
     },
 ];
 
 /// `all` by an aggregate of each; those that have none count as the smallest.
-pub(super) fn sorted(all: Vec<Series>, aggregate: Aggregate, reverse: bool) -> Vec<Series> {
-    sorted_by(all, |series| aggregate.of(&series.values), reverse)
+///
+/// # Errors
+/// As [`Budget::check`].
+pub(super) fn sorted(
+    all: Vec<Series>,
+    aggregate: Aggregate,
+    reverse: bool,
+    budget: &Budget,
+) -> Result<Vec<Series>> {
+    sorted_by(all, |series| aggregate.of(&series.values), reverse, budget)
 }
 
 /// `all` by a number of each; those that have none count as the smallest.
+///
+/// # Errors
+/// As [`Budget::check`].
 pub(super) fn sorted_by(
     all: Vec<Series>,
     number: impl Fn(&Series) -> f64,
     reverse: bool,
-) -> Vec<Series> {
+    budget: &Budget,
+) -> Result<Vec<Series>> {
     let number = |series: &Series| match present(number(series)) {
         // No zero is below another one.
         Some(number) => number + 0.0,
         None => f64::NEG_INFINITY,
     };
+    budget.check()?;
     if all.len() < python::RUN && all.iter().any(|series| number(series).is_nan()) {
         let keyed = all.into_iter().map(|s| (number(&s), s)).collect();
-        return with_nan(keyed, reverse);
+        return Ok(with_nan(keyed, reverse));
     }
-    by_key(all, number, f64::total_cmp, reverse)
+    by_key(all, number, f64::total_cmp, reverse, budget)
 }
 
 /// What Python's sort makes of keys among which there is a NaN.
@@ -124,13 +147,19 @@ fn by_key<K>(
     key: impl Fn(&Series) -> K,
     compare: fn(&K, &K) -> std::cmp::Ordering,
     reverse: bool,
-) -> Vec<Series> {
-    let mut keyed: Vec<(K, Series)> = all.into_iter().map(|s| (key(&s), s)).collect();
+    budget: &Budget,
+) -> Result<Vec<Series>> {
+    let mut keyed: Vec<(K, Series)> = Vec::with_capacity(all.len());
+    let mut pace = budget.pace();
+    for series in all {
+        pace.check_after(series.values.len())?;
+        keyed.push((key(&series), series));
+    }
     keyed.sort_by(|a, b| {
         let order = compare(&a.0, &b.0);
         if reverse { order.reverse() } else { order }
     });
-    keyed.into_iter().map(|(_, series)| series).collect()
+    Ok(keyed.into_iter().map(|(_, series)| series).collect())
 }
 
 /// The first `n`, or with a negative `n` all but the last so many.
@@ -177,7 +206,7 @@ mod tests {
         let series =
             |(i, &key): (usize, &f64)| Series::new(i.to_string(), 0, 10, 10, vec![key].into());
         let all = keys.iter().enumerate().map(series).collect();
-        let sorted = sorted(all, Aggregate::Max, reverse);
+        let sorted = sorted(all, Aggregate::Max, reverse, &Budget::unlimited()).unwrap();
         sorted.into_iter().map(|series| series.name).collect()
     }
 

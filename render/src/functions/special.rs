@@ -43,7 +43,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                         matches!((last, value), (Some(last), Some(value)) if last != value);
                     last = value.or(last);
                     Some(f64::from(u8::from(changed)))
-                });
+                })?;
             }
             Ok(all)
         },
@@ -191,6 +191,11 @@ fn consolidated_by(args: &mut Args<'_>, name: &str) -> Result<Vec<Series>> {
     Ok(all)
 }
 
+/// `text` with blanks behind it up to a width in characters.
+fn padded(text: &str, width: usize) -> String {
+    text.to_owned() + &" ".repeat(width.saturating_sub(text.chars().count()))
+}
+
 /// Names in columns wide enough for the longest of each.
 fn cacti_style(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let text = |param: &str| {
@@ -240,7 +245,10 @@ fn cacti_style(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> 
         (title, aggregate, widest + 3)
     });
     for series in &mut all {
-        let mut name = format!("{:<names$} ", series.name);
+        args.budget().check()?;
+        let widths = columns.map(|(_, _, width)| width);
+        args.hold(names + widths.iter().sum::<usize>())?;
+        let mut name = padded(&series.name, names) + " ";
         for (title, aggregate, width) in columns {
             let value = aggregate.of(&series.values);
             let value = if is_absent(value) {
@@ -248,7 +256,7 @@ fn cacti_style(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> 
             } else {
                 shown(value)
             };
-            name += &format!("{title}:{value:<width$} ");
+            name += &format!("{title}:{} ", padded(&value, width));
         }
         series.name = name;
     }
@@ -261,12 +269,12 @@ fn events(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
     let Window { from, until } = context.window;
     let n_seconds = usize::try_from(until.saturating_sub(from)).unwrap_or(0);
     context.query.count_points(n_seconds)?;
-    let values = match context.query.events {
+    let values = context.column(n_seconds, || match context.query.events {
         Some(store) => store
             .count_per_second(&GraphiteTags::from_arguments(&tags), from, until)
-            .map_err(|error| args.refusal(&error.to_string()))?,
-        None => vec![whisper::ABSENT; n_seconds],
-    };
+            .map_err(|error| args.refusal(&error.to_string())),
+        None => Ok(vec![whisper::ABSENT; n_seconds]),
+    })?;
     let mut series = context.made(name, (from, until, 1), values);
     series.consolidation = Consolidation::Sum;
     Ok(vec![series])
@@ -282,15 +290,14 @@ fn random_walk(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Ser
     });
     state = state.wrapping_add(context.window.from.unsigned_abs()) | 1;
     let mut current = 0.0;
-    let walk = super::moments(context, step)?.map(|_| {
+    let values = super::at_moments(context, step, |_| {
         let here = current;
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         current += (state >> 11) as f64 / (1_u64 << 53) as f64 - 0.5;
         here
-    });
-    let values = walk.collect();
+    })?;
     let Window { from, until } = context.window;
     let mut series = context.made(name, (from, until, step / 1_000_000), values);
     series.odd_name = args.odd_name("name");

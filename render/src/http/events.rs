@@ -11,27 +11,32 @@
 //! | `POST /api/1/deploy`, `PATCH /api/1/deploy/ID` | Rollbar's deploys |
 //! | `/api/annotations`, `/api/annotations/graphite` | Grafana's annotations |
 //!
-//! What the store does may wait for the disk, so each call runs on a thread that may wait.
+//! What the store does may wait for the disk, so each call runs on a thread that may wait. What all
+//! of this may hold in memory together is bounded by the [`Room`].
 
 mod annotations;
 mod hooks;
 mod html;
+mod room;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+pub use self::room::Room;
+use self::room::{Busy, bodies, export};
 use super::guard::{Guard, Scope};
 use crate::attime;
-use crate::events::store::MAX_ANSWER;
+use crate::events::store::{MAX_ANSWER, MAX_ANSWER_BYTES};
 use crate::events::{Draft, Error, Event, GraphiteTags, Store, TagQuery, lines};
 
 /// Most bytes in the body of one event or webhook.
@@ -40,8 +45,6 @@ pub const MAX_BODY: usize = 1024 * 1024;
 pub const MAX_IMPORT: usize = 64 * 1024 * 1024;
 /// Events on the page that lists them, unless `limit` says otherwise.
 const LISTED: usize = 200;
-/// Events read from the store at a time while exporting.
-const EXPORTED: u32 = 1000;
 
 /// What the events routes work with.
 #[derive(Clone)]
@@ -54,6 +57,8 @@ pub struct EventsState {
     pub time_zone: TimeZone,
     /// The epoch at which the clock stands still (`render.now`), else the clock runs.
     pub clock: Option<i64>,
+    /// What may be held in memory at once.
+    pub room: Room,
 }
 
 impl EventsState {
@@ -73,9 +78,23 @@ impl EventsState {
     ) -> Result<T, Failure> {
         let store = Arc::clone(&self.store);
         match tokio::task::spawn_blocking(move || question(&store)).await {
-            Ok(answer) => answer.map_err(Failure),
-            Err(_) => Err(Failure(Error::Closed)),
+            Ok(answer) => answer.map_err(Failure::from),
+            Err(_) => Err(Error::Closed.into()),
         }
+    }
+
+    /// Answers with the text that `write` makes of the events that `question` gives.
+    async fn list(
+        &self,
+        kind: &'static str,
+        question: impl FnOnce(&Store) -> Result<Vec<Event>, Error> + Send + 'static,
+        write: impl FnOnce(Vec<Event>) -> Result<String, Error> + Send + 'static,
+    ) -> Result<Response, Failure> {
+        let busy = |busy: Busy| Failure::Busy(Box::new(busy.answer(&self.store)));
+        let _place = self.room.reader().await.map_err(busy)?;
+        let text = self.ask(|store| write(question(store)?)).await?;
+        let body = self.room.answer(text).map_err(busy)?;
+        Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
     }
 
     /// Stores what `draft` says at this server's clock.
@@ -95,9 +114,7 @@ pub fn routes<S>(state: EventsState) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    let import = Router::new()
-        .route("/events/import", post(import))
-        .layer(DefaultBodyLimit::max(MAX_IMPORT));
+    let import = Router::new().route("/events/import", post(import));
     let mut guarded = Router::new();
     for path in ["/events", "/events/"] {
         guarded = guarded.route(path, get(list).post(create));
@@ -109,6 +126,7 @@ where
         .merge(hooks::routes())
         .merge(annotations::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .route_layer(from_fn_with_state(state.clone(), bodies))
         .merge(import);
     let mut open = Router::new().route("/events/export", get(export));
     for path in [
@@ -120,24 +138,33 @@ where
         open = open.route(path, get(get_data).post(get_data));
     }
     let guarded = state.guard.protect(guarded, Scope::Events);
+    let open = state.guard.watch(open);
     guarded.merge(open).with_state(state)
 }
 
-/// An [`Error`] on its way to a client.
-struct Failure(Error);
+/// What went wrong, on its way to a client.
+enum Failure {
+    Error(Error),
+    /// There is no room: answered and counted already.
+    Busy(Box<Response>),
+}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self(error)
+        Self::Error(error)
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = match &self.0 {
+        let error = match self {
+            Self::Error(error) => error,
+            Self::Busy(response) => return *response,
+        };
+        let status = match &error {
             Error::Refused(_) => StatusCode::BAD_REQUEST,
             Error::NotFound(_) => StatusCode::NOT_FOUND,
-            Error::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::TooMany(_) | Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
             error => {
                 let error: &dyn std::error::Error = error;
@@ -145,12 +172,12 @@ impl IntoResponse for Failure {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
-        json_answer(status, &json!({"error": self.0.to_string()}))
+        json_answer(status, &json!({"error": error.to_string()}))
     }
 }
 
 fn refuse<T>(why: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure(Error::Refused(why.into())))
+    Err(Error::Refused(why.into()).into())
 }
 
 fn json_answer(status: StatusCode, json: &Value) -> Response {
@@ -172,7 +199,7 @@ fn parse(body: &Bytes) -> Result<Value, Failure> {
 
 fn event_id(text: &str) -> Result<i64, Failure> {
     // Whatever is no number is no event's: not found, like a number that is none's.
-    text.parse().map_err(|_| Failure(Error::NotFound(0)))
+    text.parse().map_err(|_| Error::NotFound(0).into())
 }
 
 /// The parameters of a query string; of a repeated one the last counts, as in Graphite.
@@ -219,22 +246,64 @@ impl Parameters {
     }
 }
 
-/// Wraps `json` in a call of the function that `jsonp` names.
-fn jsonp(parameters: &Parameters, json: &Value) -> Result<Response, Failure> {
-    let Some(name) = parameters.last("jsonp") else {
-        return Ok(json_answer(StatusCode::OK, json));
-    };
-    let fine = |c: char| c.is_ascii_alphanumeric() || "_.$".contains(c);
-    if name.is_empty() || !name.chars().all(fine) {
-        return refuse("\"jsonp\" must be a function's name");
+/// How a list of events is written as JSON, wrapped in a call of the function that `jsonp` names.
+struct Listed {
+    callback: Option<String>,
+}
+
+impl Listed {
+    fn new(parameters: &Parameters) -> Result<Self, Failure> {
+        let callback = parameters.last("jsonp").map(str::to_owned);
+        let fine = |c: char| c.is_ascii_alphanumeric() || "_.$".contains(c);
+        if let Some(name) = &callback
+            && (name.is_empty() || !name.chars().all(fine))
+        {
+            return refuse("\"jsonp\" must be a function's name");
+        }
+        Ok(Self { callback })
     }
-    let kind = [(header::CONTENT_TYPE, "text/javascript")];
-    // U+2028 and U+2029 end a line in old JavaScript, though not in JSON.
-    let text = json
-        .to_string()
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029");
-    Ok((kind, format!("{name}({text})")).into_response())
+
+    fn kind(&self) -> &'static str {
+        match self.callback {
+            None => "application/json",
+            Some(_) => "text/javascript",
+        }
+    }
+
+    /// The events as an array, each let go when it is written.
+    fn write(
+        self,
+        events: impl IntoIterator<Item = Event>,
+        json: fn(&Event) -> Value,
+    ) -> Result<String, Error> {
+        let mut text = String::new();
+        if let Some(name) = &self.callback {
+            text = format!("{name}(");
+        }
+        let mut separator = "[";
+        for event in events {
+            text += separator;
+            separator = ",";
+            let one = json(&event).to_string();
+            match self.callback {
+                None => text += &one,
+                // These end a line in old JavaScript, though not in JSON.
+                Some(_) => {
+                    text += &one
+                        .replace('\u{2028}', "\\u2028")
+                        .replace('\u{2029}', "\\u2029");
+                }
+            }
+            if text.len() > 2 * MAX_ANSWER_BYTES {
+                return Err(Error::TooLarge(MAX_ANSWER_BYTES));
+            }
+        }
+        text += if separator == "[" { "[]" } else { "]" };
+        if self.callback.is_some() {
+            text.push(')');
+        }
+        Ok(text)
+    }
 }
 
 async fn get_data(
@@ -244,10 +313,11 @@ async fn get_data(
     let parameters = Parameters::new(query.as_deref());
     let (from, until) = parameters.range(&state)?;
     let tags = GraphiteTags::from_query(parameters.last("tags"), parameters.last("set"));
-    let events = state
-        .ask(move |store| store.graphite(&tags, from, until))
-        .await?;
-    jsonp(&parameters, &events.iter().map(Event::to_json).collect())
+    let listed = Listed::new(&parameters)?;
+    let question = move |store: &Store| store.graphite(&tags, from, until);
+    let kind = listed.kind();
+    let write = |events| listed.write(events, Event::to_json);
+    state.list(kind, question, write).await
 }
 
 async fn list(
@@ -264,13 +334,16 @@ async fn list(
     // Planned work lies ahead: the list shows it unless it is told where to end.
     let until = parameters.last("until").map_or(f64::MAX, |_| until);
     let limit = parameters.limit(LISTED)?;
-    let events = state
-        .ask(move |store| store.query(&tags, from, until, limit))
-        .await?;
+    let question = move |store: &Store| store.query(&tags, from, until, limit);
     if accepts_json(&headers) {
-        return jsonp(&parameters, &events.iter().map(Event::to_json).collect());
+        let listed = Listed::new(&parameters)?;
+        let kind = listed.kind();
+        let write = |events| listed.write(events, Event::to_json);
+        return state.list(kind, question, write).await;
     }
-    Ok(html::page(html::list(&events, &expression, limit)))
+    let write = move |events: Vec<Event>| Ok(html::page(&html::list(&events, &expression, limit)));
+    let page = state.list(html::KIND, question, write).await?;
+    Ok(html::secured(page))
 }
 
 async fn create(
@@ -310,13 +383,14 @@ async fn show(
     };
     match event {
         Ok(event) if json => Ok(json_answer(StatusCode::OK, &dated(&event))),
-        Ok(event) => Ok(html::page(html::event(&event))),
-        Err(Failure(Error::NotFound(_))) if json => Ok(json_answer(
+        Ok(event) => Ok(html::secured(html::page(&html::event(&event)))),
+        Err(Failure::Error(Error::NotFound(_))) if json => Ok(json_answer(
             StatusCode::NOT_FOUND,
             &json!({"error": "Event matching query does not exist"}),
         )),
-        Err(Failure(Error::NotFound(_))) => {
-            Ok((StatusCode::NOT_FOUND, html::page(html::not_found())).into_response())
+        Err(Failure::Error(Error::NotFound(_))) => {
+            let page = html::secured(html::page(&html::not_found()));
+            Ok((StatusCode::NOT_FOUND, page).into_response())
         }
         Err(failure) => Err(failure),
     }
@@ -352,56 +426,17 @@ fn dated(event: &Event) -> Value {
     json
 }
 
-async fn export(State(state): State<EventsState>) -> Response {
-    // Two portions wait at most: a slow reader slows the reading down.
-    let (sender, receiver) = tokio::sync::mpsc::channel(2);
-    let store = Arc::clone(&state.store);
-    tokio::task::spawn_blocking(move || {
-        let mut after = 0;
-        loop {
-            let portion = store.export(after, EXPORTED).map_err(std::io::Error::other);
-            let last = portion
-                .as_ref()
-                .ok()
-                .and_then(|events| Some(events.last()?.id));
-            let text = portion.map(|events| events.iter().map(lines::write).collect::<String>());
-            if sender.blocking_send(text.map(Bytes::from)).is_err() {
-                return;
-            }
-            match last {
-                Some(last) => after = last,
-                None => return,
-            }
+async fn import(State(state): State<EventsState>, request: Request) -> Result<Response, Failure> {
+    let busy = |busy: Busy| Failure::Busy(Box::new(busy.answer(&state.store)));
+    let _place = state.room.import().await.map_err(busy)?;
+    let body = match to_bytes(request.into_body(), MAX_IMPORT).await {
+        Ok(body) => body,
+        Err(why) => {
+            let sentence = format!("the body was not read, {MAX_IMPORT} bytes at most: {why}");
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            return Ok(json_answer(status, &json!({ "error": sentence })));
         }
-    });
-    let kind: [(HeaderName, &str); 2] = [
-        (header::CONTENT_TYPE, "application/x-ndjson"),
-        (
-            header::CONTENT_DISPOSITION,
-            "attachment; filename=\"events.jsonl\"",
-        ),
-    ];
-    (kind, Body::new(Portions(receiver))).into_response()
-}
-
-/// A body that is made while it is sent.
-struct Portions(tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>);
-
-impl http_body::Body for Portions {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<std::io::Result<http_body::Frame<Bytes>>>> {
-        self.0
-            .poll_recv(context)
-            .map(|portion| portion.map(|bytes| bytes.map(http_body::Frame::data)))
-    }
-}
-
-async fn import(State(state): State<EventsState>, body: Bytes) -> Result<Response, Failure> {
+    };
     let Ok(text) = String::from_utf8(body.into()) else {
         return refuse("the body is not UTF-8");
     };

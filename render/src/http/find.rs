@@ -1,6 +1,6 @@
 //! `/metrics/*`: names by pattern.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use axum::Router;
 use axum::extract::State;
@@ -11,9 +11,12 @@ use rmp::encode::{ByteBuf, write_array_len, write_bool, write_f64, write_map_len
 use serde_json::{Map, Value, json};
 use whisper::Timestamp;
 
+use super::pool::Lane;
 use super::{Answer, App, Params};
 use crate::attime;
+use crate::budget::Budget;
 use crate::error::{Error, Result};
+use crate::eval::Limits;
 use crate::format::msgpack::length;
 use crate::format::pickle::Pickle;
 use crate::source::Node;
@@ -33,8 +36,10 @@ pub(super) fn routes() -> Router<App> {
 /// `/metrics/find`; also `/metrics?query=…`.
 pub async fn find(State(app): State<App>, params: Params) -> Answer {
     count(&app.stats.finds);
-    app.compute(move |app| {
-        let found = find_now(app, &params);
+    let limits = app.limits();
+    let lane = Lane::of(params.get("query"), 0);
+    app.compute(limits.budget.clone(), lane, move |app| {
+        let found = find_now(app, &params, &limits);
         found
             .unwrap_or_else(|error| refusal(app, &error))
             .uncached()
@@ -47,7 +52,7 @@ fn refusal(app: &App, error: &Error) -> Answer {
     Answer::text(status, format!("Invalid parameters ({error})"))
 }
 
-fn find_now(app: &App, params: &Params) -> Result<Answer> {
+fn find_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     let format = params.get("format").unwrap_or("treejson");
     let leaves_only = whole(params, "leavesOnly", 0)? != 0;
     whole(params, "local", 0)?;
@@ -66,22 +71,29 @@ fn find_now(app: &App, params: &Params) -> Result<Answer> {
     } else {
         query.to_owned()
     };
-    let mut nodes = app.source.find(&pattern)?;
+    let budget = &limits.budget;
+    let mut nodes = app.source.find(&pattern, budget)?;
+    let n_all = nodes.len();
     nodes.retain(|node| node.leaf || !leaves_only);
+    limits.check_series(n_all)?;
+    reserve_answer(budget, &nodes)?;
     nodes.sort_by(|a, b| name(a).cmp(name(b)));
+    budget.check()?;
     match format {
         "treejson" => Ok(answer(&tree(&nodes, base, wildcards), params)),
         "nodelist" => Ok(answer(&by_position(&nodes, position), params)),
         "completer" => Ok(answer(&completer(&nodes, wildcards), params)),
         "json" => {
             nodes.sort_by(|a, b| a.path.cmp(&b.path));
+            let intervals = intervals(app, &nodes, budget)?;
             let shown: Vec<Value> = nodes
                 .iter()
-                .map(|node| {
+                .zip(intervals)
+                .map(|(node, interval)| {
                     let mut shown = json!({ "path": node.path, "is_leaf": node.leaf });
                     if node.leaf {
-                        let intervals = interval(app, node)
-                            .map(|(start, end)| json!({ "start": start, "end": end }));
+                        let intervals =
+                            interval.map(|(start, end)| json!({ "start": start, "end": end }));
                         shown["intervals"] = intervals.into_iter().collect();
                     }
                     shown
@@ -89,13 +101,33 @@ fn find_now(app: &App, params: &Params) -> Result<Answer> {
                 .collect();
             Ok(answer(&shown.into(), params))
         }
-        "msgpack" => Ok(Answer::ok("application/x-msgpack", packed(app, &nodes))),
-        "pickle" => Ok(Answer::ok("application/pickle", pickled(app, &nodes))),
+        "msgpack" => {
+            let body = packed(&nodes, &intervals(app, &nodes, budget)?);
+            Ok(Answer::ok("application/x-msgpack", body))
+        }
+        "pickle" => {
+            let body = pickled(&nodes, &intervals(app, &nodes, budget)?);
+            Ok(Answer::ok("application/pickle", body))
+        }
         _ => Ok(Answer::text(
             StatusCode::BAD_REQUEST,
             "Invalid value for 'format' parameter",
         )),
     }
+}
+
+/// What a node takes in an answer beside its path, as a tree of JSON and as text.
+const PER_NODE: usize = 1_024;
+
+/// How often its path stands there.
+const PATHS_PER_NODE: usize = 8;
+
+/// Sets the memory of an answer about `nodes` aside.
+fn reserve_answer(budget: &Budget, nodes: &[Node]) -> Result<()> {
+    let sizes = nodes
+        .iter()
+        .map(|node| PER_NODE + PATHS_PER_NODE * node.path.len());
+    budget.reserve(sizes.sum())
 }
 
 /// The last node of a path.
@@ -244,29 +276,38 @@ fn completer(nodes: &[Node], wildcards: bool) -> Value {
     json!({ "metrics": shown })
 }
 
-/// From when to when a leaf may hold points, by the clock.
-fn interval(app: &App, node: &Node) -> Option<(f64, f64)> {
+/// From when to when a leaf may hold points.
+type Interval = Option<(f64, f64)>;
+
+/// The interval of each of `nodes`, by the clock: each leaf's file is looked at.
+fn intervals(app: &App, nodes: &[Node], budget: &Budget) -> Result<Vec<Interval>> {
     let now = Timestamp(u32::try_from(app.now()).unwrap_or(u32::MAX));
-    let (start, end) = app.source.reach(&node.path, now).ok()??;
-    Some((f64::from(start.0), f64::from(end.0)))
+    let interval = |node: &Node| {
+        budget.check()?;
+        if !node.leaf {
+            return Ok(None);
+        }
+        let reach = app.source.reach(&node.path, now).ok().flatten();
+        Ok(reach.map(|(start, end)| (f64::from(start.0), f64::from(end.0))))
+    };
+    nodes.iter().map(interval).collect()
 }
 
-fn packed(app: &App, nodes: &[Node]) -> Vec<u8> {
+fn packed(nodes: &[Node], intervals: &[Interval]) -> Vec<u8> {
     type Written = std::result::Result<(), rmp::encode::ValueWriteError<std::convert::Infallible>>;
     let mut out = ByteBuf::new();
     let mut write = || -> Written {
         write_array_len(&mut out, length(nodes.len()))?;
-        for node in nodes {
+        for (node, interval) in nodes.iter().zip(intervals) {
             write_map_len(&mut out, if node.leaf { 3 } else { 2 })?;
             write_str(&mut out, "path")?;
             write_str(&mut out, &node.path)?;
             write_str(&mut out, "is_leaf")?;
             let Ok(()) = write_bool(&mut out, node.leaf);
             if node.leaf {
-                let interval = interval(app, node);
                 write_str(&mut out, "intervals")?;
                 write_array_len(&mut out, u32::from(interval.is_some()))?;
-                if let Some((start, end)) = interval {
+                if let Some((start, end)) = *interval {
                     write_array_len(&mut out, 2)?;
                     write_f64(&mut out, start)?;
                     write_f64(&mut out, end)?;
@@ -280,10 +321,10 @@ fn packed(app: &App, nodes: &[Node]) -> Vec<u8> {
     out.into_vec()
 }
 
-fn pickled(app: &App, nodes: &[Node]) -> Vec<u8> {
+fn pickled(nodes: &[Node], intervals: &[Interval]) -> Vec<u8> {
     let mut out = Pickle::new(nodes.len() * 64);
     out.list(|out| {
-        for node in nodes {
+        for (node, interval) in nodes.iter().zip(intervals) {
             out.dict(|out| {
                 out.text("path");
                 out.text(&node.path);
@@ -292,7 +333,7 @@ fn pickled(app: &App, nodes: &[Node]) -> Vec<u8> {
                 if node.leaf {
                     out.text("intervals");
                     out.list(|out| {
-                        if let Some((start, end)) = interval(app, node) {
+                        if let Some((start, end)) = *interval {
                             out.tuple(|out| {
                                 out.value(start);
                                 out.value(end);
@@ -308,8 +349,10 @@ fn pickled(app: &App, nodes: &[Node]) -> Vec<u8> {
 
 async fn expand(State(app): State<App>, params: Params) -> Answer {
     count(&app.stats.finds);
-    app.compute(move |app| {
-        let found = expand_now(app, &params);
+    let limits = app.limits();
+    let lane = Lane::of(params.list("query"), 0);
+    app.compute(limits.budget.clone(), lane, move |app| {
+        let found = expand_now(app, &params, &limits);
         found
             .unwrap_or_else(|error| refusal(app, &error))
             .uncached()
@@ -317,22 +360,30 @@ async fn expand(State(app): State<App>, params: Params) -> Answer {
     .await
 }
 
-fn expand_now(app: &App, params: &Params) -> Result<Answer> {
+fn expand_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
+    let budget = &limits.budget;
     whole(params, "local", 0)?;
     let grouped = whole(params, "groupByExpr", 0)? != 0;
     let leaves_only = whole(params, "leavesOnly", 0)? != 0;
     let mut groups = Map::new();
     let mut all = BTreeSet::new();
     let queries = params.pairs().iter().filter(|(name, _)| name == "query");
-    for (_, query) in queries {
+    // The same query again finds the same.
+    let mut seen = HashSet::new();
+    let mut n_found = 0;
+    for (_, query) in queries.filter(|(_, query)| seen.insert(query.as_str())) {
+        budget.check()?;
         let nodes = match query.as_str() {
             // The root, as in graphite-web.
             "" => vec![Node {
                 path: String::new(),
                 leaf: false,
             }],
-            query => app.source.find(query)?,
+            query => app.source.find(query, budget)?,
         };
+        n_found += nodes.len();
+        limits.check_series(n_found)?;
+        reserve_answer(budget, &nodes)?;
         let nodes = nodes.into_iter().filter(|node| node.leaf || !leaves_only);
         let paths: BTreeSet<String> = nodes.map(|node| node.path).collect();
         if grouped {
@@ -350,13 +401,16 @@ fn expand_now(app: &App, params: &Params) -> Result<Answer> {
 }
 
 async fn index(State(app): State<App>, params: Params) -> Answer {
-    app.compute(move |app| {
+    let budget = app.limits().budget;
+    app.compute(budget.clone(), Lane::Large, move |app| {
         let found = whole(&params, "local", 0)
-            .and_then(|_| Ok(app.source.find("**")?))
-            .map(|nodes| {
+            .and_then(|_| Ok(app.source.find("**", &budget)?))
+            .and_then(|nodes| {
+                reserve_answer(&budget, &nodes)?;
                 let leaves = nodes.into_iter().filter(|node| node.leaf);
                 let paths: BTreeSet<String> = leaves.map(|node| node.path).collect();
-                answer(&paths.into_iter().collect(), &params)
+                budget.check()?;
+                Ok(answer(&paths.into_iter().collect(), &params))
             });
         found.unwrap_or_else(|error| refusal(app, &error))
     })

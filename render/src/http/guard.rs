@@ -12,7 +12,10 @@
 //!    also one of `auth.event_tokens`; as Bearer, as the password of Basic, as `X-Gitlab-Token` or
 //!    `X-Rollbar-Access-Token`, or as the key of an `X-Hub-Signature-256` over the body. Who has
 //!    one needs no `Host` that we know.
-//! 4. Tokens are compared by their digests: the time taken says nothing about them.
+//! 4. Reading is open, but while all listeners are on loopback only under a `Host` that we go by:
+//!    else a page elsewhere could read here under its own name, pointed at this machine. Who sends
+//!    a token in a header may use any name.
+//! 5. Tokens are compared by their digests: the time taken says nothing about them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,9 +42,16 @@ pub struct Options {
     pub tokens: Vec<String>,
     /// Further tokens, good for events only. When only these are set, nothing else can be written.
     pub event_tokens: Vec<String>,
-    /// Names under which browsers, and programs on this machine, may write to this server, beside
-    /// addresses, `localhost` and the machine's own name.
+    /// Names under which browsers may write to this server, and under which it is read and written
+    /// while it listens on loopback only, beside addresses, `localhost` and the machine's own name.
     pub hosts: Vec<String>,
+}
+
+impl Options {
+    /// Whether writing needs a token.
+    pub fn wants_tokens(&self) -> bool {
+        !(self.tokens.is_empty() && self.event_tokens.is_empty())
+    }
 }
 
 /// The keys of `[auth]`, for `plumbago config`.
@@ -56,7 +66,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "hosts",
-        help: "Host names under which browsers may write to this server (a reverse proxy's name, say), beside addresses, localhost and this machine's own name.",
+        help: "Host names by which this server is called (a reverse proxy's, say), beside addresses, localhost, *.localhost and this machine's own name. Browsers may write under these names only; while all of render.http is on loopback, any request needs one of them (or a token).",
     },
 ];
 
@@ -120,7 +130,9 @@ pub enum Refusal {
     #[error("a page of {0} may not write here")]
     Origin(String),
     /// It was sent to a name that we do not go by.
-    #[error("{0:?} is not a name of this server: add it to auth.hosts")]
+    #[error(
+        "{0:?} is not a name of this server: if a proxy or a name of yours leads here, add it to auth.hosts"
+    )]
     Host(String),
     /// No token, or none that is good for this.
     #[error("{0}")]
@@ -185,12 +197,44 @@ impl Guard {
         }))
     }
 
+    /// Puts the check of [`Guard::look`] in front of the routes of `router`, which change nothing.
+    pub fn watch<S>(self: &Arc<Self>, router: Router<S>) -> Router<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        let guard = Arc::clone(self);
+        router.route_layer(from_fn(move |request: Request, next: Next| {
+            let refused = guard.look(request.headers(), request.uri()).err();
+            async move {
+                match refused {
+                    None => next.run(request).await,
+                    Some(refusal) => refusal.into_response(),
+                }
+            }
+        }))
+    }
+
+    /// Whether a request that only reads may be answered.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to answer with.
+    pub fn look(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
+        let host = called(headers, uri);
+        // HTTP/1.0 clients may send no Host; browsers always do.
+        let pass = !self.loopback_only || host.is_empty() || self.goes_by(host);
+        if pass || self.has_token(headers, &[], Scope::Events) {
+            return Ok(());
+        }
+        Err(Refusal::Host(host.to_owned()))
+    }
+
     /// Lets a request pass, its body intact.
     ///
     /// # Errors
     /// The [`Refusal`] to answer with.
     pub async fn admit(&self, request: Request, scope: Scope) -> Result<Request, Refusal> {
         if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
+            self.look(request.headers(), request.uri())?;
             return Ok(request);
         }
         let (parts, body) = request.into_parts();
@@ -220,10 +264,7 @@ impl Guard {
 
     fn check_origin(&self, headers: &HeaderMap, uri: &Uri, known: bool) -> Result<(), Refusal> {
         let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        let host = match uri.authority() {
-            Some(authority) => authority.as_str(),
-            None => text("host").unwrap_or_default(),
-        };
+        let host = called(headers, uri);
         let origin = text("origin");
         if let Some(origin) = origin
             && !same_host(origin, host)
@@ -306,6 +347,15 @@ impl Guard {
                     let password = pair.iter().position(|byte| *byte == b':').map(|at| at + 1);
                     password.is_some_and(|at| given(&pair[at..]))
                 })
+    }
+}
+
+/// The name and port by which the client calls this server.
+fn called<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> &'a str {
+    match (uri.authority(), headers.get(header::HOST)) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => host.to_str().unwrap_or("?"),
+        (None, None) => "",
     }
 }
 
@@ -456,6 +506,43 @@ mod tests {
             admit(&rebound),
             Err(Refusal::Host("evil.example".to_owned()))
         );
+    }
+
+    #[test]
+    fn reading_on_loopback_needs_a_name_of_ours_or_a_token() {
+        let guard = Guard::new(&options(&[], &["ev"], &["graphs.example.com"]), true);
+        let look = |guard: &Guard, given: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in given {
+                headers.insert(*name, value.parse().unwrap());
+            }
+            guard.look(&headers, &Uri::from_static("/render"))
+        };
+        for good in [
+            "127.0.0.1:8080",
+            "localhost",
+            "[::1]:8080",
+            "a.localhost:1",
+            "Graphs.Example.com",
+        ] {
+            assert_eq!(look(&guard, &[("host", good)]), Ok(()), "{good}");
+        }
+        assert_eq!(look(&guard, &[]), Ok(()));
+        for bad in [
+            "evil.com",
+            "127.0.0.1.evil.com",
+            "localhost.evil.com",
+            "x@evil.com",
+        ] {
+            let refusal = look(&guard, &[("host", bad)]).unwrap_err();
+            assert!(refusal.to_string().contains("auth.hosts"), "{refusal}");
+            let token = ("authorization", "Bearer ev");
+            assert_eq!(look(&guard, &[("host", bad), token]), Ok(()));
+        }
+        let absolute = Uri::from_static("http://evil.com/render");
+        assert!(guard.look(&HeaderMap::new(), &absolute).is_err());
+        let network = Guard::new(&Options::default(), false);
+        assert_eq!(look(&network, &[("host", "graphite")]), Ok(()));
     }
 
     #[test]

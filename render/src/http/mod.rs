@@ -2,7 +2,8 @@
 //!
 //! 1. The runtime only reads requests and writes answers: what they ask for is computed on the
 //!    [`pool`], a fixed number of threads, each request whole on one.
-//! 2. Two equal requests at the same moment are computed once.
+//! 2. Two equal requests at the same moment are computed once ([`flight`]). Work ends when the last
+//!    client that waits for it has gone.
 //! 3. Whatever a client sends is answered with a 2xx or 4xx and a sentence. A 500 means that the
 //!    store failed or that this program is wrong, and is counted.
 //! 4. Every area has a module with its `routes()`; a path may end in a slash, except below
@@ -10,17 +11,18 @@
 
 pub mod events;
 mod find;
+pub mod flight;
 mod functions;
 pub mod guard;
 pub mod page;
 pub mod params;
 pub mod pool;
 mod render;
+mod stream;
 mod tags;
 
-use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -28,20 +30,23 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::tz::TimeZone;
-use tokio::sync::OnceCell;
 
+use crate::budget::{Budget, Memory};
 use crate::error::Error;
 use crate::eval::Limits;
 use crate::events::{Store, TagQuery};
+use crate::format::Buffer;
 use crate::options::Options;
 use crate::source::{Source, Tags};
 use crate::stats::{Stats, count};
 
 pub use find::find;
+use flight::{Flights, Key};
 pub use functions::GRAPHITE_VERSION;
 use guard::{Guard, Scope};
 pub use params::Params;
-use pool::{Pool, Refusal};
+use pool::{Lane, Pool, Refusal};
+pub use stream::Stream;
 
 /// What all handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -65,9 +70,11 @@ pub struct Shared {
     pub default_events: TagQuery,
     max_series: usize,
     max_points: usize,
+    /// What all requests together may hold.
+    pub memory: Arc<Memory>,
     timeout: Duration,
     fixed_now: Option<i64>,
-    in_flight: Mutex<HashMap<String, Arc<OnceCell<Answer>>>>,
+    in_flight: Flights,
 }
 
 impl Deref for App {
@@ -90,11 +97,16 @@ impl App {
         events: Arc<Store>,
     ) -> Result<Self, Error> {
         let Options {
-            // Bound by whoever serves the routes.
+            // Bound, and held to, by whoever serves the routes.
             http: _,
+            max_connections: _,
+            header_timeout: _,
+            idle_timeout: _,
+            write_timeout: _,
             time_zone,
             max_series,
             max_points,
+            max_memory,
             timeout,
             concurrency,
             default_events,
@@ -115,9 +127,10 @@ impl App {
             time_zone: zone,
             max_series: *max_series,
             max_points: *max_points,
+            memory: Memory::new(max_memory.bytes()),
             timeout: timeout.0,
             fixed_now: (*now != 0).then_some(*now),
-            in_flight: Mutex::default(),
+            in_flight: Flights::default(),
         })))
     }
 
@@ -134,55 +147,98 @@ impl App {
         Limits {
             max_series: self.max_series,
             max_points: self.max_points,
-            deadline: (!self.timeout.is_zero()).then(|| Instant::now() + self.timeout),
+            budget: Budget::new(Arc::clone(&self.memory), self.deadline()),
         }
     }
 
-    /// Computes an answer on the pool.
-    pub async fn compute(&self, job: impl FnOnce(&Self) -> Answer + Send + 'static) -> Answer {
+    fn deadline(&self) -> Option<Instant> {
+        if self.timeout.is_zero() {
+            return None;
+        }
+        // A timeout beyond all clocks is none.
+        Instant::now().checked_add(self.timeout)
+    }
+
+    /// Computes an answer on the pool, within `budget`, which is cancelled if the client goes.
+    pub async fn compute(
+        &self,
+        budget: Budget,
+        lane: Lane,
+        job: impl FnOnce(&Self) -> Answer + Send + 'static,
+    ) -> Answer {
         let app = self.clone();
-        match self.pool.run(move || job(&app)).await {
-            Ok(answer) => answer,
-            Err(Refusal::Full) => {
+        let mut client = Waiting {
+            app: self,
+            alone: Some(budget),
+            answered: false,
+        };
+        let answer = self.pool.run(lane, move || job(&app)).await;
+        client.answered = true;
+        answer.unwrap_or_else(|refusal| self.no_answer(refusal))
+    }
+
+    /// As [`App::compute`], but requests with the same key that come while the first is being
+    /// computed share its answer. The work goes on for as long as one of their clients waits.
+    pub async fn compute_once(
+        &self,
+        key: Key,
+        budget: Budget,
+        lane: Lane,
+        job: impl FnOnce(&Self) -> Answer + Send + 'static,
+    ) -> Answer {
+        let (mut client, answering) = self.in_flight.join(key, budget.clone());
+        let first = answering.is_some();
+        if let Some(answering) = answering {
+            let (app, number) = (self.clone(), client.number);
+            let submitted = self.pool.submit(lane, move || {
+                // All clients may have gone away meanwhile.
+                if budget.is_cancelled() {
+                    return;
+                }
+                let answer = pool::caught(|| job(&app));
+                let answer = answer.unwrap_or_else(|refusal| app.no_answer(refusal));
+                app.in_flight.end(&key, number);
+                answering.send_replace(Some(answer));
+            });
+            if let Err(refusal) = submitted {
+                self.in_flight.end(&key, number);
+                return self.no_answer(refusal);
+            }
+        }
+        let mut waiting = Waiting {
+            app: self,
+            alone: None,
+            answered: false,
+        };
+        let answer = client.answer.wait_for(Option::is_some).await;
+        let answer = answer.map(|answer| (*answer).clone());
+        waiting.answered = true;
+        match answer {
+            Ok(Some(answer)) => {
+                if !first {
+                    count(&self.stats.shared);
+                }
+                answer
+            }
+            // The first found the queue full.
+            _ => self.no_answer(Refusal::Full),
+        }
+    }
+
+    /// The answer to a request that the pool did not compute.
+    fn no_answer(&self, refusal: Refusal) -> Answer {
+        match refusal {
+            Refusal::Full => {
                 count(&self.stats.limited);
                 let sentence = "too many requests wait already: see render.concurrency";
                 Answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence)
             }
-            Err(Refusal::Panicked) => {
+            Refusal::Panicked => {
                 count(&self.stats.panicked);
                 let sentence = "the request met a mistake in this program";
                 Answer::text(StatusCode::INTERNAL_SERVER_ERROR, sentence)
             }
         }
-    }
-
-    /// As [`App::compute`], but requests with the same key that come while the first is being
-    /// computed share its answer. If the first gives up, the next goes on.
-    pub async fn compute_once(
-        &self,
-        key: String,
-        job: impl FnOnce(&Self) -> Answer + Send + 'static,
-    ) -> Answer {
-        let in_flight = || {
-            self.in_flight
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let cell = Arc::clone(in_flight().entry(key.clone()).or_default());
-        let mut mine = false;
-        let answer = cell
-            .get_or_init(|| {
-                mine = true;
-                self.compute(job)
-            })
-            .await
-            .clone();
-        if mine {
-            in_flight().remove(&key);
-        } else {
-            count(&self.stats.shared);
-        }
-        answer
     }
 
     /// The answer to a request that went wrong, counted.
@@ -196,10 +252,12 @@ impl App {
                 count(&self.stats.limited);
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            Error::Timeout | Error::Cancelled => {
-                count(&self.stats.limited);
+            Error::Timeout => {
+                count(&self.stats.timed_out);
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            // Counted when the client went.
+            Error::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Error::Failed(_) => {
                 count(&self.stats.failed);
                 tracing::warn!(%error, "a query failed");
@@ -209,14 +267,39 @@ impl App {
     }
 }
 
-/// All routes of the query side; `guard` stands before those that change something.
+/// A client that waits for its answer. If it is dropped before, the client has gone.
+struct Waiting<'a> {
+    app: &'a App,
+    /// The budget of work that nobody else waits for.
+    alone: Option<Budget>,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        count(&self.app.stats.cancelled);
+        if let Some(budget) = &self.alone {
+            budget.cancel();
+        }
+    }
+}
+
+/// All routes of the query side; `guard` decides which requests they answer.
 pub fn router(app: App, guard: &Arc<Guard>) -> Router {
     Router::new()
         .merge(guard.protect(tags::writing_routes(), Scope::Everything))
-        .merge(render::routes())
-        .merge(find::routes())
-        .merge(tags::routes())
-        .merge(functions::routes())
+        .merge(
+            guard.watch(
+                Router::new()
+                    .merge(render::routes())
+                    .merge(find::routes())
+                    .merge(tags::routes())
+                    .merge(functions::routes()),
+            ),
+        )
         .with_state(app)
 }
 
@@ -230,15 +313,39 @@ pub struct Answer {
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
-    pub body: Bytes,
+    pub body: Content,
+}
+
+/// The body of an [`Answer`]: cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// All of it. Bytes that were reserved stay so until they are dropped.
+    Whole(Bytes),
+    /// Formatted while it is sent.
+    Stream(Stream),
+}
+
+impl<T: Into<Bytes>> From<T> for Content {
+    fn from(bytes: T) -> Self {
+        Self::Whole(bytes.into())
+    }
+}
+
+impl From<Buffer> for Content {
+    fn from(buffer: Buffer) -> Self {
+        Self::Whole(Bytes::from_owner(buffer))
+    }
 }
 
 /// The content type of JSON.
 pub const JSON: &str = "application/json";
 
+/// The content type of JSONP.
+const JAVASCRIPT: &str = "text/javascript";
+
 impl Answer {
     /// A 200.
-    pub fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+    pub fn ok(content_type: &'static str, body: impl Into<Content>) -> Self {
         Self {
             status: StatusCode::OK,
             content_type,
@@ -271,18 +378,30 @@ impl Answer {
 
     /// JSON, wrapped in a call of `callback` if there is one that could be a name.
     pub fn jsonp(body: Vec<u8>, callback: Option<&str>) -> Self {
-        let Some(callback) = callback.filter(|name| !name.is_empty()) else {
-            return Self::ok(JSON, body);
+        match Self::callback(callback) {
+            Ok(None) => Self::ok(JSON, body),
+            Ok(Some(name)) => {
+                let body = [name.as_bytes(), b"(", &body, b")"].concat();
+                Self::ok(JAVASCRIPT, body)
+            }
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// The name of the function that JSONP calls, if there is one that could be a name; else a
+    /// refusal.
+    fn callback(name: Option<&str>) -> Result<Option<&str>, Self> {
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Ok(None);
         };
-        let is_name = callback
+        let is_name = name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$'));
-        if !is_name {
-            let sentence = "jsonp must be a name of letters, digits, _, . and $";
-            return Self::error(StatusCode::BAD_REQUEST, sentence);
+        if is_name {
+            return Ok(Some(name));
         }
-        let body = [callback.as_bytes(), b"(", &body, b")"].concat();
-        Self::ok("text/javascript", body)
+        let sentence = "jsonp must be a name of letters, digits, _, . and $";
+        Err(Self::error(StatusCode::BAD_REQUEST, sentence))
     }
 
     /// Adds a header, unless its value cannot stand in one.
@@ -302,7 +421,20 @@ impl Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body));
+        let body = match self.body {
+            Content::Whole(bytes) => Body::from(bytes),
+            Content::Stream(stream) => {
+                let app = stream.app().clone();
+                match stream.body() {
+                    Ok(sending) => Body::new(sending),
+                    Err(error) => {
+                        let status = app.refuse(&error);
+                        return Self::text(status, error.to_string()).into_response();
+                    }
+                }
+            }
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(

@@ -13,6 +13,9 @@ use super::Answer;
 /// How long a body may be.
 pub const MAX_BODY: usize = 8 << 20;
 
+/// How many parameters a request may have.
+pub const MAX_PAIRS: usize = 200_000;
+
 /// The parameters of a request.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -77,13 +80,14 @@ impl<S: Send + Sync> FromRequest<S> for Params {
     async fn from_request(request: Request, _: &S) -> Result<Self, Answer> {
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
-        let mut pairs = form(query.as_bytes());
+        let mut pairs = form(query.as_bytes())?;
         let n_in_query = pairs.len();
         if head.method == Method::POST {
             let kind = head.headers.get(header::CONTENT_TYPE);
             let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
             pairs.append(&mut in_body(kind, body).await?);
         }
+        check_number(pairs.len())?;
         Ok(Self {
             method: head.method,
             pairs,
@@ -99,7 +103,7 @@ async fn in_body(kind: &str, body: Body) -> Result<Vec<(String, String)>, Answer
     })?;
     let (main, details) = kind.split_once(';').unwrap_or((kind, ""));
     match main.trim().to_ascii_lowercase().as_str() {
-        "application/json" => Ok(object(&body)),
+        "application/json" => object(&body),
         "multipart/form-data" => {
             let boundary = details.split(';').find_map(|detail| {
                 let (name, value) = detail.trim().split_once('=')?;
@@ -107,26 +111,50 @@ async fn in_body(kind: &str, body: Body) -> Result<Vec<(String, String)>, Answer
                     .then(|| value.trim_matches('"').to_owned())
             });
             match boundary {
-                Some(boundary) => Ok(multipart(&body, &boundary)),
+                Some(boundary) => multipart(&body, &boundary),
                 None => Err(Answer::text(
                     StatusCode::BAD_REQUEST,
                     "a multipart body needs a boundary in its content type",
                 )),
             }
         }
-        _ => Ok(form(&body)),
+        _ => form(&body),
     }
 }
 
-fn form(text: &[u8]) -> Vec<(String, String)> {
-    form_urlencoded::parse(text).into_owned().collect()
+/// Commas that a JSON body may have for each parameter that a request may have.
+const COMMAS_PER_PAIR: usize = 10;
+
+type Pairs = Result<Vec<(String, String)>, Answer>;
+
+/// Each takes many times the byte or two that it needs on the wire: they are counted before they
+/// are stored.
+fn check_number(n_pairs: usize) -> Result<(), Answer> {
+    if n_pairs <= MAX_PAIRS {
+        return Ok(());
+    }
+    let sentence = format!("the request has more than {MAX_PAIRS} parameters");
+    Err(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence))
+}
+
+fn too_long() -> Answer {
+    let sentence = format!("the parameters of the body are longer than {MAX_BODY} bytes");
+    Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence)
+}
+
+fn form(text: &[u8]) -> Pairs {
+    check_number(text.iter().filter(|&&byte| byte == b'&').count())?;
+    Ok(form_urlencoded::parse(text).into_owned().collect())
 }
 
 /// The members of a JSON object; anything else has none.
-fn object(body: &[u8]) -> Vec<(String, String)> {
+fn object(body: &[u8]) -> Pairs {
     use serde_json::Value;
+    // There is a comma between any two values; targets have some of their own.
+    let n_commas = body.iter().filter(|&&byte| byte == b',').count();
+    check_number(n_commas / COMMAS_PER_PAIR)?;
     let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     fn text(value: Value) -> Option<String> {
         match value {
@@ -135,6 +163,7 @@ fn object(body: &[u8]) -> Vec<(String, String)> {
             other => Some(other.to_string()),
         }
     }
+    let mut room = MAX_BODY;
     let mut pairs = Vec::new();
     for (name, value) in members {
         let values = match value {
@@ -142,13 +171,20 @@ fn object(body: &[u8]) -> Vec<(String, String)> {
             value => vec![value],
         };
         let values = values.into_iter().filter_map(text);
-        pairs.extend(values.map(|value| (name.clone(), value)));
+        for value in values {
+            check_number(pairs.len() + 1)?;
+            // A long list repeats its name: what it comes to is known only here.
+            room = room
+                .checked_sub(name.len() + value.len())
+                .ok_or_else(too_long)?;
+            pairs.push((name.clone(), value));
+        }
     }
-    pairs
+    Ok(pairs)
 }
 
 /// The fields of a multipart body. Parts that make no sense are left out.
-fn multipart(body: &[u8], boundary: &str) -> Vec<(String, String)> {
+fn multipart(body: &[u8], boundary: &str) -> Pairs {
     let body = String::from_utf8_lossy(body);
     let mut pairs = Vec::new();
     for part in body.split(&format!("--{boundary}")).skip(1) {
@@ -166,10 +202,11 @@ fn multipart(body: &[u8], boundary: &str) -> Vec<(String, String)> {
         });
         if let Some(name) = name {
             let value = value.strip_suffix("\r\n").unwrap_or(value);
+            check_number(pairs.len() + 1)?;
             pairs.push((name.to_owned(), value.to_owned()));
         }
     }
-    pairs
+    Ok(pairs)
 }
 
 #[cfg(test)]
@@ -182,6 +219,47 @@ mod tests {
             .body(Body::from(body))
             .unwrap();
         Params::from_request(request, &()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_grows_when_it_is_read_is_refused() {
+        let long = "n".repeat(1 << 10);
+        let ones = vec!["1"; MAX_BODY >> 10].join(",");
+        let request = axum::http::Request::post("/render")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(format!("{{\"{long}\": [{ones}]}}")))
+            .unwrap();
+        let refused = Params::from_request(request, &()).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn parameters_are_counted() {
+        let form = "application/x-www-form-urlencoded";
+        let part = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\r\n";
+        for (kind, piece) in [
+            (form, "a&"),
+            ("application/json", "1,"),
+            ("multipart/form-data; boundary=x", part),
+        ] {
+            let refused = |n: usize| async move {
+                let mut body = piece.repeat(n);
+                if kind == "application/json" {
+                    body = format!("{{\"a\":[{}1]}}", body);
+                }
+                let request = axum::http::Request::post("/render")
+                    .header(header::CONTENT_TYPE, kind)
+                    .body(Body::from(body))
+                    .unwrap();
+                let params = Params::from_request(request, &()).await;
+                params.err().map(|answer| answer.status)
+            };
+            if piece.len() * MAX_PAIRS < MAX_BODY {
+                assert_eq!(refused(MAX_PAIRS - 1).await, None, "{kind}");
+                let too_large = Some(StatusCode::PAYLOAD_TOO_LARGE);
+                assert_eq!(refused(MAX_PAIRS + 1).await, too_large, "{kind}");
+            }
+        }
     }
 
     #[tokio::test]

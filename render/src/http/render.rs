@@ -7,13 +7,17 @@ use axum::routing::any;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 
-use super::{Answer, App, JSON, Params};
+use super::flight::Key;
+use super::pool::Lane;
+use super::{Answer, App, Content, JAVASCRIPT, JSON, Params, Stream};
 use crate::attime;
 use crate::draw;
 use crate::error::{Error, Result};
 use crate::eval::{Limits, Query, Window};
 use crate::events::{Event, TagQuery};
-use crate::format::{self, csv, dygraph, json, msgpack, pickle, raw, rickshaw};
+use crate::format::{
+    self, Buffer, Document, buffer, csv, dygraph, json, msgpack, pickle, raw, rickshaw,
+};
 use crate::series::Series;
 use crate::stats::count;
 use crate::target::{self, Expression};
@@ -34,8 +38,13 @@ async fn handle(State(app): State<App>, params: Params) -> Answer {
         Err(error) => return refusal(&app, &error, params.get("format"), &params.list("target")),
     };
     let key = request.key(app.events.generation());
-    app.compute_once(key, move |app| request.answer(app)).await
+    let (budget, lane) = (request.limits.budget.clone(), request.lane());
+    let answer = app.compute_once(key, budget, lane, move |app| request.answer(app));
+    answer.await
 }
+
+/// The pixels of a picture that takes its time whatever it shows.
+const LARGE_PICTURE: u32 = 2_000_000;
 
 /// What is sent back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,8 +221,22 @@ impl Request {
         })
     }
 
+    /// How much work it looks like.
+    fn lane(&self) -> Lane {
+        let large = |picture: &Picture| {
+            let draw::Params { width, height, .. } = picture.params;
+            width.saturating_mul(height) > LARGE_PICTURE
+        };
+        if self.picture.as_ref().is_some_and(large) {
+            return Lane::Large;
+        }
+        let Window { from, until } = self.window;
+        let targets = self.targets.iter().map(String::as_str);
+        Lane::of(targets, until.saturating_sub(from))
+    }
+
     /// What makes two requests equal: what they ask, and the events that there are.
-    fn key(&self, generation: u64) -> String {
+    fn key(&self, generation: u64) -> Key {
         let Self {
             targets,
             window,
@@ -233,11 +256,11 @@ impl Request {
         } = self;
         let zone = zone.iana_name();
         let pairs = picture.as_ref().map(|picture| &picture.pairs);
-        format!(
+        Key::of(format_args!(
             "{targets:?} {window:?} {now} {zone:?} {template:?} {format:?} {callback:?} \
              {choice:?} {x_files_factor} {strict} {meta} {events:?} {pairs:?} {max_age} \
              {generation}"
-        )
+        ))
     }
 
     fn answer(self, app: &App) -> Answer {
@@ -279,10 +302,10 @@ impl Request {
     }
 
     fn draw(&self, app: &App, picture: &Picture, ignored: &mut Vec<String>) -> Result<draw::Scene> {
-        let refuse = |error: draw::Error| Error::refused(error.to_string());
+        let budget = &self.limits.budget;
         if picture.pie {
-            return draw::draw_pie(&picture.params, &self.slices(app, picture, ignored)?)
-                .map_err(refuse);
+            let slices = self.slices(app, picture, ignored)?;
+            return Ok(draw::draw_pie(&picture.params, &slices, budget)?);
         }
         let series = self.evaluate(app, &self.targets, ignored)?;
         let window = draw::Window {
@@ -290,7 +313,14 @@ impl Request {
             until: self.window.until,
             zone: self.zone.clone(),
         };
-        draw::draw(&picture.params, &series, &window, &self.events(app)?).map_err(refuse)
+        let events = self.events(app)?;
+        Ok(draw::draw(
+            &picture.params,
+            &series,
+            &window,
+            &events,
+            budget,
+        )?)
     }
 
     /// A slice for each target that is written out as `name:value`, and for each series of others.
@@ -300,6 +330,7 @@ impl Request {
         picture: &Picture,
         ignored: &mut Vec<String>,
     ) -> Result<Vec<draw::Slice>> {
+        let budget = &self.limits.budget;
         let mut slices = Vec::new();
         for target in &self.targets {
             if let Some(slice) = draw::Slice::literal(target) {
@@ -308,7 +339,11 @@ impl Request {
             }
             let series = self.evaluate(app, std::slice::from_ref(target), ignored)?;
             let mode = picture.params.pie_mode;
-            slices.extend(series.iter().map(|series| draw::Slice::of(series, mode)));
+            for series in &series {
+                budget.check()?;
+                budget.reserve(size_of::<draw::Slice>() + series.name.len())?;
+                slices.push(draw::Slice::of(series, mode));
+            }
         }
         Ok(slices)
     }
@@ -325,6 +360,9 @@ impl Request {
             if text.trim().is_empty() {
                 continue;
             }
+            let budget = &self.limits.budget;
+            budget.check()?;
+            budget.reserve(target::size_of_parsed(text))?;
             let parsed = target::parse(text)?;
             if let Some(position) = parsed.rest {
                 let rest = &text[position..];
@@ -346,49 +384,104 @@ impl Request {
         query.time_zone = self.zone.clone();
         query.template = self.template.clone();
         query.strict = self.strict;
-        query.limits = self.limits;
+        query.limits = self.limits.clone();
         let series = query.evaluate(&targets, self.window, self.x_files_factor)?;
         ignored.append(&mut query.take_notes());
         Ok(series)
     }
 
     fn write(&self, app: &App, ignored: &mut Vec<String>) -> Result<Answer> {
-        let callback = self.callback.as_deref();
+        let budget = &self.limits.budget;
         if let Some(picture) = &self.picture {
             let scene = self.draw(app, picture, ignored)?;
-            return Ok(match (self.format, callback) {
-                (Format::Svg, None) => Answer::ok("image/svg+xml", scene.svg()),
-                (Format::Svg, callback) => {
-                    let mut text = Vec::new();
-                    format::push_text(&mut text, &scene.svg());
-                    Answer::jsonp(text, callback)
+            return match (self.format, self.callback.as_deref()) {
+                (Format::Svg, None) => {
+                    Ok(Answer::ok(SVG, scene.svg()?)
+                        .with(header::CONTENT_SECURITY_POLICY, SVG_POLICY))
                 }
-                _ => Answer::ok("image/png", scene.png()),
-            });
+                (Format::Svg, callback) => {
+                    let callback = match Answer::callback(callback) {
+                        Ok(callback) => callback,
+                        Err(refusal) => return Ok(refusal),
+                    };
+                    let svg = scene.svg()?;
+                    let mut out = Buffer::new(budget);
+                    if let Some(name) = callback {
+                        out.push_str(name)?;
+                        out.push_str("(")?;
+                    }
+                    let svg = std::str::from_utf8(&svg).unwrap_or_default();
+                    format::push_text(out.room(format::text_room(svg))?, svg);
+                    if callback.is_none() {
+                        return Ok(Answer::ok(JSON, out));
+                    }
+                    out.push_str(")")?;
+                    Ok(Answer::ok(JAVASCRIPT, out))
+                }
+                _ => Ok(Answer::ok("image/png", scene.png()?)),
+            };
         }
         let series = self.evaluate(app, &self.targets, ignored)?;
-        Ok(match self.format {
-            Format::Json => {
-                let mut body = json::write(series, self.choice)?;
-                if self.meta {
-                    let events = serde_json::to_vec(&self.events(app)?).unwrap_or_default();
-                    let parts: [&[u8]; 5] =
-                        [b"{\"series\":", &body, b",\"events\":", &events, b"}"];
-                    body = parts.concat();
-                }
-                Answer::jsonp(body, callback)
-            }
-            Format::Rickshaw => Answer::jsonp(rickshaw::write(&series), callback),
-            Format::Dygraph => Answer::jsonp(dygraph::write(&series), callback),
-            Format::Csv => Answer::ok("text/csv", csv::write(&series, &self.zone)),
-            Format::Raw => Answer::ok("text/plain", raw::write(&series)),
-            Format::Pickle => Answer::ok("application/pickle", pickle::write(&series)),
+        let (content_type, mut document) = match self.format {
+            Format::Json => (JSON, json::document(series, self.choice, budget)?),
+            Format::Rickshaw => (JSON, rickshaw::document(series)),
+            Format::Dygraph => (JSON, dygraph::document(series)),
+            Format::Csv => ("text/csv", csv::document(series, &self.zone)),
+            Format::Raw => ("text/plain", raw::document(series)),
+            Format::Pickle => ("application/pickle", pickle::document(series)),
             Format::Msgpack | Format::Png | Format::Svg => {
-                Answer::ok("application/x-msgpack", msgpack::write(&series))
+                ("application/x-msgpack", msgpack::document(series))
             }
-        })
+        };
+        if self.meta {
+            let mut after = Buffer::new(budget);
+            after.push_str(",\"events\":")?;
+            serde_json::to_writer(&mut after, &self.events(app)?)
+                .map_err(|error| buffer::stopped(error.into()))?;
+            after.push_str("}")?;
+            document = document.within(b"{\"series\":", after);
+        }
+        if content_type != JSON {
+            return self.send(app, content_type, document);
+        }
+        match Answer::callback(self.callback.as_deref()) {
+            Ok(None) => self.send(app, JSON, document),
+            Ok(Some(name)) => {
+                let mut after = Buffer::new(budget);
+                after.push_str(")")?;
+                let document = document.within(format!("{name}(").as_bytes(), after);
+                self.send(app, JAVASCRIPT, document)
+            }
+            Err(refusal) => Ok(refusal),
+        }
+    }
+
+    /// A document as an answer: whole if it is small, else formatted while it is sent.
+    fn send(&self, app: &App, content_type: &'static str, document: Document) -> Result<Answer> {
+        let budget = &self.limits.budget;
+        let (least, limit) = (document.least_size(), budget.memory().limit());
+        if limit > 0 && least > limit {
+            return Err(Error::Limit {
+                what: format!("the answer would have {least} bytes or more"),
+                key: "render.max_memory",
+                limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            });
+        }
+        if document.usual_size() <= WHOLE_UP_TO {
+            return Ok(Answer::ok(content_type, document.whole(budget)?));
+        }
+        let stream = Stream::new(app.clone(), document, budget.clone());
+        Ok(Answer::ok(content_type, Content::Stream(stream)))
     }
 }
+
+/// Answers up to about this size are held whole: equal requests share the bytes.
+const WHOLE_UP_TO: u64 = 8 * 1024 * 1024;
+
+const SVG: &str = "image/svg+xml";
+
+/// A picture runs nothing and fetches nothing, whatever stands in it; its colours are styles.
+const SVG_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// As much of `text` as a message should quote.
 fn first_word(text: &str) -> String {

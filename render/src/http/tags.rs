@@ -7,7 +7,9 @@ use axum::routing::{any, get};
 use fancy_regex::Regex;
 use serde_json::{Value, json};
 
+use super::pool::Lane;
 use super::{Answer, App, Params, not_allowed};
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::source::TagValue;
 
@@ -37,23 +39,47 @@ async fn respond(
     app: App,
     params: Params,
     allowed: &[Method],
-    job: impl FnOnce(&App, &Params) -> Result<Value> + Send + 'static,
+    job: impl FnOnce(&App, &Params, &Budget) -> Result<Value> + Send + 'static,
 ) -> Answer {
     if !allowed.contains(&params.method) {
         return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "");
     }
-    app.compute(move |app| match job(app, &params) {
-        Ok(value) => {
-            let text = if params.has_value("pretty") {
-                serde_json::to_vec_pretty(&value)
-            } else {
-                serde_json::to_vec(&value)
-            };
-            Answer::ok(super::JSON, text.unwrap_or_default())
+    let budget = app.limits().budget;
+    app.compute(budget.clone(), lane(&params), move |app| {
+        match job(app, &params, &budget) {
+            Ok(value) => {
+                let text = if params.has_value("pretty") {
+                    serde_json::to_vec_pretty(&value)
+                } else {
+                    serde_json::to_vec(&value)
+                };
+                Answer::ok(super::JSON, text.unwrap_or_default())
+            }
+            Err(error) => Answer::error(app.refuse(&error), &error.to_string()),
         }
-        Err(error) => Answer::error(app.refuse(&error), &error.to_string()),
     })
     .await
+}
+
+/// Expressions may look at every value of a tag.
+fn lane(params: &Params) -> Lane {
+    let expressions = params.list("expr");
+    if expressions
+        .iter()
+        .any(|expression| expression.contains('~'))
+    {
+        return Lane::Large;
+    }
+    Lane::of(expressions, 0)
+}
+
+/// What one item takes in an answer beside its text, as a tree of JSON and as text.
+const PER_ITEM: usize = 512;
+
+/// Sets the memory of an answer of such `texts` aside.
+fn reserve_answer<'a>(budget: &Budget, texts: impl Iterator<Item = &'a String>) -> Result<()> {
+    let sizes = texts.map(|text| PER_ITEM + 3 * text.len());
+    budget.reserve(sizes.sum())
 }
 
 const GET: &[Method] = &[Method::GET];
@@ -61,11 +87,11 @@ const POST: &[Method] = &[Method::POST];
 const BOTH: &[Method] = &[Method::GET, Method::POST];
 
 async fn list(State(app): State<App>, params: Params) -> Answer {
-    respond(app, params, GET, |app, params| {
+    respond(app, params, GET, |app, params, budget| {
         let filter = Filter::read(params)?;
         let tags = app.tags.tags();
-        let shown = tags.into_iter().filter(|(_, tag)| filter.matches(tag));
-        let shown = shown.take(filter.limit);
+        reserve_answer(budget, tags.iter().map(|(_, tag)| tag))?;
+        let shown = filter.matching(tags, |(_, tag)| tag, budget)?.into_iter();
         let shown = shown.map(|(id, tag)| json!({ "id": id, "tag": tag }));
         Ok(shown.collect())
     })
@@ -73,16 +99,15 @@ async fn list(State(app): State<App>, params: Params) -> Answer {
 }
 
 async fn details(State(app): State<App>, Path(tag): Path<String>, params: Params) -> Answer {
-    respond(app, params, GET, move |app, params| {
+    respond(app, params, GET, move |app, params, budget| {
         let Some((id, values)) = app.tags.values(&tag) else {
             return Ok(Value::Null);
         };
         let filter = Filter::read(params)?;
-        let shown = values
-            .into_iter()
-            .filter(|value| filter.matches(&value.value));
-        let shown = shown.take(filter.limit);
+        reserve_answer(budget, values.iter().map(|value| &value.value))?;
+        let shown = filter.matching(values, |value| &value.value, budget)?;
         let shown: Vec<Value> = shown
+            .into_iter()
             .map(
                 |TagValue { id, value, count }| json!({ "id": id, "value": value, "count": count }),
             )
@@ -108,7 +133,7 @@ impl Filter {
             } else {
                 format!(r"\A(?:{pattern})")
             };
-            Regex::new(&anchored)
+            carbon::index::regex(&anchored)
                 .map_err(|error| Error::refused(format!("filter {pattern:?}: {error}")))
         });
         let limit = match params.get("limit") {
@@ -121,9 +146,25 @@ impl Filter {
         })
     }
 
-    fn matches(&self, text: &str) -> bool {
-        let pattern = self.pattern.as_ref();
-        pattern.is_none_or(|pattern| pattern.is_match(text).unwrap_or(false))
+    /// As many of `all` as are asked for, of those whose text the filter matches.
+    fn matching<T>(
+        &self,
+        all: Vec<T>,
+        text: impl Fn(&T) -> &String,
+        budget: &Budget,
+    ) -> Result<Vec<T>> {
+        let mut found = Vec::new();
+        for item in all {
+            if found.len() >= self.limit {
+                break;
+            }
+            budget.check()?;
+            let pattern = self.pattern.as_ref();
+            if pattern.is_none_or(|pattern| pattern.is_match(text(&item)).unwrap_or(false)) {
+                found.push(item);
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -159,7 +200,7 @@ fn cut(mut all: Vec<String>, limit: i64) -> Vec<String> {
 }
 
 async fn tag_series(State(app): State<App>, params: Params) -> Answer {
-    respond(app, params, POST, |app, params| {
+    respond(app, params, POST, |app, params, _| {
         if !params.has_value("path") {
             return Err(Error::refused("no path specified"));
         }
@@ -170,13 +211,14 @@ async fn tag_series(State(app): State<App>, params: Params) -> Answer {
 }
 
 async fn tag_multi_series(State(app): State<App>, params: Params) -> Answer {
-    respond(app, params, POST, |app, params| {
+    respond(app, params, POST, |app, params, budget| {
         let paths = params.list("path");
         if paths.is_empty() {
             return Err(Error::refused("no paths specified"));
         }
         let mut names = Vec::with_capacity(paths.len());
         for path in paths {
+            budget.check()?;
             names.push(app.tags.register(path)?);
         }
         Ok(names.into())
@@ -185,12 +227,13 @@ async fn tag_multi_series(State(app): State<App>, params: Params) -> Answer {
 }
 
 async fn del_series(State(app): State<App>, params: Params) -> Answer {
-    respond(app, params, POST, |app, params| {
+    respond(app, params, POST, |app, params, budget| {
         let paths = params.list("path");
         if paths.is_empty() {
             return Err(Error::refused("no path specified"));
         }
         for path in paths {
+            budget.check()?;
             app.tags.unregister(path)?;
         }
         Ok(true.into())
@@ -199,18 +242,21 @@ async fn del_series(State(app): State<App>, params: Params) -> Answer {
 }
 
 async fn find_series(State(app): State<App>, params: Params) -> Answer {
-    respond(app, params, BOTH, |app, params| {
+    respond(app, params, BOTH, |app, params, budget| {
         let expressions = params.list("expr");
         if expressions.is_empty() {
             return Err(Error::refused("no tag expressions specified"));
         }
-        Ok(app.source.find_tagged(&expressions)?.into())
+        let found = app.source.find_tagged(&expressions, budget)?;
+        app.limits().check_series(found.len())?;
+        reserve_answer(budget, found.iter())?;
+        Ok(found.into())
     })
     .await
 }
 
 async fn complete_tags(State(app): State<App>, params: Params) -> Answer {
-    respond(app, params, BOTH, |app, params| {
+    respond(app, params, BOTH, |app, params, budget| {
         let expressions = params.list("expr");
         let prefix = params.get("tagPrefix").unwrap_or_default();
         let limit = suggestions(params)?;
@@ -220,13 +266,17 @@ async fn complete_tags(State(app): State<App>, params: Params) -> Answer {
             return Ok(cut(tags, limit).into());
         }
         let limit = usize::try_from(limit).unwrap_or(0);
-        Ok(app.tags.complete_tags(&expressions, prefix, limit)?.into())
+        let tags = app
+            .tags
+            .complete_tags(&expressions, prefix, limit, budget)?;
+        reserve_answer(budget, tags.iter())?;
+        Ok(tags.into())
     })
     .await
 }
 
 async fn complete_values(State(app): State<App>, params: Params) -> Answer {
-    respond(app, params, BOTH, |app, params| {
+    respond(app, params, BOTH, |app, params, budget| {
         let expressions = params.list("expr");
         let tag = params.get("tag").unwrap_or_default();
         if tag.is_empty() {
@@ -239,10 +289,15 @@ async fn complete_values(State(app): State<App>, params: Params) -> Answer {
             let values = values.unwrap_or_default().into_iter();
             let values = values.map(|value| value.value);
             let values = values.filter(|value| value.starts_with(prefix)).collect();
-            return Ok(cut(values, limit).into());
+            let values = cut(values, limit);
+            reserve_answer(budget, values.iter())?;
+            return Ok(values.into());
         }
         let limit = usize::try_from(limit).unwrap_or(0);
-        let values = app.tags.complete_values(&expressions, tag, prefix, limit)?;
+        let values = app
+            .tags
+            .complete_values(&expressions, tag, prefix, limit, budget)?;
+        reserve_answer(budget, values.iter())?;
         Ok(values.into())
     })
     .await

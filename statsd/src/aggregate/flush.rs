@@ -69,6 +69,7 @@ impl Aggregator {
             end
         };
         outputs.begin(at);
+        outputs.release(&mut self.ids.released);
         if outputs.console().is_some() {
             for (series, member) in &members {
                 interval.members.entry(*series).or_default().push(member);

@@ -14,6 +14,8 @@ pub(crate) struct LineIds {
     all: Vec<u32>,
     /// Where unused ids start, by how many there are.
     free: HashMap<usize, Vec<u32>>,
+    /// Those of dropped series, for the outputs to take back at the next flush.
+    pub(super) released: Vec<u32>,
 }
 
 impl LineIds {
@@ -41,6 +43,7 @@ impl LineIds {
     pub(crate) fn give_back(&mut self, start: u32, width: usize) {
         let begin = start as usize;
         if let Some(ids) = self.all.get_mut(begin..begin + width) {
+            self.released.extend_from_slice(ids);
             ids.fill(UNKNOWN);
             self.free.entry(width).or_default().push(start);
         }

@@ -76,6 +76,8 @@ struct Embedded {
     sink: Arc<dyn Sink>,
     points: Vec<Datapoint>,
     name: Vec<u8>,
+    /// Ids that are kept nowhere once `points` are submitted.
+    once: Vec<SeriesId>,
     offers: Offers,
     /// Values of the flush whose series the sink refused.
     refused: u64,
@@ -120,6 +122,7 @@ fn may_change(why: NameError) -> bool {
             | NameError::Forbidden
             | NameError::NotUtf8
             | NameError::TooLong
+            | NameError::PathTooLong
             | NameError::BadTag
     )
 }
@@ -147,6 +150,7 @@ impl Outputs {
                 sink,
                 points: Vec::with_capacity(POINTS),
                 name: Vec::new(),
+                once: Vec::new(),
                 offers: Offers::default(),
                 refused: 0,
             }),
@@ -206,9 +210,10 @@ impl Outputs {
     pub(crate) fn line(&mut self, id: Option<&mut u32>, line: &Line<'_>, value: f64) {
         self.flushed.lines += 1;
         if let Some(embedded) = &mut self.embedded {
-            let mut none = UNKNOWN;
-            let id = id.unwrap_or(&mut none);
-            embedded.put(id, line, value, self.at, &self.shared);
+            match id {
+                Some(id) => embedded.put(id, line, value, self.at, &self.shared),
+                None => embedded.put_once(line, value, self.at, &self.shared),
+            }
         }
         if let Some(text) = &mut self.text {
             let before = text.buffer.len();
@@ -234,7 +239,7 @@ impl Outputs {
         }
         self.flushed.lines += 1;
         if let Some(embedded) = &mut self.embedded {
-            embedded.put(&mut UNKNOWN.clone(), line, value, at, &self.shared);
+            embedded.put_once(line, value, at, &self.shared);
         }
         if let Some(text) = &mut self.text {
             let before = text.buffer.len();
@@ -260,6 +265,18 @@ impl Outputs {
         if let Some(console) = &mut self.console {
             console.line(line, value);
         }
+    }
+
+    /// Gives the ids of series that are dropped back to the store, after their last values.
+    pub(crate) fn release(&mut self, ids: &mut Vec<u32>) {
+        ids.retain(|id| *id < DEFERRED);
+        if let Some(embedded) = &self.embedded
+            && !ids.is_empty()
+        {
+            let ids: Vec<SeriesId> = ids.iter().copied().map(SeriesId).collect();
+            embedded.sink.release(&ids);
+        }
+        ids.clear();
     }
 
     /// Hands over values that came with their own time, between flushes.
@@ -365,11 +382,24 @@ impl Embedded {
         };
     }
 
+    /// As [`Embedded::put`], for a line whose id is kept nowhere.
+    fn put_once(&mut self, line: &Line<'_>, value: f64, at: f64, shared: &Shared) {
+        let mut id = UNKNOWN;
+        self.put(&mut id, line, value, at, shared);
+        if id < DEFERRED {
+            self.once.push(SeriesId(id));
+        }
+    }
+
     #[inline(never)]
     fn submit(&mut self) {
         if !self.points.is_empty() {
             self.sink.submit(&self.points);
             self.points.clear();
+        }
+        if !self.once.is_empty() {
+            self.sink.release(&self.once);
+            self.once.clear();
         }
     }
 }

@@ -37,14 +37,16 @@ mod memory;
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Resource, getrlimit};
 
 use crate::aggregation::Aggregation;
@@ -69,6 +71,8 @@ const SAMPLES: usize = 8;
 const BASES: usize = 4;
 /// Maps that the rest of the process may need: libraries, stacks, other databases.
 const SPARE_MAPS: usize = 4096;
+/// The bytes of the longest name that a file can have.
+const LONGEST_NAME: usize = 255;
 /// Events that wait to be taken at most; more are counted.
 const MAX_EVENTS: usize = 1024;
 
@@ -472,6 +476,8 @@ impl Maps {
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
+            // A pipe that has the name is refused when it is read; opening it must not wait.
+            .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
             .open(path)
             .map_err(|e| Error::io(path, "opening it", e))?;
         let header = Header::read_from(&file, path)?;
@@ -533,14 +539,16 @@ impl Maps {
 /// # Errors
 /// What the system says.
 pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    // A long name is cut, so that it fits with its end.
+    let kept = &name[..name.len().min(LONGEST_NAME - ".corrupt.4294967295".len())];
     let numbered = |n: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(if n == 0 {
-            ".corrupt".to_owned()
-        } else {
-            format!(".corrupt.{n}")
-        });
-        PathBuf::from(name)
+        let mut aside = kept.to_vec();
+        aside.extend_from_slice(b".corrupt");
+        if n > 0 {
+            aside.extend_from_slice(format!(".{n}").as_bytes());
+        }
+        path.with_file_name(OsStr::from_bytes(&aside))
     };
     let free = |aside: &PathBuf| aside.symlink_metadata().is_err();
     let Some(aside) = (0..u32::MAX).map(numbered).find(free) else {

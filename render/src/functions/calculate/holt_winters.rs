@@ -18,6 +18,11 @@ pub(super) struct Analysis {
     pub deviations: Vec<f64>,
 }
 
+/// How many values the smoothing of `n_values` takes.
+pub(super) fn room(n_values: usize) -> usize {
+    n_values.saturating_mul(3)
+}
+
 /// Smooths `values`, whose season is `season` values long.
 ///
 /// The first prediction is the first value itself. A missing value has the prediction that was

@@ -10,10 +10,11 @@ use whisper::is_absent;
 use super::graph::DEFAULT_STACK;
 use super::{Args, Default, Function, Kind, Param, Value, percentile};
 use crate::aggregate::Aggregate;
+use crate::budget::Reservation;
 use crate::error::{Error, Result};
 use crate::eval::{Context, Window};
 use crate::python;
-use crate::series::{Series, Stack};
+use crate::series::{Column, Series, Stack, bytes_of};
 
 const SERIES: Param = Param::series("seriesList");
 
@@ -115,8 +116,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         call: |context, args| {
             let name = args.value("name").spelled();
             let step = 60;
-            let moments = super::moments(context, step * 1_000_000)?;
-            let values = moments.map(|at| at as f64).collect();
+            let values = super::at_moments(context, step * 1_000_000, |at| at as f64)?;
             let Window { from, until } = context.window;
             let expression = format!("identity(\"{name}\")");
             let mut series = context.made(name, (from, until, step), values);
@@ -233,8 +233,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
             };
             for series in &mut all {
                 series.tag("stdev", points.to_string());
-                let values = window::deviation(&series.values, size, tolerance);
-                *series = series.derived(format!("stdev({},{points})", series.name), values.into());
+                let values = || Ok(window::deviation(&series.values, size, tolerance));
+                let values = series.values.beside(series.values.len(), values)?;
+                *series = series.derived(format!("stdev({},{points})", series.name), values);
             }
             Ok(all)
         },
@@ -247,6 +248,7 @@ fn aggregate_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<
     let keep_step = args.flag("keepStep");
     let mut all = args.series("seriesList")?;
     for series in &mut all {
+        context.budget().check()?;
         let value = aggregate.of(&series.values);
         let shown = if is_absent(value) {
             "None".to_owned()
@@ -255,8 +257,9 @@ fn aggregate_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<
         };
         let name = format!("aggregateLine({}, {shown})", series.name);
         if keep_step {
-            let values = vec![value; series.values.len()];
-            *series = series.derived(name, values.into());
+            let length = series.values.len();
+            let values = series.values.beside(length, || Ok(vec![value; length]))?;
+            *series = series.derived(name, values);
             continue;
         }
         let spelled = match aggregate {
@@ -335,8 +338,10 @@ fn widened(
             Reach::Points(..) => format!("{word}({},{})", series.name, size.spelled()),
         };
         series.tag(word, size.spelled());
-        let values = values(series, reach.points(series.step))?;
-        *series = series.derived(name, values.into());
+        let points = reach.points(series.step);
+        let room = window::room(series.values.len());
+        let made = series.values.beside(room, || values(series, points))?;
+        *series = series.derived(name, made);
         series.start = series.start.saturating_add(preview);
     }
     Ok(all)
@@ -356,13 +361,14 @@ fn moving(context: &mut Context<'_>, args: &mut Args<'_>, func: &str) -> Result<
         Err(_) if args.original(context)?.is_empty() => return Ok(Vec::new()),
         aggregate => aggregate?,
     };
+    let budget = context.budget();
     let values = |series: &Series, points| {
         let threshold = match &x_files_factor {
             Ok(factor) => factor.unwrap_or(series.x_files_factor),
             Err(_) if points <= 0 || series.values.iter().all(|&value| is_absent(value)) => 0.0,
             Err(refusal) => return Err(Error::refused(refusal.to_string())),
         };
-        Ok(window::moving(&series.values, points, threshold, aggregate))
+        window::moving(&series.values, points, threshold, aggregate, budget)
     };
     widened(context, args, &word, values, &mut |_| {})
 }
@@ -399,6 +405,8 @@ fn exponential(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Ser
 struct Smoothed {
     series: Series,
     analysis: holt_winters::Analysis,
+    /// The memory of the analysis.
+    _room: Reservation,
     /// How many values and seconds lie before the window.
     skipped: usize,
     preview: i64,
@@ -406,18 +414,23 @@ struct Smoothed {
 
 impl Smoothed {
     /// A new series over the window, with the tags of the old.
-    fn over_window(&self, name: String, values: Vec<f64>) -> Series {
+    fn over_window(&self, name: String, values: Column) -> Series {
         let series = &self.series;
         let mut made = Series::new(
             name,
             series.start.saturating_add(self.preview),
             series.end,
             series.step,
-            values.into(),
+            values,
         );
         made.tags.clone_from(&series.tags);
         made.x_files_factor = series.x_files_factor;
         made
+    }
+
+    /// A column of `n_values` over the window.
+    fn column(&self, n_values: usize, make: impl FnOnce() -> Vec<f64>) -> Result<Column> {
+        self.series.values.beside(n_values, || Ok(make()))
     }
 
     fn of_window<'a>(&self, values: &'a [f64]) -> &'a [f64] {
@@ -436,6 +449,7 @@ fn smoothed(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Smooth
             ..context.window
         },
     )?;
+    let budget = context.budget();
     let all = all.into_iter().map(|mut series| {
         let season = seasonality.div_euclid(series.step);
         let season = usize::try_from(season)
@@ -444,7 +458,10 @@ fn smoothed(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Smooth
             .map_err(|_| args.refusal("bootstrapInterval must not be negative"))?;
         series.tag("holtWintersForecast", "1");
         series.tag("holtWintersDeviation", "1");
+        budget.check()?;
+        let room = holt_winters::room(series.values.len());
         Ok(Smoothed {
+            _room: budget.hold(bytes_of(room))?,
             analysis: holt_winters::analyse(&series.values, season),
             series,
             skipped,
@@ -459,9 +476,10 @@ fn forecast(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
     let forecasts = all.iter().map(|smoothed| {
         let name = format!("holtWintersForecast({})", smoothed.series.name);
         let values = smoothed.of_window(&smoothed.analysis.predictions);
-        smoothed.over_window(name, values.to_vec())
+        let values = smoothed.column(values.len(), || values.to_vec())?;
+        Ok(smoothed.over_window(name, values))
     });
-    Ok(forecasts.collect())
+    forecasts.collect()
 }
 
 fn confidence_bands(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
@@ -474,7 +492,8 @@ fn confidence_bands(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
         let deviations = smoothed.of_window(&smoothed.analysis.deviations);
         for (edge, delta) in [("Lower", -delta), ("Upper", delta)] {
             let name = format!("holtWintersConfidence{edge}({})", smoothed.series.name);
-            let values = holt_winters::band(forecast, deviations, delta);
+            let values = || holt_winters::band(forecast, deviations, delta);
+            let values = smoothed.column(forecast.len(), values)?;
             let mut band = smoothed.over_window(name, values);
             band.path_expression
                 .clone_from(&smoothed.series.path_expression);
@@ -511,10 +530,13 @@ fn aberration(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Seri
         let (Some(lower), Some(upper)) = (band("Lower"), band("Upper")) else {
             return Err(args.refusal(&format!("nothing is known about {}", series.name)));
         };
-        let values = holt_winters::aberration(&series.values, &lower.values, &upper.values);
+        let values = series.values.beside(series.values.len(), || {
+            let (lower, upper) = (&lower.values, &upper.values);
+            Ok(holt_winters::aberration(&series.values, lower, upper))
+        })?;
         series.tag("holtWintersAberration", "1");
         let name = format!("holtWintersAberration({})", series.name);
-        let mut result = Series::new(name, series.start, series.end, series.step, values.into());
+        let mut result = Series::new(name, series.start, series.end, series.step, values);
         result.tags = series.tags;
         result.x_files_factor = series.x_files_factor;
         results.push(result);
@@ -549,9 +571,11 @@ fn linear_regression(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<V
         };
         let range = format!("{}, {}", shown.from, shown.until);
         let name = format!("linearRegression({}, {range})", series.name);
-        let values = line.values(series.start, series.step, series.values.len());
+        let (start, length) = (series.start, series.values.len());
+        let values = || Ok(line.values(start, series.step, length));
+        let values = series.values.beside(length, values)?;
         series.tag("linearRegressions", range);
-        let mut made = Series::new(name, series.start, series.end, series.step, values.into());
+        let mut made = Series::new(name, start, series.end, series.step, values);
         made.tags = series.tags;
         made.x_files_factor = series.x_files_factor;
         lines.push(made);
@@ -567,6 +591,7 @@ fn n_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
     }
     let mut lines = Vec::new();
     for mut series in args.series("seriesList")? {
+        args.budget().check()?;
         let value = percentile::percentile(&series.values, n, false)
             .map_err(|_| args.refusal("there is no such percentile"))?;
         if is_absent(value) {
@@ -575,8 +600,11 @@ fn n_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
         series.tag("nPercentile", tag.as_str());
         let name = format!("nPercentile({}, {})", series.name, python::general(n));
         let n_points = (series.end - series.start) / series.step;
-        let values = vec![value; usize::try_from(n_points).unwrap_or(0)];
-        lines.push(series.derived(name, values.into()));
+        let n_points = usize::try_from(n_points).unwrap_or(0);
+        let values = series
+            .values
+            .beside(n_points, || Ok(vec![value; n_points]))?;
+        lines.push(series.derived(name, values));
     }
     Ok(lines)
 }

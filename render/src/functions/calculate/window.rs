@@ -10,29 +10,44 @@
 use whisper::{ABSENT, is_absent};
 
 use crate::aggregate::Aggregate;
+use crate::budget::Budget;
+use crate::error::Result;
 use crate::python;
 
 /// How many values may be looked at one by one before the faster ways are taken.
 const NAIVE_WORK: usize = 1 << 26;
 
+/// How many values the functions of this module take for a column of `n_values`, their answers
+/// and what they need in passing.
+pub(super) fn room(n_values: usize) -> usize {
+    n_values.saturating_mul(6).max(4_096)
+}
+
 /// Folds every window of `points` values of `values`.
 ///
 /// A window is absent when it has no value or fewer than `x_files_factor` of its points.
 /// `points` of zero or less is what Python's slices make of it: windows that are empty.
+///
+/// # Errors
+/// As [`Budget::check`].
 pub(super) fn moving(
     values: &[f64],
     points: i64,
     x_files_factor: f64,
     aggregate: Aggregate,
-) -> Vec<f64> {
+    budget: &Budget,
+) -> Result<Vec<f64>> {
     let Some(size) = usize::try_from(points).ok().filter(|&size| size > 0) else {
         // range(points + 1, n + 1) has so many members, and no window reaches any factor.
         let answers = (values.len() as i64).saturating_sub(points).max(0);
         let most = values.len().saturating_mul(2).max(4_096);
-        return vec![ABSENT; usize::try_from(answers).unwrap_or(most).min(most)];
+        return Ok(vec![
+            ABSENT;
+            usize::try_from(answers).unwrap_or(most).min(most)
+        ]);
     };
     if size >= values.len() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let answers = values.len() - size;
     let windows = &values[1..];
@@ -41,19 +56,21 @@ pub(super) fn moving(
         && values.iter().all(orderly)
         && let Some(answers) = large(windows, size, x_files_factor, aggregate)
     {
-        return answers;
+        return Ok(answers);
     }
     let mut present = Vec::with_capacity(size);
+    let mut pace = budget.pace();
     windows
         .windows(size)
         .map(|window| {
+            pace.check_after(size)?;
             present.clear();
             present.extend(window.iter().copied().filter(|&v| !is_absent(v)));
-            if enough(present.len(), size, x_files_factor) {
+            Ok(if enough(present.len(), size, x_files_factor) {
                 aggregate.of(&present)
             } else {
                 ABSENT
-            }
+            })
         })
         .collect()
 }
@@ -286,6 +303,10 @@ pub(super) fn exponential(values: &[f64], points: i64, weight: f64) -> Vec<f64> 
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn moving(values: &[f64], points: i64, x_files_factor: f64, by: Aggregate) -> Vec<f64> {
+        super::moving(values, points, x_files_factor, by, &Budget::unlimited()).unwrap()
+    }
 
     fn shown(values: &[f64]) -> Vec<Option<f64>> {
         values.iter().map(|&v| whisper::present(v)).collect()

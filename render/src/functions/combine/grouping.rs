@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::super::{Args, NodeOrTag, Value, call_back, call_on, node_key};
+use super::super::{Args, NodeOrTag, Value, call_back, call_on, check_length, filled_in, node_key};
 use crate::aggregate::Aggregate;
 use crate::error::Result;
 use crate::eval::Context;
@@ -57,10 +57,18 @@ impl<T> Keyed<T> {
 }
 
 /// `series` by the key that `nodes` give.
-pub(super) fn by_key(series: Vec<Series>, nodes: &[NodeOrTag]) -> Result<Keyed<Vec<Series>>> {
+pub(super) fn by_key(
+    series: Vec<Series>,
+    nodes: &[NodeOrTag],
+    args: &mut Args<'_>,
+) -> Result<Keyed<Vec<Series>>> {
     let mut groups: Keyed<Vec<Series>> = Keyed::default();
     for series in series {
-        groups.at(node_key(&series, nodes)?).push(series);
+        args.budget().check()?;
+        let key = node_key(&series, nodes)?;
+        // Once to look it up by, once in order.
+        args.hold(2 * key.len())?;
+        groups.at(key).push(series);
     }
     Ok(groups)
 }
@@ -92,7 +100,7 @@ pub(super) fn with_wildcards(
     let mut results = Vec::with_capacity(groups.keys.len());
     for (key, group) in groups.into_pairs() {
         let aggregate = Aggregate::named(word)?;
-        for mut result in context.aggregate(group, aggregate, word, None) {
+        for mut result in context.aggregate(group, aggregate, word, None)? {
             result.name.clone_from(&key);
             results.push(result);
         }
@@ -106,7 +114,8 @@ pub(super) fn by_nodes(
     nodes: &[NodeOrTag],
 ) -> Result<Vec<Series>> {
     let callback = args.text("callback")?.to_owned();
-    let groups = by_key(args.series("seriesList")?, nodes)?;
+    let all = args.series("seriesList")?;
+    let groups = by_key(all, nodes, args)?;
     let mut results = Vec::with_capacity(groups.keys.len());
     for (key, group) in groups.into_pairs() {
         // Of a callback that gives several series the first stands for the group.
@@ -139,6 +148,12 @@ pub(super) fn by_tags(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<
         if let Some(tag) = tags.iter().find(|tag| tag_of(&series, tag).is_empty()) {
             return Err(args.refusal(&format!("{} has no tag {tag:?}", series.name)));
         }
+        let lengths = tags
+            .iter()
+            .map(|tag| tag.len() + tag_of(&series, tag).len() + 2);
+        let length = lengths.sum();
+        check_length(length, &series.name)?;
+        args.hold(2 * length)?;
         let mut parts: Vec<String> = tags
             .iter()
             .filter(|tag| *tag != "name")
@@ -166,7 +181,8 @@ pub(super) fn by_tags(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<
 
 pub(super) fn map(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Vec<Series>>> {
     let nodes = args.nodes();
-    Ok(by_key(args.series("seriesList")?, &nodes)?.values)
+    let all = args.series("seriesList")?;
+    Ok(by_key(all, &nodes, args)?.values)
 }
 
 /// A list in which a matcher found nothing is passed over: no function could be called on it.
@@ -197,6 +213,9 @@ pub(super) fn reduce(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<V
             continue;
         };
         let key = format!("{}.reduce.{function}", nodes[..place].join("."));
+        if groups.get(&key).is_none() {
+            args.hold(2 * key.len() + matchers.len() * size_of::<Option<Series>>())?;
+        }
         let group = groups.at(key);
         group.resize_with(matchers.len(), || None);
         group[matcher] = Some(series);
@@ -231,9 +250,10 @@ pub(super) fn apply_by_node(context: &mut Context<'_>, args: &mut Args<'_>) -> R
     let mut context = context.clone();
     let mut results = Vec::new();
     for prefix in prefixes {
-        for mut series in context.evaluate_text(&template.replace('%', &prefix))? {
+        for mut series in context.evaluate_text(&filled_in(&template, &prefix)?)? {
             if let Some(new_name) = new_name.as_deref().filter(|name| !name.is_empty()) {
-                series.name = new_name.replace('%', &prefix);
+                series.name = filled_in(new_name, &prefix)?;
+                args.hold(series.name.len())?;
             }
             series.path_expression.clone_from(&prefix);
             series.start = start;

@@ -40,7 +40,7 @@ const fn rows(aggregate: Aggregate) -> Function {
         call: |context, args| {
             let all = args.all_series()?;
             let word = args.function().aggregate_word();
-            Ok(context.aggregate(all, Aggregate::named(word)?, word, None))
+            context.aggregate(all, Aggregate::named(word)?, word, None)
         },
         ..Function::PLAIN
     }
@@ -63,7 +63,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let aggregate = Aggregate::named(&word)?;
             let x_files_factor = args.number_if_given("xFilesFactor")?;
             let all = args.series("seriesList")?;
-            Ok(context.aggregate(all, aggregate, &word, x_files_factor))
+            context.aggregate(all, aggregate, &word, x_files_factor)
         },
         ..Function::PLAIN
     },
@@ -272,7 +272,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 return Ok(std::mem::take(list));
             }
             let all = lists.into_iter().flatten().collect();
-            Ok(context.aggregate(all, Aggregate::Multiply, "multiply", None))
+            context.aggregate(all, Aggregate::Multiply, "multiply", None)
         },
         ..Function::PLAIN
     },
@@ -390,11 +390,12 @@ fn count_series(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Se
         line.path_expression = "countSeries()".to_owned();
         return Ok(vec![line]);
     }
-    let Some(all) = consolidate::normalise(args.all_series()?) else {
+    let Some(all) = consolidate::normalise(args.all_series()?)? else {
         return Ok(Vec::new());
     };
     let longest = all.columns.iter().map(|column| column.len()).max();
-    let values = vec![all.series.len() as f64; longest.unwrap_or(0)];
+    let (length, count) = (longest.unwrap_or(0), all.series.len() as f64);
+    let values = context.column(length, || Ok(vec![count; length]))?;
     let name = format!("countSeries({})", path_expressions(&all.series));
     Ok(vec![context.made(
         name,
@@ -411,16 +412,16 @@ fn percentile_of_series(context: &mut Context<'_>, args: &mut Args<'_>) -> Resul
         ));
     }
     let interpolate = args.flag("interpolate");
-    let Some(all) = consolidate::normalise(args.series("seriesList")?) else {
+    let Some(all) = consolidate::normalise(args.series("seriesList")?)? else {
         return Ok(Vec::new());
     };
     let mut beyond = false;
-    let values = aggregate::each_row(&all.slices(), |row| {
+    let values = aggregate::each_row(&all.slices(), context.budget(), |row| {
         percentile::percentile(row, n, interpolate).unwrap_or_else(|_| {
             beyond = true;
             whisper::ABSENT
         })
-    });
+    })?;
     if beyond {
         return Err(args.refusal("there is no such percentile"));
     }
@@ -437,14 +438,14 @@ fn percentile_of_series(context: &mut Context<'_>, args: &mut Args<'_>) -> Resul
 }
 
 fn pow_series(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let Some(all) = consolidate::normalise(args.all_series()?) else {
+    let Some(all) = consolidate::normalise(args.all_series()?)? else {
         return Ok(Vec::new());
     };
-    let values = aggregate::each_row(&all.slices(), |row| {
+    let values = aggregate::each_row(&all.slices(), context.budget(), |row| {
         let mut row = row.iter().map(|&value| present(value));
         let first = row.next().flatten();
         or_absent(row.fold(first, |base, exponent| python::power(base?, exponent?)))
-    });
+    })?;
     let names: Vec<&str> = all
         .series
         .iter()

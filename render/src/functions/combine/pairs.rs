@@ -30,23 +30,26 @@ pub(super) fn quotient(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 }
 
 /// Both series at their common step, row by row.
+///
+/// # Errors
+/// As [`consolidate::at_step`].
 pub(super) fn combined(
     context: &Context<'_>,
     name: String,
     a: &Series,
     b: &Series,
     function: impl Fn(Option<f64>, Option<f64>) -> Option<f64>,
-) -> Series {
+) -> Result<Series> {
     let step = consolidate::common_step(a.step, b.step);
     let start = a.start.min(b.start);
     let end = a.end.max(b.end);
     let end = end - (end - start) % step;
-    let values = zip(
-        &consolidate::at_step(a, step),
-        &consolidate::at_step(b, step),
-        function,
+    let (a, b) = (
+        consolidate::at_step(a, step)?,
+        consolidate::at_step(b, step)?,
     );
-    context.made(name, (start, end, step), values)
+    let values = context.column(a.len().max(b.len()), || Ok(zip(&a, &b, function)))?;
+    Ok(context.made(name, (start, end, step), values))
 }
 
 /// `aggregateSeriesLists` and those with its aggregate in their names.
@@ -68,7 +71,7 @@ pub(super) fn aggregated(
         let word = func.strip_suffix("Series").unwrap_or(func);
         let name = format!("{word}Series({},{})", a.name, b.name);
         let aggregate = Aggregate::named(word)?;
-        for mut result in context.aggregate(vec![a, b], aggregate, word, x_files_factor) {
+        for mut result in context.aggregate(vec![a, b], aggregate, word, x_files_factor)? {
             result.name.clone_from(&name);
             results.push(result);
         }
@@ -88,7 +91,8 @@ pub(super) fn divide_by_one(context: &mut Context<'_>, args: &mut Args<'_>) -> R
         }
         for series in &mut dividends {
             series.rename(format!("divideSeries({},MISSING)", series.name));
-            series.values = vec![ABSENT; series.values.len()].into();
+            let length = series.values.len();
+            series.values = context.column(length, || Ok(vec![ABSENT; length]))?;
         }
         return Ok(dividends);
     };
@@ -96,7 +100,7 @@ pub(super) fn divide_by_one(context: &mut Context<'_>, args: &mut Args<'_>) -> R
         let name = format!("divideSeries({},{})", dividend.name, divisor.name);
         combined(context, name, dividend, divisor, quotient)
     });
-    Ok(quotients.collect())
+    quotients.collect()
 }
 
 pub(super) fn divide_lists(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
@@ -111,7 +115,7 @@ pub(super) fn divide_lists(context: &mut Context<'_>, args: &mut Args<'_>) -> Re
         let name = format!("divideSeries({},{})", dividend.name, divisor.name);
         combined(context, name, dividend, divisor, quotient)
     });
-    Ok(quotients.collect())
+    quotients.collect()
 }
 
 pub(super) fn weighted_average(
@@ -137,14 +141,18 @@ pub(super) fn weighted_average(
     }
     let product = |sides: &[Option<&Series>; 2]| {
         let [Some(average), Some(weight)] = *sides else {
-            return None;
+            return Ok(None);
         };
-        let values = zip(&average.values, &weight.values, |a, b| Some(a? * b?));
+        let room = average.values.len().max(weight.values.len());
+        let values = || Ok(zip(&average.values, &weight.values, |a, b| Some(a? * b?)));
+        let values = context.column(room, values)?;
         let name = format!("product({},{})", weight.name, average.name);
         let shape = (average.start, average.end, average.step);
-        Some(context.made(name, shape, values))
+        Ok(Some(context.made(name, shape, values)))
     };
-    let products: Vec<Series> = matched.values.iter().filter_map(product).collect();
+    let products = matched.values.iter().map(product);
+    let products = products.filter_map(Result::transpose);
+    let products = products.collect::<Result<Vec<Series>>>()?;
     let name = format!(
         "weightedAverage({}, {}, {})",
         distinct_expressions(&averages),
@@ -156,11 +164,13 @@ pub(super) fn weighted_average(
             .join(",")
     );
     let sum = |series| context.aggregate(series, Aggregate::Sum, "sum", None);
-    let (products, weights) = (sum(products), sum(weights));
+    let (products, weights) = (sum(products)?, sum(weights)?);
     let ([products], [weights]) = (&products[..], &weights[..]) else {
         return Ok(Vec::new());
     };
-    let values = zip(&products.values, &weights.values, quotient);
+    let room = products.values.len().max(weights.values.len());
+    let values = || Ok(zip(&products.values, &weights.values, quotient));
+    let values = context.column(room, values)?;
     let shape = (products.start, products.end, products.step);
     Ok(vec![context.made(name, shape, values)])
 }

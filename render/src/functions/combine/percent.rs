@@ -43,7 +43,7 @@ pub(super) fn as_percent(context: &mut Context<'_>, args: &mut Args<'_>) -> Resu
     };
     if !nodes.is_empty() {
         let totals = match total {
-            Some(totals) => Some(by_key(totals, &nodes)?),
+            Some(totals) => Some(by_key(totals, &nodes, args)?),
             None if args.given("total") => {
                 return Err(Error::refused("total must be None or a seriesList"));
             }
@@ -51,12 +51,12 @@ pub(super) fn as_percent(context: &mut Context<'_>, args: &mut Args<'_>) -> Resu
         };
         let steps = all.iter().map(|series| series.step);
         let step = steps.fold(1, consolidate::common_step);
-        return Ok(by_group(context, by_key(all, &nodes)?, totals, step));
+        return by_group(context, by_key(all, &nodes, args)?, totals, step);
     }
     match total {
-        Some(totals) if totals.len() == all.len() => Ok(in_pairs(context, all, totals)),
+        Some(totals) if totals.len() == all.len() => in_pairs(context, all, totals),
         Some(mut totals) => match (totals.pop(), totals.is_empty()) {
-            (Some(total), true) => Ok(of_one(context, all, total)),
+            (Some(total), true) => of_one(context, all, total),
             _ => Err(Error::refused(
                 "asPercent second argument must be missing, a single digit, reference exactly 1 \
                  series or reference the same number of series as the first argument",
@@ -66,23 +66,21 @@ pub(super) fn as_percent(context: &mut Context<'_>, args: &mut Args<'_>) -> Resu
             let number = args.number("total")?;
             let length = all[0].values.len();
             let spelled = args.value("total").spelled();
-            Ok(of_column(
-                context,
-                all,
-                &[],
-                &spelled,
-                Some((number, length)),
-            ))
+            of_column(context, all, &[], &spelled, Some((number, length)))
         }
         None => {
             let text = format!("sumSeries({})", path_expressions(&all));
-            Ok(of_column(context, all, &[], &text, None))
+            of_column(context, all, &[], &text, None)
         }
     }
 }
 
 /// Every series by its own total.
-fn in_pairs(context: &Context<'_>, mut all: Vec<Series>, mut totals: Vec<Series>) -> Vec<Series> {
+fn in_pairs(
+    context: &Context<'_>,
+    mut all: Vec<Series>,
+    mut totals: Vec<Series>,
+) -> Result<Vec<Series>> {
     all.sort_by(|a, b| a.name.cmp(&b.name));
     totals.sort_by(|a, b| a.name.cmp(&b.name));
     let pairs = all.iter().zip(&totals);
@@ -95,7 +93,7 @@ fn in_pairs(context: &Context<'_>, mut all: Vec<Series>, mut totals: Vec<Series>
 }
 
 /// Every series by one.
-fn of_one(context: &Context<'_>, all: Vec<Series>, total: Series) -> Vec<Series> {
+fn of_one(context: &Context<'_>, all: Vec<Series>, total: Series) -> Result<Vec<Series>> {
     let name = total.name.clone();
     of_column(context, all, &[total], &name, None)
 }
@@ -107,25 +105,27 @@ fn of_column(
     total: &[Series],
     total_name: &str,
     number: Option<(f64, usize)>,
-) -> Vec<Series> {
+) -> Result<Vec<Series>> {
     let n_series = all.len();
     let together = all.into_iter().chain(total.iter().cloned()).collect();
-    let Some(together) = consolidate::normalise(together) else {
-        return Vec::new();
+    let Some(together) = consolidate::normalise(together)? else {
+        return Ok(Vec::new());
     };
     let columns = together.slices();
     let (columns, total) = columns.split_at(n_series);
     let totals = match (number, total) {
-        (Some((number, length)), _) => vec![number; length],
-        (None, [total]) => total.to_vec(),
-        (None, _) => aggregate::rows(Aggregate::Sum, columns, 0.0),
+        (Some((number, length)), _) => context.column(length, || Ok(vec![number; length]))?,
+        (None, [total]) => context.column(total.len(), || Ok(total.to_vec()))?,
+        (None, _) => aggregate::rows(Aggregate::Sum, columns, 0.0, context.budget())?,
     };
     let pairs = together.series.iter().zip(columns);
     pairs
         .map(|(series, values)| {
             let name = name_of(&series.name, total_name);
             let shape = (series.start, series.end, series.step);
-            context.made(name, shape, zip(values, &totals, percent))
+            let room = values.len().max(totals.len());
+            let values = context.column(room, || Ok(zip(values, &totals, percent)))?;
+            Ok(context.made(name, shape, values))
         })
         .collect()
 }
@@ -136,7 +136,7 @@ fn by_group(
     groups: Keyed<Vec<Series>>,
     totals: Option<Keyed<Vec<Series>>>,
     common_step: i64,
-) -> Vec<Series> {
+) -> Result<Vec<Series>> {
     // Start, end and step of the last sum or pair.
     let mut last = None;
     let mut keys = groups.keys.clone();
@@ -147,12 +147,12 @@ fn by_group(
                 if groups.get(&key).is_none() {
                     keys.push(key.clone());
                 }
-                *sums.at(key) = sum_of(context, &group, &mut last);
+                *sums.at(key) = sum_of(context, &group, &mut last)?;
             }
         }
         None => {
             for (key, group) in groups.keys.iter().zip(&groups.values) {
-                *sums.at(key.clone()) = sum_of(context, group, &mut last);
+                *sums.at(key.clone()) = sum_of(context, group, &mut last)?;
             }
         }
     }
@@ -160,28 +160,31 @@ fn by_group(
     for key in keys {
         let total = sums.get(&key).and_then(Option::as_ref);
         let Some(group) = groups.get(&key) else {
-            results.extend(total.map(|total| {
+            if let Some(total) = total {
                 let name = name_of("MISSING", &total.name);
-                without_values(context, total, total.values.len(), last, name)
-            }));
+                let length = total.values.len();
+                results.push(without_values(context, total, length, last, name)?);
+            }
             continue;
         };
-        results.extend(group.iter().map(|series| match total {
-            Some(total) => {
-                let name = name_of(&series.name, &total.name);
-                let result = combined(context, name, series, total, percent);
-                last = Some(shape_of(&result));
-                result
-            }
-            None => {
-                let per_point = usize::try_from(common_step / series.step).unwrap_or(1);
-                let length = series.values.len().div_ceil(per_point.max(1));
-                let name = name_of(&series.name, "MISSING");
-                without_values(context, series, length, last, name)
-            }
-        }));
+        for series in group {
+            results.push(match total {
+                Some(total) => {
+                    let name = name_of(&series.name, &total.name);
+                    let result = combined(context, name, series, total, percent)?;
+                    last = Some(shape_of(&result));
+                    result
+                }
+                None => {
+                    let per_point = usize::try_from(common_step / series.step).unwrap_or(1);
+                    let length = series.values.len().div_ceil(per_point.max(1));
+                    let name = name_of(&series.name, "MISSING");
+                    without_values(context, series, length, last, name)?
+                }
+            });
+        }
     }
-    results
+    Ok(results)
 }
 
 type Shape = (i64, i64, i64);
@@ -191,16 +194,22 @@ fn shape_of(series: &Series) -> Shape {
 }
 
 /// The only series of a group, or the sum of several.
-fn sum_of(context: &Context<'_>, group: &[Series], last: &mut Option<Shape>) -> Option<Series> {
+fn sum_of(
+    context: &Context<'_>,
+    group: &[Series],
+    last: &mut Option<Shape>,
+) -> Result<Option<Series>> {
     if let [only] = group {
-        return Some(only.clone());
+        return Ok(Some(only.clone()));
     }
-    let all = consolidate::normalise(group.to_vec())?;
-    let values = aggregate::rows(Aggregate::Sum, &all.slices(), 0.0);
+    let Some(all) = consolidate::normalise(group.to_vec())? else {
+        return Ok(None);
+    };
+    let values = aggregate::rows(Aggregate::Sum, &all.slices(), 0.0, context.budget())?;
     let name = format!("sumSeries({})", path_expressions(group));
     let sum = context.made(name, (all.start, all.end, all.step), values);
     *last = Some(shape_of(&sum));
-    Some(sum)
+    Ok(Some(sum))
 }
 
 fn without_values(
@@ -209,7 +218,8 @@ fn without_values(
     length: usize,
     last: Option<Shape>,
     name: String,
-) -> Series {
+) -> Result<Series> {
     let shape = last.unwrap_or_else(|| shape_of(like));
-    context.made(name, shape, vec![ABSENT; length])
+    let values = context.column(length, || Ok(vec![ABSENT; length]))?;
+    Ok(context.made(name, shape, values))
 }

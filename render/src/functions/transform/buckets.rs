@@ -5,7 +5,7 @@ use whisper::{ABSENT, is_absent};
 
 use crate::aggregate::{Aggregate, enough};
 use crate::error::{Error, Result};
-use crate::series::Series;
+use crate::series::{Column, Series};
 
 /// More buckets than this are refused: an interval of a second over decades.
 const MAX_BUCKETS: i64 = 5_000_000;
@@ -24,7 +24,7 @@ pub(super) fn summarise(
     interval: i64,
     from: i64,
     until: i64,
-) -> Result<(Vec<f64>, i64)> {
+) -> Result<(Column, i64)> {
     let n_buckets = count(until.saturating_sub(from), interval)?;
     let capacity = interval as f64 / series.step as f64;
     let of_range = (series.end - series.start + series.step - 1) / series.step;
@@ -54,7 +54,9 @@ pub(super) fn summarise(
             ABSENT
         }
     });
-    Ok((buckets.collect(), from + n_buckets * interval))
+    let room = usize::try_from(n_buckets).unwrap_or(usize::MAX);
+    let values = series.values.beside(room, || Ok(buckets.collect()))?;
+    Ok((values, from + n_buckets * interval))
 }
 
 /// The hits of each bucket, `value · seconds`, in buckets counted back from the end of the
@@ -62,10 +64,18 @@ pub(super) fn summarise(
 ///
 /// # Errors
 /// As [`summarise`].
-pub(super) fn hits(series: &Series, interval: i64) -> Result<(Vec<f64>, i64)> {
+pub(super) fn hits(series: &Series, interval: i64) -> Result<(Column, i64)> {
     let n_buckets = count(series.end - series.start, interval)?;
     let start = series.end - n_buckets * interval;
-    let mut hits = vec![ABSENT; usize::try_from(n_buckets).unwrap_or(0)];
+    let room = usize::try_from(n_buckets).unwrap_or(0);
+    let values = series.values.beside(room, || {
+        Ok(hits_of(series, interval, start, n_buckets, room))
+    })?;
+    Ok((values, start))
+}
+
+fn hits_of(series: &Series, interval: i64, start: i64, n_buckets: i64, room: usize) -> Vec<f64> {
+    let mut hits = vec![ABSENT; room];
     let mut add = |bucket: i64, amount: f64| {
         if let Some(held) = usize::try_from(bucket).ok().and_then(|at| hits.get_mut(at)) {
             *held = if is_absent(*held) {
@@ -102,7 +112,7 @@ pub(super) fn hits(series: &Series, interval: i64) -> Result<(Vec<f64>, i64)> {
             add(last, value * last_at as f64);
         }
     }
-    Ok((hits, start))
+    hits
 }
 
 /// An interval that buckets can have.

@@ -100,7 +100,7 @@ pub(super) fn compress(series: &Series) -> Result<Option<Series>> {
     compressed.start = start;
     compressed.end = start + step * (values.len() as i64 - 1);
     compressed.step = step;
-    compressed.values = values.into();
+    compressed.values = values;
     compressed.drawing = Default::default();
     Ok(Some(compressed))
 }

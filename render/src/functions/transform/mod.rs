@@ -5,7 +5,7 @@ mod counter;
 mod gaps;
 mod time;
 
-pub(super) use time::{as_wall_clock, moment, moments, on_wall_clock};
+pub(super) use time::{as_wall_clock, at_moments, moment, on_wall_clock};
 
 use whisper::is_absent;
 
@@ -15,7 +15,7 @@ use crate::attime;
 use crate::error::Result;
 use crate::eval::{Context, Window};
 use crate::python;
-use crate::series::{Column, Series, or_absent};
+use crate::series::{Series, bytes_of, or_absent};
 
 const SERIES: Param = Param::series("seriesList");
 
@@ -81,7 +81,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let steps = args.integer("steps")?;
             let steps_text = steps.to_string();
             derive(args, "delay", &steps_text, Some(&steps_text), |series| {
-                gaps::delay(&series.values, steps).into()
+                gaps::delay(&series.values, steps)
             })
         },
         ..Function::PLAIN
@@ -93,7 +93,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "derivative(web.a.bytes)",
         call: |_, args| {
             derive(args, "derivative", "1", None, |series| {
-                counter::differences(&series.values).into()
+                counter::differences(&series.values)
             })
         },
         ..Function::PLAIN
@@ -140,7 +140,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                     sum += value?;
                     Some(sum)
                 });
-                sums.collect()
+                sums.map(or_absent).collect()
             })
         },
         ..Function::PLAIN
@@ -171,7 +171,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
                     sum += value.unwrap_or(0.0);
                     Some(sum)
                 });
-                let sums: Column = sums.collect();
+                let sums = || Ok(sums.map(or_absent).collect());
+                let sums = series.values.beside(series.values.len(), sums)?;
                 let name = format!("integralByInterval({},'{unit}')", series.name);
                 *series = series.derived(name, sums);
             }
@@ -236,7 +237,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
             for series in &mut all {
                 let logarithm =
                     |value: f64| (value > 0.0 || value.is_nan()).then(|| value.ln() / base.ln());
-                let values: Column = series.iter().map(|value| logarithm(value?)).collect();
+                let values = series
+                    .iter()
+                    .map(|value| or_absent(value.and_then(logarithm)));
+                let values = || Ok(values.collect());
+                let values = series.values.beside(series.values.len(), values)?;
                 series.tag("log", spelled.as_str());
                 *series = series.derived(format!("log({}, {spelled})", series.name), values);
             }
@@ -276,7 +281,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                         (value? - min) / range
                     })
                     .filter(|_| value.is_some())
-                });
+                })?;
             }
             Ok(all)
         },
@@ -291,7 +296,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         call: |_, args| {
             let range = counter_range(args)?;
             derive(args, "nonNegativeDerivative", "1", None, |series| {
-                counter::growth(&series.values, range).into()
+                counter::growth(&series.values, range)
             })
         },
         ..Function::PLAIN
@@ -326,7 +331,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 };
                 series.tag("offsetToZero", tag);
                 series.rename(format!("offsetToZero({})", series.name));
-                series.map(|value| Some(value? - min));
+                series.map(|value| Some(value? - min))?;
             }
             Ok(all)
         },
@@ -345,7 +350,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 for value in growth.iter_mut().filter(|value| !is_absent(**value)) {
                     *value = python::round(*value / step, 6);
                 }
-                growth.into()
+                growth
             })
         },
         ..Function::PLAIN
@@ -414,7 +419,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 series.tag("scaleToSeconds", tag.as_str());
                 series.rename(format!("scaleToSeconds({},{detail})", series.name));
                 let factor = seconds / series.step as f64;
-                series.map(|value| Some(python::round(value? * factor, 6)));
+                series.map(|value| Some(python::round(value? * factor, 6)))?;
             }
             Ok(all)
         },
@@ -562,7 +567,7 @@ fn derive(
     function: &str,
     tag: &str,
     detail: Option<&str>,
-    values: impl Fn(&Series) -> Column,
+    values: impl Fn(&Series) -> Vec<f64>,
 ) -> Result<Vec<Series>> {
     let mut all = args.series("seriesList")?;
     for series in &mut all {
@@ -571,7 +576,9 @@ fn derive(
             None => format!("{function}({})", series.name),
         };
         series.tag(function, tag);
-        *series = series.derived(name, values(series));
+        let values = || Ok(values(series));
+        let values = series.values.beside(series.values.len(), values)?;
+        *series = series.derived(name, values);
     }
     Ok(all)
 }
@@ -605,7 +612,7 @@ fn fill(args: &mut Args<'_>, fill: fn(&mut [f64], f64)) -> Result<Vec<Series>> {
     for series in &mut all {
         series.rename(format!("{}({})", args.function().name, series.name));
         if gaps::any(&series.values) {
-            fill(series.values.make_mut(), limit);
+            fill(series.values.write()?, limit);
         }
     }
     Ok(all)
@@ -642,7 +649,7 @@ fn hitcount(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
         let (hits, start) = buckets::hits(series, interval)?;
         series.tag("hitcount", text.as_str());
         let name = format!("hitcount({}, \"{text}\"{note})", series.name);
-        *series = series.derived(name, hits.into());
+        *series = series.derived(name, hits);
         series.start = start;
         series.step = interval;
     }
@@ -669,7 +676,7 @@ fn summarize(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
         series.tag("summarize", text.as_str());
         series.tag("summarizeFunction", func.as_str());
         let name = format!("summarize({}, \"{text}\", \"{func}\"{note})", series.name);
-        *series = series.derived(name, values.into());
+        *series = series.derived(name, values);
         series.start = start;
         series.end = if aligned { reached } else { end };
         series.step = interval;
@@ -712,14 +719,14 @@ fn smart_summarize(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec
         series.tag("smartSummarize", text.as_str());
         series.tag("smartSummarizeFunction", func.as_str());
         let name = format!("smartSummarize({}, \"{text}\", \"{func}\")", series.name);
-        *series = series.derived(name, values.into());
+        *series = series.derived(name, values);
         series.end = reached;
         series.step = interval;
     }
     Ok(all)
 }
 
-fn transform_null(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+fn transform_null(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let default = args.number("default")?;
     let tag = args.value("default").spelled();
     let reference = if args.given("referenceSeries") {
@@ -728,7 +735,7 @@ fn transform_null(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
         Vec::new()
     };
     let columns: Vec<&[f64]> = reference.iter().map(|series| &*series.values).collect();
-    let known = aggregate::rows(Aggregate::Count, &columns, 0.0);
+    let known = aggregate::rows(Aggregate::Count, &columns, 0.0, context.budget())?;
     let note = if reference.is_empty() {
         ""
     } else {
@@ -746,10 +753,12 @@ fn transform_null(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
             series.name
         ));
         if known.is_empty() {
-            series.map(|value| value.or(Some(default)));
+            series.map(|value| value.or(Some(default)))?;
             continue;
         }
-        let values = series.values.make_mut();
+        // As many more as the reference is longer.
+        let _room = context.budget().hold(bytes_of(known.len()))?;
+        let values = series.values.write()?;
         // Of a reference that goes on for longer the last points count, as in Graphite.
         let length = values.len();
         let longest = length.max(known.len());

@@ -7,7 +7,7 @@ use super::super::{Args, Default, Param, Value};
 use crate::attime;
 use crate::error::Result;
 use crate::eval::{Context, Window};
-use crate::series::Series;
+use crate::series::{Column, Series};
 
 /// The step of series that are made up.
 pub(super) const STEP: Param = Param::integer("step").or(Default::Integer(60));
@@ -160,20 +160,21 @@ pub(super) fn slice(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
             let inside = (from..=until).contains(&at);
             at += step;
             value.filter(|_| inside)
-        });
+        })?;
     }
     Ok(all)
 }
 
-/// The moments of the window at a step in microseconds, its end left out. Decimals of a moment
-/// are cut off.
+/// A value for each moment of the window at a step in microseconds, its end left out. Decimals of
+/// a moment are cut off.
 ///
 /// # Errors
 /// If there would be more points than the query may hold.
-pub(in super::super) fn moments(
+pub(in super::super) fn at_moments(
     context: &Context<'_>,
     step: i64,
-) -> Result<impl Iterator<Item = i64> + use<>> {
+    mut value: impl FnMut(i64) -> f64,
+) -> Result<Column> {
     let Window { from, until } = context.window;
     let (step, length) = (
         i128::from(step.max(1)),
@@ -182,16 +183,23 @@ pub(in super::super) fn moments(
     let length = length.max(0) * 1_000_000;
     let n_points = usize::try_from((length + step - 1) / step).unwrap_or(usize::MAX);
     context.query.count_points(n_points)?;
-    Ok((0..n_points).map(move |n| from.saturating_add((n as i128 * step / 1_000_000) as i64)))
+    context.column(n_points, || {
+        let mut values = Vec::with_capacity(n_points);
+        let mut pace = context.budget().pace();
+        for n in 0..n_points {
+            pace.check()?;
+            let at = from.saturating_add((n as i128 * step / 1_000_000) as i64);
+            values.push(value(at));
+        }
+        Ok(values)
+    })
 }
 
 pub(super) fn clock(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let step = args.step("step")?;
     let shown = as_wall_clock(context);
     let ahead = shown.from - context.window.from;
-    let values = moments(context, step)?
-        .map(|at| (at + ahead) as f64)
-        .collect();
+    let values = at_moments(context, step, |at| (at + ahead) as f64)?;
     let name = args.value("name").spelled();
     let mut series = context.made(name, (shown.from, shown.until, step / 1_000_000), values);
     series.odd_name = args.odd_name("name");
@@ -202,9 +210,7 @@ pub(super) fn sine(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec
     let step = args.step("step")?;
     let amplitude = args.number("amplitude")?;
     let ahead = as_wall_clock(context).from - context.window.from;
-    let values = moments(context, step)?
-        .map(|at| ((at + ahead) as f64).sin() * amplitude)
-        .collect();
+    let values = at_moments(context, step, |at| ((at + ahead) as f64).sin() * amplitude)?;
     let Window { from, until } = context.window;
     let name = args.value("name").spelled();
     let mut series = context.made(name, (from, until, step / 1_000_000), values);

@@ -8,9 +8,9 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
-use super::{EventsState, Failure, Parameters, event_id, json_answer, parse, refuse};
+use super::{EventsState, Failure, Listed, Parameters, event_id, json_answer, parse, refuse};
 use crate::events::expr::{Clause, Term};
-use crate::events::{Draft, Event, Status, TagQuery, webhook};
+use crate::events::{Draft, Event, Status, Store, TagQuery, webhook};
 
 /// Annotations in an answer unless `limit` says otherwise, as in Grafana.
 const LISTED: usize = 100;
@@ -114,11 +114,11 @@ async fn list(
             any: vec![clause(words)],
         },
     };
-    let events = state
-        .ask(move |store| store.query(&tags, from, until, limit))
-        .await?;
-    let annotations = events.iter().rev().map(annotation).collect();
-    Ok(json_answer(StatusCode::OK, &annotations))
+    let question = move |store: &Store| store.query(&tags, from, until, limit);
+    let listed = Listed { callback: None };
+    let kind = listed.kind();
+    let write = |events: Vec<Event>| listed.write(events.into_iter().rev(), annotation);
+    state.list(kind, question, write).await
 }
 
 fn said(message: &str, id: i64) -> Response {

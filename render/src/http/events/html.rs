@@ -21,23 +21,29 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: inherit; 
 input { font: inherit; padding: .2rem .5rem; width: min(28rem, 60vw); }
 ";
 
-/// A whole page as an answer. Nothing on it runs, and nothing is loaded from elsewhere.
-pub(super) fn page(body: String) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'self'",
-        ),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    let html = format!(
+/// The content type of a page.
+pub(super) const KIND: &str = "text/html; charset=utf-8";
+/// Nothing on a page runs, and nothing is loaded from elsewhere.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'";
+
+/// A whole page around `body`.
+pub(super) fn page(body: &str) -> String {
+    format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>Events</title>\n\
          <style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    );
-    (headers, html).into_response()
+    )
+}
+
+/// A page on its way to a browser, with its policy.
+pub(super) fn secured(page: impl IntoResponse) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, KIND),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, page).into_response()
 }
 
 /// The newest `limit` events, newest first.

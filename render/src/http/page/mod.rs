@@ -21,6 +21,7 @@ use form_urlencoded::Serializer;
 
 pub use self::dashboard::{Dashboard, Dashboards, FRONT, Panel};
 use self::html::Html;
+use crate::budget::Budget;
 use crate::events::{Event, Status};
 use crate::source::Source;
 
@@ -31,7 +32,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("page.js");
 const POLICY: &str = "default-src 'none'; img-src 'self'; object-src 'self'; frame-src 'self'; \
                       style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; \
-                      form-action 'none'";
+                      form-action 'none'; frame-ancestors 'self'";
 
 /// The page shows at most this many events in its table.
 const EVENTS_SHOWN: usize = 20;
@@ -129,7 +130,9 @@ impl Page {
             let first = path.split('.').next().unwrap_or(path);
             !is_ours(path) && !except.iter().any(|node| node == first)
         };
-        let count = self.0.source.find(needs).map_or(0, |nodes| {
+        // The pattern is the operator's own.
+        let found = self.0.source.find(needs, &Budget::unlimited());
+        let count = found.map_or(0, |nodes| {
             let leaves = nodes.iter().filter(|node| node.leaf);
             leaves.filter(|node| counts(&node.path)).count()
         });

@@ -7,7 +7,7 @@ use whisper::Timestamp;
 struct Names(&'static [&'static str]);
 
 impl Source for Names {
-    fn find(&self, pattern: &str) -> Result<Vec<Node>, SourceError> {
+    fn find(&self, pattern: &str, _: &Budget) -> Result<Vec<Node>, SourceError> {
         let leaf = |path: &&str| Node {
             path: (*path).to_owned(),
             leaf: true,
@@ -16,7 +16,7 @@ impl Source for Names {
         Ok(self.0.iter().filter(fits).map(leaf).collect())
     }
 
-    fn find_tagged(&self, _: &[&str]) -> Result<Vec<String>, SourceError> {
+    fn find_tagged(&self, _: &[&str], _: &Budget) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }
 

@@ -1,0 +1,295 @@
+//! Which clock the age of a point is judged by.
+//!
+//! A file has an archive for each age, and no place for what is older than all of them. A clock
+//! that is wrong for a moment must not make good points too old:
+//!
+//! 1. Whether the wall clock can be believed is judged by the steady one ([`Steady`]): a jump of
+//!    more than [`TOLERANCE`] is believed when it has lasted for [`BELIEVED`]. Until then there are
+//!    two clocks, the one that jumped and the one that did not.
+//! 2. Where there are several clocks, a point is judged by the earliest that has reached its time
+//!    ([`Clocks::of`]): it is never taken for older than it may be. A point ahead of all of them
+//!    goes to the finest archive in any case.
+//! 3. In the journal each frame has the earliest clock of its time. A run of frames that is ahead
+//!    of what came before it and of what came after it is judged by its neighbours too ([`eras`]).
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use whisper::Timestamp;
+
+/// Seconds by which clocks may differ and still be one.
+const TOLERANCE: u32 = 60;
+/// How long a jump must last until the clock is believed.
+const BELIEVED: Duration = Duration::from_secs(600);
+
+/// The clocks that may be right, ascending: one nearly always, never none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Clocks {
+    all: [Timestamp; 3],
+    count: usize,
+}
+
+impl Clocks {
+    /// The one clock that there is.
+    pub(crate) fn one(clock: Timestamp) -> Self {
+        Self {
+            all: [clock; 3],
+            count: 1,
+        }
+    }
+
+    /// These and another. There is room for three.
+    fn and(mut self, other: Timestamp) -> Self {
+        if self.count < self.all.len() && !self.each().any(|clock| clock == other) {
+            self.all[self.count] = other;
+            self.count += 1;
+            self.all[..self.count].sort_unstable();
+        }
+        self
+    }
+
+    /// Each of them, ascending.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Timestamp> {
+        self.all.into_iter().take(self.count)
+    }
+
+    /// The earliest.
+    pub(crate) fn earliest(&self) -> Timestamp {
+        self.all[0]
+    }
+
+    /// The clock that a point of the time `at` is judged by.
+    pub(crate) fn of(&self, at: Timestamp) -> Timestamp {
+        let reached = |clock: &Timestamp| clock.0.saturating_add(TOLERANCE) >= at.0;
+        self.each()
+            .find(reached)
+            .unwrap_or(self.all[self.count - 1])
+    }
+
+    /// The clock, if there is only one.
+    pub(crate) fn single(&self) -> Option<Timestamp> {
+        (self.count == 1).then_some(self.all[0])
+    }
+
+    /// Whether points of `next` can be written together with points of these, by `next`.
+    pub(crate) fn leads_to(&self, next: &Self) -> bool {
+        match (self.single(), next.single()) {
+            (Some(this), Some(next)) => this <= next && is_near(this, next),
+            _ => self == next,
+        }
+    }
+}
+
+fn is_near(a: Timestamp, b: Timestamp) -> bool {
+    a.0.abs_diff(b.0) <= TOLERANCE
+}
+
+/// Watches the wall clock by the steady one.
+#[derive(Debug, Default)]
+pub(crate) struct Steady(Mutex<Option<State>>);
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// The wall clock when it was last believed, and when that was.
+    wall: Timestamp,
+    at: Instant,
+    /// Since when it has differed from what it should be.
+    jumped: Option<Instant>,
+}
+
+impl Steady {
+    /// The clocks that may be right while the wall clock says `wall`.
+    pub(crate) fn clocks(&self, wall: Timestamp) -> Clocks {
+        self.clocks_at(wall, Instant::now())
+    }
+
+    fn clocks_at(&self, wall: Timestamp, now: Instant) -> Clocks {
+        let believed = State {
+            wall,
+            at: now,
+            jumped: None,
+        };
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.get_or_insert(believed);
+        // A thread may come here with an instant from before the last one's.
+        let elapsed = now.saturating_duration_since(state.at).as_secs();
+        let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
+        let expected = Timestamp(state.wall.0.saturating_add(elapsed));
+        let since = *state.jumped.get_or_insert(now);
+        if is_near(wall, expected) || now.saturating_duration_since(since) >= BELIEVED {
+            *state = believed;
+            return Clocks::one(wall);
+        }
+        Clocks::one(wall).and(expected)
+    }
+}
+
+/// A run of frames of a journal whose clocks follow each other closely.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Era {
+    first: Timestamp,
+    last: Timestamp,
+    /// How many frames it has.
+    pub(crate) frames: u64,
+    /// `None`: each frame by its own clock.
+    judged_by: Option<Clocks>,
+}
+
+impl Era {
+    /// The clocks of a frame of this era that says `clock`.
+    pub(crate) fn clocks(&self, clock: Timestamp) -> Clocks {
+        self.judged_by.unwrap_or(Clocks::one(clock))
+    }
+}
+
+/// Adds the next frame's clock to the eras of a journal.
+pub(crate) fn push(eras: &mut Vec<Era>, clock: Timestamp) {
+    match eras.last_mut() {
+        Some(era) if is_near(era.last, clock) => {
+            era.last = clock;
+            era.frames += 1;
+        }
+        _ => eras.push(Era {
+            first: clock,
+            last: clock,
+            frames: 1,
+            judged_by: None,
+        }),
+    }
+}
+
+/// Finds the eras that are ahead of what came before them and of what came after them; `now` is
+/// the clock after the last.
+pub(crate) fn judge(eras: &mut [Era], now: Timestamp) {
+    let is_ahead = |clock: Timestamp, of: Timestamp| clock > of && !is_near(clock, of);
+    // The earliest clock after each era.
+    let mut after = vec![now; eras.len()];
+    let mut earliest = now;
+    for (after, era) in after.iter_mut().zip(&*eras).rev() {
+        *after = earliest;
+        earliest = earliest.min(era.first).min(era.last);
+    }
+    let mut before: Option<Timestamp> = None;
+    let mut stray = Vec::new();
+    for (at, era) in eras.iter_mut().enumerate() {
+        // Nothing is known of what came before the first: the present has to do.
+        let jumped = is_ahead(era.first, before.unwrap_or(now));
+        if jumped && is_ahead(era.first, after[at]) {
+            let own = Clocks::one(era.last);
+            era.judged_by = Some(before.map_or(own, |before| own.and(before)));
+            stray.push(at);
+        } else {
+            before = Some(era.last);
+        }
+    }
+    for at in stray {
+        let next = eras[at + 1..].iter().find(|era| era.judged_by.is_none());
+        let next = next.map_or(now, |era| era.first);
+        let era = &mut eras[at];
+        era.judged_by = era.judged_by.map(|clocks| clocks.and(next));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: u32 = 1_700_000_000;
+    const HOUR: u32 = 3_600;
+    const YEARS: u32 = 10 * 365 * 86_400;
+
+    fn all(clocks: Clocks) -> Vec<u32> {
+        clocks.each().map(|clock| clock.0).collect()
+    }
+
+    #[test]
+    fn a_jump_is_believed_when_it_has_lasted() {
+        let steady = Steady::default();
+        let start = Instant::now();
+        let at = |seconds: u64, wall: u32| {
+            let now = start + Duration::from_secs(seconds);
+            all(steady.clocks_at(Timestamp(wall), now))
+        };
+        assert_eq!(at(0, T), [T]);
+        assert_eq!(at(10, T + 9), [T + 9], "small steps are followed");
+        for wall in [T + YEARS, T - 7 * HOUR] {
+            let mut expected = vec![T + 10, wall];
+            expected.sort_unstable();
+            assert_eq!(at(11, wall), expected);
+            assert_eq!(at(11, T + 10), [T + 10], "and back");
+        }
+        let jumped = T + HOUR;
+        assert_eq!(at(12, jumped), [T + 11, jumped]);
+        assert_eq!(at(611, jumped + 599), [T + 610, jumped + 599]);
+        assert_eq!(at(612, jumped + 600), [jumped + 600]);
+        assert_eq!(at(613, jumped + 601), [jumped + 601]);
+    }
+
+    #[test]
+    fn a_point_is_never_taken_for_older_than_it_may_be() {
+        let clocks = Clocks::one(Timestamp(T)).and(Timestamp(T + YEARS));
+        let of = |at: u32| clocks.of(Timestamp(at)).0;
+        assert_eq!(of(T - HOUR), T);
+        assert_eq!(of(T + TOLERANCE), T);
+        assert_eq!(of(T + HOUR), T + YEARS);
+        assert_eq!(of(T + YEARS + HOUR), T + YEARS);
+    }
+
+    /// The clocks of frames that say `said`, read back at `now`.
+    fn judged(said: &[u32], now: u32) -> Vec<Vec<u32>> {
+        let mut eras = Vec::new();
+        for clock in said {
+            push(&mut eras, Timestamp(*clock));
+        }
+        judge(&mut eras, Timestamp(now));
+        let mut said = said.iter();
+        let mut found = Vec::new();
+        for era in eras {
+            let frames = said.by_ref().take(era.frames as usize);
+            found.extend(frames.map(|clock| all(era.clocks(Timestamp(*clock)))));
+        }
+        found
+    }
+
+    #[test]
+    fn frames_ahead_of_both_neighbours_are_judged_by_them_too() {
+        for jump in [120, HOUR, 7 * HOUR, 86_400, YEARS] {
+            let ahead = T + jump;
+            assert_eq!(
+                judged(&[T, ahead, ahead + 1, T + 5], T + 100),
+                [
+                    vec![T],
+                    vec![T, T + 5, ahead + 1],
+                    vec![T, T + 5, ahead + 1],
+                    vec![T + 5],
+                ]
+            );
+            // Killed while it was ahead, and begun while it was ahead.
+            assert_eq!(judged(&[T, ahead], T + 7), [vec![T], vec![T, T + 7, ahead]]);
+            assert_eq!(judged(&[ahead, T], T + 7), [vec![T, ahead], vec![T]]);
+        }
+        // Two jumps on end.
+        assert_eq!(
+            judged(&[T, T + HOUR, T + YEARS, T + 9], T + 9)[1],
+            [T, T + 9, T + HOUR]
+        );
+    }
+
+    #[test]
+    fn frames_that_nothing_speaks_against_are_judged_by_their_own_clock() {
+        // A quiet night, a clock that was set right, a clock that went back for a moment.
+        for said in [
+            [T, T + 8 * HOUR, T + 9 * HOUR],
+            [HOUR, T, T + 1],
+            [T, T - 7 * HOUR, T + 2],
+        ] {
+            let expected: Vec<_> = said.iter().map(|clock| vec![*clock]).collect();
+            assert_eq!(judged(&said, T + 10 * HOUR), expected);
+        }
+        // A machine without a clock of its own, just started.
+        assert_eq!(
+            judged(&[T, T + 1], 100),
+            [vec![100, T + 1], vec![100, T + 1]]
+        );
+    }
+}

@@ -1,0 +1,479 @@
+//! Series that have had no point for `carbon.expire_after` are removed.
+//!
+//! 1. A series is *idle* when its file was last changed, and the last point in it lies, longer ago
+//!    than that, and the cache has no points of it. Both are looked at: a file that another program
+//!    writes or that was copied says the one, a file that is written through a map on a file system which
+//!    does not note that says the other. A file that cannot be read, or that is a link, is left alone.
+//! 2. Files are deleted while the persister is locked, after a second look: what arrives meanwhile
+//!    waits in the cache, and the persister makes the file anew.
+//! 3. How long is counted by a [`SteadyClock`], which goes with the system's clock but never faster
+//!    than twice the real time, and which outlives restarts in a file. A system clock that jumps ten
+//!    years ahead for an hour ages series by one hour more. Time for which the server did not run is
+//!    caught up with at the same pace, so a series may stay longer than asked, not shorter.
+//! 4. A pass removes a quarter of all series and [`ALWAYS_REMOVED`] more at most, [`REMOVES`] a second,
+//!    on a thread of its own.
+//! 5. After a pass names and ids that nothing has any more are given back (`index::grace`), and the
+//!    index's log is written anew when much of it is void.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use whisper::Timestamp;
+
+use crate::datapoint::SeriesId;
+use crate::error::{Error, Result};
+use crate::store::{Carbon, Inner, lock};
+
+/// Files looked at per second.
+const LOOKS: u32 = 20_000;
+/// Series removed per second.
+const REMOVES: u32 = 2_000;
+/// Series looked at between two pauses.
+const LOOKED_AT_ONCE: usize = 256;
+/// How long the persister is locked at once for series to be removed. It may have to be waited for
+/// a whole pass of the persister, so this is worth some of them.
+const LOCKED: Duration = Duration::from_millis(100);
+/// Series that are collected before any of them are removed.
+const REMOVED_AT_ONCE: usize = 4_096;
+/// A pass may remove so many series, however few there are.
+const ALWAYS_REMOVED: usize = 1_000;
+/// Void records that a running server's index log may have beside a quarter of all.
+const VOID_RECORDS: usize = 10_000;
+/// How long names that have just been unlinked wait for those who may have them in hand.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A series that has had no point for long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// Its name.
+    pub name: String,
+    /// When its file was last changed.
+    pub changed: Timestamp,
+    /// Bytes that its file takes on disk.
+    pub size_bytes: u64,
+}
+
+/// What a pass over the series found, or did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Series that have a file.
+    pub series: usize,
+    /// Those that were idle for long enough.
+    pub idle: usize,
+    /// Those that were removed.
+    pub removed: usize,
+    /// Bytes on disk that the idle ones take, or took.
+    pub size_bytes: u64,
+    /// When the file that was changed last was changed.
+    pub newest: Timestamp,
+}
+
+/// The time by which series age. See the head of this file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SteadyClock(f64);
+
+impl SteadyClock {
+    /// A clock that stands at `at`.
+    pub fn new(at: Timestamp) -> Self {
+        Self(f64::from(at.0))
+    }
+
+    /// Moves towards `wall`, what the system's clock says, after `elapsed` of real time; what time it
+    /// is for series, which is never after `wall`.
+    pub fn advance(&mut self, wall: Timestamp, elapsed: Duration) -> Timestamp {
+        let most = self.0 + 2.0 * elapsed.as_secs_f64();
+        self.0 = f64::from(wall.0).clamp(self.0, most);
+        Timestamp((self.0 as u32).min(wall.0))
+    }
+
+    fn read(path: &Path) -> Option<Self> {
+        let mut text = String::new();
+        fs::File::open(path)
+            .ok()?
+            .take(32)
+            .read_to_string(&mut text)
+            .ok()?;
+        let seconds: u32 = text.trim().parse().ok()?;
+        Some(Self::new(Timestamp(seconds)))
+    }
+
+    fn write(self, path: &Path) -> io::Result<()> {
+        let new = path.with_extension("new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        writeln!(fs::File::create_new(&new)?, "{}", self.0 as u32)?;
+        fs::rename(&new, path)
+    }
+}
+
+/// What there is to say about one file.
+enum Look {
+    /// There is none.
+    Missing,
+    /// It is not ours to judge.
+    Left,
+    /// It was changed at this time, or has a point that is recent.
+    Recent(Timestamp),
+    Idle {
+        changed: Timestamp,
+        size_bytes: u64,
+    },
+}
+
+/// Looks whether the file at `path` has been idle since `cutoff`. The system's clock says `wall`.
+fn look(path: &Path, cutoff: Timestamp, wall: Timestamp) -> Look {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Look::Missing,
+        _ => return Look::Left,
+    };
+    let changed = metadata.modified().ok();
+    let changed = changed.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let changed = changed.map_or(0, |at| u32::try_from(at.as_secs()).unwrap_or(u32::MAX));
+    let changed = Timestamp(changed);
+    if changed >= cutoff {
+        return Look::Recent(changed);
+    }
+    match has_points_since(path, cutoff, wall) {
+        Ok(true) => Look::Recent(changed),
+        Ok(false) => Look::Idle {
+            changed,
+            size_bytes: std::os::unix::fs::MetadataExt::blocks(&metadata) * 512,
+        },
+        Err(_) => Look::Left,
+    }
+}
+
+/// Whether the file has a point after `cutoff`, in whichever archive reaches back so far, or in a finer
+/// one.
+fn has_points_since(path: &Path, cutoff: Timestamp, wall: Timestamp) -> whisper::Result<bool> {
+    let file = whisper::File::open(path)?;
+    for archive in file.header().archives() {
+        let reach = before(wall, Duration::from_secs(archive.retention()));
+        let from = cutoff.max(reach);
+        if from < wall {
+            let fetched = file.fetch_archive(wall, from, wall, archive.step.seconds())?;
+            let mut values = fetched.iter().flat_map(|fetched| &fetched.values);
+            if values.any(|value| !whisper::is_absent(*value)) {
+                return Ok(true);
+            }
+        }
+        if from == cutoff {
+            break;
+        }
+    }
+    Ok(false)
+}
+
+fn before(at: Timestamp, span: Duration) -> Timestamp {
+    let span = u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
+    Timestamp(at.0.saturating_sub(span))
+}
+
+/// The thread of a running server.
+pub(crate) fn run(inner: &Inner) {
+    let expire_after = inner.options.expire_after.0;
+    let pause = (expire_after / 16).clamp(Duration::from_secs(1), Duration::from_secs(3_600));
+    let path = inner.data.join("index").join("expiry-clock");
+    let mut clock = SteadyClock::read(&path).unwrap_or_else(|| {
+        // Never seen before: it is no later than the last change of any file.
+        let wall = (inner.clock)();
+        let seen = pass(inner, Timestamp(0), wall, Pace::Slow, &mut |_| false);
+        let newest = if seen.series == 0 { wall } else { seen.newest };
+        SteadyClock::new(wall.min(newest))
+    });
+    let mut since = Instant::now();
+    while !inner.is_stopping() {
+        let wall = (inner.clock)();
+        let elapsed = since.elapsed();
+        since = Instant::now();
+        let now = clock.advance(wall, elapsed);
+        let cutoff = before(now, expire_after);
+        let done = pass(inner, cutoff, wall, Pace::Slow, &mut |_| true);
+        if done.removed > 0 {
+            let Expired {
+                removed,
+                size_bytes,
+                idle,
+                ..
+            } = done;
+            let left = idle - removed;
+            tracing::info!(removed, size_bytes, left, "series without points expired");
+        }
+        if let Err(error) = clock.write(&path) {
+            let error = Error::io(&path, "writing the time by which series age", error);
+            tracing::warn!(%error, "after a restart series may stay longer");
+        }
+        inner.reclaim();
+        inner.pause(GRACE);
+        inner.reclaim();
+        if let Err(error) = inner.index.compact(VOID_RECORDS) {
+            tracing::warn!(%error, "the index could not be written anew");
+        }
+        inner.pause(pause.saturating_sub(GRACE));
+    }
+}
+
+/// How fast a pass goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Beside a running server: in portions with pauses, and bounded.
+    Slow,
+    /// As fast as it can.
+    Fast,
+}
+
+/// Looks at every series that has a file and removes those idle since `cutoff` for which `agree` holds.
+fn pass(
+    inner: &Inner,
+    cutoff: Timestamp,
+    wall: Timestamp,
+    pace: Pace,
+    agree: &mut dyn FnMut(&Idle) -> bool,
+) -> Expired {
+    let ids = inner.index.stored_series();
+    let mut done = Expired {
+        series: ids.len(),
+        ..Expired::default()
+    };
+    let most = match pace {
+        Pace::Slow => ids.len() / 4 + ALWAYS_REMOVED,
+        Pace::Fast => usize::MAX,
+    };
+    let mut bounded = false;
+    let mut path = PathBuf::new();
+    let mut going = Vec::new();
+    let mut chunks = ids.chunks(LOOKED_AT_ONCE).peekable();
+    while let Some(ids) = chunks.next() {
+        if inner.is_stopping() {
+            return done;
+        }
+        for id in ids.iter().filter(|id| !inner.cache.holds(**id)) {
+            inner.index.path(*id, &mut path);
+            match look(&path, cutoff, wall) {
+                Look::Left => {}
+                Look::Recent(changed) => done.newest = done.newest.max(changed),
+                // Deleted by others: it is forgotten without counting as expired.
+                Look::Missing => going.push(*id),
+                Look::Idle {
+                    changed,
+                    size_bytes,
+                } => {
+                    let name = inner.index.name(*id);
+                    let idle = Idle {
+                        name,
+                        changed,
+                        size_bytes,
+                    };
+                    done.newest = done.newest.max(changed);
+                    done.idle += 1;
+                    done.size_bytes += size_bytes;
+                    if done.removed + going.len() >= most {
+                        bounded = true;
+                    } else if agree(&idle) {
+                        tracing::debug!(series = idle.name, ?changed, "expires");
+                        going.push(*id);
+                    }
+                }
+            }
+        }
+        if going.len() >= REMOVED_AT_ONCE || chunks.peek().is_none() {
+            while !going.is_empty() && !inner.is_stopping() {
+                let before = going.len();
+                done.removed += remove(inner, &mut going, cutoff, wall);
+                if pace == Pace::Slow {
+                    let n = (before - going.len()) as u32;
+                    inner.pause(Duration::from_secs(1) * n / REMOVES);
+                }
+            }
+        }
+        if pace == Pace::Slow {
+            inner.pause(Duration::from_secs(1) * ids.len() as u32 / LOOKS);
+        }
+    }
+    if bounded {
+        tracing::warn!(
+            idle = done.idle,
+            removed = done.removed,
+            "more series expire than one pass removes; the rest waits for the next"
+        );
+    }
+    done
+}
+
+/// Takes series from the end of `ids`, for as long as the persister may be locked, and removes those
+/// that are still idle; how many.
+fn remove(inner: &Inner, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: Timestamp) -> usize {
+    // No walk lists a file that goes, and nothing is written to any meanwhile.
+    let _walk = inner.index.no_walk();
+    let _persister = lock(&inner.persister);
+    let busy = |id| inner.cache.holds(id);
+    let mut path = PathBuf::new();
+    let mut removed = 0;
+    let since = Instant::now();
+    while since.elapsed() < LOCKED
+        && let Some(id) = ids.pop()
+    {
+        if busy(id) {
+            continue;
+        }
+        inner.index.path(id, &mut path);
+        match look(&path, cutoff, wall) {
+            Look::Missing => {}
+            Look::Left | Look::Recent(_) => continue,
+            Look::Idle { .. } => {
+                if let Err(error) = delete(&path, inner.options.flock) {
+                    let errors = inner.stats.expire_errors.get();
+                    inner.stats.expire_errors.add(1);
+                    if errors == 0 {
+                        let error = Error::io(&path, "removing an expired series", error);
+                        tracing::error!(%error, "further ones are counted in expireErrors");
+                    }
+                    continue;
+                }
+                removed += 1;
+            }
+        }
+        inner.maps.forget(id.0);
+        if let Err(error) = inner.index.expire(id, busy) {
+            tracing::warn!(%error, "the index could not be written");
+        }
+        remove_empty(&inner.root, &path);
+    }
+    inner.stats.expired.add(removed as u64);
+    removed
+}
+
+/// Deletes a file, unless another program has it locked while `locking`.
+fn delete(path: &Path, locking: bool) -> io::Result<()> {
+    let held = if locking {
+        let file = fs::File::open(path)?;
+        file.try_lock()?;
+        Some(file)
+    } else {
+        None
+    };
+    let removed = fs::remove_file(path);
+    drop(held);
+    removed
+}
+
+/// Deletes the directories that lead to `path` below `root`, as far as they are empty.
+fn remove_empty(root: &Path, path: &Path) {
+    let parents = path.ancestors().skip(1);
+    for parent in parents.take_while(|parent| *parent != root && parent.starts_with(root)) {
+        // Not empty, most likely: then no further one is either.
+        if fs::remove_dir(parent).is_err() {
+            return;
+        }
+    }
+}
+
+impl Carbon {
+    /// Calls `each` for every series that has been idle for `older_than`, by the system's clock.
+    pub fn idle_series(&self, older_than: Duration, mut each: impl FnMut(&Idle)) -> Expired {
+        let wall = self.now();
+        let cutoff = before(wall, older_than);
+        pass(&self.0, cutoff, wall, Pace::Fast, &mut |idle| {
+            each(idle);
+            false
+        })
+    }
+
+    /// Removes every series that has been idle for `older_than` by the system's clock, all at once,
+    /// and calls `each` before.
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub fn expire(&self, older_than: Duration, mut each: impl FnMut(&Idle)) -> Result<Expired> {
+        let wall = self.now();
+        let cutoff = before(wall, older_than);
+        let done = pass(&self.0, cutoff, wall, Pace::Fast, &mut |idle| {
+            each(idle);
+            true
+        });
+        self.0.index.sync()?;
+        Ok(done)
+    }
+
+    /// Gives back the names and ids of series that are gone, as far as nothing has them; how many.
+    /// What has become unused since the last call goes with a later one.
+    pub fn reclaim(&self) -> usize {
+        self.0.reclaim()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn a_clock_that_jumps_ages_series_by_as_much_as_it_was_wrong() {
+        let now = 1_700_000_000;
+        let mut clock = SteadyClock::new(Timestamp(now));
+        let year = 365 * 86_400;
+        assert_eq!(
+            clock.advance(Timestamp(now + 10), HOUR / 360),
+            Timestamp(now + 10)
+        );
+        // Ten years ahead for an hour: one hour more.
+        let ahead = Timestamp(now + 10 + 10 * year);
+        assert_eq!(clock.advance(ahead, HOUR), Timestamp(now + 10 + 7_200));
+        // Right again, it is waited for.
+        let right = now + 10 + 3_600;
+        assert_eq!(
+            clock.advance(Timestamp(right), Duration::ZERO),
+            Timestamp(right)
+        );
+        let at = clock.advance(Timestamp(right + 3_600), HOUR);
+        assert_eq!(
+            (at, clock.0 as u32),
+            (Timestamp(right + 3_600), right + 3_600)
+        );
+        // Back for an hour, and right again: nothing is lost.
+        assert_eq!(clock.advance(Timestamp(1_000), HOUR), Timestamp(1_000));
+        let at = clock.advance(Timestamp(right + 10_800), HOUR);
+        assert_eq!(at, Timestamp(right + 10_800));
+    }
+
+    #[test]
+    fn the_clock_outlives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("expiry-clock");
+        assert_eq!(SteadyClock::read(&path), None);
+        for at in [7, 1_700_000_000] {
+            let clock = SteadyClock::new(Timestamp(at));
+            clock.write(&path).unwrap();
+            assert_eq!(SteadyClock::read(&path), Some(clock));
+        }
+        for damage in ["", "x", "-1", "99999999999999999999999999999999999999"] {
+            fs::write(&path, damage).unwrap();
+            assert_eq!(SteadyClock::read(&path), None, "{damage:?}");
+        }
+    }
+
+    proptest! {
+        /// However the system's clock moves, series age by twice the real time at most.
+        #[test]
+        fn never_faster_than_twice_the_real_time(
+            steps in prop::collection::vec((any::<u32>(), 0_u64..100_000), 1..50),
+        ) {
+            let start = 1_700_000_000_u32;
+            let mut clock = SteadyClock::new(Timestamp(start));
+            let mut elapsed = 0;
+            for (wall, seconds) in steps {
+                elapsed += seconds;
+                let at = clock.advance(Timestamp(wall), Duration::from_secs(seconds));
+                prop_assert!(at.0 <= wall);
+                prop_assert!(u64::from(at.0) <= u64::from(start) + 2 * elapsed);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Files that are ours alone: lock, journal, index, saved state.
+//!
+//! 1. They are opened without following a symbolic link in the last part of the path, so that a
+//!    link put in their place leads to no other file.
+//! 2. Opening never waits: a pipe, a device or a directory in their place is an error.
+//! 3. They are made with mode 0600, their directories with 0700.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// Opens the regular file `path` as `options` say.
+///
+/// # Errors
+/// The system's, or [`io::ErrorKind::InvalidInput`] if something else has the name: see
+/// [`is_in_the_way`].
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = options
+        .custom_flags(flags.bits() as i32)
+        .mode(0o600)
+        .open(path);
+    let file = opened.map_err(|error| {
+        let what = match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::LOOP) => "it is a symbolic link",
+            Some(Errno::ISDIR) => "it is a directory",
+            Some(Errno::NXIO) => "it is a pipe or a socket",
+            _ => return error,
+        };
+        io::Error::new(io::ErrorKind::InvalidInput, what)
+    })?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    let what = "it is not a regular file";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+/// Whether [`open`] found something that is not a regular file.
+pub fn is_in_the_way(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none()
+}
+
+/// Renames what has the name of a file of ours to `NAME.corrupt`, or the next free name; the new
+/// one.
+///
+/// # Errors
+/// The system refused.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    whisper::map::set_aside(path)
+}
+
+/// All that the regular file `path` holds.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path, OpenOptions::new().read(true))?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Makes the directory `path`, and those above it, readable by nobody else. One that is there
+/// stays as it is.
+///
+/// # Errors
+/// The system refused.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            DirBuilder::new().mode(0o700).create(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn only_a_regular_file_is_opened_and_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("target"), "precious").unwrap();
+        symlink(at("target"), at("link")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), pipe, mode, 0).unwrap();
+        for name in ["link", "directory", "socket", "pipe"] {
+            let mut writing = OpenOptions::new();
+            writing.write(true).create(true).truncate(true);
+            for error in [
+                read(&at(name)).unwrap_err(),
+                open(&at(name), &mut writing).unwrap_err(),
+            ] {
+                assert!(is_in_the_way(&error), "{name}: {error}");
+            }
+        }
+        assert_eq!(fs::read(at("target")).unwrap(), b"precious");
+        assert!(!is_in_the_way(&read(&at("missing")).unwrap_err()));
+    }
+
+    #[test]
+    fn what_is_made_is_for_the_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/private");
+        create_dir(&inner).unwrap();
+        create_dir(&inner).unwrap();
+        let path = inner.join("file");
+        open(&path, OpenOptions::new().write(true).create(true)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&inner), mode(&path)), (0o700, 0o600));
+    }
+}

@@ -1,0 +1,4 @@
+//! What several fuzz targets have in common.
+
+pub mod bytes;
+pub mod pattern;

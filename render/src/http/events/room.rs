@@ -1,0 +1,248 @@
+//! What the events routes may hold in memory together.
+//!
+//! 1. [`EXPORTS`] exports are read at once, a portion at a time, when the client has taken the one
+//!    before. A further one is refused: it would only wait for the others.
+//! 2. One import is read at once: it is checked whole before any of it is stored.
+//! 3. [`READERS`] questions are asked at once, and what was answered counts against [`ANSWERS`]
+//!    until it is sent.
+//! 4. A body that is large, or does not say how large it is, needs one of [`BODIES`] places.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body::Frame;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{EventsState, json_answer};
+use crate::events::{Error, Store, lines};
+
+/// Exports at once.
+const EXPORTS: usize = 4;
+/// Bytes of events in a portion of an export, unless a single event is larger.
+const PORTION: usize = 64 * 1024;
+/// Questions at once.
+const READERS: usize = 4;
+/// Bytes of answers that may wait to be sent.
+const ANSWERS: usize = 64 * 1024 * 1024;
+/// Bodies of more than [`SMALL`] bytes at once.
+const BODIES: usize = 16;
+const SMALL: u64 = 64 * 1024;
+/// How long a request waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The places there are. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Room {
+    exports: Arc<Semaphore>,
+    imports: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        let places = |n| Arc::new(Semaphore::new(n));
+        Self {
+            exports: places(EXPORTS),
+            imports: places(1),
+            readers: places(READERS),
+            answers: places(ANSWERS),
+            bodies: places(BODIES),
+        }
+    }
+}
+
+impl Room {
+    /// A place among those who ask.
+    pub(super) async fn reader(&self) -> Result<OwnedSemaphorePermit, Busy> {
+        wait(
+            &self.readers,
+            "too many questions about events are being answered",
+        )
+        .await
+    }
+
+    /// The place of the one who imports.
+    pub(super) async fn import(&self) -> Result<OwnedSemaphorePermit, Busy> {
+        wait(&self.imports, "another import is under way").await
+    }
+
+    /// `text` as a body that counts until it is sent.
+    pub(super) fn answer(&self, text: String) -> Result<Body, Busy> {
+        let size = u32::try_from(text.len().min(ANSWERS)).unwrap_or(u32::MAX);
+        let answers = Arc::clone(&self.answers);
+        match answers.try_acquire_many_owned(size) {
+            Ok(permit) => Ok(Body::new(Held {
+                text: Bytes::from(text),
+                _permit: permit,
+            })),
+            Err(_) => Err(Busy("too many answers about events wait to be read")),
+        }
+    }
+}
+
+async fn wait(places: &Arc<Semaphore>, why: &'static str) -> Result<OwnedSemaphorePermit, Busy> {
+    if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
+        return Ok(permit);
+    }
+    match timeout(PATIENCE, Arc::clone(places).acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Busy(why)),
+    }
+}
+
+/// There is no room: a 503 that says why.
+#[derive(Debug)]
+pub(super) struct Busy(&'static str);
+
+impl Busy {
+    /// The answer, counted.
+    pub(super) fn answer(&self, store: &Store) -> Response {
+        store.stats().busy.fetch_add(1, Ordering::Relaxed);
+        let sentence = format!("{}: try again later", self.0);
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut response = json_answer(status, &json!({ "error": sentence }));
+        let later = HeaderValue::from_static("5");
+        response.headers_mut().insert(header::RETRY_AFTER, later);
+        response
+    }
+}
+
+/// Lets a request with a large body pass when there is a place for it.
+pub(super) async fn bodies(
+    State(state): State<EventsState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    if !chunked && length.unwrap_or(0) <= SMALL {
+        return next.run(request).await;
+    }
+    let place = wait(&state.room.bodies, "too many large bodies are being read").await;
+    match place {
+        Ok(_place) => next.run(request).await,
+        Err(busy) => busy.answer(&state.store),
+    }
+}
+
+/// All events as JSON lines, read while they are sent.
+pub(super) async fn export(State(state): State<EventsState>) -> Response {
+    let Ok(place) = Arc::clone(&state.room.exports).try_acquire_owned() else {
+        return Busy("all exports that may be under way at once are").answer(&state.store);
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-ndjson"),
+        (
+            header::CONTENT_DISPOSITION,
+            "attachment; filename=\"events.jsonl\"",
+        ),
+    ];
+    let body = Body::new(Export {
+        store: state.store,
+        after: 0,
+        reading: None,
+        ended: false,
+        _place: place,
+    });
+    (headers, body).into_response()
+}
+
+/// What a portion is: its text, and the id of its last event, none at the end.
+type Portion = Result<(String, Option<i64>), Error>;
+
+/// The body of an export. Nothing is read, and no thread is taken, while the client does not.
+struct Export {
+    store: Arc<Store>,
+    /// The last id that was sent.
+    after: i64,
+    reading: Option<JoinHandle<Portion>>,
+    ended: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Export {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let (store, after) = (&this.store, this.after);
+        let reading = this.reading.get_or_insert_with(|| {
+            let store = Arc::clone(store);
+            tokio::task::spawn_blocking(move || {
+                let events = store.export(after, PORTION)?;
+                let text = events.iter().map(lines::write).collect();
+                Ok((text, events.last().map(|event| event.id)))
+            })
+        });
+        let portion = ready!(Pin::new(reading).poll(context));
+        this.reading = None;
+        let portion = portion.unwrap_or(Err(Error::Closed));
+        Poll::Ready(match portion {
+            Ok((text, Some(last))) => {
+                this.after = last;
+                Some(Ok(Frame::data(text.into())))
+            }
+            Ok((_, None)) => {
+                this.ended = true;
+                None
+            }
+            Err(why) => {
+                this.ended = true;
+                tracing::error!("an export of events broke off: {why}");
+                Some(Err(io::Error::other(why)))
+            }
+        })
+    }
+}
+
+/// A text that holds its place until it is sent: given out in pieces, since what was given out
+/// whole would wait elsewhere.
+struct Held {
+    text: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let size = self.text.len().min(PORTION);
+        let piece = self.text.split_to(size);
+        Poll::Ready((size > 0).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.text.len() as u64)
+    }
+}

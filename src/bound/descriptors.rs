@@ -1,0 +1,127 @@
+//! How many descriptors there are, and how many of them connections may take.
+//!
+//! 1. The soft limit is raised to the hard one before anything is opened: what a service manager
+//!    sets as the soft limit (1,024, mostly) is made for programs that use `select`.
+//! 2. [`KEPT`] descriptors stay free for files, whatever comes over the network: whisper files,
+//!    journal, index and event store can always be opened. All caps on connections together
+//!    are cut until that holds.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{info, warn};
+
+/// Descriptors kept for files, or half of all where there are fewer than twice as many.
+pub const KEPT: u64 = 256;
+/// More than this many are never of use, and the kernel's own bound (`fs.nr_open`).
+const MOST: u64 = 1 << 20;
+/// With fewer than this many the operator is told.
+const FEW: u64 = 4_096;
+/// Every listener gets as many connections, however few descriptors there are.
+const LEAST: usize = 4;
+
+/// A cap on the connections of some listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// The key that says it.
+    pub key: &'static str,
+    /// How many connections it allows; 0 for as many as there are descriptors.
+    pub wanted: usize,
+}
+
+/// Raises the soft limit to the hard one and returns what holds from now on.
+pub fn raise() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let hard = maximum.unwrap_or(MOST).min(MOST);
+    let soft = current.unwrap_or(MOST).min(MOST);
+    if soft >= hard {
+        return soft;
+    }
+    let raised = Rlimit {
+        current: Some(hard),
+        maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => hard,
+        Err(why) => {
+            warn!(
+                "the limit of open files stays at {soft}, the hard limit {hard} was refused: {why}"
+            );
+            soft
+        }
+    }
+}
+
+/// Cuts `caps` so that with `open` descriptors in use already those for files stay free, and logs
+/// the outcome. Returns the caps in the same order.
+pub fn share(limit: u64, open: u64, caps: &[Cap]) -> Vec<usize> {
+    let kept = KEPT.min(limit / 2);
+    let shared = cut(limit.saturating_sub(kept).saturating_sub(open), caps);
+    let lines = caps.iter().zip(&shared).map(|(cap, got)| {
+        let Cap { key, wanted } = cap;
+        match got == wanted {
+            true => format!("{key} {got}"),
+            false => format!("{key} {got} (set to {wanted})"),
+        }
+    });
+    let lines: Vec<String> = lines.collect();
+    info!(
+        "open files: {limit} allowed, {kept} kept for files; connections: {}",
+        lines.join(", ")
+    );
+    if limit < FEW {
+        warn!("the hard limit of open files is {limit}: raise it (LimitNOFILE=, ulimit -Hn)");
+    }
+    shared
+}
+
+/// `caps` in proportion, so that together they are at most `available`.
+fn cut(available: u64, caps: &[Cap]) -> Vec<usize> {
+    let available = usize::try_from(available).unwrap_or(usize::MAX);
+    let wanted = caps.iter().map(|cap| match cap.wanted {
+        0 => available,
+        wanted => wanted,
+    });
+    let wanted: Vec<usize> = wanted.collect();
+    let total = wanted.iter().fold(0_u128, |sum, one| sum + *one as u128);
+    let fits = total <= available as u128;
+    let part = |one: usize| match fits {
+        true => one,
+        false => (one as u128 * available as u128 / total.max(1)) as usize,
+    };
+    wanted
+        .into_iter()
+        .map(|one| part(one).max(LEAST.min(one.max(1))))
+        .collect()
+}
+
+/// How many descriptors this process has open.
+pub fn open() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(32, |entries| entries.count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caps(wanted: &[usize]) -> Vec<Cap> {
+        let key = "a.max_connections";
+        wanted.iter().map(|&wanted| Cap { key, wanted }).collect()
+    }
+
+    #[test]
+    fn caps_are_cut_in_proportion_until_files_have_their_part() {
+        assert_eq!(share(20_000, 30, &caps(&[1_000, 4_000])), [1_000, 4_000]);
+        let shared = share(1_024, 30, &caps(&[1_000, 4_000]));
+        assert_eq!(shared, [147, 590]);
+        assert!(shared.iter().sum::<usize>() as u64 + 30 + KEPT <= 1_024);
+        assert_eq!(share(1_024, 24, &caps(&[0])), [744]);
+        assert_eq!(share(64, 60, &caps(&[1_000, 2])), [4, 2]);
+    }
+
+    #[test]
+    fn the_soft_limit_is_raised_to_the_hard_one() {
+        let limit = raise();
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!(current.unwrap_or(MOST).min(MOST), limit);
+        assert_eq!(maximum.unwrap_or(MOST).min(MOST), limit);
+    }
+}

@@ -1,0 +1,145 @@
+//! `plumbago expire`: which series have been silent for long, and their end.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use carbon::expiry::{Expired, Idle};
+use carbon::options::Span;
+use carbon::{Access, Carbon, Setup, Timestamp};
+
+use crate::config::{Config, Usage};
+use crate::lock::DataLock;
+
+/// Arguments of `plumbago expire`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  plumbago expire --data /var/lib/plumbago --older-than 90d --dry-run   # age, size and name of what would go\n  plumbago expire --data /var/lib/plumbago --older-than 90d             # removes them; no server may be running\n\nA running server does this by itself with carbon.expire_after."
+)]
+pub struct Args {
+    /// Lists what would go and changes nothing; also beside a running server, whose latest points it
+    /// does not see.
+    #[arg(long)]
+    dry_run: bool,
+    /// The configuration file of the server.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory: the same as `--set data=DIR`.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Sets a key, as in `--set carbon.whisper_dir=/opt/graphite/storage/whisper`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Series without a point for this long; default: carbon.expire_after.
+    #[arg(long, value_name = "TIME")]
+    older_than: Option<Span>,
+    /// Removes even if that is every series there is.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Lists or removes.
+///
+/// # Errors
+/// The data directory is not there, in use, or cannot be read; or every series would go.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args {
+        dry_run,
+        config: file,
+        data,
+        set,
+        older_than,
+        all,
+    } = args;
+    let mut config = Config::load(file.as_deref(), &set)?;
+    if let Some(data) = data {
+        config.data = data;
+    }
+    let older_than = older_than.unwrap_or(config.carbon.expire_after).0;
+    if older_than.is_zero() {
+        let question = "how long? --older-than TIME, or carbon.expire_after";
+        return Err(Usage(question.to_owned()).into());
+    }
+    if !config.data.is_dir() {
+        bail!("data directory {}: not there", config.data.display());
+    }
+    let _lock = match dry_run {
+        true => None,
+        false => Some(DataLock::take(&config.data)?),
+    };
+    // What the verb does is not done beside it by itself, and nothing new comes.
+    config.carbon.expire_after = Span::default();
+    let mut setup = Setup::new(config.carbon, config.journal, config.statsd.flush_interval);
+    if dry_run {
+        setup.access = Access::Inspect;
+    }
+    let carbon = Carbon::open(setup, &config.data).context("carbon")?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = if dry_run {
+        let mut written = Ok(());
+        let found = carbon.idle_series(older_than, |idle| {
+            if written.is_ok() {
+                written = line(&mut out, carbon.now(), idle);
+            }
+        });
+        written?;
+        found
+    } else {
+        remove(&carbon, older_than, all, &mut out)?
+    };
+    let Expired {
+        series,
+        idle,
+        removed,
+        size_bytes,
+        ..
+    } = done;
+    let (count, verb) = match dry_run {
+        true => (idle, "would go"),
+        false => (removed, "removed"),
+    };
+    let size = kibibytes(size_bytes);
+    writeln!(out, "{count} of {series} series {verb}, {size}")?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(
+    carbon: &Carbon,
+    older_than: Duration,
+    all: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<Expired> {
+    carbon.reconcile().context("carbon")?;
+    let found = carbon.idle_series(older_than, |_| {});
+    if found.idle == found.series && found.idle > 0 && !all {
+        bail!(
+            "all {} series would go: is the clock right? --all removes them all the same",
+            found.series
+        );
+    }
+    let mut written = Ok(());
+    let done = carbon.expire(older_than, |idle| {
+        if written.is_ok() {
+            written = line(out, carbon.now(), idle);
+        }
+    });
+    let drained = carbon.drain(|_| {});
+    written?;
+    drained.context("carbon")?;
+    done.context("carbon")
+}
+
+/// Age, size and name of a series.
+fn line(out: &mut impl Write, now: Timestamp, idle: &Idle) -> io::Result<()> {
+    let hours = now.0.saturating_sub(idle.changed.0) / 3_600;
+    let age = Span::seconds(u64::from(hours) * 3_600).to_string();
+    let size = kibibytes(idle.size_bytes);
+    writeln!(out, "{age:>8} {size:>10}  {}", idle.name)
+}
+
+fn kibibytes(bytes: u64) -> String {
+    format!("{}KiB", bytes.div_ceil(1_024))
+}

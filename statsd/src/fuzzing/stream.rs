@@ -1,0 +1,79 @@
+//! Lines over a connection: however the bytes are cut, the same lines are handed on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::{mpsc, watch};
+
+use crate::listener::{Block, LONGEST, connection};
+use crate::report::Shared;
+use crate::token::MARGIN;
+
+/// Pieces, each of which is there at once.
+struct Pieces(VecDeque<Vec<u8>>);
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(mut piece) = self.0.pop_front() {
+            let rest = piece.split_off(piece.len().min(buffer.remaining()));
+            buffer.put_slice(&piece);
+            if !rest.is_empty() {
+                self.0.push_front(rest);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads a connection that brings `pieces`.
+///
+/// # Panics
+/// A line that is not too long is missing or changed, one that is too long is not, or it is not
+/// counted once.
+pub fn stream(pieces: &[&[u8]]) {
+    let bytes = pieces.concat();
+    let is_long = |line: &&[u8]| line.len() > LONGEST;
+    let lines = || bytes.split(|byte| *byte == b'\n');
+    let expected: Vec<&[u8]> = lines()
+        .filter(|line| !line.is_empty() && !is_long(line))
+        .collect();
+    let too_long = lines().filter(is_long).count() as u64;
+
+    let pieces = pieces.iter().filter(|piece| !piece.is_empty());
+    let source = Pieces(pieces.map(|piece| piece.to_vec()).collect());
+    let shared = Arc::new(Shared::default());
+    let (blocks_in, mut blocks) = mpsc::channel(bytes.len().max(1));
+    let (_stop, stopping) = watch::channel(false);
+    let mut read = pin!(connection(
+        source,
+        None,
+        blocks_in,
+        shared.clone(),
+        stopping
+    ));
+    let mut context = Context::from_waker(Waker::noop());
+    while read.as_mut().poll(&mut context).is_pending() {}
+
+    let mut found = Vec::new();
+    while let Ok(block) = blocks.try_recv() {
+        if let Block::Lines(block, _) = block {
+            let lines = &block[MARGIN..block.len() - MARGIN];
+            found.extend(lines.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+        }
+    }
+    found.retain(|line| !line.is_empty());
+    let lengths = |lines: &[&[u8]]| lines.iter().map(|line| line.len()).collect::<Vec<_>>();
+    let found: Vec<&[u8]> = found.iter().map(Vec::as_slice).collect();
+    assert_eq!(lengths(&found), lengths(&expected));
+    assert!(found == expected, "a line has changed");
+    assert_eq!(shared.stats.bad_lines.load(Ordering::Relaxed), too_long);
+}
