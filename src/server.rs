@@ -84,7 +84,11 @@ pub enum Ended {
 ///
 /// # Errors
 /// Whatever stood in the way of starting or of stopping cleanly, named.
-pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow::Result<Ended> {
+pub async fn run(
+    mut config: Config,
+    surroundings: Surroundings,
+    log: Log,
+) -> anyhow::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -93,8 +97,9 @@ pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow
     let descriptors = descriptors::raise();
     let lock = Arc::new(DataLock::take(&config.data)?);
     let bound = Bound::open(&config)?;
+    cap_connections(&mut config, &bound, descriptors);
     let supervisor = Supervisor::default();
-    let answering = Answering::start(&config, bound.http, descriptors, &supervisor);
+    let answering = Answering::start(&config, bound.http, &supervisor);
     let readiness = answering.readiness.clone();
     let (opened, opening) = oneshot::channel();
     open(
@@ -155,6 +160,37 @@ pub async fn run(config: Config, surroundings: Surroundings, log: Log) -> anyhow
     Ok(Ended::Drained)
 }
 
+/// Cuts the limits on connections in `config` so that descriptors for files stay free.
+fn cap_connections(config: &mut Config, bound: &Bound, descriptors: u64) {
+    let line_listeners = bound.line_tcp.len().max(1);
+    let Config {
+        render,
+        carbon,
+        statsd,
+        ..
+    } = config;
+    // Each address of carbon has its own limit; StatsD's holds for its streams and, once more, for
+    // its management connections.
+    let wanted = [
+        ("render.max_connections", render.max_connections),
+        (
+            "carbon.max_connections",
+            carbon.max_connections as usize * line_listeners,
+        ),
+        (
+            "statsd.max_connections",
+            statsd.max_connections as usize * 2,
+        ),
+    ];
+    let wanted = wanted.map(|(key, wanted)| descriptors::Cap { key, wanted });
+    let caps = descriptors::share(descriptors, descriptors::open(), &wanted);
+    let each =
+        |cap: usize, listeners: usize| u32::try_from(cap / listeners).unwrap_or(u32::MAX).max(1);
+    render.max_connections = caps[0];
+    carbon.max_connections = each(caps[1], line_listeners);
+    statsd.max_connections = each(caps[2], 2);
+}
+
 /// The end while the journal is still being read back: `lock` is held until the process is gone.
 fn early(lock: Arc<DataLock>) -> Ended {
     info!("stopped while starting; the journal keeps what has not been read back");
@@ -174,19 +210,9 @@ struct Answering {
 }
 
 impl Answering {
-    fn start(
-        config: &Config,
-        listeners: Vec<TcpListener>,
-        descriptors: u64,
-        supervisor: &Supervisor,
-    ) -> Self {
-        let wanted = [descriptors::Cap {
-            key: "render.max_connections",
-            wanted: config.render.max_connections,
-        }];
-        let caps = descriptors::share(descriptors, descriptors::open(), &wanted);
+    fn start(config: &Config, listeners: Vec<TcpListener>, supervisor: &Supervisor) -> Self {
         let limits = Limits {
-            connections: caps[0],
+            connections: config.render.max_connections,
             header: config.render.header_timeout.0,
             idle: config.render.idle_timeout.0,
             write: config.render.write_timeout.0,

@@ -27,14 +27,15 @@ pub struct Options {
     pub time_zone: String,
     /// How many series one request may match; 0 for no limit.
     pub max_series: usize,
-    /// How many values one request may hold at once; 0 for no limit. Sums over plain globs hold
+    /// How many values one request may fetch, and how many it may show; 0 for no limit. Sums over plain globs hold
     /// one series, however many they add up.
     pub max_points: usize,
     /// Memory that all requests together may hold; 0 for no limit.
     pub max_memory: MemorySize,
     /// How long one request may take, waiting included; `"0s"` for ever.
     pub timeout: Span,
-    /// How many requests are computed at once; 0 for as many as there are processors.
+    /// How many requests are computed at once, small ones aside; 0 for as many as there are
+    /// processors.
     pub concurrency: usize,
     /// A tag expression: the events drawn on every picture that does not say `events=`; nothing
     /// when empty.
@@ -161,7 +162,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "max_points",
-        help: "How many values one request may hold at once (8 bytes each); beyond, it is refused \
+        help: "How many values one request may fetch, and how many it may show (8 bytes each); beyond, it is refused \
                with a 413. 0: no limit.",
     },
     Key {
@@ -176,7 +177,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "concurrency",
-        help: "How many requests are computed at once. 0: as many as there are processors.",
+        help: "How many requests are computed at once. 0: as many as there are processors. One thread \
+               more answers small requests only: at most 32 targets without \"**\", and windows of at \
+               most seven days in all.",
     },
     Key {
         name: "default_events",

@@ -14,6 +14,7 @@ use carbon::options::{ByteSize, Span};
 use http_body::Body as _;
 use render::budget::Budget;
 use render::http::guard::{self, Guard};
+use render::http::pool::Lane;
 use render::http::{App, router};
 use render::memory::Memory;
 use render::options::MemorySize;
@@ -347,6 +348,103 @@ async fn equal_requests_at_the_same_moment_are_computed_once() {
     assert_eq!(a.2, b.2);
     // One for the three, one for the other.
     assert_eq!(server.source.n_fetched.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn work_ends_when_its_last_client_has_gone() {
+    let server = serve(Options {
+        concurrency: 1,
+        ..Options::default()
+    });
+    let counter = |name: &str| {
+        let all = server.app.stats.all();
+        all.iter().find(|(known, _)| *known == name).unwrap().1
+    };
+    // Long enough for the thread that takes large requests too.
+    let uri = format!(
+        "/render?from=-1y&target=odd.waits{}",
+        "&target=web.a".repeat(40)
+    );
+    let ask = || server.get(&uri);
+    let mut first = Box::pin(ask());
+    let mut second = Box::pin(ask());
+    while server.source.n_fetched.load(Ordering::SeqCst) < 1 {
+        tokio::select! {
+            biased;
+            _ = &mut first => unreachable!("the source holds it"),
+            _ = &mut second => unreachable!("the source holds it"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    drop(first);
+    assert_eq!(counter("cancelled"), 1);
+    let kept = server.app.memory.used();
+    drop(second);
+    assert_eq!(counter("cancelled"), 2);
+    // An equal request begins anew: nothing is left of the one that was abandoned.
+    let third = server.get("/render?format=json&from=-1y&target=web.b");
+    let source = Arc::clone(&server.source);
+    let open = tokio::task::spawn_blocking(move || source.barrier.wait());
+    let ((status, _, _), opened) = tokio::join!(third, open);
+    opened.unwrap();
+    assert_eq!(status, StatusCode::OK);
+    // The series that held it, and that of the third: not one more of the forty.
+    assert_eq!(server.source.n_fetched.load(Ordering::SeqCst), 2);
+    // The thread is done with both.
+    server.app.pool.run(Lane::Large, || ()).await.unwrap();
+    assert!(kept > 0);
+    assert_eq!(server.app.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn searches_count_what_they_find_and_ask_once() {
+    let server = serve(Options {
+        max_series: 5,
+        ..Options::default()
+    });
+    let expand = |query: &str| format!("/metrics/expand?leavesOnly=1&{query}");
+    let same = expand(&"query=*.*&".repeat(1_000));
+    assert_eq!(server.get(&same).await.0, StatusCode::OK);
+    let (status, _, text) = server.get(&expand("query=*.*&query=web.*")).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(text.contains("render.max_series = 5"), "{text}");
+    let server = serve(Options {
+        max_series: 4,
+        ..Options::default()
+    });
+    let (status, _, _) = server.get("/metrics/find?query=*.*").await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn what_is_shown_and_what_is_held_is_limited() {
+    let server = serve(Options {
+        max_points: 40,
+        max_memory: "64KiB".parse().unwrap(),
+        ..Options::default()
+    });
+    let (status, _, _) = server.render(&"target=web.a&".repeat(10)).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _, body) = server.render(&"target=web.a&".repeat(11)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(
+        body["error"]
+            .as_str()
+            .unwrap()
+            .contains("render.max_points = 40")
+    );
+    let many = ["scale(web.a,2)"; 300].join(",");
+    let (status, _, body) = server.render(&format!("target=countSeries({many})")).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(
+        body["error"]
+            .as_str()
+            .unwrap()
+            .contains("render.max_memory = 65536")
+    );
+    assert_eq!(server.app.memory.used(), 0);
+    // Shown once again: what was refused has given everything back.
+    assert_eq!(server.render("target=web.a").await.0, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -204,7 +204,7 @@ impl Log {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = File::create_new(&path)?;
+            let mut file = private::open(&path, OpenOptions::new().write(true).create_new(true))?;
             file.write_all(MAGIC)?;
             Ok(file)
         };
@@ -410,8 +410,10 @@ mod tests {
         assert!(!log.existed);
         log.append(Record::Stored, b"a").unwrap();
         log.sync().unwrap();
-        log.rewrite([(Record::Stored, &b"a"[..])].into_iter())
-            .unwrap();
+        log.begin_copy();
+        let mut copy = log.copy().unwrap();
+        copy.append(Record::Stored, b"a").unwrap();
+        log.replace(copy).unwrap();
         assert_eq!(read(&path), [(Record::Stored, "a".to_owned())]);
         assert_eq!(fs::read(&target).unwrap(), b"precious");
         assert!(dir.path().join("names.corrupt").is_symlink());

@@ -498,7 +498,7 @@ mod tests {
             assert!(regex(pattern).is_err(), "{pattern}");
         }
         let hosts: Vec<String> = (0..4_000).map(|n| format!("host{n}.*")).collect();
-        for pattern in [r"(?!a)\w{20}".repeat(20), hosts.join("|")] {
+        for pattern in [r"(?!a)\w{9}".repeat(20), hosts.join("|")] {
             assert!(regex(&pattern).is_ok(), "{pattern}");
         }
     }
