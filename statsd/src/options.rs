@@ -22,7 +22,7 @@ pub struct Options {
     pub unix: Vec<String>,
     /// Paths of Unix stream sockets for lines.
     pub unix_stream: Vec<String>,
-    /// File mode of the Unix sockets in octal; empty leaves what the umask gives.
+    /// File mode of the Unix sockets in octal; empty keeps what the umask gives.
     pub unix_mode: String,
     /// TCP addresses of the management interface.
     pub admin: Vec<String>,
@@ -37,7 +37,7 @@ pub struct Options {
     pub flush_interval: Span,
     /// Which end of the interval its lines carry.
     pub timestamp: Stamp,
-    /// Where flushes go.
+    /// Outputs of a flush.
     pub output: Vec<Output>,
     /// Bytes that may wait for a remote output.
     pub output_queue: ByteSize,
@@ -66,6 +66,8 @@ pub struct Options {
     pub histogram: Vec<Histogram>,
     /// Statistics of timers to keep; empty keeps all.
     pub calculated_timer_metrics: Vec<String>,
+    /// Whether `d` is a type of its own.
+    pub distributions: bool,
     /// Samples per timer and interval up to which percentiles are exact.
     pub timer_exact_samples: u32,
     /// Memory for samples of timers.
@@ -73,7 +75,7 @@ pub struct Options {
 
     /// Whether names and tags are reduced to safe characters.
     pub key_name_sanitize: bool,
-    /// First part of the names of our own metrics.
+    /// First part of the names of the server's own metrics.
     pub prefix_stats: String,
     /// Whether names are built as the reference does by default.
     pub legacy_namespace: bool,
@@ -97,17 +99,17 @@ pub struct Options {
     /// Whether `_e` and `_sc` lines become events.
     pub events: bool,
 
-    /// Most names kept; 0 is no limit.
+    /// Most names kept; 0 disables the limit.
     pub max_names: u64,
-    /// Most names first seen in one interval; 0 is no limit.
+    /// Most names first seen in one interval; 0 disables the limit.
     pub max_new_names: u64,
-    /// Most names below one prefix; 0 is no limit.
+    /// Most names below one prefix; 0 disables the limit.
     pub max_names_per_prefix: u64,
     /// Nodes of a name that make its prefix for `max_names_per_prefix`.
     pub prefix_nodes: u32,
     /// Longest name in bytes, tags included.
     pub max_name_length: u32,
-    /// Most connections at once, of streams and of the management interface each; 0 is no limit.
+    /// Most connections at once, of streams and of the management interface each; 0 disables the limit.
     pub max_connections: u32,
 
     /// How often the busiest names are written out; 0 never.
@@ -120,7 +122,7 @@ pub struct Options {
     pub dump_messages: bool,
     /// Health reported at the start.
     pub health_status: Health,
-    /// Whether our own metrics are flushed; set from `stats.self`, not a key of this section.
+    /// Whether the server's own metrics are flushed; set from `stats.self`, not a key of this section.
     #[serde(skip, default = "yes")]
     pub self_metrics: bool,
 }
@@ -157,6 +159,7 @@ impl Default for Options {
             gauges_max_ttl: 1,
             histogram: Vec::new(),
             calculated_timer_metrics: Vec::new(),
+            distributions: false,
             timer_exact_samples: 10_000,
             timer_memory: ByteSize(256 << 20),
             key_name_sanitize: true,
@@ -195,63 +198,64 @@ macro_rules! keys {
 
 /// Every key of `[statsd]`, in the order in which they are printed.
 pub const KEYS: &[Key] = keys! {
-    "udp": "Addresses to receive datagrams on, IPv4 or IPv6. An address listed several times gets several sockets, each with a thread of its own.",
-    "tcp": "Addresses to receive lines on.",
+    "udp": "Addresses that receive datagrams, IPv4 or IPv6. An address that is listed several times gets several sockets, each with its own thread.",
+    "tcp": "Addresses that receive lines over TCP.",
     "unix": "Paths of Unix datagram sockets.",
-    "unix_stream": "Paths of Unix stream sockets that take lines.",
-    "unix_mode": "File mode of the Unix sockets in octal, such as \"0660\"; empty leaves what the umask gives.",
+    "unix_stream": "Paths of Unix stream sockets that receive lines.",
+    "unix_mode": "File mode of the Unix sockets in octal, such as \"0660\"; empty keeps what the umask gives.",
     "admin": "Addresses of the management interface (stats, counters, delgauges, health, ...).",
-    "receive_buffer": "Receive buffer of each datagram socket: beyond net.core.rmem_max where the process may (SO_RCVBUFFORCE, CAP_NET_ADMIN), otherwise SO_RCVBUF. What the kernel grants is logged. It takes memory only while datagrams wait. 0 leaves the system's default.",
-    "receive_pause": "Longest pause after a read that found few datagrams, so that one wake-up takes many. Shortened to what the receive buffer holds; 0s never pauses.",
-    "receive_gro": "Ask the kernel to hand over runs of equal datagrams in one piece (UDP_GRO), where it can.",
+    "receive_buffer": "Receive buffer of each datagram socket. With CAP_NET_ADMIN it may exceed net.core.rmem_max (SO_RCVBUFFORCE, otherwise SO_RCVBUF). The log has the size that the kernel granted. The buffer takes memory only while datagrams wait. 0 keeps the system's default.",
+    "receive_pause": "Longest pause after a read that found few datagrams, so that one wake-up reads many. It is shortened to what the receive buffer can hold. 0s disables pauses.",
+    "receive_gro": "Ask the kernel to deliver runs of equally long datagrams as one (UDP_GRO).",
     "flush_interval": "Length of an interval. Intervals are aligned to the clock: 10s ends at :00, :10, :20, ...",
     "timestamp": "Which end of its interval a flushed value carries: \"end\" as the reference does, or \"start\".",
-    "output": "Where flushes go, several at once: \"embedded\", \"tcp://host:2003\", \"pickle://host:2004\", \"console\", \"discard\".",
-    "output_queue": "Bytes that may wait for each remote output while it is slow or away; beyond, the oldest flushes are dropped and counted.",
-    "output_backoff": "Longest wait between two attempts to reach a remote output; the first is 250ms and each doubles.",
-    "console_prettyprint": "Print all levels of what the console output shows (histograms, too), in colours.",
+    "output": "Outputs of a flush, several at once: \"embedded\", \"tcp://host:2003\", \"pickle://host:2004\", \"console\", \"discard\".",
+    "output_queue": "Bytes that may wait for each remote output while it is slow or unreachable. Beyond it the oldest flushes are dropped and counted in lines_dropped.",
+    "output_backoff": "Longest wait between two attempts to reach a remote output. The first wait is 250ms, and each doubles.",
+    "console_prettyprint": "Print all levels of the console output, histograms included, in colours.",
     "percentiles": "Thresholds of timers, numbers from -100 to 100: 90 gives upper_90, mean_90, sum_90, ...; -10 gives lower_top10, .... Empty gives none.",
-    "flush_counts": "Flush the count of each counter beside its rate.",
-    "delete_idle_stats": "What the next four are unless they say otherwise: true flushes nothing for names that had no samples, false repeats zeros (and gauges).",
-    "delete_counters": "Forget counters after each flush: true, false, or \"idle\" for what delete_idle_stats says.",
-    "delete_timers": "Forget timers after each flush: true, false, or \"idle\" for what delete_idle_stats says.",
-    "delete_sets": "Forget sets after each flush: true, false, or \"idle\" for what delete_idle_stats says.",
-    "delete_gauges": "Forget gauges that were not updated for gauges_max_ttl flushes: true, false, or \"idle\" for what delete_idle_stats says.",
-    "gauges_max_ttl": "Flushes for which a gauge is repeated after its last update, where gauges are deleted; at least 1.",
+    "flush_counts": "Flush the count of each counter as well as its rate.",
+    "delete_idle_stats": "Default of the next four keys. true flushes nothing for names without samples in the interval, false repeats zeros (and gauges).",
+    "delete_counters": "Forget counters after each flush: true, false, or \"idle\" for the value of delete_idle_stats.",
+    "delete_timers": "Forget timers after each flush: true, false, or \"idle\" for the value of delete_idle_stats.",
+    "delete_sets": "Forget sets after each flush: true, false, or \"idle\" for the value of delete_idle_stats.",
+    "delete_gauges": "Forget gauges that were not updated for gauges_max_ttl flushes: true, false, or \"idle\" for the value of delete_idle_stats.",
+    "gauges_max_ttl": "Flushes that repeat a gauge after its last update, if gauges are deleted; at least 1.",
     "histogram": "Bins by name: the first entry whose metric is part of the timer's name gives its upper bounds, as in [{metric = \"render\", bins = [1, 10, \"inf\"]}].",
     "calculated_timer_metrics": "Statistics of timers to flush, such as [\"count\", \"median\", \"upper_percent\", \"histogram\"]; empty flushes all.",
-    "timer_exact_samples": "Samples per timer and interval up to which percentiles, median and histogram are exact; beyond they are within 0.1 %. Count, sum, mean, std, lower and upper are always exact.",
-    "timer_memory": "Memory for samples of timers in an interval. Beyond it further samples count in everything but percentiles, median and histogram.",
-    "key_name_sanitize": "Reduce names and tags to A-Z a-z 0-9 _ . - (blanks become _, / becomes -). false leaves tags as they are sent.",
-    "prefix_stats": "First part of the names of our own metrics.",
+    "distributions": "Flush DogStatsD's distributions (letter d) as a type of their own: count, sum, avg, min, max, p50, p75, p90, p95 and p99 below stats.distributions.NAME. false flushes them as timers.",
+    "timer_exact_samples": "Samples per timer and interval up to which percentiles, median and histogram are exact; beyond it they are within 0.1 %. Count, sum, mean, std, lower and upper are always exact.",
+    "timer_memory": "Memory for samples of timers in an interval. Beyond it further samples are left out of percentiles, median and histogram, and counted in samples_unranked.",
+    "key_name_sanitize": "Reduce names and tags to A-Z a-z 0-9 _ . - (blanks become _, / becomes -). false keeps tags as they are sent.",
+    "prefix_stats": "First part of the names of the server's own metrics.",
     "legacy_namespace": "Name series as StatsD does by default (stats.NAME, stats_counts.NAME, stats.timers.NAME.*); false uses the prefixes below.",
     "global_prefix": "First part of all names where legacy_namespace is false.",
     "prefix_counter": "Second part of the names of counters where legacy_namespace is false.",
     "prefix_timer": "Second part of the names of timers where legacy_namespace is false.",
     "prefix_gauge": "Second part of the names of gauges where legacy_namespace is false.",
     "prefix_set": "Second part of the names of sets where legacy_namespace is false.",
-    "global_suffix": "Last part of all names; empty for none.",
-    "repeater": "Addresses of other StatsD servers to which every packet goes unchanged as well.",
-    "repeater_protocol": "How packets are repeated: \"udp4\", \"udp6\" or \"tcp\".",
-    "events": "Turn DogStatsD's _e{...} events and _sc service checks into events; false counts them as bad lines, as the reference does.",
-    "max_names": "Most names kept; samples of further ones are counted in names_refused. 0 is no limit.",
-    "max_new_names": "Most names first seen within one interval; 0 is no limit.",
-    "max_names_per_prefix": "Most names with one prefix; the first refused one of each prefix is logged. 0 is no limit.",
+    "global_suffix": "Last part of all names; may be empty.",
+    "repeater": "Addresses of other StatsD servers that receive a copy of every packet.",
+    "repeater_protocol": "Protocol of the repeater: \"udp4\", \"udp6\" or \"tcp\".",
+    "events": "Store DogStatsD's _e{...} events and _sc service checks as events; false counts them as bad lines, as the reference does.",
+    "max_names": "Most names kept; samples of further ones are counted in names_refused. 0 disables the limit.",
+    "max_new_names": "Most names first seen within one interval; 0 disables the limit.",
+    "max_names_per_prefix": "Most names with one prefix; the first refused one of each prefix is logged. 0 disables the limit.",
     "prefix_nodes": "How many leading nodes of a name make the prefix for max_names_per_prefix.",
     "max_name_length": "Longest name in bytes with its tags, at most 65000; longer ones are bad lines.",
-    "max_connections": "Most connections at once: to tcp and unix_stream together, and to admin. Further ones are closed at once and counted in connections_refused. 0 is no limit.",
-    "key_flush_interval": "How often the busiest names are written out; 0s never does.",
-    "key_flush_percent": "Which share of the names is written out then, in percent, the busiest first.",
-    "key_flush_log": "File to which they are appended; empty writes them to the log.",
+    "max_connections": "Most connections at once: to tcp and unix_stream together, and to admin. Further ones are closed at once and counted in connections_refused. 0 disables the limit.",
+    "key_flush_interval": "Interval between two lists of the busiest names; 0s disables them.",
+    "key_flush_percent": "Share of the names in such a list, in percent, the busiest first.",
+    "key_flush_log": "File that the lists are appended to; empty writes them to the log.",
     "dump_messages": "Log every packet.",
-    "health_status": "What the management interface's health command answers after the start: \"up\" or \"down\".",
+    "health_status": "Answer of the management interface's health command after the start: \"up\" or \"down\".",
 };
 
 /// Which end of its interval a flushed value carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stamp {
-    /// The moment of the flush, as in the reference.
+    /// The end, as in the reference.
     #[default]
     End,
     /// The start of the interval.
@@ -282,10 +286,10 @@ pub enum RepeaterProtocol {
     Tcp,
 }
 
-/// Yes, no, or what `delete_idle_stats` says.
+/// Yes, no, or the value of `delete_idle_stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// What `delete_idle_stats` says; written `"idle"`.
+    /// The value of `delete_idle_stats`; written `"idle"`.
     #[default]
     Idle,
     /// Written `true`.
@@ -561,7 +565,7 @@ impl FromStr for Output {
 /// Why an output was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not an output: \"embedded\", \"tcp://host:2003\", \"pickle://host:2004\", \"console\" or \"discard\""
+    "{0:?} is not an output; known are \"embedded\", \"tcp://host:2003\", \"pickle://host:2004\", \"console\" or \"discard\""
 )]
 pub struct OutputError(String);
 
@@ -579,67 +583,4 @@ impl<'de> Deserialize<'de> for Output {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_field_has_its_key_and_reads_back() {
-        let options = Options::default();
-        let json = serde_json::to_value(&options).unwrap();
-        let mut fields: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
-        let mut keys: Vec<_> = KEYS.iter().map(|key| key.name.to_owned()).collect();
-        fields.sort();
-        keys.sort();
-        assert_eq!(fields, keys);
-        assert_eq!(serde_json::from_value::<Options>(json).unwrap(), options);
-    }
-
-    #[test]
-    fn percentiles_are_a_number_or_a_list() {
-        let read = |text: &str| serde_json::from_str::<Percentiles>(text).map(|list| list.0);
-        assert_eq!(read("0").unwrap(), [90.0]);
-        assert_eq!(read("95").unwrap(), [95.0]);
-        assert_eq!(read("[]").unwrap(), [0.0; 0]);
-        assert_eq!(
-            read("[-10, 0, 99.9, \"50\"]").unwrap(),
-            [-10.0, 0.0, 99.9, 50.0]
-        );
-        for bad in ["101", "[\"x\"]", "\"\"", "true"] {
-            assert!(read(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn outputs_read_back_as_printed() {
-        for text in [
-            "embedded",
-            "console",
-            "discard",
-            "tcp://h:2003",
-            "pickle://[::1]:2004",
-        ] {
-            assert_eq!(text.parse::<Output>().unwrap().to_string(), text);
-        }
-        assert_eq!("tcp://h".parse(), Ok(Output::Tcp("h:2003".to_owned())));
-        assert_eq!(
-            "tcp://[::1]".parse(),
-            Ok(Output::Tcp("[::1]:2003".to_owned()))
-        );
-        for bad in ["", "udp://x", "tcp://", "file"] {
-            assert!(bad.parse::<Output>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_choice_is_true_false_or_idle() {
-        for (text, choice) in [
-            ("true", Choice::Yes),
-            ("false", Choice::No),
-            ("\"idle\"", Choice::Idle),
-        ] {
-            assert_eq!(serde_json::from_str::<Choice>(text).unwrap(), choice);
-            assert_eq!(serde_json::to_string(&choice).unwrap(), text);
-        }
-        assert!(serde_json::from_str::<Choice>("\"yes\"").is_err());
-    }
-}
+mod tests;

@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::metric::Reject;
 
-/// Senders of bad lines that are told apart; further ones are counted together.
+/// Senders of bad lines that are counted one by one; further ones are counted together.
 const SENDERS: usize = 1_024;
 /// Senders of bad lines that are flushed as series; further ones are flushed together.
 const SENDER_SERIES: usize = 100;
@@ -47,9 +47,9 @@ pub struct Stats {
     /// did not read its answer.
     pub connections_timed_out: AtomicU64,
     /// Events and service checks taken.
-    pub marks: AtomicU64,
+    pub events: AtomicU64,
     /// Events and service checks dropped because the store was behind.
-    pub marks_dropped: AtomicU64,
+    pub events_dropped: AtomicU64,
     /// Lines that remote outputs dropped because their queue was full.
     pub lines_dropped: AtomicU64,
     /// Attempts to reach a remote output that failed.
@@ -84,7 +84,7 @@ impl Stats {
         self.bad_lines.fetch_add(1, Ordering::Relaxed);
         self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
         if let Some(from) = from.map(|from| from.to_canonical()) {
-            let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut senders = self.senders.lock();
             let rank = senders.known.len();
             if let Some((_, count)) = senders.known.get_mut(&from) {
                 *count += 1;
@@ -103,8 +103,8 @@ impl Stats {
         }
     }
 
-    /// Lets bad lines be logged again; says how many were not.
-    pub(crate) fn interval_ends(&self) {
+    /// Lets bad lines be logged again; logs how many were not.
+    pub(crate) fn end_interval(&self) {
         let logged = self.logged.swap(0, Ordering::Relaxed);
         if logged > LOGGED {
             warn!("{} more bad lines in this interval", logged - LOGGED);
@@ -128,7 +128,7 @@ impl Stats {
     /// Bad lines by the address that sent them, most frequent first. Past 1,024 addresses further
     /// ones are counted under `None`.
     pub fn bad_lines_by_sender(&self) -> Vec<(Option<IpAddr>, u64)> {
-        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let senders = self.senders.lock();
         let mut counts: Vec<_> = senders
             .known
             .iter()
@@ -141,7 +141,7 @@ impl Stats {
         counts
     }
 
-    /// Bad lines since the start as parts of our own metrics' names: `bad_lines.by_reason.REASON`
+    /// Bad lines since the start as parts of the names of self metrics: `bad_lines.by_reason.REASON`
     /// and `bad_lines.by_sender.ADDRESS`, with `_` for what an address has between its numbers.
     /// The first 100 senders have names of their own, the rest is `others`.
     pub(crate) fn bad_lines_series(&self) -> Vec<(String, u64)> {
@@ -150,7 +150,7 @@ impl Stats {
             .into_iter()
             .map(|(reason, count)| (format!("bad_lines.by_reason.{reason}"), count))
             .collect();
-        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let senders = self.senders.lock();
         let mut others = senders.others;
         for (from, (rank, count)) in &senders.known {
             if *rank < SENDER_SERIES {
@@ -184,8 +184,8 @@ impl Stats {
             ("points_refused", read(&self.points_refused)),
             ("connections_refused", read(&self.connections_refused)),
             ("connections_timed_out", read(&self.connections_timed_out)),
-            ("marks", read(&self.marks)),
-            ("marks_dropped", read(&self.marks_dropped)),
+            ("events", read(&self.events)),
+            ("events_dropped", read(&self.events_dropped)),
             ("lines_dropped", read(&self.lines_dropped)),
             ("output_errors", read(&self.output_errors)),
             ("repeater_dropped", read(&self.repeater_dropped)),
