@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -35,7 +35,7 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use crate::bound::{self, Binder, Bound, descriptors};
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::demo;
 use crate::http::connections::{Connections, Limits};
 use crate::http::{self, Around, Front, Health, Own, Readiness};
@@ -55,10 +55,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the process was started with, beside its configuration.
 #[derive(Debug, Default)]
 pub struct Surroundings {
-    /// The configuration file and the overrides, to be read again at SIGHUP.
-    pub file: Option<PathBuf>,
-    /// `KEY=VALUE` from the command line.
-    pub overrides: Vec<String>,
+    /// Where the configuration came from, to be read again at SIGHUP.
+    pub sources: Sources,
     /// Where to write the bound addresses once everything listens.
     pub ready_file: Option<PathBuf>,
     /// Whether the made-up shop is run.
@@ -442,7 +440,7 @@ impl Running {
         let trimming = memory::trim_after_large_requests(app.memory.clone());
         background.spawn(supervisor.watched("trim", trimming));
 
-        let dashboards = config.data.join("dashboards");
+        let dashboards = config.dashboards();
         let host = Around {
             addresses: addresses.clone(),
             events: events.clone(),
@@ -460,7 +458,11 @@ impl Running {
             },
             notice,
         };
-        let page = Page::new(Arc::new(host), Arc::new(carbon.clone()), load(&dashboards));
+        let page = Page::new(
+            Arc::new(host),
+            Arc::new(carbon.clone()),
+            Dashboards::load(&dashboards),
+        );
         let guard = Arc::new(Guard::new(&config.auth, loopback_only));
         let event_routes = events_routes(EventsState {
             store: events,
@@ -500,9 +502,15 @@ impl Running {
 
     /// Takes from a fresh reading of the configuration what can change while running.
     fn reload(&self, surroundings: &Surroundings, log: &Log) {
-        let done = Config::load(surroundings.file.as_deref(), &surroundings.overrides)
+        let loaded = surroundings.sources.read();
+        for warning in loaded.warnings() {
+            warn!("{warning}");
+        }
+        let done = loaded
+            .usable()
+            .map_err(anyhow::Error::from)
             .and_then(|config| log.reload(&config.log, surroundings.rust_log.as_deref()));
-        self.page.replace(load(&self.dashboards));
+        self.page.replace(Dashboards::load(&self.dashboards));
         match done {
             Ok(()) => info!("configuration read again"),
             Err(why) => error!("configuration not taken, the old one stays: {why:#}"),
@@ -709,15 +717,6 @@ fn readings(counted: Counted) -> Readings {
         readings.extend(report::process());
         readings
     })
-}
-
-/// The dashboards, with a line in the log for each that cannot be used.
-fn load(directory: &Path) -> Dashboards {
-    let (dashboards, problems) = Dashboards::load(directory);
-    for problem in problems {
-        warn!("dashboard left out: {problem}");
-    }
-    dashboards
 }
 
 /// Our own counters as points of our own series, now and then every minute.
