@@ -599,118 +599,15 @@ fn readings(counted: Counted) -> Readings {
     Arc::new(move || {
         let mut readings: Vec<Reading> = Vec::new();
         if let Some(statsd) = read(&statsd).as_ref() {
-            let help = "As the StatsD side counts it.";
-            for (name, value) in statsd.stats().counters() {
-                readings.push(match name {
-                    "names" => Reading::level("statsd", name, "Names known now.", value as f64),
-                    _ => Reading::count("statsd", name, help, value),
-                });
-            }
-            for (reason, value) in statsd.stats().bad_lines_by_reason() {
-                let name = format!("bad_lines.{reason}");
-                readings.push(Reading::count(
-                    "statsd",
-                    name,
-                    "Bad lines of this kind.",
-                    value,
-                ));
-            }
+            readings.extend(statsd.stats().all_readings());
         }
-        readings.extend(
-            carbon
-                .stats()
-                .each()
-                .map(|(name, help, value)| Reading::count("carbon", name, help, value)),
-        );
-        let refused = carbon.index().refused();
-        let help = "Refused because a limit on series is reached, by the first nodes of the name.";
-        let count = |which: String, n| {
-            Reading::count("carbon", "rejects.prefix", help, n).labelled("prefix", which)
-        };
-        readings.extend(
-            refused
-                .prefixes
-                .into_iter()
-                .map(|(prefix, n)| count(prefix, n)),
-        );
-        if refused.elsewhere > 0 {
-            readings.push(count("(others)".to_owned(), refused.elsewhere));
-        }
-        let cache = carbon.cache();
-        let level = |name, help, value: usize| Reading::level("carbon", name, help, value as f64);
-        readings.extend([
-            level(
-                "cache.size",
-                "Datapoints that are not in their files yet.",
-                cache.len(),
-            ),
-            level(
-                "cache.queues",
-                "Series that have such datapoints.",
-                cache.waiting(),
-            ),
-            level("cache.bytes", "Memory that these take.", cache.used_bytes()),
-            level("index.series", "Series known.", carbon.index().len()),
-        ]);
-        let help = "As the query side counts it.";
-        for (name, value) in app.stats.all() {
-            readings.push(Reading::count("render", name, help, value));
-        }
-        let counted = events.stats();
-        readings.extend(
-            [
-                ("created", "Events that are new.", &counted.created),
-                (
-                    "updated",
-                    "Changes to events that were there.",
-                    &counted.updated,
-                ),
-                ("removed", "Events deleted.", &counted.removed),
-                ("refused", "Events that were refused.", &counted.refused),
-                (
-                    "dropped",
-                    "Events dropped because the store was behind.",
-                    &counted.dropped,
-                ),
-                (
-                    "failed",
-                    "Changes that the database refused.",
-                    &counted.failed,
-                ),
-                (
-                    "damaged",
-                    "Questions and changes that met damage in the database.",
-                    &counted.damaged,
-                ),
-                (
-                    "set_aside",
-                    "Damaged databases set aside at the start.",
-                    &counted.set_aside,
-                ),
-                (
-                    "busy",
-                    "Requests refused because too many exports, imports or answers were under way.",
-                    &counted.busy,
-                ),
-                (
-                    "datagrams_refused",
-                    "Events in datagrams that were refused because tokens are set.",
-                    &counted.datagrams_refused,
-                ),
-                (
-                    "datagrams_limited",
-                    "Events in datagrams over events.max_per_second.",
-                    &counted.datagrams_limited,
-                ),
-            ]
-            .map(|(name, help, counter)| {
-                Reading::count("events", name, help, counter.load(Ordering::Relaxed))
-            }),
-        );
+        readings.extend(carbon.readings());
+        readings.extend(app.stats.readings());
+        readings.extend(events.stats().readings());
         readings.push(Reading::count(
             "http",
             "panics",
-            "Requests that met a mistake in this program.",
+            "Requests that failed because of a bug in this program. If this is not 0, please report the lines in the log.",
             panics.load(Ordering::Relaxed),
         ));
         readings.extend(connections.readings());

@@ -8,7 +8,8 @@
 //! 3. The crate's own `check`, which [`options!`] makes, looks at the meaning and adds
 //!    [`Problems`]: an address without a port, a size of 0.
 //!
-//! [`options!`] declares an option in one place.
+//! [`options!`] declares an option in one place, [`counters!`] a number that a crate reports
+//! about itself.
 //!
 //! ```
 //! use settings::{Problems, Span};
@@ -27,6 +28,7 @@
 //! # Ok::<(), settings::UnitError>(())
 //! ```
 
+mod counters;
 #[cfg(feature = "toml")]
 pub mod document;
 mod node;
@@ -35,6 +37,7 @@ mod problem;
 mod read;
 mod units;
 
+pub use counters::{Counter, Reading};
 pub use node::{Kind, Node, Path, Place, Step};
 pub use options::Key;
 pub use problem::{Complaint, Problem, Problems, is_address, nearest};

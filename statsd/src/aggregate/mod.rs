@@ -844,12 +844,12 @@ const EXTRA: [&str; 11] = [
 ];
 
 fn extra_counts(stats: &Stats, before: &mut [u64]) -> Vec<(&'static str, f64)> {
-    let all = stats.counters();
+    let all: Vec<_> = stats.each().collect();
     EXTRA
         .iter()
         .zip(before)
         .filter_map(|(name, before)| {
-            let (_, total) = all.iter().find(|(known, _)| known == name)?;
+            let (_, _, total) = all.iter().find(|(known, _, _)| known == name)?;
             let seen = *before > 0;
             let added = total - std::mem::replace(before, *total);
             (seen || added > 0).then_some((*name, added as f64))
