@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use carbon::{Datapoint, NameError, SeriesId, Sink};
 use settings::{ByteSize, Span};
-use statsd::{Mark, Marks, Options, Server, Sockets};
+use statsd::{Event, EventSink, Options, Server, Sockets};
 
 const SENDER: usize = 0;
 const RECEIVER: usize = 1;
@@ -63,8 +63,8 @@ impl Sink for Counting {
     }
 }
 
-impl Marks for Counting {
-    fn mark(&self, _mark: Mark) {}
+impl EventSink for Counting {
+    fn event(&self, _event: Event) {}
 }
 
 fn main() {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use render::events::{Draft, Options, Store};
-use statsd::{Mark, Marks};
+use statsd::{Event, EventSink};
 use tracing::warn;
 
 /// Seconds of the rate that may come at once: a whole fleet reports the same deploy.
@@ -19,7 +19,7 @@ const BURST: f64 = 10.0;
 /// How often the log says what was left out.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Hands marks to the event store, which counts what it refuses or has no room for.
+/// Hands events to the event store, which counts what it refuses or has no room for.
 pub struct IntoEvents {
     store: Arc<Store>,
     refuses: bool,
@@ -85,18 +85,18 @@ impl IntoEvents {
     }
 }
 
-impl Marks for IntoEvents {
-    fn mark(&self, mark: Mark) {
+impl EventSink for IntoEvents {
+    fn event(&self, event: Event) {
         if !self.admits(Instant::now()) {
             return;
         }
-        let Mark {
+        let Event {
             what,
             data,
             tags,
             when,
             key,
-        } = mark;
+        } = event;
         self.store
             .insert_later(Draft::from_mark(what, data, tags, when, key));
     }
@@ -112,7 +112,7 @@ mod tests {
     fn a_mark_becomes_an_event() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("events.db"), &Options::default()).unwrap();
-        IntoEvents::new(store.clone(), &Options::default(), false).mark(Mark {
+        IntoEvents::new(store.clone(), &Options::default(), false).event(Event {
             what: "app 2".to_owned(),
             data: "by ann".to_owned(),
             tags: vec!["deploy".to_owned()],

@@ -14,7 +14,7 @@ use carbon::{Datapoint, NameError, SeriesId, Sink};
 use libfuzzer_sys::fuzz_target;
 use plumbago_fuzz::bytes::Bytes;
 use statsd::options::Output;
-use statsd::{Mark, Marks, Options, Server, Sockets};
+use statsd::{Event, EventSink, Options, Server, Sockets};
 
 const KINDS: [(&str, &str); 3] = [("counters", "c"), ("timers", "ms"), ("gauges", "g")];
 const NAMES: [&str; 8] = ["a", "a.b", "a.b.c", "a.bc", "a.*", "b", "b.10", "0"];
@@ -33,8 +33,8 @@ impl Sink for Nowhere {
     }
 }
 
-impl Marks for Nowhere {
-    fn mark(&self, _: Mark) {}
+impl EventSink for Nowhere {
+    fn event(&self, _: Event) {}
 }
 
 /// A running server and the connections to it.
@@ -66,7 +66,9 @@ fn start() -> Running {
         admin: vec![admin],
         ..Sockets::default()
     };
-    let server = Server::start(options, sockets, Arc::new(Nowhere), Arc::new(Nowhere), None);
+    let nowhere = Arc::new(Nowhere);
+    let on_death = Arc::new(|thread: &str| panic!("{thread} has died"));
+    let server = Server::start(options, sockets, nowhere.clone(), nowhere, None, on_death);
     let server = server.unwrap();
     drop(guard);
     Running {

@@ -11,7 +11,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use carbon::{Datapoint, NameError, SeriesId, Sink};
-use statsd::{Mark, Marks, Options, Server, Sockets};
+use statsd::{Event, EventSink, Options, Server, Sockets};
 
 /// Nothing is kept.
 struct Nowhere;
@@ -28,9 +28,9 @@ impl Sink for Nowhere {
     }
 }
 
-impl Marks for Nowhere {
-    fn mark(&self, mark: Mark) {
-        eprintln!("{mark:?}");
+impl EventSink for Nowhere {
+    fn event(&self, event: Event) {
+        eprintln!("{event:?}");
     }
 }
 

@@ -1,10 +1,10 @@
 //! The management interface: a line is a command, answered as the reference answers.
 //!
 //! Ours on top: input is buffered by lines (the reference takes each segment for one command),
-//! names in answers are what was asked for, `bad_lines` shows reasons and senders, and `counts`
+//! answers have the names that were asked for, `bad_lines` shows reasons and senders, and `counts`
 //! all that the server counts about itself.
 //!
-//! A client that says nothing for [`IDLE`], or does not read its answer within [`ANSWER`], is
+//! A client that sends nothing for [`IDLE`], or does not read its answer within [`ANSWER`], is
 //! disconnected and counted.
 
 use std::collections::BTreeMap;
@@ -20,9 +20,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use crate::metric::Kind;
+use crate::aggregate::kinds::KINDS;
+use crate::aggregate::{Aggregator, Dropped};
+use crate::inspect::{PLAIN, Shown};
+use crate::kind::Kind;
 use crate::options::Options;
-use crate::receive::Shared;
+use crate::report::{Peek, Shared};
 use crate::stats::now_ms;
 
 /// The longest command.
@@ -99,18 +102,16 @@ impl Admin {
         Some(match command {
             "help" => "Commands: stats, counters, timers, gauges, delcounters, deltimers, delgauges, health, config, bad_lines, counts, quit\n\n".to_owned(),
             "stats" => self.stats().await,
-            "counters" => self.table(Kind::Counter).await,
-            "timers" => self.table(Kind::Timer).await,
-            "gauges" => self.table(Kind::Gauge).await,
-            "delcounters" => self.delete(Kind::Counter, names()).await,
-            "deltimers" => self.delete(Kind::Timer, names()).await,
-            "delgauges" => self.delete(Kind::Gauge, names()).await,
             "health" => self.health(words.next()),
             "config" => config(&self.options),
             "bad_lines" => self.shared.stats.bad_lines_text() + "END\n\n",
             "counts" => self.counts(),
             "quit" => return None,
-            _ => "ERROR\n".to_owned(),
+            _ => match (kind_of(command), command.strip_prefix("del").and_then(kind_of)) {
+                (Some(kind), _) => self.table(kind).await,
+                (_, Some(kind)) => self.delete(kind, names()).await,
+                _ => "ERROR\n".to_owned(),
+            },
         })
     }
 
@@ -180,6 +181,71 @@ impl Admin {
             "up"
         };
         format!("health: {state}\n")
+    }
+}
+
+/// The type whose table is called `table`.
+fn kind_of(table: &str) -> Option<Kind> {
+    let facts = KINDS.iter().find(|facts| facts.table == Some(table))?;
+    Some(facts.kind)
+}
+
+impl Query {
+    /// Answers from what the aggregator has, and the `peeks` at what receivers have of the interval
+    /// `epoch`. Receivers get the names to `forget` before the client has the answer, so that what it
+    /// sends afterwards follows the deletion.
+    pub(crate) fn answer(
+        self,
+        aggregator: &mut Aggregator,
+        epoch: u64,
+        peeks: &[Option<Peek>],
+        forget: impl FnOnce(Vec<Dropped>),
+    ) {
+        match self {
+            Self::LastFlush(reply) => {
+                let _ = reply.send(aggregator.last_flush());
+            }
+            Self::Table(kind, reply) => {
+                let table = aggregator.table(epoch, kind, peeks);
+                let _ = reply.send(Shown::object(table).text(PLAIN));
+            }
+            Self::Delete(kind, patterns, reply) => {
+                let mut known: Vec<String> = aggregator
+                    .table(epoch, kind, peeks)
+                    .into_iter()
+                    .map(|(name, _)| name)
+                    .collect();
+                let (mut text, mut dropped) = (String::new(), Vec::new());
+                for pattern in patterns {
+                    let (found, others) = known
+                        .into_iter()
+                        .partition::<Vec<_>, _>(|name| is_meant(name, &pattern));
+                    known = others;
+                    if found.is_empty() {
+                        let _ = writeln!(text, "metric {pattern} not found");
+                    }
+                    for name in found {
+                        dropped.extend(aggregator.delete(kind, name.as_bytes()));
+                        let _ = writeln!(text, "deleted: {name}");
+                    }
+                }
+                forget(dropped);
+                let _ = reply.send(text);
+            }
+        }
+    }
+
+    /// Whether the answer includes what receivers have not reported yet.
+    pub(crate) fn needs_peek(&self) -> bool {
+        !matches!(self, Self::LastFlush(_))
+    }
+}
+
+/// Whether `pattern` means `name`: it is equal, or ends with `.*` and `name` is below that folder.
+fn is_meant(name: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix('*').filter(|rest| rest.ends_with('.')) {
+        Some(folder) => name.starts_with(folder) || name == pattern,
+        None => name == pattern,
     }
 }
 

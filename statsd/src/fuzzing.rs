@@ -1,4 +1,4 @@
-//! What the fuzz targets call: the whole way from a packet to flushed lines.
+//! What the fuzz targets call: the whole path from a packet to flushed lines.
 
 mod state;
 mod stream;
@@ -12,15 +12,17 @@ use std::time::Duration;
 
 use crossbeam::channel;
 
-use crate::aggregate::{Book, Moment};
+use crate::aggregate::Aggregator;
+use crate::aggregate::flush::FlushInput;
 use crate::number;
 use crate::options::Options;
 use crate::output::remote::Remote;
-use crate::output::{Fan, Outputs};
+use crate::output::{Destinations, Outputs};
 use crate::population::Population;
 use crate::raw::simd::Path;
-use crate::receive::{Intake, Mailbox, Outlets, Shared, What};
-use crate::server::intake_options;
+use crate::receiver::{Channels, Receiver};
+use crate::report::{CommandQueue, Contents, Shared};
+use crate::server::receiver_options;
 use crate::token::MARGIN;
 
 /// Takes `packet` with each set of instructions, whole and cut at its line feeds, and asserts that
@@ -32,65 +34,61 @@ pub fn packet(packet: &[u8]) {
     assert_eq!(flushed(&lines, Path::detect()), whole);
 }
 
-/// Lines of the flush, sorted; names of our own metrics and times left out.
+/// Lines of the flush, sorted; without self metrics and times.
 fn flushed(packets: &[&[u8]], path: Path) -> (Vec<String>, Vec<(&'static str, u64)>) {
     let options = Options::default();
     let shared = Arc::new(Shared::default());
     let (reports_in, reports) = channel::unbounded();
-    let (marks, _marks) = channel::unbounded();
-    let outlets = Outlets {
+    let (events, _events) = channel::unbounded();
+    let channels = Channels {
         shared: shared.clone(),
-        mailbox: Arc::new(Mailbox::default()),
+        commands: Arc::new(CommandQueue::default()),
         reports: reports_in,
-        marks: Some(marks),
+        events: Some(events),
         repeater: None,
         population: Arc::new(Population::default()),
     };
-    let mut made = intake_options(&options, 0, 1);
+    let mut made = receiver_options(&options, 0, 1);
     made.path = path;
-    let mut intake = Intake::new(made, outlets).expect("memory");
+    let mut receiver = Receiver::new(made, channels).expect("memory");
     for packet in packets {
         let mut bytes = vec![b':'; MARGIN];
         bytes.extend_from_slice(packet);
         let end = bytes.len();
         bytes.resize(end + MARGIN, b'|');
-        intake.packet(&bytes, MARGIN..end, None);
-        intake.settle(&bytes);
+        receiver.packet(&bytes, MARGIN..end, None);
+        receiver.apply(&bytes);
     }
     shared.epoch.fetch_add(1, Ordering::SeqCst);
-    intake.step();
-    while intake.is_sweeping() {
-        intake.step();
+    receiver.step();
+    while receiver.is_sweeping() {
+        receiver.step();
     }
     let text = Remote::new("nowhere:1".to_owned(), 1 << 30, Duration::ZERO);
-    let outputs = Outputs {
+    let destinations = Destinations {
         sink: None,
         text: vec![text.clone()],
         pickle: Vec::new(),
         console: None,
         patience: Duration::ZERO,
     };
-    let mut fan = Fan::new(outputs, shared.clone());
-    let mut book = Book::new(&options, 1, false, 0).expect("memory");
-    while let Ok(report) = reports.try_recv() {
-        match report.what {
-            What::Names(names) => book.learn(0, &names),
-            What::Values(values) => book.values(0, &values, &shared.stats),
-            What::Samples(samples) => book.samples(0, report.epoch, &samples, &shared.stats),
-            What::Members(members) => book.members(0, members),
-            What::Points(points) => {
-                // Those without a time of their own carry the clock's.
-                let mut points = points;
-                points.retain(|point| point.at < 1.6e9);
-                book.points(&points, &mut fan);
-            }
-            _ => {}
+    let mut outputs = Outputs::new(destinations, shared.clone());
+    let stats = &shared.stats;
+    let mut aggregator = Aggregator::new(&options, 1, false, 0, || {}).expect("memory");
+    while let Ok(mut report) = reports.try_recv() {
+        if let Contents::Points(points) = &mut report.contents {
+            // Those without a time of their own have the clock's.
+            points.retain(|point| point.at < 1.6e9);
         }
+        aggregator.take(report, &mut outputs, stats);
     }
-    let moment = Moment {
-        end_ms: 1_500_000_000_000,
+    let input = FlushInput {
+        epoch: 0,
+        interval_end_ms: 1_500_000_000_000,
+        bad_lines: Vec::new(),
+        clock: || Duration::ZERO,
     };
-    book.flush(0, moment, &mut fan, &shared.stats);
+    aggregator.flush(&input, &mut outputs, stats);
     let text = String::from_utf8(text.take_all()).expect("lines are UTF-8");
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     for line in &lines {

@@ -31,7 +31,7 @@ pub(crate) struct Style {
     pub(crate) is_coloured: bool,
 }
 
-/// What `util.inspect` does if it is not told otherwise.
+/// The default of `util.inspect`.
 pub(crate) const PLAIN: Style = Style {
     depth: 2,
     is_coloured: false,
@@ -110,6 +110,7 @@ impl Shown {
             let name = if is_list { "[Array]" } else { "[Object]" };
             return (Piece::coloured(name.to_owned(), style, 36, 39), 0);
         }
+        // Members first: how they are set depends on how wide they are.
         let mut pieces = Vec::new();
         let mut below = 0;
         let mut add = |key: Option<&str>, value: &Self| {
@@ -137,43 +138,54 @@ impl Shown {
             Self::List(items, _) => items.iter().take(ITEMS).for_each(|item| add(None, item)),
             _ => {}
         }
+        // Long lists are set in columns if that makes fewer lines.
         let mut is_grouped = false;
         if let Self::List(items, more) = self {
             let more = items.len().saturating_sub(ITEMS) + more;
             let numbers = items.iter().all(|item| matches!(item, Self::Number(_)));
             if pieces.len() + usize::from(more > 0) > FEW
-                && let Some(rows) = columns(&pieces, more > 0, indent, numbers)
+                && let Some(lines) = columns(&pieces, more > 0, indent, numbers)
             {
-                is_grouped = rows.len() != pieces.len();
-                pieces = rows;
+                is_grouped = lines.len() != pieces.len();
+                pieces = lines;
             }
             if more > 0 {
                 let s = if more == 1 { "" } else { "s" };
                 pieces.push(Piece::plain(format!("... {more} more item{s}")));
             }
         }
-        let mut text = String::new();
-        let used = 2 * pieces.len() + indent + 1 + SPARE;
-        let width: usize = pieces.iter().map(|piece| piece.width).sum();
-        let texts: Vec<&str> = pieces.iter().map(|piece| &*piece.text).collect();
-        if !is_grouped
-            && below < COMPACT
-            && used + width <= WIDTH
-            && !texts.iter().any(|text| text.contains('\n'))
-        {
-            let _ = write!(text, "{open} {} {close}", texts.join(", "));
-        } else {
-            let pad = " ".repeat(indent + 2);
-            let end = " ".repeat(indent);
-            let texts = texts.join(&format!(",\n{pad}"));
-            let _ = write!(text, "{open}\n{pad}{texts}\n{end}{close}");
-        }
-        let width = width + 2 * pieces.len() + 2;
-        (Piece { text, width }, below + 1)
+        let on_one_line = !is_grouped && below < COMPACT;
+        (
+            joined(&pieces, (open, close), indent, on_one_line),
+            below + 1,
+        )
     }
 }
 
-/// Sets `pieces` in columns, about twice as many as there are rows; `None` if that does not pay.
+/// Puts `pieces` between brackets: on one line if that is allowed and they fit, else on a line each.
+fn joined(
+    pieces: &[Piece],
+    (open, close): (char, char),
+    indent: usize,
+    on_one_line: bool,
+) -> Piece {
+    let used = 2 * pieces.len() + indent + 1 + SPARE;
+    let width: usize = pieces.iter().map(|piece| piece.width).sum();
+    let texts: Vec<&str> = pieces.iter().map(|piece| &*piece.text).collect();
+    let fits = used + width <= WIDTH && !texts.iter().any(|text| text.contains('\n'));
+    let text = if on_one_line && fits {
+        format!("{open} {} {close}", texts.join(", "))
+    } else {
+        let pad = " ".repeat(indent + 2);
+        let end = " ".repeat(indent);
+        let texts = texts.join(&format!(",\n{pad}"));
+        format!("{open}\n{pad}{texts}\n{end}{close}")
+    };
+    let width = width + 2 * pieces.len() + 2;
+    Piece { text, width }
+}
+
+/// Sets `pieces` in columns, about twice as many as there are lines; `None` if that does not pay.
 /// Numbers stand to the right of their columns.
 fn columns(pieces: &[Piece], is_cut: bool, indent: usize, numbers: bool) -> Option<Vec<Piece>> {
     let widths = || pieces.iter().map(|piece| piece.width);
@@ -183,6 +195,7 @@ fn columns(pieces: &[Piece], is_cut: bool, indent: usize, numbers: bool) -> Opti
     if most * 3 + indent >= WIDTH || (total as f64 / most as f64 <= 5.0 && widest > 6) {
         return None;
     }
+    // The number of columns aims at a block about 2.5 times as wide as it is high, as Node's does.
     let shown = pieces.len() + usize::from(is_cut);
     let spread = (most as f64 - total as f64 / shown as f64).sqrt();
     let biased = (most as f64 - 3.0 - spread).max(1.0);
@@ -199,10 +212,10 @@ fn columns(pieces: &[Piece], is_cut: bool, indent: usize, numbers: bool) -> Opti
             .map(|piece| piece.width)
     };
     let room: Vec<usize> = (0..count).map(|at| column(at).max().unwrap_or(0)).collect();
-    let rows = pieces.chunks(count).map(|row| {
+    let lines = pieces.chunks(count).map(|items| {
         let mut line = Piece::plain(String::new());
-        for (at, piece) in row.iter().enumerate() {
-            let is_last = at + 1 == row.len();
+        for (at, piece) in items.iter().enumerate() {
+            let is_last = at + 1 == items.len();
             let pad = " ".repeat(room[at] - piece.width);
             let comma = if is_last { "" } else { ", " };
             let (before, after) = match numbers {
@@ -215,7 +228,7 @@ fn columns(pieces: &[Piece], is_cut: bool, indent: usize, numbers: bool) -> Opti
         }
         line
     });
-    Some(rows.collect())
+    Some(lines.collect())
 }
 
 /// The number that `key` is, if it can be an array's index.
@@ -364,13 +377,13 @@ mod tests {
         };
         let shown = object(&[("b", list([-0.0, 1.5, 3.0, 4.0, 5.0, 6.0, 7.0].into_iter()))]);
         let yellow = |text: &str| format!("\u{1b}[33m{text}\u{1b}[39m");
-        let row = |row: &[&str]| row.iter().map(|text| yellow(text)).collect::<Vec<_>>();
+        let line = |items: &[&str]| items.iter().map(|text| yellow(text)).collect::<Vec<_>>();
         assert_eq!(
             shown.text(bright),
             format!(
                 "{{\n  b: [\n    {},\n     {}\n  ]\n}}",
-                row(&["-0", "1.5", "3", "4"]).join(", "),
-                row(&["5", "6", "7"])
+                line(&["-0", "1.5", "3", "4"]).join(", "),
+                line(&["5", "6", "7"])
                     .join(",   ")
                     .replacen(",   \u{1b}[33m7", ", \u{1b}[33m7", 1)
             )

@@ -22,7 +22,8 @@ use tracing::warn;
 
 use crate::death::Deaths;
 use crate::metric::Reject;
-use crate::receive::{Intake, Shared};
+use crate::receiver::Receiver;
+use crate::report::Shared;
 use crate::token::MARGIN;
 
 /// The longest line, and the largest piece that is handed on.
@@ -31,7 +32,7 @@ pub(crate) const LONGEST: usize = 64 << 10;
 const SMALLEST: usize = 2 << 10;
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// What the stream thread is told.
+/// What the stream thread receives.
 #[derive(Debug)]
 pub(crate) enum Block {
     /// Whole lines, with a margin before and after.
@@ -40,30 +41,30 @@ pub(crate) enum Block {
     Wake,
 }
 
-/// The stream thread: takes blocks until it is told to stop.
-pub(crate) fn run(mut intake: Intake, shared: &Shared, mut blocks: mpsc::Receiver<Block>) {
+/// The stream thread: takes blocks until the server stops.
+pub(crate) fn run(mut receiver: Receiver, shared: &Shared, mut blocks: mpsc::Receiver<Block>) {
     while let Some(block) = blocks.blocking_recv() {
         if let Block::Lines(bytes, from) = block {
-            intake.obey_all();
-            intake.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
-            intake.settle(&bytes);
+            receiver.handle_commands();
+            receiver.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
+            receiver.apply(&bytes);
         }
-        intake.step();
-        while intake.is_sweeping() {
-            intake.step();
+        receiver.step();
+        while receiver.is_sweeping() {
+            receiver.step();
         }
-        if shared.stop.load(Ordering::Acquire) {
+        if shared.is_stopping.load(Ordering::Acquire) {
             break;
         }
     }
     // What has been read by now still counts.
     while let Ok(block) = blocks.try_recv() {
         if let Block::Lines(bytes, from) = block {
-            intake.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
-            intake.settle(&bytes);
+            receiver.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
+            receiver.apply(&bytes);
         }
     }
-    intake.end();
+    receiver.end();
 }
 
 /// A socket that connections come from.
@@ -98,7 +99,7 @@ pub(crate) struct Gate {
     /// What the log calls the connections, and their tasks.
     name: &'static str,
     permits: Arc<Semaphore>,
-    /// Whether it was said that there is no room, since there was some.
+    /// Whether the lack of room has been logged since there was some.
     is_reported: AtomicBool,
     shared: Arc<Shared>,
     deaths: Deaths,
@@ -125,7 +126,7 @@ impl Gate {
         })
     }
 
-    /// Room for one connection; `None`, counted, if there is none.
+    /// Room for one connection; `None`, counted, if there is no room.
     fn enter(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             if self.permits.available_permits() > 0 {
@@ -185,7 +186,7 @@ impl Gate {
                 }
                 Err(why) => {
                     warn!("{}: connection not accepted: {why}", self.name);
-                    // Out of descriptors, most likely: trying at once would only burn the
+                    // Most likely there are no descriptors left: trying at once would only burn the
                     // processor.
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -206,6 +207,7 @@ pub(crate) async fn connection(
     let mut is_skipping = false;
     let mut room = SMALLEST;
     loop {
+        // What is left of the last read stays in front, so that a line may come in pieces.
         let start = buffer.len();
         buffer.resize(start + room, 0);
         let read = tokio::select! {
@@ -216,11 +218,14 @@ pub(crate) async fn connection(
         if read == 0 {
             break;
         }
+        // Busy connections get larger reads, and give the room back when they are idle.
         if read == room {
             room = (2 * room).min(LONGEST);
         } else if read < room / 4 {
             room = (room / 2).max(SMALLEST);
         }
+        // Without the end of a line there is nothing to hand on yet; a line that never ends is
+        // dropped so that it cannot take all memory.
         let Some(feed) = memchr::memrchr(b'\n', &buffer[start..]) else {
             if buffer.len() > MARGIN + LONGEST && !is_skipping {
                 shared
@@ -258,8 +263,8 @@ pub(crate) async fn connection(
     }
 }
 
-/// Hands on the lines in `buffer` and leaves an empty one behind; returns false when nobody takes
-/// them any more.
+/// Hands on the lines in `buffer` and leaves an empty one behind; returns false when the receiver
+/// has ended.
 async fn send(buffer: &mut Vec<u8>, from: Option<IpAddr>, blocks: &mpsc::Sender<Block>) -> bool {
     let mut lines = std::mem::replace(buffer, vec![0; MARGIN]);
     if lines.len() == MARGIN {

@@ -1,79 +1,51 @@
-//! What one sample says: the type, the value, the weight.
+//! One sample: its number or text, and why a line has none.
 
-/// How the samples of a name are summed up. The same name may live as several kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    /// `c` and `m`: added up.
-    Counter,
-    /// `ms`, `h` and `d`: every value is kept for percentiles.
-    Timer,
-    /// `g`: the last value, or a sum of differences.
-    Gauge,
-    /// `s`: distinct members are counted.
-    Set,
-    /// `a` of python-statsd: the mean of the interval.
-    Average,
+use crate::kind::Kind;
+
+/// A number as a line has it, before its type has looked at it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Number {
+    /// The value; finite.
+    pub(crate) value: f64,
+    /// Whether it was written with a sign.
+    pub(crate) is_signed: bool,
+    /// 1 / sample rate.
+    pub(crate) weight: f64,
 }
 
-impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Counter,
-        Self::Timer,
-        Self::Gauge,
-        Self::Set,
-        Self::Average,
-    ];
-
-    pub(crate) fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(code)).copied()
-    }
+/// A number that its type accepts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sample {
+    /// What is added, set or kept; a counter's is multiplied by the weight.
+    pub(crate) value: f64,
+    /// For how many samples it stands.
+    pub(crate) weight: f64,
+    /// Whether it is added to what the name has, where others replace it.
+    pub(crate) is_relative: bool,
 }
 
-/// What a sample does to its name.
+/// What a line says, item by item.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Item<'a> {
+    /// A number to aggregate.
+    Sample(Kind, Sample),
+    /// A text of which distinct ones are counted.
+    Member(Kind, &'a [u8]),
+    /// A value that is stored as it is: at its own time, or now.
+    Point {
+        /// The type.
+        kind: Kind,
+        /// The value.
+        value: f64,
+        /// Unix seconds; `None` is now.
+        at: Option<f64>,
+    },
+    /// A value, or a whole line, that is refused.
+    Bad(Reject),
+}
+
+/// Why a value, or a whole line, is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Op {
-    /// Adds to a counter (already multiplied by the weight).
-    Count,
-    /// One value of a timer, with its weight.
-    Time,
-    /// Sets a gauge.
-    Set,
-    /// Adds to a gauge.
-    Add,
-    /// One value of an average.
-    Average,
-    /// One member of a set; the value's bits say where it lies in the side buffer.
-    Member,
-}
-
-impl Op {
-    pub(crate) fn kind(self) -> Kind {
-        match self {
-            Self::Count => Kind::Counter,
-            Self::Time => Kind::Timer,
-            Self::Set | Self::Add => Kind::Gauge,
-            Self::Average => Kind::Average,
-            Self::Member => Kind::Set,
-        }
-    }
-}
-
-/// What a value that brings its own time is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PointKind {
-    /// python-statsd's `r` and statsite's `kv`: stored under the bare name.
-    Raw,
-    /// A counter that the client summed up (`|T`).
-    Count,
-    /// A gauge (`|T`).
-    Gauge,
-}
-
-/// Why a value, or the line that it stands in, was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub(crate) enum Reject {
     NoColon,
     NoType,

@@ -5,23 +5,21 @@
 
 use crate::options::Options;
 
-/// Which of the reference's tables a line belongs to.
+/// Where the console output has the value of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Group {
-    Counters,
-    Rates,
-    Gauges,
-    Sets,
-    Timers,
-    Averages,
-    Points,
-    Own,
+pub(crate) enum Section {
+    /// Its type says so by itself, or it is not shown.
+    Elsewhere,
+    /// Among the statistics of the series that was begun last.
+    Statistic,
+    /// By the series' name, in the section of that name.
+    Named(&'static str),
 }
 
 /// One line of a flush, in the pieces that its name is made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line<'a> {
-    pub(crate) group: Group,
+    pub(crate) section: Section,
     /// `stats.timers.`, with its dot, or empty.
     pub(crate) namespace: &'a [u8],
     /// The series' name with its tags.
@@ -43,7 +41,7 @@ impl Line<'_> {
     }
 }
 
-/// The namespaces of all kinds.
+/// The namespaces of all types.
 #[derive(Clone, Debug)]
 pub(crate) struct Naming {
     pub(crate) rate: (Vec<u8>, Vec<u8>),
@@ -52,12 +50,13 @@ pub(crate) struct Naming {
     pub(crate) gauge: Vec<u8>,
     pub(crate) set: Vec<u8>,
     pub(crate) average: Vec<u8>,
-    /// Of our own metrics, counters apart: `stats.statsd.`.
-    pub(crate) own: Vec<u8>,
+    pub(crate) distribution: Vec<u8>,
+    /// Of self metrics, counters apart: `stats.statsd.`.
+    pub(crate) self_metrics: Vec<u8>,
     /// Of `numStats`, which the legacy namespace keeps without `stats.`.
-    pub(crate) own_num_stats: Vec<u8>,
-    /// Of our own counters and gauges, as series: `statsd.`.
-    pub(crate) own_series: Vec<u8>,
+    pub(crate) num_stats: Vec<u8>,
+    /// Of self metrics that are counters and gauges, as series: `statsd.`.
+    pub(crate) self_series: Vec<u8>,
     pub(crate) suffix: Vec<u8>,
 }
 
@@ -74,6 +73,7 @@ impl Naming {
             global_suffix,
             ..
         } = options;
+        // Empty parts are left out, so that no name has an empty node.
         let join = |parts: &[&str]| {
             let mut joined = Vec::new();
             for part in parts.iter().filter(|part| !part.is_empty()) {
@@ -87,7 +87,8 @@ impl Naming {
         } else {
             format!(".{global_suffix}").into_bytes()
         };
-        let own_series = join(&[prefix_stats]);
+        let self_series = join(&[prefix_stats]);
+        // The names of StatsD before version 0.1, which are still its default.
         if *legacy_namespace {
             return Self {
                 rate: (join(&["stats"]), Vec::new()),
@@ -96,14 +97,16 @@ impl Naming {
                 gauge: join(&["stats", "gauges"]),
                 set: join(&["stats", "sets"]),
                 average: join(&["stats", "averages"]),
-                own: join(&["stats", prefix_stats]),
-                own_num_stats: own_series.clone(),
-                own_series,
+                distribution: join(&["stats", "distributions"]),
+                self_metrics: join(&["stats", prefix_stats]),
+                num_stats: self_series.clone(),
+                self_series,
                 suffix,
             };
         }
+        // In the new namespace every type has a prefix that can be set.
         let counter = join(&[global_prefix, prefix_counter]);
-        let own = join(&[global_prefix, prefix_stats]);
+        let self_metrics = join(&[global_prefix, prefix_stats]);
         Self {
             rate: (counter.clone(), b".rate".to_vec()),
             count: (counter, b".count".to_vec()),
@@ -111,9 +114,10 @@ impl Naming {
             gauge: join(&[global_prefix, prefix_gauge]),
             set: join(&[global_prefix, prefix_set]),
             average: join(&[global_prefix, "averages"]),
-            own_num_stats: own.clone(),
-            own,
-            own_series,
+            distribution: join(&[global_prefix, "distributions"]),
+            num_stats: self_metrics.clone(),
+            self_metrics,
+            self_series,
             suffix,
         }
     }

@@ -83,7 +83,7 @@ pub(crate) fn short(text: &[u8]) -> Option<f64> {
 }
 
 /// The integer that the `len` digits below `end` make; `len` is 1 to 8 and the eight bytes below
-/// `end` are there to be read. `None` if one of them is no digit.
+/// `end` can be read. `None` if one of them is not a digit.
 ///
 /// Eight digits are checked and summed as one word: pairs, then fours, then all.
 #[inline(always)]

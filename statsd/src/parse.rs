@@ -11,28 +11,13 @@
 //!    samples. The reference takes all that follows for tags, further fields included.
 //! 3. The field after the type must be a rate, tags, or one of DogStatsD's chunks, as the
 //!    reference refuses lines with anything else there; later fields that say nothing are ignored.
-//! 4. The reading threads know the common lines by themselves and come here for the rest, so
-//!    this decides what any line means.
+//! 4. Receivers know the common lines by themselves and come here for the rest, so this decides
+//!    what any line means. What a number means is the business of its type.
 
-use crate::metric::{Op, PointKind, Reject};
+use crate::aggregate::kinds::Letters;
+use crate::kind::Kind;
+use crate::metric::{Item, Number, Reject};
 use crate::number;
-
-/// What a line says, item by item.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Item<'a> {
-    /// A value to aggregate. `value` is the amount to add for counters, weight included.
-    Sample { op: Op, value: f64, weight: f64 },
-    /// A member of a set.
-    Member(&'a [u8]),
-    /// A value with its own time, `None` meaning now.
-    Point {
-        kind: PointKind,
-        value: f64,
-        at: Option<f64>,
-    },
-    /// Something that is not taken.
-    Bad(Reject),
-}
 
 /// The parts of a line that all its items share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +27,11 @@ pub(crate) struct Head<'a> {
 }
 
 /// Reads `line` (no line feed in it, not empty) and gives each item to `take`.
-pub(crate) fn line<'a>(line: &'a [u8], mut take: impl FnMut(&Head<'a>, Item<'a>)) {
+pub(crate) fn line<'a>(
+    line: &'a [u8],
+    letters: &Letters,
+    mut take: impl FnMut(&Head<'a>, Item<'a>),
+) {
     let (body, tags, after) = match memchr::memmem::find(line, b"|#") {
         None => (line, &[][..], None),
         Some(at) => {
@@ -60,7 +49,7 @@ pub(crate) fn line<'a>(line: &'a [u8], mut take: impl FnMut(&Head<'a>, Item<'a>)
     head.name = &body[..colon];
     let mut rest = Some(&body[colon + 1..]);
     while let Some(text) = rest {
-        rest = group(&head, text, after, &mut take);
+        rest = group(&head, text, after, letters, &mut take);
     }
 }
 
@@ -69,6 +58,7 @@ fn group<'a>(
     head: &Head<'a>,
     text: &'a [u8],
     after: Option<&'a [u8]>,
+    letters: &Letters,
     take: &mut impl FnMut(&Head<'a>, Item<'a>),
 ) -> Option<&'a [u8]> {
     let Some(pipe) = memchr::memchr(b'|', text) else {
@@ -78,25 +68,26 @@ fn group<'a>(
         }
         return None;
     };
+    // The fields come after the values but decide what these mean.
     let values = &text[..pipe];
     let (fields, next) = fields(&text[pipe + 1..]);
-    let meaning = Meaning::of(fields, after);
+    let meaning = Meaning::of(fields, after, letters);
     match meaning {
         Err(reject) => {
             for _ in values.split(|byte| *byte == b':') {
                 take(head, Item::Bad(reject));
             }
         }
-        Ok(meaning) if meaning.kind == Letter::Set => {
-            // A set's members are text: of several only the last has the type, as in the reference.
+        Ok(meaning) if meaning.kind.facts().takes_text => {
+            // Text may hold anything: of several only the last has the type, as in the reference.
             let mut values = values.split(|byte| *byte == b':').peekable();
             while let Some(value) = values.next() {
                 take(
                     head,
                     match values.peek() {
                         Some(_) => Item::Bad(Reject::NoType),
-                        None if value.is_empty() => Item::Member(b"0"),
-                        None => Item::Member(value),
+                        None if value.is_empty() => Item::Member(meaning.kind, b"0"),
+                        None => Item::Member(meaning.kind, value),
                     },
                 );
             }
@@ -134,36 +125,9 @@ fn is_chunk(field: &[u8]) -> bool {
     }
 }
 
-/// What the letters after a value mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Letter {
-    Counter,
-    Timer,
-    Gauge,
-    Set,
-    Average,
-    Raw,
-    KeyValue,
-}
-
-impl Letter {
-    fn of(text: &[u8]) -> Result<Self, Reject> {
-        Ok(match number::trim(text) {
-            b"c" | b"m" => Self::Counter,
-            b"ms" | b"h" | b"d" => Self::Timer,
-            b"g" => Self::Gauge,
-            b"s" => Self::Set,
-            b"a" => Self::Average,
-            b"r" => Self::Raw,
-            b"kv" => Self::KeyValue,
-            b"" => return Err(Reject::NoType),
-            _ => return Err(Reject::UnknownType),
-        })
-    }
-}
-
+/// What the fields after the values say.
 struct Meaning {
-    kind: Letter,
+    kind: Kind,
     /// 1 / rate.
     weight: f64,
     at: Option<f64>,
@@ -171,10 +135,11 @@ struct Meaning {
 
 impl Meaning {
     /// Reads `TYPE|field|field`, and the fields that follow the line's tags.
-    fn of(text: &[u8], after: Option<&[u8]>) -> Result<Self, Reject> {
+    fn of(text: &[u8], after: Option<&[u8]>, letters: &Letters) -> Result<Self, Reject> {
         let mut fields = text.split(|byte| *byte == b'|');
+        let (facts, letters) = letters.find(fields.next().unwrap_or_default())?;
         let mut meaning = Self {
-            kind: Letter::of(fields.next().unwrap_or_default())?,
+            kind: facts.kind,
             weight: 1.0,
             at: None,
         };
@@ -187,7 +152,7 @@ impl Meaning {
             .map(|(index, field)| (field, index == 0))
             .chain(after)
             .peekable();
-        if meaning.kind == Letter::Raw
+        if facts.time_follows.map(str::as_bytes) == Some(letters)
             && let Some((field, _)) = fields.next_if(|(field, _)| !field.starts_with(b"@"))
         {
             meaning.at = Some(timestamp(field)?);
@@ -196,8 +161,7 @@ impl Meaning {
             match field {
                 [b'@', rate @ ..] => meaning.weight = 1.0 / sample_rate(rate)?,
                 [b'T', seconds @ ..]
-                    if matches!(meaning.kind, Letter::Counter | Letter::Gauge)
-                        && seconds.iter().all(u8::is_ascii_digit) =>
+                    if facts.takes_timestamps && seconds.iter().all(u8::is_ascii_digit) =>
                 {
                     meaning.at = Some(timestamp(seconds)?);
                 }
@@ -214,37 +178,22 @@ impl Meaning {
             return Err(Reject::NoValue);
         }
         let value = number::read(text).ok_or(Reject::NotANumber)?;
-        let sample = |op, value| Item::Sample {
-            op,
+        // The client has aggregated what it sends with a time: it is not weighted again.
+        if self.at.is_some() || self.kind.facts().stores_each {
+            return Ok(Item::Point {
+                kind: self.kind,
+                value,
+                at: self.at,
+            });
+        }
+        let number = Number {
             value,
+            // As in the reference a blank before the sign makes it part of the value.
+            is_signed: matches!(text[0], b'+' | b'-'),
             weight: self.weight,
         };
-        let point = |kind| Item::Point {
-            kind,
-            value,
-            at: self.at,
-        };
-        Ok(match self.kind {
-            // The client has summed up what it sends with a time: not weighted again.
-            Letter::Counter if self.at.is_some() => point(PointKind::Count),
-            Letter::Gauge if self.at.is_some() => point(PointKind::Gauge),
-            Letter::Counter => {
-                let amount = value * self.weight;
-                if !amount.is_finite() {
-                    return Err(Reject::SampleRate);
-                }
-                sample(Op::Count, amount)
-            }
-            Letter::Timer if value < 0.0 => return Err(Reject::NegativeTime),
-            // The sum turns -0 into 0, so that values sort by their bits.
-            Letter::Timer => sample(Op::Time, value + 0.0),
-            // As in the reference a blank before the sign makes it part of the value.
-            Letter::Gauge if matches!(text[0], b'+' | b'-') => sample(Op::Add, value),
-            Letter::Gauge => sample(Op::Set, value),
-            Letter::Average => sample(Op::Average, value),
-            Letter::Raw | Letter::KeyValue => point(PointKind::Raw),
-            Letter::Set => return Err(Reject::UnknownType),
-        })
+        let sample = self.kind.sample(number)?;
+        Ok(Item::Sample(self.kind, sample))
     }
 }
 
@@ -269,12 +218,11 @@ pub(crate) fn timestamp(text: &[u8]) -> Result<f64, Reject> {
     }
 }
 
-/// The kind under which a name with DogStatsD tags or without is looked up: `name` or
-/// `name|#tags`, appended to `out`.
+/// Appends the key under which a name is looked up: `name`, or `name|#tags` with DogStatsD's tags.
 pub(crate) fn key(head: &Head<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(head.name);
     if !head.tags.is_empty() {
-        out.extend_from_slice(crate::name::TAGS);
+        out.extend_from_slice(crate::sanitize::TAGS);
         out.extend_from_slice(head.tags);
     }
 }
@@ -282,51 +230,69 @@ pub(crate) fn key(head: &Head<'_>, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::Sample;
+    use crate::options::Options;
 
     fn read(text: &str) -> Vec<Item<'_>> {
         let mut items = Vec::new();
-        line(text.as_bytes(), |_, item| items.push(item));
+        let letters = Letters::new(&Options::default());
+        line(text.as_bytes(), &letters, |_, item| items.push(item));
         items
     }
 
     fn head(text: &str) -> (String, String) {
         let mut found = None;
-        line(text.as_bytes(), |head, _| found = Some(*head));
+        let letters = Letters::new(&Options::default());
+        line(text.as_bytes(), &letters, |head, _| found = Some(*head));
         let found = found.unwrap();
         let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (shown(found.name), shown(found.tags))
     }
 
-    fn sample(op: Op, value: f64, weight: f64) -> Item<'static> {
-        Item::Sample { op, value, weight }
+    fn sample(kind: Kind, value: f64, weight: f64) -> Item<'static> {
+        let sample = Sample {
+            value,
+            weight,
+            is_relative: false,
+        };
+        Item::Sample(kind, sample)
+    }
+
+    fn difference(value: f64) -> Item<'static> {
+        let sample = Sample {
+            value,
+            weight: 1.0,
+            is_relative: true,
+        };
+        Item::Sample(Kind::Gauge, sample)
     }
 
     #[test]
     fn every_type() {
         for (text, item) in [
-            ("a:2|c", sample(Op::Count, 2.0, 1.0)),
-            ("a:2|m", sample(Op::Count, 2.0, 1.0)),
-            ("a:2|ms", sample(Op::Time, 2.0, 1.0)),
-            ("a:2|h", sample(Op::Time, 2.0, 1.0)),
-            ("a:2|d", sample(Op::Time, 2.0, 1.0)),
-            ("a:2|g", sample(Op::Set, 2.0, 1.0)),
-            ("a:-2|g", sample(Op::Add, -2.0, 1.0)),
-            ("a:+2|g", sample(Op::Add, 2.0, 1.0)),
-            ("a: -2|g", sample(Op::Set, -2.0, 1.0)),
-            ("a:2|a", sample(Op::Average, 2.0, 1.0)),
-            ("a:x y|s", Item::Member(b"x y")),
-            ("a:|s", Item::Member(b"0")),
-            ("a:abc|s ", Item::Member(b"abc")),
-            ("a:2|c\r", sample(Op::Count, 2.0, 1.0)),
-            ("a:2| c", sample(Op::Count, 2.0, 1.0)),
-            ("a:3|c|@0.5", sample(Op::Count, 6.0, 2.0)),
-            ("a:3|ms|@0.1", sample(Op::Time, 3.0, 10.0)),
-            ("a:1|c|@0.5|anything", sample(Op::Count, 2.0, 2.0)),
-            ("a:1|c|@1e-1", sample(Op::Count, 10.0, 10.0)),
-            ("a:1|c|@2", sample(Op::Count, 0.5, 0.5)),
-            ("a:1|c|@0.5\r", sample(Op::Count, 2.0, 2.0)),
-            ("a:1|c|@0.5 ", sample(Op::Count, 2.0, 2.0)),
-            ("a:1|\u{a0}c", sample(Op::Count, 1.0, 1.0)),
+            ("a:2|c", sample(Kind::Counter, 2.0, 1.0)),
+            ("a:2|m", sample(Kind::Counter, 2.0, 1.0)),
+            ("a:2|ms", sample(Kind::Timer, 2.0, 1.0)),
+            ("a:2|h", sample(Kind::Timer, 2.0, 1.0)),
+            ("a:2|d", sample(Kind::Timer, 2.0, 1.0)),
+            ("a:2|g", sample(Kind::Gauge, 2.0, 1.0)),
+            ("a:-2|g", difference(-2.0)),
+            ("a:+2|g", difference(2.0)),
+            ("a: -2|g", sample(Kind::Gauge, -2.0, 1.0)),
+            ("a:2|a", sample(Kind::Average, 2.0, 1.0)),
+            ("a:x y|s", Item::Member(Kind::Set, b"x y")),
+            ("a:|s", Item::Member(Kind::Set, b"0")),
+            ("a:abc|s ", Item::Member(Kind::Set, b"abc")),
+            ("a:2|c\r", sample(Kind::Counter, 2.0, 1.0)),
+            ("a:2| c", sample(Kind::Counter, 2.0, 1.0)),
+            ("a:3|c|@0.5", sample(Kind::Counter, 6.0, 2.0)),
+            ("a:3|ms|@0.1", sample(Kind::Timer, 3.0, 10.0)),
+            ("a:1|c|@0.5|anything", sample(Kind::Counter, 2.0, 2.0)),
+            ("a:1|c|@1e-1", sample(Kind::Counter, 10.0, 10.0)),
+            ("a:1|c|@2", sample(Kind::Counter, 0.5, 0.5)),
+            ("a:1|c|@0.5\r", sample(Kind::Counter, 2.0, 2.0)),
+            ("a:1|c|@0.5 ", sample(Kind::Counter, 2.0, 2.0)),
+            ("a:1|\u{a0}c", sample(Kind::Counter, 1.0, 1.0)),
         ] {
             assert_eq!(read(text), [item], "{text}");
         }
@@ -337,34 +303,25 @@ mod tests {
     fn values_with_their_own_time() {
         let point = |kind, value, at| Item::Point { kind, value, at };
         for (text, item) in [
-            ("a:5|r|1700000000", point(PointKind::Raw, 5.0, Some(1.7e9))),
+            ("a:5|r|1700000000", point(Kind::Raw, 5.0, Some(1.7e9))),
             (
                 "a:5|r|1700000000.75",
-                point(PointKind::Raw, 5.0, Some(1_700_000_000.75)),
+                point(Kind::Raw, 5.0, Some(1_700_000_000.75)),
             ),
-            (
-                "a:5|r|1700000000|@0.5",
-                point(PointKind::Raw, 5.0, Some(1.7e9)),
-            ),
-            ("a:5|r", point(PointKind::Raw, 5.0, None)),
-            ("a:5|kv", point(PointKind::Raw, 5.0, None)),
-            (
-                "a:5|c|T1700000000",
-                point(PointKind::Count, 5.0, Some(1.7e9)),
-            ),
+            ("a:5|r|1700000000|@0.5", point(Kind::Raw, 5.0, Some(1.7e9))),
+            ("a:5|r", point(Kind::Raw, 5.0, None)),
+            ("a:5|kv", point(Kind::Raw, 5.0, None)),
+            ("a:5|c|T1700000000", point(Kind::Counter, 5.0, Some(1.7e9))),
             (
                 "a:5|c|@0.1|T1700000000",
-                point(PointKind::Count, 5.0, Some(1.7e9)),
+                point(Kind::Counter, 5.0, Some(1.7e9)),
             ),
             (
                 "a:5|g|#x:y|T1700000000",
-                point(PointKind::Gauge, 5.0, Some(1.7e9)),
+                point(Kind::Gauge, 5.0, Some(1.7e9)),
             ),
-            (
-                "a:-5|g|T1700000000",
-                point(PointKind::Gauge, -5.0, Some(1.7e9)),
-            ),
-            ("a:5|ms|T1700000000", sample(Op::Time, 5.0, 1.0)),
+            ("a:-5|g|T1700000000", point(Kind::Gauge, -5.0, Some(1.7e9))),
+            ("a:5|ms|T1700000000", sample(Kind::Timer, 5.0, 1.0)),
         ] {
             assert_eq!(read(text), [item], "{text}");
         }
@@ -372,34 +329,34 @@ mod tests {
 
     #[test]
     fn both_packings() {
-        let count = |value| sample(Op::Count, value, 1.0);
+        let count = |value| sample(Kind::Counter, value, 1.0);
         assert_eq!(
             read("a:1|c:2|c|@0.5:3|c"),
-            [count(1.0), sample(Op::Count, 4.0, 2.0), count(3.0)]
+            [count(1.0), sample(Kind::Counter, 4.0, 2.0), count(3.0)]
         );
         assert_eq!(
             read("a:1:2:3|ms|@0.5|#x:y"),
-            [1.0, 2.0, 3.0].map(|value| sample(Op::Time, value, 2.0))
+            [1.0, 2.0, 3.0].map(|value| sample(Kind::Timer, value, 2.0))
         );
         assert_eq!(
             read("a:1:x:3|ms"),
             [
-                sample(Op::Time, 1.0, 1.0),
+                sample(Kind::Timer, 1.0, 1.0),
                 Item::Bad(Reject::NotANumber),
-                sample(Op::Time, 3.0, 1.0)
+                sample(Kind::Timer, 3.0, 1.0)
             ]
         );
         assert_eq!(
             read("a:1|c:5|ms:7"),
             [
                 count(1.0),
-                sample(Op::Time, 5.0, 1.0),
+                sample(Kind::Timer, 5.0, 1.0),
                 Item::Bad(Reject::NoType)
             ]
         );
         assert_eq!(
             read("u:a:b|s"),
-            [Item::Bad(Reject::NoType), Item::Member(b"b")]
+            [Item::Bad(Reject::NoType), Item::Member(Kind::Set, b"b")]
         );
     }
 
@@ -413,7 +370,7 @@ mod tests {
             "y:1|c|#env:prod|later:on",
             "y:1|c|@1|c:1|#env:prod",
         ] {
-            assert_eq!(read(text), [sample(Op::Count, 1.0, 1.0)], "{text}");
+            assert_eq!(read(text), [sample(Kind::Counter, 1.0, 1.0)], "{text}");
             assert_eq!(
                 head(text),
                 ("y".to_owned(), "env:prod".to_owned()),
@@ -422,9 +379,9 @@ mod tests {
         }
         assert_eq!(
             read("x:1|c|#env:prod|@0.1"),
-            [sample(Op::Count, 10.0, 10.0)]
+            [sample(Kind::Counter, 10.0, 10.0)]
         );
-        assert_eq!(read("x:1|c|#"), [sample(Op::Count, 1.0, 1.0)]);
+        assert_eq!(read("x:1|c|#"), [sample(Kind::Counter, 1.0, 1.0)]);
     }
 
     #[test]
@@ -469,11 +426,14 @@ mod tests {
         for text in ["x:1|c|@+0.1", "x:1|c|@ 0.5"] {
             assert_eq!(read(text), [Item::Bad(Reject::SampleRate)], "{text}");
         }
-        assert_eq!(read("constructor:1|ms"), [sample(Op::Time, 1.0, 1.0)]);
-        assert_eq!(read("toString:1|s"), [Item::Member(b"1")]);
-        assert_eq!(read("constructor:1|c"), [sample(Op::Count, 1.0, 1.0)]);
-        assert_eq!(read("valueOf:+1|g"), [sample(Op::Add, 1.0, 1.0)]);
-        assert_eq!(read("__proto__:1|c"), [sample(Op::Count, 1.0, 1.0)]);
-        assert_eq!(read("x:__proto__|s"), [Item::Member(b"__proto__")]);
+        assert_eq!(read("constructor:1|ms"), [sample(Kind::Timer, 1.0, 1.0)]);
+        assert_eq!(read("toString:1|s"), [Item::Member(Kind::Set, b"1")]);
+        assert_eq!(read("constructor:1|c"), [sample(Kind::Counter, 1.0, 1.0)]);
+        assert_eq!(read("valueOf:+1|g"), [difference(1.0)]);
+        assert_eq!(read("__proto__:1|c"), [sample(Kind::Counter, 1.0, 1.0)]);
+        assert_eq!(
+            read("x:__proto__|s"),
+            [Item::Member(Kind::Set, b"__proto__")]
+        );
     }
 }

@@ -1,23 +1,37 @@
-//! How many names all tables of a server hold together, and how many below each prefix.
+//! Limits on names: how many all tables of a server hold together, and how many below each prefix.
 //!
 //! 1. Only the first sight of a name comes here; samples of names that are known do not.
-//! 2. Below a prefix a name counts once, however many tables have it: names are told apart by a
+//! 2. Below a prefix a name counts once, however many tables have it: names are distinguished by a
 //!    hash of 64 bits with a secret of this process.
 //! 3. Without a limit per prefix nothing is kept of names.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use std::hash::BuildHasher;
 
-use crate::metric::Kind;
+use crate::kind::Kind;
+
+/// What bounds the number and length of names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most entries of all tables together, aliases included.
+    pub(crate) names: u64,
+    /// Most names new in one interval.
+    pub(crate) new_names: u64,
+    pub(crate) names_per_prefix: u64,
+    pub(crate) prefix_nodes: usize,
+    /// Distinct members of sets in one interval.
+    pub(crate) members: usize,
+    pub(crate) sanitize: bool,
+}
 
 /// What the tables of a server share. See the head of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Population {
-    /// Entries of all tables, spellings included.
+    /// Entries of all tables, aliases included.
     entries: AtomicU64,
     prefixes: Mutex<HashMap<Box<[u8]>, Prefix>>,
     hasher: RandomState,
@@ -27,7 +41,7 @@ pub(crate) struct Population {
 struct Prefix {
     /// How many tables have each name.
     names: HashMap<u64, u32>,
-    /// Whether it was said that the limit is reached.
+    /// Whether the limit has been reported.
     is_reported: bool,
 }
 
@@ -57,7 +71,7 @@ impl Population {
     /// Asks for room for `name` below `prefix`, of which `limit` names may be.
     pub(crate) fn claim(&self, prefix: &[u8], kind: Kind, name: &[u8], limit: u64) -> Claim {
         let hash = self.hasher.hash_one((kind as u8, name));
-        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prefixes = self.prefixes.lock();
         if !prefixes.contains_key(prefix) {
             prefixes.insert(prefix.into(), Prefix::default());
         }
@@ -81,7 +95,7 @@ impl Population {
     /// Gives back what one table claimed.
     pub(crate) fn release(&self, prefix: &[u8], kind: Kind, name: &[u8]) {
         let hash = self.hasher.hash_one((kind as u8, name));
-        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prefixes = self.prefixes.lock();
         let Some(found) = prefixes.get_mut(prefix) else {
             return;
         };
@@ -94,6 +108,15 @@ impl Population {
         if found.names.is_empty() {
             prefixes.remove(prefix);
         }
+    }
+}
+
+/// The first `nodes` nodes of `name`, tags left out.
+pub(crate) fn prefix(name: &[u8], nodes: usize) -> &[u8] {
+    let name = name.split(|byte| *byte == b';').next().unwrap_or(name);
+    match memchr::memchr_iter(b'.', name).nth(nodes.max(1) - 1) {
+        Some(end) => &name[..end],
+        None => name,
     }
 }
 
@@ -117,6 +140,6 @@ mod tests {
         for name in [b"app.b", b"app.c"] {
             population.release(b"app", Kind::Counter, name);
         }
-        assert!(population.prefixes.lock().unwrap().is_empty());
+        assert!(population.prefixes.lock().is_empty());
     }
 }

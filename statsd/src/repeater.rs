@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::death::Threads;
 use crate::options::RepeaterProtocol;
-use crate::receive::Shared;
+use crate::report::Shared;
 
 const CONNECT: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);

@@ -3,16 +3,16 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use settings::{Counter, Reading};
 use tracing::warn;
 
 use crate::metric::Reject;
 
-/// Senders of bad lines that are told apart; further ones are counted together.
+/// Senders of bad lines that are counted one by one; further ones are counted together.
 const SENDERS: usize = 1_024;
 /// Senders of bad lines that are flushed as series; further ones are flushed together.
 const SENDER_SERIES: usize = 100;
@@ -59,10 +59,10 @@ settings::counters! {
         /// If this grows, fix the client.
         connections_timed_out = "connections_timed_out";
         /// DogStatsD events and service checks taken. For information only.
-        marks = "marks";
+        events = "events";
         /// DogStatsD events and service checks dropped because the event store was behind. If this
         /// grows, check the disk, or send fewer events.
-        marks_dropped = "marks_dropped";
+        events_dropped = "events_dropped";
         /// Lines lost because the queue of a remote output was full. If this grows, check that
         /// server, or raise statsd.output_queue.
         lines_dropped = "lines_dropped";
@@ -101,7 +101,7 @@ impl Stats {
         self.bad_lines.add(1);
         self.reasons[reason as usize].add(1);
         if let Some(from) = from.map(|from| from.to_canonical()) {
-            let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut senders = self.senders.lock();
             let rank = senders.known.len();
             if let Some((_, count)) = senders.known.get_mut(&from) {
                 *count += 1;
@@ -120,8 +120,8 @@ impl Stats {
         }
     }
 
-    /// Lets bad lines be logged again; says how many were not.
-    pub(crate) fn interval_ends(&self) {
+    /// Lets bad lines be logged again; logs how many were not.
+    pub(crate) fn end_interval(&self) {
         let logged = self.logged.swap(0, Ordering::Relaxed);
         if logged > LOGGED {
             warn!("{} more bad lines in this interval", logged - LOGGED);
@@ -145,7 +145,7 @@ impl Stats {
     /// Bad lines by the address that sent them, most frequent first. Past 1,024 addresses further
     /// ones are counted under `None`.
     pub fn bad_lines_by_sender(&self) -> Vec<(Option<IpAddr>, u64)> {
-        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let senders = self.senders.lock();
         let mut counts: Vec<_> = senders
             .known
             .iter()
@@ -158,7 +158,7 @@ impl Stats {
         counts
     }
 
-    /// Bad lines since the start as parts of our own metrics' names: `bad_lines.by_reason.REASON`
+    /// Bad lines since the start as parts of the names of self metrics: `bad_lines.by_reason.REASON`
     /// and `bad_lines.by_sender.ADDRESS`, with `_` for what an address has between its numbers.
     /// The first 100 senders have names of their own, the rest is `others`.
     pub(crate) fn bad_lines_series(&self) -> Vec<(String, u64)> {
@@ -167,7 +167,7 @@ impl Stats {
             .into_iter()
             .map(|(reason, count)| (format!("bad_lines.by_reason.{reason}"), count))
             .collect();
-        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let senders = self.senders.lock();
         let mut others = senders.others;
         for (from, (rank, count)) in &senders.known {
             if *rank < SENDER_SERIES {

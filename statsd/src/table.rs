@@ -1,30 +1,34 @@
-//! Names to values: the hot memory of one receiving thread.
+//! Names to values: the hot memory of one receiver.
 //!
 //! ```text
 //! index   entries by the hash of their name
-//! entries [ two cells | link len kind flags | name, first 40 bytes ]   one cache line each
+//! entries one cache line each, see `cell`
 //! ```
 //!
 //! 1. A table belongs to one thread. What other threads learn is copied out.
 //! 2. A name costs two cache lines: its index slot and its entry. For a batch of tokens both are
 //!    prefetched, slots `2 × AHEAD` tokens ahead and entries `AHEAD`; an entry that was guessed
 //!    rightly needs no search.
-//! 3. Each entry has two cells. [`Table::turn`] ends an interval by switching to the other one;
-//!    what the old one holds is swept out piece by piece, between batches.
-//! 4. Names are keyed as they are sent. The first time a spelling is seen it is brought into its
-//!    canonical form; if that differs, the spelling's entry is an alias that links to the
-//!    canonical entry, so that sanitising and tags cost once per spelling.
+//! 3. Each entry has two cells. [`Table::end_interval`] switches to the other one; what the old one
+//!    holds is swept out piece by piece, between batches.
+//! 4. Names are keyed as they are sent. The first time a name is seen it is brought into its
+//!    canonical form; if that differs, its entry is an alias that links to the canonical entry, so
+//!    that sanitising and tags cost once per alias.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
-
+use crate::cell::{
+    ABSOLUTE, ALIAS, Carry, Cell, Entry, FORGOTTEN, Hits, MemberList, SampleList, TOUCHED, Value,
+};
 use crate::index::Index;
-use crate::metric::{Kind, Op};
-use crate::name;
-use crate::population::{Claim, Population};
+use crate::kind::Kind;
+use crate::metric::Sample;
+use crate::population::{Claim, Limits, Population, prefix};
 use crate::raw::memory::{LARGE, Zeros, prefetch};
+use crate::report::{NewNames, Refused};
+use crate::sanitize;
 use crate::token::{self, INLINE, MARGIN, Seeds, Token};
 
 const AHEAD: usize = 16;
@@ -39,136 +43,13 @@ const _: () = assert!(
     "a chunk is a large page"
 );
 
-/// Written to in the interval of that parity: bit 0 and 1.
-const TOUCHED: [u8; 2] = [1, 2];
-/// A gauge that was set (not only added to) in the interval of that parity.
-const ABSOLUTE: [u8; 2] = [4, 8];
-const ALIAS: u8 = 16;
-/// Not known to the aggregator any more; revived by its next sample.
-const FORGOTTEN: u8 = 32;
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct Entry {
-    cells: [f64; 2],
-    /// An alias' canonical entry.
-    link: u32,
-    len: u16,
-    kind: u8,
-    flags: u8,
-    /// The name, zeros after it. Of a longer one the first 32 bytes, then its place in `long`.
-    name: [u64; 5],
-}
-
-impl Entry {
-    const NONE: Self = Self {
-        cells: [0.0; 2],
-        link: 0,
-        len: 0,
-        kind: 0,
-        flags: 0,
-        name: [0; 5],
-    };
-}
-
-/// What one name came to in an interval.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Value {
-    pub(crate) entry: u32,
-    /// A gauge's value is absolute, not a difference.
-    pub(crate) absolute: bool,
-    /// A counter's sum, a gauge's value or difference, a timer's sum of weights.
-    pub(crate) value: f64,
-}
-
-/// Single values in the order in which they came: of timers and averages.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Samples {
-    pub(crate) entries: Vec<u32>,
-    pub(crate) values: Vec<f64>,
-}
-
-/// Distinct members of sets.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Members {
-    seen: HashSet<(u32, Box<[u8]>)>,
-}
-
-impl Members {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.seen.is_empty()
-    }
-
-    pub(crate) fn into_iter(self) -> impl Iterator<Item = (u32, Box<[u8]>)> {
-        self.seen.into_iter()
-    }
-}
-
-/// Names that the aggregator has to learn.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Names {
-    bytes: Vec<u8>,
-    rows: Vec<(u32, Kind, u16)>,
-}
-
-impl Names {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    pub(crate) fn push(&mut self, entry: u32, kind: Kind, name: &[u8]) {
-        self.bytes.extend_from_slice(name);
-        self.rows.push((entry, kind, name.len() as u16));
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Kind, &[u8])> {
-        let mut rest = &self.bytes[..];
-        self.rows.iter().map(move |(entry, kind, len)| {
-            let (name, left) = rest.split_at(usize::from(*len));
-            rest = left;
-            (*entry, *kind, name)
-        })
-    }
-}
-
-/// What bounds the number and length of names.
+/// What tokens stand for, beside the received bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Most entries of all tables together, spellings included.
-    pub(crate) names: u64,
-    /// Most names new in one interval.
-    pub(crate) new_names: u64,
-    pub(crate) names_per_prefix: u64,
-    pub(crate) prefix_nodes: usize,
-    /// Distinct members of sets in one interval.
-    pub(crate) members: usize,
-    pub(crate) sanitize: bool,
-}
-
-/// How gauges are kept over intervals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gauges {
-    /// This is the only table: it knows each gauge's running value.
-    Running,
-    /// There are others: each reports what it was told in the interval.
-    Differences,
-}
-
-/// What was refused in an interval.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Refused {
-    /// Samples of names beyond the limits.
-    pub(crate) samples: u64,
-    /// Members of sets beyond the limit.
-    pub(crate) members: u64,
-    /// Samples whose name has nothing left in it.
-    pub(crate) empty_names: u64,
-    /// Prefixes that reached their limit for the first time.
-    pub(crate) prefixes: Vec<Vec<u8>>,
+pub(crate) struct Aside<'a> {
+    /// Names that are not in the received bytes as they are looked up, and texts.
+    pub(crate) bytes: &'a [u8],
+    /// Where the texts of tokens with text are, in the order of the tokens.
+    pub(crate) texts: &'a [Range<usize>],
 }
 
 /// The table. See the head of this file.
@@ -184,16 +65,16 @@ pub(crate) struct Table {
     long: Vec<u8>,
     /// Which cells take samples now.
     parity: usize,
-    gauges: Gauges,
+    carry: Carry,
     limits: Limits,
     /// What all tables that share the limits have.
     population: Arc<Population>,
     new_names: u64,
     /// Samples per entry since they were last taken, if they are counted.
-    hits: Option<Vec<u32>>,
-    pub(crate) names: Names,
-    pub(crate) samples: Samples,
-    pub(crate) members: Members,
+    hits: Option<Hits>,
+    pub(crate) names: NewNames,
+    pub(crate) samples: SampleList,
+    pub(crate) members: MemberList,
     pub(crate) refused: Refused,
 }
 
@@ -204,7 +85,7 @@ impl Table {
     /// There is no memory for its index.
     pub(crate) fn new(
         limits: Limits,
-        gauges: Gauges,
+        carry: Carry,
         count_hits: bool,
         population: Arc<Population>,
     ) -> io::Result<Self> {
@@ -217,14 +98,14 @@ impl Table {
             forgotten: 0,
             long: Vec::new(),
             parity: 0,
-            gauges,
+            carry,
             limits,
             population,
             new_names: 0,
-            hits: count_hits.then(Vec::new),
-            names: Names::default(),
-            samples: Samples::default(),
-            members: Members::default(),
+            hits: count_hits.then(Hits::default),
+            names: NewNames::default(),
+            samples: SampleList::default(),
+            members: MemberList::default(),
             refused: Refused::default(),
         })
     }
@@ -234,9 +115,9 @@ impl Table {
         self.seeds
     }
 
-    /// Applies `tokens`, whose names stand in `received` or in `side`.
+    /// Applies `tokens`, whose names are in `received` or aside.
     #[inline(always)]
-    pub(crate) fn apply(&mut self, tokens: &[Token], received: &[u8], side: &[u8]) {
+    pub(crate) fn apply(&mut self, tokens: &[Token], received: &[u8], aside: Aside<'_>) {
         for token in tokens.iter().take(2 * AHEAD) {
             self.index.prefetch(token.hash);
         }
@@ -244,6 +125,7 @@ impl Table {
         for (token, guess) in tokens.iter().zip(&mut guesses) {
             *guess = self.guess(token.hash);
         }
+        let mut texts = aside.texts.iter();
         for (at, token) in tokens.iter().enumerate() {
             if let Some(later) = tokens.get(at + 2 * AHEAD) {
                 self.index.prefetch(later.hash);
@@ -253,64 +135,47 @@ impl Table {
             if let Some(later) = tokens.get(at + AHEAD) {
                 *guess = self.guess(later.hash);
             }
-            let bytes = if token.side { side } else { received };
-            self.add(token, guessed, bytes, side);
+            let bytes = if token.is_aside() {
+                aside.bytes
+            } else {
+                received
+            };
+            let text = if token.kind.takes_text() {
+                texts.next().and_then(|text| aside.bytes.get(text.clone()))
+            } else {
+                None
+            };
+            self.add(token, guessed, bytes, text.unwrap_or_default());
         }
     }
 
     #[inline(always)]
-    fn add(&mut self, token: &Token, guessed: u32, bytes: &[u8], side: &[u8]) {
-        let Some(mut at) = self.find_guessed(token, guessed, bytes) else {
+    fn add(&mut self, token: &Token, guessed: u32, bytes: &[u8], text: &[u8]) {
+        let Some(mut number) = self.find_guessed(token, guessed, bytes) else {
             return;
         };
-        let parity = self.parity & 1;
-        let running = self.gauges == Gauges::Running;
-        let mut entry = entry_mut(&mut self.chunks, at);
+        let mut entry = entry_mut(&mut self.chunks, number);
         if entry.flags & (ALIAS | FORGOTTEN) != 0 {
-            let Some(taken) = self.resolve(at) else {
+            let Some(taken) = self.resolve(number) else {
                 return;
             };
-            at = taken;
-            entry = entry_mut(&mut self.chunks, at);
+            number = taken;
+            entry = entry_mut(&mut self.chunks, number);
         }
-        match token.op {
-            Op::Count => entry.cells[parity] += token.value,
-            Op::Time => {
-                entry.cells[parity] += token.weight;
-                self.samples.entries.push(at);
-                self.samples.values.push(token.value);
-            }
-            Op::Average => {
-                self.samples.entries.push(at);
-                self.samples.values.push(token.value);
-            }
-            Op::Set | Op::Add => {
-                // The first change since the turn: the old cell may not have been swept yet.
-                let touched = entry.flags & (TOUCHED[0] | TOUCHED[1]);
-                if running && touched == TOUCHED[1 - parity] {
-                    entry.cells[parity] = entry.cells[1 - parity];
-                }
-                if token.op == Op::Set {
-                    entry.cells[parity] = token.value;
-                    entry.flags |= ABSOLUTE[parity];
-                } else {
-                    entry.cells[parity] += token.value;
-                }
-            }
-            Op::Member => {
-                let place = token.value.to_bits();
-                let (start, len) = ((place >> 32) as usize, place as u32 as usize);
-                let member = side.get(start..start + len).unwrap_or_default();
-                if self.members.seen.len() < self.limits.members {
-                    self.members.seen.insert((at, member.into()));
-                } else if !self.members.seen.contains(&(at, member.into())) {
-                    self.refused.members += 1;
-                }
-            }
-        }
-        entry_mut(&mut self.chunks, at).flags |= TOUCHED[parity];
+        let mut cell = Cell {
+            entry,
+            number,
+            parity: self.parity,
+            carry: self.carry,
+            samples: &mut self.samples,
+            members: &mut self.members,
+            most_members: self.limits.members,
+            text,
+        };
+        token.kind.add(&mut cell, token.sample());
+        cell.touch();
         if let Some(hits) = &mut self.hits {
-            count_hit(hits, at);
+            hits.count(number);
         }
     }
 
@@ -338,7 +203,7 @@ impl Table {
     #[inline(always)]
     fn is(&self, at: u32, token: &Token, words: &[u64; 5], bytes: &[u8]) -> bool {
         let entry = entry_ref(&self.chunks, at);
-        if entry.len != token.len || entry.kind != token.op.kind() as u8 {
+        if entry.len != token.len || entry.kind != token.kind {
             false
         } else if usize::from(token.len) <= INLINE {
             entry.name == *words
@@ -370,12 +235,10 @@ impl Table {
         }
         let entry = *entry_ref(&self.chunks, at);
         if entry.flags & FORGOTTEN != 0 {
-            if self.limits.names_per_prefix > 0
-                && let Some(kind) = Kind::from_code(entry.kind)
-            {
+            if self.limits.names_per_prefix > 0 {
                 let mut name = Vec::new();
                 self.push_name(&entry, &mut name);
-                if !self.prefix_has_room(kind, &name) {
+                if !self.prefix_has_room(entry.kind, &name) {
                     self.refused.samples += 1;
                     return None;
                 }
@@ -394,12 +257,10 @@ impl Table {
         let entry = *entry_ref(&self.chunks, at);
         let mut name = Vec::with_capacity(usize::from(entry.len));
         self.push_name(&entry, &mut name);
-        if let Some(kind) = Kind::from_code(entry.kind) {
-            self.names.push(at, kind, &name);
-        }
+        self.names.push(at, entry.kind, &name);
     }
 
-    /// Takes up a name (spelling) that was not seen before.
+    /// Takes up a name that was not seen before, in any notation.
     #[cold]
     #[inline(never)]
     fn insert(&mut self, token: &Token, bytes: &[u8], slot: usize) -> Option<u32> {
@@ -408,11 +269,11 @@ impl Table {
             return None;
         }
         let raw = named(token, bytes);
-        if !raw.is_empty() && raw.iter().all(|byte| name::is_plain(*byte)) {
+        if !raw.is_empty() && raw.iter().all(|byte| sanitize::is_plain(*byte)) {
             return self.insert_canonical(token, bytes, slot);
         }
         let mut buffer = vec![0; MARGIN];
-        if name::canonical(raw, self.limits.sanitize, &mut buffer).is_err() {
+        if sanitize::canonical(raw, self.limits.sanitize, &mut buffer).is_err() {
             self.refused.empty_names += 1;
             return None;
         }
@@ -425,12 +286,8 @@ impl Table {
             return None;
         }
         buffer.resize(buffer.len() + MARGIN, 0);
-        let canonical = Token {
-            hash: self.seeds.hash(&buffer, MARGIN, canonical_len, token.op),
-            start: MARGIN as u32,
-            len: canonical_len as u16,
-            ..*token
-        };
+        let hash = self.seeds.hash(&buffer, MARGIN, canonical_len, token.kind);
+        let canonical = Token::new(hash, MARGIN, canonical_len, token.kind, token.sample());
         // The canonical name maps to itself, so this looks it up or inserts it, and ends here.
         let target = self.find(&canonical, &buffer)?;
         let slot = self.index.find(token.hash, |_| false).err()?;
@@ -439,16 +296,16 @@ impl Table {
 
     fn insert_canonical(&mut self, token: &Token, bytes: &[u8], slot: usize) -> Option<u32> {
         let name = named(token, bytes);
-        if !self.prefix_has_room(token.op.kind(), name) {
+        if !self.prefix_has_room(token.kind, name) {
             self.refused.samples += 1;
             return None;
         }
         let Some(entry) = self.put(token, bytes, slot, 0, 0) else {
-            self.release_prefix(token.op.kind(), name);
+            self.release_prefix(token.kind, name);
             return None;
         };
         self.new_names += 1;
-        self.names.push(entry, token.op.kind(), name);
+        self.names.push(entry, token.kind, name);
         Some(entry)
     }
 
@@ -529,10 +386,10 @@ impl Table {
         let entry = Entry {
             link,
             len: token.len,
-            kind: token.op.kind() as u8,
+            kind: token.kind,
             flags,
             name,
-            ..Entry::NONE
+            ..Entry::UNUSED
         };
         *entry_mut(&mut self.chunks, number) = entry;
         self.index.put(slot, token.hash, number);
@@ -552,18 +409,18 @@ impl Table {
 
     /// Ends the interval: samples from now on go into the other cells. The old ones must have
     /// been swept.
-    pub(crate) fn turn(&mut self) {
+    pub(crate) fn end_interval(&mut self) {
         self.parity = 1 - self.parity;
         self.new_names = 0;
         self.index.grow();
     }
 
-    /// Takes out what `budget` entries from `from` on came to before the last turn; `from` moves.
+    /// Takes out what `budget` entries from `from` on came to before the last interval ended; `from` moves.
     /// Returns whether that was the last of them.
     pub(crate) fn sweep(&mut self, from: &mut u32, budget: u32, out: &mut Vec<Value>) -> bool {
         let old = 1 - self.parity;
         let end = from.saturating_add(budget).min(self.len);
-        let running = self.gauges == Gauges::Running;
+        let running = self.carry == Carry::Running;
         while *from < end {
             let (chunk, first) = (*from >> CHUNK_BITS, *from as usize & (CHUNK - 1));
             let last = CHUNK.min(first + (end - *from) as usize);
@@ -577,10 +434,10 @@ impl Table {
                 let value = entry.cells[old];
                 out.push(Value {
                     entry: *from + offset as u32,
-                    absolute: entry.flags & ABSOLUTE[old] != 0,
+                    is_absolute: entry.flags & ABSOLUTE[old] != 0,
                     value,
                 });
-                if running && entry.kind == Kind::Gauge as u8 {
+                if running && entry.kind.carries_on() {
                     if entry.flags & TOUCHED[1 - old] == 0 {
                         entry.cells[1 - old] = value;
                     }
@@ -602,14 +459,14 @@ impl Table {
             .filter(|(_, entry)| entry.flags & TOUCHED[parity] != 0)
             .map(|(at, entry)| Value {
                 entry: at,
-                absolute: entry.flags & ABSOLUTE[parity] != 0,
+                is_absolute: entry.flags & ABSOLUTE[parity] != 0,
                 value: entry.cells[parity],
             })
             .collect()
     }
 
     /// Lets go of a name that the aggregator has dropped. What it has received meanwhile goes too
-    /// if `with_samples`; otherwise such a name is announced anew.
+    /// if `with_samples`; otherwise such a name is announced again.
     pub(crate) fn forget(&mut self, at: u32, with_samples: bool) {
         if at >= self.len {
             return;
@@ -620,11 +477,11 @@ impl Table {
             return;
         }
         if entry.flags & touched != 0 && !with_samples {
-            if self.gauges == Gauges::Running
-                && entry.kind == Kind::Gauge as u8
+            if self.carry == Carry::Running
+                && entry.kind.carries_on()
                 && entry.flags & ABSOLUTE[self.parity] == 0
             {
-                // What was added since the turn was added to a value that is gone.
+                // What was added since the interval ended was added to a value that is gone.
                 entry.cells[self.parity] -= entry.cells[1 - self.parity];
             }
             self.announce(at);
@@ -633,12 +490,11 @@ impl Table {
         entry.cells = [0.0; 2];
         entry.flags = FORGOTTEN;
         self.forgotten += 1;
-        if self.limits.names_per_prefix > 0
-            && let Some(kind) = Kind::from_code(self.entry(at).kind)
-        {
+        if self.limits.names_per_prefix > 0 {
+            let entry = self.entry(at);
             let mut name = Vec::new();
-            self.push_name(&self.entry(at), &mut name);
-            self.release_prefix(kind, &name);
+            self.push_name(&entry, &mut name);
+            self.release_prefix(entry.kind, &name);
         }
         if self.forgotten > WORTHWHILE && self.forgotten * 2 > self.index.len() {
             self.collect();
@@ -649,7 +505,7 @@ impl Table {
         *entry_ref(&self.chunks, at)
     }
 
-    /// Frees the entries of forgotten names and of their spellings.
+    /// Frees the entries of forgotten names and of their aliases.
     fn collect(&mut self) {
         let Self {
             index,
@@ -678,30 +534,28 @@ impl Table {
         });
         // Only now, since an alias may come after its target.
         for at in &self.free {
-            *entry_mut(&mut self.chunks, *at) = Entry::NONE;
+            *entry_mut(&mut self.chunks, *at) = Entry::UNUSED;
         }
         self.population.sub(gone as u64);
         self.long = long;
         self.forgotten = 0;
     }
 
-    /// Gives a gauge its value from before the start.
-    pub(crate) fn preload(&mut self, name: &[u8], value: f64) {
-        if name.len() > usize::from(u16::MAX) || self.gauges != Gauges::Running {
+    /// Gives a name that carries on its value from before the start.
+    pub(crate) fn preload(&mut self, kind: Kind, name: &[u8], value: f64) {
+        if name.len() > usize::from(u16::MAX) || self.carry != Carry::Running {
             return;
         }
         let mut bytes = vec![0; MARGIN];
         bytes.extend_from_slice(name);
         bytes.resize(bytes.len() + MARGIN, 0);
-        let token = Token {
-            hash: self.seeds.hash(&bytes, MARGIN, name.len(), Op::Set),
+        let hash = self.seeds.hash(&bytes, MARGIN, name.len(), kind);
+        let sample = Sample {
             value,
             weight: 1.0,
-            start: MARGIN as u32,
-            len: name.len() as u16,
-            op: Op::Set,
-            side: false,
+            is_relative: false,
         };
+        let token = Token::new(hash, MARGIN, name.len(), kind, sample);
         if let Some(at) = self.find(&token, &bytes) {
             entry_mut(&mut self.chunks, at).cells = [value; 2];
         }
@@ -709,17 +563,7 @@ impl Table {
 
     /// Samples per entry since the last call, if they are counted.
     pub(crate) fn take_hits(&mut self) -> Vec<(u32, u32)> {
-        let Some(hits) = &mut self.hits else {
-            return Vec::new();
-        };
-        let counted = hits
-            .iter()
-            .enumerate()
-            .filter(|(_, count)| **count > 0)
-            .map(|(at, count)| (at as u32, *count))
-            .collect();
-        hits.clear();
-        counted
+        self.hits.as_mut().map(Hits::take).unwrap_or_default()
     }
 }
 
@@ -750,22 +594,4 @@ fn named<'a>(token: &Token, bytes: &'a [u8]) -> &'a [u8] {
     bytes
         .get(start..start + usize::from(token.len))
         .unwrap_or_default()
-}
-
-/// The first `nodes` nodes of `name`, tags left out.
-fn prefix(name: &[u8], nodes: usize) -> &[u8] {
-    let name = name.split(|byte| *byte == b';').next().unwrap_or(name);
-    match memchr::memchr_iter(b'.', name).nth(nodes.max(1) - 1) {
-        Some(end) => &name[..end],
-        None => name,
-    }
-}
-
-#[cold]
-fn count_hit(hits: &mut Vec<u32>, at: u32) {
-    let at = at as usize;
-    if hits.len() <= at {
-        hits.resize(at + 1, 0);
-    }
-    hits[at] = hits[at].saturating_add(1);
 }

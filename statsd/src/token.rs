@@ -1,19 +1,21 @@
-//! A line of the common shape, ready to be looked up; and the hash that looks names up.
+//! Lines of the common shape, ready to be looked up; and the hash that looks names up.
 //!
 //! A batch of lines is taken apart first and applied afterwards, so that the table's memory is
 //! under way while other lines are still being read.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 
-use crate::metric::Op;
+use crate::kind::Kind;
+use crate::metric::Sample;
 
-/// Bytes that must be readable before and after whatever tokens point to.
+/// Bytes that must be readable before and after the bytes of a token's name.
 pub(crate) const MARGIN: usize = 64;
 
 /// Bytes of a name that are hashed and compared at once.
 pub(crate) const INLINE: usize = 40;
 
-/// One sample whose name still stands in the bytes it came in.
+/// One sample whose name is still in the bytes it came in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Token {
     pub(crate) hash: u64,
@@ -23,9 +25,67 @@ pub(crate) struct Token {
     pub(crate) start: u32,
     /// How long it is.
     pub(crate) len: u16,
-    pub(crate) op: Op,
-    /// Whether its bytes are the side buffer's rather than the received ones.
-    pub(crate) side: bool,
+    pub(crate) kind: Kind,
+    flags: u8,
+}
+
+/// The name is in the side buffer rather than in the received bytes.
+const SIDE: u8 = 1;
+/// [`Sample::is_relative`].
+const RELATIVE: u8 = 2;
+
+impl Token {
+    /// The token of `sample`, whose name has these bytes and this hash.
+    #[inline(always)]
+    pub(crate) fn new(hash: u64, start: usize, len: usize, kind: Kind, sample: Sample) -> Self {
+        Self {
+            hash,
+            value: sample.value,
+            weight: sample.weight,
+            start: start as u32,
+            len: len as u16,
+            kind,
+            flags: if sample.is_relative { RELATIVE } else { 0 },
+        }
+    }
+
+    /// The same with its name in the side buffer.
+    pub(crate) fn aside(self) -> Self {
+        Self {
+            flags: self.flags | SIDE,
+            ..self
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_aside(&self) -> bool {
+        self.flags & SIDE != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn sample(&self) -> Sample {
+        Sample {
+            value: self.value,
+            weight: self.weight,
+            is_relative: self.flags & RELATIVE != 0,
+        }
+    }
+}
+
+/// A line that has no token of its own, between the tokens of others.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct OddLine {
+    /// How many tokens were made before it.
+    pub(crate) after: usize,
+    /// Where it is in the received bytes.
+    pub(crate) line: Range<usize>,
+}
+
+/// The lines of a few packets in order: tokens, and what has to be parsed completely.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    pub(crate) common: Vec<Token>,
+    pub(crate) odd: Vec<OddLine>,
 }
 
 /// All ones for the bytes of a name of that length, as words of its first [`INLINE`] bytes.
@@ -62,7 +122,8 @@ pub(crate) fn words(bytes: &[u8], start: usize, len: usize) -> [u64; 5] {
     ]
 }
 
-/// The secrets of the hash, other in each process, so that nobody can choose names that collide.
+/// The secrets of the hash, different in each process, so that no sender can choose names that
+/// collide.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seeds([u64; 6]);
 
@@ -77,10 +138,10 @@ impl Seeds {
     /// Three independent products over the first 40 bytes, which is all of most names; the rest
     /// of longer ones is chained.
     #[inline(always)]
-    pub(crate) fn hash(&self, bytes: &[u8], start: usize, len: usize, op: Op) -> u64 {
+    pub(crate) fn hash(&self, bytes: &[u8], start: usize, len: usize, kind: Kind) -> u64 {
         let Self(secret) = self;
         let word = words(bytes, start, len);
-        let tail = (len as u64) << 8 | op.kind() as u64;
+        let tail = (len as u64) << 8 | kind as u64;
         let hash = fold(word[0] ^ secret[0], word[1] ^ secret[1])
             ^ fold(word[2] ^ secret[2], word[3] ^ secret[3])
             ^ fold(word[4] ^ secret[4], tail ^ secret[5]);

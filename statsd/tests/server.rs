@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use carbon::{Datapoint, NameError, SeriesId, Sink};
 use settings::Span;
 use statsd::options::{Output, RepeaterProtocol};
-use statsd::{Mark, Marks, OnDeath, Options, Server, Sockets};
+use statsd::{Event, EventSink, OnDeath, Options, Server, Sockets};
 
 /// Remembers names and the last value of each.
 #[derive(Default)]
@@ -22,7 +22,7 @@ struct Memory {
     ids: Mutex<Vec<String>>,
     values: Mutex<HashMap<String, f64>>,
     times: Mutex<HashMap<String, u32>>,
-    marks: Mutex<Vec<Mark>>,
+    events: Mutex<Vec<Event>>,
 }
 
 impl Sink for Memory {
@@ -51,9 +51,9 @@ impl Sink for Memory {
     }
 }
 
-impl Marks for Memory {
-    fn mark(&self, mark: Mark) {
-        self.marks.lock().unwrap().push(mark);
+impl EventSink for Memory {
+    fn event(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
     }
 }
 
@@ -180,9 +180,9 @@ fn every_input_feeds_one_flush() {
         Some(1.0)
     );
     eventually("the event arrives", || {
-        !memory.marks.lock().unwrap().is_empty()
+        !memory.events.lock().unwrap().is_empty()
     });
-    assert_eq!(memory.marks.lock().unwrap()[0].what, "deploy");
+    assert_eq!(memory.events.lock().unwrap()[0].what, "deploy");
     assert_eq!(
         server.stats().bad_lines_by_sender(),
         [(Some("127.0.0.1".parse().unwrap()), 1)]
@@ -202,10 +202,10 @@ fn every_input_feeds_one_flush() {
     server.stop().unwrap();
 }
 
-/// Each letter, each spelling of tags, both packings, events and checks: over UDP, over TCP and
+/// Each letter, each notation of tags, both packings, events and checks: over UDP, over TCP and
 /// over a Unix socket.
 #[test]
-fn every_type_and_spelling_arrives_over_sockets() {
+fn every_type_and_notation_arrives_over_sockets() {
     const LINES: &[&str] = &[
         "c:2|c|@0.5",
         "m:3|m",
@@ -316,13 +316,13 @@ fn every_type_and_spelling_arrives_over_sockets() {
         assert_eq!(memory.time("r"), Some(1_700_000_000));
         assert_eq!(memory.time("stats_counts.then"), Some(1_700_000_060));
         assert_eq!(memory.time("stats.gauges.then;x=y"), Some(1_700_000_120));
-        eventually("events arrive", || memory.marks.lock().unwrap().len() >= 3);
-        let marks = memory.marks.lock().unwrap();
+        eventually("events arrive", || memory.events.lock().unwrap().len() >= 3);
+        let events = memory.events.lock().unwrap();
         let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
         assert_eq!(
-            *marks,
+            *events,
             [
-                Mark {
+                Event {
                     what: "deploy".to_owned(),
                     data: "v1|\n a:b".to_owned(),
                     tags: tags(&[
@@ -336,14 +336,14 @@ fn every_type_and_spelling_arrives_over_sockets() {
                     when: Some(1_700_000_000),
                     key: Some("key".to_owned()),
                 },
-                Mark {
+                Event {
                     what: "db.up".to_owned(),
                     data: "down: so it is".to_owned(),
                     tags: tags(&["service_check", "critical", "host:h1", "env:prod"]),
                     when: Some(1_700_000_000),
                     key: None,
                 },
-                Mark {
+                Event {
                     what: "cache.up".to_owned(),
                     data: String::new(),
                     tags: tags(&["service_check", "ok"]),
@@ -352,7 +352,7 @@ fn every_type_and_spelling_arrives_over_sockets() {
                 },
             ]
         );
-        drop(marks);
+        drop(events);
         server.stop().unwrap();
     }
 }
@@ -594,7 +594,7 @@ fn a_damaged_state_file_is_left_alone() {
 
 #[test]
 fn remote_carbons_get_every_interval() {
-    // An address where nobody listens yet.
+    // An address without a listener.
     let (listener, carbon_address) = tcp();
     drop(listener);
     let (pickle, pickle_address) = tcp();
@@ -633,7 +633,7 @@ fn remote_carbons_get_every_interval() {
     eventually("the first attempt fails", || {
         server.stats().output_errors.load(Ordering::Relaxed) > 0
     });
-    // Now somebody does; what was flushed before is not lost.
+    // Now there is one; what was flushed before is not lost.
     let listener = TcpListener::bind(carbon_address).unwrap();
     sender.send_to(b"a:2|c", address).unwrap();
     wait_for(&server, 3);
@@ -665,9 +665,9 @@ fn remote_carbons_get_every_interval() {
     assert_eq!(memory.value("stats_counts.a"), None);
 }
 
-/// A store that panics takes the aggregator with it; that is told once, and stopping does not wait.
+/// A store that panics takes the aggregator with it; on_death is called once, and stop does not wait.
 #[test]
-fn a_thread_that_dies_is_told_once_and_not_waited_for() {
+fn a_thread_that_dies_is_reported_once_and_not_waited_for() {
     struct Broken;
 
     impl Sink for Broken {
@@ -716,9 +716,9 @@ fn a_thread_that_dies_is_told_once_and_not_waited_for() {
     lines.write_all(b"a:1|c\n").unwrap();
     wait_for(&server, 1);
     server.flush_now();
-    eventually("the death is told", || !died.lock().unwrap().is_empty());
+    eventually("on_death is called", || !died.lock().unwrap().is_empty());
     assert_eq!(*died.lock().unwrap(), ["statsd-aggregate"]);
-    // Who asks has an answer.
+    // A query has an answer.
     let mut admin = BufReader::new(TcpStream::connect(admin_address).unwrap());
     assert_eq!(ask(&mut admin, "counters\n", "\n"), "ERROR\n");
     let start = Instant::now();

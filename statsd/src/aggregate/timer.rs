@@ -1,35 +1,154 @@
 //! Timers: percentiles and the rest, exact to the last digit as the reference has them.
 //!
-//! 1. Samples come as a log of (slot, value). At the flush the log is brought into the order of
-//!    its slots by counting, then each timer's values are sorted.
-//! 2. A log that grows long before the flush is folded into one [`Pile`] per timer, often, so that
-//!    each time is short, and makes way for receiving threads in between. A pile keeps
-//!    its samples up to `timer_exact_samples`; one more, and they go into an hdrhistogram.
-//! 3. Sums run over the sorted values from the least up, since the order decides the last digits.
-//! 4. A histogram answers within 0.1 % for values from 0.001 up, and within 0.000001 below.
-//!    Count, sum, sum of squares, mean, std, lower and upper stay exact beside it.
+//! ```text
+//! web.time:320|ms|@0.1   stats.timers.web.time.count 10, .count_ps 1, .mean 320, .upper_90 320, …
+//! ```
+//!
+//! 1. Every sample is kept until the flush ([`samples`](super::samples)); the number of a series is the sum of their
+//!    weights.
+//! 2. Sums run over the sorted values from the least up, since the order decides the last digits.
 
-use hashbrown::HashMap;
-use hdrhistogram::Histogram;
+use std::io::{self, Write};
 
-use crate::number;
-use crate::options;
+use super::contract::{Facts, IDLE, Interval, Lines, Recent, Setup, Type};
+use super::registry::{Series, State};
+use super::samples::{NO_SLOT, Part, RunningSums, SampleBuffer, Sorted};
+use super::saved::{self, Content, Head, Saved};
+use crate::cell::Cell;
+use crate::inspect::{ITEMS, Shown};
+use crate::kind::Kind;
+use crate::metric::{Number, Reject, Sample};
+use crate::naming::Section;
+use crate::{number, options};
 
-/// Samples in the log that make it be folded: more than there are timers to look at, up to a bound.
-const LOG: std::ops::Range<usize> = 1 << 18..1 << 20;
-const LOG_PER_SLOT: usize = 8;
-/// Samples that are folded before other threads get a chance.
-const SPELL: usize = 1 << 13;
-/// Of a histogram: units per 1.0, so that values from 0.001 up have three digits.
-const UNITS: f64 = 1e6;
-const LARGEST: f64 = 4e18;
+pub(super) const KIND: Facts = Facts {
+    buffer_saved_as: Some(b'p'),
+    table: Some("timers"),
+    ..Facts::numbers(Kind::Timer, &["ms", "h", "d"], b't')
+};
+
+#[inline]
+pub(super) fn sample(number: Number) -> Result<Sample, Reject> {
+    if number.value < 0.0 {
+        return Err(Reject::NegativeTime);
+    }
+    Ok(Sample {
+        // The sum turns -0 into 0, so that values sort by their bits.
+        value: number.value + 0.0,
+        weight: number.weight,
+        is_relative: false,
+    })
+}
+
+#[inline(always)]
+pub(super) fn add(cell: &mut Cell<'_>, sample: Sample) {
+    cell.add(sample.weight);
+    cell.keep(sample.value);
+}
+
+/// The number of a series is its sum of weights; beside it is the slot of its samples.
+pub(super) struct Timer {
+    namespace: Vec<u8>,
+    statistics: Statistics,
+    deletes_idle: bool,
+}
+
+impl Timer {
+    pub(super) fn new(setup: &Setup<'_>) -> Self {
+        let options = setup.options;
+        Self {
+            namespace: setup.naming.timer.clone(),
+            statistics: Statistics::new(
+                &options.percentiles.0,
+                &options.calculated_timer_metrics,
+                &options.histogram,
+                setup.seconds,
+            ),
+            deletes_idle: options.delete_timers.or(options.delete_idle_stats),
+        }
+    }
+}
+
+impl Type for Timer {
+    fn state(&self) -> State {
+        State::Samples(NO_SLOT)
+    }
+
+    fn repeats_idle(&self) -> bool {
+        !self.deletes_idle
+    }
+
+    fn width(&self, name: &[u8]) -> usize {
+        self.statistics.width(name)
+    }
+
+    fn flush(&self, series: &Series, interval: &mut Interval<'_>, lines: &mut Lines<'_>) {
+        let (name, slot, statistics) = (lines.name, series.slot(), &self.statistics);
+        if let Some(console) = lines.outputs.console() {
+            console.timer(name);
+        }
+        let put = |at: usize, text: &[u8], value: f64| {
+            lines.put(at, Section::Statistic, &self.namespace, text, value);
+        };
+        let weight = series.value;
+        match interval.grouped.sorted(slot, interval.exact) {
+            None => statistics.idle(put),
+            Some(Sorted::Exact(sorted)) => {
+                statistics.exact(name, sorted, weight, &mut interval.sums, put);
+            }
+            Some(Sorted::Sketched(buffer)) => statistics.sketched(name, &buffer, weight, put),
+        }
+        if let Some(console) = lines.outputs.console() {
+            let (samples, more) = interval.grouped.least(slot, ITEMS);
+            console.samples(name, &samples, more);
+        }
+    }
+
+    fn end_interval(&self, series: &mut Series, idle: u8) -> bool {
+        series.value = 0.0;
+        self.deletes_idle && idle >= IDLE
+    }
+
+    fn save(
+        &self,
+        out: &mut dyn Write,
+        head: &Head<'_>,
+        series: &Series,
+        content: &Content<'_>,
+    ) -> io::Result<u64> {
+        saved::save(out, head, KIND.buffer_saved_as, series.value, content)
+    }
+
+    fn restore(&self, letter: u8, words: &mut dyn Iterator<Item = &str>) -> Option<Saved> {
+        let is_buffer = Some(letter) == KIND.buffer_saved_as;
+        saved::restore(is_buffer, words, saved::not_negative)
+    }
+
+    /// The first samples, and how many more there are.
+    fn shown(&self, _series: &Series, recent: &Recent<'_>) -> Shown {
+        let buffered = recent.buffer.into_iter().flat_map(|buffer| {
+            let weighted = buffer.weighted().into_iter();
+            weighted.flat_map(|(value, count)| (0..count).map(move |_| value))
+        });
+        let single = recent.samples.iter().chain(recent.more).copied();
+        let items: Vec<_> = buffered
+            .chain(single)
+            .take(ITEMS)
+            .map(Shown::Number)
+            .collect();
+        let single = (recent.samples.len() + recent.more.len()) as u64;
+        let count = recent.buffer.map_or(0, SampleBuffer::count) + single;
+        let rest = count.saturating_sub(items.len() as u64) as usize;
+        Shown::List(items, rest)
+    }
+}
 
 /// What is flushed of a timer.
 #[derive(Clone, Debug)]
-pub(crate) struct Spec {
+struct Statistics {
     thresholds: Vec<f64>,
     /// Statistics in the reference's order, with the text that follows the name.
-    stats: Vec<(Stat, Vec<u8>)>,
+    stats: Vec<(Statistic, Vec<u8>)>,
     /// Where `count_ps` and `count` are among them, for timers without samples.
     idle: Vec<usize>,
     histograms: Vec<Bins>,
@@ -70,7 +189,7 @@ impl Bins {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Stat {
+enum Statistic {
     CountOf(usize),
     MeanOf(usize),
     BoundOf(usize),
@@ -87,17 +206,8 @@ enum Stat {
     Median,
 }
 
-/// The part of the samples within one threshold.
-#[derive(Clone, Copy, Debug, Default)]
-struct Part {
-    count: f64,
-    bound: f64,
-    sum: f64,
-    squares: f64,
-}
-
-impl Spec {
-    pub(crate) fn new(
+impl Statistics {
+    fn new(
         percentiles: &[f64],
         wanted: &[String],
         histograms: &[options::Histogram],
@@ -110,6 +220,7 @@ impl Spec {
                 thresholds.push(*threshold);
             }
         }
+        // `calculated_timer_metrics` names all percentiles at once.
         let is_wanted = |name: &str| {
             let normal = normalise(name);
             wanted.is_empty() || wanted.contains(&normal)
@@ -120,31 +231,33 @@ impl Spec {
                 stats.push((stat, format!(".{name}").into_bytes()));
             }
         };
+        // The order is that of the reference, which flushes percentiles first.
         for (at, threshold) in thresholds.iter().enumerate() {
             let text = number::text(*threshold)
                 .replacen('.', "_", 1)
                 .replacen('-', "top", 1);
             let bound = if *threshold > 0.0 { "upper" } else { "lower" };
-            add(Stat::CountOf(at), format!("count_{text}"));
-            add(Stat::MeanOf(at), format!("mean_{text}"));
-            add(Stat::BoundOf(at), format!("{bound}_{text}"));
-            add(Stat::SumOf(at), format!("sum_{text}"));
-            add(Stat::SquaresOf(at), format!("sum_squares_{text}"));
+            add(Statistic::CountOf(at), format!("count_{text}"));
+            add(Statistic::MeanOf(at), format!("mean_{text}"));
+            add(Statistic::BoundOf(at), format!("{bound}_{text}"));
+            add(Statistic::SumOf(at), format!("sum_{text}"));
+            add(Statistic::SquaresOf(at), format!("sum_squares_{text}"));
         }
         for (stat, name) in [
-            (Stat::Std, "std"),
-            (Stat::Upper, "upper"),
-            (Stat::Lower, "lower"),
-            (Stat::Count, "count"),
-            (Stat::PerSecond, "count_ps"),
-            (Stat::Sum, "sum"),
-            (Stat::Squares, "sum_squares"),
-            (Stat::Mean, "mean"),
-            (Stat::Median, "median"),
+            (Statistic::Std, "std"),
+            (Statistic::Upper, "upper"),
+            (Statistic::Lower, "lower"),
+            (Statistic::Count, "count"),
+            (Statistic::PerSecond, "count_ps"),
+            (Statistic::Sum, "sum"),
+            (Statistic::Squares, "sum_squares"),
+            (Statistic::Mean, "mean"),
+            (Statistic::Median, "median"),
         ] {
             add(stat, name.to_owned());
         }
-        let idle = [Stat::PerSecond, Stat::Count]
+        // Only these two are repeated as zeros for a timer without samples.
+        let idle = [Statistic::PerSecond, Statistic::Count]
             .iter()
             .filter_map(|idle| stats.iter().position(|(stat, _)| stat == idle))
             .collect();
@@ -172,13 +285,15 @@ impl Spec {
     }
 
     /// How many lines a timer of this name has at most.
-    pub(crate) fn width(&self, name: &[u8]) -> usize {
+    fn width(&self, name: &[u8]) -> usize {
         self.stats.len() + self.bins(name).map_or(0, |bins| bins.bounds.len())
     }
 
-    /// The lines of a timer that had no samples: (number of the line, text after the name).
-    pub(crate) fn idle_lines(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        self.idle.iter().map(|at| (*at, &*self.stats[*at].1))
+    /// The lines of a timer that had no samples.
+    fn idle(&self, mut put: impl FnMut(usize, &[u8], f64)) {
+        for at in &self.idle {
+            put(*at, &self.stats[*at].1, 0.0);
+        }
     }
 }
 
@@ -193,35 +308,29 @@ fn normalise(name: &str) -> String {
     name.to_owned()
 }
 
-/// Takes the lines of one timer.
-pub(crate) trait Lines {
-    /// Line number `at` (below [`Spec::width`]), named with `text` after the timer's name.
-    fn line(&mut self, at: usize, text: &[u8], value: f64);
-}
-
-impl Spec {
+impl Statistics {
     fn lines(
         &self,
         name: &[u8],
         parts: &[Part],
-        whole: impl Fn(Stat) -> f64,
+        whole: impl Fn(Statistic) -> f64,
         below: impl Fn(f64) -> f64,
-        lines: &mut impl Lines,
+        mut put: impl FnMut(usize, &[u8], f64),
     ) {
         for (at, (stat, text)) in self.stats.iter().enumerate() {
             let part = |index: usize, value: fn(&Part) -> f64| {
                 parts.get(index).filter(|part| part.count > 0.0).map(value)
             };
             let value = match *stat {
-                Stat::CountOf(index) => part(index, |part| part.count),
-                Stat::MeanOf(index) => part(index, |part| part.sum / part.count),
-                Stat::BoundOf(index) => part(index, |part| part.bound),
-                Stat::SumOf(index) => part(index, |part| part.sum),
-                Stat::SquaresOf(index) => part(index, |part| part.squares),
+                Statistic::CountOf(index) => part(index, |part| part.count),
+                Statistic::MeanOf(index) => part(index, |part| part.sum / part.count),
+                Statistic::BoundOf(index) => part(index, |part| part.bound),
+                Statistic::SumOf(index) => part(index, |part| part.sum),
+                Statistic::SquaresOf(index) => part(index, |part| part.squares),
                 other => Some(whole(other)),
             };
             if let Some(value) = value {
-                lines.line(at, text, value);
+                put(at, text, value);
             }
         }
         if let Some(bins) = self.bins(name) {
@@ -229,7 +338,7 @@ impl Spec {
             for (at, (bound, text)) in bins.bounds.iter().zip(&bins.texts).enumerate() {
                 // Bounds that do not ascend have nothing left to take, as in the reference.
                 let up_to = below(*bound).max(before);
-                lines.line(self.stats.len() + at, text, up_to - before);
+                put(self.stats.len() + at, text, up_to - before);
                 before = up_to;
             }
         }
@@ -250,12 +359,14 @@ impl Spec {
         name: &[u8],
         sorted: &[f64],
         weight: f64,
-        room: &mut Sums,
-        lines: &mut impl Lines,
+        room: &mut RunningSums,
+        put: impl FnMut(usize, &[u8], f64),
     ) {
         let count = sorted.len();
         room.fill(sorted);
-        let Sums { sums, squares, .. } = room;
+        // With running sums the part of the samples within a threshold is a look-up, from the top
+        // for negative thresholds.
+        let RunningSums { sums, squares, .. } = room;
         let parts = &mut room.parts;
         parts.clear();
         for threshold in &self.thresholds {
@@ -282,43 +393,51 @@ impl Spec {
                 }
             });
         }
+        // The statistics of all samples.
         let sum = sums[count - 1];
         let mean = sum / count as f64;
         let whole = |stat| match stat {
-            Stat::Std => {
+            Statistic::Std => {
                 let mut spread = 0.0;
                 for value in sorted {
                     spread += (value - mean) * (value - mean);
                 }
                 (spread / count as f64).sqrt()
             }
-            Stat::Upper => sorted[count - 1],
-            Stat::Lower => sorted[0],
-            Stat::Count => weight,
-            Stat::PerSecond => weight / self.seconds,
-            Stat::Sum => sum,
-            Stat::Squares => squares[count - 1],
-            Stat::Median if count % 2 == 1 => sorted[count / 2],
-            Stat::Median => (sorted[count / 2 - 1] + sorted[count / 2]) / 2.0,
+            Statistic::Upper => sorted[count - 1],
+            Statistic::Lower => sorted[0],
+            Statistic::Count => weight,
+            Statistic::PerSecond => weight / self.seconds,
+            Statistic::Sum => sum,
+            Statistic::Squares => squares[count - 1],
+            Statistic::Median if count % 2 == 1 => sorted[count / 2],
+            Statistic::Median => (sorted[count / 2 - 1] + sorted[count / 2]) / 2.0,
             _ => mean,
         };
         let below = |bound| sorted.partition_point(|value| *value < bound) as f64;
-        self.lines(name, parts, whole, below, lines);
+        self.lines(name, parts, whole, below, put);
     }
 
-    /// The lines of a pile that has outgrown exactness.
-    fn sketched(&self, name: &[u8], pile: &Pile, weight: f64, lines: &mut impl Lines) {
-        let (moments, sketch) = (&pile.moments, pile.sketch());
+    /// The lines of a buffer with too many samples to be exact.
+    fn sketched(
+        &self,
+        name: &[u8],
+        buffer: &SampleBuffer,
+        weight: f64,
+        put: impl FnMut(usize, &[u8], f64),
+    ) {
+        let (summary, sketch) = (&buffer.summary, buffer.sketch());
+        // A rank leads to the samples up to it as the sketch knows them; from the top it is the rest.
         let parts: Vec<Part> = self
             .thresholds
             .iter()
             .map(|threshold| {
-                let rank = self.rank(*threshold, moments.count);
+                let rank = self.rank(*threshold, summary.count);
                 if rank == 0 {
                     return Part::default();
                 }
                 if *threshold > 0.0 {
-                    let (bound, sum, squares) = sketch.up_to(rank, moments);
+                    let (bound, sum, squares) = sketch.up_to(rank, summary);
                     return Part {
                         count: rank as f64,
                         bound,
@@ -326,523 +445,30 @@ impl Spec {
                         squares,
                     };
                 }
-                let (_, sum, squares) = sketch.up_to(moments.count - rank, moments);
+                let (_, sum, squares) = sketch.up_to(summary.count - rank, summary);
                 Part {
                     count: rank as f64,
-                    bound: sketch.at(moments.count - rank + 1, moments),
-                    sum: moments.sum - sum,
-                    squares: moments.squares - squares,
+                    bound: sketch.at(summary.count - rank + 1, summary),
+                    sum: summary.sum - sum,
+                    squares: summary.squares - squares,
                 }
             })
             .collect();
-        let half = moments.count / 2;
+        // Statistics of all samples are exact, but for the median.
+        let half = summary.count / 2;
         let whole = |stat| match stat {
-            Stat::Std => (moments.spread / moments.count as f64).max(0.0).sqrt(),
-            Stat::Upper => moments.upper,
-            Stat::Lower => moments.lower,
-            Stat::Count => weight,
-            Stat::PerSecond => weight / self.seconds,
-            Stat::Sum => moments.sum,
-            Stat::Squares => moments.squares,
-            Stat::Median if moments.count % 2 == 1 => sketch.at(half + 1, moments),
-            Stat::Median => (sketch.at(half, moments) + sketch.at(half + 1, moments)) / 2.0,
-            _ => moments.mean,
+            Statistic::Std => (summary.spread / summary.count as f64).max(0.0).sqrt(),
+            Statistic::Upper => summary.upper,
+            Statistic::Lower => summary.lower,
+            Statistic::Count => weight,
+            Statistic::PerSecond => weight / self.seconds,
+            Statistic::Sum => summary.sum,
+            Statistic::Squares => summary.squares,
+            Statistic::Median if summary.count % 2 == 1 => sketch.at(half + 1, summary),
+            Statistic::Median => (sketch.at(half, summary) + sketch.at(half + 1, summary)) / 2.0,
+            _ => summary.mean,
         };
-        let below = |bound| sketch.below(bound, moments);
-        self.lines(name, &parts, whole, below, lines);
-    }
-}
-
-/// Room for the running sums of one timer, used again for the next.
-#[derive(Debug, Default)]
-struct Sums {
-    sums: Vec<f64>,
-    squares: Vec<f64>,
-    parts: Vec<Part>,
-}
-
-impl Sums {
-    fn fill(&mut self, sorted: &[f64]) {
-        self.sums.clear();
-        self.squares.clear();
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for value in sorted {
-            sum += value;
-            squares += value * value;
-            self.sums.push(sum);
-            self.squares.push(squares);
-        }
-    }
-}
-
-/// What is known of samples without keeping them.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Moments {
-    pub(crate) count: u64,
-    pub(crate) sum: f64,
-    pub(crate) squares: f64,
-    pub(crate) mean: f64,
-    /// Sum of the squared distances from the mean.
-    pub(crate) spread: f64,
-    pub(crate) lower: f64,
-    pub(crate) upper: f64,
-}
-
-impl Moments {
-    /// Adds `values`. The spread of several is that about their own mean, and that of their mean
-    /// about the mean so far: it stays right where a difference of sums of squares would not, and
-    /// costs no division per value.
-    fn extend(&mut self, values: &[f64]) {
-        let Some(first) = values.first() else { return };
-        if self.count == 0 {
-            (self.lower, self.upper) = (*first, *first);
-        }
-        let mut own = 0.0;
-        for value in values {
-            own += value;
-            self.sum += value;
-            self.squares += value * value;
-            self.lower = self.lower.min(*value);
-            self.upper = self.upper.max(*value);
-        }
-        let (before, more) = (self.count as f64, values.len() as f64);
-        let own_mean = own / more;
-        let own_spread: f64 = values
-            .iter()
-            .map(|value| (value - own_mean) * (value - own_mean))
-            .sum();
-        let distance = own_mean - self.mean;
-        let share = more / (before + more);
-        self.mean += distance * share;
-        self.spread += own_spread + distance * distance * before * share;
-        self.count += values.len() as u64;
-    }
-}
-
-/// Many samples of one timer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pile {
-    /// All samples, until there are too many.
-    pub(crate) exact: Vec<f64>,
-    pub(crate) moments: Moments,
-    histogram: Option<Box<Histogram<u32>>>,
-}
-
-impl Pile {
-    fn is_exact(&self) -> bool {
-        self.histogram.is_none() && self.moments.count == self.exact.len() as u64
-    }
-
-    fn bytes(&self) -> usize {
-        let buckets = self
-            .histogram
-            .as_ref()
-            .map_or(0, |histogram| histogram.distinct_values());
-        self.exact.capacity() * 8 + buckets * 4
-    }
-
-    /// Adds `values`; returns how many of them count in no percentile, because `budget` bytes
-    /// more would be exceeded.
-    fn extend(&mut self, values: &[f64], exact: usize, budget: &mut usize) -> u64 {
-        let before = self.bytes();
-        self.moments.extend(values);
-        let mut unranked = 0;
-        let fits = self.histogram.is_none() && self.exact.len() + values.len() <= exact;
-        if fits && values.len() * 16 <= *budget {
-            self.exact.extend_from_slice(values);
-        } else if let Some(histogram) = self.histogram.as_mut() {
-            for value in values {
-                record(histogram, *value);
-            }
-        } else if let Some(mut histogram) = (*budget >= 1 << 18 && !fits)
-            .then(|| Histogram::<u32>::new(3).ok())
-            .flatten()
-        {
-            for value in self.exact.iter().chain(values) {
-                record(&mut histogram, *value);
-            }
-            self.exact = Vec::new();
-            self.histogram = Some(Box::new(histogram));
-        } else {
-            unranked = values.len() as u64;
-        }
-        *budget = (*budget + before).saturating_sub(self.bytes());
-        unranked
-    }
-
-    fn sketch(&self) -> Sketch {
-        let mut sketch = Sketch::default();
-        let mut push = |value: f64, count: u64| {
-            let (before, sum, squares) = sketch
-                .steps
-                .last()
-                .map_or((0, 0.0, 0.0), |step| (step.count, step.sum, step.squares));
-            sketch.steps.push(Step {
-                value,
-                count: before + count,
-                sum: sum + value * count as f64,
-                squares: squares + value * value * count as f64,
-            });
-        };
-        if let Some(histogram) = &self.histogram {
-            for bucket in histogram.iter_recorded() {
-                let middle = histogram.median_equivalent(bucket.value_iterated_to());
-                push(middle as f64 / UNITS, bucket.count_at_value().into());
-            }
-        } else {
-            let mut sorted = self.exact.clone();
-            sort(&mut sorted);
-            for value in sorted {
-                push(value, 1);
-            }
-        }
-        sketch
-    }
-
-    /// How many samples there were.
-    pub(crate) fn count(&self) -> u64 {
-        self.moments.count
-    }
-
-    /// The samples as (value, how often), exact or as the histogram has them.
-    pub(crate) fn weighted(&self) -> Vec<(f64, u64)> {
-        let mut before = 0;
-        self.sketch()
-            .steps
-            .iter()
-            .map(|step| {
-                let count = step.count - before;
-                before = step.count;
-                (step.value, count)
-            })
-            .collect()
-    }
-
-    /// A pile that was saved.
-    pub(crate) fn restore(moments: Moments, weighted: &[(f64, u64)]) -> Self {
-        let mut histogram = Histogram::<u32>::new(3).ok().map(Box::new);
-        if let Some(histogram) = &mut histogram {
-            for (value, count) in weighted {
-                let count = u32::try_from(*count).unwrap_or(u32::MAX);
-                let _ = histogram.record_n(units(*value), count);
-            }
-        }
-        Self {
-            exact: Vec::new(),
-            moments,
-            histogram,
-        }
-    }
-}
-
-fn units(value: f64) -> u64 {
-    (value * UNITS).round().min(LARGEST) as u64
-}
-
-fn record(histogram: &mut Histogram<u32>, value: f64) {
-    // It grows to hold the value. If it cannot, the largest one that it holds stands for it.
-    if histogram.record(units(value)).is_err() {
-        histogram.saturating_record(units(value));
-    }
-}
-
-/// Samples by rank, as far as they are known.
-#[derive(Debug, Default)]
-struct Sketch {
-    steps: Vec<Step>,
-}
-
-/// All samples up to `value`.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    value: f64,
-    count: u64,
-    sum: f64,
-    squares: f64,
-}
-
-impl Sketch {
-    fn total(&self) -> u64 {
-        self.steps.last().map_or(0, |step| step.count)
-    }
-
-    /// `rank` of the moments' samples, scaled to those that are known.
-    fn scaled(&self, rank: u64, moments: &Moments) -> u64 {
-        let total = self.total();
-        if total == moments.count {
-            rank
-        } else {
-            (rank as f64 * total as f64 / moments.count as f64).round() as u64
-        }
-    }
-
-    /// The value with that rank, 1 being the least.
-    fn at(&self, rank: u64, moments: &Moments) -> f64 {
-        let scaled = self.scaled(rank, moments).max(1);
-        let at = self.steps.partition_point(|step| step.count < scaled);
-        let value = match self.steps.get(at).or(self.steps.last()) {
-            _ if rank >= moments.count => moments.upper,
-            _ if rank <= 1 => moments.lower,
-            Some(step) => step.value,
-            None => moments.mean,
-        };
-        value.clamp(moments.lower, moments.upper)
-    }
-
-    /// The value with that rank, and the sum and sum of squares of the samples up to it.
-    fn up_to(&self, rank: u64, moments: &Moments) -> (f64, f64, f64) {
-        if rank == 0 {
-            return (moments.lower, 0.0, 0.0);
-        }
-        if rank >= moments.count {
-            return (moments.upper, moments.sum, moments.squares);
-        }
-        let scaled = self.scaled(rank, moments);
-        let at = self.steps.partition_point(|step| step.count < scaled);
-        let (count, sum, squares) = match at.checked_sub(1).and_then(|at| self.steps.get(at)) {
-            Some(step) => (step.count, step.sum, step.squares),
-            None => (0, 0.0, 0.0),
-        };
-        let value = self.steps.get(at).map_or(moments.upper, |step| step.value);
-        let rest = (scaled - count) as f64;
-        let scale = rank as f64 / scaled.max(1) as f64;
-        (
-            self.at(rank, moments),
-            (sum + rest * value) * scale,
-            (squares + rest * value * value) * scale,
-        )
-    }
-
-    /// How many samples are below `bound`.
-    fn below(&self, bound: f64, moments: &Moments) -> f64 {
-        if bound > moments.upper {
-            return moments.count as f64;
-        }
-        let at = self.steps.partition_point(|step| step.value < bound);
-        let known = at
-            .checked_sub(1)
-            .and_then(|at| self.steps.get(at))
-            .map_or(0, |step| step.count);
-        if self.total() == moments.count || self.total() == 0 {
-            known as f64
-        } else {
-            (known as f64 * moments.count as f64 / self.total() as f64).round()
-        }
-    }
-}
-
-/// Sorts values that are neither negative nor -0, whose bits therefore order as they do.
-fn sort(values: &mut [f64]) {
-    values.sort_unstable_by_key(|value| value.to_bits());
-}
-
-/// The samples of all timers and averages of an interval.
-#[derive(Debug, Default)]
-pub(crate) struct Samples {
-    slots: Vec<u32>,
-    values: Vec<f64>,
-    piles: HashMap<u32, Pile>,
-    used: usize,
-    /// Room for the next fold.
-    room: (Vec<u32>, Vec<f64>),
-}
-
-/// The log in the order of its slots.
-#[derive(Debug, Default)]
-pub(crate) struct Grouped {
-    /// Where each slot's values end.
-    ends: Vec<u32>,
-    values: Vec<f64>,
-    piles: HashMap<u32, Pile>,
-    room: Sums,
-}
-
-impl Samples {
-    /// Adds one sample of `slot`.
-    pub(crate) fn push(&mut self, slot: u32, value: f64) {
-        self.slots.push(slot);
-        self.values.push(value);
-    }
-
-    /// Adds a pile that was saved.
-    pub(crate) fn restore(&mut self, slot: u32, pile: Pile) {
-        self.used += pile.bytes();
-        self.piles.insert(slot, pile);
-    }
-
-    /// Whether the log should be folded, if there are that many slots.
-    pub(crate) fn is_long(&self, slots: usize) -> bool {
-        self.values.len() >= (slots * LOG_PER_SLOT).clamp(LOG.start, LOG.end)
-    }
-
-    /// Folds the log into piles, of at most `memory` bytes together. Returns how many samples are
-    /// left out of percentiles.
-    pub(crate) fn fold(&mut self, slots: usize, exact: usize, memory: usize) -> u64 {
-        let mut grouped = self.group(slots);
-        let mut budget = memory.saturating_sub(self.used);
-        let mut unranked = 0;
-        let (mut start, mut rested) = (0, 0);
-        for (slot, end) in grouped.ends.iter().enumerate() {
-            let end = *end as usize;
-            if end > rested + SPELL {
-                std::thread::yield_now();
-                rested = end;
-            }
-            if end > start {
-                let pile = grouped.piles.entry(slot as u32).or_default();
-                unranked += pile.extend(&grouped.values[start..end], exact, &mut budget);
-            }
-            start = end;
-        }
-        self.used = memory.saturating_sub(budget);
-        self.piles = grouped.piles;
-        self.room = (grouped.ends, grouped.values);
-        unranked
-    }
-
-    /// Ends the interval: everything by slot, of which there are `slots`.
-    pub(crate) fn group(&mut self, slots: usize) -> Grouped {
-        let (mut ends, mut values) = std::mem::take(&mut self.room);
-        ends.clear();
-        ends.resize(slots, 0);
-        for slot in &self.slots {
-            ends[*slot as usize] += 1;
-        }
-        let mut sum = 0;
-        for end in &mut ends {
-            // Each holds where its slot's values start, and moves to where they end.
-            sum += std::mem::replace(end, sum);
-        }
-        values.resize(self.values.len(), 0.0);
-        for (slot, value) in self.slots.iter().zip(&self.values) {
-            let at = &mut ends[*slot as usize];
-            values[*at as usize] = *value;
-            *at += 1;
-        }
-        self.slots.clear();
-        self.values.clear();
-        if self.slots.capacity() > 2 * LOG.end {
-            self.slots.shrink_to(LOG.end);
-            self.values.shrink_to(LOG.end);
-        }
-        Grouped {
-            ends,
-            values,
-            piles: std::mem::take(&mut self.piles),
-            room: Sums::default(),
-        }
-    }
-
-    /// Takes back what [`Samples::group`] gave.
-    pub(crate) fn put_back(&mut self, grouped: Grouped) {
-        let Grouped {
-            ends,
-            values,
-            piles,
-            ..
-        } = grouped;
-        let mut start = 0;
-        for (slot, end) in ends.iter().enumerate() {
-            for value in &values[start..*end as usize] {
-                self.push(slot as u32, *value);
-            }
-            start = *end as usize;
-        }
-        self.piles.extend(piles);
-    }
-
-    /// Forgets what a finished interval used.
-    pub(crate) fn interval_ends(&mut self) {
-        self.used = 0;
-    }
-}
-
-impl Grouped {
-    fn range(&self, slot: u32) -> std::ops::Range<usize> {
-        let at = slot as usize;
-        // Slots that were given out since have nothing here.
-        let Some(end) = self.ends.get(at) else {
-            return 0..0;
-        };
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        start as usize..*end as usize
-    }
-
-    /// The samples of `slot` in the order in which they came, if they are all there.
-    pub(crate) fn mean(&self, slot: u32) -> Option<f64> {
-        let values = &self.values[self.range(slot)];
-        match self.piles.get(&slot) {
-            None if values.is_empty() => None,
-            None => Some(values.iter().sum::<f64>() / values.len() as f64),
-            Some(pile) => {
-                let sum: f64 = values.iter().sum::<f64>() + pile.moments.sum;
-                Some(sum / (values.len() as u64 + pile.moments.count) as f64)
-            }
-        }
-    }
-
-    /// Gives the lines of the timer `slot`; returns false if it had no samples.
-    pub(crate) fn timer(
-        &mut self,
-        slot: u32,
-        name: &[u8],
-        weight: f64,
-        spec: &Spec,
-        exact: usize,
-        lines: &mut impl Lines,
-    ) -> bool {
-        let range = self.range(slot);
-        if let Some(pile) = self.piles.get_mut(&slot) {
-            let mut budget = usize::MAX / 4;
-            pile.extend(&self.values[range], exact, &mut budget);
-            if pile.is_exact() {
-                sort(&mut pile.exact);
-                spec.exact(name, &pile.exact, weight, &mut self.room, lines);
-            } else {
-                spec.sketched(name, pile, weight, lines);
-            }
-            return true;
-        }
-        let values = &mut self.values[range];
-        if values.is_empty() {
-            return false;
-        }
-        if values.len() > exact {
-            let mut pile = Pile::default();
-            let mut budget = usize::MAX / 4;
-            pile.extend(values, exact, &mut budget);
-            spec.sketched(name, &pile, weight, lines);
-            return true;
-        }
-        sort(values);
-        spec.exact(name, values, weight, &mut self.room, lines);
-        true
-    }
-
-    /// The least `count` samples of `slot` after [`Grouped::timer`], and how many more there are.
-    pub(crate) fn least(&self, slot: u32, count: usize) -> (Vec<f64>, usize) {
-        let mut least = Vec::new();
-        let total = match self.piles.get(&slot) {
-            Some(pile) => {
-                for (value, times) in pile.weighted() {
-                    let room = count - least.len();
-                    least.extend(std::iter::repeat_n(value, room.min(times as usize)));
-                }
-                pile.count() as usize
-            }
-            None => {
-                let mut values = self.values[self.range(slot)].to_vec();
-                sort(&mut values);
-                least.extend(values.iter().take(count));
-                values.len()
-            }
-        };
-        let more = total.saturating_sub(least.len());
-        (least, more)
-    }
-
-    /// The samples of `slot` for saving: those that are all kept, or a pile.
-    pub(crate) fn saved(&self, slot: u32) -> (&[f64], Option<&Pile>) {
-        (&self.values[self.range(slot)], self.piles.get(&slot))
+        let below = |bound| sketch.below(bound, summary);
+        self.lines(name, &parts, whole, below, put);
     }
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::aggregate::{Book, Moment};
+use crate::aggregate::Aggregator;
+use crate::aggregate::flush::FlushInput;
 use crate::options::Options;
 use crate::output::remote::Remote;
-use crate::output::{Fan, Outputs};
-use crate::receive::Shared;
+use crate::output::{Destinations, Outputs};
+use crate::report::Shared;
 use crate::state::{Extent, load, save};
 
 /// Reads `text` as saved state.
@@ -21,27 +22,31 @@ pub fn state(text: &[u8]) {
         std::process::id()
     ));
     std::fs::write(&path, text).expect("a file");
-    let mut read = book();
+    let mut read = aggregator();
     if load(&path, &mut read, 0).is_err() {
         assert_eq!(std::fs::read(&path).expect("it stays"), text);
-        assert_eq!(flushed(read), flushed(book()), "refused, and still there");
+        assert_eq!(
+            flushed(read),
+            flushed(aggregator()),
+            "refused, and still there"
+        );
         return;
     }
     assert!(!path.exists(), "it would count twice");
     save(&path, &mut read, 0, Extent::All).expect("it is saved");
     let first = std::fs::read(&path).expect("it was saved");
-    let mut again = book();
+    let mut again = aggregator();
     load(&path, &mut again, 0).expect("what was saved is read");
     save(&path, &mut again, 0, Extent::All).expect("it is saved");
     let second = std::fs::read(&path).expect("it was saved");
     assert_eq!(words(&first), words(&second));
-    let mut last = book();
+    let mut last = aggregator();
     load(&path, &mut last, 0).expect("what was saved is read");
     flushed(last);
 }
 
-fn book() -> Book {
-    Book::new(&Options::default(), 1, false, 0)
+fn aggregator() -> Aggregator {
+    Aggregator::new(&Options::default(), 1, false, 0, || {}).expect("memory")
 }
 
 /// Lines by their words. Samples and members come in any order.
@@ -58,21 +63,24 @@ fn words(saved: &[u8]) -> Vec<Vec<String>> {
 }
 
 /// The lines of a flush, sorted.
-fn flushed(mut book: Book) -> Vec<String> {
+fn flushed(mut aggregator: Aggregator) -> Vec<String> {
     let shared = Arc::new(Shared::default());
     let text = Remote::new("nowhere:1".to_owned(), 1 << 30, Duration::ZERO);
-    let outputs = Outputs {
+    let destinations = Destinations {
         sink: None,
         text: vec![text.clone()],
         pickle: Vec::new(),
         console: None,
         patience: Duration::ZERO,
     };
-    let mut fan = Fan::new(outputs, shared.clone());
-    let moment = Moment {
-        end_ms: 1_500_000_000_000,
+    let mut outputs = Outputs::new(destinations, shared.clone());
+    let input = FlushInput {
+        epoch: 0,
+        interval_end_ms: 1_500_000_000_000,
+        bad_lines: Vec::new(),
+        clock: || Duration::ZERO,
     };
-    book.flush(0, moment, &mut fan, &shared.stats);
+    aggregator.flush(&input, &mut outputs, &shared.stats);
     let text = String::from_utf8(text.take_all()).expect("lines are UTF-8");
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines.sort();

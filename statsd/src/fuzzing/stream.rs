@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{mpsc, watch};
 
 use crate::listener::{Block, LONGEST, connection};
-use crate::receive::Shared;
+use crate::report::Shared;
 use crate::token::MARGIN;
 
 /// Pieces, each of which is there at once.

@@ -2,14 +2,15 @@
 //!
 //! 1. The object has the reference's members in its order: `counters`, `timers` (the samples),
 //!    `gauges`, `timer_data`, `counter_rates`, `sets` (the members), `pctThreshold`; then
-//!    `averages` and `raw`, which are ours, if there are any.
+//!    `averages`, `raw` and others that are ours, if there are any, in alphabetical order.
 //! 2. Printed plainly it ends two levels down, so that a histogram is `[Object]`; prettily it has
 //!    all levels, and colours.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use crate::inspect::{PLAIN, Shown, Style};
-use crate::naming::{Group, Line};
+use crate::naming::{Line, Section};
 use crate::number;
 
 const PRETTY: Style = Style {
@@ -30,8 +31,8 @@ pub(crate) struct Console {
     timer_data: Fields,
     rates: Fields,
     sets: Fields,
-    averages: Fields,
-    raw: Fields,
+    /// Sections that the reference does not have, by name.
+    own: BTreeMap<&'static str, Fields>,
 }
 
 impl Console {
@@ -45,8 +46,7 @@ impl Console {
             timer_data: Fields::new(),
             rates: Fields::new(),
             sets: Fields::new(),
-            averages: Fields::new(),
-            raw: Fields::new(),
+            own: BTreeMap::new(),
         }
     }
 
@@ -80,8 +80,8 @@ impl Console {
 
     pub(super) fn line(&mut self, line: &Line<'_>, value: f64) {
         let value = Shown::Number(value);
-        match line.group {
-            Group::Timers => {
+        match line.section {
+            Section::Statistic => {
                 let Some((_, Shown::Object(stats))) = self.timer_data.last_mut() else {
                     return;
                 };
@@ -99,15 +99,17 @@ impl Console {
                     },
                 }
             }
-            Group::Averages => self.averages.push((text(line.name), value)),
-            Group::Points => self.raw.push((text(line.name), value)),
-            Group::Counters | Group::Rates | Group::Gauges | Group::Sets | Group::Own => {}
+            Section::Named(section) => {
+                let own = self.own.entry(section).or_default();
+                own.push((text(line.name), value));
+            }
+            Section::Elsewhere => {}
         }
     }
 
     pub(super) fn flush(&mut self, at: f64) {
         let text = self.report(at);
-        // Nobody may be reading any more, which is no reason to stop serving.
+        // The reader may have gone, which must not stop the server.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
     }
 
@@ -126,10 +128,8 @@ impl Console {
         }
         let thresholds = Shown::List(thresholds.collect(), 0);
         fields.push(("pctThreshold".to_owned(), thresholds));
-        for (name, members) in [("averages", &mut self.averages), ("raw", &mut self.raw)] {
-            if !members.is_empty() {
-                fields.push((name.to_owned(), Shown::object(std::mem::take(members))));
-            }
+        for (name, members) in std::mem::take(&mut self.own) {
+            fields.push((name.to_owned(), Shown::object(members)));
         }
         let style = if self.is_pretty { PRETTY } else { PLAIN };
         let shown = Shown::Object(fields).text(style);

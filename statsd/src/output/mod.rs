@@ -1,11 +1,11 @@
 //! Where flushes go: several places at once.
 //!
-//! 1. [`Fan`] takes each line once. The embedded store gets it by series id; the text of a line is
+//! 1. [`Outputs`] takes each line once. The embedded store gets it by series id; the text of a line is
 //!    made once for all remote carbons, a pickle once for all that want pickles.
 //! 2. Remote outputs have a thread and a bounded queue each ([`remote`]).
-//! 3. Names are made into text only for those who need text, and for ids only once.
+//! 3. Names are formatted only for outputs that need text, and once for an id.
 //! 4. A series that the store refuses is not offered again at each flush: never, if no file could
-//!    be named so; otherwise (a limit on series) some at a time, in turn.
+//!    be named so; otherwise (a limit on series) some at a time, one after the other.
 
 pub(crate) mod console;
 mod pickle;
@@ -19,7 +19,7 @@ use carbon::{Datapoint, NameError, SeriesId, Sink, Timestamp};
 
 use crate::naming::Line;
 use crate::number;
-use crate::receive::Shared;
+use crate::report::Shared;
 use console::Console;
 use pickle::Pickles;
 use remote::Remote;
@@ -48,11 +48,13 @@ pub(crate) struct Flushed {
 }
 
 /// All outputs. See the head of this file.
-pub(crate) struct Fan {
+pub(crate) struct Outputs {
     embedded: Option<Embedded>,
     text: Option<Text>,
     pickles: Option<(Pickles, Vec<Arc<Remote>>)>,
     console: Option<Console>,
+    /// Whether any output needs more than ids.
+    needs_names: bool,
     shared: Arc<Shared>,
     /// The time that lines carry.
     at: f64,
@@ -62,7 +64,7 @@ pub(crate) struct Fan {
 }
 
 /// Which outputs there are.
-pub(crate) struct Outputs {
+pub(crate) struct Destinations {
     pub(crate) sink: Option<Arc<dyn Sink>>,
     pub(crate) text: Vec<Arc<Remote>>,
     pub(crate) pickle: Vec<Arc<Remote>>,
@@ -74,7 +76,7 @@ struct Embedded {
     sink: Arc<dyn Sink>,
     points: Vec<Datapoint>,
     name: Vec<u8>,
-    /// Ids that nothing keeps once `points` are submitted.
+    /// Ids that are kept nowhere once `points` are submitted.
     once: Vec<SeriesId>,
     offers: Offers,
     /// Values of the flush whose series the sink refused.
@@ -82,7 +84,7 @@ struct Embedded {
 }
 
 /// Which of the deferred series are offered again in a flush: the next [`OFFERS`] in the order of
-/// the flush, so that all have their turn.
+/// the flush, so that each of them is offered some time.
 #[derive(Debug, Default)]
 struct Offers {
     /// Deferred series that the flush has come to.
@@ -133,16 +135,17 @@ struct Text {
     stamp: Vec<u8>,
 }
 
-impl Fan {
-    pub(crate) fn new(outputs: Outputs, shared: Arc<Shared>) -> Self {
-        let Outputs {
+impl Outputs {
+    pub(crate) fn new(destinations: Destinations, shared: Arc<Shared>) -> Self {
+        let Destinations {
             sink,
             text,
             pickle,
             console,
             patience,
-        } = outputs;
+        } = destinations;
         Self {
+            needs_names: !text.is_empty() || !pickle.is_empty() || console.is_some(),
             embedded: sink.map(|sink| Embedded {
                 sink,
                 points: Vec::with_capacity(POINTS),
@@ -188,8 +191,22 @@ impl Fan {
         }
     }
 
+    /// Takes a value of the flush by its series id alone; returns false if that is not enough, and
+    /// the line is needed.
+    #[inline(always)]
+    pub(crate) fn put_known(&mut self, id: u32, value: f64) -> bool {
+        let Some(embedded) = &mut self.embedded else {
+            return false;
+        };
+        if id >= DEFERRED || self.needs_names {
+            return false;
+        }
+        self.flushed.lines += 1;
+        embedded.push(SeriesId(id), self.at, value);
+        true
+    }
+
     /// Takes one line of the flush. `id` is where its series id is kept.
-    #[inline]
     pub(crate) fn line(&mut self, id: Option<&mut u32>, line: &Line<'_>, value: f64) {
         self.flushed.lines += 1;
         if let Some(embedded) = &mut self.embedded {
@@ -250,8 +267,7 @@ impl Fan {
         }
     }
 
-    /// Gives the series ids of `ids` back, as far as they are any: their metrics are dropped, and
-    /// what they had is submitted.
+    /// Gives the ids of series that are dropped back to the store, after their last values.
     pub(crate) fn release(&mut self, ids: &mut Vec<u32>) {
         ids.retain(|id| *id < DEFERRED);
         if let Some(embedded) = &self.embedded
@@ -305,8 +321,8 @@ impl Fan {
     }
 }
 
-impl Drop for Fan {
-    /// Whatever ends the aggregator, the threads of remote outputs must end, too.
+impl Drop for Outputs {
+    /// The threads of remote outputs must end with the aggregator, even if it has died.
     fn drop(&mut self) {
         self.close(Instant::now() + LAST_WORDS);
     }
@@ -322,8 +338,13 @@ impl Embedded {
                 return;
             }
         }
+        self.push(SeriesId(*id), at, value);
+    }
+
+    #[inline(always)]
+    fn push(&mut self, series: SeriesId, at: f64, value: f64) {
         self.points.push(Datapoint {
-            series: SeriesId(*id),
+            series,
             at: Timestamp(at as u32),
             value,
         });
@@ -370,6 +391,7 @@ impl Embedded {
         }
     }
 
+    #[inline(never)]
     fn submit(&mut self) {
         if !self.points.is_empty() {
             self.sink.submit(&self.points);
@@ -421,7 +443,7 @@ fn send_pickles(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::naming::Group;
+    use crate::naming::Section;
     use std::collections::HashMap;
     use std::sync::Mutex;
 
@@ -468,30 +490,30 @@ mod tests {
         const SERIES: usize = 2_500;
         let narrow = Arc::new(Narrow::default());
         let shared = Arc::new(Shared::default());
-        let outputs = Outputs {
+        let destinations = Destinations {
             sink: Some(narrow.clone()),
             text: Vec::new(),
             pickle: Vec::new(),
             console: None,
             patience: Duration::ZERO,
         };
-        let mut fan = Fan::new(outputs, shared.clone());
+        let mut outputs = Outputs::new(destinations, shared.clone());
         let mut ids = vec![UNKNOWN; SERIES];
         let mut flush = || {
-            fan.begin(1e9);
+            outputs.begin(1e9);
             for (at, id) in ids.iter_mut().enumerate() {
                 let kind = if at < 10 { "bad" } else { "good" };
                 let name = format!("{kind}{at}").into_bytes();
                 let line = Line {
-                    group: Group::Gauges,
+                    section: Section::Elsewhere,
                     namespace: b"",
                     name: &name,
                     stat: b"",
                     suffix: b"",
                 };
-                fan.line(Some(id), &line, 1.0);
+                outputs.line(Some(id), &line, 1.0);
             }
-            fan.end();
+            outputs.end();
             std::mem::take(&mut *narrow.asked.lock().unwrap())
         };
         assert_eq!(flush(), SERIES as u64);

@@ -22,7 +22,7 @@ pub(super) struct Pickles {
 impl Pickles {
     pub(super) fn push(&mut self, line: &Line<'_>, value: f64, at: f64) {
         if self.lines == 0 {
-            // Room for the length; protocol 2, an empty list, a mark.
+            // Room for the length; protocol 2, an empty list, the start of its items.
             self.frame.extend_from_slice(b"\0\0\0\0\x80\x02](");
         }
         self.name.clear();
@@ -76,7 +76,7 @@ mod tests {
         let mut pickles = Pickles::default();
         assert!(pickles.take().is_none());
         let line = Line {
-            group: crate::naming::Group::Rates,
+            section: crate::naming::Section::Elsewhere,
             namespace: b"stats.",
             name: b"a;x=y",
             stat: b".rate",

@@ -9,14 +9,15 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::{info, warn};
 
 use crate::death::Threads;
-use crate::receive::Shared;
+use crate::report::Shared;
 use crate::stats::now_ms;
 
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -54,7 +55,7 @@ impl Remote {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Queues `bytes`, which hold `lines` lines. Waits for room for as long as `patience` while
@@ -67,11 +68,7 @@ impl Remote {
             if left.is_zero() {
                 break;
             }
-            queue = self
-                .changed
-                .wait_timeout(queue, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.changed.wait_for(&mut queue, left);
         }
         let mut dropped = 0;
         while queue.bytes > 0 && queue.bytes + bytes.len() > self.limit {
@@ -99,7 +96,7 @@ impl Remote {
             .collect()
     }
 
-    /// Says that no more comes.
+    /// Announces that no more comes.
     pub(crate) fn close(&self, deadline: Instant) {
         self.lock().closing = Some(deadline);
         self.changed.notify_all();
@@ -166,10 +163,7 @@ impl Remote {
             if queue.closing.is_some() {
                 return None;
             }
-            queue = self
-                .changed
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut queue);
         }
     }
 
@@ -219,11 +213,7 @@ impl Remote {
             if now >= end {
                 return true;
             }
-            queue = self
-                .changed
-                .wait_timeout(queue, end - now)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.changed.wait_for(&mut queue, end - now);
         }
     }
 }

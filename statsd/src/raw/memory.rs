@@ -8,7 +8,7 @@ use std::mem::size_of;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use crate::table::Entry;
+use crate::cell::Entry;
 
 /// Of a large page.
 pub(crate) const LARGE: usize = 2 << 20;
@@ -26,7 +26,7 @@ pub(crate) fn prefetch<T>(what: &T) {
     let _ = what;
 }
 
-/// Types for which a row of zero bytes is a value, and which need no drop.
+/// Types for which zero bytes are a value, and which need no drop.
 ///
 /// # Safety
 ///
@@ -35,7 +35,7 @@ pub(crate) unsafe trait Zero: Copy {}
 
 // SAFETY: all bits are a number.
 unsafe impl Zero for u64 {}
-// SAFETY: it consists of numbers.
+// SAFETY: it consists of numbers, and of a type whose first variant is 0.
 unsafe impl Zero for Entry {}
 
 /// A slice of zeros straight from the kernel, of which only what is used takes memory.

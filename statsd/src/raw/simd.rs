@@ -1,8 +1,8 @@
 //! Lines to tokens: the separators of 64 bytes at a time, then a line at a time.
 //!
 //! 1. A line is common when its separators are `:` `|`, or `:` `|` `|` with a sample rate after
-//!    the second bar, its value is a plain number and its type one of `c m g ms h d a`. It becomes
-//!    a token here. All others are handed to [`Lines::odd`], in order.
+//!    the second bar, its value is a plain number and its type takes numbers. It becomes a token
+//!    here. Of all others the place is noted, in order, for [`parse`].
 //! 2. With AVX2 (asked for at run time) the three masks take six comparisons; elsewhere a loop
 //!    over the bytes makes the same masks. What is done with the masks is one code.
 //! 3. `bytes` has [`MARGIN`] readable bytes beyond the packet's end, so blocks may reach over it.
@@ -11,18 +11,19 @@
 
 use std::ops::Range;
 
-use crate::metric::Op;
+use crate::aggregate::kinds::Letters;
+use crate::metric::{Number, Sample};
 use crate::number;
 use crate::parse;
-use crate::table::Table;
-use crate::token::{MARGIN, Seeds, Token};
+use crate::token::{MARGIN, OddLine, Seeds, Token, Tokens};
 
-/// Who takes lines as they are read.
-pub(crate) trait Lines {
-    /// A common line.
-    fn token(&mut self, token: Token);
-    /// A line that is not empty and not common.
-    fn odd(&mut self, bytes: &[u8], line: Range<usize>);
+/// How lines are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) seeds: Seeds,
+    pub(crate) letters: Letters,
+    /// Bytes of the longest name.
+    pub(crate) longest: usize,
 }
 
 /// Which instructions are used.
@@ -48,7 +49,7 @@ impl Path {
         Self::Scalar
     }
 
-    /// Reads the lines of `bytes[packet]` into `lines`; returns how many were not empty.
+    /// Appends the lines of `bytes[packet]` to `tokens`; returns how many were not empty.
     ///
     /// Before and after the packet `bytes` has [`MARGIN`] bytes.
     #[inline]
@@ -56,9 +57,8 @@ impl Path {
         self,
         bytes: &[u8],
         packet: Range<usize>,
-        seeds: &Seeds,
-        longest: usize,
-        lines: &mut impl Lines,
+        reading: &Reading,
+        tokens: &mut Tokens,
     ) -> u64 {
         assert!(
             packet.start >= MARGIN
@@ -67,21 +67,21 @@ impl Path {
             "a packet has a margin around it"
         );
         match self {
-            Self::Scalar => read(scalar_masks, bytes, packet, seeds, longest, lines),
+            Self::Scalar => read(scalar_masks, bytes, packet, reading, tokens),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `detect` makes this variant only where the processor has the instructions.
-            Self::Avx2 => unsafe { avx2::tokenise(bytes, packet, seeds, longest, lines) },
+            Self::Avx2 => unsafe { avx2::tokenise(bytes, packet, reading, tokens) },
         }
     }
 
-    /// [`Table::apply`] with these instructions.
+    /// Calls `run`, compiled with these instructions as far as it is inlined.
     #[inline]
-    pub(crate) fn apply(self, table: &mut Table, tokens: &[Token], received: &[u8], side: &[u8]) {
+    pub(crate) fn run<T>(self, run: impl FnOnce() -> T) -> T {
         match self {
-            Self::Scalar => table.apply(tokens, received, side),
+            Self::Scalar => run(),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx2 => unsafe { avx2::apply(table, tokens, received, side) },
+            Self::Avx2 => unsafe { avx2::run(run) },
         }
     }
 }
@@ -119,16 +119,15 @@ mod avx2 {
     pub(super) fn tokenise(
         bytes: &[u8],
         packet: Range<usize>,
-        seeds: &Seeds,
-        longest: usize,
-        lines: &mut impl Lines,
+        reading: &Reading,
+        tokens: &mut Tokens,
     ) -> u64 {
-        read(|block| masks(block), bytes, packet, seeds, longest, lines)
+        read(|block| masks(block), bytes, packet, reading, tokens)
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-    pub(super) fn apply(table: &mut Table, tokens: &[Token], received: &[u8], side: &[u8]) {
-        table.apply(tokens, received, side);
+    pub(super) fn run<T>(run: impl FnOnce() -> T) -> T {
+        run()
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
@@ -180,9 +179,8 @@ fn read(
     masks: impl Fn(&[u8; 64]) -> Masks,
     bytes: &[u8],
     packet: Range<usize>,
-    seeds: &Seeds,
-    longest: usize,
-    lines: &mut impl Lines,
+    reading: &Reading,
+    tokens: &mut Tokens,
 ) -> u64 {
     let mut count = 0;
     let mut start = packet.start;
@@ -199,6 +197,7 @@ fn read(
         } else {
             (1 << left) - 1
         };
+        // Separators one after the other: a line feed ends the line, the others are remembered.
         let mut all = (feed | colon | bar) & valid;
         while all != 0 {
             let bit = all.trailing_zeros();
@@ -207,7 +206,7 @@ fn read(
             if feed >> bit & 1 != 0 {
                 if at > start {
                     count += 1;
-                    line(bytes, start..at, &found, seeds, longest, lines);
+                    line(bytes, start..at, &found, reading, tokens);
                 }
                 start = at + 1;
                 found = NO_SEPARATORS;
@@ -221,7 +220,7 @@ fn read(
     }
     if start < packet.end {
         count += 1;
-        line(bytes, start..packet.end, &found, seeds, longest, lines);
+        line(bytes, start..packet.end, &found, reading, tokens);
     }
     count
 }
@@ -231,14 +230,19 @@ fn line(
     bytes: &[u8],
     line: Range<usize>,
     found: &Separators,
-    seeds: &Seeds,
-    longest: usize,
-    lines: &mut impl Lines,
+    reading: &Reading,
+    tokens: &mut Tokens,
 ) {
-    match common(bytes, &line, found, seeds, longest) {
-        Some(token) => lines.token(token),
-        None => lines.odd(bytes, line),
+    match common(bytes, &line, found, reading) {
+        Some(token) => tokens.common.push(token),
+        None => note_odd(tokens, line),
     }
+}
+
+#[inline(never)]
+fn note_odd(tokens: &mut Tokens, line: Range<usize>) {
+    let after = tokens.common.len();
+    tokens.odd.push(OddLine { after, line });
 }
 
 #[inline(always)]
@@ -246,28 +250,23 @@ fn common(
     bytes: &[u8],
     line: &Range<usize>,
     found: &Separators,
-    seeds: &Seeds,
-    longest: usize,
+    reading: &Reading,
 ) -> Option<Token> {
     let colon = found.at[0] as usize;
     let bar = found.at[1] as usize;
+    // Two separators are `name:value|type`, three have a field, which must be a rate.
     let (end, rate) = match (found.count, found.bars) {
         (2, 0b01) => (line.end, None),
         (3, 0b011) => (found.at[2] as usize, Some(found.at[2] as usize + 1)),
         _ => return None,
     };
     let len = colon - line.start;
-    if len == 0 || len > longest {
+    if len == 0 || len > reading.longest {
         return None;
     }
-    let letters = bytes.get(bar + 1..bar + 3)?;
-    let mut op = match (end - bar - 1, letters[0], letters[1]) {
-        (1, b'c' | b'm', _) => Op::Count,
-        (2, b'm', b's') | (1, b'h' | b'd', _) => Op::Time,
-        (1, b'g', _) => Op::Set,
-        (1, b'a', _) => Op::Average,
-        _ => return None,
-    };
+    // The margin lets all of these reads reach over the packet's ends.
+    let letters = *bytes.get(bar + 1..bar + 3)?.first_chunk::<2>()?;
+    let kind = reading.letters.of_numbers(letters, end - bar - 1)?;
     let digits = bar - colon - 1;
     let word = *bytes.get(bar - 8..bar)?.first_chunk::<8>()?;
     let plain = if digits.wrapping_sub(1) < 8 {
@@ -275,34 +274,36 @@ fn common(
     } else {
         None
     };
-    let mut value = match plain {
-        Some(value) => value,
-        None => signed(&bytes[colon + 1..bar], &mut op)?,
-    };
-    let mut weight = 1.0;
-    if let Some(rate) = rate {
-        weight = rated(&bytes[rate..line.end])?;
-        if op == Op::Count {
-            value *= weight;
-            if !value.is_finite() {
-                return None;
-            }
+    let sample = match (plain, rate) {
+        // Every type takes a few digits as they are.
+        (Some(value), None) => Sample {
+            value,
+            weight: 1.0,
+            is_relative: false,
+        },
+        _ => {
+            let weight = match rate {
+                Some(rate) => weight(&bytes[rate..line.end])?,
+                None => 1.0,
+            };
+            let number = match plain {
+                Some(value) => Number {
+                    value,
+                    is_signed: false,
+                    weight,
+                },
+                None => written(&bytes[colon + 1..bar], weight)?,
+            };
+            kind.sample(number).ok()?
         }
-    }
-    Some(Token {
-        hash: seeds.hash(bytes, line.start, len, op),
-        value,
-        weight,
-        start: line.start as u32,
-        len: len as u16,
-        op,
-        side: false,
-    })
+    };
+    let hash = reading.seeds.hash(bytes, line.start, len, kind);
+    Some(Token::new(hash, line.start, len, kind, sample))
 }
 
 /// A number with a sign, a dot, an exponent or many digits.
 #[inline(never)]
-fn signed(text: &[u8], op: &mut Op) -> Option<f64> {
+fn written(text: &[u8], weight: f64) -> Option<Number> {
     let value = match text {
         [b'-', rest @ ..] => match number::short(rest) {
             Some(value) => -value,
@@ -310,21 +311,16 @@ fn signed(text: &[u8], op: &mut Op) -> Option<f64> {
         },
         _ => number::read(text)?,
     };
-    match op {
-        Op::Time if value < 0.0 => None,
-        // The sum turns -0 into 0, so that values sort by their bits.
-        Op::Time => Some(value + 0.0),
-        Op::Set if matches!(text[0], b'+' | b'-') => {
-            *op = Op::Add;
-            Some(value)
-        }
-        _ => Some(value),
-    }
+    Some(Number {
+        value,
+        is_signed: matches!(text[0], b'+' | b'-'),
+        weight,
+    })
 }
 
 /// The weight that `@RATE` gives.
 #[inline(never)]
-fn rated(text: &[u8]) -> Option<f64> {
+fn weight(text: &[u8]) -> Option<f64> {
     let [b'@', rate @ ..] = text else {
         return None;
     };

@@ -4,9 +4,9 @@
 //!    number of messages that the call returns is looked at.
 //! 2. With `UDP_GRO` a slot may hold many equal datagrams of one sender; a control message says
 //!    how long each is. A kernel without it is used without it.
-//! 3. Reading never blocks; [`Reader::wait`] does, until there is something to read or somebody
-//!    wakes it.
-//! 4. What the kernel dropped is asked for (`SO_MEMINFO`) at the end of each interval. The count
+//! 3. Reading never blocks; [`Reader::wait`] does, until there is something to read or a
+//!    waker wakes it.
+//! 4. The kernel's count of drops is read (`SO_MEMINFO`) at the end of each interval. The count
 //!    that can come with datagrams (`SO_RXQ_OVFL`) would say nothing of drops that no datagram
 //!    follows, and would cost something with each that does.
 //! 5. The unsafe code is the system calls. The pointers that they get lead into the boxes and the
@@ -90,7 +90,7 @@ pub(crate) struct Reader {
     received: usize,
 }
 
-// SAFETY: its pointers lead into its own boxes, which move with it, and nobody else has them.
+// SAFETY: its pointers lead into its own boxes, which move with it, and no other value has them.
 unsafe impl Send for Reader {}
 
 /// What a socket was granted.
@@ -130,6 +130,7 @@ impl Reader {
                 SockRef::from(&socket).set_recv_buffer_size(buffer)?;
             }
         }
+        // What was granted may be less than what was wanted.
         let buffer = SockRef::from(&socket).recv_buffer_size()?;
         let gro = gro && is_udp && set_option(socket.as_raw_fd(), libc::SOL_UDP, UDP_GRO, 1);
 
@@ -143,6 +144,7 @@ impl Reader {
                 vec![mem::zeroed::<libc::mmsghdr>(); BATCH].into_boxed_slice(),
             )
         };
+        // Each header leads to its slot, its address and its control message for good.
         for at in 0..BATCH {
             let slot = &mut arena[slot(at)..slot(at) + LONGEST];
             vectors[at].iov_base = slot.as_mut_ptr().cast();

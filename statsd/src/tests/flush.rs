@@ -1,11 +1,11 @@
 //! What the recordings do not cover.
 
-use super::Bench;
+use super::Harness;
 use crate::options::{Choice, Options};
 
 #[test]
 fn lines_that_end_the_reference_do_no_harm() {
-    let mut bench = Bench::new(&Options::default());
+    let mut harness = Harness::new(&Options::default());
     for packet in [
         "x:1|c|@+0.1",
         "x:1|c|@ 0.5",
@@ -25,9 +25,9 @@ fn lines_that_end_the_reference_do_no_harm() {
         "a:1|c|@|#|c:",
         "\0\u{1}:1|c",
     ] {
-        bench.packet(packet.as_bytes());
+        harness.packet(packet.as_bytes());
     }
-    let lines = bench.flush_values();
+    let lines = harness.flush_values();
     for expected in [
         "stats_counts.constructor 1",
         "stats_counts.__proto__ 1",
@@ -42,49 +42,49 @@ fn lines_that_end_the_reference_do_no_harm() {
 
 #[test]
 fn deleted_names_come_back() {
-    let mut bench = Bench::new(&Options {
+    let mut harness = Harness::new(&Options {
         delete_idle_stats: true,
         ..Options::default()
     });
-    bench.packet(b"c:1|c\ng:5|g\ns:a|s\nt:1|ms");
-    assert!(bench.flush_values().len() > 10);
+    harness.packet(b"c:1|c\ng:5|g\ns:a|s\nt:1|ms");
+    assert!(harness.flush_values().len() > 10);
     for _ in 0..20 {
-        assert_eq!(bench.flush_values(), [""; 0]);
+        assert_eq!(harness.flush_values(), [""; 0]);
     }
-    assert_eq!(bench.book.names.len(), 4);
-    bench.packet(b"c:2|c\ng:-5|g");
+    assert_eq!(harness.aggregator.registry().len(), 4);
+    harness.packet(b"c:2|c\ng:-5|g");
     assert_eq!(
-        bench.flush_values(),
+        harness.flush_values(),
         ["stats.c 0.2", "stats.gauges.g -5", "stats_counts.c 2"]
     );
 }
 
 #[test]
 fn names_that_come_and_go_take_no_more_room() {
-    let mut bench = Bench::new(&Options {
+    let mut harness = Harness::new(&Options {
         delete_idle_stats: true,
         ..Options::default()
     });
     for round in 0..40 {
         for name in 0..500 {
             let spelled = format!("some name.{round}.{name}:1|c");
-            bench.packet(spelled.as_bytes());
+            harness.packet(spelled.as_bytes());
         }
-        assert_eq!(bench.flush_values().len(), 1_000);
+        assert_eq!(harness.flush_values().len(), 1_000);
     }
     // Eight intervals' worth, and what the table has not collected yet.
-    assert!(bench.book.names.len() < 9 * 500 + 10);
-    assert!(bench.book.names.rows.len() < 10 * 500 + 10);
+    assert!(harness.aggregator.registry().len() < 9 * 500 + 10);
+    assert!(harness.aggregator.registry().end() < 10 * 500 + 10);
 }
 
 #[test]
 fn aliases_and_long_names_are_one_series() {
-    let mut bench = Bench::new(&Options::default());
+    let mut harness = Harness::new(&Options::default());
     let long = "node.".repeat(20);
-    bench.packet(b"a b:1|c\na_b:1|c\na  b:1|c");
-    bench.packet(format!("{long}x:1|c\n{long}y:1|c\n{long}x:1|c\n{long} x:1|g").as_bytes());
-    bench.packet(b"t:1|c|#b:2,a:1\nt;a=1;b=2:1|c\nt:1|c|#a:1,b:2");
-    let lines = bench.flush_values();
+    harness.packet(b"a b:1|c\na_b:1|c\na  b:1|c");
+    harness.packet(format!("{long}x:1|c\n{long}y:1|c\n{long}x:1|c\n{long} x:1|g").as_bytes());
+    harness.packet(b"t:1|c|#b:2,a:1\nt;a=1;b=2:1|c\nt:1|c|#a:1,b:2");
+    let lines = harness.flush_values();
     for expected in [
         "stats_counts.a_b 3".to_owned(),
         format!("stats_counts.{long}x 2"),
@@ -98,18 +98,18 @@ fn aliases_and_long_names_are_one_series() {
 
 #[test]
 fn gauges_of_several_threads_add_up() {
-    let mut bench = Bench::with(&Options::default(), 2, crate::raw::simd::Path::detect());
-    bench.packet_to(0, b"g:10|g");
-    assert_eq!(bench.flush_values(), ["stats.gauges.g 10"]);
-    bench.packet_to(0, b"g:+1|g");
-    bench.packet_to(1, b"g:+2|g");
-    assert_eq!(bench.flush_values(), ["stats.gauges.g 13"]);
-    bench.packet_to(1, b"g:-3|g");
-    assert_eq!(bench.flush_values(), ["stats.gauges.g 10"]);
-    bench.packet_to(0, b"s:a|s\ns:b|s");
-    bench.packet_to(1, b"s:b|s\ns:c|s");
+    let mut harness = Harness::with(&Options::default(), 2, crate::raw::simd::Path::detect());
+    harness.packet_to(0, b"g:10|g");
+    assert_eq!(harness.flush_values(), ["stats.gauges.g 10"]);
+    harness.packet_to(0, b"g:+1|g");
+    harness.packet_to(1, b"g:+2|g");
+    assert_eq!(harness.flush_values(), ["stats.gauges.g 13"]);
+    harness.packet_to(1, b"g:-3|g");
+    assert_eq!(harness.flush_values(), ["stats.gauges.g 10"]);
+    harness.packet_to(0, b"s:a|s\ns:b|s");
+    harness.packet_to(1, b"s:b|s\ns:c|s");
     assert!(
-        bench
+        harness
             .flush_values()
             .contains(&"stats.sets.s.count 3".to_owned())
     );
@@ -117,7 +117,7 @@ fn gauges_of_several_threads_add_up() {
 
 #[test]
 fn limits_hold_and_are_counted() {
-    let mut bench = Bench::new(&Options {
+    let mut harness = Harness::new(&Options {
         max_names: 10,
         max_names_per_prefix: 3,
         prefix_nodes: 1,
@@ -125,11 +125,11 @@ fn limits_hold_and_are_counted() {
         ..Options::default()
     });
     for name in 0..20 {
-        bench.packet(format!("a.{name}:1|c\nb{name}.x:1|c").as_bytes());
+        harness.packet(format!("a.{name}:1|c\nb{name}.x:1|c").as_bytes());
     }
-    bench.packet(format!("{}:1|c", "x".repeat(101)).as_bytes());
-    bench.turn();
-    let lines = bench.flush_values();
+    harness.packet(format!("{}:1|c", "x".repeat(101)).as_bytes());
+    harness.end_interval();
+    let lines = harness.flush_values();
     assert_eq!(
         lines
             .iter()
@@ -155,30 +155,33 @@ fn the_limit_per_prefix_holds_over_all_threads() {
         delete_counters: Choice::Yes,
         ..Options::default()
     };
-    let mut bench = Bench::with(&options, 3, crate::raw::simd::Path::detect());
+    let mut harness = Harness::with(&options, 3, crate::raw::simd::Path::detect());
     let names = |lines: &[String]| {
         let of = |line: &String| line.strip_prefix("stats_counts.a.").map(str::to_owned);
         lines.iter().filter_map(of).collect::<Vec<_>>()
     };
-    for intake in 0..3 {
-        bench.packet_to(intake, b"a.same:1|c");
-        bench.packet_to(intake, format!("a.own{intake}:1|c").as_bytes());
+    for receiver in 0..3 {
+        harness.packet_to(receiver, b"a.same:1|c");
+        harness.packet_to(receiver, format!("a.own{receiver}:1|c").as_bytes());
     }
-    assert_eq!(names(&bench.flush_values()), ["own0 1", "own1 1", "same 3"]);
+    assert_eq!(
+        names(&harness.flush_values()),
+        ["own0 1", "own1 1", "same 3"]
+    );
     // Dropped names make room for others, and have to ask again.
     for _ in 0..10 {
-        bench.flush_values();
+        harness.flush_values();
     }
     for name in ["x", "y", "z", "same"] {
-        bench.packet_to(2, format!("a.{name}:1|c").as_bytes());
+        harness.packet_to(2, format!("a.{name}:1|c").as_bytes());
     }
-    assert_eq!(names(&bench.flush_values()), ["x 1", "y 1", "z 1"]);
+    assert_eq!(names(&harness.flush_values()), ["x 1", "y 1", "z 1"]);
 }
 
 #[test]
 fn timers_beyond_exactness_are_close() {
-    let mut exact = Bench::new(&Options::default());
-    let mut rough = Bench::new(&Options {
+    let mut exact = Harness::new(&Options::default());
+    let mut rough = Harness::new(&Options {
         timer_exact_samples: 100,
         ..Options::default()
     });
@@ -207,33 +210,33 @@ fn timers_beyond_exactness_are_close() {
 }
 
 #[test]
-fn a_sample_after_the_turn_belongs_to_the_next_interval() {
-    let mut bench = Bench::new(&Options {
+fn a_sample_after_the_end_belongs_to_the_next_interval() {
+    let mut harness = Harness::new(&Options {
         delete_counters: Choice::Yes,
         ..Options::default()
     });
     for name in 0..20_000 {
-        bench.packet(format!("c{name}:1|c\ng{name}:+1|g").as_bytes());
+        harness.packet(format!("c{name}:1|c\ng{name}:+1|g").as_bytes());
     }
     // Half swept, then more samples.
-    bench
+    harness
         .shared
         .epoch
         .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-    bench.intakes[0].step();
-    assert!(bench.intakes[0].is_sweeping());
+    harness.receivers[0].step();
+    assert!(harness.receivers[0].is_sweeping());
     for name in 0..20_000 {
         let mut bytes = vec![0; 64];
         bytes.extend_from_slice(format!("c{name}:10|c\ng{name}:+10|g").as_bytes());
         let end = bytes.len();
         bytes.resize(end + 64, 0);
-        bench.intakes[0].packet(&bytes, 64..end, None);
-        bench.intakes[0].settle(&bytes);
+        harness.receivers[0].packet(&bytes, 64..end, None);
+        harness.receivers[0].apply(&bytes);
     }
-    while bench.intakes[0].is_sweeping() {
-        bench.intakes[0].step();
+    while harness.receivers[0].is_sweeping() {
+        harness.receivers[0].step();
     }
-    bench
+    harness
         .shared
         .epoch
         .fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
@@ -244,40 +247,43 @@ fn a_sample_after_the_turn_belongs_to_the_next_interval() {
             .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
             .sum()
     };
-    let first = bench.flush_values();
+    let first = harness.flush_values();
     assert_eq!(sum(&first, "stats_counts.c"), 20_000.0);
     assert_eq!(sum(&first, "stats.gauges.g"), 20_000.0);
-    let second = bench.flush_values();
+    let second = harness.flush_values();
     assert_eq!(sum(&second, "stats_counts.c"), 200_000.0);
     assert_eq!(sum(&second, "stats.gauges.g"), 220_000.0);
 }
 
 #[test]
-fn events_become_marks_and_checks_a_gauge_too() {
-    use crate::receive::MarkReport;
+fn events_are_handed_on_and_checks_are_gauges_too() {
+    use crate::events::EventReport;
 
-    let mut bench = Bench::new(&Options::default());
-    bench.packet(b"_e{6,4}:deploy|v1.2|#web\n_sc|Redis|2|#env:dev\n_e{9,9}:x|y");
-    let Ok(MarkReport::Event(mark)) = bench.marks.try_recv() else {
+    let mut harness = Harness::new(&Options::default());
+    harness.packet(b"_e{6,4}:deploy|v1.2|#web\n_sc|Redis|2|#env:dev\n_e{9,9}:x|y");
+    let Ok(EventReport::Event(event)) = harness.events.try_recv() else {
         panic!("an event comes first");
     };
-    assert_eq!((&*mark.what, &*mark.data), ("deploy", "v1.2"));
-    assert!(matches!(bench.marks.try_recv(), Ok(MarkReport::Check(_))));
-    assert!(bench.marks.try_recv().is_err());
+    assert_eq!((&*event.what, &*event.data), ("deploy", "v1.2"));
+    assert!(matches!(
+        harness.events.try_recv(),
+        Ok(EventReport::Check(_))
+    ));
+    assert!(harness.events.try_recv().is_err());
     assert_eq!(
-        bench.flush_values(),
+        harness.flush_values(),
         ["stats.gauges.service_checks.Redis;env=dev 2"]
     );
-    let bad = bench.shared.stats.bad_lines_by_reason();
+    let bad = harness.shared.stats.bad_lines_by_reason();
     assert_eq!(bad, [("malformed_event", 1)]);
 }
 
 /// The end of a line as Windows has it harms neither rates nor tags.
 #[test]
 fn carriage_returns_do_no_harm() {
-    let mut bench = Bench::new(&Options::default());
-    bench.packet(b"a:1|c\r\na:1|c|@0.5\r\nb:1|g|#k:v\r\nc:1|c|#k\r\nd:x|s\r\n_sc|e|1\r\n\r\n");
-    let lines = bench.flush_values();
+    let mut harness = Harness::new(&Options::default());
+    harness.packet(b"a:1|c\r\na:1|c|@0.5\r\nb:1|g|#k:v\r\nc:1|c|#k\r\nd:x|s\r\n_sc|e|1\r\n\r\n");
+    let lines = harness.flush_values();
     for expected in [
         "stats_counts.a 3",
         "stats.gauges.b;k=v 1",
@@ -291,7 +297,10 @@ fn carriage_returns_do_no_harm() {
         );
     }
     // The empty line has one character for the reference.
-    assert_eq!(bench.shared.stats.bad_lines_by_reason(), [("no_colon", 1)]);
+    assert_eq!(
+        harness.shared.stats.bad_lines_by_reason(),
+        [("no_colon", 1)]
+    );
 }
 
 #[test]
@@ -300,9 +309,9 @@ fn thresholds_and_bins_named_twice_are_flushed_once() {
         "percentiles": [50, 50.0, 90],
         "histogram": [{"metric": "", "bins": [10, 10, 20, 10]}],
     });
-    let mut bench = Bench::new(&serde_json::from_value(options).unwrap());
-    bench.packet(b"t:5|ms\nt:15|ms");
-    let lines = bench.flush_values();
+    let mut harness = Harness::new(&serde_json::from_value(options).unwrap());
+    harness.packet(b"t:5|ms\nt:15|ms");
+    let lines = harness.flush_values();
     for (line, count) in [
         ("stats.timers.t.count_50 1", 1),
         ("stats.timers.t.histogram.bin_10 1", 1),
@@ -320,25 +329,25 @@ fn thresholds_and_bins_named_twice_are_flushed_once() {
 /// a gauge that is gone.
 #[test]
 fn a_deleted_gauge_starts_from_nothing() {
-    let mut bench = Bench::new(&Options {
+    let mut harness = Harness::new(&Options {
         delete_gauges: Choice::Yes,
         ..Options::default()
     });
-    bench.packet(b"g:225|g\nh:7|g");
-    let epoch = &bench.shared.clone().epoch;
+    harness.packet(b"g:225|g\nh:7|g");
+    let epoch = &harness.shared.clone().epoch;
     epoch.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-    bench.intakes[0].step();
-    bench.packet(b"g:+1|g\nh:+1|g\nh:5|g\nh:+1|g");
+    harness.receivers[0].step();
+    harness.packet(b"g:+1|g\nh:+1|g\nh:5|g\nh:+1|g");
     epoch.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(
-        bench.flush_values(),
+        harness.flush_values(),
         ["stats.gauges.g 225", "stats.gauges.h 7"]
     );
     assert_eq!(
-        bench.flush_values(),
+        harness.flush_values(),
         ["stats.gauges.g 1", "stats.gauges.h 6"]
     );
-    assert!(bench.flush_values().is_empty());
+    assert!(harness.flush_values().is_empty());
 }
 
 /// Without memory for further names those that are known go on.
@@ -347,14 +356,14 @@ fn names_without_memory_are_refused_and_counted() {
     use crate::raw::memory::tests::DENIED;
     use std::sync::atomic::Ordering;
 
-    let mut bench = Bench::new(&Options::default());
-    let send = |bench: &mut Bench, names: std::ops::Range<u32>| {
+    let mut harness = Harness::new(&Options::default());
+    let send = |harness: &mut Harness, names: std::ops::Range<u32>| {
         for name in names {
-            bench.packet(format!("n{name}:1|c").as_bytes());
+            harness.packet(format!("n{name}:1|c").as_bytes());
         }
     };
-    let counted = |bench: &mut Bench| {
-        let lines = bench.flush();
+    let counted = |harness: &mut Harness| {
+        let lines = harness.flush();
         let of = |line: &&String| line.starts_with("stats_counts.n");
         lines
             .iter()
@@ -362,37 +371,139 @@ fn names_without_memory_are_refused_and_counted() {
             .filter(|line| line.contains(" 1 "))
             .count() as u64
     };
-    send(&mut bench, 0..1_000);
-    assert_eq!(counted(&mut bench), 1_000);
+    send(&mut harness, 0..1_000);
+    assert_eq!(counted(&mut harness), 1_000);
     DENIED.set(true);
-    send(&mut bench, 0..40_000);
-    let kept = counted(&mut bench);
-    let refused = &bench.shared.stats.names_refused;
+    send(&mut harness, 0..40_000);
+    let kept = counted(&mut harness);
+    let refused = &harness.shared.stats.names_refused;
     let refused = refused.load(Ordering::Relaxed);
     assert!((1_000..40_000).contains(&kept), "{kept}");
     assert_eq!(kept + refused, 40_000);
     // As soon as there is memory again all are taken.
     DENIED.set(false);
-    send(&mut bench, 0..40_000);
-    bench.flush();
-    send(&mut bench, 0..40_000);
-    assert_eq!(counted(&mut bench), 40_000);
+    send(&mut harness, 0..40_000);
+    harness.flush();
+    send(&mut harness, 0..40_000);
+    assert_eq!(counted(&mut harness), 40_000);
 }
 
 /// An interval ends without a thread that has died.
 #[test]
 fn a_thread_that_ends_says_so() {
-    use crate::receive::What;
+    use crate::report::Contents;
 
-    let bench = Bench::with(&Options::default(), 2, crate::raw::simd::Path::detect());
-    let Bench {
-        intakes, reports, ..
-    } = bench;
-    drop(intakes);
+    let harness = Harness::with(&Options::default(), 2, crate::raw::simd::Path::detect());
+    let Harness {
+        receivers, reports, ..
+    } = harness;
+    drop(receivers);
     let ended: Vec<usize> = reports
         .try_iter()
-        .filter(|report| matches!(report.what, What::Ended))
-        .map(|report| report.intake)
+        .filter(|report| matches!(report.contents, Contents::Ended))
+        .map(|report| report.receiver)
         .collect();
     assert_eq!(ended, [0, 1]);
+}
+
+/// As a type of its own a distribution is apart from a timer of the same name; otherwise it is one.
+#[test]
+fn distributions_are_a_type_of_their_own_if_wanted() {
+    let packet = |harness: &mut Harness| {
+        for value in 1..=100 {
+            harness.packet(format!("x:{value}|d").as_bytes());
+        }
+        harness.packet(b"x:1000|d|@0.1|#a:b\nx:7|ms");
+    };
+    let mut timers = Harness::new(&Options::default());
+    packet(&mut timers);
+    let lines = timers.flush_values();
+    assert!(lines.contains(&"stats.timers.x.count 101".to_owned()));
+    assert!(lines.contains(&"stats.timers.x.count;a=b 10".to_owned()));
+    assert!(!lines.iter().any(|line| line.contains("distributions")));
+
+    let options = Options {
+        distributions: true,
+        ..Options::default()
+    };
+    let mut own = Harness::new(&options);
+    packet(&mut own);
+    let lines = own.flush_values();
+    let untagged = |line: &String| {
+        let rest = line.strip_prefix("stats.distributions.x.")?;
+        (!rest.contains(';')).then(|| rest.to_owned())
+    };
+    assert_eq!(
+        lines.iter().filter_map(untagged).collect::<Vec<_>>(),
+        [
+            "avg 50.5",
+            "count 100",
+            "max 100",
+            "min 1",
+            "p50 50",
+            "p75 75",
+            "p90 90",
+            "p95 95",
+            "p99 99",
+            "sum 5050"
+        ]
+    );
+    assert!(lines.contains(&"stats.distributions.x.count;a=b 10".to_owned()));
+    assert!(lines.contains(&"stats.distributions.x.p50;a=b 1000".to_owned()));
+    assert!(lines.contains(&"stats.timers.x.count 1".to_owned()));
+    // Without samples there is nothing to say.
+    let idle = own.flush_values();
+    assert!(
+        !idle.iter().any(|line| line.contains("distributions")),
+        "{idle:?}"
+    );
+}
+
+/// Samples that no longer fit one by one survive a restart, too, of every type.
+#[test]
+fn sample_buffers_come_back_as_the_type_that_they_were() {
+    use crate::state::{self, Extent};
+
+    let options = Options {
+        distributions: true,
+        timer_exact_samples: 10,
+        ..Options::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let mut before = Harness::new(&options);
+    // More than a log holds before it is folded.
+    for _ in 0..100 {
+        let lines = "a:3|a\na:5|a\nt:3|ms\nd:3|d\n".repeat(1_000);
+        before.packet(lines.as_bytes());
+    }
+    before.end_interval();
+    state::save(&path, &mut before.aggregator, 0, Extent::All).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    for letter in ["q a ", "p t ", "e d "] {
+        assert!(
+            text.lines().any(|line| line.starts_with(letter)),
+            "{letter}"
+        );
+    }
+    let mut after = Harness::new(&options);
+    let preloads = state::load(&path, &mut after.aggregator, 0).unwrap();
+    assert!(
+        preloads
+            .iter()
+            .all(|preload| preload.name.starts_with(b"statsd."))
+    );
+    let lines = after.flush_values();
+    for expected in [
+        "stats.averages.a 4",
+        "stats.timers.t.count 100000",
+        "stats.timers.t.mean 3",
+        "stats.distributions.d.count 100000",
+        "stats.distributions.d.sum 300000",
+    ] {
+        assert!(
+            lines.contains(&expected.to_owned()),
+            "{expected} in {lines:?}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::Bench;
+use super::Harness;
 use crate::options::Options;
 
 /// One case of `differences.txt`.
@@ -220,15 +220,15 @@ fn golden_statsd_flush() {
     for case in &cases {
         let name = case["name"].as_str().unwrap();
         let is_quirk = case["quirk"].as_bool().unwrap_or(false);
-        let mut bench = Bench::new(&options(&case["config"]));
+        let mut harness = Harness::new(&options(&case["config"]));
         let next = case["next_flushes"].as_array().cloned().unwrap_or_default();
         for (number, interval) in std::iter::once(case).chain(&next).enumerate() {
             for packet in interval["packets"].as_array().unwrap() {
-                bench.packet(packet.as_str().unwrap().as_bytes());
+                harness.packet(packet.as_str().unwrap().as_bytes());
             }
             // By reason they are ours alone.
             let is_ours = |line: &&String| line.contains(".bad_lines.by_reason.");
-            let lines = bench.flush();
+            let lines = harness.flush();
             let lines = lines.iter().filter(|line| !is_ours(line));
             let ours = counted(lines.map(|line| normal(line)));
             let theirs = counted(

@@ -9,18 +9,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use carbon::{Datapoint, NameError, SeriesId, Sink};
-use crossbeam::channel::{self, Receiver};
+use crossbeam::channel;
 use hashbrown::HashMap;
 
-use crate::aggregate::{Book, Moment};
+use crate::aggregate::Aggregator;
+use crate::aggregate::flush::FlushInput;
+use crate::events::EventReport;
 use crate::number;
 use crate::options::Options;
 use crate::output::remote::Remote;
-use crate::output::{Fan, Outputs};
+use crate::output::{Destinations, Outputs};
 use crate::population::Population;
 use crate::raw::simd::Path;
-use crate::receive::{Command, Intake, Mailbox, MarkReport, Outlets, Report, Shared, What};
-use crate::server::intake_options;
+use crate::receiver::{Channels, Receiver};
+use crate::report::{Command, CommandQueue, Report, Shared};
+use crate::server::receiver_options;
 use crate::token::MARGIN;
 
 /// A sink that remembers.
@@ -69,13 +72,13 @@ impl Memory {
 }
 
 /// A server without threads.
-pub(super) struct Bench {
-    pub(super) intakes: Vec<Intake>,
-    mailboxes: Vec<Arc<Mailbox>>,
-    pub(super) reports: Receiver<Report>,
-    pub(super) marks: Receiver<MarkReport>,
-    pub(super) book: Book,
-    fan: Fan,
+pub(super) struct Harness {
+    pub(super) receivers: Vec<Receiver>,
+    commands: Vec<Arc<CommandQueue>>,
+    pub(super) reports: channel::Receiver<Report>,
+    pub(super) events: channel::Receiver<EventReport>,
+    pub(super) aggregator: Aggregator,
+    outputs: Outputs,
     text: Arc<Remote>,
     memory: Arc<Memory>,
     pub(super) shared: Arc<Shared>,
@@ -86,50 +89,51 @@ pub(super) struct Bench {
 
 pub(super) const START_MS: u64 = 1_700_000_000_000;
 
-impl Bench {
+impl Harness {
     pub(super) fn new(options: &Options) -> Self {
         Self::with(options, 1, Path::detect())
     }
 
-    pub(super) fn with(options: &Options, intakes: usize, path: Path) -> Self {
+    pub(super) fn with(options: &Options, receivers: usize, path: Path) -> Self {
         let shared = Arc::new(Shared::default());
         let (reports_in, reports) = channel::unbounded();
-        let (marks_in, marks) = channel::unbounded();
+        let (events_in, events) = channel::unbounded();
         let population = Arc::new(Population::default());
-        let mut mailboxes = Vec::new();
-        let found = (0..intakes)
+        let mut queues = Vec::new();
+        let found = (0..receivers)
             .map(|id| {
-                let mailbox = Arc::new(Mailbox::default());
-                mailboxes.push(mailbox.clone());
-                let outlets = Outlets {
+                let commands = Arc::new(CommandQueue::default());
+                queues.push(commands.clone());
+                let channels = Channels {
                     shared: shared.clone(),
-                    mailbox,
+                    commands,
                     reports: reports_in.clone(),
-                    marks: options.events.then(|| marks_in.clone()),
+                    events: options.events.then(|| events_in.clone()),
                     repeater: None,
                     population: population.clone(),
                 };
-                let mut made = intake_options(options, id, intakes);
+                let mut made = receiver_options(options, id, receivers);
                 made.path = path;
-                Intake::new(made, outlets).unwrap()
+                Receiver::new(made, channels).unwrap()
             })
             .collect();
         let memory = Arc::new(Memory::default());
         let text = Remote::new("nowhere:1".to_owned(), 1 << 30, Duration::ZERO);
-        let outputs = Outputs {
+        let destinations = Destinations {
             sink: Some(memory.clone()),
             text: vec![text.clone()],
             pickle: Vec::new(),
             console: None,
             patience: Duration::ZERO,
         };
+        let own = options.self_metrics;
         Self {
-            intakes: found,
-            mailboxes,
+            receivers: found,
+            commands: queues,
             reports,
-            marks,
-            book: Book::new(options, intakes, options.self_metrics, START_MS).unwrap(),
-            fan: Fan::new(outputs, shared.clone()),
+            events,
+            aggregator: Aggregator::new(options, receivers, own, START_MS, || {}).unwrap(),
+            outputs: Outputs::new(destinations, shared.clone()),
             text,
             memory,
             shared,
@@ -143,67 +147,46 @@ impl Bench {
         self.packet_to(0, packet);
     }
 
-    pub(super) fn packet_to(&mut self, intake: usize, packet: &[u8]) {
+    pub(super) fn packet_to(&mut self, receiver: usize, packet: &[u8]) {
         let mut bytes = vec![b'|'; MARGIN];
         bytes.extend_from_slice(packet);
         bytes.resize(bytes.len() + MARGIN, b'\n');
         let end = bytes.len() - MARGIN;
-        self.intakes[intake].packet(&bytes, MARGIN..end, None);
-        self.intakes[intake].settle(&bytes);
-        self.intakes[intake].step();
+        self.receivers[receiver].packet(&bytes, MARGIN..end, None);
+        self.receivers[receiver].apply(&bytes);
+        self.receivers[receiver].step();
     }
 
-    fn take(&mut self) {
-        while let Ok(report) = self.reports.try_recv() {
-            let Report {
-                intake,
-                epoch,
-                what,
-            } = report;
-            match what {
-                What::Names(names) => self.book.learn(intake, &names),
-                What::Values(values) => self.book.values(intake, &values, &self.shared.stats),
-                What::Samples(samples) => {
-                    self.book
-                        .samples(intake, epoch, &samples, &self.shared.stats);
-                }
-                What::Members(members) => self.book.members(intake, members),
-                What::Points(points) => self.book.points(&points, &mut self.fan),
-                What::Turned(counts) => {
-                    let refused = counts.refused.samples;
-                    let stats = &self.shared.stats;
-                    stats.names_refused.fetch_add(refused, Ordering::Relaxed);
-                    self.book.counts(intake, &counts);
-                }
-                What::Peeked(_) | What::Ended => {}
-            }
-        }
-    }
-
-    /// Ends the interval in the intakes.
-    pub(super) fn turn(&mut self) {
+    /// Ends the interval in the receivers.
+    pub(super) fn end_interval(&mut self) {
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
-        for intake in &mut self.intakes {
-            intake.step();
-            while intake.is_sweeping() {
-                intake.step();
+        for receiver in &mut self.receivers {
+            receiver.step();
+            while receiver.is_sweeping() {
+                receiver.step();
             }
         }
-        self.take();
+        while let Ok(report) = self.reports.try_recv() {
+            let stats = &self.shared.stats;
+            self.aggregator.take(report, &mut self.outputs, stats);
+        }
     }
 
     /// Ends the interval; its lines, as text and as the sink got them, must say the same.
     pub(super) fn flush(&mut self) -> Vec<String> {
-        self.turn();
+        self.end_interval();
         self.now_ms += self.interval_ms;
-        let moment = Moment {
-            end_ms: self.now_ms,
-        };
         let stats = &self.shared.stats;
-        let dropped = self.book.flush(self.epoch, moment, &mut self.fan, stats);
+        let input = FlushInput {
+            epoch: self.epoch,
+            interval_end_ms: self.now_ms,
+            bad_lines: stats.bad_lines_series(),
+            clock: || Duration::ZERO,
+        };
+        let dropped = self.aggregator.flush(&input, &mut self.outputs, stats);
         self.epoch += 1;
-        for (mailbox, entries) in self.mailboxes.iter().zip(dropped.entries) {
-            mailbox.push(Command::Forget {
+        for (queue, entries) in self.commands.iter().zip(dropped.entries) {
+            queue.push(Command::Forget {
                 entries,
                 with_samples: false,
             });
@@ -219,7 +202,7 @@ impl Bench {
         lines
     }
 
-    /// As [`Bench::flush`], without our own lines and without times, sorted.
+    /// As [`Harness::flush`], without our own lines and without times, sorted.
     pub(super) fn flush_values(&mut self) -> Vec<String> {
         let mut lines: Vec<String> = self
             .flush()

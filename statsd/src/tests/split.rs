@@ -1,5 +1,5 @@
-//! However lines are spread over packets, threads and pieces of streams, and whatever instructions
-//! read them, the flush is one.
+//! The flush does not depend on how lines are spread over packets, threads and pieces of streams, or
+//! on the instructions that read them.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 
-use super::Bench;
+use super::Harness;
 use crate::listener::{self, Block};
 use crate::options::Options;
 use crate::raw::simd::Path;
-use crate::receive::Shared;
+use crate::report::Shared;
 use crate::token::MARGIN;
 
 fn line() -> impl Strategy<Value = String> {
@@ -57,21 +57,21 @@ fn line() -> impl Strategy<Value = String> {
 
 /// Flushes `lines` cut into packets after each line whose number is in `cuts`.
 fn flushed(lines: &[String], cuts: &[bool], path: Path) -> Vec<String> {
-    let mut bench = Bench::with(&Options::default(), 1, path);
+    let mut harness = Harness::with(&Options::default(), 1, path);
     let mut packet = String::new();
     for (at, line) in lines.iter().enumerate() {
         packet.push_str(line);
         if cuts.get(at) == Some(&true) {
-            bench.packet(packet.as_bytes());
+            harness.packet(packet.as_bytes());
             packet.clear();
         } else {
             packet.push('\n');
         }
     }
-    bench.packet(packet.as_bytes());
-    let mut values = bench.flush_values();
-    values.extend(bench.flush_values());
-    let stats = &bench.shared.stats;
+    harness.packet(packet.as_bytes());
+    let mut values = harness.flush_values();
+    values.extend(harness.flush_values());
+    let stats = &harness.shared.stats;
     values.push(format!("bad {:?}", stats.bad_lines_by_reason()));
     let lines = stats.metrics.load(std::sync::atomic::Ordering::Relaxed);
     values.push(format!("lines {lines}"));
@@ -99,9 +99,9 @@ proptest! {
         0..300,
     )) {
         let run = |path| {
-            let mut bench = Bench::with(&Options::default(), 1, path);
-            bench.packet(&packet);
-            (bench.flush_values(), bench.shared.stats.bad_lines_by_reason())
+            let mut harness = Harness::with(&Options::default(), 1, path);
+            harness.packet(&packet);
+            (harness.flush_values(), harness.shared.stats.bad_lines_by_reason())
         };
         prop_assert_eq!(run(Path::Scalar), run(Path::detect()));
     }
@@ -141,16 +141,16 @@ type Rounds = Vec<Vec<(usize, String)>>;
 
 /// What the intervals come to, and what was counted.
 fn outcome(
-    mut bench: Bench,
+    mut harness: Harness,
     rounds: &Rounds,
-    mut take: impl FnMut(&mut Bench, &[(usize, String)]),
+    mut take: impl FnMut(&mut Harness, &[(usize, String)]),
 ) -> Vec<Vec<String>> {
     let mut flushes = Vec::new();
     for round in rounds {
-        take(&mut bench, round);
-        flushes.push(bench.flush_values());
+        take(&mut harness, round);
+        flushes.push(harness.flush_values());
     }
-    let stats = &bench.shared.stats;
+    let stats = &harness.shared.stats;
     flushes.push(vec![
         format!("bad {:?}", stats.bad_lines_by_reason()),
         format!("lines {}", stats.metrics.get()),
@@ -159,7 +159,7 @@ fn outcome(
 }
 
 /// Each sender's lines on a connection of its own, in pieces of these lengths.
-fn through_streams(bench: &mut Bench, lines: &[(usize, String)], pieces: &[usize]) {
+fn through_streams(harness: &mut Harness, lines: &[(usize, String)], pieces: &[usize]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -198,9 +198,9 @@ fn through_streams(bench: &mut Bench, lines: &[(usize, String)], pieces: &[usize
             found
         });
         for block in blocks {
-            bench.intakes[0].packet(&block, MARGIN..block.len() - MARGIN, None);
-            bench.intakes[0].settle(&block);
-            bench.intakes[0].step();
+            harness.receivers[0].packet(&block, MARGIN..block.len() - MARGIN, None);
+            harness.receivers[0].apply(&block);
+            harness.receivers[0].step();
         }
     }
 }
@@ -212,14 +212,14 @@ proptest! {
         packed in prop::collection::vec(1..6_usize, 8),
         pieces in prop::collection::vec(1..50_usize, 8),
     ) {
-        let bench = |intakes, path| Bench::with(&Options::default(), intakes, path);
-        let expected = outcome(bench(1, Path::Scalar), &rounds, |bench, lines| {
+        let harness = |receivers, path| Harness::with(&Options::default(), receivers, path);
+        let expected = outcome(harness(1, Path::Scalar), &rounds, |harness, lines| {
             for (_, line) in lines {
-                bench.packet(line.as_bytes());
+                harness.packet(line.as_bytes());
             }
         });
         // A socket and a thread for each sender, with several lines in a packet.
-        let by_threads = outcome(bench(3, Path::detect()), &rounds, |bench, lines| {
+        let by_threads = outcome(harness(3, Path::detect()), &rounds, |harness, lines| {
             for sender in 0..3 {
                 let own = lines.iter().filter(|(from, _)| *from == sender);
                 let mut own: Vec<&str> = own.map(|(_, line)| &**line).collect();
@@ -228,13 +228,13 @@ proptest! {
                         break;
                     }
                     let packet: Vec<_> = own.drain(..own.len().min(*count)).collect();
-                    bench.packet_to(sender, packet.join("\n").as_bytes());
+                    harness.packet_to(sender, packet.join("\n").as_bytes());
                 }
             }
         });
         prop_assert_eq!(&by_threads, &expected);
-        let by_streams = outcome(bench(1, Path::detect()), &rounds, |bench, lines| {
-            through_streams(bench, lines, &pieces);
+        let by_streams = outcome(harness(1, Path::detect()), &rounds, |harness, lines| {
+            through_streams(harness, lines, &pieces);
         });
         prop_assert_eq!(&by_streams, &expected);
     }

@@ -1,7 +1,7 @@
 //! From the name as sent to the one canonical name of the series.
 //!
-//! 1. Five spellings of tags are read: DogStatsD `name|#k:v`, Graphite `name;k=v`, InfluxDB
-//!    `name,k=v`, SignalFx `name[k=v]` and Librato `name#k=v`. One spelling inside the name, and
+//! 1. Five notations of tags are read: DogStatsD `name|#k:v`, Graphite `name;k=v`, InfluxDB
+//!    `name,k=v`, SignalFx `name[k=v]` and Librato `name#k=v`. One notation inside the name, and
 //!    DogStatsD's beside it.
 //! 2. The canonical form is Graphite's with sorted, unique tags: `name;a=1;b=2`. The last of
 //!    several equal keys wins. A bare tag `x` is `x=true`; a tag without a key or a value is left
@@ -9,7 +9,7 @@
 //! 3. Sanitising is the reference's: blanks become `_`, `/` becomes `-`, what is not
 //!    `[A-Za-z0-9_.=-]` goes. It runs after the tags are taken apart, so that it cannot glue a
 //!    tag's text to a name.
-//! 4. This runs once per spelling of a name, when the table first sees it.
+//! 4. This runs once per way to write a name, when the table first sees it.
 
 use crate::metric::Reject;
 use crate::number;
@@ -25,6 +25,7 @@ pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result
     if raw.is_empty() {
         return Err(Reject::EmptyName);
     }
+    // Most names are canonical already.
     if raw.iter().all(|byte| is_plain(*byte)) {
         out.extend_from_slice(raw);
         return Ok(());
@@ -33,24 +34,27 @@ pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result
         Some(at) => (&raw[..at], &raw[at + TAGS.len()..]),
         None => (raw, &[][..]),
     };
-    let spelling = Spelling::of(named);
+    let notation = Notation::of(named);
+    // The name is cleaned apart from its tags, so that neither can become part of the other.
     let start = out.len();
-    for part in [spelling.name, spelling.rest] {
+    for part in [notation.name, notation.rest] {
         clean(part, true, out);
     }
     if out.len() == start {
         return Err(Reject::EmptyName);
     }
+    // Tags of both notations are one list, in which the last of equal keys wins.
     let mut tags: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    let pairs = spelling
+    let pairs = notation
         .tags
-        .split(|byte| *byte == spelling.separator)
+        .split(|byte| *byte == notation.separator)
         .map(|tag| cut(tag, b'='))
         .chain(dog.split(|byte| *byte == b',').map(|tag| cut(tag, b':')));
     for (key, value) in pairs {
         let (mut clean_key, mut clean_value) = (Vec::new(), Vec::new());
         clean_tag(key, sanitize, &mut clean_key);
         clean_tag(value.unwrap_or(b"true"), sanitize, &mut clean_value);
+        // Graphite refuses these characters in a key, and a value that begins with `~`.
         clean_key.retain(|byte| !matches!(byte, b'=' | b'!' | b'^'));
         let leading = clean_value.iter().take_while(|byte| **byte == b'~').count();
         clean_value.drain(..leading);
@@ -72,8 +76,8 @@ pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result
     Ok(())
 }
 
-/// A name with the tags inside it told apart.
-struct Spelling<'a> {
+/// A name with the tags inside it taken apart.
+struct Notation<'a> {
     name: &'a [u8],
     /// What follows the tags: SignalFx allows them amid the name.
     rest: &'a [u8],
@@ -81,7 +85,7 @@ struct Spelling<'a> {
     separator: u8,
 }
 
-impl<'a> Spelling<'a> {
+impl<'a> Notation<'a> {
     fn of(raw: &'a [u8]) -> Self {
         let untagged = Self {
             name: raw,
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn five_spellings_are_one_series() {
+    fn five_notations_are_one_series() {
         for raw in [
             "hits|#host:a,env:prod",
             "hits;host=a;env=prod",

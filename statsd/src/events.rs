@@ -1,4 +1,4 @@
-//! What an application says beside its metrics: events (`_e`) and service checks (`_sc`).
+//! DogStatsD's events (`_e`) and service checks (`_sc`).
 //!
 //! ```text
 //! _e{TITLE BYTES,TEXT BYTES}:TITLE|TEXT[|d:SECONDS][|h:HOST][|k:KEY][|p:low][|s:SOURCE][|t:error][|#TAGS]
@@ -8,9 +8,12 @@
 //! Title and text are taken by length, so they may hold `|`; the two characters `\n` in a text
 //! stand for a line feed. Chunks come in any order; unknown ones are skipped.
 
-/// A mark in time that arrived as a datagram; `src/` hands it to the event store.
+use crossbeam::channel;
+use hashbrown::HashMap;
+
+/// An event that arrived as a line, or a change of a service check.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Mark {
+pub struct Event {
     /// Title of the event, or the name of the service check.
     pub what: String,
     /// Text of the event, or the message of the check; may be empty.
@@ -23,10 +26,10 @@ pub struct Mark {
     pub key: Option<String>,
 }
 
-/// Where marks go. Called from a thread that may wait, never from the receiving one.
-pub trait Marks: Send + Sync {
-    /// Stores one mark. Failures are counted and logged by the implementation.
-    fn mark(&self, mark: Mark);
+/// Where events go. Called from a thread that may wait, never from a receiving one.
+pub trait EventSink: Send + Sync {
+    /// Stores one event. Failures are counted and logged by the implementation.
+    fn event(&self, event: Event);
 }
 
 /// The state of a service check.
@@ -68,18 +71,34 @@ impl Status {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Check {
     pub(crate) status: Status,
-    /// Name and tags in DogStatsD's spelling: the gauge's key.
+    /// Name and tags as DogStatsD writes them: the gauge's key.
     pub(crate) gauge: Vec<u8>,
-    pub(crate) mark: Mark,
+    pub(crate) event: Event,
 }
 
-/// Whether `line` is one of ours.
-pub(crate) fn is_mark(line: &[u8]) -> bool {
+/// Whether `line` is an event or a service check.
+pub(crate) fn is_event(line: &[u8]) -> bool {
     line.starts_with(b"_e{") || line.starts_with(b"_sc|")
 }
 
+/// An event on its way to the thread that hands it on.
+#[derive(Debug)]
+pub(crate) enum EventReport {
+    Event(Event),
+    Check(Check),
+}
+
+/// Reads a line that [`is_event`]; `None` if it is malformed.
+pub(crate) fn read(line: &[u8]) -> Option<EventReport> {
+    if line.starts_with(b"_e") {
+        event(line).map(EventReport::Event)
+    } else {
+        check(line).map(EventReport::Check)
+    }
+}
+
 /// Reads `_e{…}`; `None` if it is malformed.
-pub(crate) fn event(line: &[u8]) -> Option<Mark> {
+fn event(line: &[u8]) -> Option<Event> {
     let rest = line.strip_prefix(b"_e{")?;
     let close = memchr::memchr(b'}', rest)?;
     let lengths = std::str::from_utf8(&rest[..close]).ok()?;
@@ -97,7 +116,7 @@ pub(crate) fn event(line: &[u8]) -> Option<Mark> {
         [b'|', chunks @ ..] => Some(chunks),
         _ => return None,
     };
-    let mut mark = Mark {
+    let mut event = Event {
         what: lossy(what),
         data: lossy(data).replace("\\n", "\n"),
         tags: Vec::new(),
@@ -106,31 +125,32 @@ pub(crate) fn event(line: &[u8]) -> Option<Mark> {
     };
     for chunk in chunks.into_iter().flat_map(|text| text.split(is_bar)) {
         match chunk {
-            [b'd', b':', at @ ..] => mark.when = Some(seconds(at)?),
-            [b'h', b':', host @ ..] => mark.tags.push(format!("host:{}", lossy(host))),
-            [b'k', b':', key @ ..] => mark.key = Some(lossy(key)),
-            b"p:low" => mark.tags.push("priority:low".to_owned()),
-            [b's', b':', source @ ..] => mark.tags.push(format!("source:{}", lossy(source))),
-            b"t:error" | b"t:warning" | b"t:success" => mark.tags.push(lossy(&chunk[2..])),
-            [b'#', tags @ ..] => add_tags(tags, &mut mark.tags),
+            [b'd', b':', at @ ..] => event.when = Some(seconds(at)?),
+            [b'h', b':', host @ ..] => event.tags.push(format!("host:{}", lossy(host))),
+            [b'k', b':', key @ ..] => event.key = Some(lossy(key)),
+            b"p:low" => event.tags.push("priority:low".to_owned()),
+            [b's', b':', source @ ..] => event.tags.push(format!("source:{}", lossy(source))),
+            b"t:error" | b"t:warning" | b"t:success" => event.tags.push(lossy(&chunk[2..])),
+            [b'#', tags @ ..] => add_tags(tags, &mut event.tags),
             _ => {}
         }
     }
-    Some(mark)
+    Some(event)
 }
 
 /// Reads `_sc|…`; `None` if it is malformed.
-pub(crate) fn check(line: &[u8]) -> Option<Check> {
+fn check(line: &[u8]) -> Option<Check> {
     let mut chunks = line.strip_prefix(b"_sc|")?.split(is_bar);
     let name = chunks.next().filter(|name| !name.is_empty())?;
     let status = Status::of(chunks.next()?)?;
-    let mut mark = Mark {
+    let mut event = Event {
         what: lossy(name),
         data: String::new(),
         tags: vec!["service_check".to_owned(), status.tag().to_owned()],
         when: None,
         key: None,
     };
+    // The gauge has the same tags as the event, in the order in which they were sent.
     let mut gauge = b"service_checks.".to_vec();
     gauge.extend_from_slice(name);
     let mut tags: Vec<u8> = Vec::new();
@@ -142,29 +162,50 @@ pub(crate) fn check(line: &[u8]) -> Option<Check> {
             tags.extend_from_slice(text);
         };
         match chunk {
-            [b'd', b':', at @ ..] => mark.when = Some(seconds(at)?),
+            [b'd', b':', at @ ..] => event.when = Some(seconds(at)?),
             [b'h', b':', host @ ..] => {
-                mark.tags.push(format!("host:{}", lossy(host)));
+                event.tags.push(format!("host:{}", lossy(host)));
                 add(b"host:");
                 tags.extend_from_slice(host);
             }
-            [b'm', b':', message @ ..] => mark.data = lossy(message).replace("\\n", "\n"),
+            [b'm', b':', message @ ..] => event.data = lossy(message).replace("\\n", "\n"),
             [b'#', list @ ..] => {
-                add_tags(list, &mut mark.tags);
+                add_tags(list, &mut event.tags);
                 add(list);
             }
             _ => {}
         }
     }
     if !tags.is_empty() {
-        gauge.extend_from_slice(crate::name::TAGS);
+        gauge.extend_from_slice(crate::sanitize::TAGS);
         gauge.extend_from_slice(&tags);
     }
     Some(Check {
         status,
         gauge,
-        mark,
+        event,
     })
+}
+
+/// Hands events to `sink` until all senders are gone: the store may take its time.
+///
+/// A check reports a status every few seconds; an event is when that changes. The last status of up
+/// to `most` checks is remembered.
+pub(crate) fn hand_on(reports: channel::Receiver<EventReport>, sink: &dyn EventSink, most: usize) {
+    let mut known: HashMap<Vec<u8>, Status> = HashMap::new();
+    for report in reports {
+        match report {
+            EventReport::Event(event) => sink.event(event),
+            EventReport::Check(check) => {
+                if known.len() >= most {
+                    known.clear();
+                }
+                if known.insert(check.gauge, check.status) != Some(check.status) {
+                    sink.event(check.event);
+                }
+            }
+        }
+    }
 }
 
 fn is_bar(byte: &u8) -> bool {
@@ -194,18 +235,18 @@ mod tests {
 
     #[test]
     fn events_are_read_by_length() {
-        let mark = event(
+        let read = event(
             b"_e{21,36}:An exception occurred|Cannot parse CSV file from 10.0.0.17|t:warning|#err_type:bad_file",
         )
         .unwrap();
-        assert_eq!(mark.what, "An exception occurred");
-        assert_eq!(mark.data, "Cannot parse CSV file from 10.0.0.17");
-        assert_eq!(mark.tags, ["warning", "err_type:bad_file"]);
-        let mark = event(b"_e{3,4}:a|b|c\\nd|d:1700000000|h:web1|k:v7|p:low|s:ci|x:y|c:1").unwrap();
-        assert_eq!((mark.what.as_str(), mark.data.as_str()), ("a|b", "c\nd"));
-        assert_eq!(mark.tags, ["host:web1", "priority:low", "source:ci"]);
-        assert_eq!(mark.when, Some(1_700_000_000));
-        assert_eq!(mark.key.as_deref(), Some("v7"));
+        assert_eq!(read.what, "An exception occurred");
+        assert_eq!(read.data, "Cannot parse CSV file from 10.0.0.17");
+        assert_eq!(read.tags, ["warning", "err_type:bad_file"]);
+        let read = event(b"_e{3,4}:a|b|c\\nd|d:1700000000|h:web1|k:v7|p:low|s:ci|x:y|c:1").unwrap();
+        assert_eq!((read.what.as_str(), read.data.as_str()), ("a|b", "c\nd"));
+        assert_eq!(read.tags, ["host:web1", "priority:low", "source:ci"]);
+        assert_eq!(read.when, Some(1_700_000_000));
+        assert_eq!(read.key.as_deref(), Some("v7"));
     }
 
     #[test]
@@ -227,16 +268,16 @@ mod tests {
     }
 
     #[test]
-    fn checks_are_a_mark_and_a_gauge() {
+    fn checks_are_an_event_and_a_gauge() {
         let found = check(b"_sc|Redis|2|d:1700000000|h:db1|#env:dev,x|m:no | answer").unwrap();
         assert_eq!(found.status, Status::Critical);
         assert_eq!(found.status.value(), 2.0);
         assert_eq!(found.gauge, b"service_checks.Redis|#host:db1,env:dev,x");
         assert_eq!(
-            found.mark.tags,
+            found.event.tags,
             ["service_check", "critical", "host:db1", "env:dev", "x"]
         );
-        assert_eq!(found.mark.data, "no ");
+        assert_eq!(found.event.data, "no ");
         for bad in ["_sc|Redis", "_sc|Redis|4", "_sc||0", "_sc|Redis|0|d:x"] {
             assert_eq!(check(bad.as_bytes()), None, "{bad}");
         }
