@@ -76,5 +76,5 @@ pub fn write_segment(frames: &[Frame]) -> (Vec<u8>, Vec<Range<usize>>) {
 /// # Errors
 /// The disk.
 pub fn close_index(index: &Index) -> Result<()> {
-    index.close()
+    index.compact(0)
 }
