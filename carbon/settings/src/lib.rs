@@ -3,7 +3,7 @@
 //! A value goes from text to an option in three steps:
 //!
 //! 1. `document` (feature `toml`) turns a file into a tree of [`Node`]s, each with its line.
-//! 2. [`read`] turns the tree into a crate's options. Every value that does not fit is reported
+//! 2. [`read()`] turns the tree into a crate's options. Every value that does not fit is reported
 //!    with the form that is accepted, all of them at once; the rest keep their defaults.
 //! 3. The crate's own `check`, which [`options!`] makes, looks at the meaning and adds
 //!    [`Problems`]: an address without a port, a size of 0.
