@@ -28,8 +28,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use carbon::options::{ByteSize, Span};
 use carbon::{Datapoint, NameError, SeriesId, Sink};
+use settings::{ByteSize, Span};
 use statsd::{Event, EventSink, Options, Server, Sockets};
 
 const SENDER: usize = 0;

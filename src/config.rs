@@ -1,19 +1,28 @@
 //! The configuration: one TOML file, each crate's options as a section of it.
 //!
 //! 1. Every key is in [`SECTIONS`] with its comment; a test holds the list against the options.
-//! 2. A key that nobody knows is an error that names it, its file and line, and the nearest one.
-//! 3. `--set KEY=VALUE` goes over the file; what [`Config::print`] prints reads back equal.
-//! 4. Nothing reads the environment here: what is not in the file or in `--set` is a default.
+//! 2. Everything that is wrong is reported at once, a line each: file, line, key, what is wrong and
+//!    what to write. An unknown key is reported with the nearest one.
+//! 3. What a value means is checked by the crate that owns it (`Options::check`), what several
+//!    sections mean together here. What passes can be started.
+//! 4. `--set KEY=VALUE` takes precedence over the file; what [`Config::print`] prints reads back
+//!    equal.
+//! 5. Nothing reads the environment here: what is not in the file or in `--set` is a default.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
-use carbon::options::{JournalOptions, Key};
+use carbon::options::JournalOptions;
 use render::http::guard;
+use render::http::page::Dashboards;
 use serde::{Deserialize, Serialize};
+use settings::options::Checked;
+use settings::{Complaint, Key, Kind, Node, Place, Problem, Problems, document};
 use toml::Value;
-use toml::de::DeTable;
+
+use crate::{bound, log};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,14 +48,31 @@ pub struct Config {
     pub auth: guard::Options,
 }
 
-/// `[log]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogOptions {
-    /// The least severe level that is logged, or directives as in `RUST_LOG`.
-    pub level: String,
-    /// Text for people or JSON for machines.
-    pub format: LogFormat,
+settings::options! {
+    /// `[log]`.
+    #[derive(PartialEq, Eq)]
+    pub struct LogOptions {
+        /// The least severe level that is logged: error, warn, info, debug or trace; or directives by
+        /// module, such as "info,carbon=debug". The environment variable RUST_LOG takes precedence.
+        level: String = "info".to_owned() => check_level;
+        /// "text", or "json" for one object per line.
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
+settings::options! {
+    /// `[stats]`.
+    #[derive(PartialEq, Eq)]
+    pub struct StatsOptions {
+        /// Keep the server's own counters as series (stats.statsd.*, carbon.agents.*) in its own store.
+        own("self"): bool = true;
+    }
+}
+
+fn check_level(level: &str, checked: &mut Checked<'_>) {
+    if let Err(why) = log::check(level) {
+        checked.say(why);
+    }
 }
 
 /// How a line of the log looks.
@@ -58,15 +84,6 @@ pub enum LogFormat {
     Text,
     /// A JSON object a line.
     Json,
-}
-
-/// `[stats]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StatsOptions {
-    /// Whether our own counters are kept as series in our own store.
-    #[serde(rename = "self")]
-    pub own: bool,
 }
 
 impl Default for Config {
@@ -82,21 +99,6 @@ impl Default for Config {
             events: render::events::Options::default(),
             auth: guard::Options::default(),
         }
-    }
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
-    }
-}
-
-impl Default for StatsOptions {
-    fn default() -> Self {
-        Self { own: true }
     }
 }
 
@@ -120,23 +122,11 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "log",
-        keys: &[
-            Key {
-                name: "level",
-                help: "The least severe level that is logged: error, warn, info, debug, trace; or directives such as \"info,carbon=debug\". RUST_LOG, when set, goes over it.",
-            },
-            Key {
-                name: "format",
-                help: "\"text\", or \"json\" for one object a line.",
-            },
-        ],
+        keys: LogOptions::KEYS,
     },
     Section {
         name: "stats",
-        keys: &[Key {
-            name: "self",
-            help: "Keep our own counters as series (stats.statsd.*, carbon.agents.*) in our own store.",
-        }],
+        keys: StatsOptions::KEYS,
     },
     Section {
         name: "statsd",
@@ -144,11 +134,11 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "carbon",
-        keys: carbon::options::KEYS,
+        keys: carbon::options::Options::KEYS,
     },
     Section {
         name: "journal",
-        keys: carbon::options::JOURNAL_KEYS,
+        keys: JournalOptions::KEYS,
     },
     Section {
         name: "render",
@@ -164,33 +154,254 @@ pub const SECTIONS: &[Section] = &[
     },
 ];
 
-/// A mistake on the command line: the exit code is 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// `KEY=VALUE` from the command line; they take precedence over the file.
+    pub overrides: Vec<String>,
+    /// The data directory from the command line.
+    pub data: Option<PathBuf>,
+}
 
-impl Config {
-    /// The defaults, then what `file` says, then each `KEY=VALUE` of `overrides` in turn.
-    ///
-    /// A value is TOML; what is not TOML is taken as a string (`data=/var/lib/plumbago`), and
-    /// where a list is wanted a single value is a list of one (`statsd.udp=127.0.0.1:0`), nothing
-    /// at all the empty list (`statsd.admin=`).
+/// A configuration as far as it could be read, and everything that is wrong with it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What was refused has its default here.
+    config: Config,
+    refused: Vec<(Place, String)>,
+    warnings: Vec<(Place, String)>,
+}
+
+/// Everything that keeps a configuration from being used, a line each: file, line, key, what is
+/// wrong and what to write.
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{}", lines.join("; "))]
+pub struct Refused {
+    /// In the order of the file, the command line after it.
+    pub lines: Vec<String>,
+    /// Whether all of it is on the command line: the exit code is 2 then.
+    pub is_usage: bool,
+}
+
+impl Refused {
+    /// A mistake on the command line, in one line.
+    pub fn usage(line: &str) -> Self {
+        Self {
+            lines: vec![line.to_owned()],
+            is_usage: true,
+        }
+    }
+}
+
+impl Loaded {
+    /// The configuration, if nothing is wrong with it that matters to a start.
     ///
     /// # Errors
-    /// The file cannot be read, is not TOML, or has an unknown key or a value of the wrong kind:
-    /// file, line and key are named. [`Usage`] for the same in `overrides`.
-    pub fn load(file: Option<&Path>, overrides: &[String]) -> anyhow::Result<Self> {
-        let mut table = match file {
-            Some(path) => read(path)?,
-            None => toml::Table::new(),
-        };
-        for text in overrides {
-            set(&mut table, text)?;
+    /// All that is wrong.
+    pub fn usable(mut self) -> Result<Config, Refused> {
+        if self.refused.is_empty() {
+            return Ok(self.config);
         }
-        let config: Self = Value::Table(table)
-            .try_into()
-            .map_err(|error: toml::de::Error| Usage(error.message().to_owned()))?;
-        Ok(config)
+        self.refused.sort_by_key(|(place, _)| *place);
+        let on_command_line = |(place, _): &(Place, String)| matches!(place, Place::Override(_));
+        Err(Refused {
+            is_usage: self.refused.iter().all(on_command_line),
+            lines: self.refused.into_iter().map(|(_, line)| line).collect(),
+        })
+    }
+
+    /// What a running server can live with: a dashboard that cannot be shown, a remote host whose
+    /// name is not known now.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.warnings.iter().map(|(_, line)| line.as_str())
+    }
+
+    /// The configuration, if nothing at all is wrong with it.
+    ///
+    /// # Errors
+    /// All that is wrong, warnings included.
+    pub fn flawless(mut self) -> Result<Config, Refused> {
+        self.refused.append(&mut self.warnings);
+        self.usable()
+    }
+}
+
+impl Sources {
+    /// Reads the defaults, then what the file says, then each override in turn, and checks the
+    /// result: whatever [`Loaded::usable`] gives can be started.
+    ///
+    /// The value of an override is TOML; what is not TOML is taken as a string
+    /// (`data=/var/lib/plumbago`). Where a list is wanted a single value is a list of one, and
+    /// nothing at all is the empty list (`statsd.admin=`).
+    pub fn read(&self) -> Loaded {
+        let mut tree = Node::default();
+        let mut complaints = Vec::new();
+        if let Some(path) = &self.file {
+            let shown = path.display();
+            match fs::read_to_string(path).map(|text| document::parse(&text)) {
+                Ok(Ok(read)) => tree = read,
+                Ok(Err(found)) => complaints.extend(found),
+                Err(error) => {
+                    let line = format!("{shown}: cannot be read: {error}");
+                    return Loaded {
+                        config: Config::default(),
+                        refused: vec![(Place::Default, line)],
+                        warnings: Vec::new(),
+                    };
+                }
+            }
+        }
+        weed(&mut tree, &mut complaints);
+        for (n, text) in self.overrides.iter().enumerate() {
+            if let Err(message) = set(&mut tree, text, n) {
+                complaints.push(Complaint {
+                    place: Place::Override(n),
+                    key: String::new(),
+                    message,
+                });
+            }
+        }
+        if let (Some(data), Some(table)) = (&self.data, tree.as_table_mut()) {
+            let text = Kind::Text(data.display().to_string());
+            let place = Place::Override(self.overrides.len());
+            table.set("data", Node::new(place, text));
+        }
+        let config = settings::read::<Config>(&mut tree, &example, &mut complaints);
+        let mut config = config.unwrap_or_default();
+        if let Some(data) = &self.data {
+            // Names of directories need not be UTF-8, unlike TOML.
+            config.data.clone_from(data);
+        }
+        let located = |problem: Problem| Complaint {
+            place: tree.place_of(&problem.path),
+            key: problem.path.key(),
+            message: problem.message,
+        };
+        complaints.extend(config.problems().into_iter().map(located));
+        let lines = |found: Vec<Complaint>| -> Vec<(Place, String)> {
+            let found = found.iter();
+            found
+                .map(|complaint| (complaint.place, self.line(complaint)))
+                .collect()
+        };
+        let mut warnings = lines(config.unreachable().into_iter().map(located).collect());
+        let dashboards = Dashboards::check(&config.dashboards());
+        warnings.extend(dashboards.into_iter().map(|line| (Place::Default, line)));
+        Loaded {
+            refused: lines(complaints),
+            warnings,
+            config,
+        }
+    }
+
+    /// `plumbago.toml:12: statsd.udp: …`, `--set statsd.udp=x: …`
+    fn line(&self, complaint: &Complaint) -> String {
+        let Complaint {
+            place,
+            key,
+            message,
+        } = complaint;
+        let place = match place {
+            Place::Line(line) => match &self.file {
+                Some(file) => format!("{}:{line}: ", file.display()),
+                None => String::new(),
+            },
+            // Its key is in the text of the override.
+            Place::Override(n) => {
+                return match (self.overrides.get(*n), &self.data) {
+                    (Some(text), _) => format!("--set {text}: {message}"),
+                    (None, Some(data)) => format!("--data {}: {message}", data.display()),
+                    (None, None) => message.clone(),
+                };
+            }
+            Place::Default => String::new(),
+        };
+        match key.as_str() {
+            "" => format!("{place}{message}"),
+            key => format!("{place}{key}: {message}"),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration in `file` with `overrides`, checked.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, Refused> {
+        let sources = Sources {
+            file: file.map(Path::to_owned),
+            overrides: overrides.to_vec(),
+            data: None,
+        };
+        sources.read().usable()
+    }
+
+    /// The directory of the dashboards.
+    pub fn dashboards(&self) -> PathBuf {
+        self.data.join("dashboards")
+    }
+
+    /// Everything that would not start or would misbehave.
+    fn problems(&self) -> Vec<Problem> {
+        let Self {
+            data,
+            log: logging,
+            stats,
+            statsd,
+            carbon,
+            journal,
+            render,
+            events,
+            auth,
+        } = self;
+        let mut all = Vec::new();
+        let mut section = |name: &str, check: &dyn Fn(&mut Problems)| {
+            let mut found = Problems::default();
+            check(&mut found);
+            all.extend(found.into_iter().map(|problem| Problem {
+                path: problem.path.below(name),
+                ..problem
+            }));
+        };
+        section("", &|problems| check_data(data, problems));
+        section("log", &|problems| logging.check(problems));
+        section("stats", &|problems| stats.check(problems));
+        section("statsd", &|problems| statsd.check(problems));
+        section("carbon", &|problems| carbon.check(problems));
+        section("journal", &|problems| journal.check(problems));
+        section("render", &|problems| render.check(problems));
+        section("events", &|problems| events.check(problems));
+        section("auth", &|problems| auth.check(problems));
+        all.extend(bound::check(self));
+        all
+    }
+
+    /// Remote hosts whose names are not known now. A server that starts before the network is up
+    /// tries again later.
+    fn unreachable(&self) -> Vec<Problem> {
+        use statsd::options::Output;
+
+        let outputs = self.statsd.output.iter().enumerate();
+        let outputs = outputs.filter_map(|(n, output)| match output {
+            Output::Tcp(address) | Output::Pickle(address) => Some(("output", n, address)),
+            Output::Embedded | Output::Console | Output::Discard => None,
+        });
+        let repeaters = self.statsd.repeater.iter().enumerate();
+        let repeaters = repeaters.map(|(n, address)| ("repeater", n, address));
+        outputs
+            .chain(repeaters)
+            .filter(|(_, _, address)| settings::is_address(address))
+            .filter_map(|(key, n, address)| {
+                let error = address.to_socket_addrs().err()?;
+                Some(Problem {
+                    path: settings::Path::from((key, n)).below("statsd"),
+                    message: format!("the address of {address:?} cannot be found: {error}"),
+                })
+            })
+            .collect()
     }
 
     /// The whole configuration as TOML, each key below its comment.
@@ -201,8 +412,8 @@ impl Config {
         };
         let mut out = String::from(
             "# Every key of plumbago with the value in effect. A file needs only the keys that differ\n\
-             # from the defaults. Durations: \"10s\"; sizes: \"64MiB\"; a listener is a list of addresses,\n\
-             # the empty list turns it off.\n",
+             # from the defaults. Durations: \"10s\"; sizes: \"64MiB\"; where a list is shown, a single\n\
+             # value is accepted, too. The empty list turns a listener off.\n",
         );
         for section in SECTIONS {
             let values = if section.name.is_empty() {
@@ -216,7 +427,7 @@ impl Config {
                     continue;
                 };
                 out.push('\n');
-                for line in wrap(key.help, 96) {
+                for line in wrap(&key.help.replace('`', ""), 96) {
                     out.push_str(&format!("# {line}\n"));
                 }
                 out.push_str(&format!("{} = {value}\n", key.name));
@@ -224,130 +435,115 @@ impl Config {
         }
         out
     }
+}
 
-    /// Reads the Graphite files that the configuration names, to find what is wrong with them.
-    /// What it returns is odd but not wrong.
-    ///
-    /// # Errors
-    /// A file that cannot be read or understood.
-    pub fn check_files(&self) -> anyhow::Result<Vec<String>> {
-        Ok(Vec::new())
+/// Looks whether the data directory is one, or can be made.
+fn check_data(data: &Path, problems: &mut Problems) {
+    if data.as_os_str().is_empty() {
+        problems.refuse(
+            "data",
+            "the data directory has no name",
+            "\"plumbago-data\"",
+        );
+        return;
+    }
+    for directory in data.ancestors() {
+        if directory.as_os_str().is_empty() {
+            return;
+        }
+        match fs::metadata(directory) {
+            Ok(found) if found.is_dir() => return,
+            Ok(_) => {
+                let message = format!("{} is not a directory", directory.display());
+                problems.say("data", message);
+                return;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {}
+            // Who checks may not be who serves.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return,
+            Err(error) => {
+                problems.say("data", format!("{:?}: {error}", data.display().to_string()));
+                return;
+            }
+        }
     }
 }
 
-/// The table in `path`, with every key known and every value of the right kind.
-fn read(path: &Path) -> anyhow::Result<toml::Table> {
-    let shown = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("configuration file {shown}"))?;
-    let line = |offset: usize| {
-        let upto = text.get(..offset).unwrap_or(&text);
-        upto.bytes().filter(|byte| *byte == b'\n').count() + 1
+/// Takes out of `tree` what no option is named like.
+fn weed(tree: &mut Node, complaints: &mut Vec<Complaint>) {
+    let Some(table) = tree.as_table_mut() else {
+        return;
     };
-    let parsed = DeTable::parse(&text).map_err(|error| {
-        let at = line(error.span().map_or(0, |span| span.start));
-        anyhow!("{shown}:{at}: {}", error.message())
-    })?;
-    for (key, value) in parsed.get_ref() {
-        let name = key.get_ref().as_ref();
-        let at = line(key.span().start);
+    table.entries.retain_mut(|(name, node)| {
+        let place = node.place;
+        let mut complain = |place, key: String, message| {
+            complaints.push(Complaint {
+                place,
+                key,
+                message,
+            });
+        };
         let Some(section) = SECTIONS.iter().find(|section| section.name == name) else {
-            if !is_known(name) {
-                return Err(anyhow!("{shown}:{at}: {}", unknown(name)));
+            let known = is_known(name);
+            if !known {
+                complain(place, name.clone(), unknown(name));
             }
-            continue;
+            return known;
         };
-        let Some(keys) = value.get_ref().as_table() else {
-            return Err(anyhow!(
-                "{shown}:{at}: `{name}` is a section: write [{name}]"
-            ));
+        let Some(keys) = node.as_table_mut() else {
+            complain(place, name.clone(), format!("a section, write [{name}]"));
+            return false;
         };
-        for key in keys.keys() {
-            if !section.keys.iter().any(|known| known.name == key.get_ref()) {
-                let name = format!("{}.{}", section.name, key.get_ref());
-                let at = line(key.span().start);
-                return Err(anyhow!("{shown}:{at}: {}", unknown(&name)));
+        keys.entries.retain(|(key, value)| {
+            let known = section.keys.iter().any(|known| known.name == key);
+            if !known {
+                let key = format!("{name}.{key}");
+                let why = unknown(&key);
+                complain(value.place, key, why);
             }
-        }
-    }
-    if let Err(error) = toml::from_str::<Config>(&text) {
-        let offset = error.span().map_or(0, |span| span.start);
-        let key = key_at(parsed.get_ref(), offset)
-            .map(|key| format!("{key}: "))
-            .unwrap_or_default();
-        return Err(anyhow!(
-            "{shown}:{}: {key}{}",
-            line(offset),
-            error.message()
-        ));
-    }
-    text.parse().with_context(|| shown.to_string())
+            known
+        });
+        true
+    });
 }
 
-/// The key in whose value `offset` lies.
-fn key_at(table: &DeTable<'_>, offset: usize) -> Option<String> {
-    table.iter().find_map(|(key, value)| {
-        let name = key.get_ref();
-        if let Some(inner) = value.get_ref().as_table() {
-            return key_at(inner, offset).map(|below| format!("{name}.{below}"));
-        }
-        (key.span().start <= offset && offset < value.span().end).then(|| name.to_string())
-    })
-}
-
-/// Puts one `KEY=VALUE` into `table`.
-fn set(table: &mut toml::Table, text: &str) -> Result<(), Usage> {
-    let refuse = |why: String| Usage(format!("--set {text}: {why}"));
+/// Puts the `KEY=VALUE` that is override number `n` into `tree`.
+fn set(tree: &mut Node, text: &str, n: usize) -> Result<(), String> {
     let (key, value) = text
         .split_once('=')
-        .ok_or_else(|| refuse("not KEY=VALUE".to_owned()))?;
+        .ok_or_else(|| "not KEY=VALUE, write for example statsd.flush_interval=1s".to_owned())?;
     let key = key.trim();
     if !is_known(key) {
-        return Err(refuse(unknown(key)));
+        return Err(unknown(key));
     }
-    let value = value.trim();
-    let mut value = format!("value = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut parsed| {
-            (parsed.len() == 1)
-                .then(|| parsed.remove("value"))
-                .flatten()
-        })
-        .unwrap_or_else(|| Value::String(value.to_owned()));
     let (section, name) = key.split_once('.').unwrap_or(("", key));
-    let fits = |value: &Value| {
-        let mut alone = toml::Table::new();
-        insert(&mut alone, section, name, value.clone());
-        Value::Table(alone)
-            .try_into::<Config>()
-            .map_err(|error: toml::de::Error| error.message().to_owned())
-    };
-    if let Err(why) = fits(&value) {
-        let list = match &value {
-            Value::String(text) if text.is_empty() => Value::Array(Vec::new()),
-            single => Value::Array(vec![single.clone()]),
-        };
-        // A number where a string belongs: `log.level=0`, a directory called 2024.
-        let quoted = Value::String(text[text.find('=').unwrap_or(0) + 1..].trim().to_owned());
-        value = [list, quoted]
-            .into_iter()
-            .find(|other| fits(other).is_ok())
-            .ok_or_else(|| refuse(why))?;
+    let table = tree.as_table_mut().and_then(|table| match section {
+        "" => Some(table),
+        section => table.section(section),
+    });
+    if let Some(table) = table {
+        table.set(name, document::typed(value.trim(), n));
     }
-    insert(table, section, name, value);
     Ok(())
 }
 
-fn insert(table: &mut toml::Table, section: &str, name: &str, value: Value) {
-    if section.is_empty() {
-        table.insert(name.to_owned(), value);
-        return;
+/// A good value for `key`: what a first value of its default looks like.
+fn example(key: &str) -> Option<String> {
+    if key == "events.rules" {
+        return Some("{tags = \"deploy\", color = \"red\"}".to_owned());
     }
-    let inner = table
-        .entry(section)
-        .or_insert_with(|| Value::Table(toml::Table::new()));
-    if let Value::Table(inner) = inner {
-        inner.insert(name.to_owned(), value);
+    let defaults = Value::try_from(Config::default()).ok()?;
+    let mut value = &defaults;
+    for name in key.split('.') {
+        value = value.get(name)?;
+    }
+    if let Some(items) = value.as_array() {
+        value = items.first()?;
+    }
+    match value {
+        Value::String(text) if text.is_empty() => None,
+        value => Some(value.to_string()),
     }
 }
 
@@ -365,39 +561,25 @@ fn is_known(name: &str) -> bool {
     keys().any(|key| key == name)
 }
 
+/// What to say about a key that is not known.
 fn unknown(name: &str) -> String {
     let sections = SECTIONS.iter().map(|section| section.name.to_owned());
+    let last_of = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
     let nearest = keys()
         .chain(sections)
         .filter(|known| !known.is_empty())
         .map(|known| {
-            let whole = distance(name, &known);
-            // `flush_interval` at the top level means `statsd.flush_interval`.
-            let last = known.rsplit('.').next().unwrap_or(&known);
-            let part = distance(name.rsplit('.').next().unwrap_or(name), last) + 1;
+            let whole = strsim::damerau_levenshtein(name, &known);
+            // The right name in the wrong section, or in none.
+            let part = strsim::damerau_levenshtein(&last_of(name), &last_of(&known)) + 1;
             (whole.min(part), known)
         })
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= 2 + name.len() / 5);
     match nearest {
-        Some((_, known)) => format!("unknown key `{name}`; did you mean `{known}`?"),
-        None => format!("unknown key `{name}`; `plumbago config` prints all keys"),
+        Some((_, known)) => format!("unknown key; did you mean {known}?"),
+        None => "unknown key; `plumbago config` prints all keys".to_owned(),
     }
-}
-
-/// How many letters must be inserted, removed or changed to make `b` of `a`.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// `text` in lines of at most `width` letters, broken at blanks.
@@ -416,107 +598,4 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn from_text(text: &str) -> anyhow::Result<Config> {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        let loaded = Config::load(Some(file.path()), &[]);
-        let shown = file.path().display().to_string();
-        loaded.map_err(|error| anyhow!(format!("{error:#}").replace(&shown, "FILE")))
-    }
-
-    fn refusal(text: &str) -> String {
-        from_text(text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn every_key_has_a_comment_and_every_comment_a_key() {
-        let Value::Table(table) = Value::try_from(Config::default()).unwrap() else {
-            panic!("a configuration is a table");
-        };
-        let mut real: Vec<String> = Vec::new();
-        for (name, value) in &table {
-            match value {
-                Value::Table(inner) => real.extend(inner.keys().map(|key| format!("{name}.{key}"))),
-                _ => real.push(name.clone()),
-            }
-        }
-        let mut listed: Vec<String> = keys().collect();
-        real.sort();
-        listed.sort();
-        assert_eq!(real, listed);
-        for section in SECTIONS {
-            for key in section.keys {
-                assert!(key.help.len() > 10, "{}: say what it means", key.name);
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_printed_reads_back() {
-        let config = Config::load(
-            None,
-            &["log.format=json".into(), "data=/srv/a \"b\"".into()],
-        )
-        .unwrap();
-        assert_eq!(from_text(&config.print()).unwrap(), config);
-        assert_eq!(
-            from_text(&Config::default().print()).unwrap(),
-            Config::default()
-        );
-    }
-
-    #[test]
-    fn refusals_name_file_line_and_key() {
-        assert_eq!(
-            refusal("data = \"x\"\n\n[log]\nlevl = \"info\"\n"),
-            "FILE:4: unknown key `log.levl`; did you mean `log.level`?"
-        );
-        assert_eq!(
-            refusal("[lg]\nlevel = \"info\"\n"),
-            "FILE:1: unknown key `lg`; did you mean `log`?"
-        );
-        assert_eq!(
-            refusal("[quux]\nzyzzyva = 1\n"),
-            "FILE:1: unknown key `quux`; `plumbago config` prints all keys"
-        );
-        assert!(refusal("log = 3\n").starts_with("FILE:1: `log` is a section"));
-        assert!(refusal("data = \n").starts_with("FILE:1: "));
-        let wrong = refusal("[stats]\n# a comment\nself = \"yes\"\n");
-        assert!(wrong.starts_with("FILE:3: stats.self: "), "{wrong}");
-    }
-
-    #[test]
-    fn overrides_take_toml_bare_words_and_say_what_is_wrong() {
-        let set = |text: &str| Config::load(None, &[text.to_owned()]);
-        assert_eq!(set("data=/a/b").unwrap().data, Path::new("/a/b"));
-        assert_eq!(set("data=\"/a b\"").unwrap().data, Path::new("/a b"));
-        assert_eq!(set("data=2024").unwrap().data, Path::new("2024"));
-        assert!(!set("stats.self=false").unwrap().stats.own);
-        for (text, why) in [
-            ("data", "--set data: not KEY=VALUE"),
-            (
-                "log.lvel=x",
-                "--set log.lvel=x: unknown key `log.lvel`; did you mean `log.level`?",
-            ),
-        ] {
-            let error = set(text).unwrap_err();
-            assert!(error.is::<Usage>());
-            assert_eq!(error.to_string(), why);
-        }
-        let error = set("stats.self=perhaps").unwrap_err().to_string();
-        assert!(error.starts_with("--set stats.self=perhaps: "), "{error}");
-    }
-
-    #[test]
-    fn distance_counts_single_letters() {
-        assert_eq!(distance("level", "level"), 0);
-        assert_eq!(distance("levl", "level"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Where the log goes: standard error, as text or JSON, at a level that SIGHUP can change.
 
 use anyhow::anyhow;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -15,7 +16,7 @@ impl Log {
     /// Starts logging. `env` is `RUST_LOG`, which goes over the configuration.
     ///
     /// # Errors
-    /// A level that is none, or a process that logs already.
+    /// The level is unknown, or a logger is installed already.
     pub fn start(options: &LogOptions, env: Option<&str>) -> anyhow::Result<Self> {
         let (filter, handle) = reload::Layer::new(parse(options, env)?);
         let layer = fmt::layer().with_writer(std::io::stderr);
@@ -32,10 +33,38 @@ impl Log {
     /// Takes the level of `options` from now on.
     ///
     /// # Errors
-    /// A level that is none.
+    /// The level is unknown.
     pub fn reload(&self, options: &LogOptions, env: Option<&str>) -> anyhow::Result<()> {
         Ok(self.0.reload(parse(options, env)?)?)
     }
+}
+
+/// Checks a level, or directives as in `RUST_LOG`.
+///
+/// # Errors
+/// What is wrong and what to write.
+pub fn check(text: &str) -> Result<(), String> {
+    filter(text).map(drop)
+}
+
+/// The filter in `text`. `EnvFilter` takes any word for the name of a module, and shows nothing of
+/// the others then; here a word alone must be a level.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let refuse = |word: &str| {
+        format!("{word:?} is not a log level, write \"info\", \"debug\" or \"info,carbon=debug\"")
+    };
+    if text.trim().is_empty() {
+        return Err(refuse(text));
+    }
+    for directive in text.split(',').filter(|text| !text.trim().is_empty()) {
+        let level = directive
+            .rsplit_once('=')
+            .map_or(directive, |(_, level)| level);
+        if level.trim().parse::<LevelFilter>().is_err() {
+            return Err(refuse(level.trim()));
+        }
+    }
+    EnvFilter::builder().parse(text).map_err(|_| refuse(text))
 }
 
 fn parse(options: &LogOptions, env: Option<&str>) -> anyhow::Result<EnvFilter> {
@@ -43,7 +72,26 @@ fn parse(options: &LogOptions, env: Option<&str>) -> anyhow::Result<EnvFilter> {
         Some(text) if !text.is_empty() => ("RUST_LOG", text),
         _ => ("log.level", options.level.as_str()),
     };
-    EnvFilter::builder()
-        .parse(text)
-        .map_err(|error| anyhow!("{key}: {text:?} is no level: {error}"))
+    filter(text).map_err(|why| anyhow!("{key}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_alone_must_be_a_level() {
+        for good in [
+            "info",
+            "TRACE",
+            "off",
+            "info,carbon=debug",
+            "warn,statsd::receive=trace,",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["", "verbose", "bogus", "info,verbose", "carbon=verbose"] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use plumbago::config::Refused;
 use plumbago::verbs::{self, Verb, serve};
 
 /// StatsD, Carbon, Whisper and Graphite's render API in one program, with a vertical line at
@@ -35,9 +36,14 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("plumbago: {error:#}");
-            let usage = error.is::<plumbago::config::Usage>();
-            ExitCode::from(if usage { 2 } else { 1 })
+            let Some(refused) = error.downcast_ref::<Refused>() else {
+                eprintln!("plumbago: {error:#}");
+                return ExitCode::from(1);
+            };
+            for line in &refused.lines {
+                eprintln!("{line}");
+            }
+            ExitCode::from(if refused.is_usage { 2 } else { 1 })
         }
     }
 }

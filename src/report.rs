@@ -8,64 +8,8 @@ use std::fs;
 use std::sync::Arc;
 
 use carbon::{Datapoint, NameError, SeriesId, Sink, Timestamp};
+pub use settings::Reading;
 use tracing::warn;
-
-/// One number: its name, its meaning, its value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
-    /// The part that reports it, for example `carbon`.
-    pub part: &'static str,
-    /// As the part names it, for example `cache.size`.
-    pub name: String,
-    /// One sentence.
-    pub help: &'static str,
-    /// Whether it only grows; else it is a level.
-    pub counts: bool,
-    /// The number.
-    pub value: f64,
-    /// What it was counted for, when it is counted for several things: the kind and which.
-    pub label: Option<(&'static str, String)>,
-}
-
-impl Reading {
-    /// A number that only grows.
-    pub fn count(part: &'static str, name: impl Into<String>, help: &'static str, n: u64) -> Self {
-        Self {
-            part,
-            name: name.into(),
-            help,
-            counts: true,
-            value: n as f64,
-            label: None,
-        }
-    }
-
-    /// The same for one of several things.
-    #[must_use]
-    pub fn labelled(self, kind: &'static str, which: impl Into<String>) -> Self {
-        Self {
-            label: Some((kind, which.into())),
-            ..self
-        }
-    }
-
-    /// A number that goes up and down.
-    pub fn level(
-        part: &'static str,
-        name: impl Into<String>,
-        help: &'static str,
-        value: f64,
-    ) -> Self {
-        Self {
-            part,
-            name: name.into(),
-            help,
-            counts: false,
-            value,
-            label: None,
-        }
-    }
-}
 
 /// Where readings come from; called whenever somebody asks.
 pub type Readings = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
@@ -166,14 +110,14 @@ pub fn process() -> Vec<Reading> {
             ..Reading::level(
                 "process",
                 "cpu_seconds",
-                "CPU time used, user and system.",
+                "CPU time used, user and system. If it grows as fast as the clock, look at the traffic and the queries.",
                 (field(11) + field(12)) / ticks,
             )
         },
         Reading::level(
             "process",
             "memory_bytes",
-            "Resident memory, mapped files included.",
+            "Resident memory, mapped files included. If it grows without end, look at the number of names and series.",
             field(21) * page,
         ),
     ]

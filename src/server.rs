@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -35,7 +35,7 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use crate::bound::{self, Binder, Bound, descriptors};
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::demo;
 use crate::http::connections::{Connections, Limits};
 use crate::http::{self, Around, Front, Health, Own, Readiness};
@@ -55,10 +55,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the process was started with, beside its configuration.
 #[derive(Debug, Default)]
 pub struct Surroundings {
-    /// The configuration file and the overrides, to be read again at SIGHUP.
-    pub file: Option<PathBuf>,
-    /// `KEY=VALUE` from the command line.
-    pub overrides: Vec<String>,
+    /// Where the configuration came from, to be read again at SIGHUP.
+    pub sources: Sources,
     /// Where to write the bound addresses once everything listens.
     pub ready_file: Option<PathBuf>,
     /// Whether the made-up shop is run.
@@ -442,7 +440,7 @@ impl Running {
         let trimming = memory::trim_after_large_requests(app.memory.clone());
         background.spawn(supervisor.watched("trim", trimming));
 
-        let dashboards = config.data.join("dashboards");
+        let dashboards = config.dashboards();
         let host = Around {
             addresses: addresses.clone(),
             events: events.clone(),
@@ -460,7 +458,11 @@ impl Running {
             },
             notice,
         };
-        let page = Page::new(Arc::new(host), Arc::new(carbon.clone()), load(&dashboards));
+        let page = Page::new(
+            Arc::new(host),
+            Arc::new(carbon.clone()),
+            Dashboards::load(&dashboards),
+        );
         let guard = Arc::new(Guard::new(&config.auth, loopback_only));
         let event_routes = events_routes(EventsState {
             store: events,
@@ -500,9 +502,15 @@ impl Running {
 
     /// Takes from a fresh reading of the configuration what can change while running.
     fn reload(&self, surroundings: &Surroundings, log: &Log) {
-        let done = Config::load(surroundings.file.as_deref(), &surroundings.overrides)
+        let loaded = surroundings.sources.read();
+        for warning in loaded.warnings() {
+            warn!("{warning}");
+        }
+        let done = loaded
+            .usable()
+            .map_err(anyhow::Error::from)
             .and_then(|config| log.reload(&config.log, surroundings.rust_log.as_deref()));
-        self.page.replace(load(&self.dashboards));
+        self.page.replace(Dashboards::load(&self.dashboards));
         match done {
             Ok(()) => info!("configuration read again"),
             Err(why) => error!("configuration not taken, the old one stays: {why:#}"),
@@ -591,133 +599,21 @@ fn readings(counted: Counted) -> Readings {
     Arc::new(move || {
         let mut readings: Vec<Reading> = Vec::new();
         if let Some(statsd) = read(&statsd).as_ref() {
-            let help = "As the StatsD side counts it.";
-            for (name, value) in statsd.stats().counters() {
-                readings.push(match name {
-                    "names" => Reading::level("statsd", name, "Names known now.", value as f64),
-                    _ => Reading::count("statsd", name, help, value),
-                });
-            }
-            for (reason, value) in statsd.stats().bad_lines_by_reason() {
-                let name = format!("bad_lines.{reason}");
-                readings.push(Reading::count(
-                    "statsd",
-                    name,
-                    "Bad lines of this kind.",
-                    value,
-                ));
-            }
+            readings.extend(statsd.stats().all_readings());
         }
-        readings.extend(
-            carbon
-                .stats()
-                .each()
-                .map(|(name, help, value)| Reading::count("carbon", name, help, value)),
-        );
-        let refused = carbon.index().refused();
-        let help = "Refused because a limit on series is reached, by the first nodes of the name.";
-        let count = |which: String, n| {
-            Reading::count("carbon", "rejects.prefix", help, n).labelled("prefix", which)
-        };
-        readings.extend(
-            refused
-                .prefixes
-                .into_iter()
-                .map(|(prefix, n)| count(prefix, n)),
-        );
-        if refused.elsewhere > 0 {
-            readings.push(count("(others)".to_owned(), refused.elsewhere));
-        }
-        let cache = carbon.cache();
-        let level = |name, help, value: usize| Reading::level("carbon", name, help, value as f64);
-        readings.extend([
-            level(
-                "cache.size",
-                "Datapoints that are not in their files yet.",
-                cache.len(),
-            ),
-            level(
-                "cache.queues",
-                "Series that have such datapoints.",
-                cache.waiting(),
-            ),
-            level("cache.bytes", "Memory that these take.", cache.used_bytes()),
-            level("index.series", "Series known.", carbon.index().len()),
-        ]);
-        let help = "As the query side counts it.";
-        for (name, value) in app.stats.all() {
-            readings.push(Reading::count("render", name, help, value));
-        }
-        let counted = events.stats();
-        readings.extend(
-            [
-                ("created", "Events that are new.", &counted.created),
-                (
-                    "updated",
-                    "Changes to events that were there.",
-                    &counted.updated,
-                ),
-                ("removed", "Events deleted.", &counted.removed),
-                ("refused", "Events that were refused.", &counted.refused),
-                (
-                    "dropped",
-                    "Events dropped because the store was behind.",
-                    &counted.dropped,
-                ),
-                (
-                    "failed",
-                    "Changes that the database refused.",
-                    &counted.failed,
-                ),
-                (
-                    "damaged",
-                    "Questions and changes that met damage in the database.",
-                    &counted.damaged,
-                ),
-                (
-                    "set_aside",
-                    "Damaged databases set aside at the start.",
-                    &counted.set_aside,
-                ),
-                (
-                    "busy",
-                    "Requests refused because too many exports, imports or answers were under way.",
-                    &counted.busy,
-                ),
-                (
-                    "datagrams_refused",
-                    "Events in datagrams that were refused because tokens are set.",
-                    &counted.datagrams_refused,
-                ),
-                (
-                    "datagrams_limited",
-                    "Events in datagrams over events.max_per_second.",
-                    &counted.datagrams_limited,
-                ),
-            ]
-            .map(|(name, help, counter)| {
-                Reading::count("events", name, help, counter.load(Ordering::Relaxed))
-            }),
-        );
+        readings.extend(carbon.readings());
+        readings.extend(app.stats.readings());
+        readings.extend(events.stats().readings());
         readings.push(Reading::count(
             "http",
             "panics",
-            "Requests that met a mistake in this program.",
+            "Requests that failed because of a bug in this program. If this is not 0, please report the lines in the log.",
             panics.load(Ordering::Relaxed),
         ));
         readings.extend(connections.readings());
         readings.extend(report::process());
         readings
     })
-}
-
-/// The dashboards, with a line in the log for each that cannot be used.
-fn load(directory: &Path) -> Dashboards {
-    let (dashboards, problems) = Dashboards::load(directory);
-    for problem in problems {
-        warn!("dashboard left out: {problem}");
-    }
-    dashboards
 }
 
 /// Our own counters as points of our own series, now and then every minute.

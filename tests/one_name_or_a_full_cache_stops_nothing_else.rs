@@ -80,6 +80,7 @@ fn a_name_that_no_file_can_have_takes_no_room_from_others() {
 fn a_name_whose_path_is_too_long_is_refused_by_name() {
     let mut server = Server::prepared(&[]);
     let root = server.dir.path().join("r".repeat(150));
+    std::fs::create_dir(&root).unwrap();
     let root = root.display().to_string();
     server
         .settings

@@ -24,6 +24,11 @@ fn health_readiness_and_counters() {
     let text = metrics.text();
     let mut names = 0;
     for line in text.lines() {
+        if let Some((_, help)) = line.strip_prefix("# HELP ").and_then(|h| h.split_once(' ')) {
+            // What is counted, and what to do about it.
+            let sentences = help.matches(". ").count() + usize::from(help.ends_with('.'));
+            assert!(sentences >= 2, "{line}");
+        }
         if line.starts_with('#') {
             continue;
         }

@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 
 use support::{Server, plumbago, run};
 
@@ -34,6 +36,117 @@ fn an_address_in_use_is_refused_with_key_address_and_process() {
     );
     assert!(text.contains(&expected), "{text}");
     assert!(!server.dir.path().join("ready.json").exists());
+}
+
+const BAD: &str = r#"[statsd]
+udp = ["foo", "127.0.0.1:99999"]
+flush_interval = "0s"
+unix_mode = "999"
+
+[carbon]
+whisper_dir = "/nowhere/at/all"
+
+[render]
+http = ["127.0.0.1"]
+time_zone = "Mars"
+default_events = "deploy -"
+
+[events]
+rules = [
+    {tags = "deploy", color = "red"},
+    {label = "a"},
+]
+
+[log]
+level = "verbose"
+"#;
+
+#[test]
+fn check_and_serve_report_every_mistake_of_a_file_in_the_same_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plumbago.toml");
+    fs::write(&path, BAD).unwrap();
+    let file = path.to_str().unwrap();
+    let data = dir.path().join("data");
+    let expected = r#"FILE:2: statsd.udp: "foo" is not an address, write "127.0.0.1:8125"
+FILE:2: statsd.udp: "127.0.0.1:99999" is not an address, write "127.0.0.1:8125"
+FILE:3: statsd.flush_interval: "0s" is too small, write "1ms" or more
+FILE:4: statsd.unix_mode: "999" is not a file mode in octal, write "0660"
+FILE:7: carbon.whisper_dir: "/nowhere/at/all" does not exist: create it first, or leave the key empty for "whisper" in the data directory
+FILE:10: render.http: "127.0.0.1" is not an address, write "127.0.0.1:8080"
+FILE:11: render.time_zone: "Mars" is not an IANA time zone, write "UTC" or "Europe/Berlin"
+FILE:12: render.default_events: "deploy -": a "-" stands alone: write the tag right after it, as in "-canary"
+FILE:17: events.rules: a rule has either "tags" or "metric"
+FILE:21: log.level: "verbose" is not a log level, write "info", "debug" or "info,carbon=debug"
+"#;
+    let data = data.to_str().unwrap();
+    for arguments in [
+        &["config", "--check", file][..],
+        &["config", "--config", file],
+        &["serve", "--config", file, "--data", data],
+    ] {
+        let refused = run(arguments);
+        let said = String::from_utf8_lossy(&refused.stderr).replace(file, "FILE");
+        assert_eq!(said, expected, "{arguments:?}");
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+    }
+    assert!(!Path::new(data).exists());
+    assert!(!Path::new("/nowhere").exists());
+}
+
+#[test]
+fn overrides_are_refused_by_their_own_text() {
+    let refused = run(&[
+        "serve",
+        "--set",
+        "statsd.flush_interval=0s",
+        "--set",
+        "statsd.udp=foo",
+    ]);
+    assert_eq!(
+        String::from_utf8_lossy(&refused.stderr),
+        "--set statsd.flush_interval=0s: \"0s\" is too small, write \"1ms\" or more\n\
+         --set statsd.udp=foo: \"foo\" is not an address, write \"127.0.0.1:8125\"\n"
+    );
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn an_unknown_level_in_the_environment_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = plumbago()
+        .args(["serve", "--data"])
+        .arg(dir.path())
+        .env("RUST_LOG", "bogus")
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&refused.stderr),
+        "plumbago: RUST_LOG: \"bogus\" is not a log level, write \"info\", \"debug\" or \"info,carbon=debug\"\n"
+    );
+    assert_eq!(refused.status.code(), Some(1));
+}
+
+#[test]
+fn a_broken_dashboard_is_refused_by_the_check_and_left_out_by_the_server() {
+    let mut server = Server::prepared(&[]);
+    let dashboards = server.data().join("dashboards");
+    fs::create_dir_all(&dashboards).unwrap();
+    let broken = dashboards.join("shop.toml");
+    let text = "title = \"Shop\"\n\n[[panels]]\ntitle = \"A\"\ntargets = [\"skale(a, 2)\"]\n";
+    fs::write(&broken, text).unwrap();
+    let file = server.dir.path().join("plumbago.toml");
+    fs::write(&file, format!("data = {:?}\n", server.data())).unwrap();
+    let expected = format!(
+        "{}:5: panels.targets: \"skale(a, 2)\": Received request for unknown function: skale (did you mean scale?)\n",
+        broken.display()
+    );
+    let checked = run(&["config", "--check", file.to_str().unwrap()]);
+    assert_eq!(String::from_utf8_lossy(&checked.stderr), expected);
+    assert_eq!(checked.status.code(), Some(1));
+    server.run();
+    assert!(server.log().contains(expected.trim()), "{}", server.log());
+    assert_eq!(server.get("/").status, 200);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use support::{Server, plumbago};
 
@@ -159,6 +159,14 @@ fn the_verb_lists_first_and_removes_when_no_server_runs() {
     assert_eq!(series(&server), NEW);
     assert!(server.stop().success());
 
+    // Ages are whole seconds, and the last points are from just now.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !expire(&server, &["--older-than", "1ms", "--dry-run"])
+        .1
+        .contains("3 of 3")
+    {
+        assert!(Instant::now() < deadline, "the series do not age");
+    }
     // With a clock that is wrong, everything looks old.
     let (code, _, error) = expire(&server, &["--older-than", "1ms"]);
     assert_eq!(code, Some(1));

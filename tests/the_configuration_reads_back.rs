@@ -53,7 +53,7 @@ fn a_wrong_key_is_named_with_file_line_and_nearest_key() {
     let checked = run(&["config", "--check", path.to_str().unwrap()]);
     assert_eq!(checked.status.code(), Some(1));
     let expected = format!(
-        "plumbago: {}:3: unknown key `statsd.flush_intervall`; did you mean `statsd.flush_interval`?\n",
+        "{}:3: statsd.flush_intervall: unknown key; did you mean statsd.flush_interval?\n",
         path.display()
     );
     assert_eq!(String::from_utf8_lossy(&checked.stderr), expected);

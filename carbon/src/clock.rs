@@ -10,7 +10,7 @@
 //!    ([`Clocks::of`]): it is never taken for older than it may be. A point ahead of all of them
 //!    goes to the finest archive in any case.
 //! 3. In the journal each frame has the earliest clock of its time. A run of frames that is ahead
-//!    of what came before it and of what came after it is judged by its neighbours too ([`eras`]).
+//!    of what came before it and of what came after it is judged by its neighbours too (`eras`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

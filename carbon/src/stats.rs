@@ -1,133 +1,186 @@
 //! What carbon reports about itself: counters since the start.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+pub use settings::Counter;
+use settings::Reading;
 
 use crate::index::limits;
+use crate::{Carbon, NameError};
 
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+settings::counters! {
+    /// Every counter of this crate.
+    pub struct Stats in "carbon" {
+        /// Datapoints taken into the cache, from any receiver. If this stops growing, check the
+        /// senders.
+        received = "metricsReceived";
+        /// Lines without three fields. If this grows, a sender speaks another protocol: the log
+        /// names it.
+        rejected_fields = "rejects.fields";
+        /// Lines whose value is not a finite number. If this grows, fix the sender, which the log
+        /// names.
+        rejected_value = "rejects.value";
+        /// Lines and datapoints whose timestamp is not a number of seconds from 1 to 4294967295. If
+        /// this grows, check the clock and the units of the sender, which the log names.
+        rejected_timestamp = "rejects.timestamp";
+        /// Lines whose name no file can have, such as one with an empty node. If this grows, fix
+        /// the sender, which the log names.
+        rejected_name = "rejects.name";
+        /// Lines longer than 64 KiB. If this grows, a sender speaks another protocol or sends no
+        /// line feeds.
+        rejected_length = "rejects.length";
+        /// Last lines without a line feed of connections that were closed. If this grows, senders
+        /// or proxies cut connections.
+        rejected_torn = "rejects.torn";
+        /// Lines and statsd names of new series refused because of carbon.max_series. If this
+        /// grows, raise the limit or remove series that are no longer needed.
+        rejected_series = "rejects.maxSeries";
+        /// Lines and statsd names of new series refused because of carbon.max_series_per_prefix. If
+        /// this grows, fix the sender of that prefix or raise the limit.
+        rejected_prefix = "rejects.maxSeriesPerPrefix";
+        /// Lines and statsd names of new series refused because of
+        /// carbon.max_new_series_per_minute. If this grows for more than a few minutes, a sender
+        /// makes new names all the time.
+        rejected_new = "rejects.maxNewSeries";
+        /// Datapoints lost because they came by UDP while the cache or the journal was full. If
+        /// this grows, raise carbon.max_cache_size or journal.max_size, or use a faster disk.
+        overflow = "cache.overflow";
+        /// Datapoints dropped because the store is read-only. If that is not intended, set render.now to
+        /// 0.
+        read_only = "cache.readOnly";
+        /// Reads of the cache by queries. For information only.
+        queries = "cache.queries";
+        /// Times that a receiver had to wait because the cache or the journal was full. If this
+        /// grows, the disk is too slow: raise carbon.max_cache_size, or
+        /// carbon.max_updates_per_second if that is set.
+        waits = "cache.waits";
+        /// Batches written, one file each. If this stops growing while cache.size grows, check the
+        /// disk and the log.
+        updates = "updateOperations";
+        /// Datapoints written to files. If this stops growing while metricsReceived grows, check
+        /// the disk and the log.
+        committed = "committedPoints";
+        /// Datapoints dropped because they are older than the retention of their file. If this
+        /// grows, check the timestamps of the senders, or give the files longer retentions.
+        too_old = "pointsTooOld";
+        /// Files created. If this grows all the time, a sender makes new names all the time.
+        creates = "creates";
+        /// Files whose creation was delayed by carbon.max_creates_per_minute. If this grows for
+        /// long, raise the limit.
+        creates_delayed = "createsDelayed";
+        /// Files that could not be created because the disk is full. If this grows, make room; the
+        /// datapoints wait in the cache and the journal.
+        creates_refused = "createsRefused.diskFull";
+        /// Files that could not be opened, created or written for another reason than a full disk.
+        /// If this grows, the log says which and why.
+        errors = "errors";
+        /// Datapoints dropped because no file can have the name of their series. If this grows, fix
+        /// the sender.
+        unwritable = "pointsUnwritable";
+        /// Datapoints of files that cannot be written, dropped because the cache was nearly full.
+        /// If this grows, repair the files that the log names.
+        given_up = "pointsGivenUp";
+        /// Times that a query went on without a file that is damaged or cannot be read. If this
+        /// grows, check the files that the log names with `plumbago whisper verify`.
+        left_out = "filesLeftOut";
+        /// Damaged files renamed to NAME.wsp.corrupt. If this grows, check the disk, and restore
+        /// the files from a backup.
+        set_aside = "filesSetAside";
+        /// Datapoints that a crash can no longer lose. If this stops growing while metricsReceived
+        /// grows, check the disk and the log.
+        journal_committed = "journal.committed_points";
+        /// Bytes written to the journal. For information only.
+        journal_bytes = "journal.bytes";
+        /// Group commits of the journal. For information only.
+        journal_commits = "journal.commits";
+        /// Writes or syncs of the journal that failed. If this grows, points are at risk in a
+        /// crash: check the disk and the log.
+        journal_errors = "journal.errors";
+        /// Datapoints read back from the journal at the start. More than 0 after a clean shutdown
+        /// is worth a look at the log.
+        journal_replayed = "journal.replayed_points";
+        /// Journal segments deleted after their datapoints were in synced files. If this stops
+        /// growing, check the disk and the log.
+        journal_dropped = "journal.segmentsDropped";
+        /// TCP connections accepted. If this grows fast, senders reconnect for each line: let them
+        /// keep the connection.
+        connections_opened = "connectionsOpened";
+        /// TCP connections that have ended. The difference to connectionsOpened is open now.
+        connections_closed = "connectionsClosed";
+        /// TCP connections closed because of carbon.idle_timeout. If this grows, raise it above the
+        /// longest pause of the senders: most lose the first line after a close.
+        connections_idle = "connectionsIdle";
+        /// Silent TCP connections closed to make room because of carbon.max_connections. If this
+        /// grows, raise the limit.
+        connections_evicted = "connectionsEvicted";
+        /// TCP connections refused because of carbon.max_connections while all others were sending.
+        /// If this grows, raise the limit.
+        connections_refused = "connectionsRefused";
+        /// Series removed because of carbon.expire_after. For information, if that is intended.
+        expired = "expired";
+        /// Series due to be removed whose file could not be deleted. If this grows, check the
+        /// permissions of the files that the log names.
+        expire_errors = "expireErrors";
+        /// Names of removed series whose memory was freed. For information only.
+        names_freed = "namesFreed";
     }
-
-    /// The count so far.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-macro_rules! stats {
-    ($($(#[doc = $doc:literal])+ $field:ident = $name:literal,)*) => {
-        /// Every counter of this crate.
-        #[derive(Debug, Default)]
-        pub struct Stats {
-            $($(#[doc = $doc])+ pub $field: Counter,)*
-        }
-
-        impl Stats {
-            /// Name, meaning and value of each counter.
-            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$(($name, concat!($($doc),+).trim_ascii(), self.$field.get()),)*].into_iter()
-            }
-        }
-    };
 }
 
 impl Stats {
     /// Counts a name that was refused when it was looked up.
-    pub(crate) fn count_refusal(&self, reason: crate::NameError) {
+    pub(crate) fn count_refusal(&self, reason: NameError) {
         let counter = match reason {
-            crate::NameError::Limit(limits::MAX_SERIES) => &self.rejected_series,
-            crate::NameError::Limit(limits::MAX_PER_PREFIX) => &self.rejected_prefix,
-            crate::NameError::Limit(_) => &self.rejected_new,
+            NameError::Limit(limits::MAX_SERIES) => &self.rejected_series,
+            NameError::Limit(limits::MAX_PER_PREFIX) => &self.rejected_prefix,
+            NameError::Limit(_) => &self.rejected_new,
             _ => &self.rejected_name,
         };
         counter.add(1);
     }
 }
 
-stats! {
-    /// Datapoints taken into the cache, from any receiver.
-    received = "metricsReceived",
-    /// Lines without three fields.
-    rejected_fields = "rejects.fields",
-    /// Lines whose value is no finite number.
-    rejected_value = "rejects.value",
-    /// Lines and datapoints whose timestamp is no number of seconds between 1 and 4294967295.
-    rejected_timestamp = "rejects.timestamp",
-    /// Lines whose name no file can have.
-    rejected_name = "rejects.name",
-    /// Lines longer than 64 KiB.
-    rejected_length = "rejects.length",
-    /// Unterminated last lines of closed connections.
-    rejected_torn = "rejects.torn",
-    /// Lines and statsd names of new series refused because of max_series.
-    rejected_series = "rejects.maxSeries",
-    /// Lines and statsd names of new series refused because of max_series_per_prefix.
-    rejected_prefix = "rejects.maxSeriesPerPrefix",
-    /// Lines and statsd names of new series refused because of max_new_series_per_minute.
-    rejected_new = "rejects.maxNewSeries",
-    /// Datapoints that came by UDP while the cache or the journal was full.
-    overflow = "cache.overflow",
-    /// Datapoints handed to a store that takes none (render.now is set).
-    read_only = "cache.readOnly",
-    /// Reads of the cache by queries.
-    queries = "cache.queries",
-    /// Times that a receiver had to wait because the cache or the journal was full.
-    waits = "cache.waits",
-    /// Batches written, one file each.
-    updates = "updateOperations",
-    /// Datapoints written to files.
-    committed = "committedPoints",
-    /// Datapoints older than their file reaches back.
-    too_old = "pointsTooOld",
-    /// Files created.
-    creates = "creates",
-    /// Files whose creation was put off by max_creates_per_minute.
-    creates_delayed = "createsDelayed",
-    /// Files that could not be created because the disk is full.
-    creates_refused = "createsRefused.diskFull",
-    /// Files that could not be opened, created or written for another reason.
-    errors = "errors",
-    /// Datapoints dropped because no file can have the name of their series.
-    unwritable = "pointsUnwritable",
-    /// Datapoints of files that cannot be written, dropped because the cache was nearly full.
-    given_up = "pointsGivenUp",
-    /// Times that a query went on without a file that is damaged or cannot be read.
-    left_out = "filesLeftOut",
-    /// Damaged files set aside as NAME.wsp.corrupt.
-    set_aside = "filesSetAside",
-    /// Datapoints that a crash can no longer lose, in the order in which they were taken.
-    journal_committed = "journal.committed_points",
-    /// Bytes written to the journal.
-    journal_bytes = "journal.bytes",
-    /// Group commits.
-    journal_commits = "journal.commits",
-    /// Writes or syncs of the journal that failed.
-    journal_errors = "journal.errors",
-    /// Datapoints read back from the journal at the start.
-    journal_replayed = "journal.replayed_points",
-    /// Segments dropped after their datapoints were in synced files.
-    journal_dropped = "journal.segmentsDropped",
-    /// TCP connections accepted.
-    connections_opened = "connectionsOpened",
-    /// TCP connections that have ended.
-    connections_closed = "connectionsClosed",
-    /// TCP connections closed after idle_timeout.
-    connections_idle = "connectionsIdle",
-    /// Silent TCP connections closed to make room because of max_connections.
-    connections_evicted = "connectionsEvicted",
-    /// TCP connections refused because of max_connections while all others were sending.
-    connections_refused = "connectionsRefused",
-    /// Series removed because of expire_after.
-    expired = "expired",
-    /// Series due to be removed whose file could not be deleted.
-    expire_errors = "expireErrors",
-    /// Names of removed series whose memory was given back.
-    names_freed = "namesFreed",
+impl Carbon {
+    /// Every counter, and how much is in the cache and the index.
+    pub fn readings(&self) -> Vec<Reading> {
+        let mut readings = self.stats().readings();
+        let cache = self.cache();
+        let levels = [
+            (
+                "cache.size",
+                "Datapoints that are not in their files yet. If this grows without end, the disk is \
+                 too slow, or carbon.max_updates_per_second too low.",
+                cache.len(),
+            ),
+            (
+                "cache.queues",
+                "Series that have such datapoints. For information only.",
+                cache.waiting(),
+            ),
+            (
+                "cache.bytes",
+                "Memory of these datapoints. Compare with carbon.max_cache_size.",
+                cache.used_bytes(),
+            ),
+            (
+                "index.series",
+                "Series known. If this grows without end, a sender makes new names all the time.",
+                self.index().len(),
+            ),
+        ];
+        readings.extend(
+            levels.map(|(name, help, value)| Reading::level("carbon", name, help, value as f64)),
+        );
+        let refused = self.index().refused();
+        let help = "Lines and statsd names of new series refused because of a limit, by the first \
+                    nodes of the name. If this grows, fix the sender of that prefix or raise the limit.";
+        let elsewhere = Some(("(others)".to_owned(), refused.elsewhere)).filter(|(_, n)| *n > 0);
+        readings.extend(
+            refused
+                .prefixes
+                .into_iter()
+                .chain(elsewhere)
+                .map(|(prefix, n)| {
+                    Reading::count("carbon", "rejects.prefix", help, n).labelled("prefix", prefix)
+                }),
+        );
+        readings
+    }
 }

@@ -3,50 +3,78 @@
 use std::fmt;
 use std::str::FromStr;
 
-use carbon::options::{ByteSize, Key, Span};
-use serde::{Deserialize, Serialize};
+use jiff::tz::TimeZone;
+use settings::options::{Checked, addresses, between};
+use settings::{ByteSize, Key, Span, UnitError};
 
 use crate::budget;
+use crate::events::TagQuery;
 
-/// How queries are answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// Addresses that answer HTTP.
-    pub http: Vec<String>,
-    /// How many connections may be open on all of them together; 0 for as many as there are
-    /// descriptors.
-    pub max_connections: usize,
-    /// How long the head of a request may take to arrive.
-    pub header_timeout: Span,
-    /// How long a connection may rest between two requests.
-    pub idle_timeout: Span,
-    /// How long an answer may go unread, or a body not arrive.
-    pub write_timeout: Span,
-    /// The time zone of requests that name none, as in the IANA database.
-    pub time_zone: String,
-    /// How many series one request may match; 0 for no limit.
-    pub max_series: usize,
-    /// How many values one request may fetch, and how many it may show; 0 for no limit. Sums over plain globs hold
-    /// one series, however many they add up.
-    pub max_points: usize,
-    /// Memory that all requests together may hold; 0 for no limit.
-    pub max_memory: MemorySize,
-    /// How long one request may take, waiting included; `"0s"` for ever.
-    pub timeout: Span,
-    /// How many requests are computed at once, small ones aside; 0 for as many as there are
-    /// processors.
-    pub concurrency: usize,
-    /// A tag expression: the events drawn on every picture that does not say `events=`; nothing
-    /// when empty.
-    pub default_events: String,
-    /// Unix seconds at which all queries are answered instead of the clock; 0 for the clock.
-    pub now: i64,
+settings::options! {
+    /// `[render]`: how queries are answered.
+    #[derive(PartialEq)]
+    pub struct Options {
+        /// Addresses that answer HTTP: Graphite's API and the page.
+        http: Vec<String> = vec!["127.0.0.1:8080".to_owned()] => addresses("127.0.0.1:8080");
+        /// How many connections may be open on all of render.http together. When there are as many, an
+        /// idle one is closed for the next; while all are busy, a new one is answered with a 503. The
+        /// log says so when descriptors allow fewer. 0: as many as there are descriptors.
+        max_connections: usize = 1_000;
+        /// How long the head of a request may take from its first byte to its last; then the connection
+        /// is closed. "0s": no limit.
+        header_timeout: Span = Span::seconds(10);
+        /// How long a connection may be idle between two requests. "0s": no limit.
+        idle_timeout: Span = Span::seconds(75);
+        /// How long a client may leave an answer unread, or a body unsent, before its connection is
+        /// closed. A client that reads slowly is not closed. "0s": no limit.
+        write_timeout: Span = Span::seconds(30);
+        /// The time zone of requests that name none: a name of the IANA database, such as
+        /// "Europe/Berlin".
+        time_zone: String = "UTC".to_owned() => check_time_zone;
+        /// How many series one request may match; a request that matches more is refused with a 413.
+        /// 0: no limit.
+        max_series: usize = 1_000_000;
+        /// How many values one request may fetch, and how many it may show (8 bytes each); a request
+        /// that needs more is refused with a 413. 0: no limit.
+        max_points: usize = 50_000_000;
+        /// Memory that all requests together may hold (values, names, answers, pictures); a request that
+        /// needs more is refused with a 413. A size such as "2GiB", or a share of the memory of the
+        /// machine or its cgroup, such as "25%". "0B": no limit.
+        max_memory: MemorySize = MemorySize::Percent(25);
+        /// How long one request may take, including the wait for its turn; then it is answered with a
+        /// 503. "0s": no limit.
+        timeout: Span = Span::seconds(60);
+        /// How many requests are computed at once. 0: as many as there are processors. One more thread
+        /// answers small requests only: at most 32 targets without "**", and windows of at most seven
+        /// days in all.
+        concurrency: usize = 0 => between(0, 1024);
+        /// A tag expression ("deploy", "deploy,config -canary"): these events are drawn on every
+        /// picture, unless its URL says events=none or events=OTHER. Empty: none.
+        default_events: String = String::new() => check_events;
+        /// Unix time in seconds at which all queries are answered, for replaying recordings. 0: the
+        /// clock.
+        now: i64 = 0 => between(0, i64::from(u32::MAX));
+    }
+}
+
+/// The keys of `[render]`, for `plumbago config`.
+pub const KEYS: &[Key] = Options::KEYS;
+
+fn check_time_zone(name: &str, checked: &mut Checked<'_>) {
+    if TimeZone::get(name).is_err() {
+        let wrong = format!("{name:?} is not an IANA time zone");
+        checked.refuse(wrong, "\"UTC\" or \"Europe/Berlin\"");
+    }
+}
+
+fn check_events(expression: &str, checked: &mut Checked<'_>) {
+    if let Err(why) = expression.parse::<TagQuery>() {
+        checked.say(format!("{expression:?}: {why}"));
+    }
 }
 
 /// An amount of memory: a number of bytes (`"2GiB"`), or a share of what there is (`"25%"`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemorySize {
     /// So many bytes.
     Bytes(ByteSize),
@@ -74,124 +102,27 @@ impl fmt::Display for MemorySize {
 }
 
 impl FromStr for MemorySize {
-    type Err = String;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         match text.trim().strip_suffix('%') {
             Some(percent) => match percent.trim().parse() {
                 Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
-                _ => Err(format!("{text:?} is not a share from \"1%\" to \"100%\"")),
+                _ => Err(UnitError::new(text, "a share", "\"1%\" to \"100%\"")),
             },
             None => match text.parse() {
                 Ok(size) => Ok(Self::Bytes(size)),
-                Err(_) => Err(format!(
-                    "{text:?} is not a size such as \"2GiB\" or a share such as \"25%\""
+                Err(_) => Err(UnitError::new(
+                    text,
+                    "an amount of memory",
+                    "\"2GiB\" or \"25%\"",
                 )),
             },
         }
     }
 }
 
-impl TryFrom<String> for MemorySize {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<MemorySize> for String {
-    fn from(size: MemorySize) -> Self {
-        size.to_string()
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            http: vec!["127.0.0.1:8080".to_owned()],
-            max_connections: 1_000,
-            header_timeout: Span::seconds(10),
-            idle_timeout: Span::seconds(75),
-            write_timeout: Span::seconds(30),
-            time_zone: "UTC".to_owned(),
-            max_series: 1_000_000,
-            max_points: 50_000_000,
-            max_memory: MemorySize::Percent(25),
-            timeout: Span::seconds(60),
-            concurrency: 0,
-            default_events: String::new(),
-            now: 0,
-        }
-    }
-}
-
-/// The keys of `[render]`, for `plumbago config`.
-pub const KEYS: &[Key] = &[
-    Key {
-        name: "http",
-        help: "Addresses that answer HTTP: Graphite's API and the page.",
-    },
-    Key {
-        name: "max_connections",
-        help: "How many connections may be open on all of render.http together. Beyond, one that is idle \
-               makes room; while all are busy a new one gets a 503. Fewer when descriptors are few: see \
-               the log. 0: as many as there are descriptors.",
-    },
-    Key {
-        name: "header_timeout",
-        help: "How long the head of a request may take from its first byte to its last; then the \
-               connection is closed. \"0s\": for ever.",
-    },
-    Key {
-        name: "idle_timeout",
-        help: "How long a connection may rest between two requests. \"0s\": for ever.",
-    },
-    Key {
-        name: "write_timeout",
-        help: "How long a client may leave an answer unread, or a body unsent, before its connection is \
-               closed. One that reads slowly goes on. \"0s\": for ever.",
-    },
-    Key {
-        name: "time_zone",
-        help: "The time zone of requests that name none: a name of the IANA database.",
-    },
-    Key {
-        name: "max_series",
-        help: "How many series one request may match; beyond, it is refused with a 413. 0: no limit.",
-    },
-    Key {
-        name: "max_points",
-        help: "How many values one request may fetch, and how many it may show (8 bytes each); beyond, it is refused \
-               with a 413. 0: no limit.",
-    },
-    Key {
-        name: "max_memory",
-        help: "Memory that all requests together may hold (values, names, answers, pictures); a request \
-               that needs more is refused with a 413. A size such as \"2GiB\", or a share of the memory \
-               that the machine or its cgroup has, such as \"25%\". \"0B\": no limit.",
-    },
-    Key {
-        name: "timeout",
-        help: "How long one request may take, waiting included; then it is a 503. \"0s\": for ever.",
-    },
-    Key {
-        name: "concurrency",
-        help: "How many requests are computed at once. 0: as many as there are processors. One thread \
-               more answers small requests only: at most 32 targets without \"**\", and windows of at \
-               most seven days in all.",
-    },
-    Key {
-        name: "default_events",
-        help: "A tag expression (\"deploy\", \"deploy,config -canary\"): these events are drawn on every \
-               picture, unless it says events=none or events=OTHER. Empty: none.",
-    },
-    Key {
-        name: "now",
-        help: "Unix seconds at which all queries are answered instead of the clock, for replaying \
-               recordings. 0: the clock.",
-    },
-];
+settings::text!(MemorySize, "an amount of memory", "{}MiB");
 
 #[cfg(test)]
 mod tests {

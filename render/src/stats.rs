@@ -1,49 +1,40 @@
 //! What the query side counts about itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use settings::Counter;
 
-/// Counters since the start.
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Requests to `/render`.
-    pub renders: AtomicU64,
-    /// Requests to `/metrics/find` and `/metrics/expand`.
-    pub finds: AtomicU64,
-    /// Requests answered from one that was being computed already.
-    pub shared: AtomicU64,
-    /// Requests refused because they were wrong.
-    pub refused: AtomicU64,
-    /// Requests refused because they would pass a limit or found the queue full.
-    pub limited: AtomicU64,
-    /// Requests that took longer than `render.timeout`.
-    pub timed_out: AtomicU64,
-    /// Requests whose client went away before the answer was there.
-    pub cancelled: AtomicU64,
-    /// Requests that the store failed to answer.
-    pub failed: AtomicU64,
-    /// Requests whose computation panicked: each is a mistake in this program.
-    pub panicked: AtomicU64,
-}
-
-impl Stats {
-    /// Every counter with its name, for self metrics.
-    pub fn all(&self) -> [(&'static str, u64); 9] {
-        [
-            ("renders", &self.renders),
-            ("finds", &self.finds),
-            ("shared", &self.shared),
-            ("refused", &self.refused),
-            ("limited", &self.limited),
-            ("timedOut", &self.timed_out),
-            ("cancelled", &self.cancelled),
-            ("failed", &self.failed),
-            ("panicked", &self.panicked),
-        ]
-        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+settings::counters! {
+    /// Counters since the start.
+    pub struct Stats in "render" {
+        /// Requests to /render. For information only.
+        renders = "renders";
+        /// Requests to /metrics/find and /metrics/expand. For information only.
+        finds = "finds";
+        /// Requests answered together with an equal one that was being computed. For information
+        /// only.
+        shared = "shared";
+        /// Requests that were wrong (400). If this grows, the answer to the client says what is
+        /// wrong.
+        refused = "refused";
+        /// Requests refused because of render.max_series, max_points or max_memory (413), or
+        /// because too many were waiting (503). If this grows, narrow the queries or raise the
+        /// limits.
+        limited = "limited";
+        /// Requests that took longer than render.timeout (503). If this grows, narrow the queries
+        /// or raise the timeout.
+        timed_out = "timedOut";
+        /// Requests whose client went away before the answer was ready. If this grows, queries are
+        /// slower than the patience of the clients.
+        cancelled = "cancelled";
+        /// Requests that failed because the store could not be read. If this grows, check the disk
+        /// and the log.
+        failed = "failed";
+        /// Requests that failed because of a bug in this program. If this is not 0, please report
+        /// the lines in the log.
+        panicked = "panicked";
     }
 }
 
 /// Counts one.
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn count(counter: &Counter) {
+    counter.add(1);
 }

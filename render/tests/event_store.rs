@@ -246,7 +246,7 @@ fn what_is_past_the_retention_goes() {
     store.insert(draft("new", "x", now)).unwrap();
     drop(store);
     let options = Options {
-        retention: carbon::options::Span::seconds(3600),
+        retention: settings::Span::seconds(3600),
         ..Options::default()
     };
     let store = Store::open(&directory.path().join("made/events.db"), &options).unwrap();

@@ -38,7 +38,7 @@ fn serve(data: &Path) -> Router {
     let mut setup = Setup::new(
         Default::default(),
         Default::default(),
-        carbon::options::Span::seconds(10),
+        settings::Span::seconds(10),
     );
     setup.access = Access::Frozen;
     setup.clock = Arc::new(|| Timestamp(NOW as u32));

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use carbon::options::{ByteSize, Span};
 use http_body::Body as _;
 use render::budget::Budget;
 use render::http::guard::{self, Guard};
@@ -20,6 +19,7 @@ use render::memory::Memory;
 use render::options::MemorySize;
 use render::{Fetched, Node, Options, Source, SourceError, TagValue, Tags, events};
 use serde_json::{Value, json};
+use settings::{ByteSize, Span};
 use tower::ServiceExt;
 use whisper::Timestamp;
 
@@ -317,8 +317,8 @@ async fn a_panic_or_a_failing_store_is_a_500_and_counted() {
     let (status, _, text) = get("/render?format=json&target=odd.fails&from=0&until=240").await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(text.contains("the disk is gone"));
-    let counters: std::collections::HashMap<_, _> = server.app.stats.all().into_iter().collect();
-    assert_eq!((counters["panicked"], counters["failed"]), (1, 1));
+    let stats = &server.app.stats;
+    assert_eq!((stats.panicked.get(), stats.failed.get()), (1, 1));
     let (status, _, _) = server.render("target=web.a").await;
     assert_eq!(status, StatusCode::OK);
 }
@@ -357,8 +357,8 @@ async fn work_ends_when_its_last_client_has_gone() {
         ..Options::default()
     });
     let counter = |name: &str| {
-        let all = server.app.stats.all();
-        all.iter().find(|(known, _)| *known == name).unwrap().1
+        let mut all = server.app.stats.each();
+        all.find(|(known, _, _)| *known == name).unwrap().2
     };
     // Long enough for the thread that takes large requests too.
     let uri = format!(

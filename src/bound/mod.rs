@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -19,10 +20,14 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use anyhow::{Context, anyhow};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use settings::Problem;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 pub mod descriptors;
 mod holder;
+
+/// What `sun_path` holds, without the zero at its end.
+const LONGEST_UNIX_PATH: usize = 107;
 
 /// The receive buffer of `carbon.line_udp`.
 const CARBON_BUFFER: usize = 4 << 20;
@@ -211,6 +216,140 @@ pub fn write_ready_file(
     fs::write(&partial, text)
         .and_then(|()| fs::rename(&partial, path))
         .with_context(|| format!("ready file {}", path.display()))
+}
+
+/// Looks for listeners that could not be bound on any machine like this one: names without an
+/// address, Unix paths that cannot be, and one address for two listeners. Nothing is bound: a
+/// server that runs has these addresses already.
+pub fn check(config: &Config) -> Vec<Problem> {
+    let Config {
+        statsd,
+        carbon,
+        render,
+        ..
+    } = config;
+    let tcp = [
+        ("statsd", "tcp", &statsd.tcp),
+        ("statsd", "admin", &statsd.admin),
+        ("carbon", "line_tcp", &carbon.line_tcp),
+        ("render", "http", &render.http),
+    ];
+    let udp = [
+        ("statsd", "udp", &statsd.udp),
+        ("carbon", "line_udp", &carbon.line_udp),
+    ];
+    let unix = [
+        ("statsd", "unix", &statsd.unix),
+        ("statsd", "unix_stream", &statsd.unix_stream),
+    ];
+    let mut found = Vec::new();
+    let mut say = |(section, key, n): Listener, message: String| {
+        found.push(Problem {
+            path: settings::Path::from((key, n)).below(section),
+            message,
+        });
+    };
+    check_addresses(&tcp, false, &mut say);
+    // Several sockets of one key share an address on purpose.
+    check_addresses(&udp, true, &mut say);
+    let mut seen: Vec<(Listener, &Path)> = Vec::new();
+    for (listener, path) in each(&unix) {
+        let path = Path::new(path);
+        if let Err(why) = check_unix(path) {
+            say(listener, format!("{:?} {why}", path.display().to_string()));
+        } else if let Some(((section, key, _), _)) = seen.iter().find(|(_, other)| *other == path) {
+            let message = format!("{} is listened on by {section}.{key}, too", path.display());
+            say(listener, message);
+        }
+        seen.push((listener, path));
+    }
+    found
+}
+
+/// Section, key and place in the list.
+type Listener = (&'static str, &'static str, usize);
+
+fn each<'a>(
+    lists: &'a [(&'static str, &'static str, &'a Vec<String>)],
+) -> impl Iterator<Item = (Listener, &'a str)> {
+    lists.iter().flat_map(|(section, key, list)| {
+        let listeners = list.iter().enumerate();
+        listeners.map(move |(n, text)| ((*section, *key, n), text.as_str()))
+    })
+}
+
+fn check_addresses(
+    lists: &[(&'static str, &'static str, &Vec<String>)],
+    may_repeat: bool,
+    say: &mut impl FnMut(Listener, String),
+) {
+    let mut seen: Vec<(Listener, SocketAddr)> = Vec::new();
+    for (listener, text) in each(lists) {
+        // What is written wrongly has been reported by the crate that owns the key.
+        if !settings::is_address(text) {
+            continue;
+        }
+        let address = match resolve(text) {
+            Ok(address) => address,
+            Err(why) => {
+                say(
+                    listener,
+                    format!("the address of {text:?} cannot be found: {why}"),
+                );
+                continue;
+            }
+        };
+        let (section, key, _) = listener;
+        let other = seen.iter().find(|((other_section, other_key, _), other)| {
+            let same_key = (section, key) == (*other_section, *other_key);
+            meet(&address, other) && !(may_repeat && same_key && address == *other)
+        });
+        if let Some(((section, key, _), other)) = other {
+            let message = match *other == address {
+                true => format!("{text:?} is listened on by {section}.{key}, too"),
+                false => format!("{text:?} has the port of {other}, which is in {section}.{key}"),
+            };
+            say(listener, message);
+        }
+        seen.push((listener, address));
+    }
+}
+
+/// Whether the kernel refuses one of two listeners because of the other.
+fn meet(a: &SocketAddr, b: &SocketAddr) -> bool {
+    let any = |address: &SocketAddr, other: &SocketAddr| {
+        // `[::]` takes IPv4, too; `0.0.0.0` takes nothing else.
+        address.ip().is_unspecified() && (address.is_ipv6() || other.is_ipv4())
+    };
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any(a, b) || any(b, a))
+}
+
+/// Whether a Unix socket could have this path.
+fn check_unix(path: &Path) -> Result<(), String> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.contains(&0) {
+        return Err("is not a path, write \"/run/plumbago/statsd.sock\"".to_owned());
+    }
+    if bytes.len() > LONGEST_UNIX_PATH {
+        return Err(format!(
+            "has {} bytes, and the path of a socket has {LONGEST_UNIX_PATH} at most",
+            bytes.len()
+        ));
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match fs::metadata(parent) {
+        Ok(directory) if directory.is_dir() => {}
+        // Who checks may not be who serves.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+        Ok(_) | Err(_) => return Err(format!("is in no directory: create {}", parent.display())),
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => Err("exists and is not a socket".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 fn resolve(text: &str) -> anyhow::Result<SocketAddr> {

@@ -44,7 +44,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
 use super::secure;
-use crate::report::Reading;
+use settings::{Counter, Reading};
 
 /// Most bytes of a request's head, and what hyper keeps of an answer before it is sent.
 const BUFFER: usize = 128 * 1024;
@@ -87,20 +87,30 @@ impl Default for Limits {
     }
 }
 
-/// What became of connections.
-#[derive(Debug, Default)]
-struct Counters {
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    displaced: AtomicU64,
-    slow_heads: AtomicU64,
-    slow_bodies: AtomicU64,
-    idle: AtomicU64,
-    unread: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+settings::counters! {
+    /// What became of connections.
+    pub struct Counters in "http" {
+        /// Connections accepted. If this grows fast, clients connect for each request: let them
+        /// keep the connection.
+        accepted = "accepted";
+        /// Connections refused with a 503 because render.max_connections were busy. If this grows,
+        /// raise the limit, or find the client that holds so many.
+        refused = "connections_refused";
+        /// Connections closed to make room for a new one: idle, or with an unfinished head. If this
+        /// grows, raise render.max_connections.
+        displaced = "connections_displaced";
+        /// Connections closed by render.header_timeout. If this grows, a client or proxy opens
+        /// connections and sends nothing.
+        slow_heads = "header_timeouts";
+        /// Requests ended because their body arrived too slowly. If this grows, look at the network
+        /// of the client, or raise render.write_timeout.
+        slow_bodies = "body_timeouts";
+        /// Connections closed by render.idle_timeout. For information only.
+        idle = "idle_timeouts";
+        /// Connections closed by render.write_timeout because the client did not read its answer.
+        /// If this grows, find the client that hangs.
+        unread = "write_timeouts";
+    }
 }
 
 /// All connections of all listeners. Cheap to clone.
@@ -160,7 +170,7 @@ impl Watch {
     }
 
     /// Until when something must have been read, and the counter for what has not been.
-    fn deadline(&self) -> Option<(Instant, &AtomicU64)> {
+    fn deadline(&self) -> Option<(Instant, &Counter)> {
         let Shared {
             limits,
             counters,
@@ -193,54 +203,10 @@ impl Connections {
 
     /// What they count.
     pub fn readings(&self) -> Vec<Reading> {
-        let Shared { counters, .. } = &*self.0;
-        let Counters {
-            accepted,
-            refused,
-            displaced,
-            slow_heads,
-            slow_bodies,
-            idle,
-            unread,
-        } = counters;
         let open = self.open().len() as f64;
-        let level = Reading::level("http", "connections", "Connections open now.", open);
-        let counts = [
-            ("accepted", "Connections accepted.", accepted),
-            (
-                "connections_refused",
-                "Connections refused with a 503 because render.max_connections were busy.",
-                refused,
-            ),
-            (
-                "connections_displaced",
-                "Connections closed to make room for a new one: idle, or with an unfinished head.",
-                displaced,
-            ),
-            (
-                "header_timeouts",
-                "Connections closed by render.header_timeout.",
-                slow_heads,
-            ),
-            (
-                "body_timeouts",
-                "Requests ended because their body came too slowly.",
-                slow_bodies,
-            ),
-            (
-                "idle_timeouts",
-                "Connections closed by render.idle_timeout.",
-                idle,
-            ),
-            (
-                "write_timeouts",
-                "Connections closed by render.write_timeout: the client did not read.",
-                unread,
-            ),
-        ];
-        let counts = counts.map(|(name, help, counter)| {
-            Reading::count("http", name, help, counter.load(Ordering::Relaxed))
-        });
+        let help = "Connections open now. Compare with render.max_connections.";
+        let level = Reading::level("http", "connections", help, open);
+        let counts = self.0.counters.readings();
         std::iter::once(level).chain(counts).collect()
     }
 
@@ -330,13 +296,13 @@ impl Connections {
         };
         watch.displaced.store(true, Ordering::Relaxed);
         watch.close.notify_one();
-        count(&self.0.counters.displaced);
+        self.0.counters.displaced.add(1);
         true
     }
 
     /// Answers with a 503 and closes.
     async fn refuse(&self, mut stream: TcpStream, tasks: &mut JoinSet<()>) {
-        count(&self.0.counters.refused);
+        self.0.counters.refused.add(1);
         let refusals = Arc::clone(&self.0.refusals).acquire_owned();
         let Ok(permit) = refusals.await else {
             return;
@@ -486,7 +452,7 @@ impl Timed {
         if self.writing.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        count(&counters.unread);
+        counters.unread.add(1);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -515,7 +481,7 @@ impl AsyncRead for Timed {
         if reading.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        count(counter);
+        counter.add(1);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -605,7 +571,7 @@ impl HttpBody for Arriving {
         if this.patience.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        count(&this.watch.shared.counters.slow_bodies);
+        this.watch.shared.counters.slow_bodies.add(1);
         let why = io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly");
         Poll::Ready(Some(Err(axum::Error::new(why))))
     }

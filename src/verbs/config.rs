@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::Config;
+use crate::config::Sources;
 
 /// Arguments of `plumbago config`.
 #[derive(clap::Args)]
@@ -12,7 +12,7 @@ use crate::config::Config;
     after_help = "Examples:\n  plumbago config > plumbago.toml         # every key, its default and what it means\n  plumbago config --check plumbago.toml   # says what is wrong with it, and where"
 )]
 pub struct Args {
-    /// Checks FILE, and the Graphite .conf files that it names, instead of printing.
+    /// Checks FILE and the dashboards of its data directory, and reports everything that is wrong.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     check: Option<PathBuf>,
     /// The configuration file to start from.
@@ -26,19 +26,22 @@ pub struct Args {
 /// Prints or checks.
 ///
 /// # Errors
-/// The first thing wrong with the file or an override.
+/// Everything that is wrong with the file or an override.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let file = args.check.as_deref().or(args.config.as_deref());
-    let config = Config::load(file, &args.set)?;
-    match &args.check {
+    let Args { check, config, set } = args;
+    let sources = Sources {
+        file: check.as_ref().or(config.as_ref()).cloned(),
+        overrides: set.clone(),
+        data: None,
+    };
+    let loaded = sources.read();
+    match check {
         Some(path) => {
-            for warning in config.check_files()? {
-                eprintln!("{}: {warning}", path.display());
-            }
+            loaded.flawless()?;
             println!("{}: ok", path.display());
         }
         None => {
-            let text = config.print();
+            let text = loaded.usable()?.print();
             std::io::stdout().lock().write_all(text.as_bytes())?;
         }
     }

@@ -10,7 +10,7 @@ use carbon::expiry::{Expired, Idle};
 use carbon::options::Span;
 use carbon::{Access, Carbon, Setup, Timestamp};
 
-use crate::config::{Config, Usage};
+use crate::config::{Refused, Sources};
 use crate::lock::DataLock;
 
 /// Arguments of `plumbago expire`.
@@ -53,14 +53,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         older_than,
         all,
     } = args;
-    let mut config = Config::load(file.as_deref(), &set)?;
-    if let Some(data) = data {
-        config.data = data;
-    }
+    let sources = Sources {
+        file,
+        overrides: set,
+        data,
+    };
+    let mut config = sources.read().usable()?;
     let older_than = older_than.unwrap_or(config.carbon.expire_after).0;
     if older_than.is_zero() {
-        let question = "how long? --older-than TIME, or carbon.expire_after";
-        return Err(Usage(question.to_owned()).into());
+        let question = "plumbago: how long? --older-than TIME, or carbon.expire_after";
+        return Err(Refused::usage(question).into());
     }
     if !config.data.is_dir() {
         bail!("data directory {}: not there", config.data.display());

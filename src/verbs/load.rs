@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use carbon::options::Span;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use settings::Span;
 
 /// How long the server gets to take in what is still in its receive buffer.
 const SETTLE: Duration = Duration::from_secs(5);

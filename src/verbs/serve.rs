@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 
-use crate::config::Config;
+use crate::config::Sources;
 use crate::log::Log;
 use crate::memory;
 use crate::server::{self, Ended, Surroundings};
@@ -47,15 +47,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         ready_file,
         demo,
     } = args;
-    let mut config = Config::load(file.as_deref(), &overrides)?;
-    if let Some(data) = data {
-        config.data = data;
-    } else if demo {
-        config.data = PathBuf::from("demo-data");
-    }
-    let surroundings = Surroundings {
+    let sources = Sources {
         file,
         overrides,
+        data: data.or_else(|| demo.then(|| PathBuf::from("demo-data"))),
+    };
+    let loaded = sources.read();
+    let warnings = loaded.warnings().map(str::to_owned).collect::<Vec<_>>();
+    let config = loaded.usable()?;
+    let surroundings = Surroundings {
+        sources,
         ready_file,
         demo,
         notify_socket: env::var("NOTIFY_SOCKET").ok(),
@@ -63,6 +64,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     memory::return_freed();
     let log = Log::start(&config.log, surroundings.rust_log.as_deref())?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -64,12 +64,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     server.flush_now();
     let counters = server
         .stats()
-        .counters()
-        .map(|(name, count)| (name.to_owned(), count.into()));
-    println!(
-        "{}",
-        serde_json::Value::Object(counters.into_iter().collect())
-    );
+        .each()
+        .map(|(name, _, count)| (name.to_owned(), count.into()));
+    println!("{}", serde_json::Value::Object(counters.collect()));
     server.stop()?;
     Ok(())
 }

@@ -146,7 +146,7 @@ impl Admin {
 
     fn counts(&self) -> String {
         let mut text = String::new();
-        for (name, value) in self.shared.stats.counters() {
+        for (name, _, value) in self.shared.stats.each() {
             let _ = writeln!(text, "{name}: {value}");
         }
         text + "END\n\n"

@@ -3,253 +3,241 @@
 //! Names follow the reference in snake case (`flushInterval` is `flush_interval`), with the
 //! `graphite` section flattened (`graphite.globalPrefix` is `global_prefix`).
 
-use carbon::options::{ByteSize, Key, Span};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
+use settings::options::{Checked, addresses, at_least, between};
+use settings::{ByteSize, Key, Span, Step, UnitError};
 use std::fmt;
 use std::str::FromStr;
 
-/// `[statsd]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// UDP addresses; one listed twice gets two sockets.
-    pub udp: Vec<String>,
-    /// TCP addresses for lines.
-    pub tcp: Vec<String>,
-    /// Paths of Unix datagram sockets.
-    pub unix: Vec<String>,
-    /// Paths of Unix stream sockets for lines.
-    pub unix_stream: Vec<String>,
-    /// File mode of the Unix sockets in octal; empty keeps what the umask gives.
-    pub unix_mode: String,
-    /// TCP addresses of the management interface.
-    pub admin: Vec<String>,
-    /// `SO_RCVBUF` of datagram sockets; 0 leaves the system's default.
-    pub receive_buffer: ByteSize,
-    /// Longest pause after a short read; 0 never pauses.
-    pub receive_pause: Span,
-    /// Whether UDP sockets ask the kernel to coalesce datagrams (`UDP_GRO`).
-    pub receive_gro: bool,
+settings::options! {
+    /// `[statsd]`.
+    #[derive(PartialEq)]
+    pub struct Options {
+        /// Addresses to receive datagrams on, IPv4 or IPv6. An address that is listed twice gets two
+        /// sockets, each with its own thread.
+        udp: Vec<String> = vec!["127.0.0.1:8125".to_owned()] => addresses("127.0.0.1:8125");
+        /// Addresses to receive lines on over TCP.
+        tcp: Vec<String> = Vec::new() => addresses("127.0.0.1:8125");
+        /// Paths of Unix datagram sockets.
+        unix: Vec<String> = Vec::new();
+        /// Paths of Unix stream sockets, for lines.
+        unix_stream: Vec<String> = Vec::new();
+        /// File mode of the Unix sockets in octal, such as "0660". Empty: as the umask has it.
+        unix_mode: String = String::new() => check_mode;
+        /// Addresses of the management interface (stats, counters, delgauges, health, ...).
+        admin: Vec<String> = vec!["127.0.0.1:8126".to_owned()] => addresses("127.0.0.1:8126");
+        /// Receive buffer of each datagram socket: SO_RCVBUFFORCE beyond net.core.rmem_max where the
+        /// process has CAP_NET_ADMIN, otherwise SO_RCVBUF. The log says what the kernel granted. It
+        /// takes memory only while datagrams wait. "0B": the system's default.
+        receive_buffer: ByteSize = ByteSize(16 << 20) => between(ByteSize(0), ByteSize(1 << 30));
+        /// Longest pause after a read that found few datagrams, so that one wake-up takes many.
+        /// Shortened to what the receive buffer holds. "0s": never pause.
+        receive_pause: Span = Span::millis(2);
+        /// Let the kernel coalesce datagrams of one size (UDP_GRO) where it can.
+        receive_gro: bool = true;
 
-    /// Length of an interval.
-    pub flush_interval: Span,
-    /// Which end of the interval its lines carry.
-    pub timestamp: Stamp,
-    /// Outputs of a flush.
-    pub output: Vec<Output>,
-    /// Bytes that may wait for a remote output.
-    pub output_queue: ByteSize,
-    /// Longest wait between attempts to reach a remote output.
-    pub output_backoff: Span,
-    /// Whether the console output shows all levels of its object, in colours.
-    pub console_prettyprint: bool,
+        /// Length of an interval. Intervals are aligned to the clock: "10s" ends at :00, :10, :20, ...
+        flush_interval: Span = Span::seconds(10)
+            => between(Span::millis(1), Span::seconds(86_400));
+        /// Which end of the interval is the timestamp of a flushed value: "end", as the reference
+        /// does, or "start".
+        timestamp: Stamp = Stamp::End;
+        /// Where flushes go, several at once: "embedded" (this server's own store),
+        /// "tcp://HOST:2003", "pickle://HOST:2004", "console", "discard".
+        output: Vec<Output> = vec![Output::Embedded] => check_outputs;
+        /// Memory for data that waits for each remote output while it is slow or unreachable. When it
+        /// is full, the oldest flushes are dropped and counted.
+        output_queue: ByteSize = ByteSize(16 << 20) => at_least(ByteSize(64 << 10));
+        /// Longest wait between two attempts to reach a remote output; the first wait is 250ms, and
+        /// each doubles.
+        output_backoff: Span = Span::seconds(10);
+        /// Print all levels of the console output (histograms, too), in colours.
+        console_prettyprint: bool = false;
 
-    /// Thresholds of timers; negative ones from the top.
-    pub percentiles: Percentiles,
-    /// Whether counters have a count line beside their rate.
-    pub flush_counts: bool,
-    /// Default of the next four.
-    pub delete_idle_stats: bool,
-    /// Whether counters without samples are forgotten.
-    pub delete_counters: Choice,
-    /// Whether timers without samples are forgotten.
-    pub delete_timers: Choice,
-    /// Whether sets without members are forgotten.
-    pub delete_sets: Choice,
-    /// Whether gauges are forgotten after `gauges_max_ttl` flushes without an update.
-    pub delete_gauges: Choice,
-    /// Flushes a gauge lives on after its last update, if gauges are deleted.
-    pub gauges_max_ttl: u32,
-    /// Histogram bins by substring of the name.
-    pub histogram: Vec<Histogram>,
-    /// Statistics of timers to keep; empty keeps all.
-    pub calculated_timer_metrics: Vec<String>,
-    /// Whether `d` is a type of its own.
-    pub distributions: bool,
-    /// Samples per timer and interval up to which percentiles are exact.
-    pub timer_exact_samples: u32,
-    /// Memory for samples of timers.
-    pub timer_memory: ByteSize,
+        /// Percentiles of timers, numbers from -100 to 100: 90 gives upper_90, mean_90, sum_90, ...;
+        /// -10 gives lower_top10, .... Empty: none.
+        percentiles: Percentiles = Percentiles(vec![90.0]);
+        /// Flush the count of each counter beside its rate.
+        flush_counts: bool = true;
+        /// Default of the next four keys. true: flush nothing for names that had no samples; false:
+        /// repeat zeros, and gauges.
+        delete_idle_stats: bool = false;
+        /// Forget counters after each flush: true, false, or "idle" for what delete_idle_stats says.
+        delete_counters: Choice = Choice::Idle;
+        /// Forget timers after each flush: true, false, or "idle" for what delete_idle_stats says.
+        delete_timers: Choice = Choice::Idle;
+        /// Forget sets after each flush: true, false, or "idle" for what delete_idle_stats says.
+        delete_sets: Choice = Choice::Idle;
+        /// Forget gauges that were not updated for gauges_max_ttl flushes: true, false, or "idle" for
+        /// what delete_idle_stats says.
+        delete_gauges: Choice = Choice::Idle;
+        /// For how many flushes a gauge is repeated after its last update, where gauges are deleted.
+        gauges_max_ttl: u32 = 1 => at_least(1);
+        /// Histograms of timers: the first entry whose metric is part of the timer's name gives the
+        /// upper bounds of the bins, as in `[{metric = "render", bins = [1, 10, "inf"]}]`.
+        histogram: Vec<Histogram> = Vec::new() => check_bins;
+        /// Statistics of timers to flush, such as `["count", "median", "upper_percent", "histogram"]`.
+        /// Empty: all.
+        calculated_timer_metrics: Vec<String> = Vec::new() => check_statistics;
+        /// Flush DogStatsD's distributions (letter d) as a type of their own: count, sum, avg, min, max,
+        /// p50, p75, p90, p95 and p99 below stats.distributions.NAME. false: flush them as timers.
+        distributions: bool = false;
+        /// Samples per timer and interval up to which percentiles, median and histogram are exact;
+        /// beyond, they are within 0.1 %. Count, sum, mean, std, lower and upper are always exact.
+        timer_exact_samples: u32 = 10_000 => at_least(1);
+        /// Memory for the samples of timers in an interval. When it is full, further samples count in
+        /// everything but percentiles, median and histogram.
+        timer_memory: ByteSize = ByteSize(256 << 20) => at_least(ByteSize(64 << 10));
 
-    /// Whether names and tags are reduced to safe characters.
-    pub key_name_sanitize: bool,
-    /// First part of the names of the server's own metrics.
-    pub prefix_stats: String,
-    /// Whether names are built as the reference does by default.
-    pub legacy_namespace: bool,
-    /// First part of all names in the new namespace.
-    pub global_prefix: String,
-    /// Second part of counters' names in the new namespace.
-    pub prefix_counter: String,
-    /// Second part of timers' names in the new namespace.
-    pub prefix_timer: String,
-    /// Second part of gauges' names in the new namespace.
-    pub prefix_gauge: String,
-    /// Second part of sets' names in the new namespace.
-    pub prefix_set: String,
-    /// Last part of all names.
-    pub global_suffix: String,
+        /// Reduce names and tags to A-Z a-z 0-9 _ . - (a space becomes _, a / becomes -). false keeps
+        /// tags as they are sent.
+        key_name_sanitize: bool = true;
+        /// First part of the names of the server's own metrics.
+        prefix_stats: String = "statsd".to_owned() => check_name_part;
+        /// Name series as StatsD does by default (stats.NAME, stats_counts.NAME,
+        /// stats.timers.NAME.*). false: use the prefixes below.
+        legacy_namespace: bool = true;
+        /// First part of all names, if legacy_namespace is false.
+        global_prefix: String = "stats".to_owned() => check_name_part;
+        /// Second part of the names of counters, if legacy_namespace is false.
+        prefix_counter: String = "counters".to_owned() => check_name_part;
+        /// Second part of the names of timers, if legacy_namespace is false.
+        prefix_timer: String = "timers".to_owned() => check_name_part;
+        /// Second part of the names of gauges, if legacy_namespace is false.
+        prefix_gauge: String = "gauges".to_owned() => check_name_part;
+        /// Second part of the names of sets, if legacy_namespace is false.
+        prefix_set: String = "sets".to_owned() => check_name_part;
+        /// Last part of all names. Empty: none.
+        global_suffix: String = String::new() => check_name_part;
 
-    /// Packets go unchanged to these servers as well.
-    pub repeater: Vec<String>,
-    /// How packets are repeated.
-    pub repeater_protocol: RepeaterProtocol,
-    /// Whether `_e` and `_sc` lines become events.
-    pub events: bool,
+        /// Addresses of other StatsD servers that get a copy of every packet.
+        repeater: Vec<String> = Vec::new() => addresses("192.0.2.1:8125");
+        /// How packets are repeated: "udp4", "udp6" or "tcp".
+        repeater_protocol: RepeaterProtocol = RepeaterProtocol::Udp4;
+        /// Store DogStatsD's _e{...} events and _sc service checks as events. false: count them as bad
+        /// lines, as the reference does.
+        events: bool = true;
 
-    /// Most names kept; 0 disables the limit.
-    pub max_names: u64,
-    /// Most names first seen in one interval; 0 disables the limit.
-    pub max_new_names: u64,
-    /// Most names below one prefix; 0 disables the limit.
-    pub max_names_per_prefix: u64,
-    /// Nodes of a name that make its prefix for `max_names_per_prefix`.
-    pub prefix_nodes: u32,
-    /// Longest name in bytes, tags included.
-    pub max_name_length: u32,
-    /// Most connections at once, of streams and of the management interface each; 0 disables the limit.
-    pub max_connections: u32,
+        /// Most names kept; samples of further names are dropped and counted in names_refused. 0: no
+        /// limit.
+        max_names: u64 = 5_000_000;
+        /// Most new names within one interval. 0: no limit.
+        max_new_names: u64 = 0;
+        /// Most names with one prefix; the first refused name of each prefix is logged. 0: no limit.
+        max_names_per_prefix: u64 = 0;
+        /// How many leading nodes of a name are the prefix for max_names_per_prefix.
+        prefix_nodes: u32 = 2 => at_least(1);
+        /// Longest name in bytes with its tags, at most 65000; a line with a longer one is a bad line.
+        max_name_length: u32 = 1_024 => between(1, 65_000);
+        /// Most connections at once: to tcp and unix_stream together, and to admin. Further ones are
+        /// closed at once and counted in connections_refused. 0: no limit.
+        max_connections: u32 = 4_096;
 
-    /// How often the busiest names are written out; 0 never.
-    pub key_flush_interval: Span,
-    /// Which share of the names is written out, in percent.
-    pub key_flush_percent: f64,
-    /// File that they are appended to; empty is the log.
-    pub key_flush_log: String,
-    /// Whether every packet is logged.
-    pub dump_messages: bool,
-    /// Health reported at the start.
-    pub health_status: Health,
-    /// Whether the server's own metrics are flushed; set from `stats.self`, not a key of this section.
-    #[serde(skip, default = "yes")]
-    pub self_metrics: bool,
-}
+        /// How often the busiest names are written to key_flush_log. "0s": never.
+        key_flush_interval: Span = Span::seconds(0);
+        /// Which share of the names is written then, in percent, the busiest first.
+        key_flush_percent: f64 = 100.0 => check_percent;
+        /// File to append the busiest names to. Empty: the log.
+        key_flush_log: String = String::new();
+        /// Log every packet.
+        dump_messages: bool = false;
+        /// What the management interface's health command answers after a start: "up" or "down".
+        health_status: Health = Health::Up;
 
-fn yes() -> bool {
-    true
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            udp: vec!["127.0.0.1:8125".to_owned()],
-            tcp: Vec::new(),
-            unix: Vec::new(),
-            unix_stream: Vec::new(),
-            unix_mode: String::new(),
-            admin: vec!["127.0.0.1:8126".to_owned()],
-            receive_buffer: ByteSize(16 << 20),
-            receive_pause: Span::millis(2),
-            receive_gro: true,
-            flush_interval: Span::seconds(10),
-            timestamp: Stamp::End,
-            output: vec![Output::Embedded],
-            output_queue: ByteSize(16 << 20),
-            output_backoff: Span::seconds(10),
-            console_prettyprint: false,
-            percentiles: Percentiles(vec![90.0]),
-            flush_counts: true,
-            delete_idle_stats: false,
-            delete_counters: Choice::Idle,
-            delete_timers: Choice::Idle,
-            delete_sets: Choice::Idle,
-            delete_gauges: Choice::Idle,
-            gauges_max_ttl: 1,
-            histogram: Vec::new(),
-            calculated_timer_metrics: Vec::new(),
-            distributions: false,
-            timer_exact_samples: 10_000,
-            timer_memory: ByteSize(256 << 20),
-            key_name_sanitize: true,
-            prefix_stats: "statsd".to_owned(),
-            legacy_namespace: true,
-            global_prefix: "stats".to_owned(),
-            prefix_counter: "counters".to_owned(),
-            prefix_timer: "timers".to_owned(),
-            prefix_gauge: "gauges".to_owned(),
-            prefix_set: "sets".to_owned(),
-            global_suffix: String::new(),
-            repeater: Vec::new(),
-            repeater_protocol: RepeaterProtocol::Udp4,
-            events: true,
-            max_names: 5_000_000,
-            max_new_names: 0,
-            max_names_per_prefix: 0,
-            prefix_nodes: 2,
-            max_name_length: 1_024,
-            max_connections: 4_096,
-            key_flush_interval: Span::seconds(0),
-            key_flush_percent: 100.0,
-            key_flush_log: String::new(),
-            dump_messages: false,
-            health_status: Health::Up,
-            self_metrics: true,
+        beside {
+            /// Whether the server's own metrics are flushed, as `stats.self` says.
+            self_metrics: bool = true;
         }
     }
 }
 
-macro_rules! keys {
-    ($($name:literal: $help:literal,)*) => {
-        &[$(Key { name: $name, help: $help },)*]
-    };
+/// Every key of `[statsd]`, in the order in which they are printed.
+pub const KEYS: &[Key] = Options::KEYS;
+
+/// The statistics that `calculated_timer_metrics` can name.
+const STATISTICS: &[&str] = &[
+    "count",
+    "count_percent",
+    "count_ps",
+    "histogram",
+    "lower",
+    "lower_percent",
+    "mean",
+    "mean_percent",
+    "median",
+    "std",
+    "sum",
+    "sum_percent",
+    "sum_squares",
+    "sum_squares_percent",
+    "upper",
+    "upper_percent",
+];
+
+fn check_mode(mode: &str, checked: &mut Checked<'_>) {
+    let octal = mode.len() <= 4 && mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    if !(octal && u32::from_str_radix(mode, 8).map_or(mode.is_empty(), |mode| mode <= 0o777)) {
+        let wrong = format!("{mode:?} is not a file mode in octal");
+        checked.refuse(wrong, "\"0660\"");
+    }
 }
 
-/// Every key of `[statsd]`, in the order in which they are printed.
-pub const KEYS: &[Key] = keys! {
-    "udp": "Addresses that receive datagrams, IPv4 or IPv6. An address that is listed several times gets several sockets, each with its own thread.",
-    "tcp": "Addresses that receive lines over TCP.",
-    "unix": "Paths of Unix datagram sockets.",
-    "unix_stream": "Paths of Unix stream sockets that receive lines.",
-    "unix_mode": "File mode of the Unix sockets in octal, such as \"0660\"; empty keeps what the umask gives.",
-    "admin": "Addresses of the management interface (stats, counters, delgauges, health, ...).",
-    "receive_buffer": "Receive buffer of each datagram socket. With CAP_NET_ADMIN it may exceed net.core.rmem_max (SO_RCVBUFFORCE, otherwise SO_RCVBUF). The log has the size that the kernel granted. The buffer takes memory only while datagrams wait. 0 keeps the system's default.",
-    "receive_pause": "Longest pause after a read that found few datagrams, so that one wake-up reads many. It is shortened to what the receive buffer can hold. 0s disables pauses.",
-    "receive_gro": "Ask the kernel to deliver runs of equally long datagrams as one (UDP_GRO).",
-    "flush_interval": "Length of an interval. Intervals are aligned to the clock: 10s ends at :00, :10, :20, ...",
-    "timestamp": "Which end of its interval a flushed value carries: \"end\" as the reference does, or \"start\".",
-    "output": "Outputs of a flush, several at once: \"embedded\", \"tcp://host:2003\", \"pickle://host:2004\", \"console\", \"discard\".",
-    "output_queue": "Bytes that may wait for each remote output while it is slow or unreachable. Beyond it the oldest flushes are dropped and counted in lines_dropped.",
-    "output_backoff": "Longest wait between two attempts to reach a remote output. The first wait is 250ms, and each doubles.",
-    "console_prettyprint": "Print all levels of the console output, histograms included, in colours.",
-    "percentiles": "Thresholds of timers, numbers from -100 to 100: 90 gives upper_90, mean_90, sum_90, ...; -10 gives lower_top10, .... Empty gives none.",
-    "flush_counts": "Flush the count of each counter as well as its rate.",
-    "delete_idle_stats": "Default of the next four keys. true flushes nothing for names without samples in the interval, false repeats zeros (and gauges).",
-    "delete_counters": "Forget counters after each flush: true, false, or \"idle\" for the value of delete_idle_stats.",
-    "delete_timers": "Forget timers after each flush: true, false, or \"idle\" for the value of delete_idle_stats.",
-    "delete_sets": "Forget sets after each flush: true, false, or \"idle\" for the value of delete_idle_stats.",
-    "delete_gauges": "Forget gauges that were not updated for gauges_max_ttl flushes: true, false, or \"idle\" for the value of delete_idle_stats.",
-    "gauges_max_ttl": "Flushes that repeat a gauge after its last update, if gauges are deleted; at least 1.",
-    "histogram": "Bins by name: the first entry whose metric is part of the timer's name gives its upper bounds, as in [{metric = \"render\", bins = [1, 10, \"inf\"]}].",
-    "calculated_timer_metrics": "Statistics of timers to flush, such as [\"count\", \"median\", \"upper_percent\", \"histogram\"]; empty flushes all.",
-    "distributions": "Flush DogStatsD's distributions (letter d) as a type of their own: count, sum, avg, min, max, p50, p75, p90, p95 and p99 below stats.distributions.NAME. false flushes them as timers.",
-    "timer_exact_samples": "Samples per timer and interval up to which percentiles, median and histogram are exact; beyond it they are within 0.1 %. Count, sum, mean, std, lower and upper are always exact.",
-    "timer_memory": "Memory for samples of timers in an interval. Beyond it further samples are left out of percentiles, median and histogram, and counted in samples_unranked.",
-    "key_name_sanitize": "Reduce names and tags to A-Z a-z 0-9 _ . - (blanks become _, / becomes -). false keeps tags as they are sent.",
-    "prefix_stats": "First part of the names of the server's own metrics.",
-    "legacy_namespace": "Name series as StatsD does by default (stats.NAME, stats_counts.NAME, stats.timers.NAME.*); false uses the prefixes below.",
-    "global_prefix": "First part of all names where legacy_namespace is false.",
-    "prefix_counter": "Second part of the names of counters where legacy_namespace is false.",
-    "prefix_timer": "Second part of the names of timers where legacy_namespace is false.",
-    "prefix_gauge": "Second part of the names of gauges where legacy_namespace is false.",
-    "prefix_set": "Second part of the names of sets where legacy_namespace is false.",
-    "global_suffix": "Last part of all names; may be empty.",
-    "repeater": "Addresses of other StatsD servers that receive a copy of every packet.",
-    "repeater_protocol": "Protocol of the repeater: \"udp4\", \"udp6\" or \"tcp\".",
-    "events": "Store DogStatsD's _e{...} events and _sc service checks as events; false counts them as bad lines, as the reference does.",
-    "max_names": "Most names kept; samples of further ones are counted in names_refused. 0 disables the limit.",
-    "max_new_names": "Most names first seen within one interval; 0 disables the limit.",
-    "max_names_per_prefix": "Most names with one prefix; the first refused one of each prefix is logged. 0 disables the limit.",
-    "prefix_nodes": "How many leading nodes of a name make the prefix for max_names_per_prefix.",
-    "max_name_length": "Longest name in bytes with its tags, at most 65000; longer ones are bad lines.",
-    "max_connections": "Most connections at once: to tcp and unix_stream together, and to admin. Further ones are closed at once and counted in connections_refused. 0 disables the limit.",
-    "key_flush_interval": "Interval between two lists of the busiest names; 0s disables them.",
-    "key_flush_percent": "Share of the names in such a list, in percent, the busiest first.",
-    "key_flush_log": "File that the lists are appended to; empty writes them to the log.",
-    "dump_messages": "Log every packet.",
-    "health_status": "Answer of the management interface's health command after the start: \"up\" or \"down\".",
-};
+fn check_outputs(outputs: &[Output], checked: &mut Checked<'_>) {
+    for (n, output) in outputs.iter().enumerate() {
+        if let Output::Tcp(address) | Output::Pickle(address) = output
+            && !settings::is_address(address)
+        {
+            let wrong = format!("\"{output}\" names no host and port");
+            checked.refuse_item(n, wrong, "\"tcp://192.0.2.1:2003\"");
+        }
+        if outputs[..n].contains(output) {
+            checked.say_at([Step::Item(n)], format!("\"{output}\" is listed twice"));
+        }
+    }
+}
+
+fn check_statistics(names: &[String], checked: &mut Checked<'_>) {
+    for (n, name) in names.iter().enumerate() {
+        if !STATISTICS.contains(&name.as_str()) {
+            let wrong = format!("{name:?} is not a statistic of timers");
+            let accepted = match settings::nearest(name, STATISTICS) {
+                Some(near) => format!("{near:?}"),
+                None => format!("some of {}", STATISTICS.join(", ")),
+            };
+            checked.refuse_item(n, wrong, &accepted);
+        }
+    }
+}
+
+fn check_bins(histograms: &[Histogram], checked: &mut Checked<'_>) {
+    for (n, Histogram { bins, .. }) in histograms.iter().enumerate() {
+        let ascend = bins.is_sorted_by(|Bound(below), Bound(above)| below < above);
+        if !ascend || bins.iter().any(|Bound(bound)| bound.is_nan()) {
+            let path = [Step::Item(n), Step::Key("bins".to_owned())];
+            let message = "the bins are not in ascending order, write [1, 10, 100, \"inf\"]";
+            checked.say_at(path, message);
+        }
+    }
+}
+
+/// What goes in front of and behind the names of series.
+fn check_name_part(name: &str, checked: &mut Checked<'_>) {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || "/;:|".contains(c);
+    let empty_node = !name.is_empty() && name.split('.').any(str::is_empty);
+    if name.len() > 200 || name.contains(bad) || empty_node {
+        let wrong = format!("{name:?} cannot be part of a series' name");
+        checked.refuse(wrong, "letters, digits, \"_\", \"-\" and single dots");
+    }
+}
+
+fn check_percent(percent: &f64, checked: &mut Checked<'_>) {
+    if !(*percent > 0.0 && *percent <= 100.0) {
+        let wrong = format!("{percent} is not a percentage");
+        checked.refuse(wrong, "a number above 0 and up to 100");
+    }
+}
 
 /// Which end of its interval a flushed value carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -445,7 +433,7 @@ impl<'de> Deserialize<'de> for Percentiles {
     }
 }
 
-/// Bins for the timers whose name holds `metric`.
+/// Bins for the timers whose name contains `metric`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Histogram {
@@ -531,10 +519,14 @@ impl fmt::Display for Output {
 }
 
 impl FromStr for Output {
-    type Err = OutputError;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, OutputError> {
-        let refuse = || OutputError(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let refuse = || {
+            let accepted = "\"embedded\", \"tcp://HOST:2003\", \"pickle://HOST:2004\", \
+                            \"console\" or \"discard\"";
+            UnitError::new(text, "an output", accepted)
+        };
         let address = |rest: &str, port: u16| {
             if rest.is_empty() || rest.contains('/') {
                 return Err(refuse());
@@ -562,25 +554,7 @@ impl FromStr for Output {
     }
 }
 
-/// Why an output was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not an output; known are \"embedded\", \"tcp://host:2003\", \"pickle://host:2004\", \"console\" or \"discard\""
-)]
-pub struct OutputError(String);
-
-impl Serialize for Output {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Output {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+settings::text!(Output, "an output", "tcp://HOST:{}");
 
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use settings::{Counter, Reading};
 use tracing::warn;
 
 use crate::metric::Reject;
@@ -18,57 +19,73 @@ const SENDER_SERIES: usize = 100;
 /// Bad lines that are logged per interval; all are counted.
 const LOGGED: u32 = 10;
 
-/// Counters since the start. They only grow, unless said otherwise.
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Datagrams, and blocks of lines from streams.
-    pub packets: AtomicU64,
-    /// Lines that were not empty, good or bad.
-    pub metrics: AtomicU64,
-    /// Values, or lines, that were refused.
-    pub bad_lines: AtomicU64,
-    /// Datagrams that the kernel dropped because a receive buffer was full.
-    pub kernel_drops: AtomicU64,
-    /// Samples of names beyond a limit.
-    pub names_refused: AtomicU64,
-    /// Members of sets beyond the limit.
-    pub members_refused: AtomicU64,
-    /// Samples of timers that count in no percentile because `timer_memory` was used up.
-    pub samples_unranked: AtomicU64,
-    /// Values that were not flushed because they are not finite.
-    pub not_finite: AtomicU64,
-    /// Series that the sink refused.
-    pub series_refused: AtomicU64,
-    /// Values that were not kept because the sink refuses their series.
-    pub points_refused: AtomicU64,
-    /// Connections that were closed at once because there were `max_connections`.
-    pub connections_refused: AtomicU64,
-    /// Connections of the management interface that were closed because the client was silent, or
-    /// did not read its answer.
-    pub connections_timed_out: AtomicU64,
-    /// Events and service checks taken.
-    pub events: AtomicU64,
-    /// Events and service checks dropped because the store was behind.
-    pub events_dropped: AtomicU64,
-    /// Lines that remote outputs dropped because their queue was full.
-    pub lines_dropped: AtomicU64,
-    /// Attempts to reach a remote output that failed.
-    pub output_errors: AtomicU64,
-    /// Packets that could not be repeated.
-    pub repeater_dropped: AtomicU64,
-    /// Intervals flushed.
-    pub flushes: AtomicU64,
-    /// Lines (values) in all flushes.
-    pub lines_flushed: AtomicU64,
-    /// Names known now; falls when names are forgotten.
-    pub names: AtomicU64,
-    /// Unix seconds of the last packet; 0 before the first.
-    pub last_packet: AtomicU64,
-    /// Unix seconds of the last attempt to reach a remote output that failed; 0 if none did.
-    pub last_output_error: AtomicU64,
-    reasons: [AtomicU64; Reject::COUNT],
-    logged: AtomicU32,
-    senders: Mutex<Senders>,
+settings::counters! {
+    /// Counters since the start. They only grow, unless said otherwise.
+    pub struct Stats in "statsd" {
+        /// Datagrams, and blocks of lines from streams. If this stops growing, check the senders.
+        packets = "packets_received";
+        /// Lines that were not empty, good or bad. If this stops growing, check the senders.
+        metrics = "metrics_received";
+        /// Values, or lines, that were refused. If this grows, the management command bad_lines
+        /// says why and from which sender.
+        bad_lines = "bad_lines_seen";
+        /// Datagrams lost because a receive buffer was full. If this grows, raise
+        /// statsd.receive_buffer and net.core.rmem_max, or list the address several times.
+        kernel_drops = "kernel_drops";
+        /// Names known now. Compare with statsd.max_names.
+        names = level "names";
+        /// Samples of new names dropped because of statsd.max_names, max_new_names or
+        /// max_names_per_prefix, or for want of memory. If this grows, fix the sender of the prefix
+        /// that the log names, or raise the limit.
+        names_refused = "names_refused";
+        /// Members of sets dropped because the set was full. If this grows, count something with
+        /// fewer different values.
+        members_refused = "members_refused";
+        /// Samples of timers that are in no percentile, median or histogram because
+        /// statsd.timer_memory was full. If this grows, raise it.
+        samples_unranked = "samples_unranked";
+        /// Values that were not flushed because they are not finite. If this grows, a sender sends
+        /// numbers near the limit of a double.
+        not_finite = "not_finite";
+        /// Series that the store refused. If this grows, the log says which and why.
+        series_refused = "series_refused";
+        /// Values that were not kept because the store refuses their series. If this grows, the log
+        /// says which series and why.
+        points_refused = "points_refused";
+        /// Connections closed at once because of statsd.max_connections. If this grows, raise the
+        /// limit, or let clients keep their connections.
+        connections_refused = "connections_refused";
+        /// Management connections closed because the client was silent, or did not read its answer.
+        /// If this grows, fix the client.
+        connections_timed_out = "connections_timed_out";
+        /// DogStatsD events and service checks taken. For information only.
+        events = "events";
+        /// DogStatsD events and service checks dropped because the event store was behind. If this
+        /// grows, check the disk, or send fewer events.
+        events_dropped = "events_dropped";
+        /// Lines lost because the queue of a remote output was full. If this grows, check that
+        /// server, or raise statsd.output_queue.
+        lines_dropped = "lines_dropped";
+        /// Attempts to reach a remote output that failed. If this grows, check that server and
+        /// statsd.output.
+        output_errors = "output_errors";
+        /// Packets that could not be repeated. If this grows, check the servers in statsd.repeater.
+        repeater_dropped = "repeater_dropped";
+        /// Intervals flushed. If this stops growing, the aggregator hangs: look at the log and
+        /// restart.
+        flushes = "flushes";
+        /// Values in all flushes. For information only.
+        lines_flushed = "lines_flushed";
+        beside {
+            /// Unix seconds of the last packet; 0 before the first.
+            pub last_packet: Counter;
+            /// Unix seconds of the last failed attempt to reach a remote output; 0 if none failed.
+            pub last_output_error: Counter;
+            reasons: [Counter; Reject::COUNT];
+            logged: AtomicU32;
+            senders: Mutex<Senders>;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,8 +98,8 @@ struct Senders {
 impl Stats {
     /// Counts a bad line; logs the first few of each interval with their sender.
     pub(crate) fn bad_line(&self, reason: Reject, line: &[u8], from: Option<IpAddr>) {
-        self.bad_lines.fetch_add(1, Ordering::Relaxed);
-        self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.bad_lines.add(1);
+        self.reasons[reason as usize].add(1);
         if let Some(from) = from.map(|from| from.to_canonical()) {
             let mut senders = self.senders.lock();
             let rank = senders.known.len();
@@ -116,7 +133,7 @@ impl Stats {
         let mut reasons: Vec<_> = Reject::ALL
             .iter()
             .map(|reason| {
-                let count = self.reasons[*reason as usize].load(Ordering::Relaxed);
+                let count = self.reasons[*reason as usize].get();
                 (reason.name(), count)
             })
             .filter(|(_, count)| *count > 0)
@@ -167,31 +184,19 @@ impl Stats {
         series
     }
 
-    /// The counters with their names, in a fixed order.
-    pub fn counters(&self) -> [(&'static str, u64); 20] {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("packets_received", read(&self.packets)),
-            ("metrics_received", read(&self.metrics)),
-            ("bad_lines_seen", read(&self.bad_lines)),
-            ("kernel_drops", read(&self.kernel_drops)),
-            ("names", read(&self.names)),
-            ("names_refused", read(&self.names_refused)),
-            ("members_refused", read(&self.members_refused)),
-            ("samples_unranked", read(&self.samples_unranked)),
-            ("not_finite", read(&self.not_finite)),
-            ("series_refused", read(&self.series_refused)),
-            ("points_refused", read(&self.points_refused)),
-            ("connections_refused", read(&self.connections_refused)),
-            ("connections_timed_out", read(&self.connections_timed_out)),
-            ("events", read(&self.events)),
-            ("events_dropped", read(&self.events_dropped)),
-            ("lines_dropped", read(&self.lines_dropped)),
-            ("output_errors", read(&self.output_errors)),
-            ("repeater_dropped", read(&self.repeater_dropped)),
-            ("flushes", read(&self.flushes)),
-            ("lines_flushed", read(&self.lines_flushed)),
-        ]
+    /// [`Stats::readings`], with a count of bad lines for each reason.
+    pub fn all_readings(&self) -> Vec<Reading> {
+        let help = "Bad lines of this kind. If this grows, the management command bad_lines names \
+                    the senders.";
+        let mut readings = self.readings();
+        readings.extend(
+            self.bad_lines_by_reason()
+                .into_iter()
+                .map(|(reason, count)| {
+                    Reading::count("statsd", format!("bad_lines.{reason}"), help, count)
+                }),
+        );
+        readings
     }
 
     /// The text of the management interface's `bad_lines` command.

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use carbon::options::Span;
 use carbon::{Datapoint, NameError, SeriesId, Sink};
+use settings::Span;
 use statsd::options::{Output, RepeaterProtocol};
 use statsd::{Event, EventSink, OnDeath, Options, Server, Sockets};
 

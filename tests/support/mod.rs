@@ -120,6 +120,7 @@ impl Server {
             .unwrap();
         let mut child = plumbago()
             .args(self.arguments())
+            .current_dir(self.dir.path())
             .env("NOTIFY_SOCKET", &manager_path)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

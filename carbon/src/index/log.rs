@@ -11,7 +11,7 @@
 //!    lost so is found again by looking at the disk; what must not be lost (registrations over
 //!    HTTP) is synced before it is answered.
 //! 3. The last record about a name holds. A file of which much is void is written anew under another
-//!    name and renamed ([`Copy`]). Records that come meanwhile go into both files.
+//!    name and renamed (`Copy`). Records that come meanwhile go into both files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

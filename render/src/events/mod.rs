@@ -24,6 +24,7 @@ mod python;
 pub mod rules;
 mod schema;
 mod select;
+mod stats;
 pub mod store;
 pub mod webhook;
 mod words;
@@ -35,6 +36,7 @@ pub use expr::TagQuery;
 pub use graphite::GraphiteTags;
 pub use options::Options;
 pub use rules::Rules;
+pub use stats::Stats;
 pub use store::{Saved, Store};
 
 /// How long a change that was started and never ended counts as still under way, in seconds.

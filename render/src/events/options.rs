@@ -1,30 +1,49 @@
 //! The keys of `[events]`.
 
-use carbon::options::{Key, Span};
 use serde::{Deserialize, Serialize};
+use settings::options::Checked;
+use settings::{Key, Span, Step};
 
-/// How events are kept and how they look.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// How long an event is kept after its end. `"0s"`: for ever.
-    pub retention: Span,
-    /// Colours and labels by tag, and metrics that are events. The first rule that says something
-    /// is followed.
-    pub rules: Vec<Rule>,
-    /// Whether events in datagrams are taken although tokens are set.
-    pub allow_datagrams: bool,
-    /// How many events in datagrams are taken a second, ten times as many at once; 0 for no limit.
-    pub max_per_second: u32,
+use super::rules::Rules;
+use crate::draw::Color;
+
+settings::options! {
+    /// `[events]`: how events are kept and drawn.
+    #[derive(PartialEq)]
+    pub struct Options {
+        /// How long an event is kept after its end. "0s": for ever.
+        retention: Span = Span::default();
+        /// Colours and labels by tag, such as
+        /// `{tags = "deploy web", color = "#ff0000", label = "{tag:version:}"}`, and metrics whose points
+        /// are events, such as
+        /// `{metric = "deploys.*.*", what = "deploy {1}", event_tags = "deploy {1} {2}"}`. Of several
+        /// rules that match an event, the first that has a color or label gives it.
+        rules: Vec<Rule> = Vec::new() => check_rules;
+        /// Accept events in DogStatsD datagrams although auth.tokens or auth.event_tokens are set: a
+        /// datagram carries no token. Without tokens they are accepted anyway.
+        allow_datagrams: bool = false;
+        /// How many events in datagrams are accepted per second, up to ten times as many at once;
+        /// further ones are dropped and counted. 0: no limit.
+        max_per_second: u32 = 100;
+    }
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            retention: Span::default(),
-            rules: Vec::new(),
-            allow_datagrams: false,
-            max_per_second: 100,
+/// The keys of `[events]`, for `plumbago config`.
+pub const KEYS: &[Key] = Options::KEYS;
+
+fn check_rules(rules: &[Rule], checked: &mut Checked<'_>) {
+    for (n, rule) in rules.iter().enumerate() {
+        if let Err(error) = Rules::new(std::slice::from_ref(rule)) {
+            let text = error.to_string();
+            let why = text.strip_prefix("events.rules, rule 1: ").unwrap_or(&text);
+            checked.say_at([Step::Item(n)], why);
+        }
+        if let Some(color) = &rule.color
+            && Color::parse(color).is_none()
+        {
+            let path = [Step::Item(n), Step::Key("color".to_owned())];
+            let message = format!("{color:?} is not a color, write \"red\" or \"#ff0000\"");
+            checked.say_at(path, message);
         }
     }
 }
@@ -53,26 +72,3 @@ pub struct Rule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_tags: Option<String>,
 }
-
-/// The keys of `[events]`, for `plumbago config`.
-pub const KEYS: &[Key] = &[
-    Key {
-        name: "retention",
-        help: "How long an event is kept after its end. \"0s\": for ever.",
-    },
-    Key {
-        name: "allow_datagrams",
-        help: "Take events in DogStatsD datagrams although auth.tokens or auth.event_tokens are set: \
-               a datagram carries no token. Without tokens they are taken anyway.",
-    },
-    Key {
-        name: "max_per_second",
-        help: "How many events in datagrams are taken a second, ten times as many at once; what is over \
-               it is dropped and counted. 0: no limit.",
-    },
-    Key {
-        name: "rules",
-        help: "Looks by tag: {tags = \"deploy web\", color = \"#ff0000\", label = \"{tag:version:}\"}; \
-               metrics that are events: {metric = \"deploys.*.*\", what = \"deploy {1}\", event_tags = \"deploy {1} {2}\"}.",
-    },
-];

@@ -26,8 +26,8 @@ use rusqlite::Connection;
 
 use super::select::{Found, Range};
 use super::{
-    Draft, Error, Event, GraphiteTags, Options, Rules, Status, TagQuery, file, overlay, schema,
-    select,
+    Draft, Error, Event, GraphiteTags, Options, Rules, Stats, Status, TagQuery, file, overlay,
+    schema, select,
 };
 
 /// Most events in one answer; more is [`Error::TooMany`] where all were asked for.
@@ -54,41 +54,6 @@ pub struct Saved {
     pub event: Event,
     /// Whether it is new; else its key was known and the event was updated.
     pub created: bool,
-}
-
-/// What was lost: counted for the self metrics.
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Events that are new.
-    pub created: AtomicU64,
-    /// Changes to events that were there.
-    pub updated: AtomicU64,
-    /// Events deleted on request or because they were past the retention.
-    pub removed: AtomicU64,
-    /// Drafts that were refused.
-    pub refused: AtomicU64,
-    /// Drafts nobody waited for that were dropped because the writer could not keep up.
-    pub dropped: AtomicU64,
-    /// Changes that the database refused.
-    pub failed: AtomicU64,
-    /// Questions and changes that met damage in the database.
-    pub damaged: AtomicU64,
-    /// Damaged databases that were set aside.
-    pub set_aside: AtomicU64,
-    /// Requests refused because too much was under way.
-    pub busy: AtomicU64,
-    /// Events in datagrams refused because tokens are set.
-    pub datagrams_refused: AtomicU64,
-    /// Events in datagrams over `events.max_per_second`.
-    pub datagrams_limited: AtomicU64,
-}
-
-impl Stats {
-    fn see(&self, error: &rusqlite::Error) {
-        if file::is_damage(error) {
-            self.damaged.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// The event store. See the module for its rules.

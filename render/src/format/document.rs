@@ -269,8 +269,8 @@ mod tests {
     use super::*;
     use crate::budget::Memory;
     use crate::error::Error;
-    use crate::format::json::{self, Choice};
-    use crate::format::{csv, dygraph, msgpack, pickle, raw, rickshaw};
+    use crate::format::json::Choice;
+    use crate::format::{self, Wanted};
     use jiff::tz::TimeZone;
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -290,26 +290,25 @@ mod tests {
     ];
 
     fn document(format: &str, all: Vec<Series>) -> Document {
-        let json = |only_present, pretty| {
-            let choice = Choice {
-                only_present,
-                pretty,
+        let (name, variant) = format.split_once(' ').unwrap_or((format, ""));
+        let wanted = Wanted {
+            choice: Choice {
+                only_present: variant == "present",
+                pretty: variant == "pretty",
                 ..Choice::default()
-            };
-            json::document(all.clone(), choice, &Budget::unlimited()).unwrap()
+            },
+            zone: &TimeZone::UTC,
         };
-        match format {
-            "json" => json(false, false),
-            "json present" => json(true, false),
-            "json pretty" => json(false, true),
-            "rickshaw" => rickshaw::document(all),
-            "dygraph" => dygraph::document(all),
-            "csv" => csv::document(all, &TimeZone::UTC),
-            "raw" => raw::document(all),
-            "pickle" => pickle::document(all),
-            "msgpack" => msgpack::document(all),
-            other => panic!("{other}"),
+        let format = format::named(name).unwrap();
+        (format.document)(all, &wanted, &Budget::unlimited()).unwrap()
+    }
+
+    #[test]
+    fn every_format_of_the_table_is_tested() {
+        for format in format::FORMATS {
+            assert!(FORMATS.contains(&format.name), "{}", format.name);
         }
+        assert!(format::FORMATS.is_sorted_by_key(|format| format.name));
     }
 
     fn many(n_series: usize, n_points: i64) -> Vec<Series> {

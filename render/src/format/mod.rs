@@ -1,4 +1,5 @@
-//! Series as bytes: a file per format, each with one function from series to a [`Document`].
+//! Series as bytes: a file per format, each with one function from series to a [`Document`], and
+//! an entry in [`FORMATS`].
 //!
 //! 1. A document is written piece by piece, whole into one [`Buffer`] or a chunk at a time, and
 //!    the bytes are the same.
@@ -14,13 +15,96 @@ pub mod pickle;
 pub mod raw;
 pub mod rickshaw;
 
+use std::fmt;
+
+use jiff::tz::TimeZone;
 use whisper::is_absent;
 
 pub use buffer::Buffer;
 pub use document::{Document, Position};
 pub(crate) use document::{Layout, text_room};
 
+use crate::budget::Budget;
+use crate::error::Result;
 use crate::series::Series;
+
+/// A format of series; pictures are drawn instead.
+pub struct Format {
+    /// As in `format=`.
+    pub name: &'static str,
+    /// The content type of an answer.
+    pub content_type: &'static str,
+    /// Whether it is JSON: `jsonp=` is followed, and a refusal is JSON too.
+    pub is_json: bool,
+    /// Lays series out.
+    pub document: fn(Vec<Series>, &Wanted<'_>, &Budget) -> Result<Document>,
+}
+
+/// What a request says about the contents of the document.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// For JSON: how many points, and which.
+    pub choice: json::Choice,
+    /// For dates in text.
+    pub zone: &'a TimeZone,
+}
+
+/// Every format of series, by name.
+pub static FORMATS: &[Format] = &[
+    Format {
+        name: "csv",
+        content_type: "text/csv",
+        is_json: false,
+        document: |series, wanted, _| Ok(csv::document(series, wanted.zone)),
+    },
+    Format {
+        name: "dygraph",
+        content_type: "application/json",
+        is_json: true,
+        document: |series, _, _| Ok(dygraph::document(series)),
+    },
+    Format {
+        name: "json",
+        content_type: "application/json",
+        is_json: true,
+        document: |series, wanted, budget| json::document(series, wanted.choice, budget),
+    },
+    Format {
+        name: "msgpack",
+        content_type: "application/x-msgpack",
+        is_json: false,
+        document: |series, _, _| Ok(msgpack::document(series)),
+    },
+    Format {
+        name: "pickle",
+        content_type: "application/pickle",
+        is_json: false,
+        document: |series, _, _| Ok(pickle::document(series)),
+    },
+    Format {
+        name: "raw",
+        content_type: "text/plain",
+        is_json: false,
+        document: |series, _, _| Ok(raw::document(series)),
+    },
+    Format {
+        name: "rickshaw",
+        content_type: "application/json",
+        is_json: true,
+        document: |series, _, _| Ok(rickshaw::document(series)),
+    },
+];
+
+/// The format of series called `name`.
+pub fn named(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().find(|format| format.name == name)
+}
+
+impl fmt::Debug for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
 
 /// The first moments of `series`, as many as are shown: those not after its end.
 pub(crate) fn shown(series: &Series) -> usize {

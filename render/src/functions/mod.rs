@@ -284,26 +284,14 @@ fn nearest(name: &str) -> Option<&'static str> {
     if name.len() > 40 {
         return None;
     }
+    let lower = name.to_ascii_lowercase();
     let (near, distance) = all()
-        .map(|(known, _, _)| (known, distance(name, known)))
+        .map(|(known, _, _)| {
+            let distance = strsim::levenshtein(&lower, &known.to_ascii_lowercase());
+            (known, distance)
+        })
         .min_by_key(|(_, distance)| *distance)?;
     (distance <= 2.max(name.len() / 4)).then_some(near)
-}
-
-/// How many letters to change, add or drop, case aside.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<u8> = b.to_ascii_lowercase().into_bytes();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.to_ascii_lowercase().bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

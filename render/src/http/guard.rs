@@ -27,25 +27,33 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
-use carbon::options::Key;
 use hmac::{Hmac, KeyInit, Mac};
-use serde::{Deserialize, Serialize};
+use settings::Key;
+use settings::options::Checked;
 use sha2::{Digest as _, Sha256};
 
 use super::events::MAX_BODY;
 
-/// The keys of `[auth]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// When set, whatever writes over HTTP needs one of these.
-    pub tokens: Vec<String>,
-    /// Further tokens, good for events only. When only these are set, nothing else can be written.
-    pub event_tokens: Vec<String>,
-    /// Names under which browsers may write to this server, and under which it is read and written
-    /// while it listens on loopback only, beside addresses, `localhost` and the machine's own name.
-    pub hosts: Vec<String>,
+settings::options! {
+    /// `[auth]`.
+    #[derive(PartialEq, Eq)]
+    pub struct Options {
+        /// If set, writing over HTTP needs one of these: "Authorization: Bearer TOKEN", Basic with the
+        /// token as password, or X-Hub-Signature-256 made with it.
+        tokens: Vec<String> = Vec::new() => check_tokens;
+        /// Further tokens that are valid for events only. If only these are set, nothing but events can
+        /// be written over HTTP.
+        event_tokens: Vec<String> = Vec::new() => check_tokens;
+        /// Host names by which this server is called (a reverse proxy's, for example), besides
+        /// addresses, localhost, *.localhost and this machine's own name. Browsers may write under
+        /// these names only; while all of render.http is on loopback, every request needs one of
+        /// them, or a token.
+        hosts: Vec<String> = Vec::new() => check_hosts;
+    }
 }
+
+/// The keys of `[auth]`, for `plumbago config`.
+pub const KEYS: &[Key] = Options::KEYS;
 
 impl Options {
     /// Whether writing needs a token.
@@ -54,21 +62,39 @@ impl Options {
     }
 }
 
-/// The keys of `[auth]`, for `plumbago config`.
-pub const KEYS: &[Key] = &[
-    Key {
-        name: "tokens",
-        help: "When set, whatever writes over HTTP needs one of these: \"Authorization: Bearer TOKEN\", Basic with the token as password, or X-Hub-Signature-256 made with it.",
-    },
-    Key {
-        name: "event_tokens",
-        help: "Further tokens, good for events only. When only these are set, nothing else can be written over HTTP.",
-    },
-    Key {
-        name: "hosts",
-        help: "Host names by which this server is called (a reverse proxy's, say), beside addresses, localhost, *.localhost and this machine's own name. Browsers may write under these names only; while all of render.http is on loopback, any request needs one of them (or a token).",
-    },
-];
+/// Looks for tokens that could be guessed or never be sent.
+fn check_tokens(tokens: &[String], checked: &mut Checked<'_>) {
+    for (n, token) in tokens.iter().enumerate() {
+        let sendable = token.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if token.is_empty() || token.trim() != token || !sendable {
+            // The token itself stays out of the terminal and the log.
+            let wrong = match token.is_empty() {
+                true => "an empty token protects nothing",
+                false => "the token cannot be sent in a header",
+            };
+            let accepted = "ASCII letters and digits, such as the output of `openssl rand -hex 16`";
+            checked.refuse_item(n, wrong, accepted);
+        }
+    }
+}
+
+/// Looks for names that could never match.
+fn check_hosts(hosts: &[String], checked: &mut Checked<'_>) {
+    for (n, host) in hosts.iter().enumerate() {
+        let (name, port) = split_port(host);
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "/@?#".contains(c);
+        if host.is_empty() || port.is_some() || host.contains(odd) {
+            let wrong = format!("{host:?} is not a host name without a port");
+            let bare = name.rsplit("//").next().unwrap_or_default();
+            let bare = bare.split(['/', ':']).next().unwrap_or_default();
+            let accepted = match bare.is_empty() || bare.contains(odd) {
+                true => "graphs.example.com",
+                false => bare,
+            };
+            checked.refuse_item(n, wrong, &format!("{accepted:?}"));
+        }
+    }
+}
 
 /// What a request wants to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,9 +15,7 @@ use crate::draw;
 use crate::error::{Error, Result};
 use crate::eval::{Limits, Query, Window};
 use crate::events::{Event, TagQuery};
-use crate::format::{
-    self, Buffer, Document, buffer, csv, dygraph, json, msgpack, pickle, raw, rickshaw,
-};
+use crate::format::{self, Buffer, Document, Format, Wanted, buffer, json};
 use crate::series::Series;
 use crate::stats::count;
 use crate::target::{self, Expression};
@@ -47,34 +45,11 @@ async fn handle(State(app): State<App>, params: Params) -> Answer {
 const LARGE_PICTURE: u32 = 2_000_000;
 
 /// What is sent back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Png,
-    Svg,
-    Json,
-    Csv,
-    Raw,
-    Pickle,
-    Msgpack,
-    Dygraph,
-    Rickshaw,
-}
-
-impl Format {
-    /// What no other format is called draws a PNG, as in graphite-web.
-    fn named(name: &str) -> Self {
-        match name {
-            "svg" => Self::Svg,
-            "json" => Self::Json,
-            "csv" => Self::Csv,
-            "raw" => Self::Raw,
-            "pickle" => Self::Pickle,
-            "msgpack" => Self::Msgpack,
-            "dygraph" => Self::Dygraph,
-            "rickshaw" => Self::Rickshaw,
-            _ => Self::Png,
-        }
-    }
+enum Output {
+    /// The series themselves.
+    Series(&'static Format),
+    /// A picture of them.
+    Picture(Box<Picture>),
 }
 
 /// A request understood.
@@ -84,7 +59,7 @@ struct Request {
     now: i64,
     zone: TimeZone,
     template: BTreeMap<String, String>,
-    format: Format,
+    output: Output,
     callback: Option<String>,
     choice: json::Choice,
     x_files_factor: f64,
@@ -92,13 +67,14 @@ struct Request {
     /// Events beside the series in JSON.
     meta: bool,
     events: TagQuery,
-    picture: Option<Picture>,
     max_age: u64,
     limits: Limits,
 }
 
 /// What a picture needs beside its series.
 struct Picture {
+    /// SVG, else PNG.
+    is_svg: bool,
     pie: bool,
     params: draw::Params,
     /// All that was asked: two pictures are equal if all of it is.
@@ -161,26 +137,27 @@ impl Request {
             return Err(Error::refused("format: pdf is not drawn, ask for svg"));
         }
         let pie = graph_type == "pie";
-        let format = match Format::named(format) {
-            Format::Png if strict && format != "png" => {
+        let output = match format::named(format) {
+            // A pie has no numbers to send.
+            Some(format) if !pie => Output::Series(format),
+            // Any other name draws a PNG, as in graphite-web.
+            None if strict && !["png", "svg"].contains(&format) => {
                 return Err(Error::refused(format!("format: {format:?} is not known")));
             }
-            // A pie has no numbers to send.
-            format if pie && format != Format::Svg => Format::Png,
-            format => format,
+            _ => Output::Picture(Box::new(Picture {
+                is_svg: format == "svg",
+                pie,
+                params: draw::Params::from_pairs(params.pairs()),
+                pairs: params.pairs().to_vec(),
+            })),
         };
-        let meta = format == Format::Json && matches!(params.get("meta"), Some("1" | "true"));
-        let picture = matches!(format, Format::Png | Format::Svg).then(|| Picture {
-            pie,
-            params: draw::Params::from_pairs(params.pairs()),
-            pairs: params.pairs().to_vec(),
-        });
+        let meta = format == "json" && !pie && matches!(params.get("meta"), Some("1" | "true"));
         let events = match params.get("events") {
             Some("none") => TagQuery::default(),
             Some(expression) => expression
                 .parse()
                 .map_err(|error| Error::refused(format!("events: {error}")))?,
-            None if picture.is_some() => app.default_events.clone(),
+            None if matches!(output, Output::Picture(_)) => app.default_events.clone(),
             None => TagQuery::default(),
         };
         let template = params.pairs().iter().filter_map(|(name, value)| {
@@ -200,7 +177,7 @@ impl Request {
             },
             now,
             template: template.collect(),
-            format,
+            output,
             callback: callback.map(str::to_owned),
             choice: json::Choice {
                 max_points: digits("maxDataPoints"),
@@ -211,7 +188,6 @@ impl Request {
             strict,
             meta,
             events,
-            picture,
             max_age: match params.get("noCache") {
                 Some(_) => 0,
                 None => u64::try_from(max_age).unwrap_or(0),
@@ -227,7 +203,9 @@ impl Request {
             let draw::Params { width, height, .. } = picture.params;
             width.saturating_mul(height) > LARGE_PICTURE
         };
-        if self.picture.as_ref().is_some_and(large) {
+        if let Output::Picture(picture) = &self.output
+            && large(picture)
+        {
             return Lane::Large;
         }
         let Window { from, until } = self.window;
@@ -243,21 +221,24 @@ impl Request {
             now,
             zone,
             template,
-            format,
+            output,
             callback,
             choice,
             x_files_factor,
             strict,
             meta,
             events,
-            picture,
             max_age,
             limits: _,
         } = self;
         let zone = zone.iana_name();
-        let pairs = picture.as_ref().map(|picture| &picture.pairs);
+        let (output, pairs) = match output {
+            Output::Series(format) => (format.name, None),
+            Output::Picture(picture) if picture.is_svg => ("svg", Some(&picture.pairs)),
+            Output::Picture(picture) => ("png", Some(&picture.pairs)),
+        };
         Key::of(format_args!(
-            "{targets:?} {window:?} {now} {zone:?} {template:?} {format:?} {callback:?} \
+            "{targets:?} {window:?} {now} {zone:?} {template:?} {output:?} {callback:?} \
              {choice:?} {x_files_factor} {strict} {meta} {events:?} {pairs:?} {max_age} \
              {generation}"
         ))
@@ -278,12 +259,12 @@ impl Request {
                 }
             }
             Err(error) => {
-                let machine = matches!(
-                    self.format,
-                    Format::Json | Format::Dygraph | Format::Rickshaw
-                );
+                let name = match &self.output {
+                    Output::Series(format) => Some(format.name),
+                    Output::Picture(_) => None,
+                };
                 let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
-                refusal(app, &error, machine.then_some("json"), &targets)
+                refusal(app, &error, name, &targets)
             }
         }
     }
@@ -391,48 +372,57 @@ impl Request {
     }
 
     fn write(&self, app: &App, ignored: &mut Vec<String>) -> Result<Answer> {
-        let budget = &self.limits.budget;
-        if let Some(picture) = &self.picture {
-            let scene = self.draw(app, picture, ignored)?;
-            return match (self.format, self.callback.as_deref()) {
-                (Format::Svg, None) => {
-                    Ok(Answer::ok(SVG, scene.svg()?)
-                        .with(header::CONTENT_SECURITY_POLICY, SVG_POLICY))
+        match &self.output {
+            Output::Series(format) => self.write_series(app, format, ignored),
+            Output::Picture(picture) => {
+                let scene = self.draw(app, picture, ignored)?;
+                match picture.is_svg {
+                    true => self.write_svg(&scene),
+                    false => Ok(Answer::ok("image/png", scene.png()?)),
                 }
-                (Format::Svg, callback) => {
-                    let callback = match Answer::callback(callback) {
-                        Ok(callback) => callback,
-                        Err(refusal) => return Ok(refusal),
-                    };
-                    let svg = scene.svg()?;
-                    let mut out = Buffer::new(budget);
-                    if let Some(name) = callback {
-                        out.push_str(name)?;
-                        out.push_str("(")?;
-                    }
-                    let svg = std::str::from_utf8(&svg).unwrap_or_default();
-                    format::push_text(out.room(format::text_room(svg))?, svg);
-                    if callback.is_none() {
-                        return Ok(Answer::ok(JSON, out));
-                    }
-                    out.push_str(")")?;
-                    Ok(Answer::ok(JAVASCRIPT, out))
-                }
-                _ => Ok(Answer::ok("image/png", scene.png()?)),
-            };
-        }
-        let series = self.evaluate(app, &self.targets, ignored)?;
-        let (content_type, mut document) = match self.format {
-            Format::Json => (JSON, json::document(series, self.choice, budget)?),
-            Format::Rickshaw => (JSON, rickshaw::document(series)),
-            Format::Dygraph => (JSON, dygraph::document(series)),
-            Format::Csv => ("text/csv", csv::document(series, &self.zone)),
-            Format::Raw => ("text/plain", raw::document(series)),
-            Format::Pickle => ("application/pickle", pickle::document(series)),
-            Format::Msgpack | Format::Png | Format::Svg => {
-                ("application/x-msgpack", msgpack::document(series))
             }
+        }
+    }
+
+    /// A drawing as SVG, or with `jsonp=` the text of it as a call, or as JSON if that is empty.
+    fn write_svg(&self, scene: &draw::Scene) -> Result<Answer> {
+        let Some(callback) = self.callback.as_deref() else {
+            return Ok(
+                Answer::ok(SVG, scene.svg()?).with(header::CONTENT_SECURITY_POLICY, SVG_POLICY)
+            );
         };
+        let callback = match Answer::callback(Some(callback)) {
+            Ok(callback) => callback,
+            Err(refusal) => return Ok(refusal),
+        };
+        let svg = scene.svg()?;
+        let mut out = Buffer::new(&self.limits.budget);
+        if let Some(name) = callback {
+            out.push_str(name)?;
+            out.push_str("(")?;
+        }
+        let svg = std::str::from_utf8(&svg).unwrap_or_default();
+        format::push_text(out.room(format::text_room(svg))?, svg);
+        if callback.is_none() {
+            return Ok(Answer::ok(JSON, out));
+        }
+        out.push_str(")")?;
+        Ok(Answer::ok(JAVASCRIPT, out))
+    }
+
+    fn write_series(
+        &self,
+        app: &App,
+        format: &'static Format,
+        ignored: &mut Vec<String>,
+    ) -> Result<Answer> {
+        let budget = &self.limits.budget;
+        let series = self.evaluate(app, &self.targets, ignored)?;
+        let wanted = Wanted {
+            choice: self.choice,
+            zone: &self.zone,
+        };
+        let mut document = (format.document)(series, &wanted, budget)?;
         if self.meta {
             let mut after = Buffer::new(budget);
             after.push_str(",\"events\":")?;
@@ -441,11 +431,11 @@ impl Request {
             after.push_str("}")?;
             document = document.within(b"{\"series\":", after);
         }
-        if content_type != JSON {
-            return self.send(app, content_type, document);
+        if !format.is_json {
+            return self.send(app, format.content_type, document);
         }
         match Answer::callback(self.callback.as_deref()) {
-            Ok(None) => self.send(app, JSON, document),
+            Ok(None) => self.send(app, format.content_type, document),
             Ok(Some(name)) => {
                 let mut after = Buffer::new(budget);
                 after.push_str(")")?;
@@ -491,8 +481,10 @@ fn first_word(text: &str) -> String {
 /// A refusal: JSON with the place in the target for who asked for JSON, else graphite-web's text.
 fn refusal(app: &App, error: &Error, format: Option<&str>, targets: &[&str]) -> Answer {
     let status = app.refuse(error);
-    let machine = matches!(format, Some("json" | "dygraph" | "rickshaw"));
-    if !machine {
+    let is_json = format
+        .and_then(format::named)
+        .is_some_and(|format| format.is_json);
+    if !is_json {
         let mut text = format!("Invalid parameters ({error})");
         if status != StatusCode::BAD_REQUEST {
             text = error.to_string();

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow};
-use carbon::options::Span;
 use clap::Subcommand;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
+use settings::Span;
 
 use crate::client::{self, Client};
 

@@ -207,7 +207,7 @@ impl Aggregator {
         put(own, b"graphiteStats.flush_time", last.flush_time_ms);
         put(own, b"graphiteStats.flush_length", last.flush_length);
         // Those that the reference does not have.
-        for (name, value) in before.extra(&stats.counters()) {
+        for (name, value) in before.extra(stats) {
             put(own, name.as_bytes(), value);
         }
         for (name, total) in &input.bad_lines {

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use super::registry::{Registry, State};
 use crate::kind::Kind;
 use crate::naming::Naming;
+use crate::stats::Stats;
 
 /// What is counted beyond the reference. Each is flushed from the first time on that it is not 0,
 /// so that a server to which nothing odd happens has the reference's series and no others.
@@ -92,11 +93,12 @@ pub(super) struct Before {
 
 impl Before {
     /// What was added to the counters beyond the reference's since the last call.
-    pub(super) fn extra(&mut self, counters: &[(&'static str, u64)]) -> Vec<(&'static str, f64)> {
-        let known = |name: &str| counters.iter().find(|(known, _)| *known == name);
+    pub(super) fn extra(&mut self, stats: &Stats) -> Vec<(&'static str, f64)> {
+        let counters: Vec<_> = stats.each().collect();
+        let known = |name: &str| counters.iter().find(|(known, _, _)| *known == name);
         let added = EXTRA.iter().zip(&mut self.extra);
         let added = added.filter_map(|(name, before)| {
-            let (_, total) = known(name)?;
+            let (_, _, total) = known(name)?;
             let seen = *before > 0;
             let added = total - std::mem::replace(before, *total);
             (seen || added > 0).then_some((*name, added as f64))

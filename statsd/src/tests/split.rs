@@ -153,7 +153,7 @@ fn outcome(
     let stats = &harness.shared.stats;
     flushes.push(vec![
         format!("bad {:?}", stats.bad_lines_by_reason()),
-        format!("lines {}", stats.counters()[1].1),
+        format!("lines {}", stats.metrics.get()),
     ]);
     flushes
 }

@@ -16,8 +16,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use carbon::options::Span;
 use form_urlencoded::Serializer;
+use settings::Span;
 
 pub use self::dashboard::{Dashboard, Dashboards, FRONT, Panel};
 use self::html::Html;
