@@ -79,7 +79,7 @@ impl IntoEvents {
         let silent = |said: Instant| now.saturating_duration_since(said) < SAID_EVERY;
         if !state.said.is_some_and(silent) {
             state.said = Some(now);
-            warn!(count, "events in datagrams are left out: {why}");
+            warn!(count, "events in datagrams are dropped: {why}");
         }
         false
     }

@@ -7,8 +7,8 @@
 //! 3. The journal is read back on a thread of its own. A signal meanwhile ends the process as a
 //!    crash would: the journal stays and is read back at the next start.
 //! 4. Only when everything answers is the ready file written and the service manager told.
-//! 5. Stopping runs with the stream: receivers first, then the cache into its files, then the
-//!    journal; a second signal does not cut it short.
+//! 5. The shutdown follows the data flow: statsd and the line receivers first, then the cache into
+//!    its files and the journal, then HTTP. A second signal is ignored.
 //! 6. A worker that dies by a panic ends the process: the same drain, each step of it for
 //!    [`PATIENCE`] at most, and exit code 1.
 
@@ -46,7 +46,7 @@ use crate::notify::notify;
 use crate::report::{self, Reading, Readings, SelfSeries};
 use crate::supervise::Supervisor;
 
-/// How often our own counters become points of our own series, as carbon does it.
+/// How often the self metrics are written as series, as in carbon.
 const SELF_INTERVAL: Duration = Duration::from_secs(60);
 /// How long each step of the stop may take once a worker is dead.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,8 +73,8 @@ pub struct Surroundings {
 pub enum Ended {
     /// Everything was stopped in its order.
     Drained,
-    /// Told to stop while it started: work is still going on in threads that the end of the process
-    /// cuts off, as a crash would.
+    /// Stopped during the start: threads are still working, and the end of the process interrupts
+    /// them as a crash would.
     Early,
     /// This worker died; others may still wait for it.
     Died(String),
@@ -83,7 +83,7 @@ pub enum Ended {
 /// Runs the pipeline until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
-/// Whatever stood in the way of starting or of stopping cleanly, named.
+/// The reason why the server could not start or shut down cleanly.
 pub async fn run(
     mut config: Config,
     surroundings: Surroundings,
@@ -150,8 +150,8 @@ pub async fn run(
         if let Err(why) = drained {
             error!("stopping: {why:#}");
         }
-        // Threads that hang on the dead one may still write: nobody else may come in before
-        // the process has ended.
+        // Threads that wait for the dead worker may still write: the lock is held until the
+        // process ends.
         std::mem::forget(lock);
         return Ok(Ended::Died(name));
     }
@@ -193,17 +193,17 @@ fn cap_connections(config: &mut Config, bound: &Bound, descriptors: u64) {
 
 /// The end while the journal is still being read back: `lock` is held until the process is gone.
 fn early(lock: Arc<DataLock>) -> Ended {
-    info!("stopped while starting; the journal keeps what has not been read back");
+    info!("stopped during the start: the journal keeps the datapoints that were not read back");
     std::mem::forget(lock);
     Ended::Early
 }
 
-/// HTTP from the first moment on.
+/// HTTP, answering from the start on.
 struct Answering {
     readiness: Readiness,
     front: Front,
     connections: Connections,
-    /// Whether nothing but this machine reaches the listeners.
+    /// Whether all listeners are on loopback addresses.
     loopback_only: bool,
     stop: watch::Sender<bool>,
     task: JoinHandle<anyhow::Result<()>>,
@@ -240,15 +240,15 @@ impl Answering {
     }
 }
 
-/// What is read from the data directory before anything can run.
+/// The stores of the data directory, opened before the receivers start.
 struct Opened {
     shop: Option<demo::shop::Shop>,
     events: Arc<Store>,
     carbon: Carbon,
 }
 
-/// Opens the data directory on a thread of its own and sends what came of it: reading a long
-/// journal back takes its time, and no thread of the runtime may wait for it.
+/// Opens the data directory on a thread of its own and sends the result: reading back a long journal
+/// takes time, and a thread of the runtime must not wait for it.
 fn open(
     config: &Config,
     surroundings: &Surroundings,
@@ -262,7 +262,7 @@ fn open(
     let demo = surroundings.demo;
     let work = move || {
         let outcome = Opened::read(&config, demo, lock, readiness, &on_death);
-        // A receiver that is gone has been told to stop.
+        // The receiver is dropped if the server was stopped during the start.
         let _ = opened.send(outcome);
     };
     std::thread::Builder::new()
@@ -290,7 +290,8 @@ impl Opened {
             config.statsd.flush_interval,
         );
         if now != 0 {
-            let at = u32::try_from(now).map_err(|_| anyhow!("render.now: {now} is no moment"))?;
+            let at = u32::try_from(now)
+                .map_err(|_| anyhow!("render.now: {now} is not a timestamp in Unix seconds"))?;
             setup.access = Access::Frozen;
             setup.clock = Arc::new(move || Timestamp(at));
         }
@@ -323,7 +324,7 @@ struct Running {
     http: JoinHandle<anyhow::Result<()>>,
     /// What ends with the process: the reporter, the demo's visitors.
     background: JoinSet<()>,
-    /// Its drop takes away the files of Unix sockets.
+    /// Removes the files of Unix sockets when dropped.
     _binder: Binder,
 }
 
@@ -495,21 +496,21 @@ impl Running {
         })
     }
 
-    /// Takes from a fresh reading of the configuration what can change while running.
+    /// Reloads the configuration and applies the keys that can change while the server runs.
     fn reload(&self, surroundings: &Surroundings, log: &Log) {
         let done = Config::load(surroundings.file.as_deref(), &surroundings.overrides)
             .and_then(|config| log.reload(&config.log, surroundings.rust_log.as_deref()));
         self.page.replace(load(&self.dashboards));
         match done {
-            Ok(()) => info!("configuration read again"),
-            Err(why) => error!("configuration not taken, the old one stays: {why:#}"),
+            Ok(()) => info!("configuration reloaded"),
+            Err(why) => error!("configuration not reloaded, the old one stays in effect: {why:#}"),
         }
     }
 
-    /// Stops with the stream: receivers, cache, journal, HTTP. What hangs on a worker that is dead
-    /// is left after a while.
+    /// Shuts down along the data flow: statsd, line receivers, cache and journal, HTTP. A step that
+    /// waits for a dead worker is abandoned after [`PATIENCE`].
     async fn drain(mut self, supervisor: &Supervisor) -> anyhow::Result<()> {
-        // First of all: a full cache must not hold up those who are stopped next.
+        // Carbon first: a full cache must not block the receivers that stop next.
         self.carbon.shut_down();
         self.background.shutdown().await;
         let statsd = match self.statsd.write() {
@@ -525,7 +526,7 @@ impl Running {
         let received = within(supervisor, "stopping the receivers", receivers).await;
         let carbon = self.carbon.clone();
         let drained = tokio::task::spawn_blocking(move || {
-            carbon.drain(|left| info!("{left} datapoints left to be written"))
+            carbon.drain(|left| info!("shutdown: {left} datapoints are not in their files yet"))
         });
         let drained = within(supervisor, "draining the cache", drained).await;
         let drained = drained.and_then(|result| result.context("carbon"));
@@ -552,7 +553,7 @@ async fn told(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Whether nothing but this machine reaches the listeners.
+/// Whether all listeners are on loopback addresses.
 fn loopback_only(listeners: &[TcpListener]) -> bool {
     listeners.iter().all(|listener| {
         let address = listener.local_addr();
@@ -560,7 +561,7 @@ fn loopback_only(listeners: &[TcpListener]) -> bool {
     })
 }
 
-/// Looks at what is behind the lock, whatever became of others who did.
+/// Locks for reading and ignores poisoning.
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -717,7 +718,7 @@ fn load(directory: &Path) -> Dashboards {
     dashboards
 }
 
-/// Our own counters as points of our own series, now and then every minute.
+/// Writes the self metrics as series, at once and then every minute.
 async fn report(mut series: SelfSeries, readings: Readings, carbon: Carbon) {
     let mut ticks = interval(SELF_INTERVAL);
     loop {

@@ -422,7 +422,10 @@ impl Explain {
                 Slot::Value(value) => (repr(value), String::new()),
                 Slot::Empty => ("None".to_owned(), "its slot was never written".to_owned()),
                 Slot::Other(at) => ("None".to_owned(), format!("its slot still holds {at}")),
-                Slot::Beyond => ("None".to_owned(), "beyond the end of the archive".to_owned()),
+                Slot::Beyond => (
+                    "None".to_owned(),
+                    "beyond the end of the archive".to_owned(),
+                ),
             };
             if let Some(below) = row.below {
                 let index = explanation.archive - 1;
