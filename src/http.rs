@@ -96,17 +96,17 @@ impl Readiness {
     }
 }
 
-/// A look at what the server needs to work, with the reason if something is wrong.
+/// Checks whether the storage works; the error is the reason.
 pub type Checkup = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// Whether the server answers, and what it counts.
+/// Health checks and counters over HTTP.
 #[derive(Clone)]
 pub struct Health {
     /// How far it is.
     pub readiness: Readiness,
     /// Whether the store can do its work.
     pub storage: Checkup,
-    /// Who may read.
+    /// The access control for reading.
     pub guard: Arc<Guard>,
     /// What `/metrics` shows.
     pub readings: Readings,
@@ -211,7 +211,7 @@ impl Front {
 async fn starting(State(readiness): State<Readiness>, uri: Uri) -> Response {
     let why = match readiness.check() {
         Err(why) => why,
-        // The routes are set in this very moment.
+        // The routes have been set since the check above.
         Ok(()) => "starting".to_owned(),
     };
     let mut response = match uri.path().trim_end_matches('/') {

@@ -119,7 +119,7 @@ mod tests {
             when: Some(1_700_000_000),
             key: Some("app-2".to_owned()),
         });
-        // Answered after whatever was handed over before it.
+        // The store answers in order: the first event is stored by now.
         store.insert(Draft::new("later", &["other"])).unwrap();
         let query: TagQuery = "deploy".parse().unwrap();
         let found = store.query(&query, 1.6e9, 1.8e9, 10).unwrap();

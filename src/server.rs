@@ -1,12 +1,12 @@
 //! From start to stop: lock, bind, open, serve, drain.
 //!
-//! 1. The data directory is locked first, so that a second instance is told about the directory
-//!    and not about a port.
-//! 2. Every socket is bound before anything is opened; what arrives meanwhile waits in the kernel.
-//!    HTTP answers at once: with a 503 that says how much of the journal has been read.
-//! 3. The journal is read back on a thread of its own. A signal meanwhile ends the process as a
-//!    crash would: the journal stays and is read back at the next start.
-//! 4. Only when everything answers is the ready file written and the service manager told.
+//! 1. The data directory is locked first, so that the error of a second instance names the directory
+//!    and not a port.
+//! 2. Every socket is bound before the stores are opened; until then data waits in the kernel. HTTP
+//!    answers at once: with a 503 that states how much of the journal has been read.
+//! 3. The journal is read back on a thread of its own. A signal during this phase ends the process
+//!    as a crash would: the journal stays and is read back at the next start.
+//! 4. The ready file is written and the service manager is notified after all routes are open.
 //! 5. The shutdown follows the data flow: statsd and the line receivers first, then the cache into
 //!    its files and the journal, then HTTP. A second signal is ignored.
 //! 6. A worker that dies by a panic ends the process: the same drain, each step of it for
@@ -310,7 +310,7 @@ impl Opened {
 
 /// Everything that runs, and what it takes to stop it.
 struct Running {
-    /// Taken out when it is stopped; whoever counts looks in as long as it is there.
+    /// `None` after it has been stopped. `/metrics` reads its counters until then.
     statsd: Arc<RwLock<Option<statsd::Server>>>,
     carbon: Carbon,
     page: Page,
@@ -319,10 +319,10 @@ struct Running {
     /// Tells the receivers to stop.
     stop_receiving: watch::Sender<bool>,
     receivers: JoinSet<()>,
-    /// Tells HTTP to stop; later than the receivers, so that a look is possible meanwhile.
+    /// Stops HTTP, after the receivers, so that `/readyz` and `/metrics` answer during the shutdown.
     stop_http: watch::Sender<bool>,
     http: JoinHandle<anyhow::Result<()>>,
-    /// What ends with the process: the reporter, the demo's visitors.
+    /// Tasks that end with the process: the reporter, the demo's visitors.
     background: JoinSet<()>,
     /// Removes the files of Unix sockets when dropped.
     _binder: Binder,
@@ -413,13 +413,15 @@ impl Running {
         let mut receivers = JoinSet::new();
         for listener in line_listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let receiver = line_tcp(carbon.clone(), listener, told(stopped.clone()));
+            let stop = shutdown_requested(stopped.clone());
+            let receiver = line_tcp(carbon.clone(), listener, stop);
             receivers.spawn(supervisor.watched("carbon.line_tcp", receiver));
         }
         for socket in line_sockets {
             socket.set_nonblocking(true)?;
             let socket = tokio::net::UdpSocket::from_std(socket)?;
-            let receiver = line_udp(carbon.clone(), socket, told(stopped.clone()));
+            let stop = shutdown_requested(stopped.clone());
+            let receiver = line_udp(carbon.clone(), socket, stop);
             receivers.spawn(supervisor.watched("carbon.line_udp", receiver));
         }
 
@@ -548,8 +550,8 @@ async fn within<T>(supervisor: &Supervisor, what: &str, step: JoinHandle<T>) -> 
     }
 }
 
-/// Returns when the other end says so, or is gone.
-async fn told(mut stopped: watch::Receiver<bool>) {
+/// Returns when the sender requests the shutdown or is dropped.
+async fn shutdown_requested(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
@@ -566,7 +568,7 @@ fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Everything that counts.
+/// The parts of the server that have counters.
 struct Counted {
     statsd: Arc<RwLock<Option<statsd::Server>>>,
     carbon: Carbon,
@@ -576,7 +578,7 @@ struct Counted {
     connections: Connections,
 }
 
-/// What the crates count, gathered whenever somebody asks.
+/// The counters of all crates, read at each call.
 fn readings(counted: Counted) -> Readings {
     let Counted {
         statsd,

@@ -2,7 +2,7 @@
 //!
 //! 1. The soft limit is raised to the hard one before anything is opened: the usual soft limit of
 //!    1,024 exists for programs that use `select`.
-//! 2. [`KEPT`] descriptors stay free for files, whatever comes over the network: whisper files,
+//! 2. [`KEPT`] descriptors are reserved for files, independent of network load: whisper files,
 //!    journal, index and event store can always be opened. All caps on connections together
 //!    are cut until that holds.
 

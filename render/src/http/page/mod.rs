@@ -530,7 +530,7 @@ fn events_table(html: &mut Html, happened: &[Event], now: f64, up: &str) {
     html.raw("<table>\n<thead><tr><th>when (UTC)</th><th>what</th><th>tags</th><th>status</th></tr></thead>\n<tbody>\n");
     for event in happened.iter().rev() {
         html.raw("<tr><td class=\"when\">")
-            .text(&moment(event.when));
+            .text(&timestamp(event.when));
         html.raw("<br><span class=\"quiet\">")
             .text(&ago(now - event.when));
         html.raw("</span></td><td class=\"what\">");
@@ -579,7 +579,7 @@ fn is_web(link: &str) -> bool {
     link.starts_with("https://") || link.starts_with("http://")
 }
 
-fn moment(when: f64) -> String {
+fn timestamp(when: f64) -> String {
     jiff::Timestamp::from_second(when as i64).map_or_else(
         |_| when.to_string(),
         |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
