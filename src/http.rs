@@ -108,7 +108,7 @@ pub struct Health {
     pub storage: Checkup,
     /// The access control for reading.
     pub guard: Arc<Guard>,
-    /// What `/metrics` shows.
+    /// The contents of `/metrics`.
     pub readings: Readings,
     /// Requests that panicked: each is a bug in plumbago.
     pub panics: Arc<AtomicU64>,
@@ -211,7 +211,7 @@ impl Front {
 async fn starting(State(readiness): State<Readiness>, uri: Uri) -> Response {
     let why = match readiness.check() {
         Err(why) => why,
-        // The routes have been set since the check above.
+        // The server has become ready during this request.
         Ok(()) => "starting".to_owned(),
     };
     let mut response = match uri.path().trim_end_matches('/') {

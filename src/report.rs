@@ -184,7 +184,7 @@ pub fn process() -> Vec<Reading> {
 pub struct SelfSeries {
     sink: Arc<dyn Sink>,
     prefix: String,
-    /// The value of each counter when it was last written, and its series.
+    /// The last written value of each counter, and its series.
     last: Vec<(String, f64, SeriesId)>,
     written: Option<Timestamp>,
 }

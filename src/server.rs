@@ -51,7 +51,7 @@ const SELF_INTERVAL: Duration = Duration::from_secs(60);
 /// How long each step of the stop may take once a worker is dead.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the process was started with, beside its configuration.
+/// The arguments and environment of the process, apart from its configuration.
 #[derive(Debug, Default)]
 pub struct Surroundings {
     /// The configuration file and the overrides, to be read again at SIGHUP.
@@ -308,7 +308,7 @@ impl Opened {
     }
 }
 
-/// Everything that runs, and what it takes to stop it.
+/// The running parts of the server and the handles that stop them.
 struct Running {
     /// `None` after it has been stopped. `/metrics` reads its counters until then.
     statsd: Arc<RwLock<Option<statsd::Server>>>,

@@ -90,7 +90,7 @@ impl Default for Limits {
     }
 }
 
-/// What became of connections.
+/// The counters of connections.
 #[derive(Debug, Default)]
 struct Counters {
     accepted: AtomicU64,
@@ -122,14 +122,14 @@ struct Shared {
     born: Instant,
 }
 
-/// What a connection is at.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A request is owed, or has begun to arrive.
+    /// The client has to send a request, or a request is arriving.
     Head,
     /// A request is being answered.
     Busy,
-    /// Nothing is owed.
+    /// An answer has been sent, and no further request has begun.
     Idle,
 }
 
@@ -194,7 +194,7 @@ impl Connections {
         }))
     }
 
-    /// What they count.
+    /// The counters as readings.
     pub fn readings(&self) -> Vec<Reading> {
         let Shared { counters, .. } = &*self.0;
         let Counters {

@@ -43,7 +43,7 @@ pub struct Args {
 /// Lists or removes.
 ///
 /// # Errors
-/// The data directory is missing, in use or unreadable, or all series are idle and `--all` is not given.
+/// The data directory is missing, in use or unreadable, or all series are idle without `--all`.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         dry_run,
