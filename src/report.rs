@@ -67,7 +67,7 @@ impl Reading {
     }
 }
 
-/// Reads all counters; called for each request and each self report.
+/// Where readings come from; called whenever somebody asks.
 pub type Readings = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
 
 /// Prometheus' text format, version 0.0.4.

@@ -720,7 +720,7 @@ fn load(directory: &Path) -> Dashboards {
     dashboards
 }
 
-/// Writes the self metrics as series, at once and then every minute.
+/// Our own counters as points of our own series, now and then every minute.
 async fn report(mut series: SelfSeries, readings: Readings, carbon: Carbon) {
     let mut ticks = interval(SELF_INTERVAL);
     loop {

@@ -90,7 +90,7 @@ impl Default for Limits {
     }
 }
 
-/// The counters of connections.
+/// What became of connections.
 #[derive(Debug, Default)]
 struct Counters {
     accepted: AtomicU64,
