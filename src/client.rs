@@ -1,19 +1,19 @@
-//! A running plumbago, asked over HTTP by the verbs that take `--url`.
+//! The HTTP client of the verbs that take `--url`.
 
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use serde_json::Value;
 
-/// A verb's patience with a server, per request.
+/// The timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest answer read.
+/// The size limit of an answer.
 const MAX_ANSWER: u64 = 64 << 20;
 
-/// Where the server is, and who asks.
+/// The address of the server and the token for it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The server.
+    /// The server's URL.
     #[arg(
         long,
         value_name = "URL",
@@ -21,8 +21,8 @@ pub struct Args {
         default_value = "http://127.0.0.1:8080"
     )]
     pub url: String,
-    /// A token of its auth.tokens or auth.event_tokens. The environment keeps it out of the
-    /// process list.
+    /// A token from the server's auth.tokens or auth.event_tokens. The environment variable keeps it
+    /// out of the process list.
     #[arg(
         long,
         value_name = "TOKEN",
@@ -32,7 +32,7 @@ pub struct Args {
     pub token: Option<String>,
 }
 
-/// A server to ask.
+/// A client for one server.
 pub struct Client {
     agent: ureq::Agent,
     base: String,
@@ -43,12 +43,12 @@ impl Client {
     /// A client for the server at `args.url`, which may have a path of its own.
     ///
     /// # Errors
-    /// A URL that is not `http://`.
+    /// The URL does not begin with `http://`.
     pub fn new(args: &Args) -> anyhow::Result<Self> {
         let Args { url, token } = args;
         if !url.starts_with("http://") {
             bail!(
-                "--url: {url:?} does not begin with http:// (TLS is not spoken here: curl speaks it)"
+                "--url: {url:?} does not begin with http:// (https is not supported, use curl: docs/recipes/curl.md)"
             );
         }
         let config = ureq::Agent::config_builder()
@@ -69,10 +69,10 @@ impl Client {
         format!("{}{path}", self.base)
     }
 
-    /// Asks for the JSON at `path`.
+    /// Gets the JSON at `path`.
     ///
     /// # Errors
-    /// The server cannot be reached, or refuses: with its sentence.
+    /// The server cannot be reached, or refuses the request, with the reason it gives.
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
         let request = self
             .agent
@@ -124,7 +124,7 @@ impl Client {
                 )
             }
             _ => bail!(
-                "{base} answers {}, and not as plumbago does: is it one?",
+                "{base} answers {}, but not in the format of plumbago",
                 status.as_u16()
             ),
         }

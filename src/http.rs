@@ -1,8 +1,8 @@
-//! The HTTP side of the wiring: health, counters, what the page asks of the server, and serving.
+//! The HTTP side of the wiring: health, counters, the page's host, and serving.
 //!
-//! 1. [`serve`] answers from the moment when the sockets are bound: with a 503 that says how far
-//!    the start has come, until [`Front::open`] brings the routes.
-//! 2. Whatever makes an answer, it goes out through [`secure`], and a panic in it is a 500.
+//! 1. [`serve`] answers as soon as the sockets are bound: with a 503 that states the progress of the
+//!    start, until [`Front::open`] adds the routes.
+//! 2. Every answer passes through [`secure`]; a panic while computing it becomes a 500.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -34,10 +34,10 @@ mod secure;
 
 use connections::Connections;
 
-/// How long requests that are being answered when the server stops may still take.
+/// How long requests in progress may take after the shutdown has begun.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// How far the server is on its way from start to stop. Cheap to clone.
+/// The stage of the server between start and shutdown. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<Stage>>);
 
@@ -91,26 +91,26 @@ impl Readiness {
                 format!("starting: {percent:.0} % of the journal read")
             }
             Stage::Stopping => "stopping".to_owned(),
-            Stage::Died(name) => format!("{name} has died: the process ends"),
+            Stage::Died(name) => format!("{name} ended by a panic: the process shuts down"),
         })
     }
 }
 
-/// A look at what the server needs to work, with the reason if something is wrong.
+/// Checks whether the storage works; the error is the reason.
 pub type Checkup = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// Whether the server answers, and what it counts.
+/// Health checks and counters over HTTP.
 #[derive(Clone)]
 pub struct Health {
     /// How far it is.
     pub readiness: Readiness,
     /// Whether the store can do its work.
     pub storage: Checkup,
-    /// Who may read.
+    /// The access control for reading.
     pub guard: Arc<Guard>,
-    /// What `/metrics` shows.
+    /// The contents of `/metrics`.
     pub readings: Readings,
-    /// Requests that panicked: each is a mistake in this program.
+    /// Requests that panicked: each is a bug in plumbago.
     pub panics: Arc<AtomicU64>,
 }
 
@@ -129,7 +129,7 @@ impl Health {
             .layer(from_fn_with_state(self, metrics_without_query))
             .layer(CatchPanicLayer::custom(move |_| {
                 panics.fetch_add(1, Ordering::Relaxed);
-                let sentence = "the request met a mistake in this program\n";
+                let sentence = "internal error: the request failed because of a bug in plumbago\n";
                 (StatusCode::INTERNAL_SERVER_ERROR, sentence).into_response()
             }))
             .layer(map_response(secure::headers))
@@ -137,7 +137,7 @@ impl Health {
 }
 
 async fn nothing_here(uri: Uri) -> Response {
-    let body = serde_json::json!({ "error": format!("there is nothing at {}", uri.path()) });
+    let body = serde_json::json!({ "error": format!("no such page: {}", uri.path()) });
     let json = [(header::CONTENT_TYPE, "application/json")];
     (StatusCode::NOT_FOUND, json, body.to_string()).into_response()
 }
@@ -150,7 +150,7 @@ async fn ready(State(health): State<Health>) -> Response {
     match tokio::task::spawn_blocking(move || (health.storage)()).await {
         Ok(Ok(())) => "ready\n".into_response(),
         Ok(Err(why)) => unavailable(&why),
-        Err(_) => unavailable("the look at the store failed"),
+        Err(_) => unavailable("checking the store failed"),
     }
 }
 
@@ -177,8 +177,7 @@ async fn metrics_without_query(
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// What stands behind the listeners: the routes, or the news that they are still to come. Cheap to
-/// clone.
+/// The service behind the listeners: a 503 during the start, the routes afterwards. Cheap to clone.
 #[derive(Clone)]
 pub struct Front {
     routes: Arc<OnceLock<Router>>,
@@ -212,7 +211,7 @@ impl Front {
 async fn starting(State(readiness): State<Readiness>, uri: Uri) -> Response {
     let why = match readiness.check() {
         Err(why) => why,
-        // The routes are set in this very moment.
+        // The server has become ready during this request.
         Ok(()) => "starting".to_owned(),
     };
     let mut response = match uri.path().trim_end_matches('/') {
@@ -228,15 +227,15 @@ async fn starting(State(readiness): State<Readiness>, uri: Uri) -> Response {
     response
 }
 
-/// What the page asks of the server around it.
+/// The server's data for the page.
 pub struct Around {
-    /// The really bound addresses.
+    /// The bound addresses.
     pub addresses: BTreeMap<&'static str, Vec<String>>,
     /// The events.
     pub events: Arc<Store>,
-    /// What has come from outside.
+    /// The number of metrics and datapoints received from clients.
     pub received: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// What every page says on top.
+    /// The sentence on top of every page.
     pub notice: Option<&'static str>,
 }
 
@@ -256,7 +255,7 @@ impl Host for Around {
         self.events
             .query(&query, from, until, limit)
             .unwrap_or_else(|why| {
-                warn!("events for the page: {why}");
+                warn!("cannot read the events of the page: {why}");
                 Vec::new()
             })
     }
@@ -266,7 +265,7 @@ impl Host for Around {
     }
 }
 
-/// A sink that counts what goes through it: datapoints that are our own, not received.
+/// A sink that counts the datapoints that this server makes itself: they do not count as received.
 pub struct Own {
     /// Where they go.
     pub sink: Arc<dyn Sink>,
@@ -318,7 +317,7 @@ pub async fn serve(
     let _ = stopped.wait_for(|stop| *stop).await;
     let last = async { while servers.join_next().await.is_some() {} };
     if timeout(LAST_ANSWERS, last).await.is_err() {
-        warn!("HTTP: connections that were still open after {LAST_ANSWERS:?} are closed");
+        warn!("shutdown: closed the HTTP connections that were still open after {LAST_ANSWERS:?}");
     }
     Ok(())
 }
@@ -379,13 +378,13 @@ mod tests {
         health.readiness.died("persister");
         let (status, _, text) = ask("/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(text, "persister has died: the process ends\n");
+        assert_eq!(text, "persister ended by a panic: the process shuts down\n");
         let (_, _, text) = ask("/metrics").await;
         assert!(text.contains("plumbago_carbon_creates_total 2\n"), "{text}");
         assert_eq!(ask("/metrics?query=a.*").await.2, "find");
         let (status, _, body) = ask("/a/%3Cb%3E").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
-        assert!(body.contains("there is nothing at /a/"), "{body}");
+        assert!(body.contains("no such page: /a/"), "{body}");
         assert_eq!(ask("/panic").await.0, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(health.panics.load(Ordering::Relaxed), 1);
     }

@@ -1,10 +1,10 @@
 //! One server per data directory.
 //!
-//! 1. The lock is a `flock` on `DATA/lock`: the kernel gives it back however the process ends, so a
-//!    crash leaves nothing to clean up. The file holds the process id for the one that is refused.
-//! 2. The directory itself is locked too: with the file deleted, a second server is still refused.
-//! 3. A lock holds what it was taken on. [`DataLock::check`] says when the paths lead elsewhere by
-//!    now, because a file or the directory was removed or replaced.
+//! 1. The lock is a `flock` on `DATA/lock`. The kernel releases it when the process ends, so a crash
+//!    leaves nothing to clean up. The file holds the process id for the error of a second server.
+//! 2. The directory itself is locked too: if the file is deleted, a second server is still refused.
+//! 3. A lock applies to the inode it was taken on. [`DataLock::check`] fails if the paths no longer
+//!    lead to the locked inodes because the file or the directory was removed or replaced.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use carbon::private;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// Proof that the data directory is ours; given back when dropped.
+/// Proof of the exclusive lock on the data directory; released when dropped.
 #[derive(Debug)]
 pub struct DataLock {
     path: PathBuf,
@@ -26,10 +26,10 @@ pub struct DataLock {
 }
 
 impl DataLock {
-    /// Creates the directory if need be and locks it.
+    /// Creates the directory if it is missing and locks it.
     ///
     /// # Errors
-    /// A sentence with the directory, and the process that holds it when that is the reason.
+    /// The directory cannot be created or locked; if it is in use, the error names the process.
     pub fn take(data: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(data).with_context(|| format!("data directory {}", data.display()))?;
         let path = data.join("lock");
@@ -42,7 +42,7 @@ impl DataLock {
                 return Err(in_use(data, &mut file));
             }
             let directory = File::open(data).with_context(failed)?;
-            // Some network filesystems lock files only: then the file has to do.
+            // Some network filesystems cannot lock directories: then the lock on the file suffices.
             if flock(&directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
             {
                 return Err(in_use(data, &mut file));
@@ -66,7 +66,7 @@ impl DataLock {
     /// Whether the directory and the file in it are still those that were locked.
     ///
     /// # Errors
-    /// A sentence that says which is not.
+    /// A sentence that names the removed or replaced path.
     pub fn check(&self) -> Result<(), String> {
         for (path, locked) in [(&self.data, &self.directory), (&self.path, &self.file)] {
             let identity = |found: fs::Metadata| (found.dev(), found.ino());
@@ -84,7 +84,7 @@ impl DataLock {
 
 fn in_use(data: &Path, file: &mut File) -> anyhow::Error {
     let mut pid = String::new();
-    // Who holds it is a courtesy: an unreadable number must not hide the refusal.
+    // The process id is optional: an unreadable file must not hide the refusal.
     let _ = file.read_to_string(&mut pid);
     let shown = data.canonicalize().unwrap_or_else(|_| data.to_owned());
     anyhow!(

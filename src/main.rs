@@ -6,11 +6,12 @@ use clap::Parser;
 use plumbago::config::Refused;
 use plumbago::verbs::{self, Verb, serve};
 
-/// StatsD, Carbon, Whisper and Graphite's render API in one program, with a vertical line at
+/// StatsD, carbon, whisper and Graphite's render API in one program, with a vertical line at
 /// every deploy.
 ///
-/// Without a verb it serves: StatsD on 127.0.0.1:8125 (UDP), carbon lines on 127.0.0.1:2003, and
-/// Graphite's HTTP API and a page on http://127.0.0.1:8080/. Data goes to ./plumbago-data.
+/// Without a verb plumbago runs the server: StatsD on 127.0.0.1:8125 (UDP), carbon lines on
+/// 127.0.0.1:2003, Graphite's HTTP API and dashboards on http://127.0.0.1:8080/. The data directory
+/// is ./plumbago-data.
 #[derive(Parser)]
 #[command(
     name = "plumbago",
@@ -18,7 +19,7 @@ use plumbago::verbs::{self, Verb, serve};
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     disable_help_subcommand = true,
-    after_help = "Example:\n  plumbago --demo    # a web shop with a week of data and deploys, http://127.0.0.1:8080/"
+    after_help = "Example:\n  plumbago --demo    # a simulated web shop with a week of data and deploys, http://127.0.0.1:8080/"
 )]
 struct Cli {
     #[command(subcommand)]

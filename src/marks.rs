@@ -79,7 +79,7 @@ impl IntoEvents {
         let silent = |said: Instant| now.saturating_duration_since(said) < SAID_EVERY;
         if !state.said.is_some_and(silent) {
             state.said = Some(now);
-            warn!(count, "events in datagrams are left out: {why}");
+            warn!(count, "events in datagrams are dropped: {why}");
         }
         false
     }
@@ -119,7 +119,7 @@ mod tests {
             when: Some(1_700_000_000),
             key: Some("app-2".to_owned()),
         });
-        // Answered after whatever was handed over before it.
+        // The store answers in order: the first event is stored by now.
         store.insert(Draft::new("later", &["other"])).unwrap();
         let query: TagQuery = "deploy".parse().unwrap();
         let found = store.query(&query, 1.6e9, 1.8e9, 10).unwrap();

@@ -1,12 +1,12 @@
-//! Telling a service manager that we are up, and when we begin to stop.
+//! Notifies a service manager (systemd) of readiness and shutdown.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Sends `state` (`READY=1`, `STOPPING=1`) to the socket called `name`, if there is one.
 ///
-/// `name` is `NOTIFY_SOCKET`: a path, or `@` and a name without a file. A manager that does not
-/// listen is not our problem, so failures are only logged.
+/// `name` is `NOTIFY_SOCKET`: a path, or `@` and an abstract name. A failure is only logged: the
+/// server works without a service manager.
 pub fn notify(name: Option<&str>, state: &str) {
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         return;

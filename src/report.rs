@@ -1,7 +1,7 @@
-//! What we report about ourselves, gathered from the crates' counters: as Prometheus text, and as
-//! series in our own store under the names that carbon uses (`carbon.agents.HOST.*`).
+//! Self metrics, collected from the crates' counters: as Prometheus text, and as series in the store
+//! under the names that carbon uses (`carbon.agents.HOST.*`).
 //!
-//! StatsD's own metrics are not here: they go with each flush, as the reference does it.
+//! StatsD's self metrics are written at each flush instead, as in the reference.
 
 use std::fmt::Write;
 use std::fs;
@@ -123,11 +123,12 @@ pub fn process() -> Vec<Reading> {
     ]
 }
 
-/// Writes carbon's readings as series: what was counted since the last time, levels as they are.
+/// Writes carbon's readings as series: counters as the difference to the last report, levels as
+/// they are.
 pub struct SelfSeries {
     sink: Arc<dyn Sink>,
     prefix: String,
-    /// The value of each counter when it was last written, and its series.
+    /// The last written value of each counter, and its series.
     last: Vec<(String, f64, SeriesId)>,
     written: Option<Timestamp>,
 }
@@ -175,7 +176,7 @@ impl SelfSeries {
             }
             *last = reading.value;
             match name {
-                // As carbon has it: percent of one core.
+                // As in carbon: percent of one core.
                 "cpuUsage" => value *= 100.0 / f64::from(elapsed),
                 "committedPoints" => committed = value,
                 "updateOperations" => updates = value,
@@ -187,7 +188,7 @@ impl SelfSeries {
                 value,
             });
         }
-        // As carbon has it: only when there were any.
+        // As in carbon: only after updates.
         if updates > 0.0
             && let Some((_, series)) = self.known("pointsPerUpdate", 0.0)
         {
@@ -197,12 +198,12 @@ impl SelfSeries {
                 value: committed / updates,
             });
         }
-        // A full cache must not make the reporter wait: a missing self metric says enough.
+        // A full cache must not block the reporter: a missing self metric is a sufficient sign.
         self.sink.try_submit(&points);
     }
 
     /// The last value of the reading called `name` (`value` at first sight) and its series;
-    /// `None`, with a line in the log, if the store does not take the name.
+    /// `None`, with a line in the log, if the store refuses the name.
     fn known(&mut self, name: &str, value: f64) -> Option<(&mut f64, SeriesId)> {
         let index = match self.last.iter().position(|(known, ..)| known == name) {
             Some(index) => index,
@@ -210,10 +211,10 @@ impl SelfSeries {
                 let full = format!("{}{name}", self.prefix);
                 match self.sink.intern(full.as_bytes()) {
                     Ok(series) => self.last.push((name.to_owned(), value, series)),
-                    // The store has said so itself, and there is another time.
+                    // The store logs this itself. The next report tries again.
                     Err(NameError::Limit(_)) => return None,
                     Err(error) => {
-                        warn!("no self metrics under {full}: {error}");
+                        warn!("the self metric {full} is not stored: {error}");
                         return None;
                     }
                 }

@@ -1,14 +1,14 @@
 //! From start to stop: lock, bind, open, serve, drain.
 //!
-//! 1. The data directory is locked first, so that a second instance is told about the directory
-//!    and not about a port.
-//! 2. Every socket is bound before anything is opened; what arrives meanwhile waits in the kernel.
-//!    HTTP answers at once: with a 503 that says how much of the journal has been read.
-//! 3. The journal is read back on a thread of its own. A signal meanwhile ends the process as a
-//!    crash would: the journal stays and is read back at the next start.
-//! 4. Only when everything answers is the ready file written and the service manager told.
-//! 5. Stopping runs with the stream: receivers first, then the cache into its files, then the
-//!    journal; a second signal does not cut it short.
+//! 1. The data directory is locked first, so that the error of a second instance names the directory
+//!    and not a port.
+//! 2. Every socket is bound before the stores are opened; until then data waits in the kernel. HTTP
+//!    answers at once: with a 503 that states how much of the journal has been read.
+//! 3. The journal is read back on a thread of its own. A signal during this phase ends the process
+//!    as a crash would: the journal stays and is read back at the next start.
+//! 4. The ready file is written and the service manager is notified after all routes are open.
+//! 5. The shutdown follows the data flow: statsd and the line receivers first, then the cache into
+//!    its files and the journal, then HTTP. A second signal is ignored.
 //! 6. A worker that dies by a panic ends the process: the same drain, each step of it for
 //!    [`PATIENCE`] at most, and exit code 1.
 
@@ -47,12 +47,12 @@ use crate::notify::notify;
 use crate::report::{self, Reading, Readings, SelfSeries};
 use crate::supervise::Supervisor;
 
-/// How often our own counters become points of our own series, as carbon does it.
+/// How often the self metrics are written as series, as in carbon.
 const SELF_INTERVAL: Duration = Duration::from_secs(60);
 /// How long each step of the stop may take once a worker is dead.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the process was started with, beside its configuration.
+/// The arguments and environment of the process, apart from its configuration.
 #[derive(Debug, Default)]
 pub struct Surroundings {
     /// Where the configuration came from, to be read again at SIGHUP.
@@ -72,8 +72,8 @@ pub struct Surroundings {
 pub enum Ended {
     /// Everything was stopped in its order.
     Drained,
-    /// Told to stop while it started: work is still going on in threads that the end of the process
-    /// cuts off, as a crash would.
+    /// Stopped during the start: threads are still working, and the end of the process interrupts
+    /// them as a crash would.
     Early,
     /// This worker died; others may still wait for it.
     Died(String),
@@ -82,7 +82,7 @@ pub enum Ended {
 /// Runs the pipeline until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
-/// Whatever stood in the way of starting or of stopping cleanly, named.
+/// The reason why the server could not start or shut down cleanly.
 pub async fn run(
     mut config: Config,
     surroundings: Surroundings,
@@ -149,8 +149,8 @@ pub async fn run(
         if let Err(why) = drained {
             error!("stopping: {why:#}");
         }
-        // Threads that hang on the dead one may still write: nobody else may come in before
-        // the process has ended.
+        // Threads that wait for the dead worker may still write: the lock is held until the
+        // process ends.
         std::mem::forget(lock);
         return Ok(Ended::Died(name));
     }
@@ -192,17 +192,17 @@ fn cap_connections(config: &mut Config, bound: &Bound, descriptors: u64) {
 
 /// The end while the journal is still being read back: `lock` is held until the process is gone.
 fn early(lock: Arc<DataLock>) -> Ended {
-    info!("stopped while starting; the journal keeps what has not been read back");
+    info!("stopped during the start: the journal keeps the datapoints that were not read back");
     std::mem::forget(lock);
     Ended::Early
 }
 
-/// HTTP from the first moment on.
+/// HTTP, answering from the start on.
 struct Answering {
     readiness: Readiness,
     front: Front,
     connections: Connections,
-    /// Whether nothing but this machine reaches the listeners.
+    /// Whether all listeners are on loopback addresses.
     loopback_only: bool,
     stop: watch::Sender<bool>,
     task: JoinHandle<anyhow::Result<()>>,
@@ -239,15 +239,15 @@ impl Answering {
     }
 }
 
-/// What is read from the data directory before anything can run.
+/// The stores of the data directory, opened before the receivers start.
 struct Opened {
     shop: Option<demo::shop::Shop>,
     events: Arc<Store>,
     carbon: Carbon,
 }
 
-/// Opens the data directory on a thread of its own and sends what came of it: reading a long
-/// journal back takes its time, and no thread of the runtime may wait for it.
+/// Opens the data directory on a thread of its own and sends the result: reading back a long journal
+/// takes time, and a thread of the runtime must not wait for it.
 fn open(
     config: &Config,
     surroundings: &Surroundings,
@@ -261,7 +261,7 @@ fn open(
     let demo = surroundings.demo;
     let work = move || {
         let outcome = Opened::read(&config, demo, lock, readiness, &on_death);
-        // A receiver that is gone has been told to stop.
+        // The receiver is dropped if the server was stopped during the start.
         let _ = opened.send(outcome);
     };
     std::thread::Builder::new()
@@ -289,7 +289,8 @@ impl Opened {
             config.statsd.flush_interval,
         );
         if now != 0 {
-            let at = u32::try_from(now).map_err(|_| anyhow!("render.now: {now} is no moment"))?;
+            let at = u32::try_from(now)
+                .map_err(|_| anyhow!("render.now: {now} is not a timestamp in Unix seconds"))?;
             setup.access = Access::Frozen;
             setup.clock = Arc::new(move || Timestamp(at));
         }
@@ -306,9 +307,9 @@ impl Opened {
     }
 }
 
-/// Everything that runs, and what it takes to stop it.
+/// The running parts of the server and the handles that stop them.
 struct Running {
-    /// Taken out when it is stopped; whoever counts looks in as long as it is there.
+    /// `None` after it has been stopped. `/metrics` reads its counters until then.
     statsd: Arc<RwLock<Option<statsd::Server>>>,
     carbon: Carbon,
     page: Page,
@@ -317,12 +318,12 @@ struct Running {
     /// Tells the receivers to stop.
     stop_receiving: watch::Sender<bool>,
     receivers: JoinSet<()>,
-    /// Tells HTTP to stop; later than the receivers, so that a look is possible meanwhile.
+    /// Stops HTTP, after the receivers, so that `/readyz` and `/metrics` answer during the shutdown.
     stop_http: watch::Sender<bool>,
     http: JoinHandle<anyhow::Result<()>>,
-    /// What ends with the process: the reporter, the demo's visitors.
+    /// Tasks that end with the process: the reporter, the demo's visitors.
     background: JoinSet<()>,
-    /// Its drop takes away the files of Unix sockets.
+    /// Removes the files of Unix sockets when dropped.
     _binder: Binder,
 }
 
@@ -411,13 +412,15 @@ impl Running {
         let mut receivers = JoinSet::new();
         for listener in line_listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let receiver = line_tcp(carbon.clone(), listener, told(stopped.clone()));
+            let stop = shutdown_requested(stopped.clone());
+            let receiver = line_tcp(carbon.clone(), listener, stop);
             receivers.spawn(supervisor.watched("carbon.line_tcp", receiver));
         }
         for socket in line_sockets {
             socket.set_nonblocking(true)?;
             let socket = tokio::net::UdpSocket::from_std(socket)?;
-            let receiver = line_udp(carbon.clone(), socket, told(stopped.clone()));
+            let stop = shutdown_requested(stopped.clone());
+            let receiver = line_udp(carbon.clone(), socket, stop);
             receivers.spawn(supervisor.watched("carbon.line_udp", receiver));
         }
 
@@ -500,7 +503,7 @@ impl Running {
         })
     }
 
-    /// Takes from a fresh reading of the configuration what can change while running.
+    /// Reloads the configuration and applies the keys that can change while the server runs.
     fn reload(&self, surroundings: &Surroundings, log: &Log) {
         let loaded = surroundings.sources.read();
         for warning in loaded.warnings() {
@@ -512,15 +515,15 @@ impl Running {
             .and_then(|config| log.reload(&config.log, surroundings.rust_log.as_deref()));
         self.page.replace(Dashboards::load(&self.dashboards));
         match done {
-            Ok(()) => info!("configuration read again"),
-            Err(why) => error!("configuration not taken, the old one stays: {why:#}"),
+            Ok(()) => info!("configuration reloaded"),
+            Err(why) => error!("configuration not reloaded, the old one stays in effect: {why:#}"),
         }
     }
 
-    /// Stops with the stream: receivers, cache, journal, HTTP. What hangs on a worker that is dead
-    /// is left after a while.
+    /// Shuts down along the data flow: statsd, line receivers, cache and journal, HTTP. A step that
+    /// waits for a dead worker is abandoned after [`PATIENCE`].
     async fn drain(mut self, supervisor: &Supervisor) -> anyhow::Result<()> {
-        // First of all: a full cache must not hold up those who are stopped next.
+        // Carbon first: a full cache must not block the receivers that stop next.
         self.carbon.shut_down();
         self.background.shutdown().await;
         let statsd = match self.statsd.write() {
@@ -536,7 +539,7 @@ impl Running {
         let received = within(supervisor, "stopping the receivers", receivers).await;
         let carbon = self.carbon.clone();
         let drained = tokio::task::spawn_blocking(move || {
-            carbon.drain(|left| info!("{left} datapoints left to be written"))
+            carbon.drain(|left| info!("shutdown: {left} datapoints are not in their files yet"))
         });
         let drained = within(supervisor, "draining the cache", drained).await;
         let drained = drained.and_then(|result| result.context("carbon"));
@@ -558,12 +561,12 @@ async fn within<T>(supervisor: &Supervisor, what: &str, step: JoinHandle<T>) -> 
     }
 }
 
-/// Returns when the other end says so, or is gone.
-async fn told(mut stopped: watch::Receiver<bool>) {
+/// Returns when the sender requests the shutdown or is dropped.
+async fn shutdown_requested(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Whether nothing but this machine reaches the listeners.
+/// Whether all listeners are on loopback addresses.
 fn loopback_only(listeners: &[TcpListener]) -> bool {
     listeners.iter().all(|listener| {
         let address = listener.local_addr();
@@ -571,12 +574,12 @@ fn loopback_only(listeners: &[TcpListener]) -> bool {
     })
 }
 
-/// Looks at what is behind the lock, whatever became of others who did.
+/// Locks for reading and ignores poisoning.
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Everything that counts.
+/// The parts of the server that have counters.
 struct Counted {
     statsd: Arc<RwLock<Option<statsd::Server>>>,
     carbon: Carbon,
@@ -586,7 +589,7 @@ struct Counted {
     connections: Connections,
 }
 
-/// What the crates count, gathered whenever somebody asks.
+/// The counters of all crates, read at each call.
 fn readings(counted: Counted) -> Readings {
     let Counted {
         statsd,

@@ -1,10 +1,10 @@
-//! Workers that must not die: a thread or task that ends by a panic ends the process.
+//! Supervision of workers: a thread or task that ends by a panic ends the process.
 //!
-//! 1. Whatever works for as long as the process lives holds an [`Alarm`]: the threads of carbon,
-//!    of statsd and of the event store, the tasks of the receivers, of HTTP and in the background.
-//! 2. The first report wins: it is logged, `/readyz` says it, and the server drains and exits with
-//!    1, without waiting for what the dead worker will never do.
-//! 3. A request that panics is no such worker: it is answered with a 500 and counted.
+//! 1. Every worker that lives as long as the process holds an [`Alarm`]: the threads of carbon, of
+//!    statsd and of the event store, the tasks of the receivers, of HTTP and in the background.
+//! 2. The first report wins: it is logged, `/readyz` shows it, and the server drains and exits with
+//!    1, without waiting for the dead worker.
+//! 3. A panic in a request ends only that request: the client gets a 500, and the panic is counted.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use carbon::{Alarm, OnDeath};
 use tokio::sync::watch;
 use tracing::error;
 
-/// Where workers report to. Cheap to clone.
+/// Receives the reports of workers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Supervisor(watch::Sender<Option<String>>);
 
@@ -24,11 +24,11 @@ impl Default for Supervisor {
 }
 
 impl Supervisor {
-    /// What threads of the crates below are given: called with the name of the dead.
+    /// The callback for threads of the crates below; its argument is the name of the dead worker.
     pub fn on_death(&self) -> OnDeath {
         let Self(reports) = self.clone();
         Arc::new(move |name| {
-            error!("{name} has died by a panic: the process ends");
+            error!("{name} ended by a panic: the process shuts down");
             reports.send_if_modified(|first| {
                 let is_first = first.is_none();
                 first.get_or_insert_with(|| name.to_owned());
@@ -50,15 +50,15 @@ impl Supervisor {
         }
     }
 
-    /// The name of the first that died, if any has.
+    /// The name of the first worker that died, if any.
     pub fn dead(&self) -> Option<String> {
         self.0.borrow().clone()
     }
 
-    /// Waits until one dies.
+    /// Waits until a worker dies.
     pub async fn death(&self) -> String {
         let mut reports = self.0.subscribe();
-        // The sender is in `self`: it cannot be gone.
+        // The sender is in `self`, so the channel cannot be closed.
         match reports.wait_for(Option::is_some).await {
             Ok(first) => first.clone().unwrap_or_default(),
             Err(_) => std::future::pending().await,

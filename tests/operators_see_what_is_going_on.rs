@@ -106,7 +106,7 @@ fn a_hangup_reads_configuration_and_dashboards_again() {
     fs::write(&file, "[log]\nlevel = \"info\"\n").unwrap();
     server.signal(Signal::HUP);
     server.wait_until("reading", |server| {
-        server.log().contains("configuration read again")
+        server.log().contains("configuration reloaded")
     });
     assert_eq!(server.get("/dashboards/mine").status, 200);
 }

@@ -121,7 +121,7 @@ fn the_verb_lists_first_and_removes_when_no_server_runs() {
     assert_eq!(code, Some(0));
     let mut lines: Vec<&str> = list.lines().collect();
     let total = lines.pop().unwrap();
-    assert!(total.starts_with("3 of 6 series would go, "), "{list}");
+    assert!(total.starts_with("3 of 6 series idle, "), "{list}");
     let mut names = Vec::new();
     for line in lines {
         let [age, size, name] = line.split_whitespace().collect::<Vec<_>>()[..] else {

@@ -76,7 +76,7 @@ fn links_pipes_and_loops_stop_neither_start_nor_queries() {
             .is_file()
     );
     let log = server.log();
-    for said in ["names is no index", "it is a symbolic link"] {
+    for said in ["names is not an index", "it is a symbolic link"] {
         assert!(log.contains(said), "{said}:\n{log}");
     }
 }

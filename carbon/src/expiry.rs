@@ -212,7 +212,7 @@ pub(crate) fn run(inner: &Inner) {
         inner.pause(GRACE);
         inner.reclaim();
         if let Err(error) = inner.index.compact(VOID_RECORDS) {
-            tracing::warn!(%error, "the index could not be written anew");
+            tracing::warn!(%error, "cannot rewrite the index");
         }
         inner.pause(pause.saturating_sub(GRACE));
     }

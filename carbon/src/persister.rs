@@ -417,7 +417,7 @@ fn report(inner: &Inner) {
             Event::SetAside { aside, damage, .. } => {
                 inner.stats.set_aside.add(1);
                 let aside = aside.display();
-                tracing::error!(%damage, %aside, "a damaged file was set aside and begun anew");
+                tracing::error!(%damage, %aside, "a damaged file was set aside, a new file is created");
             }
             Event::Replaced { path } => {
                 tracing::info!(file = %path.display(), "the file was replaced or is gone");

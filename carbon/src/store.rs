@@ -1097,9 +1097,9 @@ fn verify(inner: &Inner) {
             removed,
             leftovers,
             unreadable,
-            "the index was put right"
+            "index reconciled with the files on disk"
         ),
-        Err(error) => tracing::warn!(%error, "the disk could not be compared with the index"),
+        Err(error) => tracing::warn!(%error, "cannot read the whisper tree to refresh the index"),
     }
 }
 

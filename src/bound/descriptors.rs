@@ -1,8 +1,8 @@
-//! How many descriptors there are, and how many of them connections may take.
+//! The limit of file descriptors, and the share of it that connections may take.
 //!
-//! 1. The soft limit is raised to the hard one before anything is opened: what a service manager
-//!    sets as the soft limit (1,024, mostly) is made for programs that use `select`.
-//! 2. [`KEPT`] descriptors stay free for files, whatever comes over the network: whisper files,
+//! 1. The soft limit is raised to the hard one before anything is opened: the usual soft limit of
+//!    1,024 exists for programs that use `select`.
+//! 2. [`KEPT`] descriptors are reserved for files, independent of network load: whisper files,
 //!    journal, index and event store can always be opened. All caps on connections together
 //!    are cut until that holds.
 
@@ -11,23 +11,23 @@ use tracing::{info, warn};
 
 /// Descriptors kept for files, or half of all where there are fewer than twice as many.
 pub const KEPT: u64 = 256;
-/// More than this many are never of use, and the kernel's own bound (`fs.nr_open`).
+/// The largest limit that is requested: the kernel's default bound (`fs.nr_open`).
 const MOST: u64 = 1 << 20;
-/// With fewer than this many the operator is told.
+/// Below this limit the log has a warning.
 const FEW: u64 = 4_096;
-/// Every listener gets as many connections, however few descriptors there are.
+/// Every listener gets at least this many connections.
 const LEAST: usize = 4;
 
 /// A cap on the connections of some listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cap {
-    /// The key that says it.
+    /// The key of the configuration.
     pub key: &'static str,
-    /// How many connections it allows; 0 for as many as there are descriptors.
+    /// The configured limit on connections; 0 for as many as there are descriptors.
     pub wanted: usize,
 }
 
-/// Raises the soft limit to the hard one and returns what holds from now on.
+/// Raises the soft limit to the hard one and returns the limit in effect.
 pub fn raise() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let hard = maximum.unwrap_or(MOST).min(MOST);
@@ -42,16 +42,14 @@ pub fn raise() -> u64 {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => hard,
         Err(why) => {
-            warn!(
-                "the limit of open files stays at {soft}, the hard limit {hard} was refused: {why}"
-            );
+            warn!("open files: cannot raise the soft limit from {soft} to {hard}: {why}");
             soft
         }
     }
 }
 
-/// Cuts `caps` so that with `open` descriptors in use already those for files stay free, and logs
-/// the outcome. Returns the caps in the same order.
+/// Reduces `caps` so that the descriptors kept for files stay free while `open` are in use, and logs
+/// the result. Returns the caps in the same order.
 pub fn share(limit: u64, open: u64, caps: &[Cap]) -> Vec<usize> {
     let kept = KEPT.min(limit / 2);
     let shared = cut(limit.saturating_sub(kept).saturating_sub(open), caps);
@@ -59,16 +57,16 @@ pub fn share(limit: u64, open: u64, caps: &[Cap]) -> Vec<usize> {
         let Cap { key, wanted } = cap;
         match got == wanted {
             true => format!("{key} {got}"),
-            false => format!("{key} {got} (set to {wanted})"),
+            false => format!("{key} {got} (configured: {wanted})"),
         }
     });
     let lines: Vec<String> = lines.collect();
     info!(
-        "open files: {limit} allowed, {kept} kept for files; connections: {}",
+        "open files: {limit} allowed, {kept} reserved for files; connections: {}",
         lines.join(", ")
     );
     if limit < FEW {
-        warn!("the hard limit of open files is {limit}: raise it (LimitNOFILE=, ulimit -Hn)");
+        warn!("the hard limit of open files is {limit}, raise it (LimitNOFILE=, ulimit -Hn)");
     }
     shared
 }

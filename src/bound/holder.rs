@@ -1,4 +1,4 @@
-//! Who has an address: read from `/proc`, as far as we may look.
+//! The process that holds an address, read from `/proc` where permissions allow.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ pub(super) enum Protocol {
     Udp,
 }
 
-/// The process that has `address`, as `process 123 (node)`; `None` if it is not ours to see.
+/// The process that holds `address`, as `process 123 (node)`; `None` if `/proc` does not show it.
 pub(super) fn find(address: &SocketAddr, protocol: Protocol) -> Option<String> {
     let tables = match protocol {
         Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
@@ -27,7 +27,7 @@ pub(super) fn find(address: &SocketAddr, protocol: Protocol) -> Option<String> {
     })
 }
 
-/// The inode of the socket that `line` of a table is about, if it stands in the way of `address`.
+/// The inode of the socket in `line` of a table, if it conflicts with `address`.
 fn inode<'a>(line: &'a str, address: &SocketAddr, protocol: Protocol) -> Option<&'a str> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_whitespace().skip(1);

@@ -1,12 +1,12 @@
-//! Every socket, bound before anything else happens.
+//! Every socket, bound before the data directory is opened.
 //!
-//! 1. Binding is all or nothing: the first address that is refused ends the start, with a
-//!    sentence that names the key, the address and, where the system tells, who has it already.
-//! 2. Port 0 asks for any free port; what was really bound is in [`Binder::addresses`].
+//! 1. Binding is all or nothing: the first address that is refused ends the start, with an error
+//!    that names the key, the address and, if `/proc` shows it, the process that holds the address.
+//! 2. Port 0 asks for any free port; [`Binder::addresses`] has the addresses actually bound.
 //! 3. Connections and datagrams that arrive before the server is ready wait in the kernel, in
 //!    receive buffers that are as big from the beginning as they are later.
-//! 4. A Unix socket's file that nobody listens on is left over from a crash and is replaced;
-//!    one that somebody listens on is refused.
+//! 4. A Unix socket's file without a listener is left over from a crash and is replaced; a file
+//!    with a listener is refused.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,7 +42,7 @@ pub struct Bound {
     pub line_udp: Vec<UdpSocket>,
     /// `render.http`.
     pub http: Vec<TcpListener>,
-    /// What was bound under which key; removes the files of Unix sockets when dropped.
+    /// The bound addresses by key; removes the files of Unix sockets when dropped.
     pub binder: Binder,
 }
 
@@ -71,7 +71,7 @@ impl Bound {
     }
 }
 
-/// Binds sockets and remembers under which key and at which address each one really listens.
+/// Binds sockets and records the key and the bound address of each.
 #[derive(Debug, Default)]
 pub struct Binder {
     addresses: BTreeMap<&'static str, Vec<String>>,
@@ -116,14 +116,15 @@ impl Binder {
             let first = !wanted[..index].contains(text);
             let shared = count > 1 && address.port() != 0;
             if shared && first {
-                // The option would let us in beside a stranger who set it too: ask without it.
+                // SO_REUSEPORT would allow sharing the port with another process that set it too.
+                // Binding once without the option detects such a process.
                 bind_udp(address, false)
                     .map_err(|error| refused(error, &address, holder::Protocol::Udp))?;
             }
             let socket = bind_udp(address, shared)
                 .map_err(|error| refused(error, &address, holder::Protocol::Udp))?;
             if buffer > 0 && set_socket_recv_buffer_size_force(&socket, buffer).is_err() {
-                // Without the privilege, up to what the system allows; less is lived with.
+                // Without the privilege the system's limit applies. A smaller buffer is accepted.
                 let _ = SockRef::from(&socket).set_recv_buffer_size(buffer);
             }
             let shown = socket.local_addr()?.to_string();
@@ -169,7 +170,7 @@ impl Binder {
         Ok(sockets)
     }
 
-    /// The really bound addresses of each key, in the order of the configuration.
+    /// The bound addresses of each key, in the order of the configuration.
     pub fn addresses(&self) -> &BTreeMap<&'static str, Vec<String>> {
         &self.addresses
     }
@@ -194,7 +195,7 @@ impl Binder {
 }
 
 impl Drop for Binder {
-    /// Takes the Unix sockets' files away, so that senders learn at once that nobody listens.
+    /// Removes the files of Unix sockets, so that sending to them fails at once.
     fn drop(&mut self) {
         for path in &self.files {
             let _ = fs::remove_file(path);
@@ -356,10 +357,10 @@ fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
     text.to_socket_addrs()
         .map_err(|error| match text.rsplit_once(':') {
             Some((_, port)) if port.parse::<u16>().is_ok() => anyhow!(error),
-            _ => anyhow!("an address is written HOST:PORT, for example 127.0.0.1:2003"),
+            _ => anyhow!("the format is HOST:PORT, for example 127.0.0.1:2003"),
         })?
         .next()
-        .ok_or_else(|| anyhow!("the name has no address"))
+        .ok_or_else(|| anyhow!("the host name resolves to no address"))
 }
 
 fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
@@ -376,7 +377,7 @@ fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// The reason in words, with the process that has the address when it is taken.
+/// The reason in words, with the process that holds the address if it is in use.
 fn refused(error: io::Error, address: &SocketAddr, protocol: holder::Protocol) -> anyhow::Error {
     match error.kind() {
         ErrorKind::AddrInUse => match holder::find(address, protocol) {
@@ -384,7 +385,7 @@ fn refused(error: io::Error, address: &SocketAddr, protocol: holder::Protocol) -
             None => anyhow!("the address is in use by another program"),
         },
         ErrorKind::PermissionDenied => {
-            anyhow!("the system refused: ports below 1024 need a privilege")
+            anyhow!("permission denied: ports below 1024 need CAP_NET_BIND_SERVICE")
         }
         ErrorKind::AddrNotAvailable => anyhow!("this machine has no such address"),
         _ => anyhow!(error),
@@ -396,11 +397,11 @@ fn clear_leftover(path: &Path, connect: impl Fn() -> io::Result<()>) -> anyhow::
         return Ok(());
     };
     if !meta.file_type().is_socket() {
-        return Err(anyhow!("there is a file that is no socket"));
+        return Err(anyhow!("path exists and is not a socket"));
     }
     match connect() {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).context("the left-over socket cannot be removed")
+            fs::remove_file(path).context("cannot remove the stale socket")
         }
         _ => Err(anyhow!("another program listens on that path")),
     }
@@ -480,11 +481,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_an_example() {
+    fn an_invalid_address_is_refused_with_an_example() {
         let refusal = Binder::default().tcp("x.y", &list(&["8125"])).unwrap_err();
         assert_eq!(
             format!("{refusal:#}"),
-            "x.y: cannot listen on 8125: an address is written HOST:PORT, for example 127.0.0.1:2003"
+            "x.y: cannot listen on 8125: the format is HOST:PORT, for example 127.0.0.1:2003"
         );
     }
 

@@ -1,10 +1,11 @@
-//! `serve --demo`: a small web shop, so that the first look already shows what the program is for.
+//! `serve --demo`: a simulated web shop, so that a new user sees graphs with deploys at once.
 //!
-//! 1. Everything is made up, and says so: on the page, and by an event where the history ends.
-//! 2. The past week is written through the same [`Sink`] as everything else, then the shop sends
-//!    StatsD to our own socket like any application.
-//! 3. The shop is a function of time ([`shop`]): a restart fills in the same week again, with the
-//!    same deploys, and nothing twice. What is kept is the moment of the first start.
+//! 1. The page states that the data is simulated, and an event marks the end of the generated
+//!    history.
+//! 2. The past week is written through the same [`Sink`] as other datapoints. Then the shop sends
+//!    StatsD to the server's socket as an application would.
+//! 3. The shop is a function of time ([`shop`]): a restart generates the same week again, with the
+//!    same deploys and without duplicates. Only the timestamp of the first start is stored.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,23 +21,23 @@ use tracing::{info, warn};
 
 pub mod shop;
 
-use self::shop::{Change, Dice, Kind, Shop};
+use self::shop::{Change, Kind, Random, Shop};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const WEEK: i64 = 7 * 24 * HOUR;
-/// The finest points reach back so far in the built-in schema.
+/// How far the finest archive of the built-in schema reaches back.
 const FINE: i64 = 6 * HOUR;
-/// The built-in schema has no coarser points than these at the start.
+/// The largest step of the finest archive of the built-in schema.
 const FINEST: i64 = 10;
 const TICK: Duration = Duration::from_millis(200);
-/// Lines are packed up to what fits an Ethernet frame, as good clients do.
+/// Lines are packed into datagrams that fit an Ethernet frame.
 const DATAGRAM: usize = 1_400;
 
 /// The sentence on top of every page.
-pub const NOTICE: &str = "Demo: a made-up web shop. The week before the start is filled in; since \
-                          then the shop sends StatsD to this server like any application, and \
-                          deploys something every few minutes.";
+pub const NOTICE: &str = "Demo: a made-up web shop. The week before the first start is generated. \
+                          Since then the shop sends StatsD to this server as an application \
+                          would, and deploys every few minutes.";
 
 const DASHBOARD: &str = include_str!("past-week.toml");
 
@@ -46,22 +47,22 @@ pub fn now() -> i64 {
     since.map_or(0, |since| since.as_secs() as i64)
 }
 
-/// The shop of this data directory: opened at its first start, the same one afterwards. Writes
-/// the dashboard of the past week beside it.
+/// The shop of this data directory. The first start creates it and writes the dashboard of the past
+/// week; later starts read it.
 ///
 /// # Errors
-/// The directory cannot be written, or holds something that is no demo.
+/// The directory cannot be written, or it holds data of another server.
 pub fn open(data: &Path) -> anyhow::Result<Shop> {
     let path = data.join("demo");
     let opened = match fs::read_to_string(&path) {
         Ok(text) => text
             .trim()
             .parse()
-            .with_context(|| format!("{}: not the start of a demo", path.display()))?,
+            .with_context(|| format!("{}: invalid timestamp of the first start", path.display()))?,
         Err(_) => {
             anyhow::ensure!(
                 !data.join("whisper").exists(),
-                "{} has data that is not the demo's: give --demo another --data",
+                "{} has data that the demo did not write: give --demo another --data",
                 data.display()
             );
             let opened = now();
@@ -76,12 +77,12 @@ pub fn open(data: &Path) -> anyhow::Result<Shop> {
     Ok(Shop { opened })
 }
 
-/// Fills in the week before `now` and hands every change of it to `post`, which stores an event,
-/// or changes the one that has its key, and answers with the id. `flush` is how often StatsD
-/// flushes: the last hours are as fine.
+/// Generates the week before `now` and passes each of its changes to `post`. `post` stores an event,
+/// or updates the event with the same key, and returns the id. `flush` is the flush interval of
+/// StatsD and the step of the last hours.
 ///
 /// # Errors
-/// A name that the sink refuses.
+/// The sink refuses a name.
 pub fn fill(
     shop: Shop,
     sink: &dyn Sink,
@@ -116,22 +117,23 @@ pub fn fill(
         sink.submit(&column);
     }
     for change in shop.changes(start, now) {
-        tell(&change, &post);
+        post_change(&change, &post);
     }
     post(Draft {
-        data: Some("Left of this line is history that was filled in.".to_owned()),
+        data: Some("The history before this line was generated.".to_owned()),
         when: Some(shop.opened as f64),
         key: Some("demo-start".to_owned()),
         ..Draft::new("demo starts", &["note"])
     });
     info!(
-        "demo: a week of a web shop filled in, {points} points in {:?}",
+        "demo: generated a week of a web shop, {points} points in {:?}",
         began.elapsed()
     );
     Ok(())
 }
 
-/// Visits the shop until the runtime ends: StatsD to `statsd`, changes to `post` when they happen.
+/// Simulates visitors until the runtime ends: sends StatsD to `statsd` and passes each change to
+/// `post` when it happens.
 pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft) -> Option<i64>) {
     let bound = UdpSocket::bind(match statsd {
         SocketAddr::V4(_) => "127.0.0.1:0",
@@ -139,9 +141,9 @@ pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft) -> Optio
     });
     let socket = match bound.await {
         Ok(socket) => socket,
-        Err(error) => return warn!("demo: no socket to send from: {error}"),
+        Err(error) => return warn!("demo: cannot open a socket for sending: {error}"),
     };
-    let mut dice = Dice::new(now() as u64);
+    let mut random = Random::new(now() as u64);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut posted = now();
@@ -150,12 +152,12 @@ pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft) -> Optio
         ticks.tick().await;
         let at = now();
         for change in shop.changes(posted, at) {
-            tokio::task::block_in_place(|| tell(&change, &post));
+            tokio::task::block_in_place(|| post_change(&change, &post));
         }
         posted = at;
-        for line in shop.visit(at, TICK.as_secs_f64(), &mut dice) {
+        for line in shop.visit(at, TICK.as_secs_f64(), &mut random) {
             if !packet.is_empty() && packet.len() + 1 + line.len() > DATAGRAM {
-                // Lost datagrams are a fact of life for StatsD, for this shop too.
+                // StatsD clients ignore lost datagrams.
                 let _ = socket.send_to(packet.as_bytes(), statsd).await;
                 packet.clear();
             }
@@ -169,8 +171,8 @@ pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft) -> Optio
     }
 }
 
-/// Posts `change`; one that takes another back is tied to it.
-fn tell(change: &Change, post: &impl Fn(Draft) -> Option<i64>) {
+/// Posts `change`. A rollback refers to the event that it rolls back.
+fn post_change(change: &Change, post: &impl Fn(Draft) -> Option<i64>) {
     let tags: &[&str] = match change.kind {
         Kind::Setting => &["config", change.service],
         Kind::Rollback => &["deploy", "rollback", change.service],
@@ -192,7 +194,7 @@ fn tell(change: &Change, post: &impl Fn(Draft) -> Option<i64>) {
     });
 }
 
-/// What makes the event of the change at `at` the same one after a restart.
+/// The key of the change at `at`: after a restart it updates the same event.
 fn key(at: i64) -> String {
     format!("demo-{at}")
 }

@@ -1,52 +1,52 @@
-//! The shop: how many come, how long they wait, what goes wrong, at any moment of its history.
+//! The simulated shop: visits, response times and errors as functions of time.
 //!
 //! Visits follow the hours of the day and the days of the week. A harmful deploy makes answers
-//! slower, errors frequent and checkouts rare until it is rolled back; a harmless one changes
-//! nothing, which is what most deploys do and what a graph should be able to show.
+//! slower, errors frequent and checkouts rare until it is rolled back. A harmless deploy changes
+//! nothing, as most deploys do; a graph should show that too.
 
 use std::f64::consts::TAU;
 
-/// The shop, by the moment of its first start in Unix seconds.
+/// The shop, identified by the timestamp of its first start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shop {
-    /// The history is made up before this and visited after it.
+    /// The first start, in Unix seconds: earlier history is generated, later traffic is sent.
     pub opened: i64,
 }
 
-/// What a change does.
+/// The effect of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A deploy after which all is as before.
+    /// A deploy without effect.
     Harmless,
-    /// A deploy that hurts until it is rolled back.
+    /// A deploy that breaks a part of the shop until it is rolled back.
     Harmful,
-    /// The end of the harm.
+    /// The rollback of a harmful deploy.
     Rollback,
     /// A change of configuration, harmless.
     Setting,
 }
 
-/// Something that was changed in the shop.
+/// A change in the shop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Unix seconds.
     pub at: i64,
-    /// What it does.
+    /// Its effect.
     pub kind: Kind,
     /// The part of the shop.
     pub service: &'static str,
-    /// Its one line.
+    /// The name of its event.
     pub what: String,
-    /// Who and why.
+    /// The author and the reason.
     pub data: &'static str,
-    /// When that was changed which this one takes back.
+    /// The timestamp of the change that this one rolls back.
     pub undoes: Option<i64>,
 }
 
-/// An entry of the tables below: minutes, kind, part of the shop, one line, who and why.
+/// An entry of the tables below: minutes, effect, part of the shop, name, author and reason.
 type Planned = (i64, Kind, &'static str, &'static str, &'static str);
 
-/// What happened before the start, in minutes from it.
+/// The changes before the start, in minutes relative to it.
 const HISTORY: &[Planned] = &[
     (
         -9_300,
@@ -114,7 +114,7 @@ const HISTORY: &[Planned] = &[
     ),
 ];
 
-/// What goes on afterwards, in minutes from the beginning of each round.
+/// The changes after the start, in minutes from the beginning of each round.
 const ROUND: i64 = 40;
 const ROUNDS: &[Planned] = &[
     (6, Kind::Harmless, "web", "web 2.", "ann: small things"),
@@ -136,7 +136,7 @@ const ROUNDS: &[Planned] = &[
 
 const MINUTE: i64 = 60;
 
-/// The entry `index` of `table`, made at `at`; `version` is added to what it says.
+/// The entry `index` of `table` as a change at `at`; `version` is appended to its name.
 fn change(table: &[Planned], index: usize, at: i64, version: &str) -> Change {
     let (minutes, kind, service, what, data) = table[index];
     let before = index.checked_sub(1).and_then(|before| table.get(before));
@@ -153,7 +153,7 @@ fn change(table: &[Planned], index: usize, at: i64, version: &str) -> Change {
     }
 }
 
-/// How far the moment is from normal: factors of 1 when all is well.
+/// The factors by which latency, errors and checkouts differ from normal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Weather {
     latency: f64,
@@ -182,7 +182,7 @@ impl Shop {
             .collect()
     }
 
-    /// Whether harm is being done at `at`, and to which part of the shop.
+    /// The part of the shop that a harmful deploy affects at `at`.
     fn harmed(self, at: i64) -> Option<&'static str> {
         let minutes = (at - self.opened).div_euclid(MINUTE);
         let (minutes, table) = if minutes < 0 {
@@ -227,7 +227,7 @@ impl Shop {
         30.0 * hours * days
     }
 
-    /// How often each counter counts, per second.
+    /// The rate of each counter, per second.
     fn rate(self, counter: &str, at: i64) -> f64 {
         let Weather {
             errors, checkouts, ..
@@ -255,25 +255,25 @@ impl Shop {
         }
     }
 
-    /// How many people have something in their cart.
+    /// The number of carts in use.
     fn carts(self, at: i64) -> f64 {
         self.load(at) * 4.0 * (2.0 - self.weather(at).checkouts)
     }
 
-    /// What visitors of `seconds` around `at` make the shop send, as StatsD lines.
-    pub fn visit(self, at: i64, seconds: f64, dice: &mut Dice) -> Vec<String> {
+    /// The StatsD lines that the shop sends for the visitors of `seconds` around `at`.
+    pub fn visit(self, at: i64, seconds: f64, random: &mut Random) -> Vec<String> {
         let mut lines = Vec::new();
         for counter in COUNTERS {
-            let count = dice.count(self.rate(counter, at) * seconds);
+            let count = random.count(self.rate(counter, at) * seconds);
             if count > 0 {
                 lines.push(format!("{counter}:{count}|c"));
             }
         }
         for (timer, share) in TIMERS {
-            for _ in 0..dice.count(self.load(at) * share * seconds) {
+            for _ in 0..random.count(self.load(at) * share * seconds) {
                 lines.push(format!(
                     "{timer}:{:.3}|ms",
-                    self.wait(timer, at) * dice.spread()
+                    self.wait(timer, at) * random.spread()
                 ));
             }
         }
@@ -334,7 +334,7 @@ const STATS: &[&str] = &[
 /// A series of the past, computed point by point.
 #[derive(Clone, Debug)]
 pub struct Filled {
-    /// As StatsD names it.
+    /// The name that StatsD gives it.
     pub name: String,
     what: What,
 }
@@ -356,16 +356,16 @@ impl Filled {
     pub fn value(&self, shop: Shop, at: i64, seconds: i64) -> f64 {
         let length = seconds as f64;
         let count =
-            |name: &str, rate: f64| Dice::of(name, at).around(rate * length).round().max(0.0);
+            |name: &str, rate: f64| Random::of(name, at).around(rate * length).round().max(0.0);
         match &self.what {
             What::Rate(counter) => count(counter, shop.rate(counter, at)) / length,
             What::Count(counter) => count(counter, shop.rate(counter, at)),
             What::Carts => shop.carts(at).round(),
             What::Stat { timer, share, stat } => {
                 let n = count(timer, shop.load(at) * share).max(1.0);
-                let mut dice = Dice::of(timer, at + 1);
-                let mean = shop.wait(timer, at) * (1.0 + 0.3 * (dice.even() - 0.5) / n.sqrt());
-                let wild = 1.0 + 0.12 * (dice.even() - 0.5);
+                let mut random = Random::of(timer, at + 1);
+                let mean = shop.wait(timer, at) * (1.0 + 0.3 * (random.even() - 0.5) / n.sqrt());
+                let wild = 1.0 + 0.12 * (random.even() - 0.5);
                 match *stat {
                     "count" => n,
                     "count_ps" => n / length,
@@ -384,19 +384,19 @@ impl Filled {
     }
 }
 
-/// A source of chance that is the same each time: good enough for a shop, for nothing else.
+/// A deterministic random number generator (splitmix64), for the simulation only.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Random(u64);
 
-impl Dice {
-    /// Dice that fall as `seed` says.
+impl Random {
+    /// A generator for `seed`.
     pub fn new(seed: u64) -> Self {
-        let mut dice = Self(seed ^ 0x9e37_79b9_7f4a_7c15);
-        dice.even();
-        dice
+        let mut random = Self(seed ^ 0x9e37_79b9_7f4a_7c15);
+        random.even();
+        random
     }
 
-    /// Dice for one series at one moment.
+    /// A generator for one series at one timestamp.
     fn of(name: &str, at: i64) -> Self {
         let named = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -404,7 +404,7 @@ impl Dice {
         Self::new(named ^ (at as u64).wrapping_mul(0xff51_afd7_ed55_8ccd))
     }
 
-    /// Evenly between 0 and 1.
+    /// A uniform number from 0 to 1.
     fn even(&mut self) -> f64 {
         // splitmix64
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -414,13 +414,13 @@ impl Dice {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// `mean` with the deviation that counts of that size have.
+    /// `mean` with the deviation of a Poisson distribution.
     fn around(&mut self, mean: f64) -> f64 {
         let bell: f64 = (0..12).map(|_| self.even()).sum::<f64>() - 6.0;
         mean + mean.sqrt() * bell
     }
 
-    /// How many of something happen that happens `mean` times on average.
+    /// A Poisson number with the mean `mean`.
     fn count(&mut self, mean: f64) -> u32 {
         let mut product = self.even();
         let limit = (-mean.min(500.0)).exp();
@@ -432,7 +432,7 @@ impl Dice {
         count
     }
 
-    /// How far one answer time is from the mean: mostly a little less, sometimes much more.
+    /// One response time as a multiple of the mean: usually a little below 1, sometimes far above.
     fn spread(&mut self) -> f64 {
         let bell: f64 = (0..12).map(|_| self.even()).sum::<f64>() - 6.0;
         (0.42 * bell - 0.09).exp()
@@ -481,9 +481,9 @@ mod tests {
     #[test]
     fn what_is_sent_is_what_the_history_would_have_been() {
         let at = SHOP.opened + 3 * 60;
-        let mut dice = Dice::new(1);
+        let mut random = Random::new(1);
         let lines: Vec<String> = (0..600)
-            .flat_map(|_| SHOP.visit(at, 0.2, &mut dice))
+            .flat_map(|_| SHOP.visit(at, 0.2, &mut random))
             .collect();
         let counted: f64 = lines
             .iter()

@@ -1,4 +1,4 @@
-//! HTTP connections: accepted up to a cap, and closed when nothing moves on them.
+//! HTTP connections: accepted up to a limit, and closed when they make no progress.
 //!
 //! ```text
 //! accept ─> Head ──(request whole)──> Busy ──(answer sent)──> Idle ─┐
@@ -8,15 +8,18 @@
 //!            └──────────> closed <─────┴────────────────────────┘
 //! ```
 //!
-//! 1. A connection has `header_timeout` from its first byte (the first one: from being accepted)
-//!    until the head of a request is whole. What arrives a byte at a time gains nothing by it.
-//! 2. A body has `write_timeout` for each piece, and must keep up [`SLOWEST_BODY`] on the whole.
-//! 3. An answer that is not read for `write_timeout` ends the connection; one that is read, however
-//!    slowly, goes on. Little of it waits in the kernel ([`UNSENT`]), so that reading shows.
-//! 4. At the cap the connection that has been idle longest is closed for the new one, then the one
-//!    that has owed a request longest; while all are busy the new one is refused with a 503. Few
-//!    refusals are under way at once: the rest waits in the backlog.
-//! 5. A stop closes what is idle, lets begun answers finish, and is over when they are.
+//! 1. The head of a request must be complete within `header_timeout` of its first byte (first
+//!    request: of the accept). Sending single bytes does not extend the deadline.
+//! 2. Each piece of a body must arrive within `write_timeout`, and the whole body at
+//!    [`SLOWEST_BODY`] or more on average.
+//! 3. If the client does not read for `write_timeout`, the connection is closed; a client that reads
+//!    slowly gets its whole answer. The kernel buffers little ([`UNSENT`]), so that reading is
+//!    visible.
+//! 4. At the limit the connection that has been idle longest is closed for a new one, otherwise the
+//!    connection that has waited longest for a complete request. While all connections are busy, a
+//!    new one is refused with a 503. Few refusals run at the same time: further connections wait in
+//!    the backlog.
+//! 5. A shutdown closes idle connections, lets begun answers finish, and ends after the last one.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -52,17 +55,17 @@ const BUFFER: usize = 128 * 1024;
 const UNSENT: u32 = 128 * 1024;
 /// Bytes a second below which a body is too slow, once its first patience is used up.
 const SLOWEST_BODY: u64 = 1024;
-/// Refusals under way at once.
+/// The maximum number of concurrent refusals.
 const REFUSALS: usize = 32;
 /// How long a refusal may take.
 const REFUSING: Duration = Duration::from_secs(1);
-/// For how long, and how often, a connection that was told to make room is waited for.
+/// How long, and how often, the acceptor waits for a displaced connection to close.
 const MAKING_ROOM: Duration = Duration::from_millis(50);
 const TRIES: usize = 8;
-/// How long accepting rests after the system refused a descriptor.
+/// The pause of the acceptor after the system refused a descriptor.
 const REST: Duration = Duration::from_millis(100);
 
-/// What connections may take. A duration of zero is none: no such limit.
+/// The limits on connections. A duration of zero disables its limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once.
@@ -125,18 +128,18 @@ struct Shared {
     refusals: Arc<Semaphore>,
     /// By the order in which they came.
     open: Mutex<BTreeMap<u64, Arc<Watch>>>,
-    /// All moments are counted from here.
+    /// The origin of all timestamps.
     born: Instant,
 }
 
-/// What a connection is at.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A request is owed, or has begun to arrive.
+    /// The client has to send a request, or a request is arriving.
     Head,
     /// A request is being answered.
     Busy,
-    /// Nothing is owed.
+    /// An answer has been sent, and no further request has begun.
     Idle,
 }
 
@@ -146,7 +149,7 @@ struct Watch {
     phase: AtomicU8,
     /// The milliseconds since `born` at which the phase began.
     since: AtomicU64,
-    /// Told to make room already.
+    /// Whether the connection was asked to close for a new one.
     displaced: AtomicBool,
     close: Notify,
     /// An answer is out: the connection must be polled again, since hyper only reads on when
@@ -201,7 +204,7 @@ impl Connections {
         }))
     }
 
-    /// What they count.
+    /// The counters as readings.
     pub fn readings(&self) -> Vec<Reading> {
         let open = self.open().len() as f64;
         let help = "Connections open now. Compare with render.max_connections.";
@@ -232,7 +235,7 @@ impl Connections {
                 accepted = listener.accept() => accepted,
                 Some(ended) = tasks.join_next() => {
                     if let Err(why) = ended {
-                        error!("an HTTP connection ended badly: {why}");
+                        error!("the task of an HTTP connection failed: {why}");
                     }
                     continue;
                 }
@@ -251,7 +254,7 @@ impl Connections {
                         why.kind(),
                         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                     ) {
-                        warn!("HTTP: a connection could not be accepted: {why}");
+                        warn!("HTTP: cannot accept a connection: {why}");
                         self.displace();
                         sleep(REST).await;
                     }
@@ -279,7 +282,8 @@ impl Connections {
         room().try_acquire_owned().ok()
     }
 
-    /// Tells the connection that can best be missed to close; false if there is none.
+    /// Closes the connection that has been idle, or waiting for a request, longest; false if all
+    /// connections are busy.
     fn displace(&self) -> bool {
         let open = self.open();
         let candidates = open.values().filter_map(|watch| {
@@ -318,7 +322,7 @@ impl Connections {
                 Ok::<_, io::Error>(())
             };
             if let Ok(Err(why)) = timeout(REFUSING, answer).await {
-                debug!("a refused connection: {why}");
+                debug!("refusing an HTTP connection: {why}");
             }
         });
     }
@@ -409,17 +413,17 @@ async fn run(
         }
         closing = true;
         if watch.phase() == Phase::Head {
-            // A request that is not whole has not been taken.
+            // A request with an incomplete head has not been accepted.
             return;
         }
         connection.as_mut().graceful_shutdown();
     };
     if let Err(why) = ended {
-        debug!("an HTTP connection: {why}");
+        debug!("HTTP connection closed: {why}");
     }
 }
 
-/// A stream that does not wait for ever.
+/// A stream with deadlines for reading and writing.
 struct Timed {
     stream: TcpStream,
     reading: Pin<Box<Sleep>>,

@@ -1,27 +1,26 @@
-//! Headers that every answer has, whatever made it.
+//! Security headers on every answer.
 //!
-//! 1. No answer is taken for another type than it says (`nosniff`), none tells other sites where
-//!    its reader came from, and none but pictures is shown inside the page of another site.
-//! 2. Pictures may be shown anywhere: graphs stand in wikis. No `Cross-Origin-Resource-Policy` is
-//!    sent, so that `<img>` and scripts with `jsonp` work from every site that may reach us.
-//! 3. HTML runs and loads nothing from elsewhere; a page that says more strictly what it needs
-//!    keeps its own policy.
+//! 1. Browsers must use the declared content type (`nosniff`), send no referrer to other sites, and
+//!    show only pictures inside pages of other sites.
+//! 2. Pictures may be embedded anywhere, for example in wikis. `Cross-Origin-Resource-Policy` is not
+//!    sent, so that `<img>` and scripts with `jsonp` work on every site that can reach the server.
+//! 3. HTML loads and runs resources of this server only; a page with a stricter policy keeps it.
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 
-/// On everything that is no picture, unless the answer says otherwise.
+/// Headers that an answer gets unless it sets them itself; pictures get no `X-Frame-Options`.
 pub(super) const HEADERS: &[(HeaderName, &str)] = &[
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "same-origin"),
     (header::X_FRAME_OPTIONS, "SAMEORIGIN"),
 ];
 
-/// What HTML may load unless it says so itself.
+/// The policy of HTML without a policy of its own.
 const HTML_POLICY: &str =
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'";
 
-/// Adds what is missing.
+/// Adds the missing headers.
 pub(super) async fn headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let kind = headers

@@ -1,4 +1,4 @@
-//! `plumbago config`: what is in effect, printed so that it reads back.
+//! `plumbago config`: the effective configuration, as a configuration file.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use crate::config::Sources;
 /// Arguments of `plumbago config`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  plumbago config > plumbago.toml         # every key, its default and what it means\n  plumbago config --check plumbago.toml   # says what is wrong with it, and where"
+    after_help = "Examples:\n  plumbago config > plumbago.toml         # every key with its default and its meaning\n  plumbago config --check plumbago.toml   # reports errors with their line"
 )]
 pub struct Args {
     /// Checks FILE and the dashboards of its data directory, and reports everything that is wrong.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     check: Option<PathBuf>,
-    /// The configuration file to start from.
+    /// The configuration file to read.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Sets a key, as in `--set statsd.flush_interval=1s`.
+    /// Set a key, as in `--set statsd.flush_interval=1s`.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! `plumbago expire`: which series have been silent for long, and their end.
+//! `plumbago expire`: lists or removes series without recent points.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ use crate::lock::DataLock;
 /// Arguments of `plumbago expire`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  plumbago expire --data /var/lib/plumbago --older-than 90d --dry-run   # age, size and name of what would go\n  plumbago expire --data /var/lib/plumbago --older-than 90d             # removes them; no server may be running\n\nA running server does this by itself with carbon.expire_after."
+    after_help = "Examples:\n  plumbago expire --data /var/lib/plumbago --older-than 90d --dry-run   # age, size and name of each idle series\n  plumbago expire --data /var/lib/plumbago --older-than 90d             # removes them; stop the server first\n\nWith carbon.expire_after a running server removes idle series by itself."
 )]
 pub struct Args {
-    /// Lists what would go and changes nothing; also beside a running server, whose latest points it
-    /// does not see.
+    /// List idle series and change nothing. Safe while a server is running, but the points in the
+    /// server's cache are not seen.
     #[arg(long)]
     dry_run: bool,
     /// The configuration file of the server.
@@ -29,13 +29,13 @@ pub struct Args {
     /// The data directory: the same as `--set data=DIR`.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Sets a key, as in `--set carbon.whisper_dir=/opt/graphite/storage/whisper`.
+    /// Set a key, as in `--set carbon.whisper_dir=/opt/graphite/storage/whisper`.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Series without a point for this long; default: carbon.expire_after.
+    /// The age of the newest point from which on a series is idle; default: carbon.expire_after.
     #[arg(long, value_name = "TIME")]
     older_than: Option<Span>,
-    /// Removes even if that is every series there is.
+    /// Remove idle series even if all series are idle.
     #[arg(long)]
     all: bool,
 }
@@ -43,7 +43,7 @@ pub struct Args {
 /// Lists or removes.
 ///
 /// # Errors
-/// The data directory is not there, in use, or cannot be read; or every series would go.
+/// The data directory is missing, in use or unreadable, or all series are idle without `--all`.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         dry_run,
@@ -65,13 +65,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Err(Refused::usage(question).into());
     }
     if !config.data.is_dir() {
-        bail!("data directory {}: not there", config.data.display());
+        bail!("data directory {}: not found", config.data.display());
     }
     let _lock = match dry_run {
         true => None,
         false => Some(DataLock::take(&config.data)?),
     };
-    // What the verb does is not done beside it by itself, and nothing new comes.
+    // The verb expires series itself: no background pass may run beside it.
     config.carbon.expire_after = Span::default();
     let mut setup = Setup::new(config.carbon, config.journal, config.statsd.flush_interval);
     if dry_run {
@@ -99,7 +99,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         ..
     } = done;
     let (count, verb) = match dry_run {
-        true => (idle, "would go"),
+        true => (idle, "idle"),
         false => (removed, "removed"),
     };
     let size = kibibytes(size_bytes);
@@ -118,7 +118,7 @@ fn remove(
     let found = carbon.idle_series(older_than, |_| {});
     if found.idle == found.series && found.idle > 0 && !all {
         bail!(
-            "all {} series would go: is the clock right? --all removes them all the same",
+            "all {} series are idle: check the clock, or pass --all to remove them",
             found.series
         );
     }

@@ -1,10 +1,10 @@
-//! `plumbago load`: traffic for a server, and what arrived of it.
+//! `plumbago load`: sends StatsD traffic to a server and measures loss.
 //!
-//! 1. The datagrams are made before the clock starts: a shuffled pass over all names, packed or
-//!    single, sent round and round.
-//! 2. Loss is what the server says it received against what was sent, read from the management
-//!    interface before and after. Traffic of others meanwhile counts in its favour.
-//! 3. A target rate is kept over the whole run: after a pause the sender catches up.
+//! 1. The datagrams are built before the clock starts: a shuffled pass over all names, packed or
+//!    single. The sender repeats this pass.
+//! 2. Loss is the number of metrics sent minus the number that the server counted, read from the
+//!    management interface before and after. Traffic from other clients makes the loss look smaller.
+//! 3. The target rate holds for the whole run: after a pause the sender catches up.
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
@@ -15,38 +15,38 @@ use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use settings::Span;
 
-/// How long the server gets to take in what is still in its receive buffer.
+/// How long the server may take to read the rest of its receive buffer.
 const SETTLE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Datagrams between two looks at the clock.
+/// Datagrams between two readings of the clock.
 const BURST: usize = 16;
 
-/// Sends metrics as fast as asked and says what was lost.
+/// Sends metrics at a given rate and reports loss.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  plumbago load --statsd 127.0.0.1:8125\n  plumbago load --statsd 127.0.0.1:8125 --names 100000 --rate 1000000 --duration 30s\n  plumbago load --statsd 127.0.0.1:8125 --single --mix c:1,ms:1,g:1,s:1"
 )]
 pub struct Args {
-    /// The StatsD server, over UDP.
+    /// The UDP address of the StatsD server.
     #[arg(long, value_name = "ADDRESS")]
     statsd: String,
-    /// Its management interface, which knows what was received; default: port 8126 of the same
-    /// host.
+    /// The server's management interface, which reports the number of received metrics; default:
+    /// port 8126 of the same host.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
-    /// Distinct names.
+    /// The number of distinct names.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     names: u32,
-    /// Shares of the types, of c, ms, h, d, g, s and a.
+    /// The proportions of the types c, ms, h, d, g, s and a.
     #[arg(long, value_name = "TYPE:SHARE,...", default_value = "c:70,ms:20,g:10")]
     mix: String,
-    /// Metrics a second; 0 sends flat out.
+    /// Metrics per second; 0 sends as fast as possible.
     #[arg(long, value_name = "N", default_value_t = 0)]
     rate: u64,
-    /// For how long.
+    /// The duration of the run.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     duration: Span,
-    /// Bytes in a datagram at most.
+    /// The maximum size of a datagram in bytes.
     #[arg(
         long,
         value_name = "BYTES",
@@ -54,10 +54,10 @@ pub struct Args {
         conflicts_with = "single"
     )]
     packet: usize,
-    /// One metric per datagram.
+    /// Send one metric per datagram.
     #[arg(long)]
     single: bool,
-    /// Fail if more than this share is lost, in percent.
+    /// Exit with 1 if more than this percentage is lost.
     #[arg(long, value_name = "PERCENT")]
     max_loss: Option<f64>,
 }
@@ -67,7 +67,7 @@ struct Pass {
     datagrams: Vec<(Vec<u8>, u64)>,
 }
 
-/// What came of a run.
+/// The totals of a run.
 struct Outcome {
     metrics: u64,
     datagrams: u64,
@@ -78,7 +78,7 @@ struct Outcome {
 /// Sends, and reports on standard output. Exit code 1 if more than `--max-loss` was lost.
 ///
 /// # Errors
-/// An address that is none, a mix that is none, or a socket that does not work.
+/// The address or the mix is invalid, or the socket fails.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         statsd,
@@ -106,7 +106,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(before) => Some(before),
         Err(why) if max_loss.is_some() => return Err(why.context("--max-loss cannot be checked")),
         Err(why) => {
-            eprintln!("loss will not be known: {why:#}");
+            eprintln!("loss cannot be measured: {why:#}");
             None
         }
     };
@@ -120,7 +120,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     );
     if outcome.refused > 0 {
         println!(
-            "refused   {} datagrams by this machine's network",
+            "refused   {} datagrams by the local network stack",
             outcome.refused
         );
     }
@@ -131,7 +131,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let arrived = after - before;
     let lost = outcome.metrics.saturating_sub(arrived);
     let share = lost as f64 / outcome.metrics.max(1) as f64 * 100.0;
-    println!("received  {arrived} metrics, as the server counts");
+    println!("received  {arrived} metrics, counted by the server");
     println!("lost      {lost} ({share:.3} %)");
     Ok(match max_loss {
         Some(most) if share > most => ExitCode::FAILURE,
@@ -268,7 +268,7 @@ fn send(target: SocketAddr, pass: &Pass, rate: u64, duration: Duration) -> anyho
             }
         }
         for (packet, count) in datagrams.by_ref().take(BURST) {
-            // "Connection refused" tells of an earlier datagram; nobody listens.
+            // "Connection refused" is about an earlier datagram: the port has no listener.
             if socket.send(packet).is_ok() {
                 outcome.datagrams += 1;
                 outcome.metrics += count;
@@ -308,10 +308,10 @@ fn received(admin: SocketAddr) -> anyhow::Result<u64> {
             break;
         }
     }
-    bail!("{}: it does not say how many metrics it received", asked());
+    bail!("{}: the answer has no metrics_received", asked());
 }
 
-/// The count once it has reached `expected`, or does not grow any more.
+/// The count when it has reached `expected`, or has stopped growing.
 fn settled(admin: SocketAddr, expected: u64) -> anyhow::Result<u64> {
     let until = Instant::now() + SETTLE;
     let mut last = received(admin)?;

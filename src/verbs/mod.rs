@@ -11,27 +11,27 @@ pub mod load;
 pub mod serve;
 pub mod whisper;
 
-/// What the program is asked to do.
+/// The verbs of the command line.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Runs the whole pipeline (the same as no verb at all).
+    /// Runs the server (the default without a verb).
     Serve(serve::Args),
-    /// Prints the effective configuration, every key with its comment; checks a file.
+    /// Prints the effective configuration with a comment for every key, or checks a file.
     Config(config::Args),
-    /// Sends metrics to a server and says what was lost.
+    /// Load-tests a StatsD server and reports loss.
     Load(load::Args),
     /// Creates, reads, changes and checks whisper files.
     Whisper(whisper::Args),
-    /// Removes series that have had no point for long, or lists them.
+    /// Removes or lists series without recent points.
     Expire(expire::Args),
-    /// Tells a running server about a deploy or another change; lists what it knows.
+    /// Posts and lists events (deploys, incidents, maintenance) on a running server.
     Event(event::Args),
 }
 
-/// Does it.
+/// Runs `verb`.
 ///
 /// # Errors
-/// Whatever the verb could not do, as a sentence for the terminal.
+/// The reason why the verb failed, as a sentence for the terminal.
 pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Serve(args) => serve::run(args),

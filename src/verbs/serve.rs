@@ -1,4 +1,4 @@
-//! `plumbago serve`: the whole pipeline.
+//! `plumbago serve`: runs the server.
 
 use std::env;
 use std::path::PathBuf;
@@ -23,22 +23,22 @@ pub struct Args {
     /// The data directory: the same as `--set data=DIR`.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Sets a key, as in `--set statsd.flush_interval=1s`; goes over the file.
+    /// Set a key, as in `--set statsd.flush_interval=1s`; takes precedence over the file.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Gets a JSON object of the really bound addresses once everything listens.
+    /// Write the bound addresses to FILE as JSON once all listeners are up.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
-    /// Runs a made-up web shop with a week of history; data goes to ./demo-data unless --data says
-    /// otherwise.
+    /// Run a simulated web shop with a week of history. The data directory is ./demo-data unless
+    /// --data is given.
     #[arg(long)]
     demo: bool,
 }
 
-/// Serves until told to stop.
+/// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Whatever stood in the way of starting or of stopping cleanly, named.
+/// The reason why the server could not start or shut down cleanly.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         config: file,
@@ -80,7 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Ended::Died(name) => {
             runtime.shutdown_background();
-            Err(anyhow!("{name} has died: see the log"))
+            Err(anyhow!("{name} ended by a panic: see the log"))
         }
     }
 }

@@ -103,10 +103,10 @@ fn parse(text: &str, unit: Unit) -> Result<(u64, u64)> {
         .trim()
         .split_once(':')
         .ok_or_else(|| refuse("no colon between step and length"))?;
-    let step = match amount(precision, unit).ok_or_else(|| refuse("the step is no duration"))? {
+    let step = match amount(precision, unit).ok_or_else(|| refuse("the step is not a duration"))? {
         Amount::Plain(seconds) | Amount::Seconds(seconds) => seconds,
     };
-    let points = match amount(length, unit).ok_or_else(|| refuse("the length is no duration"))? {
+    let points = match amount(length, unit).ok_or_else(|| refuse("the length is not a duration"))? {
         Amount::Plain(points) => points,
         Amount::Seconds(seconds) => seconds
             .checked_div(step)

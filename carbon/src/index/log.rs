@@ -249,7 +249,7 @@ impl Log {
 }
 
 fn anew(path: &Path, error: io::Error) -> Error {
-    Error::io(path, "writing the index anew", error)
+    Error::io(path, "rewriting the index", error)
 }
 
 impl Copy {
@@ -297,7 +297,7 @@ fn set_aside(path: &Path, why: &io::Error) -> Result<()> {
         private::set_aside(path).map_err(|error| Error::io(path, "setting it aside", error))?;
     let (path, aside) = (path.display(), aside.display());
     tracing::warn!(
-        "{path} is no index and was renamed to {aside}, the disk is walked instead: {why}"
+        "{path} is not an index and was renamed to {aside}, the disk is walked instead: {why}"
     );
     Ok(())
 }

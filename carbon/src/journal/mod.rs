@@ -216,7 +216,7 @@ impl Replay {
                     .map_err(|error| Error::io(&path, "setting it aside", error))?;
                 let (path, aside) = (path.display(), aside.display());
                 tracing::warn!(
-                    "{path} is no segment of the journal and was renamed to {aside}: {why}"
+                    "{path} is not a segment of the journal and was renamed to {aside}: {why}"
                 );
                 Ok(None)
             }

@@ -178,12 +178,12 @@ impl Draft {
         for (name, moment) in [("when", *when), ("until", until.flatten())] {
             if moment.is_some_and(|moment| !MOMENTS.contains(&moment)) {
                 return refuse(format!(
-                    "\"{name}\" is not a moment between the years 1 and 9999 (it is in seconds, not milliseconds)"
+                    "\"{name}\" is not a timestamp between the years 1 and 9999 (it is in seconds, not milliseconds)"
                 ));
             }
         }
         if duration.is_some_and(|seconds| !(0.0..=1e10).contains(&seconds)) {
-            return refuse("\"duration\" is not a length of time in seconds");
+            return refuse("\"duration\" is not a duration in seconds");
         }
         for (name, value) in [
             ("link", link.as_ref().and_then(Option::as_ref)),
@@ -207,7 +207,7 @@ impl Draft {
     /// [`Error::Refused`] if it does not say what happened, or ends before it begins.
     pub(super) fn create(self, now: f64) -> Result<Event, Error> {
         if self.what.is_none() {
-            return refuse("\"what\" is missing: one line that says what happened");
+            return refuse("\"what\" is missing: the name of the event, one line");
         }
         // Who says only when it ended does not mean that it began afterwards.
         let end = self.until.flatten().unwrap_or(now);

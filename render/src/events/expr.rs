@@ -52,7 +52,7 @@ pub enum ExprError {
     #[error("a \"-\" stands alone: write the tag right after it, as in \"-canary\"")]
     LoneMinus,
     /// A `*` in the middle of a word.
-    #[error("{0:?}: a \"*\" is understood only at the end of a word")]
+    #[error("{0:?}: a \"*\" is valid only at the end of a word")]
     InnerStar(String),
     /// Longer than anything sensible.
     #[error(

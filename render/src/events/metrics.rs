@@ -51,7 +51,7 @@ impl MetricRules {
         for template in [what, tags].into_iter().flatten() {
             for n in numbers(template) {
                 if n == 0 || n > n_stars {
-                    return Err(format!("{{{n}}} stands for no \"*\" of \"metric\""));
+                    return Err(format!("{{{n}}} has no matching \"*\" in \"metric\""));
                 }
             }
         }

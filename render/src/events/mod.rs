@@ -202,7 +202,7 @@ pub enum Error {
     },
     /// The database was written by a newer version.
     #[error(
-        "{path}: the database has layout {found}, this program knows {known}: use the newer one"
+        "{path}: the database has schema {found}, this program supports {known}: use a newer version"
     )]
     Newer {
         /// The file.

@@ -60,7 +60,7 @@ impl Rules {
                     return Err("\"what\" and \"event_tags\" go with \"metric\"".to_owned());
                 }
                 if color.is_none() && label.is_none() {
-                    return Err("a rule for tags says a \"color\", a \"label\" or both".to_owned());
+                    return Err("a rule for tags needs a \"color\", a \"label\" or both".to_owned());
                 }
                 let tags: TagQuery = tags.parse().map_err(|error| format!("\"tags\": {error}"))?;
                 let label = label.as_deref().map(Label::parse).transpose()?;
@@ -115,7 +115,7 @@ impl Label {
         while let Some(open) = rest.find('{') {
             let close = rest[open..]
                 .find('}')
-                .ok_or_else(|| format!("\"label\": {text:?} opens a brace and never closes it"))?;
+                .ok_or_else(|| format!("\"label\": {text:?} has an unclosed brace"))?;
             parts.push(Part::Text(rest[..open].to_owned()));
             let name = &rest[open + 1..open + close];
             parts.push(match (name, name.strip_prefix("tag:")) {

@@ -136,7 +136,7 @@ impl Store {
                 let aside = file::set_aside(&path)?;
                 stats.set_aside.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
-                    "{}: {damage}; set aside as {}, a new database is begun",
+                    "{}: {damage}; set aside as {}, a new database is created",
                     path.display(),
                     aside.display()
                 );
@@ -643,7 +643,7 @@ fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
                 Ok(_) => count(&stats.updated),
                 Err(error) => {
                     if answer.is_none() {
-                        tracing::debug!(%error, "an event that nobody waits for was refused");
+                        tracing::debug!(%error, "an event without a waiting sender was refused");
                     }
                     failure(error)
                 }

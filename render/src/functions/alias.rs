@@ -264,7 +264,7 @@ fn recased(
 ) -> Result<Vec<Series>> {
     let positions = args.repeated().iter().map(|value| match value {
         Value::Integer(position) => Ok(*position),
-        other => Err(args.refusal(&format!("{:?} is no position", other.spelled()))),
+        other => Err(args.refusal(&format!("{:?} is not a position", other.spelled()))),
     });
     let positions = positions.collect::<Result<Vec<i64>>>()?;
     renamed(args, |series| {

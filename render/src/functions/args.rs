@@ -395,7 +395,7 @@ impl<'a> Args<'a> {
             Ok((seconds * 1e6).round_ties_even() as i64)
         } else {
             let shown = python::general(seconds);
-            let refusal = format!("a step of {shown} seconds leads nowhere");
+            let refusal = format!("a step of {shown} seconds is invalid: the minimum is 1 second");
             Err(Error::refused(refusal))
         }
     }

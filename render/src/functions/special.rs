@@ -205,9 +205,7 @@ fn cacti_style(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> 
     let units = text("units");
     let system = match text("system") {
         Some(name) => Some(System::named(&name).ok_or_else(|| {
-            args.refusal(&format!(
-                "{name:?} is no system of units; there are si and binary"
-            ))
+            args.refusal(&format!("{name:?} is not a unit system: si or binary"))
         })?),
         None => None,
     };

@@ -153,11 +153,11 @@ impl Token {
 #[non_exhaustive]
 pub enum Refusal {
     /// It came from a page of another host.
-    #[error("a page of {0} may not write here")]
+    #[error("pages of {0} may not write to this server")]
     Origin(String),
     /// It was sent to a name that we do not go by.
     #[error(
-        "{0:?} is not a name of this server: if a proxy or a name of yours leads here, add it to auth.hosts"
+        "{0:?} is not a name of this server: if it belongs to a proxy or is an alias of this host, add it to auth.hosts"
     )]
     Host(String),
     /// No token, or none that is good for this.

@@ -115,8 +115,11 @@ impl App {
         let default_events = default_events
             .parse()
             .map_err(|error| Error::refused(format!("render.default_events: {error}")))?;
-        let zone = TimeZone::get(time_zone)
-            .map_err(|_| Error::refused(format!("render.time_zone: {time_zone:?} is no zone")))?;
+        let zone = TimeZone::get(time_zone).map_err(|_| {
+            Error::refused(format!(
+                "render.time_zone: {time_zone:?} is not an IANA time zone, e.g. Europe/Berlin"
+            ))
+        })?;
         Ok(Self(Arc::new(Shared {
             source,
             tags,
@@ -235,7 +238,7 @@ impl App {
             }
             Refusal::Panicked => {
                 count(&self.stats.panicked);
-                let sentence = "the request met a mistake in this program";
+                let sentence = "internal error: the request failed because of a bug in plumbago";
                 Answer::text(StatusCode::INTERNAL_SERVER_ERROR, sentence)
             }
         }

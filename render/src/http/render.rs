@@ -349,7 +349,7 @@ impl Request {
                 let rest = &text[position..];
                 if self.strict {
                     return Err(Error::Target {
-                        message: format!("{:?} cannot stand here", first_word(rest)),
+                        message: format!("{:?} is not valid here", first_word(rest)),
                         target: text.clone(),
                         position,
                     });

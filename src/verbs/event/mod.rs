@@ -1,5 +1,4 @@
-//! `plumbago event`: tell a running server what happened, run something as an event, look at
-//! what is stored.
+//! `plumbago event`: posts events to a running server, runs a command as an event, lists events.
 
 mod wrap;
 
@@ -27,11 +26,11 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Stores one event: a line on every graph, or a band if it has a duration.
+    /// Posts an event: a vertical line on every graph, or a band if it has a duration.
     Post(Post),
     /// Prints the stored events, oldest first.
     List(List),
-    /// Runs a command as a band with its duration and exit status; the exit code is passed on.
+    /// Runs a command as a band with its duration and exit status, and exits with its exit code.
     Wrap(wrap::Wrap),
 }
 
@@ -40,11 +39,12 @@ enum What {
     after_help = "Examples:\n  plumbago event post \"web 1.4.2\" --tag \"deploy web\" --link https://ci.example.com/7\n  plumbago event post \"new switch\" --tag maintenance --when 14:00 --duration 30m\n  plumbago event post \"web 1.4.1\" --tag \"deploy web\" --status rolled_back --rollback-of 12"
 )]
 struct Post {
-    /// What happened, in one line.
+    /// The name of the event, one line.
     what: String,
     #[command(flatten)]
     described: Described,
-    /// When: Unix seconds, 2026-11-20T13:00:00Z, or as in a graph's `from` (UTC): -10min, 14:00.
+    /// The timestamp: Unix seconds, 2026-11-20T13:00:00Z, or as in a graph's `from` (UTC): -10min,
+    /// 14:00.
     #[arg(
         long,
         value_name = "TIME",
@@ -52,35 +52,35 @@ struct Post {
         allow_hyphen_values = true
     )]
     when: String,
-    /// How long it took from then on: 90s, 5m, or plain seconds.
+    /// The duration: 90s, 5m, or plain seconds.
     #[arg(long, value_name = "SPAN", conflicts_with = "until")]
     duration: Option<String>,
-    /// When it ended.
+    /// The timestamp of the end.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
-    /// How it went: started, succeeded, failed or rolled_back.
+    /// The status: started, succeeded, failed or rolled_back.
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
-    /// The id of the event that this one undoes.
+    /// The id of the event that this event rolls back.
     #[arg(long, value_name = "ID")]
     rollback_of: Option<i64>,
     #[command(flatten)]
     server: client::Args,
 }
 
-/// What both a posted and a wrapped event say.
+/// The fields that posted and wrapped events share.
 #[derive(clap::Args)]
 struct Described {
-    /// Its tags; several are separated by blanks, or given one by one.
+    /// The tags, separated by spaces; may be repeated.
     #[arg(short, long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// Any further text.
+    /// Further text.
     #[arg(short, long, value_name = "TEXT")]
     data: Option<String>,
-    /// Where to read more.
+    /// A link to more information.
     #[arg(long, value_name = "URL")]
     link: Option<String>,
-    /// A key of your own: posting it again changes that event instead of adding one.
+    /// A key of your choice: posting it again updates the event instead of adding one.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
 }
@@ -112,26 +112,26 @@ struct List {
     /// A tag expression: `deploy web`, `deploy,config`, `deploy -canary`, `service:web*`.
     #[arg(default_value = "*", allow_hyphen_values = true)]
     tags: String,
-    /// The earliest moment, as in a graph's `from`.
+    /// The earliest timestamp, as in a graph's `from`.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<String>,
-    /// The latest moment.
+    /// The latest timestamp, as in a graph's `until`.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
-    /// At most this many, the newest.
+    /// The maximum number of events; the newest ones are listed.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
-    /// JSON instead of columns.
+    /// Print JSON instead of columns.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     server: client::Args,
 }
 
-/// Does it.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// The server cannot be reached, or refuses: with its sentence.
+/// The server cannot be reached, or refuses the request, with the reason it gives.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.what {
         What::Post(args) => post(args),
@@ -154,12 +154,12 @@ fn post(args: Post) -> anyhow::Result<ExitCode> {
     let client = Client::new(&server)?;
     let mut json = described.into_json();
     json.insert("what".to_owned(), what.into());
-    json.insert("when".to_owned(), moment(&when).context("--when")?);
+    json.insert("when".to_owned(), timestamp(&when).context("--when")?);
     if let Some(duration) = duration {
         json.insert("duration".to_owned(), seconds(&duration)?.into());
     }
     if let Some(until) = until {
-        json.insert("until".to_owned(), moment(&until).context("--until")?);
+        json.insert("until".to_owned(), timestamp(&until).context("--until")?);
     }
     if let Some(status) = status {
         json.insert("status".to_owned(), status.into());
@@ -204,10 +204,10 @@ fn list(args: &List) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One event as a line: id, moment (UTC), length, status, what, tags.
+/// One event as a line: id, timestamp (UTC), duration, status, name, tags.
 fn line(event: &Value) -> String {
     let when = event["when"].as_i64().unwrap_or_default();
-    let moment = jiff::Timestamp::from_second(when).map_or_else(
+    let at = jiff::Timestamp::from_second(when).map_or_else(
         |_| when.to_string(),
         |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
     );
@@ -225,16 +225,17 @@ fn line(event: &Value) -> String {
     let id = event["id"].as_i64().unwrap_or_default();
     let what = event["what"].as_str().unwrap_or_default();
     let line = format!(
-        "{id:>6}  {moment}  {length:>6}  {status:<11}  {what}  [{}]",
+        "{id:>6}  {at}  {length:>6}  {status:<11}  {what}  [{}]",
         tags.join(" ")
     );
-    // A terminal acts on control characters, whoever sent them.
+    // A terminal interprets control characters, and events come from many senders.
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     line.chars().map(printable).chain(['\n']).collect()
 }
 
-/// A moment for the server: what it reads itself goes as it is, the rest is worked out here.
-fn moment(text: &str) -> anyhow::Result<Value> {
+/// A timestamp for the server. Seconds and RFC 3339 are sent unchanged, since the server reads them;
+/// relative times are resolved here.
+fn timestamp(text: &str) -> anyhow::Result<Value> {
     if text == "now" {
         return Ok(json!(now()));
     }
@@ -248,11 +249,11 @@ fn moment(text: &str) -> anyhow::Result<Value> {
     if text.parse::<jiff::Timestamp>().is_ok() {
         return Ok(text.into());
     }
-    let moment = render::attime::parse(text, &TimeZone::UTC, now() as i64)?;
-    Ok(moment.into())
+    let seconds = render::attime::parse(text, &TimeZone::UTC, now() as i64)?;
+    Ok(seconds.into())
 }
 
-/// Seconds in a length of time: `90`, `1.5`, `90s`, `5m`.
+/// Seconds in a duration: `90`, `1.5`, `90s`, `5m`.
 fn seconds(text: &str) -> anyhow::Result<f64> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds >= 0.0 => Ok(seconds),
@@ -282,15 +283,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_read_in_every_form() {
-        assert_eq!(moment("1700000000.5").unwrap(), json!(1_700_000_000.5));
+    fn timestamps_are_read_in_every_form() {
+        assert_eq!(timestamp("1700000000.5").unwrap(), json!(1_700_000_000.5));
         assert_eq!(
-            moment("2023-11-14T22:13:20Z").unwrap(),
+            timestamp("2023-11-14T22:13:20Z").unwrap(),
             json!("2023-11-14T22:13:20Z")
         );
-        let ago = now() - moment("-10min").unwrap().as_f64().unwrap();
+        let ago = now() - timestamp("-10min").unwrap().as_f64().unwrap();
         assert!((599.0..602.0).contains(&ago), "{ago}");
-        assert!(moment("soonish").is_err());
+        assert!(timestamp("soonish").is_err());
         assert_eq!(seconds("90").unwrap(), 90.0);
         assert_eq!(seconds("5m").unwrap(), 300.0);
         assert!(seconds("-5").is_err());

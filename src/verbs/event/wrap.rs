@@ -1,11 +1,11 @@
 //! `plumbago event wrap`: a command as a band on every graph.
 //!
-//! 1. The command comes first: when the server cannot be reached, that is said and the command
-//!    runs all the same, and its exit code is ours whatever happens to the event.
-//! 2. Both messages carry one key and the whole story, so the second alone is enough, and a band
-//!    that is still open shows while the command runs.
-//! 3. An interrupt from the terminal reaches the command by itself; a signal sent to us is handed
-//!    on. Either way we stay until it has ended.
+//! 1. The command comes first: if the server cannot be reached, a message says so and the command
+//!    runs anyway. `wrap` exits with the command's exit code even if the event is not stored.
+//! 2. Both requests carry one key and all fields, so the second request alone is enough. The first
+//!    request shows an open band while the command runs.
+//! 3. The terminal sends an interrupt to the command directly; `wrap` forwards signals that it
+//!    receives. In both cases it waits for the command to end.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Described, now};
 use crate::client::{self, Client};
 
-/// How often the end is told before giving up, and the pause in between.
+/// How many times the final state is posted before giving up, and the pause in between.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -31,15 +31,15 @@ const PAUSE: Duration = Duration::from_secs(1);
     after_help = "Examples:\n  plumbago event wrap --tag \"deploy web\" -- cap production deploy\n  plumbago event wrap --tag backup --metric cron.backup -- pg_dumpall -f /backup/all.sql"
 )]
 pub(super) struct Wrap {
-    /// What it is called; default: the command.
+    /// The name of the event; default: the command.
     #[arg(long, value_name = "TEXT")]
     what: Option<String>,
     #[command(flatten)]
     described: Described,
-    /// Also send how long it took as a StatsD timer of this name.
+    /// Also send the duration as a StatsD timer of this name.
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
-    /// Where the timer goes.
+    /// The StatsD server that receives the timer.
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -74,7 +74,7 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     let key = format!("wrap {} {} {began:.6}", host(), std::process::id());
     event.entry("key").or_insert_with(|| key.into());
     if let Err(why) = client.post("/events/", &Value::Object(event.clone())) {
-        eprintln!("plumbago: the event is not stored yet: {why:#}");
+        eprintln!("plumbago: cannot post the event, the command runs anyway: {why:#}");
     }
 
     let clock = Instant::now();
@@ -103,7 +103,7 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     event.insert("duration".to_owned(), seconds.into());
     let status = if code == 0 { "succeeded" } else { "failed" };
     event.insert("status".to_owned(), status.into());
-    tell(&client, event);
+    post(&client, event);
     if let Some(metric) = metric
         && let Err(why) = send_timer(&statsd, &metric, took)
     {
@@ -112,13 +112,14 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Runs the command to its end, handing on what is sent to us.
+/// Runs the command to its end and forwards signals to it.
 fn supervise(command: &[OsString]) -> std::io::Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        // Installed before there is a child, so that nothing ends us and leaves it.
+        // The handlers are installed before the child starts: a signal must not end this process and
+        // leave the child running.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut quit = signal(SignalKind::quit())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -134,7 +135,7 @@ fn supervise(command: &[OsString]) -> std::io::Result<ExitStatus> {
                 _ = terminate.recv() => Signal::TERM,
                 _ = hangup.recv() => Signal::HUP,
             };
-            // It may have ended by itself meanwhile.
+            // The child may have ended in the meantime.
             let _ = kill_process(pid, handed_on);
         }
     })
@@ -158,7 +159,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn tell(client: &Client, event: Map<String, Value>) {
+fn post(client: &Client, event: Map<String, Value>) {
     let event = Value::Object(event);
     for attempt in 1..=ATTEMPTS {
         match client.post("/events/", &event) {

@@ -22,7 +22,7 @@ use super::{Context, beside, retentions};
     after_help = "Example:\n  plumbago whisper create --aggregationMethod sum web/hits.wsp 10s:6h 1m:7d\n  plumbago whisper create --estimate 10s:6h,1m:7d,1h:1y"
 )]
 pub(super) struct Create {
-    /// The share of known points that it takes to make a coarser one.
+    /// The fraction of known points needed to roll up.
     #[arg(
         long = "xFilesFactor",
         alias = "xff",
@@ -30,7 +30,7 @@ pub(super) struct Create {
         value_name = "FACTOR"
     )]
     x_files_factor: f64,
-    /// How points are made coarser.
+    /// The method that rolls up points.
     #[arg(
         long = "aggregationMethod",
         alias = "aggregation",
@@ -38,19 +38,19 @@ pub(super) struct Create {
         value_name = "METHOD"
     )]
     aggregation: String,
-    /// Replace a file that is there already.
+    /// Replace an existing file.
     #[arg(long)]
     overwrite: bool,
-    /// Print what files of this kind would take, and create none.
+    /// Print the disk space that such files need, and create no file.
     #[arg(long)]
     estimate: bool,
-    /// Reserve no disk space.
+    /// Do not reserve disk space.
     #[arg(long)]
     sparse: bool,
     /// Reserve disk space without writing it.
     #[arg(long)]
     fallocate: bool,
-    /// The file, then definitions like 60:1440 (seconds : points) or 1m:7d.
+    /// The file, then retentions such as 60:1440 (seconds:points) or 1m:7d.
     #[arg(required = true, value_name = "PATH, STEP:LENGTH")]
     args: Vec<String>,
 }
@@ -61,15 +61,15 @@ impl Create {
             return self.estimate(context);
         }
         let [path, definitions @ ..] = &self.args[..] else {
-            bail!("no path")
+            bail!("the path is missing")
         };
         if definitions.is_empty() {
-            bail!("{path}: no definition like 60:1440 or 1m:7d");
+            bail!("{path}: the retentions are missing, for example 60:1440 or 1m:7d");
         }
         let path = PathBuf::from(path);
         let mut options = CreateOptions {
             x_files_factor: self.x_files_factor,
-            // As in Python's: fallocate wins over sparse.
+            // As in Python's tool, fallocate takes precedence over sparse.
             allocation: match (self.fallocate, self.sparse) {
                 (true, _) => Allocation::Reserved,
                 (false, true) => Allocation::Sparse,
@@ -81,7 +81,7 @@ impl Create {
         if overwritten {
             writeln!(context.out, "Overwriting existing file: {}", path.display())?;
         }
-        // Refused options are refused before the old file is gone, unlike in Python's.
+        // Unlike Python's tool: invalid options are refused before the old file is removed.
         Header::new(&options.retentions, 0.5, Aggregation::default())?;
         if path.exists() && !overwritten {
             return Err(Error::Exists { path }.into());
@@ -148,8 +148,8 @@ fn method(name: &str) -> Result<Aggregation, Error> {
 #[command(after_help = "Example:\n  plumbago whisper update web/hits.wsp N:42 1763640000:17.5")]
 pub(super) struct Update {
     path: PathBuf,
-    /// Points as EPOCH:VALUE, or N:VALUE for now; without any, they are read from standard input,
-    /// one per line.
+    /// Points as EPOCH:VALUE, or N:VALUE for now. Without points, the tool reads them from standard
+    /// input, one per line.
     #[arg(value_name = "EPOCH:VALUE")]
     points: Vec<String>,
 }
@@ -178,7 +178,7 @@ impl Update {
 }
 
 fn point(text: &str, now: Timestamp) -> anyhow::Result<Point> {
-    let refuse = || anyhow!("{text:?} is no point like 1763640000:17.5");
+    let refuse = || anyhow!("{text:?} is not EPOCH:VALUE, e.g. 1763640000:17.5");
     let (at, value) = text.trim().split_once(':').ok_or_else(refuse)?;
     let at = match at {
         "N" => now,
@@ -195,32 +195,32 @@ fn point(text: &str, now: Timestamp) -> anyhow::Result<Point> {
 #[command(after_help = "Example:\n  plumbago whisper resize web/hits.wsp 10s:1d 1m:30d 1h:5y")]
 pub(super) struct Resize {
     path: PathBuf,
-    /// The new archives, like 60:1440 (seconds : points) or 1m:7d.
+    /// The new retentions, such as 60:1440 (seconds:points) or 1m:7d.
     #[arg(required = true, value_name = "STEP:LENGTH")]
     definitions: Vec<String>,
-    /// Change the share of known points that it takes to make a coarser one.
+    /// Change the fraction of known points needed to roll up.
     #[arg(long = "xFilesFactor", alias = "xff", value_name = "FACTOR")]
     x_files_factor: Option<f64>,
-    /// Change how points are made coarser.
+    /// Change the method that rolls up points.
     #[arg(
         long = "aggregationMethod",
         alias = "aggregation",
         value_name = "METHOD"
     )]
     aggregation: Option<String>,
-    /// Write a new file and leave the old one as it is.
+    /// Write a new file and leave the old file unchanged.
     #[arg(long, value_name = "PATH")]
     newfile: Option<PathBuf>,
-    /// Keep no copy of the old file as PATH.bak.
+    /// Do not keep a copy of the old file as PATH.bak.
     #[arg(long)]
     nobackup: bool,
-    /// Reserve no disk space.
+    /// Do not reserve disk space.
     #[arg(long)]
     sparse: bool,
-    /// Taken for the sake of old scripts: points are always aggregated where steps change.
+    /// Accepted for compatibility with scripts: points are always aggregated if the step changes.
     #[arg(long, hide = true)]
     aggregate: bool,
-    /// Taken for the sake of old scripts.
+    /// Accepted for compatibility with scripts.
     #[arg(long, hide = true)]
     force: bool,
 }
@@ -261,7 +261,7 @@ impl Resize {
             let carried = resized.carried;
             writeln!(
                 out,
-                "Carried over: {carried} points that were written meanwhile"
+                "Carried over: {carried} points that were written in the meantime"
             )?;
         }
         if let (Some(backup), None) = (backup, &self.newfile) {
@@ -275,15 +275,15 @@ impl Resize {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  plumbago whisper merge there/hits.wsp here/hits.wsp")]
 pub(super) struct Merge {
-    /// The epoch from which on points are taken; default: the beginning.
+    /// Merge points from this epoch on; default: all points.
     #[arg(long, value_name = "EPOCH")]
     from: Option<u32>,
-    /// The epoch up to which points are taken; default: now.
+    /// Merge points up to this epoch; default: now.
     #[arg(long, value_name = "EPOCH")]
     until: Option<u32>,
-    /// The file whose points are taken.
+    /// The file to read points from.
     from_path: PathBuf,
-    /// The file that is written.
+    /// The file to write to.
     to_path: PathBuf,
 }
 
@@ -301,15 +301,15 @@ impl Merge {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  plumbago whisper fill there/hits.wsp here/hits.wsp")]
 pub(super) struct Fill {
-    /// Taken for the sake of old scripts: the file that is written is always locked.
+    /// Accepted for compatibility with scripts: the written file is always locked.
     #[arg(long, hide = true)]
     lock: bool,
-    /// Fill gaps of one point too, and leave stored zeroes alone (whisper-fill does neither).
+    /// Fill gaps of one point too and keep stored zeroes, unlike whisper-fill.
     #[arg(long)]
     every_gap: bool,
-    /// The file whose points are taken.
+    /// The file to read points from.
     src: PathBuf,
-    /// The file that is written.
+    /// The file to write to.
     dst: PathBuf,
 }
 
@@ -332,7 +332,7 @@ impl Fill {
 #[command(after_help = "Example:\n  plumbago whisper set-xff web/hits.wsp 0")]
 pub(super) struct SetXff {
     path: PathBuf,
-    /// The new share, 0 to 1.
+    /// The new xFilesFactor, 0 to 1.
     x_files_factor: f64,
 }
 
@@ -355,9 +355,9 @@ impl SetXff {
 #[command(after_help = "Example:\n  plumbago whisper set-aggregation web/errors.wsp sum")]
 pub(super) struct SetAggregation {
     path: PathBuf,
-    /// average, sum, last, max, min, avg_zero, absmax or absmin.
+    /// The method: average, sum, last, max, min, avg_zero, absmax or absmin.
     method: String,
-    /// A new share of known points too, 0 to 1.
+    /// Also set the xFilesFactor, 0 to 1.
     #[arg(value_name = "X_FILES_FACTOR")]
     x_files_factor: Option<String>,
 }
@@ -408,7 +408,7 @@ impl DeleteRange {
         let path = self.path.display();
         writeln!(
             context.out,
-            "Erased: {path} ({emptied} slots, {recomputed} made anew)"
+            "Erased: {path} ({emptied} slots, {recomputed} recomputed)"
         )?;
         Ok(ExitCode::SUCCESS)
     }

@@ -112,7 +112,7 @@ fn info_json(
 pub(super) struct Dump {
     #[command(flatten)]
     times: Times,
-    /// Print what `whisper update` reads, and nothing else.
+    /// Print only the points, in the format that `whisper update` reads.
     #[arg(short, long)]
     raw: bool,
     path: PathBuf,
@@ -174,10 +174,10 @@ fn dump_header(out: &mut dyn Write, header: &Header) -> std::io::Result<()> {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  plumbago whisper fetch --pretty --drop nulls web/hits.wsp")]
 pub(super) struct Fetch {
-    /// The epoch after which points are wanted; default: a day ago.
+    /// Print points after this epoch; default: 24 hours ago.
     #[arg(long, value_name = "EPOCH")]
     from: Option<u32>,
-    /// The epoch up to which points are wanted; default: now.
+    /// Print points up to this epoch; default: now.
     #[arg(long, value_name = "EPOCH")]
     until: Option<u32>,
     /// Print JSON.
@@ -185,7 +185,7 @@ pub(super) struct Fetch {
     json: bool,
     #[command(flatten)]
     times: Times,
-    /// Leave out absent values, zeroes, or both.
+    /// Omit absent values (nulls), zeroes, or both (empty).
     #[arg(long, value_name = "WHAT")]
     drop: Option<Drop>,
     path: PathBuf,
@@ -246,19 +246,19 @@ impl Fetch {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  plumbago whisper diff --summary here/hits.wsp there/hits.wsp")]
 pub(super) struct Diff {
-    /// Print how many differ only.
+    /// Print only the number of differences.
     #[arg(long)]
     summary: bool,
-    /// Leave out times at which either file has no value.
+    /// Omit timestamps at which one of the files has no value.
     #[arg(long)]
     ignore_empty: bool,
     /// Print plain columns.
     #[arg(long)]
     columns: bool,
-    /// Print no headings.
+    /// Do not print headings.
     #[arg(long)]
     no_headers: bool,
-    /// The epoch up to which files are compared; default: now.
+    /// Compare the files up to this epoch; default: now.
     #[arg(long, value_name = "EPOCH")]
     until: Option<u32>,
     /// Print JSON.
@@ -381,10 +381,10 @@ impl Diff {
 )]
 pub(super) struct Explain {
     path: PathBuf,
-    /// The epoch after which points are wanted; default: a day ago.
+    /// Print points after this epoch; default: 24 hours ago.
     #[arg(long, value_name = "EPOCH")]
     from: Option<u32>,
-    /// The epoch up to which points are wanted; default: now.
+    /// Print points up to this epoch; default: now.
     #[arg(long, value_name = "EPOCH")]
     until: Option<u32>,
     #[command(flatten)]
@@ -400,19 +400,19 @@ impl Explain {
         let header = file.header();
         let Some(explanation) = whisper::explain(&file, now, from, until)? else {
             let oldest = i64::from(now.0) - i64::from(header.max_retention());
-            bail!("no archive answers: at {now} the file holds points after {oldest}");
+            bail!("the interval is outside the file: at {now} it holds points after {oldest}");
         };
         let out = &mut *context.out;
         for (i, (archive, reach)) in header.archives().iter().zip(&explanation.reach).enumerate() {
             let verdict = match i.cmp(&explanation.archive) {
                 std::cmp::Ordering::Less => format!("does not reach back to {from}"),
                 std::cmp::Ordering::Equal => "answers".to_owned(),
-                std::cmp::Ordering::Greater => "is coarser than need be".to_owned(),
+                std::cmp::Ordering::Greater => "is coarser than necessary".to_owned(),
             };
             let step = archive.step;
             writeln!(
                 out,
-                "archive {i}, a point each {step} s, reaches back to {reach}: {verdict}"
+                "archive {i}, {step} s per point, reaches back to {reach}: {verdict}"
             )?;
         }
         let needed = text::general(f64::from(header.x_files_factor), 6);
@@ -422,7 +422,10 @@ impl Explain {
                 Slot::Value(value) => (repr(value), String::new()),
                 Slot::Empty => ("None".to_owned(), "its slot was never written".to_owned()),
                 Slot::Other(at) => ("None".to_owned(), format!("its slot still holds {at}")),
-                Slot::Beyond => ("None".to_owned(), "the archive is not that long".to_owned()),
+                Slot::Beyond => (
+                    "None".to_owned(),
+                    "beyond the end of the archive".to_owned(),
+                ),
             };
             if let Some(below) = row.below {
                 let index = explanation.archive - 1;
@@ -443,7 +446,7 @@ fn below_text(below: Below, index: usize, needed: &str) -> String {
         in_reach,
     } = below;
     if !in_reach {
-        return format!("archive {index} does not reach back to it any more");
+        return format!("archive {index} no longer reaches back to it");
     }
     let verdict = if enough { "enough" } else { "not enough" };
     format!(

@@ -1,8 +1,8 @@
 //! `plumbago whisper`: the tools for whisper files.
 //!
-//! Arguments and output of those that Python's whisper has too are Python's, byte for byte on
-//! standard output, so that scripts go on working; `verify`, `explain` and `delete-range` are
-//! ours. `--now` takes the place of the clock in all of them.
+//! The tools that Python's whisper has too take the same arguments and print the same bytes to
+//! standard output, so that scripts continue to work. `verify`, `explain` and `delete-range` exist
+//! only here. `--now` replaces the clock in all tools.
 
 mod edit;
 mod look;
@@ -18,11 +18,11 @@ use clap::Subcommand;
 use jiff::tz::TimeZone;
 use whisper::{Retention, Timestamp};
 
-/// What to do with which file.
+/// Arguments of `plumbago whisper`.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  plumbago whisper create web/hits.wsp 10s:6h 1m:7d")]
 pub struct Args {
-    /// An epoch that takes the place of the clock.
+    /// Use this epoch instead of the clock.
     #[arg(long, global = true, value_name = "EPOCH")]
     now: Option<u32>,
     #[command(subcommand)]
@@ -32,9 +32,9 @@ pub struct Args {
 /// The tools.
 #[derive(Subcommand)]
 enum Tool {
-    /// Creates a file, or estimates what files of its kind would take.
+    /// Creates a file, or estimates the disk space that such files need.
     Create(edit::Create),
-    /// Prints what a file's header says.
+    /// Prints the header of a file.
     Info(look::Info),
     /// Prints every slot of a file.
     Dump(look::Dump),
@@ -42,27 +42,27 @@ enum Tool {
     Fetch(look::Fetch),
     /// Writes points, from the arguments or from standard input.
     Update(edit::Update),
-    /// Gives a file other archives, beside a running server too.
+    /// Changes a file's retentions; safe while a server is running.
     Resize(edit::Resize),
-    /// Writes the points of one file over those of another.
+    /// Writes the points of one file into another, replacing existing points.
     Merge(edit::Merge),
     /// Fills the gaps of one file with the points of another.
     Fill(edit::Fill),
-    /// Prints where two files differ.
+    /// Prints the differences between two files.
     Diff(look::Diff),
-    /// Changes the share of known points that it takes to make a coarser one.
+    /// Sets the xFilesFactor: the fraction of known points needed to roll up.
     SetXff(edit::SetXff),
-    /// Changes how points are made coarser; history stays as it is.
+    /// Sets the aggregation method; existing points are not recomputed.
     SetAggregation(edit::SetAggregation),
-    /// Looks for damaged files.
+    /// Finds damaged files.
     Verify(verify::Verify),
-    /// Says which archive answers a request, and why values are absent.
+    /// Explains which archive answers a request and why values are absent.
     Explain(look::Explain),
     /// Erases the points of an interval.
     DeleteRange(edit::DeleteRange),
 }
 
-/// What a tool has of the world.
+/// The environment of a tool.
 pub struct Context<'a> {
     /// The clock.
     pub now: Timestamp,
@@ -75,7 +75,7 @@ pub struct Context<'a> {
 /// Runs a tool with the process's clock, zone and output.
 ///
 /// # Errors
-/// What the tool could not do. A reader that goes away (`| head`) is none.
+/// The reason why the tool failed. A closed pipe (`| head`) is not an error.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -102,10 +102,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     found.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Runs a tool in a world that is handed in.
+/// Runs a tool in the given environment.
 ///
 /// # Errors
-/// What the tool could not do.
+/// The reason why the tool failed.
 pub fn run_with(args: Args, mut context: Context<'_>) -> anyhow::Result<ExitCode> {
     let Args { now, tool } = args;
     context.now = now.map_or(context.now, Timestamp);
@@ -131,16 +131,16 @@ pub fn run_with(args: Args, mut context: Context<'_>) -> anyhow::Result<ExitCode
 /// How times are printed.
 #[derive(clap::Args)]
 struct Times {
-    /// Show readable times instead of epochs.
+    /// Print times in readable form instead of epochs.
     #[arg(long)]
     pretty: bool,
-    /// The format of readable times, as in strftime.
+    /// The strftime format of readable times.
     #[arg(short = 't', long, value_name = "FORMAT")]
     time_format: Option<String>,
 }
 
 impl Times {
-    /// A time as asked for. `ctime` is what Python prints without a format.
+    /// A timestamp in the chosen form. Without a format it is Python's `ctime`.
     fn show(&self, at: Timestamp, zone: &TimeZone) -> anyhow::Result<String> {
         if !self.pretty {
             return Ok(at.to_string());
@@ -154,7 +154,7 @@ impl Times {
     }
 }
 
-/// The archives of the definitions on a command line.
+/// The retentions in the arguments of a command line.
 fn retentions(definitions: &[String]) -> whisper::Result<Vec<Retention>> {
     definitions
         .iter()
@@ -162,7 +162,7 @@ fn retentions(definitions: &[String]) -> whisper::Result<Vec<Retention>> {
         .collect()
 }
 
-/// A path with something put behind its name.
+/// `path` with `suffix` appended.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

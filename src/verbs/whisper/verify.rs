@@ -1,4 +1,4 @@
-//! Looking for damaged files in trees.
+//! Finds damaged files in directory trees.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use super::Context;
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  plumbago whisper verify --set-aside /var/lib/graphite/whisper")]
 pub(super) struct Verify {
-    /// Rename damaged files to NAME.corrupt, so that new ones can take their place.
+    /// Rename damaged files to NAME.corrupt, so that the server can create new files.
     #[arg(long)]
     set_aside: bool,
-    /// Look at every slot too, for points that are not where they belong.
+    /// Also check every slot for misplaced points.
     #[arg(long)]
     slots: bool,
-    /// Print each file as it is looked at.
+    /// Print the name of each file before it is checked.
     #[arg(long)]
     verbose: bool,
-    /// Files, and directories in which every *.wsp is looked at.
+    /// Files, and directories whose *.wsp files are checked.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
 }
 
-/// What was found, counted.
+/// The counts of a run.
 #[derive(Default)]
 struct Found {
     files: u64,
@@ -118,7 +118,7 @@ impl Verify {
         Ok(())
     }
 
-    /// How many points are misplaced, 0 if that was not asked for.
+    /// The number of misplaced points; 0 without `--slots`.
     fn check(&self, path: &Path) -> whisper::Result<usize> {
         let needed = Header::read(path)?.file_size();
         let len = std::fs::metadata(path).map_or(0, |found| found.len());
@@ -137,8 +137,8 @@ impl Verify {
     }
 }
 
-/// The directories and whisper files in a directory, and what unfinished creates left there, by
-/// name. Symbolic links are followed to files and not to directories, so that no walk goes round.
+/// The directories, whisper files and temporary files of unfinished creates in a directory, by name.
+/// Symbolic links to files are followed. Links to directories are not, so that a walk cannot loop.
 fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut inside = Vec::new();
     for entry in std::fs::read_dir(dir)? {

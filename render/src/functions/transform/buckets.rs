@@ -124,7 +124,7 @@ pub(super) fn length(interval: i64) -> Result<i64> {
         Ok(interval)
     } else {
         Err(Error::refused(format!(
-            "an interval of {interval} seconds is no length for a bucket"
+            "an interval of {interval} seconds is out of range for a bucket"
         )))
     }
 }

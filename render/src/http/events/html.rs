@@ -54,7 +54,7 @@ pub(super) fn list(events: &[Event], expression: &str, limit: usize) -> String {
         escape(expression)
     );
     if events.is_empty() {
-        html += "<p>None yet. Tell about one:</p>\n<pre>curl -d '{\"what\": \"deploy web 1.4\", \"tags\": \"deploy web\"}' http://THIS-SERVER/events/</pre>\n";
+        html += "<p>No events yet. Post one:</p>\n<pre>curl -d '{\"what\": \"deploy web 1.4\", \"tags\": \"deploy web\"}' http://THIS-SERVER/events/</pre>\n";
         return html;
     }
     html += "<table>\n<tr><th>When (UTC)<th>What<th>Tags<th></tr>\n";

@@ -69,16 +69,12 @@ impl Default for Room {
 impl Room {
     /// A place among those who ask.
     pub(super) async fn reader(&self) -> Result<OwnedSemaphorePermit, Busy> {
-        wait(
-            &self.readers,
-            "too many questions about events are being answered",
-        )
-        .await
+        wait(&self.readers, "too many event queries are running").await
     }
 
     /// The place of the one who imports.
     pub(super) async fn import(&self) -> Result<OwnedSemaphorePermit, Busy> {
-        wait(&self.imports, "another import is under way").await
+        wait(&self.imports, "another import is running").await
     }
 
     /// `text` as a body that counts until it is sent.
@@ -90,7 +86,7 @@ impl Room {
                 text: Bytes::from(text),
                 _permit: permit,
             })),
-            Err(_) => Err(Busy("too many answers about events wait to be read")),
+            Err(_) => Err(Busy("too many answers with events wait for their clients")),
         }
     }
 }
@@ -144,7 +140,7 @@ pub(super) async fn bodies(
 /// All events as JSON lines, read while they are sent.
 pub(super) async fn export(State(state): State<EventsState>) -> Response {
     let Ok(place) = Arc::clone(&state.room.exports).try_acquire_owned() else {
-        return Busy("all exports that may be under way at once are").answer(&state.store);
+        return Busy("the maximum number of exports is running").answer(&state.store);
     };
     let headers = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
@@ -211,7 +207,7 @@ impl http_body::Body for Export {
             }
             Err(why) => {
                 this.ended = true;
-                tracing::error!("an export of events broke off: {why}");
+                tracing::error!("an export of events failed: {why}");
                 Some(Err(io::Error::other(why)))
             }
         })

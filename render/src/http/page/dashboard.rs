@@ -1,4 +1,4 @@
-//! Dashboards: a TOML file each, read from a directory, one of them built in.
+//! Dashboards: TOML files in a directory, and a built-in one.
 //!
 //! ```toml
 //! title = "End-User (1 hour)"
@@ -10,7 +10,7 @@
 //! title = "Logins"
 //! targets = ["stats.shop.logins"]
 //! needs = "stats.shop.logins"   # shown only when this pattern finds a series
-//! except = ["carbon"]           # what does not count for that, by its first node
+//! except = ["carbon"]           # series with these first nodes do not count for `needs`
 //! params = { areaMode = "stacked", yMin = "0" }   # any further parameter of /render
 //! ```
 
@@ -44,7 +44,7 @@ pub struct Dashboard {
     /// How far back the panels look, for example `-1h`.
     #[serde(default = "an_hour")]
     pub from: String,
-    /// How often the pictures are drawn anew; 0 for never.
+    /// How often the pictures are redrawn; 0 for never.
     #[serde(default = "ten_seconds")]
     pub refresh: Span,
     /// The events drawn on every panel.
@@ -61,7 +61,7 @@ pub struct Dashboard {
 pub struct Panel {
     /// The heading.
     pub title: String,
-    /// What is drawn.
+    /// The targets that are drawn.
     pub targets: Vec<String>,
     /// The panel is shown only when this pattern finds a series; empty: always.
     #[serde(default)]

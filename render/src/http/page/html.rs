@@ -1,5 +1,5 @@
-//! Writing HTML so that nothing foreign gets in: markup is what stands in our source, everything
-//! else is text and is escaped. There is no third way in.
+//! An HTML writer that escapes by construction: markup is a string literal of this source, all other
+//! text is escaped. The type has no other way to write.
 
 use std::fmt::Write;
 
@@ -23,7 +23,7 @@ impl Html {
                 '>' => self.0.push_str("&gt;"),
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
-                // Not allowed in HTML, whatever they are written as.
+                // HTML forbids these characters, also as character references.
                 '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\x7f' => {
                     self.0.push('\u{fffd}');
                 }

@@ -1,5 +1,5 @@
-//! The page at `/`: dashboards as pictures with deploy lines, or, before there is anything to
-//! draw, what to send and how.
+//! The page at `/`: dashboards as pictures with deploy lines, or, while the store has no series to
+//! draw, instructions for sending data.
 //!
 //! 1. The server writes all of the HTML; `page.js` only adds to it. Without JavaScript the same
 //!    pictures are shown and the page reloads itself.
@@ -38,19 +38,19 @@ const POLICY: &str = "default-src 'none'; img-src 'self'; object-src 'self'; fra
 const EVENTS_SHOWN: usize = 20;
 /// A panel that needs more series than this is not drawn every few seconds.
 const SERIES_PER_PANEL: usize = 2_000;
-/// For so long the answer to "does this panel have data" is believed.
+/// How long the number of series that a panel's pattern finds is kept.
 const NEEDS_KEPT: Duration = Duration::from_secs(10);
 
-/// What the page asks the server around it.
+/// What the page reads from the server.
 pub trait Host: Send + Sync {
-    /// Metrics and datapoints received from outside since the start, our own not counted.
+    /// Metrics and datapoints received from clients since the start, self metrics excluded.
     fn received(&self) -> u64;
 
-    /// The really bound addresses of each listener key.
+    /// The bound addresses of each listener key.
     fn addresses(&self) -> &BTreeMap<&'static str, Vec<String>>;
 
     /// The newest `limit` events in `from..=until` (Unix seconds) that `expression` selects,
-    /// newest last. Called where waiting is allowed.
+    /// newest last. The caller's thread may block.
     fn events(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event>;
 
     /// A sentence shown on top of every page, for example that the data is made up.
@@ -64,7 +64,7 @@ pub struct Page(Arc<Inner>);
 struct Inner {
     host: Arc<dyn Host>,
     source: Arc<dyn Source>,
-    /// Replaced whole when the files are read again.
+    /// Replaced as a whole when the files are reloaded.
     dashboards: RwLock<Arc<Dashboards>>,
     /// How many series each pattern found, and when.
     found: RwLock<BTreeMap<String, (Instant, usize)>>,
@@ -115,7 +115,7 @@ impl Page {
         }
     }
 
-    /// How many series `panel` looks at; one look serves everybody for a few seconds.
+    /// How many series `panel` reads. All requests share the result for a few seconds.
     fn found(&self, panel: &Panel) -> usize {
         let Panel { needs, except, .. } = panel;
         let key = format!("{needs} {except:?}");
@@ -130,7 +130,7 @@ impl Page {
             let first = path.split('.').next().unwrap_or(path);
             !is_ours(path) && !except.iter().any(|node| node == first)
         };
-        // The pattern is the operator's own.
+        // The pattern comes from the operator's file: no budget applies.
         let found = self.0.source.find(needs, &Budget::unlimited());
         let count = found.map_or(0, |nodes| {
             let leaves = nodes.iter().filter(|node| node.leaf);
@@ -142,7 +142,7 @@ impl Page {
         count
     }
 
-    /// The panels that have something to show, with the number of series they look at.
+    /// The panels that have data, with the number of series they read.
     fn shown<'a>(&self, dashboard: &'a Dashboard) -> Vec<(&'a Panel, usize)> {
         let counted = dashboard.panels.iter().map(|panel| {
             let always = panel.needs.is_empty();
@@ -152,7 +152,7 @@ impl Page {
     }
 }
 
-/// Whether a series is one that we write about ourselves.
+/// Whether a series is a self metric of this server.
 fn is_ours(path: &str) -> bool {
     [
         "carbon.",
@@ -166,7 +166,7 @@ fn is_ours(path: &str) -> bool {
     .any(|prefix| path.starts_with(prefix))
 }
 
-/// What the visitor asks for in the address bar.
+/// The options of the page in its URL.
 #[derive(Debug, Default, PartialEq)]
 struct View {
     from: Option<String>,
@@ -228,7 +228,7 @@ async fn start(State(page): State<Page>, RawQuery(query): RawQuery) -> Response 
     html_answer(StatusCode::OK, start_page(&page, &view, false))
 }
 
-/// The dashboard `name`, written off the runtime's threads: finding series may touch the disk.
+/// The dashboard `name`, built on a blocking thread: finding series may read the disk.
 async fn show(page: Page, name: String, query: Option<String>, up: &'static str) -> Response {
     let written = tokio::task::spawn_blocking(move || {
         let view = View::of(query.as_deref().unwrap_or_default());
@@ -249,7 +249,7 @@ async fn show(page: Page, name: String, query: Option<String>, up: &'static str)
     }
 }
 
-/// What has arrived, for the live count: `{"text": "3 metrics", "graphs": true}`.
+/// The number of received metrics, for the live count: `{"text": "3 metrics", "graphs": true}`.
 async fn received(State(page): State<Page>) -> Response {
     let answer = tokio::task::spawn_blocking(move || {
         let dashboards = page.dashboards();
@@ -302,7 +302,7 @@ fn count(number: u64, what: &str) -> String {
     format!("{grouped} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Everything down to the heading.
+/// The page up to and including the dashboards' navigation.
 fn head(page: &Page, html: &mut Html, title: &str, view: &View, up: &str, refresh: u64) {
     html.raw("<!DOCTYPE html>\n<html lang=\"en\"");
     if let Some(theme) = view.theme {
@@ -341,7 +341,7 @@ fn head(page: &Page, html: &mut Html, title: &str, view: &View, up: &str, refres
     }
     html.raw("<a href=\"")
         .text(up)
-        .raw("start\">What to send</a></nav>\n");
+        .raw("start\">Send data</a></nav>\n");
 }
 
 fn encode(part: &str) -> String {
@@ -406,7 +406,7 @@ fn dashboard_page(
         html.raw("<p class=\"note\">").text(note).raw("</p>\n");
     }
     if panels.is_empty() {
-        html.raw("<p>None of this dashboard's panels has data yet.</p>\n");
+        html.raw("<p>The panels of this dashboard have no data yet.</p>\n");
     }
     html.raw("<div class=\"panels\">\n");
     for (panel, series) in panels {
@@ -425,7 +425,7 @@ fn dashboard_page(
         .0
         .host
         .events(expression, now - back as f64, now, EVENTS_SHOWN);
-    events_table(&mut html, &happened, now);
+    events_table(&mut html, &happened, now, up);
     html.raw("</main>\n<footer><span data-received=\"").text(up);
     html.raw("received\">received: <strong>")
         .text(&count(page.0.host.received(), "metric"));
@@ -466,7 +466,7 @@ fn panel_figure(
     if series > SERIES_PER_PANEL {
         html.raw("<p class=\"quiet\">")
             .text(&count(series as u64, "series match"));
-        html.raw(": too many to draw every few seconds. A dashboard of your own can say which.</p>\n</figure>\n");
+        html.raw(": too many to redraw every few seconds. To select some of them, write a dashboard file.</p>\n</figure>\n");
         return;
     }
     html.raw("<div class=\"picture\" data-label=\"")
@@ -519,16 +519,18 @@ fn picture(panel: &Panel, from: &str, events: &str, format: &str, dark: bool, up
     query.finish()
 }
 
-fn events_table(html: &mut Html, happened: &[Event], now: f64) {
-    html.raw("<section>\n<h2>What happened</h2>\n");
+fn events_table(html: &mut Html, happened: &[Event], now: f64, up: &str) {
+    html.raw("<section>\n<h2>Deploys and events</h2>\n");
     if happened.is_empty() {
-        html.raw("<p class=\"quiet\">No events in this time. A deploy becomes a line on every graph with one request, see <em>What to send</em>.</p>\n</section>\n");
+        html.raw("<p class=\"quiet\">No events in this time range. <a href=\"")
+            .text(up)
+            .raw("start\">Post one</a>.</p>\n</section>\n");
         return;
     }
-    html.raw("<table>\n<thead><tr><th>when (UTC)</th><th>what</th><th>tags</th><th>how it went</th></tr></thead>\n<tbody>\n");
+    html.raw("<table>\n<thead><tr><th>when (UTC)</th><th>what</th><th>tags</th><th>status</th></tr></thead>\n<tbody>\n");
     for event in happened.iter().rev() {
         html.raw("<tr><td class=\"when\">")
-            .text(&moment(event.when));
+            .text(&timestamp(event.when));
         html.raw("<br><span class=\"quiet\">")
             .text(&ago(now - event.when));
         html.raw("</span></td><td class=\"what\">");
@@ -561,7 +563,7 @@ fn events_table(html: &mut Html, happened: &[Event], now: f64) {
         };
         html.raw("</td><td><span class=\"").raw(class).raw("\">");
         html.raw(if event.rollback_of.is_some() {
-            "a rollback"
+            "rollback"
         } else {
             words
         });
@@ -577,7 +579,7 @@ fn is_web(link: &str) -> bool {
     link.starts_with("https://") || link.starts_with("http://")
 }
 
-fn moment(when: f64) -> String {
+fn timestamp(when: f64) -> String {
     jiff::Timestamp::from_second(when as i64).map_or_else(
         |_| when.to_string(),
         |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
@@ -591,7 +593,7 @@ fn ago(seconds: f64) -> String {
     format!("{} ago", length(seconds))
 }
 
-/// A length of time in its largest unit: `45 s`, `12 min`, `3 h`, `6 d`.
+/// A duration in its largest fitting unit: `45 s`, `12 min`, `3 h`, `6 d`.
 fn length(seconds: f64) -> String {
     let units = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
     let fitting = units.into_iter().find(|(unit, _)| seconds >= 2.0 * unit);
@@ -599,7 +601,8 @@ fn length(seconds: f64) -> String {
     format!("{} {name}", (seconds / unit) as u64)
 }
 
-/// What to send; `waiting` when there is nothing to draw yet and the page watches for the first.
+/// Instructions for sending data. `waiting`: the store has no series to draw yet, and the page
+/// switches to the dashboard when it has.
 fn start_page(page: &Page, view: &View, waiting: bool) -> String {
     let host = &page.0.host;
     let first = |key: &str| {
@@ -615,16 +618,16 @@ fn start_page(page: &Page, view: &View, waiting: bool) -> String {
     head(
         page,
         &mut html,
-        "What to send",
+        "Send data",
         view,
         "",
         if waiting { 5 } else { 0 },
     );
     html.raw("</header>\n<main class=\"start\">\n<h1>");
     html.raw(if waiting {
-        "Running, and waiting for the first metric"
+        "Waiting for the first metric"
     } else {
-        "What to send"
+        "Send data"
     });
     html.raw("</h1>\n<p class=\"count\" data-received=\"received\"");
     if waiting {
@@ -634,7 +637,7 @@ fn start_page(page: &Page, view: &View, waiting: bool) -> String {
         .text(&count(host.received(), "metric"))
         .raw("</strong>");
     if waiting {
-        html.raw("<br><span class=\"quiet\">The first graph comes with the first flush, and this page with it.</span>");
+        html.raw("<br><span class=\"quiet\">The first graph appears after the first flush; this page then switches to it.</span>");
     }
     html.raw("</p>\n");
     if let Some((ip, port)) = first("statsd.udp") {
@@ -649,18 +652,18 @@ fn start_page(page: &Page, view: &View, waiting: bool) -> String {
         html.raw("</pre>\n");
     }
     if let Some((ip, port)) = first("carbon.line_tcp") {
-        html.raw("<h2>A value with its own time, in carbon's line protocol</h2>\n<pre>");
+        html.raw("<h2>A value with its own timestamp, in carbon's line protocol</h2>\n<pre>");
         html.text(&format!(
             "echo \"shop.stock 40 $(date +%s)\" | nc -w1 {ip} {port}"
         ));
         html.raw("</pre>\n");
     }
     if let Some((ip, port)) = first("render.http") {
-        html.raw("<h2>A deploy: from now on a line on every graph</h2>\n<pre>");
+        html.raw("<h2>A deploy: a vertical line on every graph</h2>\n<pre>");
         html.text(&format!(
             "curl http://{ip}:{port}/events/ -d '{{\"what\": \"shop 1.4.2\", \"tags\": \"deploy shop\", \"data\": \"by me\"}}'"
         ));
-        html.raw("</pre>\n<h2>A picture of it</h2>\n<pre>");
+        html.raw("</pre>\n<h2>A graph with that line</h2>\n<pre>");
         html.text(&format!(
             "curl -o graph.png 'http://{ip}:{port}/render?target=stats.shop.logins&from=-15min&events=deploy'"
         ));
@@ -683,7 +686,7 @@ fn missing(page: &Page, name: &str, up: &str) -> String {
     html.raw(
         "</header>\n<main>\n<h1>No such dashboard</h1>\n<p>There is no dashboard called <code>",
     );
-    html.text(name).raw("</code>. Each is a file NAME.toml in the directory <code>dashboards</code> of the data directory.</p>\n</main>\n</body>\n</html>\n");
+    html.text(name).raw("</code>. A dashboard is a file NAME.toml in the directory <code>dashboards</code> of the data directory.</p>\n</main>\n</body>\n</html>\n");
     html.finish()
 }
 

@@ -1,13 +1,23 @@
-// What the page can do beyond pictures: hover texts, refresh without flicker, a live count.
-// Everything here is an addition: without it the page shows the same pictures and reloads itself.
+// Hover texts, refresh without flicker, a live count. Everything here is an addition: without
+// JavaScript the page shows the same pictures and reloads itself.
 
 const root = document.documentElement;
 const dark = () =>
   root.dataset.theme === "dark" ||
   (root.dataset.theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
 
-// A picture as an SVG document of its own, so that its titles show on hover. The new one takes
-// the place of the old only once it is there.
+// The server's sentence about a picture that it refuses to draw.
+async function reason(url) {
+  try {
+    const answer = await fetch(url);
+    return answer.ok ? "reload the page" : (await answer.text()).trim().slice(0, 500);
+  } catch {
+    return "the server does not answer";
+  }
+}
+
+// A picture as an SVG document of its own, so that its titles show on hover. The new document
+// replaces the old one only after it has loaded.
 function draw(place) {
   const next = document.createElement("object");
   next.type = "image/svg+xml";
@@ -18,9 +28,11 @@ function draw(place) {
     next.className = "";
     for (const old of [...place.children]) if (old !== next) old.remove();
   };
-  next.onerror = () => {
+  next.onerror = async () => {
     next.remove();
-    if (!place.querySelector("object")) place.textContent = "This picture could not be drawn; its SVG link says why.";
+    if (place.querySelector("object")) return;
+    const why = await reason(next.data);
+    if (!place.querySelector("object")) place.textContent = "This picture cannot be drawn: " + why;
   };
   for (const late of place.querySelectorAll("object.next")) late.remove();
   place.append(next);
@@ -43,7 +55,7 @@ if (every > 0) {
   document.addEventListener("visibilitychange", due);
 }
 
-// The count of what has arrived; the start page gives way to graphs as soon as there is one.
+// The number of received metrics. The start page reloads as soon as the store has a series to draw.
 const count = document.querySelector("[data-received]");
 if (count) {
   const ask = async () => {

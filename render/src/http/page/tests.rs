@@ -1,4 +1,4 @@
-//! The page as text: what is on it, and what never is.
+//! The HTML of the pages: what it contains, and what it must not contain.
 
 use super::*;
 use crate::source::{Fetched, Node, SourceError};
@@ -113,7 +113,7 @@ fn panels_are_pictures_with_events_and_only_where_there_is_data() {
     assert!(shown(&page, "events=none").contains("show events"));
     assert!(
         shown(&page, "from=%3Cb%3E").contains("from=-1h"),
-        "no range is the dashboard's own"
+        "an invalid range falls back to the dashboard's"
     );
 }
 
