@@ -9,11 +9,14 @@
 //!    here nor in its file; a reader asks here first and the file second.
 //! 4. Chunks are bounded in number. Room is set aside before a point is taken
 //!    ([`Cache::reserve`]), so the bound holds whoever comes at once.
-//! 5. Of several points of one series at one time, the last to arrive wins. That is decided by
+//! 5. A series without points can be claimed ([`Cache::claim`]): its points still arrive, and the
+//!    writer waits for the end of the claim before it takes them.
+//! 6. Of several points of one series at one time, the last to arrive wins. That is decided by
 //!    whoever reads or writes them: arrival does not look back.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use whisper::{Point, Timestamp};
 
@@ -30,6 +33,8 @@ const SHARDS: usize = 16;
 const BLOCK_BITS: u32 = 10;
 const BLOCK: usize = 1 << BLOCK_BITS;
 const NONE: u32 = u32::MAX;
+/// How often a writer looks whether a claim is over.
+const CLAIM_PAUSE: Duration = Duration::from_micros(50);
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -74,6 +79,18 @@ pub struct Cache {
     used: AtomicUsize,
     max: usize,
     points: AtomicUsize,
+    /// The series that is claimed, or [`NONE`].
+    claimed: AtomicU32,
+}
+
+/// While it lives, no writer has the points of one series in hand.
+#[derive(Debug)]
+pub(crate) struct Claim<'a>(&'a Cache);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.claimed.store(NONE, Ordering::Release);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +132,7 @@ impl Cache {
             used: AtomicUsize::new(0),
             max: (max_bytes / CHUNK_BYTES).max(1),
             points: AtomicUsize::new(0),
+            claimed: AtomicU32::new(NONE),
         }
     }
 
@@ -180,9 +198,28 @@ impl Cache {
 
     /// Whether `id` has points here.
     pub fn holds(&self, id: SeriesId) -> bool {
+        self.shard(shard_of(id.0)).holds(id.0)
+    }
+
+    /// Claims `id`, unless it has points here or another series is claimed.
+    pub(crate) fn claim(&self, id: SeriesId) -> Option<Claim<'_>> {
         let shard = self.shard(shard_of(id.0));
-        shard.in_hand.iter().any(|(own, _)| *own == id.0)
-            || shard.chain(id.0).is_some_and(|chain| chain.count > 0)
+        if shard.holds(id.0) {
+            return None;
+        }
+        // A writer learns of `id` from a sweep, which locks the shard after this: it sees the claim.
+        let claimed =
+            self.claimed
+                .compare_exchange(NONE, id.0, Ordering::AcqRel, Ordering::Relaxed);
+        claimed.is_ok().then_some(Claim(self))
+    }
+
+    /// Waits until `id`, which a sweep named, is not claimed. It cannot be claimed again before its
+    /// points have been taken and are done.
+    pub(crate) fn wait_unclaimed(&self, id: SeriesId) {
+        while self.claimed.load(Ordering::Acquire) == id.0 {
+            std::thread::sleep(CLAIM_PAUSE);
+        }
     }
 
     /// All series that have points waiting, each once: in the order of their ids' shards, within
@@ -274,6 +311,11 @@ impl Cache {
 impl Shard {
     fn in_use(&self) -> usize {
         self.bump as usize - self.free.len()
+    }
+
+    fn holds(&self, id: u32) -> bool {
+        self.in_hand.iter().any(|(own, _)| *own == id)
+            || self.chain(id).is_some_and(|chain| chain.count > 0)
     }
 
     fn chain(&self, id: u32) -> Option<Chain> {

@@ -4,14 +4,16 @@
 //!    than that, and the cache has no points of it. Both are looked at: a file that another program
 //!    writes or that was copied says the one, a file that is written through a map on a file system which
 //!    does not note that says the other. A file that cannot be read, or that is a link, is left alone.
-//! 2. Files are deleted while the persister is locked, after a second look: what arrives meanwhile
-//!    waits in the cache, and the persister makes the file anew.
+//! 2. A file is deleted while its series is claimed (`Cache::claim`), after a second look: what
+//!    arrives meanwhile waits in the cache, and the persister makes the file anew. The persister is not
+//!    held up otherwise, nor waited for: one of its passes may take minutes.
 //! 3. How long is counted by a [`SteadyClock`], which goes with the system's clock but never faster
 //!    than twice the real time, and which outlives restarts in a file. A system clock that jumps ten
 //!    years ahead for an hour ages series by one hour more. Time for which the server did not run is
 //!    caught up with at the same pace, so a series may stay longer than asked, not shorter.
-//! 4. A pass removes a quarter of all series and [`ALWAYS_REMOVED`] more at most, [`REMOVES`] a second,
-//!    on a thread of its own.
+//! 4. A pass removes a quarter of all series and [`ALWAYS_REMOVED`] more at most, on a thread of its
+//!    own: [`REMOVES`] a second, or twice as many as were created since the last pass. So a tree in
+//!    which series come and go does not grow without end.
 //! 5. After a pass names and ids that nothing has any more are given back (`index::grace`), and the
 //!    index's log is written anew when much of it is void.
 
@@ -24,19 +26,14 @@ use whisper::Timestamp;
 
 use crate::datapoint::SeriesId;
 use crate::error::{Error, Result};
-use crate::store::{Carbon, Inner, lock};
+use crate::store::{Carbon, Inner};
 
 /// Files looked at per second.
-const LOOKS: u32 = 20_000;
-/// Series removed per second.
-const REMOVES: u32 = 2_000;
-/// Series looked at between two pauses.
+const LOOKS: f64 = 20_000.0;
+/// Series removed per second, if no more are created.
+const REMOVES: f64 = 2_000.0;
+/// Series looked at, and removed, between two pauses.
 const LOOKED_AT_ONCE: usize = 256;
-/// How long the persister is locked at once for series to be removed. It may have to be waited for
-/// a whole pass of the persister, so this is worth some of them.
-const LOCKED: Duration = Duration::from_millis(100);
-/// Series that are collected before any of them are removed.
-const REMOVED_AT_ONCE: usize = 4_096;
 /// A pass may remove so many series, however few there are.
 const ALWAYS_REMOVED: usize = 1_000;
 /// Void records that a running server's index log may have beside a quarter of all.
@@ -182,18 +179,27 @@ pub(crate) fn run(inner: &Inner) {
     let mut clock = SteadyClock::read(&path).unwrap_or_else(|| {
         // Never seen before: it is no later than the last change of any file.
         let wall = (inner.clock)();
-        let seen = pass(inner, Timestamp(0), wall, Pace::Slow, &mut |_| false);
+        let pace = Pace::Slow { removes: REMOVES };
+        let seen = pass(inner, Timestamp(0), wall, pace, &mut |_| false);
         let newest = if seen.series == 0 { wall } else { seen.newest };
         SteadyClock::new(wall.min(newest))
     });
     let mut since = Instant::now();
+    let mut created_before = inner.stats.creates.get();
     while !inner.is_stopping() {
         let wall = (inner.clock)();
-        let elapsed = since.elapsed();
-        since = Instant::now();
+        let begun = Instant::now();
+        let elapsed = begun - since;
+        since = begun;
         let now = clock.advance(wall, elapsed);
         let cutoff = before(now, expire_after);
-        let done = pass(inner, cutoff, wall, Pace::Slow, &mut |_| true);
+        let created = inner.stats.creates.get();
+        let creates = (created - created_before) as f64 / elapsed.as_secs_f64().max(1.0);
+        created_before = created;
+        let pace = Pace::Slow {
+            removes: REMOVES.max(2.0 * creates),
+        };
+        let done = pass(inner, cutoff, wall, pace, &mut |_| true);
         if done.removed > 0 {
             let Expired {
                 removed,
@@ -214,15 +220,15 @@ pub(crate) fn run(inner: &Inner) {
         if let Err(error) = inner.index.compact(VOID_RECORDS) {
             tracing::warn!(%error, "cannot rewrite the index");
         }
-        inner.pause(pause.saturating_sub(GRACE));
+        inner.pause(pause.saturating_sub(begun.elapsed()));
     }
 }
 
 /// How fast a pass goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Pace {
-    /// Beside a running server: in portions with pauses, and bounded.
-    Slow,
+    /// Beside a running server: in portions with pauses, and bounded. So many are removed a second.
+    Slow { removes: f64 },
     /// As fast as it can.
     Fast,
 }
@@ -241,17 +247,17 @@ fn pass(
         ..Expired::default()
     };
     let most = match pace {
-        Pace::Slow => ids.len() / 4 + ALWAYS_REMOVED,
+        Pace::Slow { .. } => ids.len() / 4 + ALWAYS_REMOVED,
         Pace::Fast => usize::MAX,
     };
     let mut bounded = false;
     let mut path = PathBuf::new();
     let mut going = Vec::new();
-    let mut chunks = ids.chunks(LOOKED_AT_ONCE).peekable();
-    while let Some(ids) = chunks.next() {
+    for ids in ids.chunks(LOOKED_AT_ONCE) {
         if inner.is_stopping() {
             return done;
         }
+        let begun = Instant::now();
         for id in ids.iter().filter(|id| !inner.cache.holds(**id)) {
             inner.index.path(*id, &mut path);
             match look(&path, cutoff, wall) {
@@ -281,18 +287,11 @@ fn pass(
                 }
             }
         }
-        if going.len() >= REMOVED_AT_ONCE || chunks.peek().is_none() {
-            while !going.is_empty() && !inner.is_stopping() {
-                let before = going.len();
-                done.removed += remove(inner, &mut going, cutoff, wall);
-                if pace == Pace::Slow {
-                    let n = (before - going.len()) as u32;
-                    inner.pause(Duration::from_secs(1) * n / REMOVES);
-                }
-            }
-        }
-        if pace == Pace::Slow {
-            inner.pause(Duration::from_secs(1) * ids.len() as u32 / LOOKS);
+        let expiring = going.len();
+        done.removed += remove(inner, &mut going, cutoff, wall);
+        if let Pace::Slow { removes } = pace {
+            let due = ids.len() as f64 / LOOKS + expiring as f64 / removes;
+            inner.pause(Duration::from_secs_f64(due).saturating_sub(begun.elapsed()));
         }
     }
     if bounded {
@@ -305,22 +304,23 @@ fn pass(
     done
 }
 
-/// Takes series from the end of `ids`, for as long as the persister may be locked, and removes those
-/// that are still idle; how many.
+/// Empties `ids` and removes those series of them that are still idle; how many.
 fn remove(inner: &Inner, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: Timestamp) -> usize {
-    // No walk lists a file that goes, and nothing is written to any meanwhile.
+    if ids.is_empty() {
+        return 0;
+    }
+    // No walk lists a file that goes, and no other series is claimed.
     let _walk = inner.index.no_walk();
-    let _persister = lock(&inner.persister);
-    let busy = |id| inner.cache.holds(id);
     let mut path = PathBuf::new();
     let mut removed = 0;
-    let since = Instant::now();
-    while since.elapsed() < LOCKED
-        && let Some(id) = ids.pop()
-    {
-        if busy(id) {
-            continue;
+    for id in ids.drain(..) {
+        if inner.is_stopping() {
+            break;
         }
+        // The persister writes nothing to its file meanwhile.
+        let Some(_claim) = inner.cache.claim(id) else {
+            continue;
+        };
         inner.index.path(id, &mut path);
         match look(&path, cutoff, wall) {
             Look::Missing => {}
@@ -339,7 +339,7 @@ fn remove(inner: &Inner, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: Times
             }
         }
         inner.maps.forget(id.0);
-        if let Err(error) = inner.index.expire(id, busy) {
+        if let Err(error) = inner.index.expire(id, |id| inner.cache.holds(id)) {
             tracing::warn!(%error, "the index could not be written");
         }
         remove_empty(&inner.root, &path);

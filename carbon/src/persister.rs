@@ -222,6 +222,8 @@ impl Persister {
     }
 
     fn write(&mut self, inner: &Inner, id: SeriesId, clocks: &Clocks, kind: Kind) -> Outcome {
+        // Its file may be being deleted because the series had expired.
+        inner.cache.wait_unclaimed(id);
         let mut path = std::mem::take(&mut self.path);
         let stored = inner.index.path(id, &mut path);
         let outcome = if stored || self.may_create(inner, kind) {

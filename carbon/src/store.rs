@@ -682,8 +682,7 @@ impl Inner {
 
     /// Gives back the names and ids of series that are gone; how many.
     pub(crate) fn reclaim(&self) -> usize {
-        // The persister has no series in hand while it is locked.
-        let _persister = lock(&self.persister);
+        // What the persister has in hand is in the cache until it is done with it.
         let busy = |id| self.cache.holds(id);
         let freed = |ids: &[SeriesId]| {
             for id in ids {

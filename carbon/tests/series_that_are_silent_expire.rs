@@ -398,6 +398,62 @@ fn a_running_store_expires_by_itself_and_not_by_a_clock_that_jumps() {
     assert!(store.file("young.one").exists());
 }
 
+#[test]
+fn expiry_does_not_wait_for_a_pass_of_the_persister() {
+    let mut store = Store::new();
+    let carbon = store.open();
+    let id = carbon.intern(b"old.one").unwrap();
+    submit(&carbon, id, NOW - 1_000, 1.0);
+    carbon.release(&[id]);
+    carbon.drain(|_| {}).unwrap();
+    drop(carbon);
+    store.age("old.one", NOW - 1_000);
+    // A pass over these takes a minute.
+    store.options.max_updates_per_second = 1;
+    let carbon = store.open();
+    for n in 0..60 {
+        let id = carbon.intern(format!("new.n{n}").as_bytes()).unwrap();
+        submit(&carbon, id, NOW, 1.0);
+    }
+    while carbon.stats().updates.get() == 0 {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert_eq!(carbon.expire(AFTER, |_| {}).unwrap().removed, 1);
+    let freed: usize = (0..2).map(|_| carbon.reclaim()).sum();
+    assert_eq!(freed, 1);
+    assert!(carbon.stats().updates.get() < 50);
+    assert!(!store.file("old.one").exists());
+    carbon.abandon();
+}
+
+#[test]
+fn a_point_that_arrives_while_its_file_is_deleted_is_kept() {
+    let store = Store::new();
+    let carbon = store.open();
+    let mut removed = 0;
+    for round in 0..200 {
+        let name = format!("back.n{round}");
+        let id = carbon.intern(name.as_bytes()).unwrap();
+        submit(&carbon, id, NOW - 1_000, 0.0);
+        carbon.persist();
+        store.age(&name, NOW - 1_000);
+        let barrier = std::sync::Barrier::new(2);
+        removed += std::thread::scope(|scope| {
+            let expiring = scope.spawn(|| {
+                barrier.wait();
+                carbon.expire(AFTER, |_| {}).unwrap().removed
+            });
+            barrier.wait();
+            submit(&carbon, id, NOW - 10, 7.0);
+            carbon.persist();
+            expiring.join().unwrap()
+        });
+        assert_eq!(values(&carbon, &name, NOW).get(&(NOW - 10)), Some(&7.0));
+        assert!(leaves(&carbon).contains(&name));
+    }
+    assert!(removed > 0, "no file was deleted beside a point");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// A line of this name.

@@ -959,7 +959,7 @@ impl Index {
 
     /// Gives back names and ids that nothing has any more, as far as that can be known now; how
     /// many. What has become unused since the last call goes with a later one. `busy` says whether
-    /// the cache has points of a series; the caller sees to it that the persister has none in hand.
+    /// the cache has points of a series, those that the persister has in hand among them.
     /// `freed` is told ids before they may stand for other names, and `settle` takes those that do
     /// out of the list once all were told of them that must be.
     pub(crate) fn reclaim(
