@@ -27,10 +27,10 @@ use crate::consolidate;
 use crate::error::{Error, Result};
 use crate::events;
 use crate::functions::{self, Args, Function, Value};
+use crate::query::{Argument, Base, Call, Expression, Literal, Template};
 use crate::series::{Column, Series, bytes_of, tags_of};
 use crate::source::Source;
-use crate::target::{Argument, Base, Call, Expression, Literal, Template};
-use crate::{aggregate, target};
+use crate::{aggregate, query};
 
 /// A range of time in Unix seconds, open at the left: the first point is the one after `from`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -268,7 +268,7 @@ fn timestamp(seconds: i64) -> Timestamp {
 
 /// The strings among the arguments of a `seriesByTag` call, given as text.
 fn tag_expressions(call: &str) -> Result<Vec<String>> {
-    let parsed = target::parse(call)?;
+    let parsed = query::parse(call)?;
     let Base::Call(call) = parsed.expression.base else {
         return Ok(Vec::new());
     };
@@ -358,7 +358,7 @@ impl<'q> Context<'q> {
         if text.trim().is_empty() {
             return Ok(Vec::new());
         }
-        let parsed = target::parse(text)?;
+        let parsed = query::parse(text)?;
         self.query.count_uses(&parsed.expression);
         self.expression(&parsed.expression, None)
     }
@@ -484,10 +484,10 @@ impl<'q> Context<'q> {
             let length = path
                 .len()
                 .saturating_add(n_found.saturating_mul(value.len()));
-            if length > target::MAX_LENGTH {
+            if length > query::MAX_LENGTH {
                 return Err(Error::refused(format!(
                     "template(): the path with its variables has {length} characters, more than {}",
-                    target::MAX_LENGTH
+                    query::MAX_LENGTH
                 )));
             }
             path = path.replace(&name, &value);

@@ -3,13 +3,13 @@
 //! One target evaluated against a source held in memory:
 //!
 //! ```
-//! use render::{Query, Window, memory::Memory, target};
+//! use render::{Query, Window, memory::Memory, query};
 //!
 //! let mut source = Memory::default();
 //! source.insert("web.a.hits", 60, vec![1.0, 2.0]);
 //! source.insert("web.b.hits", 60, vec![10.0, 20.0]);
 //!
-//! let hits = target::parse("scale(sumSeries(web.*.hits), 0.5)")?.expression;
+//! let hits = query::parse("scale(sumSeries(web.*.hits), 0.5)")?.expression;
 //! let query = Query::new(&source, 120);
 //! let series = query.evaluate(&[hits], Window { from: 0, until: 120 }, 0.0)?;
 //! assert_eq!(series[0].name, "scale(sumSeries(web.*.hits),0.5)");
@@ -31,11 +31,11 @@ pub mod http;
 pub mod memory;
 pub mod options;
 pub mod python;
+pub mod query;
 pub mod series;
 pub mod source;
 pub mod stats;
 pub mod stored;
-pub mod target;
 
 pub use error::{Error, Result};
 pub use eval::{Context, Query, Window};

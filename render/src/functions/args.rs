@@ -9,8 +9,8 @@ use crate::budget::{Budget, Pace, Reservation};
 use crate::error::{Error, Result};
 use crate::eval::{Context, Operand, Replacements, Window};
 use crate::python;
+use crate::query::{self, Argument, Base, Literal};
 use crate::series::{OddName, Series};
-use crate::target::{self, Argument, Base, Literal};
 
 /// What an argument can be.
 #[derive(Clone, Debug)]
@@ -699,7 +699,7 @@ fn pick<T>(list: &[T], place: i64) -> Option<&T> {
 
 /// The first path in the innermost first argument of a name that is a call.
 fn first_path(name: &str) -> Result<Option<String>> {
-    let parsed = target::parse(name)?;
+    let parsed = query::parse(name)?;
     let mut base = parsed.expression.base;
     loop {
         base = match base {

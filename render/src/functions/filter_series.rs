@@ -9,8 +9,8 @@ use crate::aggregate::{self, Aggregate};
 use crate::error::{Error, Result};
 use crate::eval::Context;
 use crate::python;
+use crate::query;
 use crate::series::Series;
-use crate::target;
 use whisper::{ABSENT, is_absent, present};
 
 const SERIES: Param = Param::series("seriesList");
@@ -464,8 +464,8 @@ fn use_series_above(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
             }
             names.push_str(&name);
         }
-        if names.len() > target::MAX_LENGTH {
-            let limit = target::MAX_LENGTH;
+        if names.len() > query::MAX_LENGTH {
+            let limit = query::MAX_LENGTH;
             let reason = format!("the names of the series have more than {limit} bytes");
             return Err(args.refusal(&reason));
         }

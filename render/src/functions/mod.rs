@@ -311,7 +311,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::target;
+    use crate::query;
 
     #[test]
     fn names_are_unique_and_families_in_order() {
@@ -334,7 +334,7 @@ mod tests {
     fn entries_are_whole() {
         for (name, _, function) in all() {
             assert!(function.help.ends_with('.'), "{name}: help is a sentence");
-            let parsed = target::parse(function.example).unwrap();
+            let parsed = query::parse(function.example).unwrap();
             assert_eq!(parsed.rest, None, "{name}: the example parses");
             let printed = parsed.expression.to_string();
             let uses = |name: &str| printed.contains(&format!("{name}("));
