@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 
 use cap::Cap;
 use render::budget::{Budget, Memory as Allowed};
-use render::eval::Limits;
 use render::memory::Memory;
-use render::{Error, Query, Window, query};
+use render::{Error, Limits, Query, Window, query};
 
 #[global_allocator]
 static ALLOCATED: Cap<System> = Cap::new(System, usize::MAX);

@@ -2,73 +2,17 @@
 
 use std::cell::Cell;
 
-use super::{Default, Function, Kind, Param, check_length};
+use super::support::check_length;
+use super::{Default, Function, Kind, Param};
 use crate::aggregate::{self, Aggregate};
 use crate::attime;
 use crate::budget::{Budget, Pace, Reservation};
+use crate::context::{Context, Window};
 use crate::error::{Error, Result};
-use crate::eval::{Context, Operand, Replacements, Window};
 use crate::python;
-use crate::query::{self, Argument, Base, Literal};
-use crate::series::{OddName, Series};
-
-/// What an argument can be.
-#[derive(Clone, Debug)]
-pub enum Value {
-    /// A list of series.
-    Series(Vec<Series>),
-    /// Lists of series.
-    Lists(Vec<Vec<Series>>),
-    /// A whole number.
-    Integer(i64),
-    /// Any number.
-    Float(f64),
-    /// Text.
-    Text(String),
-    /// True or false.
-    Boolean(bool),
-    /// `none`.
-    None,
-    /// Left for the function to evaluate.
-    Later,
-}
-
-impl Value {
-    /// As Python's `str` spells it: what stands in names and tags.
-    pub fn spelled(&self) -> String {
-        match self {
-            Self::Integer(number) => number.to_string(),
-            Self::Float(number) => python::float(*number),
-            Self::Text(text) => text.clone(),
-            Self::Boolean(value) => python::boolean(*value).to_owned(),
-            Self::None => "None".to_owned(),
-            Self::Series(_) | Self::Lists(_) | Self::Later => "a list of series".to_owned(),
-        }
-    }
-
-    /// The number it is, or is spelled as.
-    fn number(&self) -> Option<f64> {
-        match self {
-            Self::Integer(number) => Some(*number as f64),
-            Self::Float(number) => Some(*number),
-            Self::Boolean(value) => Some(f64::from(u8::from(*value))),
-            _ => None,
-        }
-    }
-}
-
-impl From<&Literal> for Value {
-    fn from(literal: &Literal) -> Self {
-        match literal {
-            Literal::Integer(number) => Self::Integer(*number),
-            Literal::Float(number) => Self::Float(*number),
-            Literal::Text(text) => Self::Text(text.text.clone()),
-            Literal::Boolean(value) => Self::Boolean(*value),
-            Literal::None => Self::None,
-            Literal::Infinity => Self::Float(f64::INFINITY),
-        }
-    }
-}
+use crate::query::{self, Argument, Base};
+use crate::series::{OddName, Series, size_of_texts};
+use crate::value::{Operand, Replacements, Value};
 
 /// A node of a name by its place, or a tag by its name.
 #[derive(Clone, Debug, PartialEq)]
@@ -259,7 +203,7 @@ impl<'a> Args<'a> {
     }
 
     fn refuse<T>(&self, param: &str, expected: &str) -> Result<T> {
-        let value = self.value(param).spelled();
+        let value = self.value(param).python_str();
         Err(Error::refused(format!(
             "{}(): {param} must be {expected}, not {value:?}",
             self.function.name
@@ -310,7 +254,7 @@ impl<'a> Args<'a> {
                 other => Err(Error::refused(format!(
                     "{}() takes lists of series, not {:?}",
                     self.function.name,
-                    other.spelled()
+                    other.python_str()
                 ))),
             })
             .collect()
@@ -342,7 +286,7 @@ impl<'a> Args<'a> {
             other => Err(Error::refused(format!(
                 "{}() takes strings, not {:?}",
                 self.function.name,
-                other.spelled()
+                other.python_str()
             ))),
         });
         texts.collect()
@@ -412,7 +356,7 @@ impl<'a> Args<'a> {
         }
     }
 
-    /// What Python's `int` makes of a number or its spelling: decimals are cut off.
+    /// Python's `int` of a number, or of a text that is one: decimals are cut off.
     ///
     /// # Errors
     /// If it is something else, or beyond all whole numbers.
@@ -536,14 +480,13 @@ impl<'a> Args<'a> {
     fn evaluated(&self, value: Value) -> Result<Vec<Series>> {
         match value {
             Value::Series(series) => {
-                let texts: usize = series.iter().map(Series::size_of_texts).sum();
-                self.taken.set(self.taken.get() + texts);
+                self.taken.set(self.taken.get() + size_of_texts(&series));
                 Ok(series)
             }
             other => Err(Error::refused(format!(
                 "{}() takes a list of series, not {:?}",
                 self.function.name,
-                other.spelled()
+                other.python_str()
             ))),
         }
     }
@@ -554,7 +497,7 @@ fn node_or_tag(value: &Value) -> NodeOrTag {
         Value::Integer(place) => NodeOrTag::Node(*place),
         Value::Float(place) if place.fract() == 0.0 => NodeOrTag::Node(*place as i64),
         Value::Boolean(place) => NodeOrTag::Node(i64::from(*place)),
-        other => NodeOrTag::Tag(other.spelled()),
+        other => NodeOrTag::Tag(other.python_str()),
     }
 }
 

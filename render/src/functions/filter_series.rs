@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use super::pattern::Pattern;
 use super::sorting::{first, sorted, sorted_by};
-use super::{Args, Default, Function, Param, kept, percentile};
+use super::support::kept;
+use super::{Args, Default, Function, Param, percentile};
 use crate::aggregate::{self, Aggregate};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::eval::Context;
 use crate::python;
 use crate::query;
 use crate::series::Series;
@@ -95,7 +96,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "filterSeries(web.*.errors, \"max\", \">\", 0)",
         call: |_, args| {
             let aggregate = args.aggregate("func")?;
-            let operator = args.value("operator").spelled();
+            let operator = args.value("operator").python_str();
             let operator = Operator::named(&operator)
                 .ok_or_else(|| Error::refused(format!("Unsupported operator: {operator}")))?;
             let mut all = args.series("seriesList")?;

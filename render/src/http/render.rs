@@ -11,9 +11,9 @@ use super::flight::Key;
 use super::pool::Lane;
 use super::{Answer, App, Content, JAVASCRIPT, JSON, Params, Stream};
 use crate::attime;
+use crate::context::{Limits, Query, Window};
 use crate::draw;
 use crate::error::{Error, Result};
-use crate::eval::{Limits, Query, Window};
 use crate::events::{Event, TagQuery};
 use crate::format::{
     self, Buffer, Document, buffer, csv, dygraph, json, msgpack, pickle, raw, rickshaw,
