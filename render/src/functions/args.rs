@@ -53,63 +53,25 @@ impl<'a> Args<'a> {
         replacements: Option<&'a Replacements>,
         budget: &'a Budget,
     ) -> Result<Self> {
-        let params = function.params;
-        let (single, multiple) = match params.split_last() {
+        let (single, multiple) = match function.params.split_last() {
             Some((last, before)) if last.multiple => (before, Some(last)),
-            _ => (params, None),
+            _ => (function.params, None),
         };
-        let refuse = |what: String| Err(Error::refused(format!("{}() {what}", function.name)));
         if places.len() > single.len() && multiple.is_none() {
-            let (given, taken) = (places.len(), single.len());
-            return refuse(format!("takes {taken} arguments but {given} were given"));
+            return Err(Error::refused(format!(
+                "{}() takes {} arguments but {} were given",
+                function.name,
+                single.len(),
+                places.len()
+            )));
         }
         let mut repeated = places.split_off(places.len().min(single.len()));
         let n_placed = places.len();
-        let mut values: Vec<Option<Value>> = places.into_iter().map(Some).collect();
-        values.resize_with(single.len(), || None);
-        for (name, value) in keywords {
-            let is_named = |param: &Param| param.name == name || param.also == Some(name);
-            match single.iter().position(is_named) {
-                Some(place) if place < n_placed => {
-                    return refuse(format!("got two values for {name:?}"));
-                }
-                Some(place) => values[place] = Some(value),
-                None => return refuse(format!("has no parameter called {name:?}")),
-            }
-        }
-        for (param, value) in single.iter().zip(&values) {
-            if value.is_none() && param.default == Default::Required {
-                return refuse(format!("needs its argument {:?}", param.name));
-            }
-        }
-        // All fit or none is converted, as in Graphite; there a keyword that says `none` does not.
-        let all_said = !values[n_placed..]
-            .iter()
-            .any(|value| matches!(value, Some(Value::None)));
-        let converted: Option<Vec<Option<Value>>> = single
-            .iter()
-            .zip(&values)
-            .map(|(param, value)| match value {
-                None => Some(None),
-                Some(value) => convert(param, value),
-            })
-            .collect();
-        let converted_rest: Option<Vec<Option<Value>>> = match multiple {
-            Some(param) => repeated.iter().map(|value| convert(param, value)).collect(),
-            None => Some(Vec::new()),
-        };
-        if let (true, Some(converted), Some(converted_rest)) = (all_said, converted, converted_rest)
-        {
-            for (value, converted) in values.iter_mut().zip(converted) {
-                if let Some(converted) = converted {
-                    *value = Some(converted);
-                }
-            }
-            for (value, converted) in repeated.iter_mut().zip(converted_rest) {
-                if let Some(converted) = converted {
-                    *value = converted;
-                }
-            }
+        let mut values = by_param(function, single, places, keywords)?;
+        // In Graphite a keyword that says `none` keeps all arguments from being converted.
+        let mut by_keyword = values[n_placed..].iter();
+        if !by_keyword.any(|value| matches!(value, Some(Value::None))) {
+            convert_all(single, &mut values, multiple, &mut repeated);
         }
         let written = values.iter().map(Option::is_some).collect();
         let values = single
@@ -488,6 +450,70 @@ impl<'a> Args<'a> {
                 self.function.name,
                 other.python_str()
             ))),
+        }
+    }
+}
+
+/// The value given for each parameter, by its place or by its name.
+fn by_param(
+    function: &Function,
+    params: &[Param],
+    places: Vec<Value>,
+    keywords: Vec<(&str, Value)>,
+) -> Result<Vec<Option<Value>>> {
+    let refuse = |what: String| Err(Error::refused(format!("{}() {what}", function.name)));
+    let n_placed = places.len();
+    let mut values: Vec<Option<Value>> = places.into_iter().map(Some).collect();
+    values.resize_with(params.len(), || None);
+    for (name, value) in keywords {
+        let is_named = |param: &Param| param.name == name || param.also == Some(name);
+        match params.iter().position(is_named) {
+            Some(place) if place < n_placed => {
+                return refuse(format!("got two values for {name:?}"));
+            }
+            Some(place) => values[place] = Some(value),
+            None => return refuse(format!("has no parameter called {name:?}")),
+        }
+    }
+    for (param, value) in params.iter().zip(&values) {
+        if value.is_none() && param.default == Default::Required {
+            return refuse(format!("needs its argument {:?}", param.name));
+        }
+    }
+    Ok(values)
+}
+
+/// Converts all values to the kinds of their parameters, or, as Graphite does, none of them if one
+/// does not fit.
+fn convert_all(
+    params: &[Param],
+    values: &mut [Option<Value>],
+    multiple: Option<&Param>,
+    repeated: &mut [Value],
+) {
+    let converted: Option<Vec<Option<Value>>> = params
+        .iter()
+        .zip(values.iter())
+        .map(|(param, value)| match value {
+            None => Some(None),
+            Some(value) => convert(param, value),
+        })
+        .collect();
+    let converted_rest: Option<Vec<Option<Value>>> = match multiple {
+        Some(param) => repeated.iter().map(|value| convert(param, value)).collect(),
+        None => Some(Vec::new()),
+    };
+    let (Some(converted), Some(converted_rest)) = (converted, converted_rest) else {
+        return;
+    };
+    for (value, converted) in values.iter_mut().zip(converted) {
+        if let Some(converted) = converted {
+            *value = Some(converted);
+        }
+    }
+    for (value, converted) in repeated.iter_mut().zip(converted_rest) {
+        if let Some(converted) = converted {
+            *value = converted;
         }
     }
 }
