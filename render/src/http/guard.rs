@@ -32,7 +32,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::events::MAX_BODY;
+/// Most bytes in the body of one event or webhook.
+pub const MAX_BODY: usize = 1024 * 1024;
 
 /// The keys of `[auth]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
