@@ -27,7 +27,7 @@ use render::budget::Budget;
 use render::format::json::{self, Choice};
 use render::http::guard::{self, Guard};
 use render::http::{App, router};
-use render::{Fetched, Node, Options, Query, Series, Source, SourceError, Window, events, target};
+use render::{Fetched, Node, Options, Query, Series, Source, SourceError, Window, events, query};
 use tower::ServiceExt;
 use whisper::{Aggregation, CreateOptions, File, Lock, Point, Retention, Timestamp};
 
@@ -266,7 +266,7 @@ fn memory() {
             peak
         });
         spent = timed(1, || {
-            let sum = target::parse("sumSeries(web.*.cpu)").unwrap().expression;
+            let sum = query::parse("sumSeries(web.*.cpu)").unwrap().expression;
             let window = Window {
                 from: 0,
                 until: 10 * N_POINTS,

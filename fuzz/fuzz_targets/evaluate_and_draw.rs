@@ -25,7 +25,7 @@ use render::budget::Budget;
 use render::http::guard::{self, Guard};
 use render::http::{App, router};
 use render::memory::Memory;
-use render::target::{Argument, Base, Call, Expression, Literal, parse};
+use render::query::{Argument, Base, Call, Expression, Literal, parse};
 use render::{Options, SourceError, TagValue, Tags, events, functions};
 use rustix::time::{ClockId, clock_gettime};
 use tower::ServiceExt;

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use plumbago_fuzz::bytes::Bytes;
 use plumbago_fuzz::pattern::{Groups, Node, match_at};
 use render::memory::Memory;
-use render::target::{Argument, Base, Call, Expression, Literal, Text};
+use render::query::{Argument, Base, Call, Expression, Literal, Text};
 use render::{Query, Window};
 
 /// Letters of expressions and texts.

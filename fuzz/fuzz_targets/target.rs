@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use render::target::{expand_tabs, parse};
+use render::query::{expand_tabs, parse};
 
 fuzz_target!(|text: &str| {
     let text = expand_tabs(text);

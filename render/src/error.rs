@@ -1,7 +1,5 @@
 //! What can go wrong while answering a request: variants by what the client is told.
 
-use crate::source::SourceError;
-
 /// Shorthand used throughout the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -47,16 +45,6 @@ impl Error {
     /// A refusal with this sentence.
     pub fn refused(sentence: impl Into<String>) -> Self {
         Self::Refused(sentence.into())
-    }
-}
-
-impl From<SourceError> for Error {
-    fn from(error: SourceError) -> Self {
-        match error {
-            SourceError::Refused(sentence) => Self::Refused(sentence),
-            SourceError::Failed(sentence) => Self::Failed(sentence),
-            SourceError::Budget(error) => *error,
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A series ready to be computed with, printed or drawn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -27,6 +27,37 @@ struct Held {
 /// The bytes of so many values.
 pub(crate) fn bytes_of(n_values: usize) -> usize {
     n_values.saturating_mul(size_of::<f64>())
+}
+
+/// The bytes of all names and tags of `series`.
+pub(crate) fn size_of_texts(series: &[Series]) -> usize {
+    let sizes = series.iter().map(Series::size_of_texts);
+    sizes.fold(0, usize::saturating_add)
+}
+
+/// The distinct expressions of `series` in their order, joined by commas.
+pub fn path_expressions(series: &[Series]) -> String {
+    let mut seen = HashSet::new();
+    let distinct: Vec<&str> = series
+        .iter()
+        .map(|series| series.path_expression.as_str())
+        .filter(|expression| seen.insert(*expression))
+        .collect();
+    distinct.join(",")
+}
+
+/// The tags on which all of `series` agree; `name` becomes `otherwise` if they do not agree on it.
+pub fn common_tags(series: &[Series], otherwise: &str) -> BTreeMap<String, String> {
+    let mut tags = series
+        .first()
+        .map(|first| first.tags.clone())
+        .unwrap_or_default();
+    for other in series.iter().skip(1) {
+        tags.retain(|tag, value| other.tags.get(tag) == Some(value));
+    }
+    tags.entry("name".to_owned())
+        .or_insert_with(|| otherwise.to_owned());
+    tags
 }
 
 impl Column {
@@ -225,9 +256,9 @@ pub struct Drawing {
 /// a label with null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OddName {
-    /// Null, spelled `None`.
+    /// Null; as text it is `None`.
     Nothing,
-    /// The number that the name spells.
+    /// The number that the name is the text of.
     Number,
 }
 
@@ -236,15 +267,15 @@ pub enum OddName {
 pub struct Series {
     /// The name it is shown under (`target` in JSON).
     pub name: String,
-    /// What the name is instead of text, in JSON; it counts as long as the name spells that.
+    /// What the name is instead of text, in JSON; it counts as long as the name is the text of that.
     pub odd_name: Option<OddName>,
     /// The expression that found it; combining functions print it in their own names.
     pub path_expression: String,
     /// Unix seconds of the first value.
     pub start: i64,
     /// Unix seconds one step after the last value. Lines that functions make up
-    /// (`constantLine`) have a last value *at* the end: answers print every value whose moment
-    /// is not after it.
+    /// (`constantLine`) have a last value *at* the end: answers print every value whose
+    /// timestamp is not after it.
     pub end: i64,
     /// Seconds per value, before consolidation. Always above 0.
     pub step: i64,
@@ -261,7 +292,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// A series that a function makes up: its tags are those that its name spells.
+    /// A series that a function makes up: its tags are those in its name.
     pub fn new(name: impl Into<String>, start: i64, end: i64, step: i64, values: Column) -> Self {
         let name = name.into();
         Self {
@@ -354,7 +385,7 @@ impl Series {
         self.values.iter().map(|&value| present(value))
     }
 
-    /// The moment of the value at `index`.
+    /// The timestamp of the value at `index`.
     pub fn time_of(&self, index: usize) -> i64 {
         self.start + self.step * i64::try_from(index).unwrap_or(i64::MAX / self.step)
     }
@@ -364,7 +395,7 @@ impl Series {
 /// and what the allocator adds.
 const PER_TAG: usize = 128;
 
-/// The tags that a name spells, as Graphite reads them: `name;tag=value;…`, or OpenMetrics'
+/// The tags in a name, as Graphite reads them: `name;tag=value;…`, or OpenMetrics'
 /// `name{tag="value"}`. A malformed or function-like name is its own only tag.
 pub fn tags_of(name: &str) -> BTreeMap<String, String> {
     let plain = || BTreeMap::from([("name".to_owned(), name.to_owned())]);
@@ -443,24 +474,24 @@ mod tests {
     use crate::budget::Memory;
 
     #[test]
-    fn names_spell_tags() {
-        let spelled = |name: &str| {
+    fn tags_are_read_from_names() {
+        let tags = |name: &str| {
             let tags: Vec<_> = tags_of(name)
                 .into_iter()
                 .map(|(k, v)| k + "=" + &v)
                 .collect();
             tags.join(" ")
         };
-        assert_eq!(spelled("a.b"), "name=a.b");
-        assert_eq!(spelled("disk;rack=a1;host=w"), "host=w name=disk rack=a1");
+        assert_eq!(tags("a.b"), "name=a.b");
+        assert_eq!(tags("disk;rack=a1;host=w"), "host=w name=disk rack=a1");
         assert_eq!(
-            spelled("disk{rack=\"a\\\"1\",host=\"w\"}"),
+            tags("disk{rack=\"a\\\"1\",host=\"w\"}"),
             "host=w name=disk rack=a\"1"
         );
-        assert_eq!(spelled("scale(a;b=c,1)"), "name=scale(a;b=c,1)");
-        assert_eq!(spelled("a;b"), "name=a;b");
-        assert_eq!(spelled("~a"), "name=a");
-        assert_eq!(spelled(""), "name=");
+        assert_eq!(tags("scale(a;b=c,1)"), "name=scale(a;b=c,1)");
+        assert_eq!(tags("a;b"), "name=a;b");
+        assert_eq!(tags("~a"), "name=a");
+        assert_eq!(tags(""), "name=");
     }
 
     #[test]

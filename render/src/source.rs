@@ -161,6 +161,16 @@ pub enum SourceError {
     Budget(Box<Error>),
 }
 
+impl From<SourceError> for Error {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Refused(sentence) => Self::Refused(sentence),
+            SourceError::Failed(sentence) => Self::Failed(sentence),
+            SourceError::Budget(error) => *error,
+        }
+    }
+}
+
 impl From<Error> for SourceError {
     fn from(error: Error) -> Self {
         Self::Budget(Box::new(error))

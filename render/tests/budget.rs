@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 
 use cap::Cap;
 use render::budget::{Budget, Memory as Allowed};
-use render::eval::Limits;
 use render::memory::Memory;
-use render::{Error, Query, Window, target};
+use render::{Error, Limits, Query, Window, query};
 
 #[global_allocator]
 static ALLOCATED: Cap<System> = Cap::new(System, usize::MAX);
@@ -250,8 +249,8 @@ fn evaluate(
     };
     let mut targets = Vec::new();
     for text in texts {
-        query.limits.budget.reserve(target::size_of_parsed(text))?;
-        targets.push(target::parse(text)?.expression);
+        query.limits.budget.reserve(query::size_of_parsed(text))?;
+        targets.push(query::parse(text)?.expression);
     }
     let window = Window {
         from: 0,

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, Request};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use render::events::{Options, Store};
-use render::http::events::{EventsState, MAX_BODY, routes};
-use render::http::guard::{Guard, Options as AuthOptions};
+use render::http::events::{EventsState, routes};
+use render::http::guard::{Guard, MAX_BODY, Options as AuthOptions};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use render::functions::{self, Function, Kind, Param};
 use render::memory::Memory;
-use render::{Error, Query, Window, target};
+use render::{Error, Query, Window, query};
 
 /// What may stand where something else was meant.
 const ODD: &[&str] = &[
@@ -138,7 +138,7 @@ fn odd_arguments_are_answered_or_refused() {
             [(text, short)].into_iter().chain(long)
         });
         for (text, window) in single.chain(nested) {
-            let expression = target::parse(&text).unwrap().expression;
+            let expression = query::parse(&text).unwrap().expression;
             let mut query = Query::new(&memory, memory.end());
             query.limits.max_points = 1_000_000;
             let since = Instant::now();

@@ -21,7 +21,7 @@ use std::fs;
 use std::path::Path;
 
 use render::memory::Memory;
-use render::{Query, Result, Series, Window, functions, target};
+use render::{Query, Result, Series, Window, functions, query};
 use whisper::{ABSENT, present};
 
 /// Where a line stands, for messages.
@@ -107,7 +107,7 @@ fn value(text: &str) -> f64 {
 }
 
 fn evaluate(text: &str, memory: &Memory, window: Option<Window>) -> Result<Vec<Series>> {
-    let expression = target::parse(text)?.expression;
+    let expression = query::parse(text)?.expression;
     let whole = Window {
         from: 0,
         until: memory.end(),

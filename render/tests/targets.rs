@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
-use render::target::{Argument, Base, Call, Expression, Literal, Template, Text, parse};
+use render::query::{Argument, Base, Call, Expression, Literal, Template, Text, parse};
 
 /// A path as a parser could have made it: any characters, a symbol only where it may stand.
 fn path() -> impl Strategy<Value = String> {

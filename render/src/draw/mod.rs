@@ -36,6 +36,7 @@ mod pen;
 mod pie;
 mod png;
 mod raster;
+mod reserved;
 mod scene;
 mod sheet;
 mod template;
@@ -51,9 +52,12 @@ pub use template::names as template_names;
 
 use jiff::tz::TimeZone;
 
+use self::raster::Raster;
+use self::vector::Vector;
 use crate::Series;
 use crate::budget::Budget;
 use crate::events::Event;
+use crate::format::Buffer;
 
 /// The time that a request asks for, and the zone in which its times are written.
 #[derive(Clone, Debug)]
@@ -165,6 +169,31 @@ pub fn draw(
 pub fn draw_pie(params: &Params, slices: &[Slice], budget: &Budget) -> Result<Scene, Error> {
     check(params)?;
     Ok(pie::draw(params, slices, budget)?)
+}
+
+impl Scene {
+    /// The picture as a PNG file.
+    ///
+    /// # Errors
+    /// As [`Budget::check`] and [`Budget::reserve`].
+    pub fn png(&self) -> crate::Result<Buffer> {
+        let raster = Raster::new(
+            self.size(),
+            self.ratio as f32,
+            self.background,
+            &self.budget,
+        )?;
+        self.play(raster, Raster::encode)
+    }
+
+    /// The picture as an SVG document, which is UTF-8: real text, hover texts as `<title>`, no
+    /// script.
+    ///
+    /// # Errors
+    /// As [`Budget::check`] and [`Budget::reserve`].
+    pub fn svg(&self) -> crate::Result<Buffer> {
+        self.play(Vector::new(self)?, Vector::finish)
+    }
 }
 
 fn check(params: &Params) -> Result<(), Error> {

@@ -1,15 +1,18 @@
-//! What a request says about its picture.
+//! The drawing parameters of a request.
 //!
-//! A request is text; nothing in it is an error here. A value that does not read as what its
-//! parameter wants counts as absent, except where [`super::draw`] documents a refusal.
+//! A request is text; nothing in it is an error here. A value that is malformed counts as absent,
+//! except where [`super::draw`] documents a refusal.
+//!
+//! To add a parameter: a field of [`Params`], its default in `Params::of`, and its line in
+//! `PARAMETERS`.
 
 use std::collections::HashMap;
 
 use super::color::Color;
 use super::font::{Face, Font};
-use super::template;
+use super::template::{self, Template};
 
-/// What kind of picture.
+/// The kind of picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GraphType {
     /// Values over time.
@@ -31,7 +34,7 @@ pub(super) enum LineMode {
     Connected,
 }
 
-/// What is filled.
+/// Which areas are filled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum AreaMode {
     #[default]
@@ -53,7 +56,7 @@ pub enum PieMode {
     Minimum,
 }
 
-/// What is written on a slice.
+/// The text on a slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ValueLabels {
     None,
@@ -95,7 +98,7 @@ pub(super) struct AxisLimits {
     pub(super) step: Option<f64>,
 }
 
-/// How all series of one side are drawn, whatever they say themselves.
+/// How all series of one side are drawn; it wins over the series' own looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct SideStyle {
     pub(super) width: Option<f64>,
@@ -103,7 +106,7 @@ pub(super) struct SideStyle {
     pub(super) dash: Option<f64>,
 }
 
-/// A word that is none of those its parameter knows.
+/// A word that its parameter does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BadWord {
     pub(super) parameter: &'static str,
@@ -120,7 +123,7 @@ pub struct Params {
     pub height: u32,
     /// Device pixels per pixel, 0.25 to 8, for sharp screens.
     pub pixel_ratio: f64,
-    /// What kind of picture.
+    /// The kind of picture.
     pub graph_type: GraphType,
     /// Which value of a series a pie shows.
     pub pie_mode: PieMode,
@@ -175,256 +178,413 @@ impl Default for Params {
 }
 
 impl Params {
-    /// Reads the parameters that concern drawing; others are passed over. Of a repeated one the
-    /// last counts, as in Graphite.
+    /// Reads the parameters that concern drawing; others are passed over. If a parameter is
+    /// repeated, the last one counts, as in Graphite.
     pub fn from_pairs(pairs: &[(String, String)]) -> Self {
-        let mut r = Reader {
-            values: pairs
-                .iter()
-                .map(|(k, v)| (k.as_str(), v.as_str()))
-                .collect(),
-            bad_word: None,
-            of_other_type: &[],
+        let pairs = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let given: HashMap<&str, &str> = pairs.collect();
+        // An empty value and `default` count as absent.
+        let text = |name: &str| {
+            let value = given.get(name).copied()?;
+            (!value.is_empty() && !value.eq_ignore_ascii_case("default")).then_some(value)
         };
-        let graph_type = r.word("graphType", "line, pie", |w| match w {
-            "line" => Some(GraphType::Line),
-            "pie" => Some(GraphType::Pie),
-            _ => None,
-        });
-        r.of_other_type = match graph_type {
-            GraphType::Line => &["pieMode", "valueLabels"],
-            GraphType::Pie => &["areaMode", "lineMode"],
-        };
-        let template = template::find(r.text("template").unwrap_or("default"));
-        let template_color = |text| Color::parse(text).unwrap_or(Color::opaque(0, 0, 0));
-        let graph_only = r.flag("graphOnly");
-        let size = r.number("fontSize").unwrap_or(10.0);
-        let face = Face::named(r.text("fontName").unwrap_or("Sans"), r.flag("fontBold"));
-        let font = Font::new(face, size as f32, r.flag("fontItalic"));
-        let words = |r: &Reader<'_>, name| match r.text(name) {
-            Some(text) if !graph_only => lines(text),
-            _ => Vec::new(),
-        };
-        let title = words(&r, "title");
-        let vtitle = words(&r, "vtitle");
-        let vtitle_right = words(&r, "vtitleRight");
-        let colors: Vec<Color> = r
-            .text("colorList")
-            .map(unquote_plus)
-            .as_deref()
-            .unwrap_or(template.line_colors)
-            .split(',')
-            .filter_map(Color::parse)
-            .collect();
-        let colors = if colors.is_empty() {
-            template
-                .line_colors
-                .split(',')
-                .filter_map(Color::parse)
-                .collect()
-        } else {
-            colors
-        };
-        Self {
-            width: r.pixels("width", 330),
-            height: r.pixels("height", 250),
-            pixel_ratio: r.number("pixelRatio").unwrap_or(1.0).clamp(0.25, 8.0),
-            graph_type,
-            pie_mode: r.word("pieMode", "average, maximum, minimum", |w| match w {
-                "average" => Some(PieMode::Average),
-                "maximum" => Some(PieMode::Maximum),
-                "minimum" => Some(PieMode::Minimum),
-                _ => None,
-            }),
-            margin: match r.number("margin") {
-                _ if graph_only => 0.0,
-                Some(m) if m >= 0.0 => m,
-                _ => 10.0,
-            },
-            background: r
-                .color("bgcolor")
-                .unwrap_or_else(|| template_color(template.background)),
-            foreground: r
-                .color("fgcolor")
-                .unwrap_or_else(|| template_color(template.foreground)),
-            major_line: r
-                .color("majorGridLineColor")
-                .unwrap_or_else(|| template_color(template.major_line)),
-            minor_line: r
-                .color("minorGridLineColor")
-                .unwrap_or_else(|| template_color(template.minor_line)),
-            colors,
-            font,
-            title,
-            vtitle,
-            vtitle_right,
-            line_mode: r.word("lineMode", "slope, staircase, connected", |w| match w {
-                "slope" => Some(LineMode::Slope),
-                "staircase" => Some(LineMode::Staircase),
-                "connected" => Some(LineMode::Connected),
-                _ => None,
-            }),
-            connected_limit: r.number("connectedLimit").unwrap_or(f64::INFINITY),
-            line_width: r
-                .number("lineWidth")
-                .or_else(|| r.number("thickness"))
-                .filter(|w| *w > 0.0)
-                .unwrap_or(1.2)
-                .min(1000.0),
-            area_mode: r.word("areaMode", "none, first, all, stacked", |w| match w {
-                "none" => Some(AreaMode::None),
-                "first" => Some(AreaMode::First),
-                "all" => Some(AreaMode::All),
-                "stacked" => Some(AreaMode::Stacked),
-                _ => None,
-            }),
-            area_alpha: r
-                .text("areaAlpha")
-                .map(|t| t.trim().parse().unwrap_or(0.5))
-                .filter(|a| *a != 0.0),
-            null_as_zero: r.flag("drawNullAsZero"),
-            hide_legend: if graph_only {
-                Some(true)
-            } else {
-                r.text("hideLegend").map(truth)
-            },
-            unique_legend: r.flag("uniqueLegend"),
-            hide_null_from_legend: r.flag("hideNullFromLegend"),
-            hide_x_axis: !graph_only && r.flag("hideXAxis"),
-            hide_y_axis: !graph_only && r.flag("hideYAxis"),
-            hide_axes: graph_only || r.flag("hideAxes"),
-            hide_grid: graph_only || r.flag("hideGrid"),
-            graph_only,
-            minor_y: r.number("minorY").unwrap_or(1.0).clamp(0.0, 100.0) as u32,
-            min_x_step: r.number("minXStep").filter(|s| *s > 0.0).unwrap_or(1.0),
-            axis: AxisLimits {
-                min: r.number("yMin").or_else(|| r.number("min")),
-                max: match r.axis_max("yMax") {
-                    AxisMax::Auto => r.axis_max("max"),
-                    max => max,
-                },
-                limit: r.number("yLimit"),
-                step: r.number("yStep"),
-            },
-            left: r.axis(["yMinLeft", "yMaxLeft", "yLimitLeft", "yStepLeft"]),
-            right: r.axis(["yMinRight", "yMaxRight", "yLimitRight", "yStepRight"]),
-            divisors: divisors(r.text("yDivisors").unwrap_or("4,5,6")),
-            unit_system: match r
-                .text("yUnitSystem")
-                .map(str::to_ascii_lowercase)
-                .as_deref()
-            {
-                Some("binary") => UnitSystem::Binary,
-                Some("sec") => UnitSystem::Sec,
-                Some("msec") => UnitSystem::Msec,
-                Some("none") => UnitSystem::None,
-                _ => UnitSystem::Si,
-            },
-            y_axis_right: !graph_only && r.text("yAxisSide") == Some("right"),
-            log_base: match r.text("logBase") {
-                Some("e") => Some(std::f64::consts::E),
-                _ => r.number("logBase").filter(|b| *b > 1.0),
-            },
-            x_format: r.text("xFormat").map(str::to_owned),
-            left_style: r.side(["leftWidth", "leftColor", "leftDashed"]),
-            right_style: r.side(["rightWidth", "rightColor", "rightDashed"]),
-            value_labels: r.word("valueLabels", "none, number, percent", |w| match w {
-                "none" => Some(ValueLabels::None),
-                "number" => Some(ValueLabels::Number),
-                "percent" => Some(ValueLabels::Percent),
-                _ => None,
-            }),
-            value_labels_min: r.number("valueLabelsMin").unwrap_or(5.0),
-            value_labels_color: r
-                .color("valueLabelsColor")
-                .unwrap_or(Color::opaque(0, 0, 0)),
-            rotated_labels: r.text("pieLabels") == Some("rotated"),
-            bad_word: r.bad_word,
-        }
-    }
-}
-
-struct Reader<'a> {
-    values: HashMap<&'a str, &'a str>,
-    bad_word: Option<BadWord>,
-    /// Words that only graphs of the other type look at: whatever they are is fine.
-    of_other_type: &'static [&'static str],
-}
-
-impl<'a> Reader<'a> {
-    /// The value, unless it is empty or `default`, which count as absent.
-    fn text(&self, name: &str) -> Option<&'a str> {
-        self.values
-            .get(name)
-            .copied()
-            .filter(|v| !v.is_empty() && !v.eq_ignore_ascii_case("default"))
-    }
-
-    fn number(&self, name: &str) -> Option<f64> {
-        let value: f64 = self.text(name)?.trim().parse().ok()?;
-        value.is_finite().then_some(value)
-    }
-
-    fn pixels(&self, name: &str, default: u32) -> u32 {
-        match self.number(name) {
-            Some(n) if n >= 1.0 => n.min(f64::from(u32::MAX)) as u32,
-            _ => default,
-        }
-    }
-
-    fn flag(&self, name: &str) -> bool {
-        self.text(name).is_some_and(truth)
-    }
-
-    fn color(&self, name: &str) -> Option<Color> {
-        Color::parse(self.text(name)?)
-    }
-
-    fn axis_max(&self, name: &str) -> AxisMax {
-        match self.text(name) {
-            Some("max") => AxisMax::Extremum,
-            _ => self.number(name).map_or(AxisMax::Auto, AxisMax::At),
-        }
-    }
-
-    fn axis(&self, [min, max, limit, step]: [&str; 4]) -> AxisLimits {
-        AxisLimits {
-            min: self.number(min),
-            max: self.axis_max(max),
-            limit: self.number(limit),
-            step: self.number(step),
-        }
-    }
-
-    fn side(&self, [width, color, dash]: [&str; 3]) -> SideStyle {
-        SideStyle {
-            width: self.number(width).filter(|w| *w > 0.0),
-            color: self.color(color),
-            dash: self.number(dash).filter(|d| *d > 0.0),
-        }
-    }
-
-    /// One of a few words; another one is remembered, to be refused when the picture is drawn.
-    fn word<T: Default>(
-        &mut self,
-        parameter: &'static str,
-        allowed: &'static str,
-        read: impl Fn(&str) -> Option<T>,
-    ) -> T {
-        let Some(text) = self.text(parameter) else {
-            return T::default();
-        };
-        read(&text.to_ascii_lowercase()).unwrap_or_else(|| {
-            if !self.of_other_type.contains(&parameter) {
-                self.bad_word.get_or_insert_with(|| BadWord {
-                    parameter,
-                    value: text.to_owned(),
-                    allowed,
-                });
+        let template = template::find(text("template").unwrap_or("default"));
+        let mut params = Self::of(template);
+        for (name, set) in PARAMETERS {
+            if let Some(text) = text(name) {
+                set.apply(&mut params, name, text);
             }
-            T::default()
-        })
+        }
+        let flag = |name| text(name).is_some_and(truth);
+        let face = Face::named(text("fontName").unwrap_or("Sans"), flag("fontBold"));
+        let size = text("fontSize").and_then(number).unwrap_or(10.0);
+        params.font = Font::new(face, size as f32, flag("fontItalic"));
+        if params.graph_only {
+            params.leave_only_the_graph();
+        }
+        params
     }
+
+    /// The parameters of a request that has only a template.
+    fn of(template: &Template) -> Self {
+        let black = Color::opaque(0, 0, 0);
+        let color = |text| Color::parse(text).unwrap_or(black);
+        Self {
+            width: 330,
+            height: 250,
+            pixel_ratio: 1.0,
+            graph_type: GraphType::default(),
+            pie_mode: PieMode::default(),
+            margin: 10.0,
+            background: color(template.background),
+            foreground: color(template.foreground),
+            major_line: color(template.major_line),
+            minor_line: color(template.minor_line),
+            colors: colors(template.line_colors),
+            font: Font::new(Face::named("Sans", false), 10.0, false),
+            title: Vec::new(),
+            vtitle: Vec::new(),
+            vtitle_right: Vec::new(),
+            line_mode: LineMode::default(),
+            connected_limit: f64::INFINITY,
+            line_width: LINE_WIDTH,
+            area_mode: AreaMode::default(),
+            area_alpha: None,
+            null_as_zero: false,
+            hide_legend: None,
+            unique_legend: false,
+            hide_null_from_legend: false,
+            hide_x_axis: false,
+            hide_y_axis: false,
+            hide_axes: false,
+            hide_grid: false,
+            graph_only: false,
+            minor_y: 1,
+            min_x_step: 1.0,
+            axis: AxisLimits::default(),
+            left: AxisLimits::default(),
+            right: AxisLimits::default(),
+            divisors: DIVISORS.to_vec(),
+            unit_system: UnitSystem::default(),
+            y_axis_right: false,
+            log_base: None,
+            x_format: None,
+            left_style: SideStyle::default(),
+            right_style: SideStyle::default(),
+            value_labels: ValueLabels::default(),
+            value_labels_min: 5.0,
+            value_labels_color: black,
+            rotated_labels: false,
+            bad_word: None,
+        }
+    }
+
+    /// `graphOnly` wins over the parameters of what it leaves out.
+    fn leave_only_the_graph(&mut self) {
+        self.margin = 0.0;
+        self.title.clear();
+        self.vtitle.clear();
+        self.vtitle_right.clear();
+        self.hide_legend = Some(true);
+        self.hide_x_axis = false;
+        self.hide_y_axis = false;
+        self.hide_axes = true;
+        self.hide_grid = true;
+        self.y_axis_right = false;
+    }
+}
+
+/// Pixels.
+const LINE_WIDTH: f64 = 1.2;
+
+const DIVISORS: [u32; 3] = [4, 5, 6];
+
+/// How a parameter is read, and where its value goes. A text that does not read counts as absent.
+enum Set {
+    /// Any text.
+    Text(fn(&mut Params, &str)),
+    /// A finite number.
+    Number(fn(&mut Params, f64)),
+    /// A truth value.
+    Flag(fn(&mut Params, bool)),
+    /// A colour.
+    Color(fn(&mut Params, Color)),
+    /// One of a few words, in lower case; false for another one, which is remembered, to be
+    /// refused when the picture is drawn.
+    Word(&'static str, fn(&mut Params, &str) -> bool),
+}
+
+impl Set {
+    fn apply(&self, params: &mut Params, parameter: &'static str, text: &str) {
+        match self {
+            Self::Text(set) => set(params, text),
+            Self::Number(set) => {
+                if let Some(number) = number(text) {
+                    set(params, number);
+                }
+            }
+            Self::Flag(set) => set(params, truth(text)),
+            Self::Color(set) => {
+                if let Some(color) = Color::parse(text) {
+                    set(params, color);
+                }
+            }
+            Self::Word(allowed, set) => {
+                let known = set(params, &text.to_ascii_lowercase());
+                // Words that only graphs of the other type look at are never refused.
+                let of_other_type: &[&str] = match params.graph_type {
+                    GraphType::Line => &["pieMode", "valueLabels"],
+                    GraphType::Pie => &["areaMode", "lineMode"],
+                };
+                if !known && !of_other_type.contains(&parameter) {
+                    params.bad_word.get_or_insert_with(|| BadWord {
+                        parameter,
+                        value: text.to_owned(),
+                        allowed,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Every parameter that stands on its own, in the order in which they are read: `graphType` before
+/// the words of one type, an old name before the name that wins over it. The first bad word is the
+/// one that is refused.
+const PARAMETERS: &[(&str, Set)] = &[
+    (
+        "graphType",
+        Set::Word("line, pie", |p, word| {
+            p.graph_type = match word {
+                "line" => GraphType::Line,
+                "pie" => GraphType::Pie,
+                _ => return false,
+            };
+            true
+        }),
+    ),
+    (
+        "pieMode",
+        Set::Word("average, maximum, minimum", |p, word| {
+            p.pie_mode = match word {
+                "average" => PieMode::Average,
+                "maximum" => PieMode::Maximum,
+                "minimum" => PieMode::Minimum,
+                _ => return false,
+            };
+            true
+        }),
+    ),
+    (
+        "lineMode",
+        Set::Word("slope, staircase, connected", |p, word| {
+            p.line_mode = match word {
+                "slope" => LineMode::Slope,
+                "staircase" => LineMode::Staircase,
+                "connected" => LineMode::Connected,
+                _ => return false,
+            };
+            true
+        }),
+    ),
+    (
+        "areaMode",
+        Set::Word("none, first, all, stacked", |p, word| {
+            p.area_mode = match word {
+                "none" => AreaMode::None,
+                "first" => AreaMode::First,
+                "all" => AreaMode::All,
+                "stacked" => AreaMode::Stacked,
+                _ => return false,
+            };
+            true
+        }),
+    ),
+    (
+        "valueLabels",
+        Set::Word("none, number, percent", |p, word| {
+            p.value_labels = match word {
+                "none" => ValueLabels::None,
+                "number" => ValueLabels::Number,
+                "percent" => ValueLabels::Percent,
+                _ => return false,
+            };
+            true
+        }),
+    ),
+    // Size and ground.
+    ("width", Set::Number(|p, n| set_pixels(&mut p.width, n))),
+    ("height", Set::Number(|p, n| set_pixels(&mut p.height, n))),
+    (
+        "pixelRatio",
+        Set::Number(|p, n| p.pixel_ratio = n.clamp(0.25, 8.0)),
+    ),
+    (
+        "margin",
+        Set::Number(|p, n| {
+            if n >= 0.0 {
+                p.margin = n;
+            }
+        }),
+    ),
+    ("graphOnly", Set::Flag(|p, on| p.graph_only = on)),
+    // Colours.
+    ("bgcolor", Set::Color(|p, color| p.background = color)),
+    ("fgcolor", Set::Color(|p, color| p.foreground = color)),
+    (
+        "majorGridLineColor",
+        Set::Color(|p, color| p.major_line = color),
+    ),
+    (
+        "minorGridLineColor",
+        Set::Color(|p, color| p.minor_line = color),
+    ),
+    (
+        "colorList",
+        Set::Text(|p, text| {
+            let colors = colors(&unquote_plus(text));
+            if !colors.is_empty() {
+                p.colors = colors;
+            }
+        }),
+    ),
+    // Titles and legend.
+    ("title", Set::Text(|p, text| p.title = lines(text))),
+    ("vtitle", Set::Text(|p, text| p.vtitle = lines(text))),
+    (
+        "vtitleRight",
+        Set::Text(|p, text| p.vtitle_right = lines(text)),
+    ),
+    ("hideLegend", Set::Flag(|p, on| p.hide_legend = Some(on))),
+    ("uniqueLegend", Set::Flag(|p, on| p.unique_legend = on)),
+    (
+        "hideNullFromLegend",
+        Set::Flag(|p, on| p.hide_null_from_legend = on),
+    ),
+    // Lines and areas.
+    ("connectedLimit", Set::Number(|p, n| p.connected_limit = n)),
+    ("thickness", Set::Number(set_line_width)),
+    ("lineWidth", Set::Number(set_line_width)),
+    (
+        "areaAlpha",
+        Set::Text(|p, text| {
+            let alpha: f64 = text.trim().parse().unwrap_or(0.5);
+            p.area_alpha = (alpha != 0.0).then_some(alpha);
+        }),
+    ),
+    ("drawNullAsZero", Set::Flag(|p, on| p.null_as_zero = on)),
+    (
+        "leftWidth",
+        Set::Number(|p, n| p.left_style.width = positive(n)),
+    ),
+    (
+        "leftColor",
+        Set::Color(|p, color| p.left_style.color = Some(color)),
+    ),
+    (
+        "leftDashed",
+        Set::Number(|p, n| p.left_style.dash = positive(n)),
+    ),
+    (
+        "rightWidth",
+        Set::Number(|p, n| p.right_style.width = positive(n)),
+    ),
+    (
+        "rightColor",
+        Set::Color(|p, color| p.right_style.color = Some(color)),
+    ),
+    (
+        "rightDashed",
+        Set::Number(|p, n| p.right_style.dash = positive(n)),
+    ),
+    // Axes.
+    ("hideXAxis", Set::Flag(|p, on| p.hide_x_axis = on)),
+    ("hideYAxis", Set::Flag(|p, on| p.hide_y_axis = on)),
+    ("hideAxes", Set::Flag(|p, on| p.hide_axes = on)),
+    ("hideGrid", Set::Flag(|p, on| p.hide_grid = on)),
+    (
+        "minorY",
+        Set::Number(|p, n| p.minor_y = n.clamp(0.0, 100.0) as u32),
+    ),
+    (
+        "minXStep",
+        Set::Number(|p, n| p.min_x_step = positive(n).unwrap_or(1.0)),
+    ),
+    ("min", Set::Number(|p, n| p.axis.min = Some(n))),
+    ("yMin", Set::Number(|p, n| p.axis.min = Some(n))),
+    ("max", Set::Text(|p, text| set_max(&mut p.axis, text))),
+    ("yMax", Set::Text(|p, text| set_max(&mut p.axis, text))),
+    ("yLimit", Set::Number(|p, n| p.axis.limit = Some(n))),
+    ("yStep", Set::Number(|p, n| p.axis.step = Some(n))),
+    ("yMinLeft", Set::Number(|p, n| p.left.min = Some(n))),
+    ("yMaxLeft", Set::Text(|p, text| set_max(&mut p.left, text))),
+    ("yLimitLeft", Set::Number(|p, n| p.left.limit = Some(n))),
+    ("yStepLeft", Set::Number(|p, n| p.left.step = Some(n))),
+    ("yMinRight", Set::Number(|p, n| p.right.min = Some(n))),
+    (
+        "yMaxRight",
+        Set::Text(|p, text| set_max(&mut p.right, text)),
+    ),
+    ("yLimitRight", Set::Number(|p, n| p.right.limit = Some(n))),
+    ("yStepRight", Set::Number(|p, n| p.right.step = Some(n))),
+    (
+        "yDivisors",
+        Set::Text(|p, text| p.divisors = divisors(text)),
+    ),
+    (
+        "yUnitSystem",
+        Set::Text(|p, text| p.unit_system = unit_system(text)),
+    ),
+    (
+        "yAxisSide",
+        Set::Text(|p, text| p.y_axis_right = text == "right"),
+    ),
+    (
+        "logBase",
+        Set::Text(|p, text| {
+            p.log_base = match text {
+                "e" => Some(std::f64::consts::E),
+                _ => number(text).filter(|base| *base > 1.0),
+            };
+        }),
+    ),
+    (
+        "xFormat",
+        Set::Text(|p, text| p.x_format = Some(text.to_owned())),
+    ),
+    // Pies.
+    ("valueLabelsMin", Set::Number(|p, n| p.value_labels_min = n)),
+    (
+        "valueLabelsColor",
+        Set::Color(|p, color| p.value_labels_color = color),
+    ),
+    (
+        "pieLabels",
+        Set::Text(|p, text| p.rotated_labels = text == "rotated"),
+    ),
+];
+
+fn number(text: &str) -> Option<f64> {
+    let value: f64 = text.trim().parse().ok()?;
+    value.is_finite().then_some(value)
+}
+
+fn positive(number: f64) -> Option<f64> {
+    (number > 0.0).then_some(number)
+}
+
+fn set_pixels(pixels: &mut u32, number: f64) {
+    if number >= 1.0 {
+        *pixels = number.min(f64::from(u32::MAX)) as u32;
+    }
+}
+
+fn set_line_width(params: &mut Params, number: f64) {
+    params.line_width = positive(number).unwrap_or(LINE_WIDTH).min(1000.0);
+}
+
+/// A text that is neither `max` nor a number leaves the axis as it is.
+fn set_max(axis: &mut AxisLimits, text: &str) {
+    match (text, number(text)) {
+        ("max", _) => axis.max = AxisMax::Extremum,
+        (_, Some(number)) => axis.max = AxisMax::At(number),
+        (_, None) => {}
+    }
+}
+
+fn unit_system(text: &str) -> UnitSystem {
+    match text.to_ascii_lowercase().as_str() {
+        "binary" => UnitSystem::Binary,
+        "sec" => UnitSystem::Sec,
+        "msec" => UnitSystem::Msec,
+        "none" => UnitSystem::None,
+        _ => UnitSystem::Si,
+    }
+}
+
+/// The colours of a list; those that are unknown are left out.
+fn colors(list: &str) -> Vec<Color> {
+    list.split(',').filter_map(Color::parse).collect()
 }
 
 /// Python's idea of truth, after Graphite has read numbers and `false`.
@@ -468,11 +628,17 @@ fn divisors(text: &str) -> Vec<u32> {
         .filter(|d| (1..=1000).contains(d))
         .take(100)
         .collect();
-    if read.is_empty() { vec![4, 5, 6] } else { read }
+    if read.is_empty() {
+        DIVISORS.to_vec()
+    } else {
+        read
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Params {
@@ -496,6 +662,26 @@ mod tests {
         assert_eq!(p.colors.len(), 12);
         assert_eq!(p.pie_mode, PieMode::Average);
         assert!(p.bad_word.is_none());
+    }
+
+    #[test]
+    fn every_parameter_is_in_the_table_once() {
+        let names: HashSet<&str> = PARAMETERS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), PARAMETERS.len());
+    }
+
+    #[test]
+    fn an_old_name_gives_way_to_the_new_one_if_that_reads() {
+        for (new, old) in [("yMin", "min"), ("yMax", "max"), ("lineWidth", "thickness")] {
+            for order in [[(new, "5"), (old, "3")], [(old, "3"), (new, "5")]] {
+                let p = read(&order);
+                let expected = read(&[(new, "5")]);
+                assert_eq!((p.axis, p.line_width), (expected.axis, expected.line_width));
+            }
+            let p = read(&[(new, "wide"), (old, "3")]);
+            let expected = read(&[(old, "3")]);
+            assert_eq!((p.axis, p.line_width), (expected.axis, expected.line_width));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@
 use tiny_skia::Pixmap;
 
 use super::color::Color;
-use super::raster::zeros;
+use super::reserved::zeros;
 use crate::budget::{Budget, Reservation};
 use crate::error::Result;
 

@@ -15,7 +15,7 @@ use flate2::write::ZlibEncoder;
 use png::{BitDepth, ColorType, Encoder, chunk};
 use tiny_skia::PixmapRef;
 
-use super::raster::nothing;
+use super::reserved::empty;
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::Buffer;
@@ -44,7 +44,7 @@ pub(super) fn encode(pixels: PixmapRef<'_>, budget: &Budget) -> Result<Buffer> {
     }
     let width = pixels.width() as usize;
     if alpha == 255 {
-        let (mut places, _held) = nothing(width * pixels.height() as usize, budget)?;
+        let (mut places, _held) = empty(width * pixels.height() as usize, budget)?;
         let (palette, chosen) = index(pixels.data(), &mut places, budget)?;
         let rows = places.chunks_exact(width).map(|row| {
             let row = row.iter().map(|place| chosen[usize::from(*place)]);

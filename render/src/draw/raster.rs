@@ -15,11 +15,11 @@ use super::color::Color;
 use super::font::{self, LARGEST_BITMAP};
 use super::pen::{LEVELS, Mix, Pen, WIDEST};
 use super::png;
+use super::reserved::zeros;
 use super::scene::{Align, Canvas, Drawn, GRID, Group, Label, Paint, Spot};
 use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Result};
 use crate::format::Buffer;
-use crate::format::buffer::unavailable;
 
 pub(super) struct Raster {
     pixels: Pixmap,
@@ -32,24 +32,6 @@ pub(super) struct Raster {
     /// Device pixels per pixel.
     ratio: f32,
     dash: Option<(f64, f64)>,
-}
-
-/// An empty list for `n` items, reserved from `budget`.
-pub(super) fn nothing<T>(n: usize, budget: &Budget) -> Result<(Vec<T>, Reservation)> {
-    let bytes = n.saturating_mul(size_of::<T>());
-    let held = budget.hold(bytes)?;
-    let mut list = Vec::new();
-    match list.try_reserve_exact(n) {
-        Ok(()) => Ok((list, held)),
-        Err(_) => Err(unavailable(bytes, budget)),
-    }
-}
-
-/// So many zeros, reserved from `budget`.
-pub(super) fn zeros(n: usize, budget: &Budget) -> Result<(Vec<u8>, Reservation)> {
-    let (mut list, held) = nothing(n, budget)?;
-    list.resize(n, 0);
-    Ok((list, held))
 }
 
 /// What a shape may cost that is painted in one go: lines of its outline times rows of the

@@ -1,9 +1,9 @@
 //! A picture as a list of things to draw: what [`super::draw`] makes, and PNG and SVG come from.
 //!
 //! Places are on a grid of [`GRID`] units to the pixel, because plotters counts in whole numbers:
-//! so lines keep their slope. Both outputs play the same list through a plotters drawing area onto
-//! a backend of ours ([`super::raster`], [`super::vector`]). What plotters' own backends know
-//! nothing of (groups with hover text, dashes, text at odd angles) goes through [`Canvas`].
+//! so lines keep their slope. Every output plays the same list through a plotters drawing area onto
+//! a backend of ours, a [`Canvas`]: it also takes what plotters' backends do not know (groups with
+//! hover text, dashes, text at odd angles). The scene does not know its backends.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,11 +18,8 @@ use plotters_backend::{BackendCoord, DrawingBackend, DrawingErrorKind};
 
 use super::color::Color;
 use super::font::Font;
-use super::raster::Raster;
-use super::vector::Vector;
 use crate::budget::Budget;
 use crate::error::{Error, Result};
-use crate::format::Buffer;
 
 /// Grid units to the pixel: 20 holds the default width of lines (1.2) and Graphite's grid lines
 /// (0.4, 0.25) exactly, and prints short in SVG.
@@ -181,30 +178,15 @@ impl Scene {
         (scale(self.width), scale(self.height))
     }
 
-    /// The picture as a PNG file.
+    /// Draws every item onto `canvas`, and gives what `finish` makes of it.
     ///
     /// # Errors
-    /// As [`Budget::check`] and [`Budget::reserve`].
-    pub fn png(&self) -> Result<Buffer> {
-        let raster = Raster::new(
-            self.size(),
-            self.ratio as f32,
-            self.background,
-            &self.budget,
-        )?;
-        self.play(raster, Raster::encode)
-    }
-
-    /// The picture as an SVG document, which is UTF-8: real text, hover texts as `<title>`, no
-    /// script.
-    ///
-    /// # Errors
-    /// As [`Budget::check`] and [`Budget::reserve`].
-    pub fn svg(&self) -> Result<Buffer> {
-        self.play(Vector::new(self)?, Vector::finish)
-    }
-
-    fn play<C: Canvas, T>(&self, canvas: C, finish: impl FnOnce(&mut C) -> Result<T>) -> Result<T> {
+    /// As [`Budget::check`] and [`Budget::reserve`], and those of `canvas` and `finish`.
+    pub(super) fn play<C: Canvas, T>(
+        &self,
+        canvas: C,
+        finish: impl FnOnce(&mut C) -> Result<T>,
+    ) -> Result<T> {
         let canvas = Rc::new(RefCell::new(canvas));
         let area = DrawingArea::from(&canvas);
         // Each shape is copied while it is drawn, once as it is and once in place.

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use super::pattern::{Pattern, with_number};
-use super::special::nodes_between;
+use super::support::nodes_between;
 use super::units::System;
 use super::{Args, Function, Kind, Param, Value, node_key};
 use crate::aggregate::{self, Aggregate};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::eval::Context;
 use crate::python;
 use crate::series::Series;
 use whisper::{is_absent, present};
@@ -24,7 +24,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "Shows every series under `newName`.",
         example: "alias(sumSeries(web.*.hits), \"Hits\")",
         call: |_, args| {
-            let name = args.value("newName").spelled();
+            let name = args.value("newName").python_str();
             let odd = args.odd_name("newName");
             let mut all = renamed(args, |_| Ok(name.clone()))?;
             for series in &mut all {
@@ -81,8 +81,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
                stand for groups.",
         example: "aliasSub(web.*.hits, \"^web\\.(.*)\\.hits$\", \"\\1\")",
         call: |_, args| {
-            let pattern = Pattern::new(&args.value("search").spelled())?;
-            let replacement = pattern.replacement(&args.value("replace").spelled())?;
+            let pattern = Pattern::new(&args.value("search").python_str())?;
+            let replacement = pattern.replacement(&args.value("replace").python_str())?;
             let budget = args.budget();
             renamed(args, |series| {
                 pattern.replace(&series.name, &replacement, budget)
@@ -221,7 +221,7 @@ fn by_query(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series
 const WIDEST_VALUE: usize = 400;
 
 fn legend_value(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let mut words: Vec<String> = args.repeated().iter().map(Value::spelled).collect();
+    let mut words: Vec<String> = args.repeated().iter().map(Value::python_str).collect();
     let system = match words.last().map(String::as_str) {
         Some(name @ ("si" | "binary")) => System::named(name),
         _ => None,
@@ -264,7 +264,7 @@ fn recased(
 ) -> Result<Vec<Series>> {
     let positions = args.repeated().iter().map(|value| match value {
         Value::Integer(position) => Ok(*position),
-        other => Err(args.refusal(&format!("{:?} is not a position", other.spelled()))),
+        other => Err(args.refusal(&format!("{:?} is not a position", other.python_str()))),
     });
     let positions = positions.collect::<Result<Vec<i64>>>()?;
     renamed(args, |series| {

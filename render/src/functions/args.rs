@@ -2,73 +2,17 @@
 
 use std::cell::Cell;
 
-use super::{Default, Function, Kind, Param, check_length};
+use super::support::check_length;
+use super::{Default, Function, Kind, Param};
 use crate::aggregate::{self, Aggregate};
 use crate::attime;
 use crate::budget::{Budget, Pace, Reservation};
+use crate::context::{Context, Window};
 use crate::error::{Error, Result};
-use crate::eval::{Context, Operand, Replacements, Window};
 use crate::python;
-use crate::series::{OddName, Series};
-use crate::target::{self, Argument, Base, Literal};
-
-/// What an argument can be.
-#[derive(Clone, Debug)]
-pub enum Value {
-    /// A list of series.
-    Series(Vec<Series>),
-    /// Lists of series.
-    Lists(Vec<Vec<Series>>),
-    /// A whole number.
-    Integer(i64),
-    /// Any number.
-    Float(f64),
-    /// Text.
-    Text(String),
-    /// True or false.
-    Boolean(bool),
-    /// `none`.
-    None,
-    /// Left for the function to evaluate.
-    Later,
-}
-
-impl Value {
-    /// As Python's `str` spells it: what stands in names and tags.
-    pub fn spelled(&self) -> String {
-        match self {
-            Self::Integer(number) => number.to_string(),
-            Self::Float(number) => python::float(*number),
-            Self::Text(text) => text.clone(),
-            Self::Boolean(value) => python::boolean(*value).to_owned(),
-            Self::None => "None".to_owned(),
-            Self::Series(_) | Self::Lists(_) | Self::Later => "a list of series".to_owned(),
-        }
-    }
-
-    /// The number it is, or is spelled as.
-    fn number(&self) -> Option<f64> {
-        match self {
-            Self::Integer(number) => Some(*number as f64),
-            Self::Float(number) => Some(*number),
-            Self::Boolean(value) => Some(f64::from(u8::from(*value))),
-            _ => None,
-        }
-    }
-}
-
-impl From<&Literal> for Value {
-    fn from(literal: &Literal) -> Self {
-        match literal {
-            Literal::Integer(number) => Self::Integer(*number),
-            Literal::Float(number) => Self::Float(*number),
-            Literal::Text(text) => Self::Text(text.text.clone()),
-            Literal::Boolean(value) => Self::Boolean(*value),
-            Literal::None => Self::None,
-            Literal::Infinity => Self::Float(f64::INFINITY),
-        }
-    }
-}
+use crate::query::{self, Argument, Base};
+use crate::series::{OddName, Series, size_of_texts};
+use crate::value::{Operand, Replacements, Value};
 
 /// A node of a name by its place, or a tag by its name.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,63 +53,25 @@ impl<'a> Args<'a> {
         replacements: Option<&'a Replacements>,
         budget: &'a Budget,
     ) -> Result<Self> {
-        let params = function.params;
-        let (single, multiple) = match params.split_last() {
+        let (single, multiple) = match function.params.split_last() {
             Some((last, before)) if last.multiple => (before, Some(last)),
-            _ => (params, None),
+            _ => (function.params, None),
         };
-        let refuse = |what: String| Err(Error::refused(format!("{}() {what}", function.name)));
         if places.len() > single.len() && multiple.is_none() {
-            let (given, taken) = (places.len(), single.len());
-            return refuse(format!("takes {taken} arguments but {given} were given"));
+            return Err(Error::refused(format!(
+                "{}() takes {} arguments but {} were given",
+                function.name,
+                single.len(),
+                places.len()
+            )));
         }
         let mut repeated = places.split_off(places.len().min(single.len()));
         let n_placed = places.len();
-        let mut values: Vec<Option<Value>> = places.into_iter().map(Some).collect();
-        values.resize_with(single.len(), || None);
-        for (name, value) in keywords {
-            let is_named = |param: &Param| param.name == name || param.also == Some(name);
-            match single.iter().position(is_named) {
-                Some(place) if place < n_placed => {
-                    return refuse(format!("got two values for {name:?}"));
-                }
-                Some(place) => values[place] = Some(value),
-                None => return refuse(format!("has no parameter called {name:?}")),
-            }
-        }
-        for (param, value) in single.iter().zip(&values) {
-            if value.is_none() && param.default == Default::Required {
-                return refuse(format!("needs its argument {:?}", param.name));
-            }
-        }
-        // All fit or none is converted, as in Graphite; there a keyword that says `none` does not.
-        let all_said = !values[n_placed..]
-            .iter()
-            .any(|value| matches!(value, Some(Value::None)));
-        let converted: Option<Vec<Option<Value>>> = single
-            .iter()
-            .zip(&values)
-            .map(|(param, value)| match value {
-                None => Some(None),
-                Some(value) => convert(param, value),
-            })
-            .collect();
-        let converted_rest: Option<Vec<Option<Value>>> = match multiple {
-            Some(param) => repeated.iter().map(|value| convert(param, value)).collect(),
-            None => Some(Vec::new()),
-        };
-        if let (true, Some(converted), Some(converted_rest)) = (all_said, converted, converted_rest)
-        {
-            for (value, converted) in values.iter_mut().zip(converted) {
-                if let Some(converted) = converted {
-                    *value = Some(converted);
-                }
-            }
-            for (value, converted) in repeated.iter_mut().zip(converted_rest) {
-                if let Some(converted) = converted {
-                    *value = converted;
-                }
-            }
+        let mut values = by_param(function, single, places, keywords)?;
+        // In Graphite a keyword that says `none` keeps all arguments from being converted.
+        let mut by_keyword = values[n_placed..].iter();
+        if !by_keyword.any(|value| matches!(value, Some(Value::None))) {
+            convert_all(single, &mut values, multiple, &mut repeated);
         }
         let written = values.iter().map(Option::is_some).collect();
         let values = single
@@ -259,7 +165,7 @@ impl<'a> Args<'a> {
     }
 
     fn refuse<T>(&self, param: &str, expected: &str) -> Result<T> {
-        let value = self.value(param).spelled();
+        let value = self.value(param).python_str();
         Err(Error::refused(format!(
             "{}(): {param} must be {expected}, not {value:?}",
             self.function.name
@@ -310,7 +216,7 @@ impl<'a> Args<'a> {
                 other => Err(Error::refused(format!(
                     "{}() takes lists of series, not {:?}",
                     self.function.name,
-                    other.spelled()
+                    other.python_str()
                 ))),
             })
             .collect()
@@ -342,7 +248,7 @@ impl<'a> Args<'a> {
             other => Err(Error::refused(format!(
                 "{}() takes strings, not {:?}",
                 self.function.name,
-                other.spelled()
+                other.python_str()
             ))),
         });
         texts.collect()
@@ -412,7 +318,7 @@ impl<'a> Args<'a> {
         }
     }
 
-    /// What Python's `int` makes of a number or its spelling: decimals are cut off.
+    /// Python's `int` of a number, or of a text that is one: decimals are cut off.
     ///
     /// # Errors
     /// If it is something else, or beyond all whole numbers.
@@ -536,15 +442,78 @@ impl<'a> Args<'a> {
     fn evaluated(&self, value: Value) -> Result<Vec<Series>> {
         match value {
             Value::Series(series) => {
-                let texts: usize = series.iter().map(Series::size_of_texts).sum();
-                self.taken.set(self.taken.get() + texts);
+                self.taken.set(self.taken.get() + size_of_texts(&series));
                 Ok(series)
             }
             other => Err(Error::refused(format!(
                 "{}() takes a list of series, not {:?}",
                 self.function.name,
-                other.spelled()
+                other.python_str()
             ))),
+        }
+    }
+}
+
+/// The value given for each parameter, by its place or by its name.
+fn by_param(
+    function: &Function,
+    params: &[Param],
+    places: Vec<Value>,
+    keywords: Vec<(&str, Value)>,
+) -> Result<Vec<Option<Value>>> {
+    let refuse = |what: String| Err(Error::refused(format!("{}() {what}", function.name)));
+    let n_placed = places.len();
+    let mut values: Vec<Option<Value>> = places.into_iter().map(Some).collect();
+    values.resize_with(params.len(), || None);
+    for (name, value) in keywords {
+        let is_named = |param: &Param| param.name == name || param.also == Some(name);
+        match params.iter().position(is_named) {
+            Some(place) if place < n_placed => {
+                return refuse(format!("got two values for {name:?}"));
+            }
+            Some(place) => values[place] = Some(value),
+            None => return refuse(format!("has no parameter called {name:?}")),
+        }
+    }
+    for (param, value) in params.iter().zip(&values) {
+        if value.is_none() && param.default == Default::Required {
+            return refuse(format!("needs its argument {:?}", param.name));
+        }
+    }
+    Ok(values)
+}
+
+/// Converts all values to the kinds of their parameters, or, as Graphite does, none of them if one
+/// does not fit.
+fn convert_all(
+    params: &[Param],
+    values: &mut [Option<Value>],
+    multiple: Option<&Param>,
+    repeated: &mut [Value],
+) {
+    let converted: Option<Vec<Option<Value>>> = params
+        .iter()
+        .zip(values.iter())
+        .map(|(param, value)| match value {
+            None => Some(None),
+            Some(value) => convert(param, value),
+        })
+        .collect();
+    let converted_rest: Option<Vec<Option<Value>>> = match multiple {
+        Some(param) => repeated.iter().map(|value| convert(param, value)).collect(),
+        None => Some(Vec::new()),
+    };
+    let (Some(converted), Some(converted_rest)) = (converted, converted_rest) else {
+        return;
+    };
+    for (value, converted) in values.iter_mut().zip(converted) {
+        if let Some(converted) = converted {
+            *value = Some(converted);
+        }
+    }
+    for (value, converted) in repeated.iter_mut().zip(converted_rest) {
+        if let Some(converted) = converted {
+            *value = converted;
         }
     }
 }
@@ -554,7 +523,7 @@ fn node_or_tag(value: &Value) -> NodeOrTag {
         Value::Integer(place) => NodeOrTag::Node(*place),
         Value::Float(place) if place.fract() == 0.0 => NodeOrTag::Node(*place as i64),
         Value::Boolean(place) => NodeOrTag::Node(i64::from(*place)),
-        other => NodeOrTag::Tag(other.spelled()),
+        other => NodeOrTag::Tag(other.python_str()),
     }
 }
 
@@ -699,7 +668,7 @@ fn pick<T>(list: &[T], place: i64) -> Option<&T> {
 
 /// The first path in the innermost first argument of a name that is a call.
 fn first_path(name: &str) -> Result<Option<String>> {
-    let parsed = target::parse(name)?;
+    let parsed = query::parse(name)?;
     let mut base = parsed.expression.base;
     loop {
         base = match base {

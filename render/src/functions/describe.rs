@@ -18,16 +18,16 @@ pub fn describe(name: &str, group: &str, function: &Function) -> Json {
     })
 }
 
-/// The parameters as Python spells them: `(seriesList, func='average', *nodes)`.
+/// The parameters as in a Python signature: `(seriesList, func='average', *nodes)`.
 pub fn signature(function: &Function) -> String {
     if let Some(signature) = function.signature {
         return signature.to_owned();
     }
-    let params: Vec<String> = function.params.iter().map(spelled).collect();
+    let params: Vec<String> = function.params.iter().map(in_signature).collect();
     format!("({})", params.join(", "))
 }
 
-fn spelled(param: &Param) -> String {
+fn in_signature(param: &Param) -> String {
     let name = param.name;
     if param.multiple {
         return format!("*{name}");

@@ -64,7 +64,7 @@ fn beyond_value(args: &mut Args<'_>, drops: fn(f64, f64) -> bool) -> Result<Vec<
 
 fn beyond_percentile(args: &mut Args<'_>, drops: fn(f64, f64) -> bool) -> Result<Vec<Series>> {
     let n = args.number("n")?;
-    let tag = args.value("n").spelled();
+    let tag = args.value("n").python_str();
     let mut all = args.series("seriesList")?;
     if n == 0.0 && !all.is_empty() {
         return Err(args.refusal("n must not be 0"));

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 
 use super::pattern::Pattern;
 use super::sorting::{first, sorted, sorted_by};
-use super::{Args, Default, Function, Param, kept, percentile};
+use super::support::kept;
+use super::{Args, Default, Function, Param, percentile};
 use crate::aggregate::{self, Aggregate};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::eval::Context;
 use crate::python;
+use crate::query;
 use crate::series::Series;
-use crate::target;
 use whisper::{ABSENT, is_absent, present};
 
 const SERIES: Param = Param::series("seriesList");
@@ -95,7 +96,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "filterSeries(web.*.errors, \"max\", \">\", 0)",
         call: |_, args| {
             let aggregate = args.aggregate("func")?;
-            let operator = args.value("operator").spelled();
+            let operator = args.value("operator").python_str();
             let operator = Operator::named(&operator)
                 .ok_or_else(|| Error::refused(format!("Unsupported operator: {operator}")))?;
             let mut all = args.series("seriesList")?;
@@ -464,8 +465,8 @@ fn use_series_above(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
             }
             names.push_str(&name);
         }
-        if names.len() > target::MAX_LENGTH {
-            let limit = target::MAX_LENGTH;
+        if names.len() > query::MAX_LENGTH {
+            let limit = query::MAX_LENGTH;
             let reason = format!("the names of the series have more than {limit} bytes");
             return Err(args.refusal(&reason));
         }

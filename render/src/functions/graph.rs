@@ -3,18 +3,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::support::DEFAULT_STACK;
+use super::wall_clock::{as_wall_clock, on_wall_clock};
 use super::{Args, Default, Function, Kind, Param};
 use crate::attime;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::eval::Context;
 use crate::python;
 use crate::series::{Series, Stack, bytes_of, or_absent};
 use whisper::is_absent;
 
 const SERIES: Param = Param::series("seriesList");
-
-/// The stack of series that name none.
-pub(super) const DEFAULT_STACK: &str = "__DEFAULT__";
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -42,7 +41,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "Draws every series in this colour: a name, or RRGGBB with or without `#`.",
         example: "color(web.a.hits, \"red\")",
         call: |_, args| {
-            let color = args.value("theColor").spelled();
+            let color = args.value("theColor").python_str();
             each(args, |series| series.drawing.color = Some(color.clone()))
         },
         ..Function::PLAIN
@@ -54,7 +53,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "dashed(web.a.hits, 3)",
         call: |_, args| {
             let length = args.number("dashLength")?;
-            let (tag, shown) = (args.value("dashLength").spelled(), python::general(length));
+            let (tag, shown) = (
+                args.value("dashLength").python_str(),
+                python::general(length),
+            );
             each(args, |series| {
                 series.tag("dashed", tag.as_str());
                 series.name = format!("dashed({}, {shown})", series.name);
@@ -108,6 +110,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "Draws every series on top of the ones before it in the same stack.",
         example: "stacked(web.*.hits)",
         signature: Some("(seriesLists, stackName='__DEFAULT__')"),
+        effects: true,
         call: stacked,
         ..Function::PLAIN
     },
@@ -122,12 +125,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "threshold(100, \"limit\", \"red\")",
         call: |context, args| {
             let value = or_absent(args.number_if_given("value")?);
-            let mut line = context.line(value, &args.value("value").spelled());
+            let mut line = context.line(value, &args.value("value").python_str());
             if args.flag("label") {
-                line.name = args.value("label").spelled();
+                line.name = args.value("label").python_str();
             }
             if args.flag("color") {
-                line.drawing.color = Some(args.value("color").spelled());
+                line.drawing.color = Some(args.value("color").python_str());
             }
             Ok(vec![line])
         },
@@ -143,6 +146,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "A line over the full height at one moment of the window, with a label and a \
                colour.",
         example: "verticalLine(\"-1h\", \"deploy\", \"blue\")",
+        effects: true,
         call: vertical_line,
         ..Function::PLAIN
     },
@@ -173,7 +177,7 @@ fn area_between(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
 
 fn stacked(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let (stack, named) = if args.written("stack") {
-        let stack = args.value("stack").spelled();
+        let stack = args.value("stack").python_str();
         let named = stack != DEFAULT_STACK;
         (stack, named)
     } else {
@@ -217,25 +221,22 @@ fn stacked(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>
 }
 
 fn vertical_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let text = args.value("ts").spelled();
+    let text = args.value("ts").python_str();
     let query = context.query;
     let at = attime::parse(&text, &query.time_zone, query.now)
         .map_err(|error| args.refusal(&error.to_string()))?;
-    let (at, window) = (
-        super::on_wall_clock(context, at),
-        super::as_wall_clock(context),
-    );
+    let (at, window) = (on_wall_clock(context, at), as_wall_clock(context));
     let end = if at < window.from {
         "before start"
     } else if at > window.until {
         "after end"
     } else {
-        let label = args.value("label").spelled();
+        let label = args.value("label").python_str();
         let mut line = context.made(label, (at, at, 1), vec![1.0, 1.0].into());
         line.odd_name = args.odd_name("label");
         line.drawing.infinite = true;
         if args.flag("color") {
-            line.drawing.color = Some(args.value("color").spelled());
+            line.drawing.color = Some(args.value("color").python_str());
         }
         return Ok(vec![line]);
     };

@@ -2,22 +2,26 @@
 //!
 //! # Adding one
 //!
-//! 1. Open the family's file (`transform.rs`, …) and add an entry to its `FUNCTIONS`, in
+//! 1. Open the family's file (`transform/mod.rs`, …) and add an entry to its `FUNCTIONS`, in
 //!    alphabetical order: name, parameters with kinds and defaults, a sentence of help, an
 //!    example that parses, and `call`. Start from a neighbour of the same shape:
-//!    - every value on its own: `scale` in `transform.rs`;
+//!    - every value on its own: `scale` in `transform/mod.rs`;
 //!    - a new series from an old one: `derivative` (name and values change, [`Series::derived`]);
 //!    - other steps: `summarize`;
-//!    - many series to one: `sumSeries` in `combine.rs` ([`Context::aggregate`]);
-//!    - needs more of the past, or another window: `movingAverage` in `calculate.rs`,
-//!      `timeShift` in `transform.rs`: `lazy: true`, then [`Args::over`];
+//!    - many series to one: `sumSeries` in `combine/mod.rs` ([`Context::aggregate`]);
+//!    - needs more of the past, or another window: `movingAverage` in `calculate/mod.rs`,
+//!      `timeShift` in `transform/mod.rs`: `lazy: true`, then [`Args::over`];
 //!    - only names: `aliasByNode` in `alias.rs`; only looks: `color` in `graph.rs`;
-//!    - from nothing: `constantLine` in `special.rs`.
+//!    - from nothing: `constantLine` in `special.rs`;
+//!    - a call that later ones depend on, or that refuses a window: `stacked` in `graph.rs`:
+//!      `effects: true`.
+//!
+//!    Code that several families need is in `support.rs` and `wall_clock.rs`.
 //! 2. `call` gets the [`Context`] (window, clock, zone, store) and its [`Args`]. Take arguments
 //!    by the parameter's name: `args.series("seriesList")?`, `args.number("factor")?`,
 //!    `args.flag("reverse")`, `args.given("label")`. What is missing or of the wrong kind is refused there with a
 //!    sentence; refuse what else is wrong with [`Error::refused`]: never a panic.
-//! 3. Mind the three things that Graphite's answers are compared in: the name (spelled with
+//! 3. Mind the three things that Graphite's answers are compared in: the name (with numbers by
 //!    [`crate::python`]), `path_expression` (what combining functions print: [`Series::rename`]
 //!    and [`Series::derived`] set it, assigning `name` alone leaves it), and tags.
 //! 4. Add a case to `render/tests/scripts/<family>.txt`: a test insists on one for every name.
@@ -44,23 +48,24 @@ mod percentile;
 mod pie;
 mod sorting;
 mod special;
+mod support;
 mod transform;
 mod units;
+mod wall_clock;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::aggregate::Aggregate;
-use crate::budget::Budget;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::eval::Context;
 use crate::series::Series;
 
-pub use args::{Args, NodeOrTag, Value, node_key};
+pub use crate::value::Value;
+pub use args::{Args, NodeOrTag, node_key};
 pub use describe::{describe, signature};
 pub use param::{Default, Kind, Param};
 pub use pie::{PIE, PieFunction};
-use transform::{as_wall_clock, at_moments, moment, on_wall_clock};
 
 /// One function: what it is called, what it takes, what it does.
 #[derive(Debug)]
@@ -82,6 +87,9 @@ pub struct Function {
     /// Whether the first argument is left to the function to evaluate, over windows of its own
     /// choice: [`Args::over`], [`Args::original`].
     pub lazy: bool,
+    /// Whether a call changes what the request evaluates after it, or may refuse the window: then
+    /// it is evaluated where it stands, also below a lazy function.
+    pub effects: bool,
     /// For functions that are nothing but a row-wise aggregate of all their series.
     pub fold: Option<Aggregate>,
     /// Whether `groupByNode` and the like list it as a callback.
@@ -104,6 +112,7 @@ impl Function {
         call: |_, _| Ok(Vec::new()),
         lists: None,
         lazy: false,
+        effects: false,
         fold: None,
         aggregator: false,
         signature: None,
@@ -174,14 +183,19 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static str, &'static Funct
     })
 }
 
+/// The function called `name`, if the registry has it.
+pub fn find(name: &str) -> Option<&'static Function> {
+    static BY_NAME: LazyLock<HashMap<&'static str, &'static Function>> =
+        LazyLock::new(|| all().map(|(name, _, function)| (name, function)).collect());
+    BY_NAME.get(name).copied()
+}
+
 /// The function called `name`.
 ///
 /// # Errors
-/// [`Error::Refused`] if there is none, naming the nearest.
+/// [`Error::Refused`] if the registry has no such function, naming the nearest.
 pub fn named(name: &str) -> Result<&'static Function> {
-    static BY_NAME: LazyLock<HashMap<&'static str, &'static Function>> =
-        LazyLock::new(|| all().map(|(name, _, function)| (name, function)).collect());
-    BY_NAME.get(name).copied().ok_or_else(|| {
+    find(name).ok_or_else(|| {
         let mut sentence = format!("Received request for unknown function: {name}");
         if let Some(near) = nearest(name) {
             sentence += &format!(" (did you mean {near}?)");
@@ -229,56 +243,6 @@ pub fn call_on(
     Ok(series)
 }
 
-/// How many bytes a function may make a name grow to. Names that join those of many series
-/// (`sumSeries`) may be longer.
-pub(crate) const MAX_NAME: usize = 64 << 10;
-
-/// Checks that what becomes of `name` is not too long.
-///
-/// # Errors
-/// [`Error::Refused`] if `length` passes [`MAX_NAME`] and the length of `name`.
-pub(crate) fn check_length(length: usize, name: &str) -> Result<()> {
-    if length <= MAX_NAME.max(name.len()) {
-        return Ok(());
-    }
-    Err(Error::refused(format!(
-        "a name would grow to more than {MAX_NAME} bytes: replace less of it, or with less"
-    )))
-}
-
-/// `template` with `value` in place of each `%`.
-///
-/// # Errors
-/// As [`check_length`].
-fn filled_in(template: &str, value: &str) -> Result<String> {
-    let n_places = template.matches('%').count();
-    let length = template
-        .len()
-        .saturating_add(n_places.saturating_mul(value.len()));
-    check_length(length, value)?;
-    Ok(template.replace('%', value))
-}
-
-/// Those of `all` that are wanted.
-///
-/// # Errors
-/// As [`Budget::check`].
-fn kept(
-    mut all: Vec<Series>,
-    budget: &Budget,
-    wanted: impl Fn(&Series) -> bool,
-) -> Result<Vec<Series>> {
-    let mut pace = budget.pace();
-    let mut checked = Ok(());
-    all.retain(|series| {
-        if checked.is_ok() {
-            checked = pace.check_after(series.values.len() + 1);
-        }
-        checked.is_ok() && wanted(series)
-    });
-    checked.map(|()| all)
-}
-
 /// The known name that differs least from `name`, if it differs little.
 fn nearest(name: &str) -> Option<&'static str> {
     if name.len() > 40 {
@@ -299,7 +263,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::target;
+    use crate::query;
 
     #[test]
     fn names_are_unique_and_families_in_order() {
@@ -322,7 +286,7 @@ mod tests {
     fn entries_are_whole() {
         for (name, _, function) in all() {
             assert!(function.help.ends_with('.'), "{name}: help is a sentence");
-            let parsed = target::parse(function.example).unwrap();
+            let parsed = query::parse(function.example).unwrap();
             assert_eq!(parsed.rest, None, "{name}: the example parses");
             let printed = parsed.expression.to_string();
             let uses = |name: &str| printed.contains(&format!("{name}("));

@@ -17,7 +17,7 @@ pub enum Kind {
     IntOrInterval,
     /// A time such as `"1h"`.
     Interval,
-    /// A moment, absolute or relative.
+    /// A timestamp, absolute or relative.
     Date,
     /// Text.
     String,
@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As `/functions` spells it.
+    /// The name of the kind in `/functions`.
     pub fn name(self) -> &'static str {
         match self {
             Self::SeriesList => "seriesList",

@@ -1,7 +1,7 @@
 //! Regular expressions as Python's `re` has them, for the functions that search and rewrite names.
 //!
 //! 1. Patterns are Python's, look-around and back-references included. What Rust's engine reads
-//!    differently (a `[` inside a class, `\Z`, a lone `{`) is spelled its way first.
+//!    differently (a `[` inside a class, `\Z`, a lone `{`) is rewritten for it first.
 //! 2. A replacement takes `\1`, `\g<1>`, `\g<name>` and Python's escapes; `$` is just a dollar.
 //! 3. Matching and replacing end with the request's time, and replacing also where a name grows
 //!    too long.
@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use fancy_regex::{Captures, Regex};
 
-use super::check_length;
+use super::support::check_length;
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 

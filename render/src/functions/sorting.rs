@@ -1,6 +1,7 @@
 //! Order.
 
-use super::{Default, Function, Param, kept};
+use super::support::kept;
+use super::{Default, Function, Param};
 use crate::aggregate::Aggregate;
 use crate::budget::Budget;
 use crate::error::{Error, Result};

@@ -1,10 +1,12 @@
 //! Series from nothing, from tags, from events, and what fits no other family.
 
+use super::support::nodes_between;
 use super::units::System;
+use super::wall_clock::at_each_step;
 use super::{Args, Default, Function, Kind, Param, Value};
 use crate::aggregate::Aggregate;
+use crate::context::{Context, Window};
 use crate::error::{Error, Result};
-use crate::eval::{Context, Window};
 use crate::events::GraphiteTags;
 use crate::python;
 use crate::series::{Consolidation, Series, or_absent};
@@ -73,8 +75,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "constantLine(123.456)",
         call: |context, args| {
             let value = or_absent(args.number_if_given("value")?);
-            let spelled = args.value("value").spelled();
-            Ok(vec![context.line(value, &spelled)])
+            let shown = args.value("value").python_str();
+            Ok(vec![context.line(value, &shown)])
         },
         ..Function::PLAIN
     },
@@ -140,6 +142,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "Sets the share of known points that a thinned or combined point needs, for these \
                series and for all that the request evaluates after them.",
         example: "sumSeries(setXFilesFactor(web.*.hits, 0.5))",
+        effects: true,
         call: |context, args| {
             // `none` is Graphite's default. Text is kept, and fails there where it is needed; the
             // default serves here.
@@ -147,7 +150,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 Value::Text(_) => 0.0,
                 _ => args.number_if_given("xFilesFactor")?.unwrap_or(0.0),
             };
-            let tag = args.value("xFilesFactor").spelled();
+            let tag = args.value("xFilesFactor").python_str();
             context.x_files_factor = x_files_factor;
             let mut all = args.series("seriesList")?;
             for series in &mut all {
@@ -199,7 +202,7 @@ fn padded(text: &str, width: usize) -> String {
 /// Names in columns wide enough for the longest of each.
 fn cacti_style(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let text = |param: &str| {
-        let text = args.given(param).then(|| args.value(param).spelled());
+        let text = args.given(param).then(|| args.value(param).python_str());
         text.filter(|text| !text.is_empty())
     };
     let units = text("units");
@@ -280,7 +283,7 @@ fn events(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
 
 fn random_walk(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let step = args.step("step")?;
-    let name = args.value("name").spelled();
+    let name = args.value("name").python_str();
     // Numbers by Marsaglia's xorshift, begun from the name: random enough to look at, the same
     // for the same question.
     let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
@@ -288,7 +291,7 @@ fn random_walk(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Ser
     });
     state = state.wrapping_add(context.window.from.unsigned_abs()) | 1;
     let mut current = 0.0;
-    let values = super::at_moments(context, step, |_| {
+    let values = at_each_step(context, step, |_| {
         let here = current;
         state ^= state << 13;
         state ^= state >> 7;
@@ -300,50 +303,4 @@ fn random_walk(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Ser
     let mut series = context.made(name, (from, until, step / 1_000_000), values);
     series.odd_name = args.odd_name("name");
     Ok(vec![series])
-}
-
-/// The nodes of the innermost call's first argument, sliced as Python slices lists; `stop` 0 is
-/// the end.
-pub(super) fn nodes_between(name: &str, start: i64, stop: i64) -> String {
-    let left = name.rfind('(').map_or(0, |at| at + 1);
-    let right = name.find(')').unwrap_or(name.len());
-    let inner = name.get(left..right).unwrap_or("");
-    let nodes: Vec<&str> = inner.split('.').collect();
-    let n = nodes.len() as i64;
-    let place = |at: i64| {
-        let at = if at < 0 { at.saturating_add(n) } else { at };
-        usize::try_from(at.clamp(0, n)).unwrap_or(0)
-    };
-    let (start, stop) = (
-        place(start),
-        if stop == 0 { nodes.len() } else { place(stop) },
-    );
-    let kept = nodes.get(start..stop).unwrap_or_default().join(".");
-    kept.split(',').next().unwrap_or_default().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_are_cut_from_the_innermost_call() {
-        for (name, start, stop, cut) in [
-            ("a.b.c.d", 1, 3, "b.c"),
-            ("a.b.c.d", -2, 0, "c.d"),
-            ("a.b.c.d", 1, -1, "b.c"),
-            ("a.b.c.d", 3, 1, ""),
-            ("a.b.c.d", 9, 0, ""),
-            ("a.b.c.d", i64::MIN, i64::MAX, "a.b.c.d"),
-            ("scale(a.b,2)", 1, 0, "b"),
-            ("f(g(a.b.c),h(d.e))", 1, 0, ""),
-            ("a)b(c", 0, 0, ""),
-        ] {
-            assert_eq!(
-                nodes_between(name, start, stop),
-                cut,
-                "{name} {start} {stop}"
-            );
-        }
-    }
 }

@@ -34,13 +34,11 @@ use serde_json::{Value, json};
 
 pub use self::room::Room;
 use self::room::{Busy, bodies, export};
-use super::guard::{Guard, Scope};
+use super::guard::{Guard, MAX_BODY, Scope};
 use crate::attime;
 use crate::events::store::{MAX_ANSWER, MAX_ANSWER_BYTES};
 use crate::events::{Draft, Error, Event, GraphiteTags, Store, TagQuery, lines};
 
-/// Most bytes in the body of one event or webhook.
-pub const MAX_BODY: usize = 1024 * 1024;
 /// Most bytes in one import; a longer file is sent in parts.
 pub const MAX_IMPORT: usize = 64 * 1024 * 1024;
 /// Events on the page that lists them, unless `limit` says otherwise.

@@ -32,7 +32,8 @@ use settings::Key;
 use settings::options::Checked;
 use sha2::{Digest as _, Sha256};
 
-use super::events::MAX_BODY;
+/// Most bytes in the body of one event or webhook.
+pub const MAX_BODY: usize = 1024 * 1024;
 
 settings::options! {
     /// `[auth]`.

@@ -32,8 +32,8 @@ use axum::response::{IntoResponse, Response};
 use jiff::tz::TimeZone;
 
 use crate::budget::{Budget, Memory};
+use crate::context::Limits;
 use crate::error::Error;
-use crate::eval::Limits;
 use crate::events::{Store, TagQuery};
 use crate::format::Buffer;
 use crate::options::Options;

@@ -11,14 +11,14 @@ use super::flight::Key;
 use super::pool::Lane;
 use super::{Answer, App, Content, JAVASCRIPT, JSON, Params, Stream};
 use crate::attime;
+use crate::context::{Limits, Query, Window};
 use crate::draw;
 use crate::error::{Error, Result};
-use crate::eval::{Limits, Query, Window};
 use crate::events::{Event, TagQuery};
 use crate::format::{self, Buffer, Document, Format, Wanted, buffer, json};
+use crate::query::{self, Expression};
 use crate::series::Series;
 use crate::stats::count;
-use crate::target::{self, Expression};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -169,7 +169,7 @@ impl Request {
             targets: params
                 .list("target")
                 .into_iter()
-                .map(|text| target::expand_tabs(text).into_owned())
+                .map(|text| query::expand_tabs(text).into_owned())
                 .collect(),
             window: Window {
                 from: from.min(until),
@@ -343,8 +343,8 @@ impl Request {
             }
             let budget = &self.limits.budget;
             budget.check()?;
-            budget.reserve(target::size_of_parsed(text))?;
-            let parsed = target::parse(text)?;
+            budget.reserve(query::size_of_parsed(text))?;
+            let parsed = query::parse(text)?;
             if let Some(position) = parsed.rest {
                 let rest = &text[position..];
                 if self.strict {

@@ -7,12 +7,13 @@ mod window;
 
 use whisper::is_absent;
 
-use super::graph::DEFAULT_STACK;
+use super::support::DEFAULT_STACK;
+use super::wall_clock::{as_wall_clock, at_each_step, timestamp};
 use super::{Args, Default, Function, Kind, Param, Value, percentile};
 use crate::aggregate::Aggregate;
 use crate::budget::Reservation;
+use crate::context::{Context, Window};
 use crate::error::{Error, Result};
-use crate::eval::{Context, Window};
 use crate::python;
 use crate::series::{Column, Series, Stack, bytes_of};
 
@@ -114,9 +115,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "The time itself, in seconds since 1970, every minute.",
         example: "identity(\"clock\")",
         call: |context, args| {
-            let name = args.value("name").spelled();
+            let name = args.value("name").python_str();
             let step = 60;
-            let values = super::at_moments(context, step * 1_000_000, |at| at as f64)?;
+            let values = at_each_step(context, step * 1_000_000, |at| at as f64)?;
             let Window { from, until } = context.window;
             let expression = format!("identity(\"{name}\")");
             let mut series = context.made(name, (from, until, step), values);
@@ -262,12 +263,12 @@ fn aggregate_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<
             *series = series.derived(name, values);
             continue;
         }
-        let spelled = match aggregate {
+        let name_of_line = match aggregate {
             _ if is_absent(value) => shown,
             Aggregate::Count => shown_whole(value),
             _ => python::float(value),
         };
-        *series = context.line(value, &spelled);
+        *series = context.line(value, &name_of_line);
         series.rename(name);
     }
     Ok(all)
@@ -301,9 +302,9 @@ impl Reach<'_> {
     }
 }
 
-/// The argument evaluated anew from one window earlier, so that the first point shown has a full
-/// window behind it. Each series is replaced by what `values` makes of it and of the points in a
-/// window, named after `word`. `None` for a query that finds nothing.
+/// The argument evaluated again from one window earlier, so that the first point shown has a full
+/// window behind it. `values` makes each new series from the old one and the points of a window,
+/// named after `word`. `None` for a query that finds no series.
 fn widened(
     context: &mut Context<'_>,
     args: &mut Args<'_>,
@@ -335,9 +336,9 @@ fn widened(
     for series in &mut all {
         let name = match reach {
             Reach::Time(_, text) => format!("{word}({},\"{text}\")", series.name),
-            Reach::Points(..) => format!("{word}({},{})", series.name, size.spelled()),
+            Reach::Points(..) => format!("{word}({},{})", series.name, size.python_str()),
         };
-        series.tag(word, size.spelled());
+        series.tag(word, size.python_str());
         let points = reach.points(series.step);
         let room = window::room(series.values.len());
         let made = series.values.beside(room, || values(series, points))?;
@@ -546,13 +547,13 @@ fn aberration(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Seri
 
 fn linear_regression(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let mut source = context.window;
-    let mut shown = super::as_wall_clock(context);
+    let mut shown = as_wall_clock(context);
     if args.given("startSourceAt") {
-        source.from = super::moment(context, args, "startSourceAt")?;
+        source.from = timestamp(context, args, "startSourceAt")?;
         shown.from = source.from;
     }
     if args.given("endSourceAt") {
-        source.until = super::moment(context, args, "endSourceAt")?;
+        source.until = timestamp(context, args, "endSourceAt")?;
         shown.until = source.until;
     }
     if source.from > source.until {
@@ -585,7 +586,7 @@ fn linear_regression(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<V
 
 fn n_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let n = args.number("n")?;
-    let tag = args.value("n").spelled();
+    let tag = args.value("n").python_str();
     if n == 0.0 {
         return Err(args.refusal("The requested percent is required to be greater than 0"));
     }

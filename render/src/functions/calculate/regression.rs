@@ -39,7 +39,7 @@ pub(super) fn fit(values: &[f64], start: i64, step: i64) -> Option<Line> {
 }
 
 impl Line {
-    /// The line's values at `n` moments from `start` on.
+    /// The line's values at `n` timestamps from `start` on.
     pub(super) fn values(self, start: i64, step: i64, n: usize) -> Vec<f64> {
         (0..n as i64)
             .map(|i| self.offset + (start + i * step) as f64 * self.factor)

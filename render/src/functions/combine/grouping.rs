@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::super::{Args, NodeOrTag, Value, call_back, call_on, check_length, filled_in, node_key};
+use super::super::support::{check_length, filled_in};
+use super::super::{Args, NodeOrTag, Value, call_back, call_on, node_key};
 use crate::aggregate::Aggregate;
+use crate::context::Context;
 use crate::error::Result;
-use crate::eval::Context;
 use crate::series::{Series, tags_of};
 
 /// Something by key, in the order in which the keys were first seen.
@@ -129,7 +130,7 @@ pub(super) fn by_nodes(
 
 pub(super) fn by_tags(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let callback = args.text("callback")?.to_owned();
-    let tags: Vec<String> = args.repeated().iter().map(Value::spelled).collect();
+    let tags: Vec<String> = args.repeated().iter().map(Value::python_str).collect();
     if tags.is_empty() {
         return Err(args.refusal("no tags specified"));
     }

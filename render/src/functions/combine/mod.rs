@@ -7,10 +7,10 @@ mod percent;
 use super::{Args, Default, Function, Kind, Param, percentile};
 use crate::aggregate::{self, Aggregate};
 use crate::consolidate;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::eval::{Context, path_expressions};
 use crate::python;
-use crate::series::{Series, or_absent};
+use crate::series::{Series, or_absent, path_expressions};
 use whisper::present;
 
 const SERIES: Param = Param::series("seriesList");

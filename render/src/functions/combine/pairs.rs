@@ -6,8 +6,8 @@ use super::super::{Args, Value, node_key};
 use super::grouping::Keyed;
 use crate::aggregate::Aggregate;
 use crate::consolidate;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::eval::Context;
 use crate::series::{Series, or_absent};
 use whisper::{ABSENT, present};
 
@@ -159,7 +159,7 @@ pub(super) fn weighted_average(
         distinct_expressions(&weights),
         args.repeated()
             .iter()
-            .map(Value::spelled)
+            .map(Value::python_str)
             .collect::<Vec<_>>()
             .join(",")
     );

@@ -15,9 +15,9 @@ use super::grouping::{Keyed, by_key};
 use super::pairs::{combined, quotient, zip};
 use crate::aggregate::{self, Aggregate};
 use crate::consolidate;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::eval::{Context, path_expressions};
-use crate::series::Series;
+use crate::series::{Series, path_expressions};
 use whisper::ABSENT;
 
 fn percent(value: Option<f64>, total: Option<f64>) -> Option<f64> {
@@ -65,8 +65,8 @@ pub(super) fn as_percent(context: &mut Context<'_>, args: &mut Args<'_>) -> Resu
         None if args.given("total") => {
             let number = args.number("total")?;
             let length = all[0].values.len();
-            let spelled = args.value("total").spelled();
-            of_column(context, all, &[], &spelled, Some((number, length)))
+            let shown = args.value("total").python_str();
+            of_column(context, all, &[], &shown, Some((number, length)))
         }
         None => {
             let text = format!("sumSeries({})", path_expressions(&all));

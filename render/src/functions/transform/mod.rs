@@ -5,15 +5,14 @@ mod counter;
 mod gaps;
 mod time;
 
-pub(super) use time::{as_wall_clock, at_moments, moment, on_wall_clock};
-
 use whisper::is_absent;
 
+use super::wall_clock::as_wall_clock;
 use super::{Args, Default, Function, Kind, Param, Value};
 use crate::aggregate::{self, Aggregate};
 use crate::attime;
+use crate::context::{Context, Window};
 use crate::error::Result;
-use crate::eval::{Context, Window};
 use crate::python;
 use crate::series::{Series, bytes_of, or_absent};
 
@@ -48,7 +47,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         call: |_, args| {
             let constant = args.number("constant")?;
             let detail = whole(args, "constant")?;
-            let tag = args.value("constant").spelled();
+            let tag = args.value("constant").python_str();
             args.each_series(Some(&detail), &tag, |value| Some(value? + constant))
         },
         ..Function::PLAIN
@@ -224,7 +223,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "log(web.a.bytes, 2)",
         call: |_, args| {
             let base = args.number("base")?;
-            let spelled = args.value("base").spelled();
+            let shown = args.value("base").python_str();
             let mut all = args.series("seriesList")?;
             let fits = base > 0.0 && base != 1.0;
             if !fits
@@ -232,7 +231,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                     .iter()
                     .any(|s| s.iter().flatten().any(|value| value > 0.0))
             {
-                return Err(args.refusal(&format!("there is no logarithm to the base {spelled}")));
+                return Err(args.refusal(&format!("there is no logarithm to the base {shown}")));
             }
             for series in &mut all {
                 let logarithm =
@@ -242,8 +241,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
                     .map(|value| or_absent(value.and_then(logarithm)));
                 let values = || Ok(values.collect());
                 let values = series.values.beside(series.values.len(), values)?;
-                series.tag("log", spelled.as_str());
-                *series = series.derived(format!("log({}, {spelled})", series.name), values);
+                series.tag("log", shown.as_str());
+                *series = series.derived(format!("log({}, {shown})", series.name), values);
             }
             Ok(all)
         },
@@ -308,7 +307,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "offset(web.a.temperature, -273.15)",
         call: |_, args| {
             let factor = args.number("factor")?;
-            let tag = args.value("factor").spelled();
+            let tag = args.value("factor").python_str();
             args.each_series(Some(&python::general(factor)), &tag, |value| {
                 Some(value? + factor)
             })
@@ -362,7 +361,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "pow(web.a.side, 2)",
         call: |_, args| {
             let factor = args.number("factor")?;
-            let tag = args.value("factor").spelled();
+            let tag = args.value("factor").python_str();
             args.each_series(Some(&python::general(factor)), &tag, |value| {
                 python::power(value?, factor)
             })
@@ -398,7 +397,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         example: "scale(web.*.hits, 0.1)",
         call: |_, args| {
             let factor = args.number("factor")?;
-            let tag = args.value("factor").spelled();
+            let tag = args.value("factor").python_str();
             args.each_series(Some(&python::general(factor)), &tag, |value| {
                 Some(value? * factor)
             })
@@ -413,7 +412,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         call: |_, args| {
             let seconds = args.number("seconds")?;
             let detail = whole(args, "seconds")?;
-            let tag = args.value("seconds").spelled();
+            let tag = args.value("seconds").python_str();
             let mut all = args.series("seriesList")?;
             for series in &mut all {
                 series.tag("scaleToSeconds", tag.as_str());
@@ -728,7 +727,7 @@ fn smart_summarize(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec
 
 fn transform_null(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let default = args.number("default")?;
-    let tag = args.value("default").spelled();
+    let tag = args.value("default").python_str();
     let reference = if args.given("referenceSeries") {
         args.series("referenceSeries")?
     } else {

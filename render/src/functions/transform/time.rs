@@ -1,13 +1,13 @@
 //! Functions about time itself: shifting, slicing, and series that show the clock.
 
-use jiff::Timestamp;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::TimeZone;
 
-use super::super::{Args, Default, Param, Value};
+use super::super::wall_clock::{as_wall_clock, at_each_step, offset_at, timestamp};
+use super::super::{Args, Default, Param};
 use crate::attime;
+use crate::context::{Context, Window};
 use crate::error::Result;
-use crate::eval::{Context, Window};
-use crate::series::{Column, Series};
+use crate::series::Series;
 
 /// The step of series that are made up.
 pub(super) const STEP: Param = Param::integer("step").or(Default::Integer(60));
@@ -26,30 +26,6 @@ pub(super) fn floor(context: &Context<'_>, unit: attime::Unit, weekday: i8) -> i
     let from = context.window.from;
     let zone = TimeZone::fixed(offset_at(from, &context.query.time_zone));
     attime::floor(from, unit, weekday, &zone)
-}
-
-fn offset_at(moment: i64, zone: &TimeZone) -> Offset {
-    Timestamp::from_second(moment).map_or(Offset::UTC, |moment| zone.to_offset(moment))
-}
-
-/// The window in what its wall clock shows, read as if that were UTC: some functions do so.
-/// (Graphite reads it in the server's own zone, which is UTC in a fresh installation, with
-/// `mktime`, which takes an hour off while the request's zone has daylight saving time.)
-pub(in super::super) fn as_wall_clock(context: &Context<'_>) -> Window {
-    Window {
-        from: on_wall_clock(context, context.window.from),
-        until: on_wall_clock(context, context.window.until),
-    }
-}
-
-/// One moment of [`as_wall_clock`]. A strict query has the moment itself.
-pub(in super::super) fn on_wall_clock(context: &Context<'_>, at: i64) -> i64 {
-    if context.query.strict {
-        return at;
-    }
-    let zone = &context.query.time_zone;
-    let hour = if attime::is_dst(at, zone) { 3600 } else { 0 };
-    at.saturating_add(i64::from(offset_at(at, zone).seconds()) - hour)
 }
 
 /// An interval whose sign means the past when it is left out.
@@ -134,19 +110,9 @@ pub(super) fn stack(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
     Ok(stacked)
 }
 
-/// The moment that an argument names: read in UTC by the request's clock.
-pub(in super::super) fn moment(context: &Context<'_>, args: &Args<'_>, param: &str) -> Result<i64> {
-    let text = match args.value(param) {
-        Value::Integer(number) => number.to_string(),
-        _ => args.text(param)?.to_owned(),
-    };
-    attime::parse(&text, &TimeZone::UTC, context.query.now)
-        .map_err(|error| args.refusal(&format!("{param}: {error}")))
-}
-
 pub(super) fn slice(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let from = moment(context, args, "startSliceAt")?;
-    let until = moment(context, args, "endSliceAt")?;
+    let from = timestamp(context, args, "startSliceAt")?;
+    let until = timestamp(context, args, "endSliceAt")?;
     // The clock starts with the window, not with the series.
     let start = as_wall_clock(context).from;
     let mut all = args.series("seriesList")?;
@@ -165,42 +131,12 @@ pub(super) fn slice(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Ve
     Ok(all)
 }
 
-/// A value for each moment of the window at a step in microseconds, its end left out. Decimals of
-/// a moment are cut off.
-///
-/// # Errors
-/// If there would be more points than the query may hold.
-pub(in super::super) fn at_moments(
-    context: &Context<'_>,
-    step: i64,
-    mut value: impl FnMut(i64) -> f64,
-) -> Result<Column> {
-    let Window { from, until } = context.window;
-    let (step, length) = (
-        i128::from(step.max(1)),
-        i128::from(until) - i128::from(from),
-    );
-    let length = length.max(0) * 1_000_000;
-    let n_points = usize::try_from((length + step - 1) / step).unwrap_or(usize::MAX);
-    context.query.count_points(n_points)?;
-    context.column(n_points, || {
-        let mut values = Vec::with_capacity(n_points);
-        let mut pace = context.budget().pace();
-        for n in 0..n_points {
-            pace.check()?;
-            let at = from.saturating_add((n as i128 * step / 1_000_000) as i64);
-            values.push(value(at));
-        }
-        Ok(values)
-    })
-}
-
 pub(super) fn clock(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
     let step = args.step("step")?;
     let shown = as_wall_clock(context);
     let ahead = shown.from - context.window.from;
-    let values = at_moments(context, step, |at| (at + ahead) as f64)?;
-    let name = args.value("name").spelled();
+    let values = at_each_step(context, step, |at| (at + ahead) as f64)?;
+    let name = args.value("name").python_str();
     let mut series = context.made(name, (shown.from, shown.until, step / 1_000_000), values);
     series.odd_name = args.odd_name("name");
     Ok(vec![series])
@@ -210,9 +146,9 @@ pub(super) fn sine(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec
     let step = args.step("step")?;
     let amplitude = args.number("amplitude")?;
     let ahead = as_wall_clock(context).from - context.window.from;
-    let values = at_moments(context, step, |at| ((at + ahead) as f64).sin() * amplitude)?;
+    let values = at_each_step(context, step, |at| ((at + ahead) as f64).sin() * amplitude)?;
     let Window { from, until } = context.window;
-    let name = args.value("name").spelled();
+    let name = args.value("name").python_str();
     let mut series = context.made(name, (from, until, step / 1_000_000), values);
     series.odd_name = args.odd_name("name");
     Ok(vec![series])

@@ -24,7 +24,7 @@ use settings::{Complaint, Place, Problems, Span, document};
 
 use crate::error::Error;
 use crate::events::TagQuery;
-use crate::target::{self, Argument, Base, Call, Expression};
+use crate::query::{self, Argument, Base, Call, Expression};
 use crate::{attime, functions};
 
 /// The name of the dashboard that `/` shows.
@@ -186,7 +186,7 @@ impl Dashboard {
 
 /// Whether all of `text` is a target, with functions that there are.
 fn check_target(text: &str) -> Result<(), String> {
-    let parsed = match target::parse(text) {
+    let parsed = match query::parse(text) {
         Ok(parsed) => parsed,
         Err(Error::Target { message, .. }) => return Err(message),
         Err(error) => return Err(error.to_string()),
