@@ -92,8 +92,10 @@ fn new_series_in_a_minute_are_limited_for_statsd_as_for_lines() {
     ]);
     let flood: String = (0..100).map(|n| format!("app.m{n}:1|c\n")).collect();
     server.statsd(flood);
-    server.wait_until("refusals", |server| {
+    // Refusals are counted while the flush still gathers points.
+    server.wait_until("refusals and series", |server| {
         metric(server, "plumbago_carbon_rejects_max_new_series_total") >= 60.0
+            && names(server, "stats.app.*").len() >= 30
     });
     let first = names(&server, "stats.app.*").len();
     assert!((30..60).contains(&first), "{first}");

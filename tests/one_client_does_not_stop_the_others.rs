@@ -338,6 +338,6 @@ fn a_server_that_is_stopped_while_it_starts_ends_at_once() {
     kill_process(Pid::from_child(&starting.child), Signal::TERM).unwrap();
     let status = starting.child.wait().unwrap();
     assert!(status.success(), "{status}: {}", starting.server.log());
-    assert!(starting.server.log().contains("stopped while starting"));
+    assert!(starting.server.log().contains("stopped during the start"));
     drop(other);
 }

@@ -197,7 +197,7 @@ mod tests {
             (rule("a", None, None), "\"color\""),
             (rule("a*b", Some("red"), None), "rule 1: \"tags\": \"a*b\""),
             (rule("a", None, Some("{who}")), "{who}"),
-            (rule("a", None, Some("{what")), "closes"),
+            (rule("a", None, Some("{what")), "unclosed brace"),
         ] {
             let error = Rules::new(&[rule]).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
