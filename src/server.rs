@@ -42,6 +42,7 @@ use crate::http::{self, Around, Front, Health, Own, Readiness};
 use crate::lock::DataLock;
 use crate::log::Log;
 use crate::marks::IntoEvents;
+use crate::memory;
 use crate::notify::notify;
 use crate::report::{self, Reading, Readings, SelfSeries};
 use crate::supervise::Supervisor;
@@ -425,6 +426,7 @@ impl Running {
         let panics = Arc::new(AtomicU64::new(0));
         let store: Arc<Carbon> = Arc::new(carbon.clone());
         let app = App::new(&config.render, store.clone(), store, events.clone())?;
+        memory::return_after_requests(&app.memory).context("starting a thread")?;
         let readings = readings(Counted {
             statsd: statsd.clone(),
             carbon: carbon.clone(),

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 pub struct Memory {
     limit: u64,
     used: AtomicU64,
+    peak: AtomicU64,
 }
 
 impl Memory {
@@ -27,12 +28,23 @@ impl Memory {
         Arc::new(Self {
             limit,
             used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
         })
     }
 
     /// The bytes that requests hold reserved now.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that requests held together since the last [`Memory::restart_peak`].
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Lets the peak begin anew with what requests hold now.
+    pub fn restart_peak(&self) {
+        self.peak.store(self.used(), Ordering::Relaxed);
     }
 
     /// The most that requests may hold together; 0 for no limit.
@@ -47,7 +59,14 @@ impl Memory {
                 let used = used.checked_add(bytes)?;
                 (self.limit == 0 || used <= self.limit).then_some(used)
             });
-        taken.is_ok()
+        let Ok(before) = taken else {
+            return false;
+        };
+        let now = before.saturating_add(bytes);
+        if now > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(now, Ordering::Relaxed);
+        }
+        true
     }
 
     fn give_back(&self, bytes: u64) {
@@ -56,12 +75,14 @@ impl Memory {
 }
 
 /// The bytes of memory that this process may use: the least of what the machine has, what its
-/// cgroups allow, and its limit on address space.
+/// cgroups allow, and its limits on address space and data.
 pub fn available() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let machine = meminfo(&read("/proc/meminfo"));
-    let address_space = limit_in(&read("/proc/self/limits"), "Max address space");
-    let mut least = [machine, address_space].into_iter().flatten().min();
+    let limits = read("/proc/self/limits");
+    let address_space = limit_in(&limits, "Max address space");
+    let data = limit_in(&limits, "Max data size");
+    let mut least = [machine, address_space, data].into_iter().flatten().min();
     for group in groups(&read("/proc/self/cgroup")) {
         if let Ok(bytes) = read(&group).trim().parse() {
             least = Some(least.map_or(bytes, |least| least.min(bytes)));
@@ -348,6 +369,9 @@ mod tests {
         assert_eq!(memory.used(), 40);
         other.release(1_000);
         assert_eq!((other.reserved(), memory.used()), (0, 0));
+        assert_eq!(memory.peak(), 100);
+        memory.restart_peak();
+        assert_eq!(memory.peak(), 0);
     }
 
     #[test]
@@ -355,9 +379,10 @@ mod tests {
         let text = "MemTotal:       24737008 kB\nMemFree:  22 kB\n";
         assert_eq!(meminfo(text), Some(24_737_008 * 1_024));
         assert_eq!(meminfo(""), None);
-        let text =
-            "Limit Soft Limit Hard Limit Units\nMax address space 6000000000 unlimited bytes\n";
+        let text = "Limit Soft Limit Hard Limit Units\nMax data size 7000 7000 bytes\n\
+            Max address space 6000000000 unlimited bytes\n";
         assert_eq!(limit_in(text, "Max address space"), Some(6_000_000_000));
+        assert_eq!(limit_in(text, "Max data size"), Some(7_000));
         let text = "Max address space         unlimited            unlimited            bytes";
         assert_eq!(limit_in(text, "Max address space"), None);
         assert_eq!(
