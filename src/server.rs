@@ -427,6 +427,7 @@ impl Running {
         let panics = Arc::new(AtomicU64::new(0));
         let store: Arc<Carbon> = Arc::new(carbon.clone());
         let app = App::new(&config.render, store.clone(), store, events.clone())?;
+        memory::return_after_requests(&app.memory).context("starting a thread")?;
         let readings = readings(Counted {
             statsd: statsd.clone(),
             carbon: carbon.clone(),
@@ -440,8 +441,6 @@ impl Running {
             let reporter = report(series, readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
         }
-        let trimming = memory::trim_after_large_requests(app.memory.clone());
-        background.spawn(supervisor.watched("trim", trimming));
 
         let dashboards = config.dashboards();
         let host = Around {

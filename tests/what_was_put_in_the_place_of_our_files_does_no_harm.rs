@@ -139,4 +139,8 @@ fn a_data_directory_that_is_gone_is_noticed_and_nothing_false_is_promised() {
         log.contains("was removed or replaced") && log.contains("has been deleted")
     });
     assert_eq!(committed(&server), before);
+    // Nor is an event taken that the next start would not have.
+    let answer = server.post("/events/", r#"{"what":"gone"}"#);
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert!(answer.text().contains("was removed or replaced"));
 }

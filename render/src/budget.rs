@@ -19,7 +19,6 @@ use crate::error::{Error, Result};
 pub struct Memory {
     limit: u64,
     used: AtomicU64,
-    /// The most that was reserved at once since it was last asked for.
     peak: AtomicU64,
 }
 
@@ -38,6 +37,16 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// The most bytes that requests held together since the last [`Memory::restart_peak`].
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Lets the peak begin anew with what requests hold now.
+    pub fn restart_peak(&self) {
+        self.peak.store(self.used(), Ordering::Relaxed);
+    }
+
     /// The most that requests may hold together; 0 for no limit.
     pub fn limit(&self) -> u64 {
         self.limit
@@ -53,13 +62,11 @@ impl Memory {
         let Ok(before) = taken else {
             return false;
         };
-        self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        let now = before.saturating_add(bytes);
+        if now > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(now, Ordering::Relaxed);
+        }
         true
-    }
-
-    /// The most that requests held reserved at once since the last call, in bytes.
-    pub fn take_peak(&self) -> u64 {
-        self.peak.swap(self.used(), Ordering::Relaxed)
     }
 
     fn give_back(&self, bytes: u64) {
@@ -68,12 +75,14 @@ impl Memory {
 }
 
 /// The bytes of memory that this process may use: the least of what the machine has, what its
-/// cgroups allow, and its limit on address space.
+/// cgroups allow, and its limits on address space and data.
 pub fn available() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let machine = meminfo(&read("/proc/meminfo"));
-    let address_space = limit_in(&read("/proc/self/limits"), "Max address space");
-    let mut least = [machine, address_space].into_iter().flatten().min();
+    let limits = read("/proc/self/limits");
+    let address_space = limit_in(&limits, "Max address space");
+    let data = limit_in(&limits, "Max data size");
+    let mut least = [machine, address_space, data].into_iter().flatten().min();
     for group in groups(&read("/proc/self/cgroup")) {
         if let Ok(bytes) = read(&group).trim().parse() {
             least = Some(least.map_or(bytes, |least| least.min(bytes)));
@@ -356,11 +365,13 @@ mod tests {
         other.reserve(40).unwrap();
         one.release(10);
         assert_eq!((one.reserved(), memory.used()), (50, 90));
-        assert_eq!((memory.take_peak(), memory.take_peak()), (100, 90));
         drop(one);
         assert_eq!(memory.used(), 40);
         other.release(1_000);
         assert_eq!((other.reserved(), memory.used()), (0, 0));
+        assert_eq!(memory.peak(), 100);
+        memory.restart_peak();
+        assert_eq!(memory.peak(), 0);
     }
 
     #[test]
@@ -368,9 +379,10 @@ mod tests {
         let text = "MemTotal:       24737008 kB\nMemFree:  22 kB\n";
         assert_eq!(meminfo(text), Some(24_737_008 * 1_024));
         assert_eq!(meminfo(""), None);
-        let text =
-            "Limit Soft Limit Hard Limit Units\nMax address space 6000000000 unlimited bytes\n";
+        let text = "Limit Soft Limit Hard Limit Units\nMax data size 7000 7000 bytes\n\
+            Max address space 6000000000 unlimited bytes\n";
         assert_eq!(limit_in(text, "Max address space"), Some(6_000_000_000));
+        assert_eq!(limit_in(text, "Max data size"), Some(7_000));
         let text = "Max address space         unlimited            unlimited            bytes";
         assert_eq!(limit_in(text, "Max address space"), None);
         assert_eq!(

@@ -304,7 +304,7 @@ fn a_database_of_a_newer_version_is_refused() {
     db.pragma_update(None, "user_version", 99).unwrap();
     drop(db);
     let error = Store::open(&path, &Options::default()).err().unwrap();
-    assert!(error.to_string().contains("layout 99"), "{error}");
+    assert!(error.to_string().contains("schema 99"), "{error}");
     assert!(path.exists(), "it is not damaged");
 }
 

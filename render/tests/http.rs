@@ -442,7 +442,12 @@ async fn what_is_shown_and_what_is_held_is_limited() {
             .unwrap()
             .contains("render.max_memory = 65536")
     );
-    assert_eq!(server.app.memory.used(), 0);
+    // The thread that computed it gives back just after it has answered.
+    let begun = std::time::Instant::now();
+    while server.app.memory.used() > 0 {
+        assert!(begun.elapsed().as_secs() < 20, "memory is not given back");
+        tokio::task::yield_now().await;
+    }
     // Shown once again: what was refused has given everything back.
     assert_eq!(server.render("target=web.a").await.0, StatusCode::OK);
 }

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
@@ -10,6 +11,11 @@ use crate::config::Sources;
 use crate::log::Log;
 use crate::memory;
 use crate::server::{self, Ended, Surroundings};
+
+/// For how long a thread waits for further work that blocks: for ever, as far as that goes.
+const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
+/// So much work that blocks is done at once; more waits.
+const MOST_BLOCKING: usize = 64;
 
 /// Arguments of `plumbago serve`.
 #[derive(clap::Args)]
@@ -69,8 +75,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // Work that blocks waits for a thread that is there, should the system give no other.
+        .thread_keep_alive(FOR_EVER)
+        .max_blocking_threads(MOST_BLOCKING)
         .build()
         .context("cannot start the runtime")?;
+    runtime
+        .block_on(runtime.spawn_blocking(|| ()))
+        .context("starting a thread")?;
     let ended = runtime.block_on(server::run(config, surroundings, log))?;
     match ended {
         Ended::Drained => Ok(ExitCode::SUCCESS),

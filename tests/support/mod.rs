@@ -113,20 +113,7 @@ impl Server {
         manager
             .set_read_timeout(Some(Duration::from_millis(100)))
             .unwrap();
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.dir.path().join("log"))
-            .unwrap();
-        let mut child = plumbago()
-            .args(self.arguments())
-            .current_dir(self.dir.path())
-            .env("NOTIFY_SOCKET", &manager_path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        self.launch();
         let mut state = [0; 64];
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -134,14 +121,57 @@ impl Server {
                 assert_eq!(&state[..n], b"READY=1");
                 break;
             }
-            if let Some(status) = child.try_wait().unwrap() {
+            if let Some(status) = self.ended() {
                 panic!("ended with {status}:\n{}", self.log());
             }
             assert!(Instant::now() < deadline, "not ready:\n{}", self.log());
         }
         let ready = fs::read(self.dir.path().join("ready.json")).unwrap();
         self.addresses = serde_json::from_slice(&ready).unwrap();
+    }
+
+    /// Starts it and returns at once. Addresses are known only of what it was told in full.
+    pub(crate) fn launch(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let child = plumbago()
+            .args(self.arguments())
+            .current_dir(self.dir.path())
+            .env("NOTIFY_SOCKET", self.dir.path().join("notify"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         self.child = Some(child);
+        self.addresses = self
+            .settings
+            .iter()
+            .filter(|(_, value)| !value.ends_with(":0"))
+            .map(|(key, value)| (key.clone(), vec![value.clone()]))
+            .collect();
+    }
+
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        let child = self.child.as_mut().expect("not running");
+        child.try_wait().unwrap()
+    }
+
+    /// Waits for its end, which must come soon.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.ended() {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running:\n{}", self.log());
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 
     /// What it has logged.
@@ -251,6 +281,20 @@ impl Server {
     /// GET.
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.http("GET", path, "", b"")
+    }
+
+    /// The status and the body of a GET, if something answers.
+    pub(crate) fn try_get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.address("render.http")).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.get(9..12)?.parse().ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        Some((status, body.to_owned()))
     }
 
     /// POST of JSON.

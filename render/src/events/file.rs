@@ -6,11 +6,13 @@
 //!    its two companions with it, and a new one is begun: metrics do not wait for annotations.
 //! 3. Small databases are checked whole at the start, large ones at their roots. Damage that shows
 //!    later is an error for the request that met it.
+//! 4. What is committed to a file that has lost its name would be gone with the process: after each
+//!    commit the name is looked up ([`Place`]).
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -25,6 +27,37 @@ const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
     .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
     .union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
+
+/// The file of a database, and what it was when it was opened.
+pub(super) struct Place {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl Place {
+    /// The file that has the name `path` now.
+    pub(super) fn of(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: identity(path),
+        }
+    }
+
+    /// Whether the name still leads to that file.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if identity(&self.path) == self.identity {
+            return Ok(());
+        }
+        let why = "was removed or replaced while it was in use: nothing is kept until a restart";
+        Err(file_error(&self.path, why))
+    }
+}
+
+/// What a file is, whatever it is called.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
 
 /// `path` with every directory above the file resolved: SQLite follows no link, not even there.
 pub(super) fn resolved(path: &Path) -> Result<PathBuf, Error> {

@@ -154,6 +154,7 @@ impl Store {
         let (queue, jobs) = sync_channel(QUEUE);
         let writer = Writer {
             db,
+            place: file::Place::of(&path),
             shared: Arc::clone(&shared),
         };
         let alarm = Alarm::new("events", on_death);
@@ -502,6 +503,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 /// The one thread that writes.
 struct Writer {
     db: Connection,
+    place: file::Place,
     shared: Arc<Shared>,
 }
 
@@ -555,10 +557,14 @@ impl Writer {
             Ok(()) => self.changed(),
             Err(error) => failure(error),
         }
+        if let Err(lost) = self.place.check() {
+            shared.stats.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("events are not kept: {lost}");
+        }
         for reply in replies {
             reply(match &outcome {
-                Ok(()) => Ok(()),
                 Err(error) => Err(failed("committing")(copy(error))),
+                Ok(()) => self.place.check(),
             });
         }
     }

@@ -377,12 +377,15 @@ impl Guard {
     }
 }
 
-/// The name and port by which the client calls this server.
+/// The name and port by which the client calls this server; `"?"`, which is no name, if it gives
+/// several.
 fn called<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> &'a str {
-    match (uri.authority(), headers.get(header::HOST)) {
-        (Some(authority), _) => authority.as_str(),
-        (None, Some(host)) => host.to_str().unwrap_or("?"),
-        (None, None) => "",
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), _, _) => authority.as_str(),
+        (None, Some(host), None) => host.to_str().unwrap_or("?"),
+        (None, Some(_), Some(_)) => "?",
+        (None, None, _) => "",
     }
 }
 
@@ -518,6 +521,7 @@ mod tests {
             &[("host", "evil.example:8080")],
             &[("host", "localhost.evil.example")],
             &[("host", "127.0.0.1.evil.example")],
+            &[("host", "127.0.0.1:8080"), ("host", "evil.example")],
         ] {
             assert!(admit(bad).is_err(), "{bad:?}");
         }

@@ -44,6 +44,11 @@ impl Mapping {
         Ok(Self { map })
     }
 
+    /// How many bytes it has.
+    pub(super) fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
     /// The map as words, in the byte order of the file.
     fn words(&self) -> &[AtomicU32] {
         let words = self.map.as_mut_ptr().cast::<AtomicU32>();

@@ -28,7 +28,8 @@
 //!
 //! ## Which files are mapped?
 //!
-//! All, while there is room. Then a file takes the place of another only if it was used twice
+//! All, while there is room: for so many maps, and for so many bytes where the process may have only
+//! so much address space, of which half is left to others. Then a file takes the place of another only if it was used twice
 //! within the time that the other was not used at all: a round through more files than there is
 //! room for leaves those that are mapped alone, instead of throwing out each one before it is
 //! used again.
@@ -162,8 +163,10 @@ impl Maps {
             reserve_up_to,
         } = options;
         let max_maps = max_maps.min(most_maps(flock));
+        let max_bytes = most_bytes(getrlimit(Resource::As).current);
         let shard = |n| Shard {
             room: (max_maps + n) / SHARDS,
+            bytes_left: max_bytes / SHARDS as u64,
             ..Shard::default()
         };
         Self {
@@ -394,8 +397,13 @@ impl Maps {
         } else if !shard.admits(key) {
             return Ok(None);
         }
-        match self.map(path, now) {
-            Ok(entry) => {
+        match self.map(path, now, shard.bytes_left) {
+            Ok(None) => {
+                // From now on a file gets a map when another loses its own.
+                shard.room = shard.entries.len();
+                Ok(None)
+            }
+            Ok(Some(entry)) => {
                 let entry = Entry {
                     key,
                     used: shard.tick,
@@ -471,8 +479,8 @@ impl Maps {
         Ok(true)
     }
 
-    /// Checks and maps a file.
-    fn map(&self, path: &Path, now: Timestamp) -> Result<Entry> {
+    /// Checks and maps a file; `None` if it is longer than `room`.
+    fn map(&self, path: &Path, now: Timestamp, room: u64) -> Result<Option<Entry>> {
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -492,11 +500,14 @@ impl Maps {
                 len: found.len(),
             });
         }
+        if needed > room {
+            return Ok(None);
+        }
         if needed <= self.reserve_up_to && found.blocks() * 512 < needed {
             reserve(&file, needed).map_err(|e| Error::io(path, "reserving its holes", e))?;
         }
         let mapping = Mapping::new(&file, needed).map_err(|e| Error::io(path, "mapping it", e))?;
-        Ok(Entry {
+        Ok(Some(Entry {
             key: 0,
             used: 0,
             mapping,
@@ -506,7 +517,7 @@ impl Maps {
             checked: now,
             epoch: self.epoch.load(Ordering::Relaxed),
             file: self.flock.then_some(file),
-        })
+        }))
     }
 
     /// Renames a damaged file, so that a new one can be made; other errors pass.
@@ -563,6 +574,8 @@ pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 struct Shard {
     /// How many maps there may be.
     room: usize,
+    /// How many bytes further maps may have.
+    bytes_left: u64,
     /// Goes up by one with each use of a file of this shard, mapped or not.
     tick: u64,
     entries: Vec<Entry>,
@@ -628,6 +641,7 @@ impl Shard {
         for seen in &mut self.seen {
             seen.remove(&entry.key);
         }
+        self.bytes_left -= entry.mapping.len();
         let at = self.entries.len();
         self.index.insert(entry.key, at);
         self.entries.push(entry);
@@ -638,7 +652,8 @@ impl Shard {
         let Some(at) = self.index.remove(&key) else {
             return;
         };
-        self.entries.swap_remove(at);
+        let gone = self.entries.swap_remove(at);
+        self.bytes_left += gone.mapping.len();
         if let Some(moved) = self.entries.get(at) {
             self.index.insert(moved.key, at);
         }
@@ -781,6 +796,11 @@ fn most_maps(flock: bool) -> usize {
     // Each map keeps its file open for the lock. Half of what may be open is left to sockets.
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
     maps.min(usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+/// How many bytes may be mapped in an address space that is limited to `limit` bytes.
+fn most_bytes(limit: Option<u64>) -> u64 {
+    limit.map_or(u64::MAX, |limit| limit / 2)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,126 @@
+//! A journal that takes long to read back: what is said meanwhile, and a stop in the middle of it.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::{Server, files, now};
+
+const SERIES: usize = 4_000;
+const STEPS: usize = 20;
+
+/// The percentage in what is said during a start; nothing after it.
+fn percent(server: &mut Server, path: &str) -> Option<u32> {
+    loop {
+        if let Some(status) = server.ended() {
+            panic!("ended with {status}:\n{}", server.log());
+        }
+        let Some((status, said)) = server.try_get(path) else {
+            continue;
+        };
+        if status != 503 {
+            return None;
+        }
+        let number = said.trim_end().strip_prefix("starting: ");
+        let number = number.and_then(|rest| rest.strip_suffix(" % of the journal read"));
+        match number {
+            Some(number) => return Some(number.parse().unwrap()),
+            None => assert_eq!(said, "starting\n"),
+        }
+    }
+}
+
+/// The point of a series at a step.
+fn value(series: usize, step: usize) -> usize {
+    series + 7 * step + 1
+}
+
+/// The files of the series.
+fn created(server: &Server) -> usize {
+    let files = files(&server.data().join("whisper/j"));
+    files.iter().filter(|name| name.ends_with(".wsp")).count()
+}
+
+#[test]
+fn a_stop_while_the_journal_is_read_back_is_soon_and_loses_nothing() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let mut server = Server::prepared(&[
+        ("render.http", &address),
+        ("stats.self", "false"),
+        // A file for nearly no series: the journal alone has the points.
+        ("carbon.max_creates_per_minute", "1"),
+    ]);
+    server.run();
+    let first = now() / 10 * 10 - 10 * STEPS as i64;
+    let mut sender = TcpStream::connect(server.address("carbon.line_tcp")).unwrap();
+    for step in 0..STEPS {
+        let mut lines = String::new();
+        for n in 0..SERIES {
+            writeln!(
+                lines,
+                "j.m{n} {} {}",
+                value(n, step),
+                first + 10 * step as i64
+            )
+            .unwrap();
+        }
+        sender.write_all(lines.as_bytes()).unwrap();
+    }
+    drop(sender);
+    server.wait_until("commit", |server| {
+        let name = "plumbago_carbon_journal_committed_points_total ";
+        let text = server.get("/metrics").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.is_some_and(|value| value.parse::<f64>().unwrap() >= (SERIES * STEPS) as f64)
+    });
+    server.kill();
+    server.settings.remove("carbon.max_creates_per_minute");
+
+    // Stopped when a part of the files is there, again and again.
+    let mut files_before = created(&server);
+    for least in [55, 80] {
+        server.launch();
+        while percent(&mut server, "/readyz").expect("the stop comes before the end") < least {}
+        let alive = percent(&mut server, "/healthz").expect("both say so");
+        assert!((least..=100).contains(&alive), "{alive} %");
+        let (status, body) = server.try_get("/render?target=j.m1&format=json").unwrap();
+        assert_eq!(status, 503, "{body}");
+        server.signal(Signal::TERM);
+        let begun = Instant::now();
+        let status = server.end();
+        assert!(status.success(), "{status}:\n{}", server.log());
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        let files_now = created(&server);
+        assert!(
+            files_before < files_now && files_now < SERIES,
+            "{files_before}, then {files_now} of {SERIES} files"
+        );
+        files_before = files_now;
+    }
+    assert!(server.log().contains("stopped while starting"));
+
+    server.run();
+    assert_eq!(
+        server.try_get("/healthz").unwrap(),
+        (200, "alive\n".to_owned())
+    );
+    assert_eq!(created(&server), SERIES);
+    let (from, until) = (first - 10, first + 10 * STEPS as i64);
+    let path = format!("/render?format=json&from={from}&until={until}&target=sumSeries(j.*)");
+    let answer = server.json(&path);
+    let points = answer[0]["datapoints"].as_array().unwrap();
+    for step in 0..STEPS {
+        let at = first + 10 * step as i64;
+        let point = points.iter().find(|point| point[1] == at);
+        let of_all = (0..SERIES).map(|n| value(n, step)).sum::<usize>();
+        assert_eq!(point.unwrap()[0].as_f64(), Some(of_all as f64), "at {at}");
+    }
+}

@@ -1,0 +1,202 @@
+//! Requests and senders that would take all memory, under a limit of the system that turns any
+//! allocation past it into the end of the process.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::UdpSocket;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use support::{Answer, Server, now};
+
+/// What the system lets a server of these tests have.
+const LIMIT: u64 = 1_536 << 20;
+
+/// A server that the system lets have no more than [`LIMIT`] of `resource`.
+fn limited(resource: Resource, settings: &[(&str, &str)]) -> Server {
+    // A child inherits the limits of this process.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = getrlimit(resource);
+    let current = Some(LIMIT);
+    setrlimit(resource, Rlimit { current, ..before }).unwrap();
+    let server = Server::with(settings);
+    setrlimit(resource, before).unwrap();
+    server
+}
+
+/// `inner` in `n` calls.
+fn nested(n: usize, call: &str, inner: &str, arguments: &str) -> String {
+    let arguments = format!(",{arguments})");
+    format!(
+        "{}{inner}{}",
+        format!("{call}(").repeat(n),
+        arguments.repeat(n)
+    )
+}
+
+/// The parameters of each request, and whether they are posted.
+fn requests() -> Vec<(&'static str, String, bool)> {
+    let targets = |n: usize, name: &str| format!("&target={name}").repeat(n);
+    let long = |format: &str, n| format!("format={format}&from=-5y{}", targets(n, "a"));
+    let tenfold = r#""(.*)","\1\1\1\1\1\1\1\1\1\1""#;
+    let growing = nested(11, "aliasSub", "a", tenfold);
+    let mut variables = format!("target=template(a.{})&format=json", "$a".repeat(100));
+    for n in 1..25 {
+        let (name, next) = ("a".repeat(n), "a".repeat(n + 1));
+        let value = format!("${next}").repeat(4);
+        write!(variables, "&template[{name}]={value}").unwrap();
+    }
+    let template = format!(
+        r#"target=template(h.{},a="{}",b="{}",c="{}",d="xxxxxxxxxxxxxxxx")"#,
+        "$a".repeat(10),
+        "$b".repeat(1_000),
+        "$c".repeat(1_000),
+        "$d".repeat(1_000)
+    );
+    let scaled = vec!["scale(b,2)"; 1_500].join(",");
+    vec![
+        ("CSV", long("csv", 4_000), false),
+        ("JSON", long("json", 3_000), false),
+        ("msgpack", long("msgpack", 4_000), false),
+        ("pickle", long("pickle", 4_000), false),
+        ("rickshaw", long("rickshaw", 4_000), false),
+        ("SVG", long("svg", 4_000), false),
+        (
+            "posted",
+            format!("format=json&from=-2y{}", targets(100_000, "a")),
+            true,
+        ),
+        ("names", format!("target={growing}&format=json"), false),
+        ("template", template, false),
+        ("variables", variables, false),
+        (
+            "columns",
+            format!("target=group({scaled})&from=-5y&format=json"),
+            false,
+        ),
+    ]
+}
+
+fn ask(server: &Server, parameters: &str, posted: bool) -> Answer {
+    let parameters = parameters.replace('"', "%22").replace('\\', "%5C");
+    if posted {
+        let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+        server.http("POST", "/render", form, parameters.as_bytes())
+    } else {
+        server.get(&format!("/render?{parameters}"))
+    }
+}
+
+fn requests_are_refused_under(resource: Resource) {
+    let server = limited(resource, &[("stats.self", "false")]);
+    let pid = server.pid();
+    server.lines(format!("a 1 {0}\nb 2 {0}\n", now()));
+    server.wait_for("b", |values| values == [2.0]);
+    for (name, parameters, posted) in requests() {
+        let answer = ask(&server, &parameters, posted);
+        let said = answer.text();
+        let said = said.chars().take(500).collect::<String>();
+        assert!(
+            matches!(answer.status, 400 | 413),
+            "{name}: {} {said}",
+            answer.status
+        );
+        if answer.status == 413 {
+            assert!(said.contains("render.max_"), "{name}: {said}");
+        }
+    }
+    // Together they may take no more than one of them.
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let scaled = vec!["scale(b,2)"; 40 + n].join(",");
+                let parameters = format!("target=group({scaled})&from=-5y&format=raw");
+                let answer = ask(server, &parameters, false);
+                assert!(matches!(answer.status, 200 | 413), "{}", answer.status);
+            });
+        }
+    });
+    assert_eq!(server.get("/healthz").status, 200);
+    server.lines(format!("after 3 {}\n", now()));
+    server.wait_for("after", |values| values == [3.0]);
+    assert_eq!(server.pid(), pid);
+}
+
+#[test]
+fn requests_that_need_too_much_are_refused_in_a_limited_address_space() {
+    requests_are_refused_under(Resource::As);
+}
+
+#[test]
+fn requests_that_need_too_much_are_refused_in_a_limited_data_segment() {
+    requests_are_refused_under(Resource::Data);
+}
+
+/// Whether names were refused for want of memory.
+fn refuses_names(server: &Server) -> bool {
+    let name = "plumbago_statsd_names_refused_total ";
+    let text = server.try_get("/metrics").map(|(_, text)| text);
+    let value = text.and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.parse::<f64>().ok()
+    });
+    value.is_some_and(|value| value > 0.0)
+}
+
+#[test]
+fn a_flood_of_names_without_memory_is_refused_or_ends_the_process() {
+    // Nothing is stored: what is asked is whether names are taken.
+    let mut server = Server::with(&[("stats.self", "false"), ("statsd.output", "discard")]);
+    let status = format!("/proc/{}/status", server.pid().as_raw_nonzero());
+    let status = fs::read_to_string(status).unwrap();
+    let now = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let now = now.unwrap().trim_end_matches("kB").trim();
+    let now = now.parse::<u64>().unwrap() << 10;
+    let (current, maximum) = (Some(now), None);
+    let before = prlimit(
+        Some(server.pid()),
+        Resource::Data,
+        Rlimit { current, maximum },
+    );
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut n = 0;
+    let ended = loop {
+        for _ in 0..50 {
+            let names: Vec<String> = (0..60).map(|at| format!("n{n}.{at}:1|c")).collect();
+            let _ = socket.send_to(names.join("\n").as_bytes(), server.address("statsd.udp"));
+            n += 1;
+        }
+        if let Some(status) = server.ended() {
+            break Some(status);
+        }
+        if refuses_names(&server) {
+            break None;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "neither of both:\n{}",
+            server.log()
+        );
+    };
+    if let Some(status) = ended {
+        // Nothing can be done without memory: the process ends at once and says why.
+        assert!(!status.success());
+        let log = server.log();
+        assert!(log.contains("memory allocation of"), "{log}");
+        return;
+    }
+    prlimit(Some(server.pid()), Resource::Data, before.unwrap()).unwrap();
+    // Every thread is alive: there is memory again, and names are taken again.
+    server.statsd("after:1|g");
+    server.wait_for_admin("gauges", "after");
+    assert_eq!(server.get("/readyz").status, 200);
+    assert!(server.stop().success(), "{}", server.log());
+}
