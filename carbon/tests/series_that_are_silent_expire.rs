@@ -444,6 +444,10 @@ fn a_point_that_arrives_while_its_file_is_deleted_is_kept() {
                 carbon.expire(AFTER, |_| {}).unwrap().removed
             });
             barrier.wait();
+            // Every other time the moment is just after the deletion.
+            while round % 2 == 1 && store.file(&name).exists() {
+                std::hint::spin_loop();
+            }
             submit(&carbon, id, NOW - 10, 7.0);
             carbon.persist();
             expiring.join().unwrap()
@@ -451,7 +455,7 @@ fn a_point_that_arrives_while_its_file_is_deleted_is_kept() {
         assert_eq!(values(&carbon, &name, NOW).get(&(NOW - 10)), Some(&7.0));
         assert!(leaves(&carbon).contains(&name));
     }
-    assert!(removed > 0, "no file was deleted beside a point");
+    assert!(removed >= 100);
 }
 
 #[derive(Clone, Debug)]
@@ -529,6 +533,8 @@ proptest! {
                         carbon.release(&[id]);
                     }
                 }
+                // Points of one name and time that two connections have in hand have no order.
+                Step::LookUp(n) if in_hand.iter().any(|(_, name)| *name == NAMES[n]) => {}
                 Step::LookUp(n) => {
                     pin.get_or_insert_with(|| carbon.index().pin());
                     in_hand.push((carbon.index().admit(NAMES[n].as_bytes()).unwrap(), NAMES[n]));

@@ -10,7 +10,7 @@
 //!    expired: the next value makes the series anew under the same id.
 //! 2. *Passers-by* (a receiver with the points of one read, a query) have an id from a lookup until
 //!    they are done with it. They take a [`Pin`] before the lookup and drop it afterwards.
-//! 3. The *cache* has ids of points that wait. An id that the cache has is never freed. Journal,
+//! 3. The *cache* has ids of points that wait or that the persister has in hand. An id that the cache has is never freed. Journal,
 //!    maps and observer are told when an id is freed, before it can be given out again.
 //!
 //! So a name goes in two steps. First it is *unlinked*, under the lock that all lookups need: it is
