@@ -5,8 +5,8 @@
 //!    writes or that was copied says the one, a file that is written through a map on a file system which
 //!    does not note that says the other. A file that cannot be read, or that is a link, is left alone.
 //! 2. A file is deleted while its series is claimed (`Cache::claim`), after a second look: what
-//!    arrives meanwhile waits in the cache, and the persister makes the file anew. The persister is not
-//!    held up otherwise, nor waited for: one of its passes may take minutes.
+//!    arrives meanwhile waits in the cache, and the persister creates the file again. Expiry blocks the
+//!    persister in no other way and does not wait for it: one of its passes may take minutes.
 //! 3. How long is counted by a [`SteadyClock`], which goes with the system's clock but never faster
 //!    than twice the real time, and which outlives restarts in a file. A system clock that jumps ten
 //!    years ahead for an hour ages series by one hour more. Time for which the server did not run is
@@ -15,7 +15,7 @@
 //!    own: [`REMOVES`] a second, or twice as many as were created since the last pass. So a tree in
 //!    which series come and go does not grow without end.
 //! 5. After a pass names and ids that nothing has any more are given back (`index::grace`), and the
-//!    index's log is written anew when much of it is void.
+//!    log of the index is rewritten when many of its records are obsolete.
 
 use std::fs;
 use std::io::{self, Read, Write};

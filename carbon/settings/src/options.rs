@@ -115,8 +115,8 @@ pub fn between<T: Shown>(least: T, most: T) -> impl Fn(&T, &mut Checked<'_>) {
 /// Declares the options of a section: a struct with its defaults, its keys and its check.
 ///
 /// Each option is a field with a doc comment, which `plumbago config` prints above the key; its
-/// type and default; and, after `=>`, a function that looks at its value. A key that is no Rust
-/// name follows the field in brackets. What comes after `beside` is set by the program and is no
+/// type and default; and, after `=>`, a function that looks at its value. A key that is not a valid
+/// Rust name follows the field in brackets. Fields after `beside` are set by the program and have no
 /// key.
 ///
 /// ```

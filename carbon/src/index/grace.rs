@@ -7,7 +7,7 @@
 //! 1. *Holders* keep an id for long (the statsd side, for as long as it knows the metric). They got
 //!    it from [`Sink::intern`](crate::Sink::intern), which counts it, and give it back with
 //!    [`Sink::release`](crate::Sink::release). A held id keeps its name, even when its series has
-//!    expired: the next value makes the series anew under the same id.
+//!    expired: the next value creates the series again under the same id.
 //! 2. *Passers-by* (a receiver with the points of one read, a query) have an id from a lookup until
 //!    they are done with it. They take a [`Pin`] before the lookup and drop it afterwards.
 //! 3. The *cache* has ids of points that wait or that the persister has in hand. An id that the cache has is never freed. Journal,

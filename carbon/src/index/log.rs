@@ -10,7 +10,7 @@
 //! 2. A frame that ends early or whose checksum is wrong ends the file: it is cut there. What is
 //!    lost so is found again by looking at the disk; what must not be lost (registrations over
 //!    HTTP) is synced before it is answered.
-//! 3. The last record about a name holds. A file of which much is void is written anew under another
+//! 3. The last record about a name holds. A file with many obsolete records is rewritten under another
 //!    name and renamed (`Copy`). Records that come meanwhile go into both files.
 
 use std::fs::{self, File, OpenOptions};
@@ -210,7 +210,7 @@ impl Log {
         };
         let file = match self.file {
             None => None,
-            Some(_) => Some(create().map_err(|error| anew(&path, error))?),
+            Some(_) => Some(create().map_err(|error| rewrite_error(&path, error))?),
         };
         Ok(Copy {
             path,
@@ -238,17 +238,17 @@ impl Log {
         if copy.file.is_none() {
             return Ok(());
         }
-        fs::rename(&copy.path, &self.path).map_err(|error| anew(&self.path, error))?;
+        fs::rename(&copy.path, &self.path).map_err(|error| rewrite_error(&self.path, error))?;
         self.file = copy.file;
         self.body.clear();
         self.last.clear();
         self.unsynced = false;
         self.records = copy.records;
-        sync_directory(&self.path).map_err(|error| anew(&self.path, error))
+        sync_directory(&self.path).map_err(|error| rewrite_error(&self.path, error))
     }
 }
 
-fn anew(path: &Path, error: io::Error) -> Error {
+fn rewrite_error(path: &Path, error: io::Error) -> Error {
     Error::io(path, "rewriting the index", error)
 }
 
@@ -271,7 +271,7 @@ impl Copy {
 
     fn flush(&mut self) -> Result<()> {
         if let Some(file) = &mut self.file {
-            write_frame(file, &self.body).map_err(|error| anew(&self.path, error))?;
+            write_frame(file, &self.body).map_err(|error| rewrite_error(&self.path, error))?;
         }
         self.body.clear();
         self.last.clear();
@@ -285,7 +285,8 @@ impl Copy {
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.flush()?;
         if let Some(file) = &self.file {
-            file.sync_data().map_err(|error| anew(&self.path, error))?;
+            file.sync_data()
+                .map_err(|error| rewrite_error(&self.path, error))?;
         }
         Ok(())
     }

@@ -486,7 +486,7 @@ impl Index {
         self.log().sync()
     }
 
-    /// As [`Index::sync`]; writes the log anew if a quarter of it and `slack` records more are void.
+    /// As [`Index::sync`]; rewrites the log if more than a quarter of it plus `slack` records are obsolete.
     /// Lookups and new names go on meanwhile: what they change is written behind the rest.
     ///
     /// # Errors
