@@ -24,7 +24,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::datapoint::{Datapoint, Sink};
-use crate::protocol::line::{Reader, Stream};
+use crate::protocol::line::{self, Stream};
 use crate::store::Carbon;
 
 /// How long a receiver waits before it looks again whether there is room.
@@ -285,7 +285,7 @@ impl Connection {
                     peer.read_at.store(BUSY, Ordering::Relaxed);
                     peer.rests.store(false, Ordering::Relaxed);
                     let pin = carbon.index().pin();
-                    lines.advance(n, carbon.index(), carbon.stats(), carbon.now(), &mut points);
+                    lines.advance(n, &mut carbon.resolver(&mut points));
                     hand_on(&carbon, &mut points).await;
                     drop(pin);
                     peer.read_at.store(millis(start), Ordering::Relaxed);
@@ -294,7 +294,7 @@ impl Connection {
                 Err(error) => break Err(error),
             }
         };
-        lines.end(carbon.stats());
+        lines.end(&mut carbon.resolver(&mut points));
         carbon.stats().connections_closed.add(1);
         if let Err(error) = ended {
             tracing::debug!(%address, %error, "a connection broke");
@@ -356,15 +356,14 @@ pub async fn line_udp(carbon: Carbon, socket: UdpSocket, shutdown: impl Future<O
 
 /// Reads datagrams until there are none, or enough for now.
 fn receive(carbon: &Carbon, socket: &UdpSocket, buffer: &mut [u8], points: &mut Vec<Datapoint>) {
-    let now = carbon.now();
-    let mut reader = Reader::new(carbon.index(), carbon.stats());
+    let mut resolver = carbon.resolver(points);
     for _ in 0..DATAGRAMS {
         match socket.try_recv(buffer) {
             Ok(n) => {
                 let datagram = &buffer[..n];
-                let read = reader.read(datagram, now, points);
+                let read = line::read(datagram, &mut resolver);
                 // The last line of a datagram is whole without its end.
-                reader.line(&datagram[read..], now, points);
+                line::read_one(&datagram[read..], &mut resolver);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use carbon::index::Index;
-use carbon::protocol::line::{MAX_LINE, Reader, Stream};
+use carbon::protocol::Resolver;
+use carbon::protocol::line::{MAX_LINE, Stream, read};
 use carbon::stats::Stats;
 use carbon::{Datapoint, Timestamp};
 use libfuzzer_sys::fuzz_target;
@@ -36,7 +37,10 @@ fuzz_target!(|data: &[u8]| {
     let index = Index::open(nowhere, nowhere.join("names"), true).unwrap();
     let whole = Stats::default();
     let mut expected: Vec<Datapoint> = Vec::new();
-    let read = Reader::new(&index, &whole).read(&text, NOW, &mut expected);
+    let read = read(
+        &text,
+        &mut Resolver::new(&index, &whole, NOW, &mut expected),
+    );
     let torn = &text[read..];
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c);
     if torn.len() > MAX_LINE {
@@ -61,10 +65,10 @@ fuzz_target!(|data: &[u8]| {
         assert!(!space.is_empty());
         let n = rest.len().min(wanted).min(space.len());
         space[..n].copy_from_slice(&rest[..n]);
-        stream.advance(n, &index, &pieces, NOW, &mut out);
+        stream.advance(n, &mut Resolver::new(&index, &pieces, NOW, &mut out));
         rest = &rest[n..];
     }
-    stream.end(&pieces);
+    stream.end(&mut Resolver::new(&index, &pieces, NOW, &mut out));
     assert_eq!(out, expected);
     assert_eq!(refused(&pieces), refused(&whole));
 });

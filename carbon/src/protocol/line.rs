@@ -6,33 +6,15 @@
 //!    a fraction is cut off; `-1` and `N` are the receiver's now.
 //! 3. A bad line is counted by its cause and never hurts its neighbours. So is one longer than
 //!    [`MAX_LINE`]: reading goes on behind its end.
-//! 4. A known name costs one hash and one comparison; nothing is allocated. A new name may be over
-//!    a limit ([`Index::admit`]): its line is refused and counted, its neighbours are not.
-//! 5. A stream's buffer is as large as its sender made it ([`Stream`]): nothing while it rests, and at
+//! 4. A stream's buffer is as large as its sender made it ([`Stream`]): nothing while it rests, and at
 //!    most four times [`MAX_LINE`].
-
-use std::sync::RwLockReadGuard;
 
 use whisper::Timestamp;
 
-use crate::datapoint::{Datapoint, SeriesId};
-use crate::index::Index;
-use crate::series::Names;
-use crate::stats::Stats;
+use super::resolver::{At, Reject, Resolver};
 
 /// The longest line that is taken.
 pub const MAX_LINE: usize = 64 << 10;
-
-/// Why a line was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reject {
-    /// Not three fields.
-    Fields,
-    /// The value is no finite number.
-    Value,
-    /// The timestamp is out of range or no number.
-    Timestamp,
-}
 
 /// A line taken apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,8 +23,8 @@ pub struct Line<'a> {
     pub name: &'a [u8],
     /// The value.
     pub value: f64,
-    /// The time; `None` for the receiver's now.
-    pub at: Option<Timestamp>,
+    /// The timestamp.
+    pub at: At,
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -126,96 +108,43 @@ fn number(text: &[u8]) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// A timestamp: `Some(None)` for now.
-fn timestamp(text: &[u8]) -> Option<Option<Timestamp>> {
+/// The timestamp that `text` is.
+fn timestamp(text: &[u8]) -> Option<At> {
     if text.len() <= 10 && text.iter().all(u8::is_ascii_digit) {
         let seconds = text
             .iter()
             .fold(0_u64, |n, digit| n * 10 + u64::from(digit - b'0'));
         return match u32::try_from(seconds) {
             Ok(0) | Err(_) => None,
-            Ok(seconds) => Some(Some(Timestamp(seconds))),
+            Ok(seconds) => Some(At::Time(Timestamp(seconds))),
         };
     }
     if text == b"N" {
-        return Some(None);
+        return Some(At::Now);
     }
-    let seconds = number(text)?;
-    if seconds.trunc() == -1.0 {
-        return Some(None);
-    }
-    let floor = seconds.floor();
-    (1.0..=f64::from(u32::MAX))
-        .contains(&floor)
-        .then_some(Some(Timestamp(floor as u32)))
+    At::seconds(number(text)?)
 }
 
-/// Turns lines into datapoints of interned series.
-#[derive(Debug)]
-pub struct Reader<'a> {
-    index: &'a Index,
-    stats: &'a Stats,
-    names: Option<RwLockReadGuard<'a, Names>>,
+/// Takes the whole lines that `bytes` begins with; how many bytes they have. A line whose end is not
+/// there is left.
+pub fn read(bytes: &[u8], resolver: &mut Resolver<'_>) -> usize {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        read_one(&bytes[start..end], resolver);
+        start = end + 1;
+    }
+    start
 }
 
-impl<'a> Reader<'a> {
-    /// A reader for a batch. It holds the names for reading while it lives. Whoever submits what it
-    /// reads takes a pin of the index before ([`Index::pin`]).
-    pub fn new(index: &'a Index, stats: &'a Stats) -> Self {
-        Self {
-            index,
-            stats,
-            names: Some(index.names()),
-        }
+/// Takes one line without its end.
+pub fn read_one(line: &[u8], resolver: &mut Resolver<'_>) {
+    if line.len() > MAX_LINE {
+        return resolver.reject(Reject::Length);
     }
-
-    /// Reads the whole lines that `bytes` begins with and appends what they say to `out`; how many
-    /// bytes they take. A line whose end is not there is left.
-    pub fn read(&mut self, bytes: &[u8], now: Timestamp, out: &mut Vec<Datapoint>) -> usize {
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', bytes) {
-            self.line(&bytes[start..end], now, out);
-            start = end + 1;
-        }
-        start
-    }
-
-    /// Reads one line without its end.
-    pub fn line(&mut self, line: &[u8], now: Timestamp, out: &mut Vec<Datapoint>) {
-        if line.len() > MAX_LINE {
-            self.stats.rejected_length.add(1);
-            return;
-        }
-        match parse(line) {
-            None => {}
-            Some(Ok(Line { name, value, at })) => {
-                if let Some(series) = self.resolve(name) {
-                    let at = at.unwrap_or(now);
-                    out.push(Datapoint { series, at, value });
-                }
-            }
-            Some(Err(Reject::Fields)) => self.stats.rejected_fields.add(1),
-            Some(Err(Reject::Value)) => self.stats.rejected_value.add(1),
-            Some(Err(Reject::Timestamp)) => self.stats.rejected_timestamp.add(1),
-        }
-    }
-
-    #[inline]
-    fn resolve(&mut self, name: &[u8]) -> Option<SeriesId> {
-        let index = self.index;
-        let names = self.names.get_or_insert_with(|| index.names());
-        if let Some(id) = names.get(name) {
-            return Some(id);
-        }
-        // A new name is written: whoever reads must let go first.
-        self.names = None;
-        match self.index.admit(name) {
-            Ok(id) => Some(id),
-            Err(reason) => {
-                self.stats.count_refusal(reason);
-                None
-            }
-        }
+    match parse(line) {
+        None => {}
+        Some(Ok(Line { name, value, at })) => resolver.take(name, at, value),
+        Some(Err(reject)) => resolver.reject(reject),
     }
 }
 
@@ -259,14 +188,7 @@ impl Stream {
     }
 
     /// `n` bytes were put into the space: reads the lines that are whole now.
-    pub fn advance(
-        &mut self,
-        n: usize,
-        index: &Index,
-        stats: &Stats,
-        now: Timestamp,
-        out: &mut Vec<Datapoint>,
-    ) {
+    pub fn advance(&mut self, n: usize, resolver: &mut Resolver<'_>) {
         self.filled += n;
         self.brimming = self.filled == self.buffer.len();
         let mut from = 0;
@@ -282,21 +204,20 @@ impl Stream {
                 }
             }
         }
-        let mut reader = Reader::new(index, stats);
-        from += reader.read(&self.buffer[from..self.filled], now, out);
+        from += read(&self.buffer[from..self.filled], resolver);
         self.buffer.copy_within(from..self.filled, 0);
         self.filled -= from;
         if self.filled > MAX_LINE {
-            stats.rejected_length.add(1);
+            resolver.reject(Reject::Length);
             self.skipping = true;
             self.filled = 0;
         }
     }
 
     /// The stream has ended: a last line without its end may have been cut and is not taken.
-    pub fn end(&mut self, stats: &Stats) {
+    pub fn end(&mut self, resolver: &mut Resolver<'_>) {
         if !skip_blanks(&self.buffer[..self.filled]).is_empty() {
-            stats.rejected_torn.add(1);
+            resolver.reject(Reject::Torn);
         }
         self.filled = 0;
     }
@@ -305,6 +226,8 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::Index;
+    use crate::stats::Stats;
     use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp(1_700_000_000);
@@ -338,7 +261,7 @@ mod tests {
             let expected = Line {
                 name: b"a",
                 value,
-                at: at.map(Timestamp),
+                at: at.map_or(At::Now, |at| At::Time(Timestamp(at))),
             };
             assert_eq!(parsed, expected, "{line:?}");
         }
@@ -387,10 +310,10 @@ mod tests {
         while !bytes.is_empty() {
             let n = bytes.len().min(1_000).min(stream.space().len());
             stream.space()[..n].copy_from_slice(&bytes[..n]);
-            stream.advance(n, &index, &stats, NOW, &mut out);
+            stream.advance(n, &mut Resolver::new(&index, &stats, NOW, &mut out));
             bytes = &bytes[n..];
         }
-        stream.end(&stats);
+        stream.end(&mut Resolver::new(&index, &stats, NOW, &mut out));
         let points: Vec<_> = out
             .iter()
             .map(|point| (index.name(point.series), point.value))
@@ -424,7 +347,7 @@ mod tests {
         let mut send = |stream: &mut Stream, text: &[u8]| {
             let n = text.len().min(stream.space().len());
             stream.space()[..n].copy_from_slice(&text[..n]);
-            stream.advance(n, &index, &stats, NOW, &mut out);
+            stream.advance(n, &mut Resolver::new(&index, &stats, NOW, &mut out));
             n
         };
         send(&mut stream, b"a 1 1\nb 2");
@@ -463,7 +386,7 @@ mod tests {
         let mut out = Vec::new();
         let text = b"a.b.1 1 1\na.b.2 1 1\na.b.3 1 1\nc.d.1 1 1\na.b.1 2 2\nc.d.2 1 1\ne 1 1\n\
                      a.b..2 3 3\n.c.d.1 4 4\n";
-        Reader::new(&index, &stats).read(text, NOW, &mut out);
+        read(text, &mut Resolver::new(&index, &stats, NOW, &mut out));
         let taken: Vec<_> = out
             .iter()
             .map(|point| (index.name(point.series), point.value))
@@ -511,7 +434,7 @@ mod tests {
             let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
             let (whole, pieces) = (Stats::default(), Stats::default());
             let mut expected = Vec::new();
-            Reader::new(&index, &whole).read(text.as_bytes(), NOW, &mut expected);
+            read(text.as_bytes(), &mut Resolver::new(&index, &whole, NOW, &mut expected));
             let mut out = Vec::new();
             let mut stream = Stream::default();
             let mut bytes = text.as_bytes();
@@ -519,7 +442,7 @@ mod tests {
                 if bytes.is_empty() { break; }
                 let n = bytes.len().min(*cut);
                 stream.space()[..n].copy_from_slice(&bytes[..n]);
-                stream.advance(n, &index, &pieces, NOW, &mut out);
+                stream.advance(n, &mut Resolver::new(&index, &pieces, NOW, &mut out));
                 bytes = &bytes[n..];
             }
             prop_assert_eq!(out, expected);

@@ -1,0 +1,202 @@
+//! Where the metrics of every receiver end: a name, a timestamp and a value become a datapoint of an
+//! interned series, or a reject that is counted by its cause.
+//!
+//! 1. A receiver reads a batch (the whole lines of a buffer, a frame, a datagram), makes a resolver
+//!    for it ([`Carbon::resolver`]), and calls [`Resolver::take`] or [`Resolver::reject`] for each
+//!    metric, in the order of the input.
+//! 2. A known name costs one hash and one comparison ([`Resolver::known`]); nothing is allocated. A
+//!    new name takes the cold path ([`Resolver::admit`]), where it may be over a limit: its metric is
+//!    refused and counted, its neighbours are not.
+//! 3. The resolver holds the names for reading while it lives: it must be gone before the receiver
+//!    waits. The receiver takes a pin of the index before ([`Index::pin`]) and keeps it until it has
+//!    submitted the datapoints.
+
+use std::sync::RwLockReadGuard;
+
+use whisper::Timestamp;
+
+use crate::datapoint::{Datapoint, SeriesId};
+use crate::index::Index;
+use crate::series::Names;
+use crate::stats::Stats;
+use crate::store::Carbon;
+
+/// Why a metric was refused before its name was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// A line does not have three fields.
+    Fields,
+    /// The value is not a finite number.
+    Value,
+    /// The timestamp is out of range or not a number.
+    Timestamp,
+    /// A line is too long.
+    Length,
+    /// A last line has no line feed.
+    Torn,
+}
+
+/// The timestamp of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Seconds since 1970; not 0.
+    Time(Timestamp),
+    /// The time of receipt.
+    Now,
+}
+
+impl At {
+    /// The timestamp that a client sent as the number `seconds`: a fraction is cut off, and -1
+    /// (with carbon, each number from -1 down to above -2) is the time of receipt. `None` if it is
+    /// out of the range from 1 to 4294967295, or not a number.
+    pub fn seconds(seconds: f64) -> Option<Self> {
+        if seconds.trunc() == -1.0 {
+            return Some(Self::Now);
+        }
+        let floor = seconds.floor();
+        (1.0..=f64::from(u32::MAX))
+            .contains(&floor)
+            .then_some(Self::Time(Timestamp(floor as u32)))
+    }
+}
+
+/// Makes datapoints of the metrics of one batch.
+#[derive(Debug)]
+pub struct Resolver<'a> {
+    index: &'a Index,
+    stats: &'a Stats,
+    /// `None` while a new name is admitted, which needs the names for writing.
+    names: Option<RwLockReadGuard<'a, Names>>,
+    now: Timestamp,
+    out: &'a mut Vec<Datapoint>,
+}
+
+impl Carbon {
+    /// A resolver for a batch that is received now; it appends to `out`.
+    pub fn resolver<'a>(&'a self, out: &'a mut Vec<Datapoint>) -> Resolver<'a> {
+        Resolver::new(self.index(), self.stats(), self.now(), out)
+    }
+}
+
+impl<'a> Resolver<'a> {
+    /// A resolver for a batch received at `now`; it appends to `out`.
+    pub fn new(
+        index: &'a Index,
+        stats: &'a Stats,
+        now: Timestamp,
+        out: &'a mut Vec<Datapoint>,
+    ) -> Self {
+        Self {
+            index,
+            stats,
+            names: Some(index.names()),
+            now,
+            out,
+        }
+    }
+
+    /// Takes one metric. The name is as the client sent it; a value that is not finite is refused.
+    #[inline]
+    pub fn take(&mut self, name: &[u8], at: At, value: f64) {
+        if !value.is_finite() {
+            return self.reject(Reject::Value);
+        }
+        let series = match self.known(name) {
+            Some(series) => series,
+            None => match self.admit(name) {
+                Some(series) => series,
+                None => return,
+            },
+        };
+        let at = match at {
+            At::Time(at) => at,
+            At::Now => self.now,
+        };
+        self.out.push(Datapoint { series, at, value });
+    }
+
+    /// Counts a metric that is not taken.
+    #[cold]
+    pub fn reject(&mut self, reject: Reject) {
+        let counter = match reject {
+            Reject::Fields => &self.stats.rejected_fields,
+            Reject::Value => &self.stats.rejected_value,
+            Reject::Timestamp => &self.stats.rejected_timestamp,
+            Reject::Length => &self.stats.rejected_length,
+            Reject::Torn => &self.stats.rejected_torn,
+        };
+        counter.add(1);
+    }
+
+    /// The series that `name` was resolved to before.
+    #[inline]
+    fn known(&mut self, name: &[u8]) -> Option<SeriesId> {
+        let index = self.index;
+        self.names.get_or_insert_with(|| index.names()).get(name)
+    }
+
+    /// The series of a name that is seen for the first time, or a refusal that is counted.
+    #[cold]
+    fn admit(&mut self, name: &[u8]) -> Option<SeriesId> {
+        // The index writes a new name: readers must let go first.
+        self.names = None;
+        match self.index.admit(name) {
+            Ok(series) => Some(series),
+            Err(reason) => {
+                self.stats.count_refusal(reason);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_cut_and_minus_one_is_now() {
+        let time = |seconds| Some(At::Time(Timestamp(seconds)));
+        for (seconds, at) in [
+            (1.0, time(1)),
+            (1.9, time(1)),
+            (4294967295.9, time(u32::MAX)),
+            (-1.0, Some(At::Now)),
+            (-1.9, Some(At::Now)),
+            (0.0, None),
+            (0.9, None),
+            (-2.0, None),
+            (4294967296.0, None),
+            (f64::NAN, None),
+            (f64::INFINITY, None),
+            (f64::NEG_INFINITY, None),
+        ] {
+            assert_eq!(At::seconds(seconds), at, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn each_metric_is_a_datapoint_or_a_counted_reject() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), dir.path().join("names"), true).unwrap();
+        let stats = Stats::default();
+        let mut out = Vec::new();
+        let mut resolver = Resolver::new(&index, &stats, Timestamp(50), &mut out);
+        resolver.take(b"a", At::Time(Timestamp(7)), 1.0);
+        resolver.take(b"a/b", At::Now, 1.0);
+        resolver.take(b"b", At::Now, f64::INFINITY);
+        resolver.take(b"b", At::Now, f64::NAN);
+        resolver.reject(Reject::Timestamp);
+        resolver.take(b"a", At::Now, 2.0);
+        drop(resolver);
+        let (a, b) = (&out[0], &out[1]);
+        assert_eq!((out.len(), a.series), (2, b.series));
+        assert_eq!((a.at.0, a.value, b.at.0, b.value), (7, 1.0, 50, 2.0));
+        let counted = [
+            &stats.rejected_name,
+            &stats.rejected_value,
+            &stats.rejected_timestamp,
+        ];
+        assert_eq!(counted.map(|counter| counter.get()), [1, 2, 1]);
+    }
+}
