@@ -236,7 +236,7 @@ pub struct Around {
     /// The number of metrics and datapoints received from clients.
     pub received: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The sentence on top of every page.
-    pub notice: Option<&'static str>,
+    pub banner: Option<&'static str>,
 }
 
 impl Host for Around {
@@ -260,8 +260,8 @@ impl Host for Around {
             })
     }
 
-    fn notice(&self) -> Option<&str> {
-        self.notice
+    fn banner(&self) -> Option<&str> {
+        self.banner
     }
 }
 

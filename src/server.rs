@@ -387,9 +387,9 @@ impl Running {
         let statsd = Arc::new(RwLock::new(Some(statsd)));
 
         let mut background = JoinSet::new();
-        let mut notice = None;
+        let mut banner = None;
         if let Some(shop) = shop {
-            notice = Some(demo::NOTICE);
+            banner = Some(demo::BANNER);
             let post = {
                 let events = events.clone();
                 move |draft| match events.insert(draft) {
@@ -458,7 +458,7 @@ impl Running {
                     lines + metrics
                 })
             },
-            notice,
+            banner,
         };
         let page = Page::new(
             Arc::new(host),

@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_millis(200);
 const DATAGRAM: usize = 1_400;
 
 /// The sentence on top of every page.
-pub const NOTICE: &str = "Demo: a made-up web shop. The week before the first start is generated. \
+pub const BANNER: &str = "Demo: a made-up web shop. The week before the first start is generated. \
                           Since then the shop sends StatsD to this server as an application \
                           would, and deploys every few minutes.";
 

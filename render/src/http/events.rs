@@ -35,6 +35,7 @@ use serde_json::{Value, json};
 pub use self::room::Room;
 use self::room::{Busy, bodies, export};
 use super::guard::{Guard, MAX_BODY, Scope};
+use super::html::CONTENT_TYPE;
 use crate::attime;
 use crate::events::store::{MAX_ANSWER, MAX_ANSWER_BYTES};
 use crate::events::{Draft, Error, Event, GraphiteTags, Store, TagQuery, lines};
@@ -339,8 +340,8 @@ async fn list(
         let write = |events| listed.write(events, Event::to_json);
         return state.list(kind, question, write).await;
     }
-    let write = move |events: Vec<Event>| Ok(html::page(&html::list(&events, &expression, limit)));
-    let page = state.list(html::KIND, question, write).await?;
+    let write = move |events: Vec<Event>| Ok(html::list(&events, &expression, limit));
+    let page = state.list(CONTENT_TYPE, question, write).await?;
     Ok(html::secured(page))
 }
 
@@ -381,13 +382,13 @@ async fn show(
     };
     match event {
         Ok(event) if json => Ok(json_answer(StatusCode::OK, &dated(&event))),
-        Ok(event) => Ok(html::secured(html::page(&html::event(&event)))),
+        Ok(event) => Ok(html::secured(html::event(&event))),
         Err(Failure::Error(Error::NotFound(_))) if json => Ok(json_answer(
             StatusCode::NOT_FOUND,
             &json!({"error": "Event matching query does not exist"}),
         )),
         Err(Failure::Error(Error::NotFound(_))) => {
-            let page = html::secured(html::page(&html::not_found()));
+            let page = html::secured(html::not_found());
             Ok((StatusCode::NOT_FOUND, page).into_response())
         }
         Err(failure) => Err(failure),

@@ -14,6 +14,7 @@ mod find;
 pub mod flight;
 mod functions;
 pub mod guard;
+mod html;
 pub mod page;
 pub mod params;
 pub mod pool;

@@ -1,11 +1,13 @@
-//! The list of events as a page, and one event on its own. Nothing that a sender wrote gets into
-//! the markup unescaped, and only `http` and `https` links become links.
+//! The list of events as a page, and one event on its own. All texts of clients are escaped, and
+//! only `http` and `https` links become links.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::events::draft::is_web_link;
 use crate::events::{Event, Status};
+use crate::http::html::{CONTENT_TYPE, finish};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --faint: #8889; }
@@ -21,24 +23,29 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: inherit; 
 input { font: inherit; padding: .2rem .5rem; width: min(28rem, 60vw); }
 ";
 
-/// The content type of a page.
-pub(super) const KIND: &str = "text/html; charset=utf-8";
 /// Nothing on a page runs, and nothing is loaded from elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'";
 
-/// A whole page around `body`.
-pub(super) fn page(body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Events</title>\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    )
+/// A whole page around `content`.
+fn page(content: Markup) -> String {
+    finish(html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width";
+                title { "Events" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (content) }
+        }
+    })
 }
 
 /// A page on its way to a browser, with its policy.
 pub(super) fn secured(page: impl IntoResponse) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, KIND),
+        (header::CONTENT_TYPE, CONTENT_TYPE),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
@@ -48,67 +55,74 @@ pub(super) fn secured(page: impl IntoResponse) -> Response {
 
 /// The newest `limit` events, newest first.
 pub(super) fn list(events: &[Event], expression: &str, limit: usize) -> String {
-    let mut html = format!(
-        "<h1>Events</h1>\n<form action=\"/events/\"><label>Tags <input name=\"tags\" value=\"{}\" \
-         placeholder=\"deploy web, deploy,config, deploy -canary, service:web*\"></label></form>\n",
-        escape(expression)
-    );
-    if events.is_empty() {
-        html += "<p>No events yet. Post one:</p>\n<pre>curl -d '{\"what\": \"deploy web 1.4\", \"tags\": \"deploy web\"}' http://THIS-SERVER/events/</pre>\n";
-        return html;
-    }
-    html += "<table>\n<tr><th>When (UTC)<th>What<th>Tags<th></tr>\n";
-    for event in events.iter().rev() {
-        html += &format!(
-            "<tr><td>{}<td>{}{}<td>{}<td><a href=\"/events/{}/\">#{}</a></tr>\n",
-            moment(event.when),
-            what(event),
-            text(event),
-            tags(event),
-            event.id,
-            event.id
-        );
-    }
-    html += "</table>\n";
-    if events.len() == limit {
-        html += &format!(
-            "<p class=\"faint\">The newest {limit}; <code>from</code>, <code>until</code> and <code>limit</code> show others.</p>\n"
-        );
-    }
-    html
+    page(html! {
+        h1 { "Events" }
+        form action="/events/" {
+            label {
+                "Tags "
+                input name="tags" value=(expression)
+                    placeholder="deploy web, deploy,config, deploy -canary, service:web*";
+            }
+        }
+        @if events.is_empty() {
+            p { "No events yet. Post one:" }
+            pre {
+                "curl -d '{\"what\": \"deploy web 1.4\", \"tags\": \"deploy web\"}' \
+                 http://THIS-SERVER/events/"
+            }
+        } @else {
+            table {
+                tr { th { "When (UTC)" } th { "What" } th { "Tags" } th {} }
+                @for event in events.iter().rev() {
+                    tr {
+                        td { (time(event.when)) }
+                        td { (what(event)) (data(event)) }
+                        td { (tags(event)) }
+                        td { (reference(event.id)) }
+                    }
+                }
+            }
+            @if events.len() == limit {
+                p class="faint" {
+                    "The newest " (limit) "; " code { "from" } ", " code { "until" } " and "
+                    code { "limit" } " show others."
+                }
+            }
+        }
+    })
 }
 
 /// One event.
 pub(super) fn event(event: &Event) -> String {
-    let mut html = format!(
-        "<h1>{}</h1>\n<table>\n<tr><th>When<td>{}</tr>\n",
-        what(event),
-        moment(event.when)
-    );
-    if let Some(until) = event.until {
-        html += &format!(
-            "<tr><th>Until<td>{} ({} s)</tr>\n",
-            moment(until),
-            (until - event.when).round()
-        );
-    }
-    html += &format!("<tr><th>Tags<td>{}</tr>\n", tags(event));
-    if let Some(undone) = event.rollback_of {
-        html += &format!("<tr><th>Undoes<td><a href=\"/events/{undone}/\">#{undone}</a></tr>\n");
-    }
-    html += &format!(
-        "</table>\n{}\n<p><a href=\"/events/\">All events</a></p>\n",
-        text(event)
-    );
-    html
+    page(html! {
+        h1 { (what(event)) }
+        table {
+            tr { th { "When" } td { (time(event.when)) } }
+            @if let Some(until) = event.until {
+                tr {
+                    th { "Until" }
+                    td { (time(until)) " (" ((until - event.when).round()) " s)" }
+                }
+            }
+            tr { th { "Tags" } td { (tags(event)) } }
+            @if let Some(undone) = event.rollback_of {
+                tr { th { "Undoes" } td { (reference(undone)) } }
+            }
+        }
+        (data(event))
+        p { a href="/events/" { "All events" } }
+    })
 }
 
-/// What graphite-web says, too.
+/// The sentence of graphite-web.
 pub(super) fn not_found() -> String {
-    "<h1>Not Found</h1><p>There is no such event.</p>\n".to_owned()
+    page(html! {
+        h1 { "Not Found" }
+        p { "There is no such event." }
+    })
 }
 
-/// A moment as `2023-11-14T22:13:20Z`, with milliseconds if it has some.
+/// A timestamp as `2023-11-14T22:13:20Z`, with milliseconds if it has any.
 pub(super) fn iso(when: f64) -> String {
     let micros = (when * 1e6).round() as i64;
     let Ok(at) = jiff::Timestamp::from_microsecond(micros) else {
@@ -118,62 +132,43 @@ pub(super) fn iso(when: f64) -> String {
     format!("{at:.digits$}")
 }
 
-fn moment(when: f64) -> String {
+fn time(when: f64) -> Markup {
     let iso = iso(when.floor());
     let text = iso.trim_end_matches('Z').replace('T', " ");
-    format!("<time datetime=\"{iso}\">{text}</time>")
+    html! { time datetime=(iso) { (text) } }
 }
 
-fn what(event: &Event) -> String {
-    let what = match &event.link {
-        Some(link) if is_web_link(link) => format!(
-            "<a href=\"{}\" rel=\"noreferrer\">{}</a>",
-            escape(link),
-            escape(&event.what)
-        ),
-        _ => escape(&event.what),
-    };
-    match event.status {
-        Status::Succeeded => what,
-        status => format!(
-            "{what} <span class=\"{}\">({})</span>",
-            status.name(),
-            status.name().replace('_', " ")
-        ),
-    }
+/// A link to an event.
+fn reference(id: i64) -> Markup {
+    html! { a href={ "/events/" (id) "/" } { "#" (id) } }
 }
 
-fn text(event: &Event) -> String {
-    match event.data.as_str() {
-        "" => String::new(),
-        data => format!("<pre>{}</pre>", escape(data)),
-    }
-}
-
-fn tags(event: &Event) -> String {
-    let tag = |tag: &String| {
-        let query: String = form_urlencoded::byte_serialize(tag.as_bytes()).collect();
-        format!(
-            "<a class=\"tag\" href=\"/events/?tags={query}\">{}</a>",
-            escape(tag)
-        )
-    };
-    event.tags.iter().map(tag).collect()
-}
-
-fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe += "&amp;",
-            '<' => safe += "&lt;",
-            '>' => safe += "&gt;",
-            '"' => safe += "&quot;",
-            '\'' => safe += "&#39;",
-            c => safe.push(c),
+fn what(event: &Event) -> Markup {
+    html! {
+        @match event.link.as_deref().filter(|link| is_web_link(link)) {
+            Some(link) => a href=(link) rel="noreferrer" { (event.what) },
+            None => (event.what),
+        }
+        @if event.status != Status::Succeeded {
+            @let name = event.status.name();
+            " " span class=(name) { "(" (name.replace('_', " ")) ")" }
         }
     }
-    safe
+}
+
+fn data(event: &Event) -> Markup {
+    html! {
+        @if !event.data.is_empty() { pre { (event.data) } }
+    }
+}
+
+fn tags(event: &Event) -> Markup {
+    html! {
+        @for tag in &event.tags {
+            @let query: String = form_urlencoded::byte_serialize(tag.as_bytes()).collect();
+            a class="tag" href={ "/events/?tags=" (query) } { (tag) }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -181,14 +176,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_print_as_graphite_prints_them() {
+    fn times_print_as_in_graphite() {
         assert_eq!(iso(1_700_000_000.0), "2023-11-14T22:13:20Z");
         assert_eq!(iso(1_630_880_002.75), "2021-09-05T22:13:22.750Z");
         assert_eq!(iso(-1.0), "1969-12-31T23:59:59Z");
     }
 
     #[test]
-    fn what_senders_write_stays_text() {
+    fn texts_of_clients_are_escaped() {
         let hostile = "<script>alert('1')</script>\"";
         let event = Event {
             what: hostile.to_owned(),
