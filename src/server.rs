@@ -513,6 +513,7 @@ impl Running {
             .map_err(anyhow::Error::from)
             .and_then(|config| log.reload(&config.log, surroundings.rust_log.as_deref()));
         self.page.replace(Dashboards::load(&self.dashboards));
+        self.carbon.reload();
         match done {
             Ok(()) => info!("configuration reloaded"),
             Err(why) => error!("configuration not reloaded, the old one stays in effect: {why:#}"),

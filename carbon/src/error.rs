@@ -34,6 +34,9 @@ pub enum Error {
     /// A pattern that would cost too much.
     #[error(transparent)]
     Pattern(#[from] crate::index::PatternError),
+    /// Rule files that cannot be used, with everything that is wrong with them.
+    #[error("{}", lines(.0))]
+    Rules(Vec<crate::conf::Problem>),
     /// A tag expression that says nothing.
     #[error(transparent)]
     Tag(#[from] crate::index::TagError),
@@ -47,4 +50,9 @@ impl Error {
             source,
         }
     }
+}
+
+fn lines(problems: &[crate::conf::Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }

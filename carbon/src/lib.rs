@@ -3,6 +3,7 @@
 pub mod alarm;
 pub mod cache;
 mod clock;
+pub mod conf;
 pub mod datapoint;
 pub mod error;
 pub mod expiry;

@@ -121,6 +121,12 @@ settings::counters! {
         expire_errors = "expireErrors";
         /// Names of removed series whose memory was freed. For information only.
         names_freed = "namesFreed";
+        /// Times that a rule file (carbon.schemas and its like) was read again. For information
+        /// only.
+        rules_reloaded = "rules.reloads";
+        /// Times that a changed rule file was refused; the rules read before stay in effect. If this
+        /// grows, the log names file, line and key.
+        rules_refused = "rules.reloadsRefused";
     }
 }
 

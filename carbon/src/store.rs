@@ -24,6 +24,7 @@ use whisper::{Aggregation, Point, Question, Timestamp};
 use crate::alarm::{Alarm, OnDeath};
 use crate::cache::Cache;
 use crate::clock::{Clocks, Steady};
+use crate::conf::Files;
 use crate::datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
 use crate::error::{Error, Result};
 use crate::expiry;
@@ -78,6 +79,9 @@ pub struct Setup {
     pub observer: Option<Arc<dyn Observer>>,
     /// Told the name of a thread of the store that has ended by a panic.
     pub on_death: OnDeath,
+    /// Rule files beside those that `options` name: read again on changes and by
+    /// [`Carbon::reload`].
+    pub files: Files,
 }
 
 /// Says what is wrong with what it guards.
@@ -101,6 +105,7 @@ impl Setup {
             guard: None,
             observer: None,
             on_death: crate::alarm::silent(),
+            files: Files::default(),
         }
     }
 }
@@ -139,6 +144,7 @@ pub(crate) struct Inner {
     /// Which directory `root` was when it was opened.
     opened: Option<(u64, u64)>,
     guard: Option<Guard>,
+    files: Files,
     disk: Arc<dyn Disk>,
     /// `None`: turned off, or nothing is written at all.
     journal: Option<Journal>,
@@ -244,6 +250,7 @@ impl Carbon {
             guard,
             observer,
             on_death,
+            files,
         } = setup;
         if let Some(warning) = schema.warning() {
             tracing::warn!("{warning}");
@@ -287,6 +294,7 @@ impl Carbon {
         let inner = Arc::new(Inner {
             opened: identity(&root),
             guard,
+            files,
             steady: Steady::default(),
             room: Room::default(),
             closing: AtomicBool::new(false),
@@ -430,6 +438,12 @@ impl Carbon {
             // One that panicked has ended, too.
             let _ = thread.join();
         }
+    }
+
+    /// Reads all rule files again. A file that cannot be used leaves its old rules in effect; the log
+    /// has everything that is wrong with it.
+    pub fn reload(&self) {
+        self.0.files.reload(&self.0.stats);
     }
 
     /// How many datapoints, in the order in which they were taken, a crash can no longer lose.
@@ -1117,6 +1131,7 @@ fn persist(inner: &Inner) {
         if guarded.elapsed() >= GUARD_EVERY {
             guarded = Instant::now();
             inner.look_around();
+            inner.files.look(&inner.stats);
         }
         let received = inner.stats.received.get();
         let due = if inner.cache.is_empty() {
