@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,6 +17,7 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use carbon::{Datapoint, NameError, SeriesId, Sink};
+use parking_lot::{Mutex, MutexGuard};
 use render::events::{Event, Store, TagQuery};
 use render::http::guard::Guard;
 use render::http::page::Host;
@@ -55,7 +56,7 @@ enum Stage {
 
 impl Readiness {
     fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// So much of the journal has been read.

@@ -6,10 +6,11 @@
 //!    a row on disk for ever, or for the retention.
 //! 3. What does not go on is counted, and said in the log now and then.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use render::events::{Draft, Options, Store};
 use statsd::{Event, EventSink};
 use tracing::warn;
@@ -71,7 +72,7 @@ impl IntoEvents {
     }
 
     fn admits(&self, now: Instant) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let Some((why, counter)) = self.against(&mut state, now) else {
             return true;
         };

@@ -15,13 +15,14 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use carbon::listener::{line_tcp, line_udp};
 use carbon::{Access, Carbon, OnDeath, Setup, Sink, Timestamp};
+use parking_lot::RwLock;
 use render::events::Store;
 use render::events::metrics;
 use render::http::events::{EventsState, routes as events_routes};
@@ -451,7 +452,7 @@ impl Running {
                 Box::new(move || {
                     let all = carbon.stats().received.get();
                     let lines = all.saturating_sub(own_count.load(Ordering::Relaxed));
-                    let stats = read(&statsd);
+                    let stats = statsd.read();
                     let metrics = stats
                         .as_ref()
                         .map_or(0, |statsd| statsd.stats().metrics.load(Ordering::Relaxed));
@@ -526,10 +527,7 @@ impl Running {
         // Carbon first: a full cache must not block the receivers that stop next.
         self.carbon.shut_down();
         self.background.shutdown().await;
-        let statsd = match self.statsd.write() {
-            Ok(mut statsd) => statsd.take(),
-            Err(poisoned) => poisoned.into_inner().take(),
-        };
+        let statsd = self.statsd.write().take();
         let stopped = tokio::task::spawn_blocking(|| statsd.map_or(Ok(()), statsd::Server::stop));
         let stopped = within(supervisor, "stopping statsd", stopped).await;
         let stopped = stopped.and_then(|result| result.context("statsd"));
@@ -574,11 +572,6 @@ fn loopback_only(listeners: &[TcpListener]) -> bool {
     })
 }
 
-/// Locks for reading and ignores poisoning.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The parts of the server that have counters.
 struct Counted {
     statsd: Arc<RwLock<Option<statsd::Server>>>,
@@ -601,7 +594,7 @@ fn readings(counted: Counted) -> Readings {
     } = counted;
     Arc::new(move || {
         let mut readings: Vec<Reading> = Vec::new();
-        if let Some(statsd) = read(&statsd).as_ref() {
+        if let Some(statsd) = statsd.read().as_ref() {
             readings.extend(statsd.stats().all_readings());
         }
         readings.extend(carbon.readings());

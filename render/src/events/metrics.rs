@@ -7,10 +7,11 @@
 //! waiting for it, under a key made of name and timestamp, so a value sent twice is one event.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use carbon::{Datapoint, Observer, SeriesId};
+use parking_lot::RwLock;
 
 use super::{Draft, Store};
 
@@ -173,14 +174,14 @@ impl Observer for Watch {
         let Some(event) = self.store.rules().metrics().matches(name) else {
             return;
         };
-        let mut watched = self.watched.write().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched.write();
         watched.insert(series, event);
         self.lowest.fetch_min(series.0, Ordering::Release);
         self.highest.fetch_max(series.0, Ordering::Release);
     }
 
     fn forgotten(&self, series: SeriesId) {
-        let mut watched = self.watched.write().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched.write();
         watched.remove(&series);
     }
 
@@ -191,7 +192,7 @@ impl Observer for Watch {
             if !(lowest..=highest).contains(&point.series.0) {
                 continue;
             }
-            let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+            let watched = self.watched.read();
             if let Some(draft) = watched.get(&point.series).and_then(|event| event.at(point)) {
                 self.store.insert_later(draft);
             }

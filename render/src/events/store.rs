@@ -15,13 +15,14 @@
 //! 6. An answer holds [`MAX_ANSWER`] events and [`MAX_ANSWER_BYTES`] of text at most.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use carbon::{Alarm, OnDeath};
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use super::select::{Found, Range};
@@ -433,7 +434,7 @@ impl Store {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.readers.lock()
     }
 }
 

@@ -10,11 +10,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded, never, select};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// How many requests may wait for each thread.
@@ -97,7 +98,7 @@ impl Crew {
     /// Another thread: what it says about itself.
     fn join(&self) -> Arc<AtomicU64> {
         let own = Arc::default();
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = self.busy.lock();
         busy.retain(|thread| thread.strong_count() > 0);
         busy.push(Arc::downgrade(&own));
         own
@@ -107,7 +108,7 @@ impl Crew {
     fn all_held(&self) -> bool {
         let long = u64::try_from(LONG.as_millis()).unwrap_or(u64::MAX);
         let now = self.now();
-        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = self.busy.lock();
         busy.iter().filter_map(Weak::upgrade).all(|thread| {
             let since = thread.load(Ordering::Relaxed);
             since != 0 && now.saturating_sub(since) >= long

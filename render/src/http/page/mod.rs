@@ -9,7 +9,7 @@
 //!    only the script of this page.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -17,6 +17,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use parking_lot::RwLock;
 
 pub use self::dashboard::{Dashboard, Dashboards, FRONT, Panel};
 use self::panels::dashboard_page;
@@ -86,11 +87,7 @@ impl Page {
 
     /// Shows `dashboards` from now on.
     pub fn replace(&self, dashboards: Dashboards) {
-        let mut current = match self.0.dashboards.write() {
-            Ok(current) => current,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        *current = Arc::new(dashboards);
+        *self.0.dashboards.write() = Arc::new(dashboards);
     }
 
     /// The routes `/`, `/start`, `/dashboards/NAME`, `/received` and the two files they load.
@@ -112,18 +109,14 @@ impl Page {
     }
 
     fn dashboards(&self) -> Arc<Dashboards> {
-        match self.0.dashboards.read() {
-            Ok(current) => current.clone(),
-            Err(poisoned) => poisoned.into_inner().clone(),
-        }
+        self.0.dashboards.read().clone()
     }
 
     /// How many series `panel` reads. All requests share the result for a few seconds.
     fn found(&self, panel: &Panel) -> usize {
         let Panel { needs, except, .. } = panel;
         let key = format!("{needs} {except:?}");
-        if let Ok(found) = self.0.found.read()
-            && let Some((at, count)) = found.get(&key)
+        if let Some((at, count)) = self.0.found.read().get(&key)
             && at.elapsed() < NEEDS_KEPT
             && *count > 0
         {
@@ -139,9 +132,8 @@ impl Page {
             let leaves = nodes.iter().filter(|node| node.leaf);
             leaves.filter(|node| counts(&node.path)).count()
         });
-        if let Ok(mut found) = self.0.found.write() {
-            found.insert(key, (Instant::now(), count));
-        }
+        let found = (Instant::now(), count);
+        self.0.found.write().insert(key, found);
         count
     }
 
