@@ -2,8 +2,8 @@
 //!
 //! | route | |
 //! |---|---|
-//! | `GET /events/` | the list for people; JSON for who accepts it; `tags=EXPR`, `from`, `until` |
-//! | `POST /events/` | one event; 200 and an empty body as from Graphite, 201 and the event for who accepts JSON |
+//! | `GET /events/` | a page with the list, or JSON if the request accepts it; `tags=EXPR`, `from`, `until` |
+//! | `POST /events/` | one event; 200 and an empty body as from Graphite, or 201 and the event if the request accepts JSON |
 //! | `GET /events/get_data` | Graphite's query, by Graphite's tag rules (also `/events/get_dat`: its URL pattern takes that) |
 //! | `GET PATCH DELETE /events/ID/` | one event |
 //! | `GET /events/export`, `POST /events/import` | JSON lines |
@@ -11,8 +11,8 @@
 //! | `POST /api/1/deploy`, `PATCH /api/1/deploy/ID` | Rollbar's deploys |
 //! | `/api/annotations`, `/api/annotations/graphite` | Grafana's annotations |
 //!
-//! What the store does may wait for the disk, so each call runs on a thread that may wait. What all
-//! of this may hold in memory together is bounded by the [`Room`].
+//! Calls of the store may wait for the disk, so each runs on a blocking thread. The [`Room`] bounds
+//! the memory of all these requests together.
 
 mod annotations;
 mod hooks;
@@ -24,21 +24,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Bytes, to_bytes};
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 pub use self::room::Room;
-use self::room::{Busy, bodies, export};
+use self::room::{bodies, export};
+use super::answer::JAVASCRIPT;
 use super::guard::{Guard, MAX_BODY, Scope};
 use super::html::CONTENT_TYPE;
+use super::params::InQuery;
+use super::{Answer, JSON, Params};
 use crate::attime;
 use crate::events::store::{MAX_ANSWER, MAX_ANSWER_BYTES};
-use crate::events::{Draft, Error, Event, GraphiteTags, Store, TagQuery, lines};
+use crate::events::{Draft, Error, Event, GraphiteTags, Saved, Store, TagQuery, lines};
 
 /// Most bytes in one import; a longer file is sent in parts.
 pub const MAX_IMPORT: usize = 64 * 1024 * 1024;
@@ -74,39 +76,40 @@ impl EventsState {
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Store) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, Error> {
         let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || question(&store)).await {
-            Ok(answer) => answer.map_err(Failure::from),
-            Err(_) => Err(Error::Closed.into()),
-        }
+        let asked = tokio::task::spawn_blocking(move || question(&store)).await;
+        asked.unwrap_or(Err(Error::Closed))
     }
 
     /// Answers with the text that `write` makes of the events that `question` gives.
     async fn list(
         &self,
-        kind: &'static str,
+        content_type: &'static str,
         question: impl FnOnce(&Store) -> Result<Vec<Event>, Error> + Send + 'static,
         write: impl FnOnce(Vec<Event>) -> Result<String, Error> + Send + 'static,
-    ) -> Result<Response, Failure> {
-        let busy = |busy: Busy| Failure::Busy(Box::new(busy.answer(&self.store)));
+    ) -> Outcome {
+        let busy = |busy: room::Busy| busy.answer(&self.store);
         let _place = self.room.reader().await.map_err(busy)?;
         let text = self.ask(|store| write(question(store)?)).await?;
         let body = self.room.answer(text).map_err(busy)?;
-        Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
+        Ok(Answer::ok(content_type, body))
     }
 
-    /// Stores what `draft` says at this server's clock.
-    async fn insert(&self, draft: Draft) -> Result<crate::events::Saved, Failure> {
+    /// Stores the event of `draft` at this server's clock.
+    async fn insert(&self, draft: Draft) -> Result<Saved, Error> {
         let now = self.now();
         self.ask(move |store| store.insert_at(draft, now)).await
     }
 
-    async fn update(&self, id: i64, draft: Draft) -> Result<Event, Failure> {
+    async fn update(&self, id: i64, draft: Draft) -> Result<Event, Error> {
         let now = self.now();
         self.ask(move |store| store.update_at(id, draft, now)).await
     }
 }
+
+/// An answer, or a refusal.
+type Outcome = Result<Answer, Answer>;
 
 /// The routes, ready to be merged into a router with any state.
 pub fn routes<S>(state: EventsState) -> Router<S>
@@ -141,25 +144,8 @@ where
     guarded.merge(open).with_state(state)
 }
 
-/// What went wrong, on its way to a client.
-enum Failure {
-    Error(Error),
-    /// There is no room: answered and counted already.
-    Busy(Box<Response>),
-}
-
-impl From<Error> for Failure {
+impl From<Error> for Answer {
     fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let error = match self {
-            Self::Error(error) => error,
-            Self::Busy(response) => return *response,
-        };
         let status = match &error {
             Error::Refused(_) => StatusCode::BAD_REQUEST,
             Error::NotFound(_) => StatusCode::NOT_FOUND,
@@ -171,17 +157,12 @@ impl IntoResponse for Failure {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
-        json_answer(status, &json!({"error": error.to_string()}))
+        Self::error(status, &error.to_string())
     }
 }
 
-fn refuse<T>(why: impl Into<String>) -> Result<T, Failure> {
-    Err(Error::Refused(why.into()).into())
-}
-
-fn json_answer(status: StatusCode, json: &Value) -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/json")];
-    (status, kind, json.to_string()).into_response()
+fn refuse<T>(why: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Refused(why.into()))
 }
 
 fn accepts_json(headers: &HeaderMap) -> bool {
@@ -192,56 +173,35 @@ fn accepts_json(headers: &HeaderMap) -> bool {
     })
 }
 
-fn parse(body: &Bytes) -> Result<Value, Failure> {
+fn parse(body: &Bytes) -> Result<Value, Error> {
     serde_json::from_slice(body).or_else(|error| refuse(format!("the body is not JSON: {error}")))
 }
 
-fn event_id(text: &str) -> Result<i64, Failure> {
-    // Whatever is no number is no event's: not found, like a number that is none's.
-    text.parse().map_err(|_| Error::NotFound(0).into())
+/// An id in a path. A text that is not a number is answered like an unknown id.
+fn event_id(text: &str) -> Result<i64, Error> {
+    text.parse().map_err(|_| Error::NotFound(0))
 }
 
-/// The parameters of a query string; of a repeated one the last counts, as in Graphite.
-struct Parameters(Vec<(String, String)>);
+/// The range of `from` and `until`, by default from the beginning until now. Never swapped.
+fn range(params: &Params, state: &EventsState) -> Result<(f64, f64), Error> {
+    let now = state.now();
+    let read = |name: &str, default: f64| match params.get(name) {
+        None => Ok(default),
+        Some(text) => match attime::parse(text, &state.time_zone, now as i64) {
+            Ok(timestamp) => Ok(timestamp as f64),
+            Err(why) => refuse(why.to_string()),
+        },
+    };
+    Ok((read("from", 0.0)?, read("until", now)?))
+}
 
-impl Parameters {
-    fn new(query: Option<&str>) -> Self {
-        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        Self(pairs.into_owned().collect())
-    }
-
-    fn last(&self, name: &str) -> Option<&str> {
-        let pair = self.0.iter().rev().find(|(key, _)| key == name)?;
-        Some(&pair.1)
-    }
-
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let pairs = self.0.iter().filter(move |(key, _)| key == name);
-        pairs.map(|(_, value)| value.as_str())
-    }
-
-    /// The range that `from` and `until` ask for: from the beginning and until now unless they
-    /// say otherwise. Never swapped.
-    fn range(&self, state: &EventsState) -> Result<(f64, f64), Failure> {
-        let now = state.now();
-        let read = |name: &str, default: f64| match self.last(name) {
-            None => Ok(default),
-            Some(text) => match attime::parse(text, &state.time_zone, now as i64) {
-                Ok(moment) => Ok(moment as f64),
-                Err(why) => refuse(why.to_string()),
-            },
-        };
-        Ok((read("from", 0.0)?, read("until", now)?))
-    }
-
-    fn limit(&self, default: usize) -> Result<usize, Failure> {
-        match self.last("limit") {
-            None => Ok(default),
-            Some(text) => match text.parse::<usize>() {
-                Ok(limit) => Ok(limit.min(MAX_ANSWER)),
-                Err(_) => refuse(format!("\"limit\" must be a number, not {text:?}")),
-            },
-        }
+fn limit(params: &Params, default: usize) -> Result<usize, Error> {
+    match params.get("limit") {
+        None => Ok(default),
+        Some(text) => match text.parse::<usize>() {
+            Ok(limit) => Ok(limit.min(MAX_ANSWER)),
+            Err(_) => refuse(format!("\"limit\" must be a number, not {text:?}")),
+        },
     }
 }
 
@@ -251,21 +211,19 @@ struct Listed {
 }
 
 impl Listed {
-    fn new(parameters: &Parameters) -> Result<Self, Failure> {
-        let callback = parameters.last("jsonp").map(str::to_owned);
-        let fine = |c: char| c.is_ascii_alphanumeric() || "_.$".contains(c);
-        if let Some(name) = &callback
-            && (name.is_empty() || !name.chars().all(fine))
-        {
-            return refuse("\"jsonp\" must be a function's name");
+    fn new(params: &Params) -> Result<Self, Answer> {
+        let name = params.get("jsonp");
+        if name == Some("") {
+            return Ok(refuse("\"jsonp\" must be a function's name")?);
         }
+        let callback = Answer::callback(name)?.map(str::to_owned);
         Ok(Self { callback })
     }
 
-    fn kind(&self) -> &'static str {
+    fn content_type(&self) -> &'static str {
         match self.callback {
-            None => "application/json",
-            Some(_) => "text/javascript",
+            None => JSON,
+            Some(_) => JAVASCRIPT,
         }
     }
 
@@ -305,16 +263,12 @@ impl Listed {
     }
 }
 
-async fn get_data(
-    State(state): State<EventsState>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    let parameters = Parameters::new(query.as_deref());
-    let (from, until) = parameters.range(&state)?;
-    let tags = GraphiteTags::from_query(parameters.last("tags"), parameters.last("set"));
-    let listed = Listed::new(&parameters)?;
+async fn get_data(State(state): State<EventsState>, InQuery(params): InQuery) -> Outcome {
+    let (from, until) = range(&params, &state)?;
+    let tags = GraphiteTags::from_query(params.get("tags"), params.get("set"));
+    let listed = Listed::new(&params)?;
     let question = move |store: &Store| store.graphite(&tags, from, until);
-    let kind = listed.kind();
+    let kind = listed.content_type();
     let write = |events| listed.write(events, Event::to_json);
     state.list(kind, question, write).await
 }
@@ -322,34 +276,29 @@ async fn get_data(
 async fn list(
     State(state): State<EventsState>,
     headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    let parameters = Parameters::new(query.as_deref());
-    let expression = parameters.last("tags").unwrap_or("*").to_owned();
+    InQuery(params): InQuery,
+) -> Outcome {
+    let expression = params.get("tags").unwrap_or("*").to_owned();
     let tags: TagQuery = expression
         .parse()
         .or_else(|error| refuse(format!("\"tags\": {error}")))?;
-    let (from, until) = parameters.range(&state)?;
-    // Planned work lies ahead: the list shows it unless it is told where to end.
-    let until = parameters.last("until").map_or(f64::MAX, |_| until);
-    let limit = parameters.limit(LISTED)?;
+    let (from, until) = range(&params, &state)?;
+    // Planned work is in the future: the list shows it unless `until` is set.
+    let until = params.get("until").map_or(f64::MAX, |_| until);
+    let limit = limit(&params, LISTED)?;
     let question = move |store: &Store| store.query(&tags, from, until, limit);
     if accepts_json(&headers) {
-        let listed = Listed::new(&parameters)?;
-        let kind = listed.kind();
+        let listed = Listed::new(&params)?;
+        let kind = listed.content_type();
         let write = |events| listed.write(events, Event::to_json);
         return state.list(kind, question, write).await;
     }
     let write = move |events: Vec<Event>| Ok(html::list(&events, &expression, limit));
     let page = state.list(CONTENT_TYPE, question, write).await?;
-    Ok(html::secured(page))
+    Ok(html::with_policy(page))
 }
 
-async fn create(
-    State(state): State<EventsState>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Failure> {
+async fn create(State(state): State<EventsState>, headers: HeaderMap, body: Bytes) -> Outcome {
     let mut draft = Draft::from_json(&parse(&body)?)?;
     if let Some(key) = headers.get("idempotency-key")
         && draft.key.is_none()
@@ -357,65 +306,63 @@ async fn create(
         draft.key = Some(String::from_utf8_lossy(key.as_bytes()).into_owned());
     }
     let saved = state.insert(draft).await?;
-    let location = [(header::LOCATION, format!("/events/{}/", saved.event.id))];
-    if accepts_json(&headers) {
-        let status = match saved.created {
-            true => StatusCode::CREATED,
-            false => StatusCode::OK,
-        };
-        return Ok((location, json_answer(status, &saved.event.to_json())).into_response());
-    }
-    // Graphite's answer: nothing, as HTML.
-    let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    Ok((kind, location, "").into_response())
+    let answer = match accepts_json(&headers) {
+        true => stored(&saved),
+        // As in Graphite: an empty page.
+        false => Answer::ok(CONTENT_TYPE, ""),
+    };
+    let location = format!("/events/{}/", saved.event.id);
+    Ok(answer.with(header::LOCATION, &location))
+}
+
+/// A stored event as JSON: 201 if it is new.
+fn stored(saved: &Saved) -> Answer {
+    let status = match saved.created {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
+    };
+    Answer::value(status, &saved.event.to_json())
 }
 
 async fn show(
     State(state): State<EventsState>,
     headers: HeaderMap,
     Path(id): Path<String>,
-) -> Result<Response, Failure> {
+) -> Outcome {
     let json = accepts_json(&headers);
     let event = match event_id(&id) {
         Ok(id) => state.ask(move |store| store.event(id)).await,
-        Err(failure) => Err(failure),
+        Err(unknown) => Err(unknown),
     };
     match event {
-        Ok(event) if json => Ok(json_answer(StatusCode::OK, &dated(&event))),
-        Ok(event) => Ok(html::secured(html::event(&event))),
-        Err(Failure::Error(Error::NotFound(_))) if json => Ok(json_answer(
-            StatusCode::NOT_FOUND,
-            &json!({"error": "Event matching query does not exist"}),
-        )),
-        Err(Failure::Error(Error::NotFound(_))) => {
-            let page = html::secured(html::not_found());
-            Ok((StatusCode::NOT_FOUND, page).into_response())
+        Ok(event) if json => Ok(Answer::value(StatusCode::OK, &dated(&event))),
+        Ok(event) => Ok(html::secured(StatusCode::OK, html::event(&event))),
+        Err(Error::NotFound(_)) if json => {
+            let sentence = "Event matching query does not exist";
+            Err(Answer::error(StatusCode::NOT_FOUND, sentence))
         }
-        Err(failure) => Err(failure),
+        Err(Error::NotFound(_)) => Err(html::secured(StatusCode::NOT_FOUND, html::not_found())),
+        Err(error) => Err(error.into()),
     }
 }
 
-async fn change(
-    State(state): State<EventsState>,
-    Path(id): Path<String>,
-    body: Bytes,
-) -> Result<Response, Failure> {
+async fn change(State(state): State<EventsState>, Path(id): Path<String>, body: Bytes) -> Outcome {
     let id = event_id(&id)?;
     let draft = Draft::from_json(&parse(&body)?)?;
     let event = state.update(id, draft).await?;
-    Ok(json_answer(StatusCode::OK, &event.to_json()))
+    Ok(Answer::value(StatusCode::OK, &event.to_json()))
 }
 
 async fn remove(
     State(state): State<EventsState>,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+) -> Result<StatusCode, Answer> {
     let id = event_id(&id)?;
     state.ask(move |store| store.remove(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The event with its moments as Graphite prints those of a single one: `2023-11-14T22:13:20Z`.
+/// The event with times as Graphite prints them for a single event: `2023-11-14T22:13:20Z`.
 fn dated(event: &Event) -> Value {
     let mut json = event.to_json();
     json["when"] = html::iso(event.when).into();
@@ -425,19 +372,18 @@ fn dated(event: &Event) -> Value {
     json
 }
 
-async fn import(State(state): State<EventsState>, request: Request) -> Result<Response, Failure> {
-    let busy = |busy: Busy| Failure::Busy(Box::new(busy.answer(&state.store)));
+async fn import(State(state): State<EventsState>, request: Request) -> Outcome {
+    let busy = |busy: room::Busy| busy.answer(&state.store);
     let _place = state.room.import().await.map_err(busy)?;
     let body = match to_bytes(request.into_body(), MAX_IMPORT).await {
         Ok(body) => body,
         Err(why) => {
             let sentence = format!("the body was not read, {MAX_IMPORT} bytes at most: {why}");
-            let status = StatusCode::PAYLOAD_TOO_LARGE;
-            return Ok(json_answer(status, &json!({ "error": sentence })));
+            return Err(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &sentence));
         }
     };
     let Ok(text) = String::from_utf8(body.into()) else {
-        return refuse("the body is not UTF-8");
+        return Ok(refuse("the body is not UTF-8")?);
     };
     let (n_read, n_new) = state
         .ask(move |store| {
@@ -446,5 +392,5 @@ async fn import(State(state): State<EventsState>, request: Request) -> Result<Re
         })
         .await?;
     let counts = json!({"events": n_read, "new": n_new});
-    Ok(json_answer(StatusCode::OK, &counts))
+    Ok(Answer::value(StatusCode::OK, &counts))
 }

@@ -80,9 +80,9 @@ fn find_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     nodes.sort_by(|a, b| name(a).cmp(name(b)));
     budget.check()?;
     match format {
-        "treejson" => Ok(answer(&tree(&nodes, base, wildcards), params)),
-        "nodelist" => Ok(answer(&by_position(&nodes, position), params)),
-        "completer" => Ok(answer(&completer(&nodes, wildcards), params)),
+        "treejson" => Ok(Answer::jsonp(&tree(&nodes, base, wildcards), params)),
+        "nodelist" => Ok(Answer::jsonp(&by_position(&nodes, position), params)),
+        "completer" => Ok(Answer::jsonp(&completer(&nodes, wildcards), params)),
         "json" => {
             nodes.sort_by(|a, b| a.path.cmp(&b.path));
             let intervals = intervals(app, &nodes, budget)?;
@@ -99,7 +99,7 @@ fn find_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
                     shown
                 })
                 .collect();
-            Ok(answer(&shown.into(), params))
+            Ok(Answer::jsonp(&shown.into(), params))
         }
         "msgpack" => {
             let body = packed(&nodes, &intervals(app, &nodes, budget)?);
@@ -133,15 +133,6 @@ fn reserve_answer(budget: &Budget, nodes: &[Node]) -> Result<()> {
 /// The last node of a path.
 fn name(node: &Node) -> &str {
     node.path.rsplit('.').next().unwrap_or(&node.path)
-}
-
-fn answer(value: &Value, params: &Params) -> Answer {
-    let text = if params.has_value("pretty") {
-        serde_json::to_vec_pretty(value)
-    } else {
-        serde_json::to_vec(value)
-    };
-    Answer::json(text.unwrap_or_default(), params)
 }
 
 fn whole(params: &Params, name: &str, otherwise: i64) -> Result<i64> {
@@ -397,7 +388,7 @@ fn expand_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     } else {
         all.into_iter().collect()
     };
-    Ok(answer(&json!({ "results": results }), params))
+    Ok(Answer::jsonp(&json!({ "results": results }), params))
 }
 
 async fn index(State(app): State<App>, params: Params) -> Answer {
@@ -410,7 +401,7 @@ async fn index(State(app): State<App>, params: Params) -> Answer {
                 let leaves = nodes.into_iter().filter(|node| node.leaf);
                 let paths: BTreeSet<String> = leaves.map(|node| node.path).collect();
                 budget.check()?;
-                Ok(answer(&paths.into_iter().collect(), &params))
+                Ok(Answer::jsonp(&paths.into_iter().collect(), &params))
             });
         found.unwrap_or_else(|error| refusal(app, &error))
     })

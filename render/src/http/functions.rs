@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use serde_json::{Map, Value};
 
+use super::answer::json_text;
 use super::{Answer, App, JSON, Params, not_allowed};
 use crate::functions;
 
@@ -69,12 +70,7 @@ async fn details(State(_): State<App>, Path(name): Path<String>, params: Params)
 }
 
 fn answer(value: &Value, params: &Params) -> Answer {
-    let text = if params.has_value("pretty") {
-        serde_json::to_string_pretty(value)
-    } else {
-        serde_json::to_string(value)
-    };
-    // The one default that JSON has no number for.
-    let text = text.unwrap_or_default().replace("\"1e9999\"", "1e9999");
-    Answer::ok(JSON, text)
+    let text = String::from_utf8(json_text(value, params)).unwrap_or_default();
+    // The one default value that has no number in JSON.
+    Answer::ok(JSON, text.replace("\"1e9999\"", "1e9999"))
 }

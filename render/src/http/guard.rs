@@ -32,6 +32,8 @@ use settings::Key;
 use settings::options::Checked;
 use sha2::{Digest as _, Sha256};
 
+use super::Answer;
+
 /// Most bytes in the body of one event or webhook.
 pub const MAX_BODY: usize = 1024 * 1024;
 
@@ -176,16 +178,11 @@ impl IntoResponse for Refusal {
             Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
         };
-        let body = serde_json::json!({"error": self.to_string()}).to_string();
-        let json = (header::CONTENT_TYPE, "application/json");
-        let mut response = (status, [json], body).into_response();
+        let mut answer = Answer::error(status, &self.to_string());
         if status == StatusCode::UNAUTHORIZED {
-            let realm = header::HeaderValue::from_static("Basic realm=\"plumbago\"");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, realm);
+            answer = answer.with(header::WWW_AUTHENTICATE, "Basic realm=\"plumbago\"");
         }
-        response
+        answer.into_response()
     }
 }
 

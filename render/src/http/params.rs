@@ -1,14 +1,17 @@
-//! What a request asks, from its query string and its body.
+//! The parameters of a request, from its query string and its body.
 //!
-//! The pairs of the body come after those of the query string, and of two single values the last
-//! counts, as in graphite-web. A body is a form (urlencoded or multipart), or a JSON object whose
+//! The pairs of the body follow those of the query string; if a parameter is repeated, the last
+//! value wins, as in graphite-web. A body is a form (urlencoded or multipart), or a JSON object whose
 //! lists stand for repeated parameters.
 
-use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequest, Request};
-use axum::http::{Method, StatusCode, header};
+mod body;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{Method, header};
 
 use super::Answer;
+use body::{check_number, form, in_body};
 
 /// How long a body may be.
 pub const MAX_BODY: usize = 8 << 20;
@@ -54,18 +57,19 @@ impl Params {
         Some(value)
     }
 
-    /// Every value of `name`, or if there is none of `name[]`.
+    /// Every value of `name`.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let matching = self.pairs.iter().filter(move |(key, _)| key == name);
+        matching.map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of `name`, or of `name[]` if there are no others.
     pub fn list(&self, name: &str) -> Vec<&str> {
-        let all = |name: &str| -> Vec<&str> {
-            let matching = self.pairs.iter().filter(|(key, _)| key == name);
-            matching.map(|(_, value)| value.as_str()).collect()
-        };
-        let plain = all(name);
-        if plain.is_empty() {
-            all(&format!("{name}[]"))
-        } else {
-            plain
+        let plain: Vec<&str> = self.all(name).collect();
+        if !plain.is_empty() {
+            return plain;
         }
+        self.all(&format!("{name}[]")).collect()
     }
 
     /// Whether `name` is there with a value.
@@ -79,8 +83,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Answer> {
         let (head, body) = request.into_parts();
-        let query = head.uri.query().unwrap_or_default();
-        let mut pairs = form(query.as_bytes())?;
+        let mut pairs = query(&head)?;
         let n_in_query = pairs.len();
         if head.method == Method::POST {
             let kind = head.headers.get(header::CONTENT_TYPE);
@@ -96,121 +99,33 @@ impl<S: Send + Sync> FromRequest<S> for Params {
     }
 }
 
-async fn in_body(kind: &str, body: Body) -> Result<Vec<(String, String)>, Answer> {
-    let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
-        let sentence = format!("the body is longer than {MAX_BODY} bytes or ended early");
-        Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence)
-    })?;
-    let (main, details) = kind.split_once(';').unwrap_or((kind, ""));
-    match main.trim().to_ascii_lowercase().as_str() {
-        "application/json" => object(&body),
-        "multipart/form-data" => {
-            let boundary = details.split(';').find_map(|detail| {
-                let (name, value) = detail.trim().split_once('=')?;
-                name.eq_ignore_ascii_case("boundary")
-                    .then(|| value.trim_matches('"').to_owned())
-            });
-            match boundary {
-                Some(boundary) => multipart(&body, &boundary),
-                None => Err(Answer::text(
-                    StatusCode::BAD_REQUEST,
-                    "a multipart body needs a boundary in its content type",
-                )),
-            }
-        }
-        _ => form(&body),
+/// The parameters of the query string alone, for routes that ignore or read their body themselves.
+#[derive(Clone, Debug)]
+pub struct InQuery(pub Params);
+
+impl<S: Send + Sync> FromRequestParts<S> for InQuery {
+    type Rejection = Answer;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<Self, Answer> {
+        let pairs = query(head)?;
+        check_number(pairs.len())?;
+        Ok(Self(Params {
+            method: head.method.clone(),
+            n_in_query: pairs.len(),
+            pairs,
+        }))
     }
 }
 
-/// Commas that a JSON body may have for each parameter that a request may have.
-const COMMAS_PER_PAIR: usize = 10;
-
-type Pairs = Result<Vec<(String, String)>, Answer>;
-
-/// Each takes many times the byte or two that it needs on the wire: they are counted before they
-/// are stored.
-fn check_number(n_pairs: usize) -> Result<(), Answer> {
-    if n_pairs <= MAX_PAIRS {
-        return Ok(());
-    }
-    let sentence = format!("the request has more than {MAX_PAIRS} parameters");
-    Err(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence))
-}
-
-fn too_long() -> Answer {
-    let sentence = format!("the parameters of the body are longer than {MAX_BODY} bytes");
-    Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence)
-}
-
-fn form(text: &[u8]) -> Pairs {
-    check_number(text.iter().filter(|&&byte| byte == b'&').count())?;
-    Ok(form_urlencoded::parse(text).into_owned().collect())
-}
-
-/// The members of a JSON object; anything else has none.
-fn object(body: &[u8]) -> Pairs {
-    use serde_json::Value;
-    // There is a comma between any two values; targets have some of their own.
-    let n_commas = body.iter().filter(|&&byte| byte == b',').count();
-    check_number(n_commas / COMMAS_PER_PAIR)?;
-    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
-        return Ok(Vec::new());
-    };
-    fn text(value: Value) -> Option<String> {
-        match value {
-            Value::String(text) => Some(text),
-            Value::Null => None,
-            other => Some(other.to_string()),
-        }
-    }
-    let mut room = MAX_BODY;
-    let mut pairs = Vec::new();
-    for (name, value) in members {
-        let values = match value {
-            Value::Array(values) => values,
-            value => vec![value],
-        };
-        let values = values.into_iter().filter_map(text);
-        for value in values {
-            check_number(pairs.len() + 1)?;
-            // A long list repeats its name: what it comes to is known only here.
-            room = room
-                .checked_sub(name.len() + value.len())
-                .ok_or_else(too_long)?;
-            pairs.push((name.clone(), value));
-        }
-    }
-    Ok(pairs)
-}
-
-/// The fields of a multipart body. Parts that make no sense are left out.
-fn multipart(body: &[u8], boundary: &str) -> Pairs {
-    let body = String::from_utf8_lossy(body);
-    let mut pairs = Vec::new();
-    for part in body.split(&format!("--{boundary}")).skip(1) {
-        let part = part.trim_start_matches("\r\n");
-        let Some((head, value)) = part.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let disposition = head.lines().find(|line| {
-            line.to_ascii_lowercase()
-                .starts_with("content-disposition:")
-        });
-        let name = disposition.and_then(|line| {
-            let (_, rest) = line.split_once("name=\"")?;
-            Some(rest.split_once('"')?.0)
-        });
-        if let Some(name) = name {
-            let value = value.strip_suffix("\r\n").unwrap_or(value);
-            check_number(pairs.len() + 1)?;
-            pairs.push((name.to_owned(), value.to_owned()));
-        }
-    }
-    Ok(pairs)
+fn query(head: &Parts) -> Result<Vec<(String, String)>, Answer> {
+    form(head.uri.query().unwrap_or_default().as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::StatusCode;
+
     use super::*;
 
     async fn read(uri: &str, kind: &str, body: &'static str) -> Params {
@@ -281,6 +196,23 @@ mod tests {
             "--x\r\nContent-Disposition: form-data; name=\"target\"\r\n\r\na\r\nb\r\n--x--\r\n";
         let params = read("/render", "multipart/form-data; boundary=\"x\"", body).await;
         assert_eq!(params.list("target"), ["a\r\nb"]);
+        assert!(
+            read("/render", "multipart/form-data; boundary=x", "")
+                .await
+                .pairs()
+                .is_empty()
+        );
+        for (kind, body) in [
+            ("multipart/form-data", body),
+            ("multipart/form-data; boundary=x", "--x\r\n"),
+        ] {
+            let request = axum::http::Request::post("/render")
+                .header(header::CONTENT_TYPE, kind)
+                .body(Body::from(body))
+                .unwrap();
+            let refused = Params::from_request(request, &()).await.unwrap_err();
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{kind}");
+        }
         assert!(
             read("/render", "application/json", "[1")
                 .await

@@ -7,9 +7,10 @@ use axum::routing::any;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 
+use super::answer::JAVASCRIPT;
 use super::flight::Key;
 use super::pool::Lane;
-use super::{Answer, App, Content, JAVASCRIPT, JSON, Params, Stream};
+use super::{Answer, App, Content, JSON, Params, Stream};
 use crate::attime;
 use crate::context::{Limits, Query, Window};
 use crate::draw;
@@ -505,8 +506,5 @@ fn refusal(app: &App, error: &Error, format: Option<&str>, targets: &[&str]) -> 
         _ if !targets.is_empty() => body["target"] = targets.join(", ").into(),
         _ => {}
     }
-    Answer {
-        status,
-        ..Answer::ok(JSON, body.to_string())
-    }
+    Answer::value(status, &body)
 }

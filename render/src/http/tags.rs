@@ -47,14 +47,7 @@ async fn respond(
     let budget = app.limits().budget;
     app.compute(budget.clone(), lane(&params), move |app| {
         match job(app, &params, &budget) {
-            Ok(value) => {
-                let text = if params.has_value("pretty") {
-                    serde_json::to_vec_pretty(&value)
-                } else {
-                    serde_json::to_vec(&value)
-                };
-                Answer::ok(super::JSON, text.unwrap_or_default())
-            }
+            Ok(value) => Answer::json(&value, &params),
             Err(error) => Answer::error(app.refuse(&error), &error.to_string()),
         }
     })

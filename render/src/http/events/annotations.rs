@@ -2,13 +2,12 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
-use super::{EventsState, Failure, Listed, Parameters, event_id, json_answer, parse, refuse};
+use super::{Answer, EventsState, InQuery, Listed, Outcome, event_id, limit, parse, refuse};
 use crate::events::expr::{Clause, Term};
 use crate::events::{Draft, Event, Status, Store, TagQuery, webhook};
 
@@ -30,40 +29,30 @@ pub(super) fn routes() -> Router<EventsState> {
     routes
 }
 
-async fn create(State(state): State<EventsState>, body: Bytes) -> Result<Response, Failure> {
+async fn create(State(state): State<EventsState>, body: Bytes) -> Outcome {
     let mut draft = webhook::annotation(&parse(&body)?)?;
     draft.what.get_or_insert_default();
     let saved = state.insert(draft).await?;
     Ok(said("Annotation added", saved.event.id))
 }
 
-async fn create_graphite(
-    State(state): State<EventsState>,
-    body: Bytes,
-) -> Result<Response, Failure> {
+async fn create_graphite(State(state): State<EventsState>, body: Bytes) -> Outcome {
     let draft = Draft::from_json(&parse(&body)?)?;
     let saved = state.insert(draft).await?;
     Ok(said("Graphite annotation added", saved.event.id))
 }
 
-async fn show(
-    State(state): State<EventsState>,
-    Path(id): Path<String>,
-) -> Result<Response, Failure> {
+async fn show(State(state): State<EventsState>, Path(id): Path<String>) -> Outcome {
     let id = event_id(&id)?;
     let event = state.ask(move |store| store.event(id)).await?;
-    Ok(json_answer(StatusCode::OK, &annotation(&event)))
+    Ok(Answer::value(StatusCode::OK, &annotation(&event)))
 }
 
-async fn change(
-    State(state): State<EventsState>,
-    Path(id): Path<String>,
-    body: Bytes,
-) -> Result<Response, Failure> {
+async fn change(State(state): State<EventsState>, Path(id): Path<String>, body: Bytes) -> Outcome {
     let id = event_id(&id)?;
     let mut draft = webhook::annotation(&parse(&body)?)?;
     if draft.until.is_some() {
-        // Grafana knows no status: who sets an end says that it is over.
+        // Grafana has no status: an annotation with an end is over.
         draft.status.get_or_insert(Status::Succeeded);
         let event = state.ask(move |store| store.event(id)).await?;
         if event.status != Status::Started {
@@ -74,23 +63,16 @@ async fn change(
     Ok(said("Annotation patched", id))
 }
 
-async fn remove(
-    State(state): State<EventsState>,
-    Path(id): Path<String>,
-) -> Result<Response, Failure> {
+async fn remove(State(state): State<EventsState>, Path(id): Path<String>) -> Outcome {
     let id = event_id(&id)?;
     state.ask(move |store| store.remove(id)).await?;
     let json = json!({"message": "Annotation deleted"});
-    Ok(json_answer(StatusCode::OK, &json))
+    Ok(Answer::value(StatusCode::OK, &json))
 }
 
 /// `from` and `to` in milliseconds, `tags` repeated, `matchAny`, `limit`; newest first.
-async fn list(
-    State(state): State<EventsState>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
-    let parameters = Parameters::new(query.as_deref());
-    let millis = |name: &str, default: f64| match parameters.last(name) {
+async fn list(State(state): State<EventsState>, InQuery(params): InQuery) -> Outcome {
+    let millis = |name: &str, default: f64| match params.get(name) {
         None => Ok(default),
         Some(text) => match text.parse::<f64>() {
             Ok(millis) if millis.is_finite() => Ok(millis / 1000.0),
@@ -98,14 +80,14 @@ async fn list(
         },
     };
     let (from, until) = (millis("from", f64::MIN)?, millis("to", f64::MAX)?);
-    let limit = parameters.limit(LISTED)?;
-    let words = parameters.all("tags").filter(|tag| !tag.is_empty());
+    let limit = limit(&params, LISTED)?;
+    let words = params.all("tags").filter(|tag| !tag.is_empty());
     let words: Vec<Term> = words.map(|tag| Term::Tag(tag.to_owned())).collect();
     let clause = |all| Clause {
         all,
         none: Vec::new(),
     };
-    let tags = match (words.is_empty(), parameters.last("matchAny")) {
+    let tags = match (words.is_empty(), params.get("matchAny")) {
         (true, _) => TagQuery::every(),
         (false, Some("true")) => TagQuery {
             any: words.into_iter().map(|term| clause(vec![term])).collect(),
@@ -116,19 +98,19 @@ async fn list(
     };
     let question = move |store: &Store| store.query(&tags, from, until, limit);
     let listed = Listed { callback: None };
-    let kind = listed.kind();
+    let kind = listed.content_type();
     let write = |events: Vec<Event>| listed.write(events.into_iter().rev(), annotation);
     state.list(kind, question, write).await
 }
 
-fn said(message: &str, id: i64) -> Response {
+fn said(message: &str, id: i64) -> Answer {
     let json = json!({"message": message, "id": id});
-    json_answer(StatusCode::OK, &json)
+    Answer::value(StatusCode::OK, &json)
 }
 
 /// The event as Grafana prints an annotation.
 fn annotation(event: &Event) -> Value {
-    let millis = |moment: f64| (moment * 1000.0).round() as i64;
+    let millis = |seconds: f64| (seconds * 1000.0).round() as i64;
     let text = match event.data.as_str() {
         "" => event.what.clone(),
         data => format!("{}\n{data}", event.what),

@@ -4,11 +4,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
 use axum::routing::{patch, post};
 use serde_json::{Value, json};
 
-use super::{EventsState, Failure, event_id, json_answer, parse, refuse};
+use super::{Answer, Error, EventsState, Outcome, event_id, parse, refuse, stored};
 use crate::events::{Draft, webhook};
 
 pub(super) fn routes() -> Router<EventsState> {
@@ -28,13 +27,9 @@ pub(super) fn routes() -> Router<EventsState> {
     routes
 }
 
-async fn github(
-    State(state): State<EventsState>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Failure> {
+async fn github(State(state): State<EventsState>, headers: HeaderMap, body: Bytes) -> Outcome {
     let Some(kind) = headers.get("x-github-event") else {
-        return refuse("the header X-GitHub-Event is missing");
+        return Ok(refuse("the header X-GitHub-Event is missing")?);
     };
     let draft = webhook::github(
         kind.to_str().unwrap_or_default(),
@@ -43,32 +38,20 @@ async fn github(
     answer(&state, draft).await
 }
 
-async fn gitlab(
-    State(state): State<EventsState>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Failure> {
+async fn gitlab(State(state): State<EventsState>, headers: HeaderMap, body: Bytes) -> Outcome {
     let draft = webhook::gitlab(&message(&headers, &body)?)?;
     answer(&state, draft).await
 }
 
-async fn answer(state: &EventsState, draft: Option<Draft>) -> Result<Response, Failure> {
+async fn answer(state: &EventsState, draft: Option<Draft>) -> Outcome {
     let Some(draft) = draft else {
-        return Ok(json_answer(StatusCode::OK, &json!({"ignored": true})));
+        return Ok(Answer::value(StatusCode::OK, &json!({"ignored": true})));
     };
     let saved = state.insert(draft).await?;
-    let status = match saved.created {
-        true => StatusCode::CREATED,
-        false => StatusCode::OK,
-    };
-    Ok(json_answer(status, &saved.event.to_json()))
+    Ok(stored(&saved))
 }
 
-async fn rollbar(
-    State(state): State<EventsState>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Failure> {
+async fn rollbar(State(state): State<EventsState>, headers: HeaderMap, body: Bytes) -> Outcome {
     let draft = webhook::rollbar(&message(&headers, &body)?)?;
     let saved = state.insert(draft).await?;
     Ok(deploy(saved.event.id))
@@ -79,7 +62,7 @@ async fn rollbar_ended(
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Failure> {
+) -> Outcome {
     let status = webhook::rollbar_status(&message(&headers, &body)?)?;
     let draft = Draft {
         status,
@@ -89,14 +72,14 @@ async fn rollbar_ended(
     Ok(deploy(event.id))
 }
 
-fn deploy(id: i64) -> Response {
+fn deploy(id: i64) -> Answer {
     let json = json!({"err": 0, "data": {"deploy_id": id}});
-    json_answer(StatusCode::OK, &json)
+    Answer::value(StatusCode::OK, &json)
 }
 
 /// A message as JSON or as a form: GitHub sends its JSON in the form field `payload` when it is
 /// set to, Rollbar's notices are forms by habit.
-fn message(headers: &HeaderMap, body: &Bytes) -> Result<Value, Failure> {
+fn message(headers: &HeaderMap, body: &Bytes) -> Result<Value, Error> {
     let form = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes()
             .starts_with(b"application/x-www-form-urlencoded")

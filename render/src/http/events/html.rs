@@ -1,12 +1,12 @@
 //! The list of events as a page, and one event on its own. All texts of clients are escaped, and
 //! only `http` and `https` links become links.
 
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::{StatusCode, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::events::draft::is_web_link;
 use crate::events::{Event, Status};
+use crate::http::Answer;
 use crate::http::html::{CONTENT_TYPE, finish};
 
 const STYLE: &str = "
@@ -42,15 +42,18 @@ fn page(content: Markup) -> String {
     })
 }
 
-/// A page on its way to a browser, with its policy.
-pub(super) fn secured(page: impl IntoResponse) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, CONTENT_TYPE),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, page).into_response()
+/// A page as an answer.
+pub(super) fn secured(status: StatusCode, page: String) -> Answer {
+    with_policy(Answer {
+        status,
+        ..Answer::ok(CONTENT_TYPE, page)
+    })
+}
+
+/// A page with its policy.
+pub(super) fn with_policy(page: Answer) -> Answer {
+    page.with(header::CONTENT_SECURITY_POLICY, POLICY)
+        .with(header::REFERRER_POLICY, "no-referrer")
 }
 
 /// The newest `limit` events, newest first.

@@ -17,16 +17,15 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::Frame;
-use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{EventsState, json_answer};
+use super::{Answer, EventsState};
 use crate::events::{Error, Store, lines};
 
 /// Exports at once.
@@ -40,7 +39,7 @@ const ANSWERS: usize = 64 * 1024 * 1024;
 /// Bodies of more than [`SMALL`] bytes at once.
 const BODIES: usize = 16;
 const SMALL: u64 = 64 * 1024;
-/// How long a request waits for its turn.
+/// How long a request waits for a place.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The places there are. Cheap to clone.
@@ -77,13 +76,13 @@ impl Room {
         wait(&self.imports, "another import is running").await
     }
 
-    /// `text` as a body that counts until it is sent.
-    pub(super) fn answer(&self, text: String) -> Result<Body, Busy> {
+    /// `text` as a body that counts until all of it is sent.
+    pub(super) fn answer(&self, text: String) -> Result<Bytes, Busy> {
         let size = u32::try_from(text.len().min(ANSWERS)).unwrap_or(u32::MAX);
         let answers = Arc::clone(&self.answers);
         match answers.try_acquire_many_owned(size) {
-            Ok(permit) => Ok(Body::new(Held {
-                text: Bytes::from(text),
+            Ok(permit) => Ok(Bytes::from_owner(Held {
+                text,
                 _permit: permit,
             })),
             Err(_) => Err(Busy("too many answers with events wait for their clients")),
@@ -107,18 +106,14 @@ pub(super) struct Busy(&'static str);
 
 impl Busy {
     /// The answer, counted.
-    pub(super) fn answer(&self, store: &Store) -> Response {
+    pub(super) fn answer(&self, store: &Store) -> Answer {
         store.stats().busy.fetch_add(1, Ordering::Relaxed);
         let sentence = format!("{}: try again later", self.0);
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        let mut response = json_answer(status, &json!({ "error": sentence }));
-        let later = HeaderValue::from_static("5");
-        response.headers_mut().insert(header::RETRY_AFTER, later);
-        response
+        Answer::error(StatusCode::SERVICE_UNAVAILABLE, &sentence).with(header::RETRY_AFTER, "5")
     }
 }
 
-/// Lets a request with a large body pass when there is a place for it.
+/// Delays a request with a large body until there is a place for it.
 pub(super) async fn bodies(
     State(state): State<EventsState>,
     request: Request,
@@ -133,14 +128,15 @@ pub(super) async fn bodies(
     let place = wait(&state.room.bodies, "too many large bodies are being read").await;
     match place {
         Ok(_place) => next.run(request).await,
-        Err(busy) => busy.answer(&state.store),
+        Err(busy) => busy.answer(&state.store).into_response(),
     }
 }
 
 /// All events as JSON lines, read while they are sent.
 pub(super) async fn export(State(state): State<EventsState>) -> Response {
     let Ok(place) = Arc::clone(&state.room.exports).try_acquire_owned() else {
-        return Busy("the maximum number of exports is running").answer(&state.store);
+        let busy = Busy("the maximum number of exports is running");
+        return busy.answer(&state.store).into_response();
     };
     let headers = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
@@ -214,31 +210,15 @@ impl http_body::Body for Export {
     }
 }
 
-/// A text that holds its place until it is sent: given out in pieces, since what was given out
-/// whole would wait elsewhere.
+/// A text that holds its place until the last of its bytes is dropped, which is when the connection
+/// has written it.
 struct Held {
-    text: Bytes,
+    text: String,
     _permit: OwnedSemaphorePermit,
 }
 
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let size = self.text.len().min(PORTION);
-        let piece = self.text.split_to(size);
-        Poll::Ready((size > 0).then(|| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.text.is_empty()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(self.text.len() as u64)
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
     }
 }

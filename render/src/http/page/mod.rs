@@ -13,9 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderName, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
 use axum::routing::get;
 use parking_lot::RwLock;
 
@@ -24,7 +23,8 @@ use self::panels::dashboard_page;
 use self::start::{missing, start_page};
 use self::view::View;
 use self::words::count;
-use super::html;
+use super::params::InQuery;
+use super::{Answer, JSON, Params, html};
 use crate::budget::Budget;
 use crate::events::Event;
 use crate::source::Source;
@@ -161,27 +161,27 @@ fn is_ours(path: &str) -> bool {
     .any(|prefix| path.starts_with(prefix))
 }
 
-async fn front(State(page): State<Page>, RawQuery(query): RawQuery) -> Response {
-    show(page, FRONT.to_owned(), query, "").await
+async fn front(State(page): State<Page>, InQuery(params): InQuery) -> Answer {
+    show(page, FRONT.to_owned(), params, "").await
 }
 
 async fn named(
     State(page): State<Page>,
     Path(name): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    show(page, name, query, "../").await
+    InQuery(params): InQuery,
+) -> Answer {
+    show(page, name, params, "../").await
 }
 
-async fn start(State(page): State<Page>, RawQuery(query): RawQuery) -> Response {
-    let view = View::of(query.as_deref().unwrap_or_default());
+async fn start(State(page): State<Page>, InQuery(params): InQuery) -> Answer {
+    let view = View::of(&params);
     html_answer(StatusCode::OK, start_page(&page, &view, false))
 }
 
 /// The dashboard `name`, built on a blocking thread: finding series may read the disk.
-async fn show(page: Page, name: String, query: Option<String>, up: &'static str) -> Response {
+async fn show(page: Page, name: String, params: Params, up: &'static str) -> Answer {
     let written = tokio::task::spawn_blocking(move || {
-        let view = View::of(query.as_deref().unwrap_or_default());
+        let view = View::of(&params);
         let dashboards = page.dashboards();
         let Some(dashboard) = dashboards.get(&name) else {
             return html_answer(StatusCode::NOT_FOUND, missing(&page, &name, up));
@@ -193,14 +193,16 @@ async fn show(page: Page, name: String, query: Option<String>, up: &'static str)
         let body = dashboard_page(&page, &name, dashboard, &panels, &view, up);
         html_answer(StatusCode::OK, body)
     });
-    match written.await {
-        Ok(answer) => answer,
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    written.await.unwrap_or_else(|_| failed())
+}
+
+/// The answer if a page could not be built because of a bug.
+fn failed() -> Answer {
+    Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "")
 }
 
 /// The number of received metrics, for the live count: `{"text": "3 metrics", "graphs": true}`.
-async fn received(State(page): State<Page>) -> Response {
+async fn received(State(page): State<Page>) -> Answer {
     let answer = tokio::task::spawn_blocking(move || {
         let dashboards = page.dashboards();
         let graphs = dashboards
@@ -209,34 +211,24 @@ async fn received(State(page): State<Page>) -> Response {
         let text = count(page.0.host.received(), "metric");
         format!("{{\"text\": \"{text}\", \"graphs\": {graphs}}}\n")
     });
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
     match answer.await {
-        Ok(text) => (headers, text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Ok(text) => Answer::ok(JSON, text).with(header::CACHE_CONTROL, "no-store"),
+        Err(_) => failed(),
     }
 }
 
-async fn file(kind: &'static str, text: &'static str) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        (header::CACHE_CONTROL, "max-age=60"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, text).into_response()
+async fn file(content_type: &'static str, text: &'static str) -> Answer {
+    Answer::ok(content_type, text).with(header::CACHE_CONTROL, "max-age=60")
 }
 
-fn html_answer(status: StatusCode, body: String) -> Response {
-    let headers: [(HeaderName, &str); 5] = [
-        (header::CONTENT_TYPE, html::CONTENT_TYPE),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "same-origin"),
-    ];
-    (status, headers, body).into_response()
+fn html_answer(status: StatusCode, body: String) -> Answer {
+    let page = Answer {
+        status,
+        ..Answer::ok(html::CONTENT_TYPE, body)
+    };
+    page.with(header::CACHE_CONTROL, "no-store")
+        .with(header::CONTENT_SECURITY_POLICY, POLICY)
+        .with(header::REFERRER_POLICY, "same-origin")
 }
 
 #[cfg(test)]

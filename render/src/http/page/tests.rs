@@ -73,7 +73,9 @@ fn shown(page: &Page, query: &str) -> String {
     let dashboards = page.dashboards();
     let front = dashboards.get(FRONT).unwrap();
     let panels = page.shown(front);
-    dashboard_page(page, FRONT, front, &panels, &View::of(query), "")
+    let pairs = form_urlencoded::parse(query.as_bytes()).into_owned();
+    let view = View::of(&Params::from_pairs(pairs.collect()));
+    dashboard_page(page, FRONT, front, &panels, &view, "")
 }
 
 #[test]

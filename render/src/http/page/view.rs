@@ -4,6 +4,8 @@ use form_urlencoded::Serializer;
 use maud::{Markup, html};
 use settings::Span;
 
+use crate::http::Params;
+
 /// `from`, `events` and `theme` of a page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct View {
@@ -13,14 +15,14 @@ pub(super) struct View {
 }
 
 impl View {
-    /// The view that `query` asks for; unknown parameters and invalid values are ignored.
-    pub(super) fn of(query: &str) -> Self {
+    /// The view that `params` ask for; unknown parameters and invalid values are ignored.
+    pub(super) fn of(params: &Params) -> Self {
         let mut view = Self::default();
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*key {
-                "from" if seconds_back(&value).is_some() => view.from = Some(value.into_owned()),
-                "events" => view.events = Some(value.into_owned()),
-                "theme" => view.theme = ["light", "dark"].into_iter().find(|theme| *theme == value),
+        for (key, value) in params.pairs() {
+            match key.as_str() {
+                "from" if seconds_back(value).is_some() => view.from = Some(value.clone()),
+                "events" => view.events = Some(value.clone()),
+                "theme" => view.theme = ["light", "dark"].into_iter().find(|theme| theme == value),
                 _ => {}
             }
         }
