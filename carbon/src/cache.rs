@@ -15,9 +15,9 @@
 //!    whoever reads or writes them: arrival does not look back.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use whisper::{Point, Timestamp};
 
 use crate::datapoint::{Datapoint, SeriesId};
@@ -137,10 +137,9 @@ impl Cache {
     }
 
     fn shard(&self, n: usize) -> MutexGuard<'_, Shard> {
-        // A shard is whole between any two statements that can panic.
-        self.shards[n]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        // After a panic elsewhere the lock is taken as ever: a shard is whole between any two
+        // statements that can panic.
+        self.shards[n].lock()
     }
 
     /// Sets room aside for up to `wanted` points: how many there is room for. What is not used is

@@ -12,9 +12,9 @@
 //! 3. In the journal each frame has the earliest clock of its time. A run of frames that is ahead
 //!    of what came before it and of what came after it is judged by its neighbours too (`eras`).
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use whisper::Timestamp;
 
 /// Seconds by which clocks may differ and still be one.
@@ -109,7 +109,7 @@ impl Steady {
             at: now,
             jumped: None,
         };
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let state = state.get_or_insert(believed);
         // A thread may come here with an instant from before the last one's.
         let elapsed = now.saturating_duration_since(state.at).as_secs();

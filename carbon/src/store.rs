@@ -13,11 +13,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use whisper::map::{MapOptions, Maps};
 use whisper::{Aggregation, Point, Question, Timestamp};
 
@@ -189,7 +190,7 @@ impl Room {
     /// Tells those who wait that there may be room.
     pub(crate) fn tell(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
-            drop(lock(&self.lock));
+            drop(self.lock.lock());
             self.made.notify_all();
         }
     }
@@ -197,8 +198,7 @@ impl Room {
     /// Waits until there may be room.
     fn wait(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waited = self.made.wait_timeout(lock(&self.lock), LOOK);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.made.wait_for(&mut self.lock.lock(), LOOK);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -336,7 +336,7 @@ impl Carbon {
                     })
                     .map_err(|error| Error::io(data, "starting a thread", error))
             };
-            let mut threads = lock(&inner.threads);
+            let mut threads = inner.threads.lock();
             threads.push(spawn("persister", persist)?);
             threads.push(spawn("index", verify)?);
             if !inner.options.expire_after.0.is_zero() {
@@ -372,7 +372,7 @@ impl Carbon {
         let inner = &*self.0;
         self.shut_down();
         inner.stop();
-        for thread in std::mem::take(&mut *lock(&inner.threads)) {
+        for thread in std::mem::take(&mut *inner.threads.lock()) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store had ended before");
             }
@@ -381,7 +381,7 @@ impl Carbon {
             return Ok(());
         }
         let clocks = inner.clocks();
-        let mut persister = lock(&inner.persister);
+        let mut persister = inner.persister.lock();
         let mut said = Instant::now();
         let mut patience = Patience::new();
         persister.pass(inner, &clocks, Kind::Drain, |pass| {
@@ -404,7 +404,10 @@ impl Carbon {
     /// Writes what waits in the cache to the files now.
     pub fn persist(&self) -> Pass {
         let clocks = self.0.clocks();
-        lock(&self.0.persister).pass(&self.0, &clocks, Kind::Whole, |_| true)
+        self.0
+            .persister
+            .lock()
+            .pass(&self.0, &clocks, Kind::Whole, |_| true)
     }
 
     /// Writes what waits to the files, syncs them, and drops what the journal held of it.
@@ -414,7 +417,7 @@ impl Carbon {
     pub fn checkpoint(&self) -> Result<()> {
         let clocks = self.0.clocks();
         self.0
-            .checkpoint(&mut lock(&self.0.persister), &clocks, Kind::Whole)
+            .checkpoint(&mut self.0.persister.lock(), &clocks, Kind::Whole)
     }
 
     /// Has everything that was taken so far in the journal, on disk, now.
@@ -434,7 +437,7 @@ impl Carbon {
     #[doc(hidden)]
     pub fn abandon(self) {
         self.0.stop();
-        for thread in std::mem::take(&mut *lock(&self.0.threads)) {
+        for thread in std::mem::take(&mut *self.0.threads.lock()) {
             // One that panicked has ended, too.
             let _ = thread.join();
         }
@@ -459,7 +462,7 @@ impl Carbon {
     /// A sentence for each thing that is wrong.
     pub fn health(&self) -> std::result::Result<(), String> {
         self.0.look_around();
-        let trouble = lock(&self.0.trouble);
+        let trouble = self.0.trouble.lock();
         if trouble.is_empty() {
             return Ok(());
         }
@@ -555,7 +558,7 @@ impl Carbon {
         let inner = &*self.0;
         inner.stats.left_out.add(1);
         let damage = damage.to_string();
-        let mut known = lock(&inner.left_out);
+        let mut known = inner.left_out.lock();
         if known.len() < REMEMBERED && known.insert(damage.clone()) {
             tracing::warn!(%damage, "a file is left out of answers");
         }
@@ -660,7 +663,7 @@ impl Carbon {
         let mut woken = Vec::new();
         let mut ticket = 0;
         {
-            let _gate = inner.gate.read().unwrap_or_else(PoisonError::into_inner);
+            let _gate = inner.gate.read();
             if let Some(journal) = &inner.journal {
                 ticket = journal.append(&inner.index, inner.clocks().earliest(), points);
             }
@@ -680,7 +683,7 @@ impl Inner {
     /// Tells the observer the names that are new since the last time.
     fn introduce(&self, observer: &dyn Observer) {
         let names = self.index.names();
-        let mut observed = lock(&self.observed);
+        let mut observed = self.observed.lock();
         let new = (observed.below..names.end()).map(|id| id as u32);
         let reused = names.reused_ids().iter().skip(observed.reused).copied();
         for series in new.chain(reused).map(SeriesId) {
@@ -712,7 +715,7 @@ impl Inner {
         let settle = |reused: &mut Vec<u32>| match &self.observer {
             None => reused.clear(),
             Some(_) => {
-                let mut observed = lock(&self.observed);
+                let mut observed = self.observed.lock();
                 reused.drain(..observed.reused);
                 observed.reused = 0;
             }
@@ -741,7 +744,7 @@ impl Inner {
 
     /// Notes that the part `what` is well, or what is wrong with it; logs each change once.
     fn note(&self, what: &'static str, state: std::result::Result<(), String>) {
-        let mut trouble = lock(&self.trouble);
+        let mut trouble = self.trouble.lock();
         match state {
             Ok(()) => {
                 if trouble.remove(what).is_some() {
@@ -759,7 +762,7 @@ impl Inner {
 
     fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        for thread in lock(&self.threads).iter() {
+        for thread in self.threads.lock().iter() {
             thread.thread().unpark();
         }
         if let Some(journal) = &self.journal {
@@ -804,13 +807,13 @@ impl Inner {
 
     /// Journals `points`, for which there is no room in the cache and no time to wait for it.
     fn leave_behind(&self, points: &[Datapoint]) {
-        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.gate.read();
         let clock = self.clocks().earliest();
         let journalled = self
             .journal
             .as_ref()
             .is_some_and(|journal| journal.leave_behind(&self.index, clock, points));
-        let mut behind = lock(&self.behind);
+        let mut behind = self.behind.lock();
         if journalled {
             behind.journalled += points.len();
         } else {
@@ -824,7 +827,7 @@ impl Inner {
     /// The last step of a shutdown: the journal is emptied, or kept whole if only it has some of
     /// the points.
     fn put_down(&self, persister: &mut Persister, clocks: &Clocks) -> Result<()> {
-        let behind = lock(&self.behind).journalled;
+        let behind = self.behind.lock().journalled;
         let (Some(journal), true) = (&self.journal, behind > 0) else {
             let emptied = self.checkpoint(persister, clocks, Kind::Drain);
             let committed = |journal: &Journal| journal.committed() >= journal.appended();
@@ -843,7 +846,7 @@ impl Inner {
 
     /// Says what is not in its files at the end, and why.
     fn say_what_is_left(&self, persister: &Persister, kept: &Result<()>) {
-        let behind = lock(&self.behind);
+        let behind = self.behind.lock();
         let mut series = behind.series.clone();
         let mut waiting = Vec::new();
         self.cache.sweep(&mut waiting);
@@ -876,7 +879,7 @@ impl Inner {
         let bytes = replay.bytes();
         let mut writing = Writing {
             store: self,
-            persister: lock(&self.persister),
+            persister: self.persister.lock(),
             clocks: Clocks::one(now),
             read: 0,
             written: 0,
@@ -971,8 +974,8 @@ impl Inner {
             // Most of what is pending is written before everybody has to wait. If that fails, so
             // does what comes next, and says so.
             let _ = journal.commit(&self.stats);
-            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-            if lock(&self.behind).journalled > 0 {
+            let _gate = self.gate.write();
+            if self.behind.lock().journalled > 0 {
                 // Only these segments have them: none may go before the next start.
                 let why = "it has points that found no room while stopping";
                 return Err(rotating(std::io::Error::other(why)));
@@ -1008,7 +1011,7 @@ impl Inner {
     fn carry_over(&self, journal: &Journal, now: Timestamp, series: &[SeriesId]) {
         let mut points = Vec::new();
         for series in series.chunks(1_024) {
-            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            let _gate = self.gate.write();
             let mut batch = Vec::new();
             for id in series {
                 points.clear();
@@ -1149,7 +1152,7 @@ fn persist(inner: &Inner) {
         };
         let rested = Instant::now() >= rest_until;
         if rested && wants_checkpoint() {
-            match inner.checkpoint(&mut lock(&inner.persister), &clocks, Kind::Whole) {
+            match inner.checkpoint(&mut inner.persister.lock(), &clocks, Kind::Whole) {
                 Ok(()) => {
                     inner.note("checkpoint", Ok(()));
                     since = Instant::now();
@@ -1163,11 +1166,15 @@ fn persist(inner: &Inner) {
         }
         if due && Instant::now() >= pass_after {
             let rested = rest_until <= Instant::now();
-            let pass = lock(&inner.persister).pass(inner, &clocks, Kind::Ordinary, |pass| {
-                let interrupted = rested && pass.written > 0 && pass.written % 1_024 == 0;
-                let ends = inner.stop.load(Ordering::Acquire) || interrupted && wants_checkpoint();
-                !ends
-            });
+            let pass = inner
+                .persister
+                .lock()
+                .pass(inner, &clocks, Kind::Ordinary, |pass| {
+                    let interrupted = rested && pass.written > 0 && pass.written % 1_024 == 0;
+                    let ends =
+                        inner.stop.load(Ordering::Acquire) || interrupted && wants_checkpoint();
+                    !ends
+                });
             // What could not be written is not tried again at once.
             if pass.written == 0 {
                 pass_after = Instant::now() + TICK * 10;
@@ -1175,10 +1182,6 @@ fn persist(inner: &Inner) {
             since = Instant::now();
         }
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink for Carbon {
@@ -1219,7 +1222,7 @@ impl Sink for Carbon {
                     0 => stuck.get_or_insert_with(Instant::now),
                     _ => stuck.insert(Instant::now()),
                 };
-                let left = !lock(&inner.behind).series.is_empty();
+                let left = !inner.behind.lock().series.is_empty();
                 if left || since.elapsed() >= PATIENCE {
                     return inner.leave_behind(rest);
                 }

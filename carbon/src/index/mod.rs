@@ -25,8 +25,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 pub use glob::PatternError;
 pub use grace::Pin;
@@ -136,15 +137,6 @@ impl Reconciled {
     }
 }
 
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    // Every change leaves its structure whole at each point where it can panic.
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Index {
     /// The index of the whisper files below `root`, kept in the file `log`. Without that file the
     /// tree is walked before this returns. Nothing is limited.
@@ -241,7 +233,7 @@ impl Index {
 
     /// The names, for many lookups at once.
     pub fn names(&self) -> RwLockReadGuard<'_, Names> {
-        read(&self.names)
+        self.names.read()
     }
 
     /// Has ids that are looked up from now on keep their names while the pin lives.
@@ -250,11 +242,11 @@ impl Index {
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limits.lock()
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     /// The id of the series spelled `raw`, a new one if need be, whatever the limits. Good while
@@ -266,7 +258,7 @@ impl Index {
         if let Some(id) = self.names().get(raw) {
             return Ok(id);
         }
-        self.add(&mut write(&self.names), raw)
+        self.add(&mut self.names.write(), raw)
     }
 
     /// As [`Index::intern`], but a new name may be over a limit.
@@ -286,7 +278,7 @@ impl Index {
             }
         }
         // Several at once may exceed a limit by as many as there are receivers.
-        self.add(&mut write(&self.names), raw)
+        self.add(&mut self.names.write(), raw)
     }
 
     fn add(&self, names: &mut Names, raw: &[u8]) -> std::result::Result<SeriesId, NameError> {
@@ -332,7 +324,7 @@ impl Index {
 
     /// Waits until nothing walks over the disk, and keeps others from it.
     pub(crate) fn no_walk(&self) -> MutexGuard<'_, ()> {
-        self.walk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.walk.lock()
     }
 
     /// What was refused because of limits.
@@ -343,7 +335,7 @@ impl Index {
     /// Lists the series that are not listed: they have datapoints now.
     pub(crate) fn list(&self, ids: &[SeriesId]) {
         let mut unlisted: Vec<SeriesId> = {
-            let flags = read(&self.flags);
+            let flags = self.flags.read();
             ids.iter()
                 .filter(|id| !flags.listed.get(id.0))
                 .copied()
@@ -358,9 +350,9 @@ impl Index {
             unlisted[at] = self.relink(unlisted[at]);
             names = self.names();
         }
-        let mut tree = write(&self.tree);
-        let mut tags = write(&self.tags);
-        let mut flags = write(&self.flags);
+        let mut tree = self.tree.write();
+        let mut tags = self.tags.write();
+        let mut flags = self.flags.write();
         for id in unlisted {
             if flags.listed.set(id.0) {
                 let name = names.name(id);
@@ -380,7 +372,7 @@ impl Index {
 
     /// The id that the name of an unlinked `id` has, `id` itself if it has none.
     fn relink(&self, id: SeriesId) -> SeriesId {
-        let mut names = write(&self.names);
+        let mut names = self.names.write();
         let before = names.is_unlinked(id);
         let linked = names.relink(id);
         if before && linked == id {
@@ -399,7 +391,7 @@ impl Index {
         let names = self.names();
         let name = names.name(id);
         let (stored, unhashed) = {
-            let flags = read(&self.flags);
+            let flags = self.flags.read();
             (flags.stored.get(id.0), flags.unhashed.contains(&id.0))
         };
         if unhashed {
@@ -410,7 +402,7 @@ impl Index {
         if !stored && series::is_tagged(name) && !path.exists() {
             let other = series::unhashed_path(&self.root, name);
             if other.exists() {
-                write(&self.flags).unhashed.insert(id.0);
+                self.flags.write().unhashed.insert(id.0);
                 *path = other;
                 return true;
             }
@@ -444,7 +436,7 @@ impl Index {
             false => id,
         };
         let new = {
-            let mut flags = write(&self.flags);
+            let mut flags = self.flags.write();
             !flags.unhashed.contains(&id.0) && flags.stored.set(id.0)
         };
         if new {
@@ -469,13 +461,13 @@ impl Index {
 
     /// The file of `id` is not there, whatever was thought.
     pub(crate) fn not_stored(&self, id: SeriesId) {
-        let mut flags = write(&self.flags);
+        let mut flags = self.flags.write();
         flags.stored.clear(id.0);
         flags.unhashed.remove(&id.0);
     }
 
-    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock()
     }
 
     /// Has what the index remembers on disk.
@@ -510,8 +502,8 @@ impl Index {
     fn copy_log(&self) -> Result<()> {
         // In the order of the tree neighbours share most of their names.
         let (mut plain, registered) = {
-            let tree = read(&self.tree);
-            let tags = read(&self.tags);
+            let tree = self.tree.read();
+            let tags = self.tags.read();
             (tree.series(), tags.all().clone())
         };
         plain.retain(|id| !registered.contains(id.0));
@@ -522,8 +514,8 @@ impl Index {
             .collect();
         for ids in ids.chunks(COPIED_AT_ONCE) {
             let names = self.names();
-            let tags = read(&self.tags);
-            let flags = read(&self.flags);
+            let tags = self.tags.read();
+            let flags = self.flags.read();
             for id in ids {
                 // What has gone since the list was made is in the log's tail, and says so.
                 let name = names.name(*id).as_bytes();
@@ -559,7 +551,9 @@ impl Index {
         }
         let pattern = Pattern::parse(pattern)?;
         let names = self.names();
-        let mut found = read(&self.tree)
+        let mut found = self
+            .tree
+            .read()
             .find(&names, &pattern, go_on)
             .ok_or(PatternError::Ended)?;
         let asks_for_tagged = match pattern.nodes.first() {
@@ -571,8 +565,8 @@ impl Index {
             let mut paths = Names::default();
             let mut tree = Tree::default();
             {
-                let tags = read(&self.tags);
-                let flags = read(&self.flags);
+                let tags = self.tags.read();
+                let flags = self.flags.read();
                 for id in tags.all().iter().filter(|id| flags.stored.get(*id)) {
                     let name = names.name(SeriesId(id));
                     if !go_on(None) {
@@ -604,7 +598,7 @@ impl Index {
         let canonical = series::canonical(name.as_bytes()).ok()?;
         let known = {
             let names = self.names();
-            let flags = read(&self.flags);
+            let flags = self.flags.read();
             names
                 .get(canonical.as_bytes())
                 .is_some_and(|id| flags.listed.get(id.0) || flags.stored.get(id.0))
@@ -638,7 +632,7 @@ impl Index {
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
         let names = self.names();
-        let ids = read(&self.tags).find(expressions, go_on)?;
+        let ids = self.tags.read().find(expressions, go_on)?;
         let mut found = Vec::new();
         for id in &ids {
             let name = names.name(SeriesId(id));
@@ -653,12 +647,12 @@ impl Index {
 
     /// Every tag with its id, sorted.
     pub fn tags(&self) -> Vec<(u32, String)> {
-        read(&self.tags).tags()
+        self.tags.read().tags()
     }
 
     /// The id of `tag`, and its values sorted; `None` for a tag that nobody has used.
     pub fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)> {
-        read(&self.tags).values(tag)
+        self.tags.read().values(tag)
     }
 
     /// The tags, beginning with `prefix`, of the series that satisfy `expressions`, without those
@@ -673,7 +667,10 @@ impl Index {
         limit: usize,
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        Ok(read(&self.tags).complete_tags(expressions, prefix, limit, go_on)?)
+        Ok(self
+            .tags
+            .read()
+            .complete_tags(expressions, prefix, limit, go_on)?)
     }
 
     /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`;
@@ -689,7 +686,10 @@ impl Index {
         limit: usize,
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        Ok(read(&self.tags).complete_values(expressions, tag, prefix, limit, go_on)?)
+        Ok(self
+            .tags
+            .read()
+            .complete_values(expressions, tag, prefix, limit, go_on)?)
     }
 
     /// Puts a series into the tag index; its canonical name. On disk when this returns, unless
@@ -712,12 +712,12 @@ impl Index {
         };
         let name = names.name(id);
         let new = {
-            let mut tags = write(&self.tags);
+            let mut tags = self.tags.write();
             let new = !tags.contains(id);
             if new {
                 tags.insert(id, name);
                 if series::is_tagged(name) {
-                    write(&self.flags).listed.set(id.0);
+                    self.flags.write().listed.set(id.0);
                 }
             }
             new
@@ -743,10 +743,10 @@ impl Index {
             return Ok(());
         };
         let removed = {
-            let mut tags = write(&self.tags);
+            let mut tags = self.tags.write();
             let removed = tags.remove(id, names.name(id));
             if removed && series::is_tagged(names.name(id)) {
-                write(&self.flags).listed.clear(id.0);
+                self.flags.write().listed.clear(id.0);
             }
             removed
         };
@@ -775,8 +775,8 @@ impl Index {
         // Tagged series whose hashed file is known are not plain leaves too.
         let claimed: HashSet<String> = {
             let names = self.names();
-            let tags = read(&self.tags);
-            let flags = read(&self.flags);
+            let tags = self.tags.read();
+            let flags = self.flags.read();
             tags.all()
                 .iter()
                 .filter(|id| flags.stored.get(*id))
@@ -860,7 +860,7 @@ impl Index {
         batch.sort_unstable();
         let mut ids = Vec::with_capacity(batch.len());
         {
-            let mut names = write(&self.names);
+            let mut names = self.names.write();
             for name in batch.drain(..) {
                 if let Ok(id) = self.add(&mut names, name.as_bytes()) {
                     seen.set(id.0);
@@ -872,7 +872,7 @@ impl Index {
         let mut new = 0;
         let names = self.names();
         for id in ids {
-            if write(&self.flags).stored.set(id.0) {
+            if self.flags.write().stored.set(id.0) {
                 new += 1;
                 self.log().append(Record::Stored, names.name_bytes(id.0))?;
             }
@@ -884,8 +884,8 @@ impl Index {
     fn drop_unseen(&self, seen: &Bits, busy: impl Fn(SeriesId) -> bool) -> Result<usize> {
         let _pin = self.pin();
         let suspects: Vec<SeriesId> = {
-            let tree = read(&self.tree);
-            let flags = read(&self.flags);
+            let tree = self.tree.read();
+            let flags = self.flags.read();
             tree.series()
                 .into_iter()
                 .filter(|id| flags.stored.get(id.0) && !seen.get(id.0))
@@ -900,8 +900,8 @@ impl Index {
                 continue;
             }
             let names = self.names();
-            let mut tree = write(&self.tree);
-            let mut flags = write(&self.flags);
+            let mut tree = self.tree.write();
+            let mut flags = self.flags.write();
             flags.stored.clear(id.0);
             flags.listed.clear(id.0);
             tree.remove(&names, id);
@@ -914,9 +914,9 @@ impl Index {
     /// The listed series that have a file.
     pub(crate) fn stored_series(&self) -> Vec<SeriesId> {
         let names = self.names();
-        let tree = read(&self.tree);
-        let tags = read(&self.tags);
-        let flags = read(&self.flags);
+        let tree = self.tree.read();
+        let tags = self.tags.read();
+        let flags = self.flags.read();
         let mut ids = tree.series();
         let tagged = tags.all().iter().map(SeriesId);
         ids.extend(tagged.filter(|id| series::is_tagged(names.name(*id))));
@@ -934,9 +934,9 @@ impl Index {
         {
             let names = self.names();
             let name = names.name(id);
-            let mut tree = write(&self.tree);
-            let mut tags = write(&self.tags);
-            let mut flags = write(&self.flags);
+            let mut tree = self.tree.write();
+            let mut tags = self.tags.write();
+            let mut flags = self.flags.write();
             flags.stored.clear(id.0);
             flags.unhashed.remove(&id.0);
             let was_listed = flags.listed.get(id.0);
@@ -969,7 +969,7 @@ impl Index {
         settle: impl FnOnce(&mut Vec<u32>),
     ) -> usize {
         let mut count = 0;
-        let mut waiting = self.unlinked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.unlinked.lock();
         if !waiting.is_empty() {
             if !self.grace.is_over() {
                 return 0;
@@ -987,8 +987,8 @@ impl Index {
                 // The journal locks names while it is locked itself: none are locked here. Nothing
                 // can take to these ids meanwhile.
                 freed(&going);
-                let mut names = write(&self.names);
-                let mut flags = write(&self.flags);
+                let mut names = self.names.write();
+                let mut flags = self.flags.write();
                 for id in &going {
                     flags.stored.clear(id.0);
                     flags.listed.clear(id.0);
@@ -998,7 +998,7 @@ impl Index {
                 count += going.len();
             }
             *waiting = still;
-            let mut names = write(&self.names);
+            let mut names = self.names.write();
             settle(names.reused());
             names.give_back();
         }
@@ -1017,8 +1017,8 @@ impl Index {
             let until = end.min(from.saturating_add(RECLAIMED_AT_ONCE as u32 * 16));
             let candidates: Vec<SeriesId> = {
                 let names = self.names();
-                let tags = read(&self.tags);
-                let flags = read(&self.flags);
+                let tags = self.tags.read();
+                let flags = self.flags.read();
                 let held = self.held();
                 (from..until)
                     .map(SeriesId)
@@ -1026,9 +1026,9 @@ impl Index {
                     .collect()
             };
             for ids in candidates.chunks(RECLAIMED_AT_ONCE) {
-                let mut names = write(&self.names);
-                let tags = read(&self.tags);
-                let flags = read(&self.flags);
+                let mut names = self.names.write();
+                let tags = self.tags.read();
+                let flags = self.flags.read();
                 let held = self.held();
                 let mut limits = self.limits();
                 for id in ids {
@@ -1042,7 +1042,7 @@ impl Index {
             from = until;
         }
         if !unlinked.is_empty() {
-            let mut names = write(&self.names);
+            let mut names = self.names.write();
             let gone: HashSet<SeriesId> = unlinked.iter().copied().collect();
             names.forget_aliases(|id| gone.contains(&id));
         }
@@ -1050,7 +1050,7 @@ impl Index {
 
     /// How many series are listed.
     pub fn len(&self) -> usize {
-        read(&self.tree).len() + read(&self.tags).all().len() as usize
+        self.tree.read().len() + self.tags.read().all().len() as usize
     }
 
     /// Whether there are none.
@@ -1060,7 +1060,7 @@ impl Index {
 
     /// Bytes held by names and tree, by capacity.
     pub fn size_bytes(&self) -> usize {
-        self.names().size_bytes() + read(&self.tree).size_bytes()
+        self.names().size_bytes() + self.tree.read().size_bytes()
     }
 }
 

@@ -23,10 +23,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use whisper::{Point, Timestamp};
 
 use self::disk::{Disk, Segment};
@@ -125,10 +126,6 @@ pub struct Replayed {
     pub unsound_bytes: u64,
     /// Segments read.
     pub segments: usize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn segment_path(directory: &Path, number: u64) -> PathBuf {
@@ -323,12 +320,12 @@ impl Journal {
             trouble: Mutex::default(),
         };
         {
-            let mut current = lock(&journal.current);
+            let mut current = journal.current.lock();
             if let Err(error) = journal.begin(&mut current) {
                 tracing::error!(%error, "the journal cannot be written: points are safe only once their files are synced");
                 current.gap = true;
-                lock(&journal.pending).paused = true;
-                *lock(&journal.trouble) = Some(error.to_string());
+                journal.pending.lock().paused = true;
+                *journal.trouble.lock() = Some(error.to_string());
             }
         }
         Ok(journal)
@@ -359,7 +356,7 @@ impl Journal {
     /// Appends `points` as taken at `clock`; the number that [`Journal::committed`] reaches when they
     /// are committed.
     pub(crate) fn append(&self, index: &Index, clock: Timestamp, points: &[Datapoint]) -> u64 {
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         pending.appended += points.len() as u64;
         if !pending.paused {
             self.encode(&mut pending, index, clock, points);
@@ -375,7 +372,7 @@ impl Journal {
     /// Appends points that were appended before and must outlive their segment. They are not
     /// counted again.
     pub(crate) fn carry_over(&self, index: &Index, clock: Timestamp, points: &[Datapoint]) {
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         if !pending.paused {
             self.encode(&mut pending, index, clock, points);
         }
@@ -384,7 +381,7 @@ impl Journal {
     /// These ids may stand for other names from now on: a name is written again before their next
     /// points.
     pub(crate) fn forget(&self, ids: &[SeriesId]) {
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         for id in ids {
             pending.named.clear(id.0);
         }
@@ -417,7 +414,7 @@ impl Journal {
 
     /// How many points were appended.
     pub(crate) fn appended(&self) -> u64 {
-        lock(&self.pending).appended
+        self.pending.lock().appended
     }
 
     /// Whether receivers wait for the commit of what they hand over.
@@ -427,10 +424,9 @@ impl Journal {
 
     /// Waits until `ticket` points are committed, or `give_up`, asked from time to time, says so.
     pub(crate) fn wait(&self, ticket: u64, give_up: impl Fn() -> bool) {
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         while self.committed() < ticket && !pending.stopping && !give_up() {
-            let waited = self.done.wait_timeout(pending, LOOK);
-            (pending, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            self.done.wait_for(&mut pending, LOOK);
         }
     }
 
@@ -442,7 +438,7 @@ impl Journal {
         clock: Timestamp,
         points: &[Datapoint],
     ) -> bool {
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         if !pending.paused {
             self.encode(&mut pending, index, clock, points);
         }
@@ -452,14 +448,14 @@ impl Journal {
     /// Leaves the segments that were there at the start alone until the next start, because they
     /// could not be read back whole.
     pub(crate) fn keep_older(&self) {
-        let older = std::mem::take(&mut lock(&self.current).older);
+        let older = std::mem::take(&mut self.current.lock().older);
         let bytes = older.iter().map(|(_, bytes)| bytes).sum();
         self.size.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// What keeps it from being written now, if anything.
     pub(crate) fn trouble(&self) -> Option<String> {
-        lock(&self.trouble).clone()
+        self.trouble.lock().clone()
     }
 
     /// The committing thread: until [`Journal::stop`], writes and syncs what is pending when it is
@@ -467,7 +463,7 @@ impl Journal {
     pub(crate) fn run(&self, stats: &Stats) {
         let mut complained: Option<Instant> = None;
         loop {
-            let mut pending = lock(&self.pending);
+            let mut pending = self.pending.lock();
             loop {
                 if pending.stopping {
                     return;
@@ -481,8 +477,7 @@ impl Journal {
                 if left.is_zero() {
                     break;
                 }
-                let waited = self.work.wait_timeout(pending, left);
-                (pending, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                self.work.wait_for(&mut pending, left);
             }
             drop(pending);
             if let Err(error) = self.commit(stats) {
@@ -491,10 +486,10 @@ impl Journal {
                     complained = Some(Instant::now());
                     tracing::error!(%error, "the journal could not be written");
                 }
-                let pending = lock(&self.pending);
+                let mut pending = self.pending.lock();
                 if !pending.stopping {
                     // Woken early only by the end.
-                    let _ = self.work.wait_timeout(pending, RETRY);
+                    self.work.wait_for(&mut pending, RETRY);
                 }
             }
         }
@@ -502,7 +497,7 @@ impl Journal {
 
     /// Ends the committing thread.
     pub(crate) fn stop(&self) {
-        lock(&self.pending).stopping = true;
+        self.pending.lock().stopping = true;
         self.work.notify_all();
         self.done.notify_all();
     }
@@ -512,13 +507,13 @@ impl Journal {
     /// # Errors
     /// The disk refused; it is kept for the next time.
     pub(crate) fn commit(&self, stats: &Stats) -> io::Result<()> {
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         let committed = self.commit_with(&mut current, stats);
         match &committed {
-            Ok(()) if !current.gap => *lock(&self.trouble) = None,
+            Ok(()) if !current.gap => *self.trouble.lock() = None,
             // That it pauses was noted, with its cause, when it began to.
-            Err(error) if !current.gap || lock(&self.trouble).is_none() => {
-                *lock(&self.trouble) = Some(error.to_string());
+            Err(error) if !current.gap || self.trouble.lock().is_none() => {
+                *self.trouble.lock() = Some(error.to_string());
             }
             _ => {}
         }
@@ -527,7 +522,7 @@ impl Journal {
 
     fn commit_with(&self, current: &mut Current, stats: &Stats) -> io::Result<()> {
         {
-            let mut pending = lock(&self.pending);
+            let mut pending = self.pending.lock();
             if pending.paused {
                 return Err(io::Error::other("the journal pauses"));
             }
@@ -549,7 +544,7 @@ impl Journal {
                     self.pause(current);
                 } else {
                     // It must be tried again although nothing new comes.
-                    lock(&self.pending).since.get_or_insert_with(Instant::now);
+                    self.pending.lock().since.get_or_insert_with(Instant::now);
                 }
                 return Err(error);
             }
@@ -564,7 +559,7 @@ impl Journal {
             if let Err(error) = segment.sync() {
                 // After a failed sync the kernel may say that all is well and have lost it: what
                 // this segment holds is not believed any more.
-                *lock(&self.trouble) = Some(error.to_string());
+                *self.trouble.lock() = Some(error.to_string());
                 self.pause(current);
                 return Err(error);
             }
@@ -580,7 +575,7 @@ impl Journal {
     /// Goes on without the journal until the next rotation. What is dropped here is in the cache,
     /// and counts as committed when a checkpoint has it.
     fn pause(&self, current: &mut Current) {
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         let dropped = current.unwritten.len() + pending.bytes.len();
         self.size.fetch_sub(dropped as u64, Ordering::Relaxed);
         current.unwritten = Vec::new();
@@ -596,18 +591,18 @@ impl Journal {
             stats.journal_committed.add(upto - before);
         }
         // Whoever waits holds this lock between its look and its wait.
-        drop(lock(&self.pending));
+        drop(self.pending.lock());
         self.done.notify_all();
     }
 
     /// Whether files should be synced so that segments can be dropped: a quarter of the journal
     /// is used, or a long time has passed, or the journal pauses.
     pub(crate) fn wants_checkpoint(&self) -> bool {
-        if lock(&self.pending).paused {
+        if self.pending.lock().paused {
             return true;
         }
         let used = self.size.load(Ordering::Relaxed);
-        let current = lock(&self.current);
+        let current = self.current.lock();
         used >= self.max_size / 4
             || (current.begun.elapsed() >= LONGEST_SEGMENT
                 && (current.bytes > MAGIC.len() as u64 || !current.older.is_empty()))
@@ -619,8 +614,8 @@ impl Journal {
     /// The disk refused to take what is pending (the segment goes on), or a new segment (the
     /// journal pauses).
     pub(crate) fn rotate(&self, stats: &Stats) -> io::Result<Rotation> {
-        let mut current = lock(&self.current);
-        let paused = lock(&self.pending).paused;
+        let mut current = self.current.lock();
+        let paused = self.pending.lock().paused;
         if !paused {
             self.commit_with(&mut current, stats)?;
         }
@@ -631,7 +626,7 @@ impl Journal {
         }
         current.bytes = 0;
         let begun = self.begin(&mut current);
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         pending.named = Bits::default();
         pending.paused = begun.is_err();
         current.gap |= begun.is_err();
@@ -649,11 +644,11 @@ impl Journal {
     /// # Errors
     /// A segment could not be deleted; it will be the next time.
     pub(crate) fn drop_before(&self, rotation: Rotation, stats: &Stats) -> io::Result<()> {
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         self.advance(rotation.appended, stats);
-        current.gap &= current.number != rotation.number || lock(&self.pending).paused;
+        current.gap &= current.number != rotation.number || self.pending.lock().paused;
         if !current.gap {
-            *lock(&self.trouble) = None;
+            *self.trouble.lock() = None;
         }
         while let Some((number, bytes)) = current.older.first().copied() {
             if number >= rotation.number {

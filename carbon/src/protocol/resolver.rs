@@ -11,8 +11,8 @@
 //!    waits. The receiver takes a pin of the index before ([`Index::pin`]) and keeps it until it has
 //!    submitted the datapoints.
 
-use std::sync::RwLockReadGuard;
 
+use parking_lot::RwLockReadGuard;
 use whisper::Timestamp;
 
 use crate::datapoint::{Datapoint, SeriesId};
