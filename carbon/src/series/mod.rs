@@ -11,7 +11,6 @@
 //! 5. Blocks of names that are mostly freed are emptied into the newest block and given back.
 
 mod name;
-mod sha256;
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;

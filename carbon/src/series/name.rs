@@ -12,7 +12,8 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::sha256;
+use sha2::{Digest, Sha256};
+
 use crate::datapoint::NameError;
 
 /// What the dotted paths of tagged series' files begin with.
@@ -195,7 +196,7 @@ pub fn file_path(root: &Path, name: &str, path: &mut PathBuf) {
     text.push(root);
     text.push("/");
     if is_tagged(name) {
-        let hex = sha256::hex(name.as_bytes());
+        let hex = sha256_hex(name.as_bytes());
         text.push("_tagged/");
         text.push(&hex[..3]);
         text.push("/");
@@ -215,10 +216,21 @@ pub fn file_path(root: &Path, name: &str, path: &mut PathBuf) {
     *path = text.into();
 }
 
+/// The SHA-256 digest of `name` as 64 hexadecimal digits.
+fn sha256_hex(name: &[u8]) -> String {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let halves = |byte: u8| [byte >> 4, byte & 15];
+    Sha256::digest(name)
+        .into_iter()
+        .flat_map(halves)
+        .map(|half| char::from(DIGITS[usize::from(half)]))
+        .collect()
+}
+
 /// The file that a tagged series has where hashed file names are turned off
 /// (`TAG_HASH_FILENAMES = False`): the name itself with `.` as `_DOT_`.
 pub fn unhashed_path(root: &Path, name: &str) -> PathBuf {
-    let hex = sha256::hex(name.as_bytes());
+    let hex = sha256_hex(name.as_bytes());
     root.join("_tagged")
         .join(&hex[..3])
         .join(&hex[3..6])
@@ -227,7 +239,7 @@ pub fn unhashed_path(root: &Path, name: &str) -> PathBuf {
 
 /// The dotted path under which a tagged series' hashed file shows in the tree of names.
 pub fn tree_path(name: &str) -> String {
-    let hex = sha256::hex(name.as_bytes());
+    let hex = sha256_hex(name.as_bytes());
     format!("_tagged.{}.{}.{}", &hex[..3], &hex[3..6], hex)
 }
 
