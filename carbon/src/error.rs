@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::datapoint::NameError;
+
 /// The result of what can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -29,17 +31,63 @@ pub enum Error {
         /// The name.
         name: String,
         /// Why.
-        reason: crate::NameError,
+        reason: NameError,
     },
     /// A pattern that would cost too much.
     #[error(transparent)]
-    Pattern(#[from] crate::index::PatternError),
+    Pattern(#[from] PatternError),
     /// Rule files that cannot be used, with everything that is wrong with them.
     #[error("{}", lines(.0))]
     Rules(Vec<crate::conf::Problem>),
     /// A tag expression that says nothing.
     #[error(transparent)]
-    Tag(#[from] crate::index::TagError),
+    Tag(#[from] TagError),
+}
+
+/// Why a pattern was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PatternError {
+    /// Too many alternatives.
+    #[error("the braces of {pattern:?} stand for more than {most} alternatives")]
+    Alternatives {
+        /// The node of the pattern that has the braces.
+        pattern: String,
+        /// The most that are allowed.
+        most: usize,
+    },
+    /// Too many `**`.
+    #[error("more than {most} nodes of the pattern are `**`")]
+    Globstars {
+        /// The most that are allowed.
+        most: usize,
+    },
+    /// The caller ended the search.
+    #[error("the search was ended")]
+    Ended,
+}
+
+/// Why a tag expression was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TagError {
+    /// Not of the form `tag=value`, `tag!=value`, `tag=~regex`, `tag!=~regex`.
+    #[error("invalid tagspec {0:?}")]
+    Malformed(String),
+    /// The regular expression is invalid.
+    #[error("invalid regular expression in tagspec {spec:?}: {reason}")]
+    Regex {
+        /// The expression.
+        spec: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Every expression also matches series that do not carry its tag.
+    #[error("at least one tagspec must not match the empty string")]
+    MatchesEverything,
+    /// The caller ended the search.
+    #[error("the search was ended")]
+    Ended,
 }
 
 impl Error {

@@ -6,26 +6,13 @@
 //! branch itself: `a.` is the branch `a`, and `.` the root. Backslashes are dropped. What is not
 //! closed means itself, as in Python's `fnmatch`.
 
+use crate::error::PatternError;
+
 /// Alternatives that the braces of one node may stand for.
 const MAX_ALTERNATIVES: usize = 10_000;
 
 /// Nodes with `**`: each multiplies the work.
 const MAX_GLOBSTARS: usize = 4;
-
-/// Why a pattern was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PatternError {
-    /// Too many alternatives.
-    #[error("the braces of {0:?} stand for more than {MAX_ALTERNATIVES} alternatives")]
-    Alternatives(String),
-    /// Too many `**`.
-    #[error("more than {MAX_GLOBSTARS} nodes of the pattern are `**`")]
-    Globstars,
-    /// The caller ended the search.
-    #[error("the search was ended")]
-    Ended,
-}
 
 /// A whole pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +67,9 @@ impl Pattern {
             .iter()
             .filter(|node| matches!(node, NodePattern::AnyDepth(_)));
         if globstars.count() > MAX_GLOBSTARS {
-            return Err(PatternError::Globstars);
+            return Err(PatternError::Globstars {
+                most: MAX_GLOBSTARS,
+            });
         }
         if text.ends_with('.') {
             nodes.push(NodePattern::Here);
@@ -97,7 +86,10 @@ impl Pattern {
 impl NodePattern {
     fn parse(text: &str) -> Result<Self, PatternError> {
         let mut texts = Vec::new();
-        expand(text, &mut texts).map_err(|TooMany| PatternError::Alternatives(text.to_owned()))?;
+        expand(text, &mut texts).map_err(|TooMany| PatternError::Alternatives {
+            pattern: text.to_owned(),
+            most: MAX_ALTERNATIVES,
+        })?;
         let n_texts = texts.len();
         texts.retain(|text| text != "**");
         let any_depth = texts.len() < n_texts;

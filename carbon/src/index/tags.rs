@@ -13,30 +13,8 @@ use roaring::RoaringBitmap;
 
 use super::tree::GoOn;
 use crate::datapoint::SeriesId;
+use crate::error::TagError;
 use crate::series;
-
-/// Why a tag expression was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TagError {
-    /// Not of the form `tag=value`, `tag!=value`, `tag=~regex`, `tag!=~regex`.
-    #[error("invalid tagspec {0:?}")]
-    Malformed(String),
-    /// The regular expression is none.
-    #[error("invalid regular expression in tagspec {spec:?}: {reason}")]
-    Regex {
-        /// The expression.
-        spec: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Every expression also matches series that do not carry its tag.
-    #[error("at least one tagspec must not match the empty string")]
-    MatchesEverything,
-    /// The caller ended the search.
-    #[error("the search was ended")]
-    Ended,
-}
 
 /// The values of a tag with their ids and how many series carry each.
 #[derive(Clone, Debug, PartialEq, Eq)]

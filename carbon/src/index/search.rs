@@ -1,0 +1,199 @@
+//! Finds series by pattern, by name and by tag.
+
+use std::path::PathBuf;
+
+use super::glob::{NodePattern, Pattern};
+use super::state::Index;
+use super::tags::TagValue;
+use super::tree::{Found, GoOn, Tree};
+use crate::datapoint::SeriesId;
+use crate::error::{PatternError, Result, TagError};
+use crate::series::{self, Names};
+
+impl Index {
+    /// Every node that `pattern` matches (see [`glob`] for the signs), sorted by path bytewise; a
+    /// name that is branch and leaf comes twice, the branch first. A pattern with `;` is the name
+    /// of one tagged series.
+    ///
+    /// # Errors
+    /// The pattern would cost too much.
+    pub fn find(&self, pattern: &str) -> Result<Vec<Found>> {
+        self.find_while(pattern, &mut |_| true)
+    }
+
+    /// As [`Index::find`], for as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// As [`Index::find`], and [`PatternError::Ended`].
+    pub fn find_while(&self, pattern: &str, go_on: &mut GoOn<'_>) -> Result<Vec<Found>> {
+        if pattern.contains(';') && !pattern.starts_with("_tagged") {
+            return Ok(self.find_one(pattern).into_iter().collect());
+        }
+        let pattern = Pattern::parse(pattern)?;
+        let names = self.names();
+        let mut found = self
+            .tree
+            .read()
+            .find(&names, &pattern, go_on)
+            .ok_or(PatternError::Ended)?;
+        let asks_for_tagged = match pattern.nodes.first() {
+            Some(NodePattern::AnyDepth(_)) => true,
+            Some(NodePattern::OneOf(flats)) => flats.iter().any(|flat| flat.matches("_tagged")),
+            Some(NodePattern::Here) | None => false,
+        };
+        if asks_for_tagged {
+            let mut paths = Names::default();
+            let mut tree = Tree::default();
+            {
+                let tags = self.tags.read();
+                let flags = self.flags.read();
+                for id in tags.all().iter().filter(|id| flags.stored.get(*id)) {
+                    let name = names.name(SeriesId(id));
+                    if !go_on(None) {
+                        return Err(PatternError::Ended.into());
+                    }
+                    if series::is_tagged(name)
+                        && let Ok((id, true)) = paths.intern(series::tree_path(name).as_bytes())
+                    {
+                        tree.insert(&paths, id);
+                        // The branch alone needs one series.
+                        if let [NodePattern::OneOf(_)] = pattern.nodes[..] {
+                            break;
+                        }
+                    }
+                }
+            }
+            found.extend(
+                tree.find(&paths, &pattern, go_on)
+                    .ok_or(PatternError::Ended)?,
+            );
+            found.sort();
+            found.dedup();
+        }
+        Ok(found)
+    }
+
+    /// The tagged series called `name`, if it is known or has a file.
+    fn find_one(&self, name: &str) -> Option<Found> {
+        let canonical = series::canonical(name.as_bytes()).ok()?;
+        let known = {
+            let names = self.names();
+            let flags = self.flags.read();
+            names
+                .get(canonical.as_bytes())
+                .is_some_and(|id| flags.listed.get(id.0) || flags.stored.get(id.0))
+        };
+        let on_disk = || {
+            let mut path = PathBuf::new();
+            series::file_path(&self.root, &canonical, &mut path);
+            path.exists() || series::unhashed_path(&self.root, &canonical).exists()
+        };
+        (known || on_disk()).then(|| Found {
+            path: canonical.into_owned(),
+            leaf: true,
+        })
+    }
+
+    /// The canonical names of the series whose tags satisfy every expression, sorted bytewise.
+    ///
+    /// # Errors
+    /// An expression is malformed, or none demands a value.
+    pub fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>> {
+        self.find_tagged_while(expressions, &mut |_| true)
+    }
+
+    /// As [`Index::find_tagged`], for as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// As [`Index::find_tagged`], and [`TagError::Ended`].
+    pub fn find_tagged_while(
+        &self,
+        expressions: &[&str],
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Vec<String>> {
+        let names = self.names();
+        let ids = self.tags.read().find(expressions, go_on)?;
+        let mut found = Vec::new();
+        for id in &ids {
+            let name = names.name(SeriesId(id));
+            if !go_on(Some(name)) {
+                return Err(TagError::Ended.into());
+            }
+            found.push(name.to_owned());
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Every tag with its id, sorted.
+    pub fn tags(&self) -> Vec<(u32, String)> {
+        self.tags.read().tags()
+    }
+
+    /// The id of `tag`, and its values sorted; `None` for a tag that nobody has used.
+    pub fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)> {
+        self.tags.read().values(tag)
+    }
+
+    /// The tags, beginning with `prefix`, of the series that satisfy `expressions`, without those
+    /// that the expressions name; sorted, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Index::find_tagged`].
+    pub fn complete_tags(
+        &self,
+        expressions: &[&str],
+        prefix: &str,
+        limit: usize,
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Vec<String>> {
+        Ok(self
+            .tags
+            .read()
+            .complete_tags(expressions, prefix, limit, go_on)?)
+    }
+
+    /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`;
+    /// sorted, at most `limit`.
+    ///
+    /// # Errors
+    /// An expression is malformed.
+    pub fn complete_values(
+        &self,
+        expressions: &[&str],
+        tag: &str,
+        prefix: &str,
+        limit: usize,
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Vec<String>> {
+        Ok(self
+            .tags
+            .read()
+            .complete_values(expressions, tag, prefix, limit, go_on)?)
+    }
+}
+
+/// The paths that `pattern` matches.
+#[cfg(test)]
+pub(super) fn paths(index: &Index, pattern: &str) -> Vec<String> {
+    let found = index.find(pattern).unwrap();
+    found.into_iter().map(|found| found.path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_tagged_series_shows_below_tagged() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), dir.path().join("names"), false).unwrap();
+        let id = index.intern(b"m;a=1").unwrap();
+        index.list(&[id]);
+        index.stored(id).unwrap();
+        let path = series::tree_path("m;a=1");
+        assert_eq!(paths(&index, "*"), ["_tagged"]);
+        assert_eq!(paths(&index, "_tagged.*.*.*"), std::slice::from_ref(&path));
+        assert!(paths(&index, "**").contains(&path));
+    }
+}

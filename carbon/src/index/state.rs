@@ -1,0 +1,149 @@
+//! The parts of the index, each behind its lock, and what is looked up in them directly.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+
+use super::bits::Bits;
+use super::grace::{Grace, Pin};
+use super::limits::{Limits, Refused};
+use super::log::Log;
+use super::tags::Tags;
+use super::tree::Tree;
+use crate::datapoint::SeriesId;
+use crate::error::Result;
+use crate::series::{self, Names};
+
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    /// In the tree, or for tagged series in the tag index.
+    pub(super) listed: Bits,
+    /// Has a file in its own place.
+    pub(super) stored: Bits,
+    /// Tagged series whose file is named by the series and not by its hash.
+    pub(super) unhashed: HashSet<u32>,
+}
+
+/// The index.
+#[derive(Debug)]
+pub struct Index {
+    pub(super) root: PathBuf,
+    pub(super) names: RwLock<Names>,
+    pub(super) tree: RwLock<Tree>,
+    pub(super) tags: RwLock<Tags>,
+    pub(super) flags: RwLock<Flags>,
+    pub(super) log: Mutex<Log>,
+    pub(super) limits: Mutex<Limits>,
+    /// How often each id was given out by [`Index::hold`] and not released.
+    pub(super) held: Mutex<Vec<u32>>,
+    pub(super) grace: Grace,
+    /// Names that were unlinked and wait for the grace to be over.
+    pub(super) unlinked: Mutex<Vec<SeriesId>>,
+    /// Held while the disk is walked and while files are deleted: what the walk has seen is there
+    /// until it is listed.
+    pub(super) walk: Mutex<()>,
+}
+
+impl Index {
+    /// The names, for many lookups at once.
+    pub fn names(&self) -> RwLockReadGuard<'_, Names> {
+        self.names.read()
+    }
+
+    /// Has ids that are looked up from now on keep their names while the pin lives.
+    pub fn pin(&self) -> Pin<'_> {
+        self.grace.pin()
+    }
+
+    pub(super) fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock()
+    }
+
+    pub(super) fn held(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.held.lock()
+    }
+
+    /// Waits until nothing walks over the disk, and keeps others from it.
+    pub(crate) fn no_walk(&self) -> MutexGuard<'_, ()> {
+        self.walk.lock()
+    }
+
+    /// What was refused because of limits.
+    pub fn refused(&self) -> Refused {
+        self.limits().refused()
+    }
+
+    /// The canonical name of `id`.
+    pub fn name(&self, id: SeriesId) -> String {
+        self.names().name(id).to_owned()
+    }
+
+    /// Writes the path of the file of `id` into `path`. Whether the file is known to be there.
+    pub(crate) fn path(&self, id: SeriesId, path: &mut PathBuf) -> bool {
+        let names = self.names();
+        let name = names.name(id);
+        let (stored, unhashed) = {
+            let flags = self.flags.read();
+            (flags.stored.get(id.0), flags.unhashed.contains(&id.0))
+        };
+        if unhashed {
+            *path = series::unhashed_path(&self.root, name);
+            return true;
+        }
+        series::file_path(&self.root, name, path);
+        if !stored && series::is_tagged(name) && !path.exists() {
+            let other = series::unhashed_path(&self.root, name);
+            if other.exists() {
+                self.flags.write().unhashed.insert(id.0);
+                *path = other;
+                return true;
+            }
+        }
+        stored
+    }
+
+    /// The path of the file of the series `name`, whether it is known or not.
+    pub(crate) fn path_of(&self, known: Option<SeriesId>, name: &str) -> PathBuf {
+        let mut path = PathBuf::new();
+        if let Some(id) = known {
+            self.path(id, &mut path);
+            return path;
+        }
+        series::file_path(&self.root, name, &mut path);
+        if series::is_tagged(name) && !path.exists() {
+            let other = series::unhashed_path(&self.root, name);
+            if other.exists() {
+                return other;
+            }
+        }
+        path
+    }
+
+    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock()
+    }
+
+    /// Has what the index remembers on disk.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn sync(&self) -> Result<()> {
+        self.log().sync()
+    }
+
+    /// How many series are listed.
+    pub fn len(&self) -> usize {
+        self.tree.read().len() + self.tags.read().all().len() as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes held by names and tree, by capacity.
+    pub fn size_bytes(&self) -> usize {
+        self.names().size_bytes() + self.tree.read().size_bytes()
+    }
+}
