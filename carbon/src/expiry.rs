@@ -23,23 +23,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use whisper::Timestamp;
+use whisper::map::Maps;
 
+use crate::cache::Cache;
 use crate::datapoint::SeriesId;
-use crate::error::{Error, Result};
-use crate::store::{Carbon, Inner};
+use crate::error::Error;
+use crate::index::Index;
+use crate::stats::Stats;
+use crate::stop::Stop;
 
 /// Files looked at per second.
 const LOOKS: f64 = 20_000.0;
 /// Series removed per second, if no more are created.
-const REMOVES: f64 = 2_000.0;
+pub(crate) const REMOVES: f64 = 2_000.0;
 /// Series looked at, and removed, between two pauses.
 const LOOKED_AT_ONCE: usize = 256;
 /// A pass may remove so many series, however few there are.
 const ALWAYS_REMOVED: usize = 1_000;
-/// Void records that a running server's index log may have beside a quarter of all.
-const VOID_RECORDS: usize = 10_000;
-/// How long names that have just been unlinked wait for those who may have them in hand.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// A series that has had no point for long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl SteadyClock {
         Timestamp((self.0 as u32).min(wall.0))
     }
 
-    fn read(path: &Path) -> Option<Self> {
+    pub(crate) fn read(path: &Path) -> Option<Self> {
         let mut text = String::new();
         fs::File::open(path)
             .ok()?
@@ -96,7 +96,7 @@ impl SteadyClock {
         Some(Self::new(Timestamp(seconds)))
     }
 
-    fn write(self, path: &Path) -> io::Result<()> {
+    pub(crate) fn write(self, path: &Path) -> io::Result<()> {
         let new = path.with_extension("new");
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -105,6 +105,20 @@ impl SteadyClock {
         writeln!(fs::File::create_new(&new)?, "{}", self.0 as u32)?;
         fs::rename(&new, path)
     }
+}
+
+/// The parts of the store that a pass over the series works on.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    /// The directory of the files.
+    pub(crate) root: &'a Path,
+    pub(crate) index: &'a Index,
+    pub(crate) cache: &'a Cache,
+    pub(crate) maps: &'a Maps,
+    pub(crate) stats: &'a Stats,
+    pub(crate) stop: &'a Stop,
+    /// Whether other programs lock files of the tree.
+    pub(crate) flock: bool,
 }
 
 /// What there is to say about one file.
@@ -166,67 +180,14 @@ fn has_points_since(path: &Path, cutoff: Timestamp, wall: Timestamp) -> whisper:
     Ok(false)
 }
 
-fn before(at: Timestamp, span: Duration) -> Timestamp {
+pub(crate) fn before(at: Timestamp, span: Duration) -> Timestamp {
     let span = u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
     Timestamp(at.0.saturating_sub(span))
 }
 
-/// The thread of a running server.
-pub(crate) fn run(inner: &Inner) {
-    let expire_after = inner.options.expire_after.0;
-    let pause = (expire_after / 16).clamp(Duration::from_secs(1), Duration::from_secs(3_600));
-    let path = inner.data.join("index").join("expiry-clock");
-    let mut clock = SteadyClock::read(&path).unwrap_or_else(|| {
-        // Never seen before: it is no later than the last change of any file.
-        let wall = (inner.clock)();
-        let pace = Pace::Slow { removes: REMOVES };
-        let seen = pass(inner, Timestamp(0), wall, pace, &mut |_| false);
-        let newest = if seen.series == 0 { wall } else { seen.newest };
-        SteadyClock::new(wall.min(newest))
-    });
-    let mut since = Instant::now();
-    let mut created_before = inner.stats.creates.get();
-    while !inner.is_stopping() {
-        let wall = (inner.clock)();
-        let begun = Instant::now();
-        let elapsed = begun - since;
-        since = begun;
-        let now = clock.advance(wall, elapsed);
-        let cutoff = before(now, expire_after);
-        let created = inner.stats.creates.get();
-        let creates = (created - created_before) as f64 / elapsed.as_secs_f64().max(1.0);
-        created_before = created;
-        let pace = Pace::Slow {
-            removes: REMOVES.max(2.0 * creates),
-        };
-        let done = pass(inner, cutoff, wall, pace, &mut |_| true);
-        if done.removed > 0 {
-            let Expired {
-                removed,
-                size_bytes,
-                idle,
-                ..
-            } = done;
-            let left = idle - removed;
-            tracing::info!(removed, size_bytes, left, "series without points expired");
-        }
-        if let Err(error) = clock.write(&path) {
-            let error = Error::io(&path, "writing the time by which series age", error);
-            tracing::warn!(%error, "after a restart series may stay longer");
-        }
-        inner.reclaim();
-        inner.pause(GRACE);
-        inner.reclaim();
-        if let Err(error) = inner.index.compact(VOID_RECORDS) {
-            tracing::warn!(%error, "cannot rewrite the index");
-        }
-        inner.pause(pause.saturating_sub(begun.elapsed()));
-    }
-}
-
 /// How fast a pass goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Pace {
+pub(crate) enum Pace {
     /// Beside a running server: in portions with pauses, and bounded. So many are removed a second.
     Slow { removes: f64 },
     /// As fast as it can.
@@ -234,14 +195,14 @@ enum Pace {
 }
 
 /// Looks at every series that has a file and removes those idle since `cutoff` for which `agree` holds.
-fn pass(
-    inner: &Inner,
+pub(crate) fn pass(
+    scope: &Scope<'_>,
     cutoff: Timestamp,
     wall: Timestamp,
     pace: Pace,
     agree: &mut dyn FnMut(&Idle) -> bool,
 ) -> Expired {
-    let ids = inner.index.stored_series();
+    let ids = scope.index.stored_series();
     let mut done = Expired {
         series: ids.len(),
         ..Expired::default()
@@ -254,12 +215,12 @@ fn pass(
     let mut path = PathBuf::new();
     let mut going = Vec::new();
     for ids in ids.chunks(LOOKED_AT_ONCE) {
-        if inner.is_stopping() {
+        if scope.stop.is_set() {
             return done;
         }
         let begun = Instant::now();
-        for id in ids.iter().filter(|id| !inner.cache.holds(**id)) {
-            inner.index.path(*id, &mut path);
+        for id in ids.iter().filter(|id| !scope.cache.holds(**id)) {
+            scope.index.path(*id, &mut path);
             match look(&path, cutoff, wall) {
                 Look::Left => {}
                 Look::Recent(changed) => done.newest = done.newest.max(changed),
@@ -269,7 +230,7 @@ fn pass(
                     changed,
                     size_bytes,
                 } => {
-                    let name = inner.index.name(*id);
+                    let name = scope.index.name(*id);
                     let idle = Idle {
                         name,
                         changed,
@@ -288,10 +249,12 @@ fn pass(
             }
         }
         let expiring = going.len();
-        done.removed += remove(inner, &mut going, cutoff, wall);
+        done.removed += remove(scope, &mut going, cutoff, wall);
         if let Pace::Slow { removes } = pace {
             let due = ids.len() as f64 / LOOKS + expiring as f64 / removes;
-            inner.pause(Duration::from_secs_f64(due).saturating_sub(begun.elapsed()));
+            scope
+                .stop
+                .pause(Duration::from_secs_f64(due).saturating_sub(begun.elapsed()));
         }
     }
     if bounded {
@@ -305,30 +268,30 @@ fn pass(
 }
 
 /// Empties `ids` and removes those series of them that are still idle; how many.
-fn remove(inner: &Inner, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: Timestamp) -> usize {
+fn remove(scope: &Scope<'_>, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: Timestamp) -> usize {
     if ids.is_empty() {
         return 0;
     }
     // No walk lists a file that goes, and no other series is claimed.
-    let _walk = inner.index.no_walk();
+    let _walk = scope.index.no_walk();
     let mut path = PathBuf::new();
     let mut removed = 0;
     for id in ids.drain(..) {
-        if inner.is_stopping() {
+        if scope.stop.is_set() {
             break;
         }
         // The persister writes nothing to its file meanwhile.
-        let Some(_claim) = inner.cache.claim(id) else {
+        let Some(_claim) = scope.cache.claim(id) else {
             continue;
         };
-        inner.index.path(id, &mut path);
+        scope.index.path(id, &mut path);
         match look(&path, cutoff, wall) {
             Look::Missing => {}
             Look::Left | Look::Recent(_) => continue,
             Look::Idle { .. } => {
-                if let Err(error) = delete(&path, inner.options.flock) {
-                    let errors = inner.stats.expire_errors.get();
-                    inner.stats.expire_errors.add(1);
+                if let Err(error) = delete(&path, scope.flock) {
+                    let errors = scope.stats.expire_errors.get();
+                    scope.stats.expire_errors.add(1);
                     if errors == 0 {
                         let error = Error::io(&path, "removing an expired series", error);
                         tracing::error!(%error, "further ones are counted in expireErrors");
@@ -338,13 +301,13 @@ fn remove(inner: &Inner, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: Times
                 removed += 1;
             }
         }
-        inner.maps.forget(id.0);
-        if let Err(error) = inner.index.expire(id, |id| inner.cache.holds(id)) {
+        scope.maps.forget(id.0);
+        if let Err(error) = scope.index.expire(id, |id| scope.cache.holds(id)) {
             tracing::warn!(%error, "the index could not be written");
         }
-        remove_empty(&inner.root, &path);
+        remove_empty(scope.root, &path);
     }
-    inner.stats.expired.add(removed as u64);
+    scope.stats.expired.add(removed as u64);
     removed
 }
 
@@ -370,40 +333,6 @@ fn remove_empty(root: &Path, path: &Path) {
         if fs::remove_dir(parent).is_err() {
             return;
         }
-    }
-}
-
-impl Carbon {
-    /// Calls `each` for every series that has been idle for `older_than`, by the system's clock.
-    pub fn idle_series(&self, older_than: Duration, mut each: impl FnMut(&Idle)) -> Expired {
-        let wall = self.now();
-        let cutoff = before(wall, older_than);
-        pass(&self.0, cutoff, wall, Pace::Fast, &mut |idle| {
-            each(idle);
-            false
-        })
-    }
-
-    /// Removes every series that has been idle for `older_than` by the system's clock, all at once,
-    /// and calls `each` before.
-    ///
-    /// # Errors
-    /// The index cannot be written.
-    pub fn expire(&self, older_than: Duration, mut each: impl FnMut(&Idle)) -> Result<Expired> {
-        let wall = self.now();
-        let cutoff = before(wall, older_than);
-        let done = pass(&self.0, cutoff, wall, Pace::Fast, &mut |idle| {
-            each(idle);
-            true
-        });
-        self.0.index.sync()?;
-        Ok(done)
-    }
-
-    /// Gives back the names and ids of series that are gone, as far as nothing has them; how many.
-    /// What has become unused since the last call goes with a later one.
-    pub fn reclaim(&self) -> usize {
-        self.0.reclaim()
     }
 }
 

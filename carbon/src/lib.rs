@@ -16,9 +16,11 @@ pub mod options;
 mod persister;
 pub mod private;
 pub mod protocol;
+mod room;
 pub mod schema;
 pub mod series;
 pub mod stats;
+mod stop;
 pub mod store;
 
 pub use alarm::{Alarm, OnDeath};

@@ -26,14 +26,17 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use whisper::map::Event;
+use whisper::map::{Event, Maps};
 use whisper::{Point, Updated};
 
-use crate::cache::Waiting;
+use crate::cache::{Cache, Waiting};
 use crate::clock::Clocks;
 use crate::datapoint::SeriesId;
+use crate::index::Index;
 use crate::options::WriteStrategy;
-use crate::store::Inner;
+use crate::room::Room;
+use crate::schema::Schema;
+use crate::stats::Stats;
 
 /// How long creations rest after the disk was found full.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
@@ -41,6 +44,19 @@ const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(10);
 /// A pass tells receivers that wait of room each time it has written this many series.
 const TELL_EVERY: usize = 64;
+
+/// The parts of the store that a pass works on.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) cache: &'a Cache,
+    pub(crate) index: &'a Index,
+    pub(crate) maps: &'a Maps,
+    pub(crate) schema: &'a Schema,
+    pub(crate) stats: &'a Stats,
+    /// Told when a pass has made room.
+    pub(crate) room: &'a Room,
+    pub(crate) write_strategy: WriteStrategy,
+}
 
 /// What the persister remembers from pass to pass.
 #[derive(Debug)]
@@ -161,7 +177,7 @@ impl Persister {
     /// each one, with the pass so far; what is not written when it says no waits on.
     pub(crate) fn pass(
         &mut self,
-        inner: &Inner,
+        parts: &Parts<'_>,
         clocks: &Clocks,
         kind: Kind,
         mut go_on: impl FnMut(Pass) -> bool,
@@ -170,8 +186,8 @@ impl Persister {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
         self.left.clear();
-        inner.cache.sweep(&mut waiting);
-        order(inner.options.write_strategy, &mut waiting);
+        parts.cache.sweep(&mut waiting);
+        order(parts.write_strategy, &mut waiting);
         let mut next = 0;
         while let Some(Waiting { series, .. }) = waiting.get(next) {
             if !go_on(pass) {
@@ -182,7 +198,7 @@ impl Persister {
                     std::thread::sleep(self.updates.wait().min(Duration::from_millis(100)));
                 }
             }
-            match self.write(inner, *series, clocks, kind) {
+            match self.write(parts, *series, clocks, kind) {
                 Outcome::Written(points) => {
                     pass.written += 1;
                     pass.points += points;
@@ -195,15 +211,15 @@ impl Persister {
             }
             next += 1;
             if next % TELL_EVERY == 0 {
-                inner.room.tell();
+                parts.room.tell();
             }
             // The largest first, as they are now: looked at anew from time to time.
             if kind == Kind::Ordinary
-                && inner.options.write_strategy == WriteStrategy::Max
+                && parts.write_strategy == WriteStrategy::Max
                 && next % 1_024 == 0
             {
                 let mut since = Vec::new();
-                inner.cache.sweep(&mut since);
+                parts.cache.sweep(&mut since);
                 waiting.drain(..next);
                 next = 0;
                 waiting.append(&mut since);
@@ -211,25 +227,25 @@ impl Persister {
             }
         }
         for Waiting { series, .. } in waiting.drain(next..) {
-            inner.cache.postpone(series);
+            parts.cache.postpone(series);
             pass.waiting += 1;
             self.left.push(series);
         }
         self.waiting = waiting;
-        inner.room.tell();
-        report(inner);
+        parts.room.tell();
+        report(parts);
         pass
     }
 
-    fn write(&mut self, inner: &Inner, id: SeriesId, clocks: &Clocks, kind: Kind) -> Outcome {
+    fn write(&mut self, parts: &Parts<'_>, id: SeriesId, clocks: &Clocks, kind: Kind) -> Outcome {
         // Its file may be being deleted because the series had expired.
-        inner.cache.wait_unclaimed(id);
+        parts.cache.wait_unclaimed(id);
         let mut path = std::mem::take(&mut self.path);
-        let stored = inner.index.path(id, &mut path);
-        let outcome = if stored || self.may_create(inner, kind) {
-            self.write_at(inner, id, clocks, &path, stored)
+        let stored = parts.index.path(id, &mut path);
+        let outcome = if stored || self.may_create(parts, kind) {
+            self.write_at(parts, id, clocks, &path, stored)
         } else {
-            inner.cache.postpone(id);
+            parts.cache.postpone(id);
             Outcome::Waits
         };
         self.path = path;
@@ -237,23 +253,23 @@ impl Persister {
     }
 
     /// Whether a file may be created now.
-    fn may_create(&mut self, inner: &Inner, kind: Kind) -> bool {
+    fn may_create(&mut self, parts: &Parts<'_>, kind: Kind) -> bool {
         let now = Instant::now();
         if self.full_until.is_some_and(|until| now < until) {
-            inner.stats.creates_refused.add(1);
+            parts.stats.creates_refused.add(1);
             return false;
         }
         if kind == Kind::Drain || self.creates.spend(now) {
             return true;
         }
-        inner.stats.creates_delayed.add(1);
+        parts.stats.creates_delayed.add(1);
         self.why = Some("max_creates_per_minute puts off the creation of files".to_owned());
         false
     }
 
     fn write_at(
         &mut self,
-        inner: &Inner,
+        parts: &Parts<'_>,
         id: SeriesId,
         clocks: &Clocks,
         path: &Path,
@@ -261,41 +277,41 @@ impl Persister {
     ) -> Outcome {
         let mut points = std::mem::take(&mut self.points);
         points.clear();
-        let count = inner.cache.take(id, &mut points);
+        let count = parts.cache.take(id, &mut points);
         let written = if count == 0 {
             Ok(Updated::default())
         } else {
-            self.update(inner, id, clocks, path, stored, &points)
+            self.update(parts, id, clocks, path, stored, &points)
         };
         self.points = points;
         match written {
             Ok(updated) => {
-                inner.cache.done(id);
-                inner.stats.updates.add(u64::from(count > 0));
-                inner.stats.committed.add(updated.taken as u64);
-                inner.stats.too_old.add(updated.too_old as u64);
+                parts.cache.done(id);
+                parts.stats.updates.add(u64::from(count > 0));
+                parts.stats.committed.add(updated.taken as u64);
+                parts.stats.too_old.add(updated.too_old as u64);
                 Outcome::Written(count)
             }
             Err(error) if error.is_hopeless() => {
-                inner.cache.done(id);
-                inner.stats.unwritable.add(count as u64);
-                self.tell_dropped(inner, id, count, &error);
+                parts.cache.done(id);
+                parts.stats.unwritable.add(count as u64);
+                self.tell_dropped(parts, id, count, &error);
                 Outcome::Dropped
             }
-            Err(error) if error.is_of_this_path() && is_nearly_full(inner) => {
-                inner.cache.done(id);
-                inner.stats.errors.add(1);
-                inner.stats.given_up.add(count as u64);
-                self.tell_dropped(inner, id, count, &error);
+            Err(error) if error.is_of_this_path() && is_nearly_full(parts) => {
+                parts.cache.done(id);
+                parts.stats.errors.add(1);
+                parts.stats.given_up.add(count as u64);
+                self.tell_dropped(parts, id, count, &error);
                 Outcome::Dropped
             }
             Err(error) => {
-                inner.cache.put_back(id);
+                parts.cache.put_back(id);
                 if error.is_disk_full() {
-                    inner.stats.creates_refused.add(1);
+                    parts.stats.creates_refused.add(1);
                     self.full_until = Some(Instant::now() + FULL_DISK_PAUSE);
                 } else {
-                    inner.stats.errors.add(1);
+                    parts.stats.errors.add(1);
                 }
                 self.tell_waits(&error);
                 self.why = Some(error.to_string());
@@ -307,17 +323,17 @@ impl Persister {
     /// Writes into the file, which is created if it is not there and replaced if it is damaged.
     fn update(
         &mut self,
-        inner: &Inner,
+        parts: &Parts<'_>,
         id: SeriesId,
         clocks: &Clocks,
         path: &Path,
         stored: bool,
         points: &[Point],
     ) -> whisper::Result<Updated> {
-        let error = match self.update_many(inner, id, clocks, path, points) {
+        let error = match self.update_many(parts, id, clocks, path, points) {
             Ok(updated) => {
                 if !stored {
-                    self.remember(inner, id);
+                    self.remember(parts, id);
                 }
                 return Ok(updated);
             }
@@ -327,38 +343,38 @@ impl Persister {
         if !error.is_missing() {
             return Err(error);
         }
-        inner.index.not_stored(id);
-        let options = inner.schema.create_options(inner.index.names().name(id));
-        match inner.maps.create(path, &options) {
-            Ok(()) => inner.stats.creates.add(1),
+        parts.index.not_stored(id);
+        let options = parts.schema.create_options(parts.index.names().name(id));
+        match parts.maps.create(path, &options) {
+            Ok(()) => parts.stats.creates.add(1),
             // Another program was faster, or a link that leads nowhere has the name.
             Err(error @ whisper::Error::Exists { .. }) => {
-                let written = self.update_many(inner, id, clocks, path, points);
+                let written = self.update_many(parts, id, clocks, path, points);
                 return match written {
                     Err(missing) if missing.is_missing() => Err(error),
                     written => {
-                        self.remember(inner, id);
+                        self.remember(parts, id);
                         written
                     }
                 };
             }
             Err(error) => return Err(error),
         }
-        self.remember(inner, id);
-        self.update_many(inner, id, clocks, path, points)
+        self.remember(parts, id);
+        self.update_many(parts, id, clocks, path, points)
     }
 
     /// Writes into the file that is there. Where there are several clocks, the points that are
     /// judged by one are written together.
     fn update_many(
         &mut self,
-        inner: &Inner,
+        parts: &Parts<'_>,
         id: SeriesId,
         clocks: &Clocks,
         path: &Path,
         points: &[Point],
     ) -> whisper::Result<Updated> {
-        let update = |now, points: &[Point]| inner.maps.update_many(id.0, path, now, points);
+        let update = |now, points: &[Point]| parts.maps.update_many(id.0, path, now, points);
         if let Some(now) = clocks.single() {
             return update(now, points);
         }
@@ -374,9 +390,9 @@ impl Persister {
         Ok(all)
     }
 
-    fn remember(&mut self, inner: &Inner, id: SeriesId) {
+    fn remember(&mut self, parts: &Parts<'_>, id: SeriesId) {
         // A name that could not be written down is found again when the disk is walked.
-        if let Err(error) = inner.index.stored(id) {
+        if let Err(error) = parts.index.stored(id) {
             tracing::warn!(%error, "the index could not be written");
         }
     }
@@ -389,9 +405,15 @@ impl Persister {
     }
 
     /// Logs that points were dropped, once in ten seconds: the counters have all of them.
-    fn tell_dropped(&mut self, inner: &Inner, id: SeriesId, points: usize, error: &whisper::Error) {
+    fn tell_dropped(
+        &mut self,
+        parts: &Parts<'_>,
+        id: SeriesId,
+        points: usize,
+        error: &whisper::Error,
+    ) {
         if is_due(&mut self.dropped_told) {
-            let name = inner.index.name(id);
+            let name = parts.index.name(id);
             tracing::error!(%name, points, %error, "points were dropped: they cannot be written");
         }
     }
@@ -408,16 +430,16 @@ fn is_due(told: &mut Option<Instant>) -> bool {
 }
 
 /// Whether little room is left for points that can be written.
-fn is_nearly_full(inner: &Inner) -> bool {
-    inner.cache.used_bytes() >= inner.cache.max_bytes() / 4 * 3
+fn is_nearly_full(parts: &Parts<'_>) -> bool {
+    parts.cache.used_bytes() >= parts.cache.max_bytes() / 4 * 3
 }
 
 /// Tells the operator what happened to files.
-fn report(inner: &Inner) {
-    for event in inner.maps.take_events() {
+fn report(parts: &Parts<'_>) {
+    for event in parts.maps.take_events() {
         match event {
             Event::SetAside { aside, damage, .. } => {
-                inner.stats.set_aside.add(1);
+                parts.stats.set_aside.add(1);
                 let aside = aside.display();
                 tracing::error!(%damage, %aside, "a damaged file was set aside, a new file is created");
             }
@@ -425,7 +447,7 @@ fn report(inner: &Inner) {
                 tracing::info!(file = %path.display(), "the file was replaced or is gone");
             }
             Event::Lost { path } => {
-                inner.stats.errors.add(1);
+                parts.stats.errors.add(1);
                 tracing::error!(file = %path.display(), "pages of the file were lost");
             }
             Event::NotMapped { path, reason } => {

@@ -1,0 +1,118 @@
+//! The handle that receivers, queries and the server have.
+
+use std::sync::Arc;
+
+use whisper::Timestamp;
+
+use super::inner::Inner;
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::index::{Index, Reconciled};
+use crate::journal::Journal;
+use crate::persister::{Kind, Pass};
+use crate::stats::Stats;
+
+/// The store. Cloning is cheap: all clones are the same store.
+#[derive(Clone)]
+pub struct Carbon(
+    pub(crate) Arc<Inner>,
+    #[expect(dead_code, reason = "only its drop matters")] pub(super) Arc<Handle>,
+);
+
+/// What all clones have in common: when the last goes, the persister's thread ends.
+pub(crate) struct Handle(pub(super) Arc<Inner>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.stop_threads();
+    }
+}
+
+impl Carbon {
+    /// Writes what waits in the cache to the files now.
+    pub fn persist(&self) -> Pass {
+        let clocks = self.0.clocks();
+        self.0
+            .persister
+            .lock()
+            .pass(&self.0.parts(), &clocks, Kind::Whole, |_| true)
+    }
+
+    /// Writes what waits to the files, syncs them, and drops what the journal held of it.
+    ///
+    /// # Errors
+    /// Something could not be synced; the journal keeps what it has.
+    pub fn checkpoint(&self) -> Result<()> {
+        let clocks = self.0.clocks();
+        self.0
+            .checkpoint(&mut self.0.persister.lock(), &clocks, Kind::Whole)
+    }
+
+    /// Has everything that was taken so far in the journal, on disk, now.
+    ///
+    /// # Errors
+    /// The disk refused, or the journal pauses because it did before.
+    pub fn commit(&self) -> Result<()> {
+        match &self.0.journal {
+            None => Ok(()),
+            Some(journal) => journal
+                .commit(&self.0.stats)
+                .map_err(|error| Error::io(&self.0.root, "committing the journal", error)),
+        }
+    }
+
+    /// Reads all rule files again. A file that cannot be used leaves its old rules in effect; the log
+    /// has everything that is wrong with it.
+    pub fn reload(&self) {
+        self.0.files.reload(&self.0.stats);
+    }
+
+    /// How many datapoints, in the order in which they were taken, a crash can no longer lose.
+    /// Without a journal nothing is promised: 0.
+    pub fn committed(&self) -> u64 {
+        self.0.journal.as_ref().map_or(0, Journal::committed)
+    }
+
+    /// Bytes in the journal.
+    pub fn journal_bytes(&self) -> u64 {
+        self.0.journal.as_ref().map_or(0, Journal::size_bytes)
+    }
+
+    /// Whether receivers have to wait until what they handed over is committed, and it is not:
+    /// until [`Carbon::committed`] reaches the number.
+    pub(crate) fn must_wait_for(&self) -> Option<u64> {
+        let journal = self.0.journal.as_ref()?;
+        let appended = journal.appended();
+        (journal.is_synchronous() && journal.committed() < appended).then_some(appended)
+    }
+
+    /// The index: patterns, tags, registrations.
+    pub fn index(&self) -> &Index {
+        &self.0.index
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    /// The cache, to ask how full it is.
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// The store's clock.
+    pub fn now(&self) -> Timestamp {
+        (self.0.clock)()
+    }
+
+    /// Walks the disk and puts right what the index has wrong.
+    ///
+    /// # Errors
+    /// As [`Index::reconcile`].
+    pub fn reconcile(&self) -> Result<Reconciled> {
+        self.0
+            .index
+            .reconcile(|id| self.0.cache.holds(id), || false)
+    }
+}

@@ -1,0 +1,117 @@
+//! The thread that removes series without points, and the same by hand.
+
+use std::time::{Duration, Instant};
+
+use whisper::Timestamp;
+
+use super::carbon::Carbon;
+use super::inner::Inner;
+use crate::error::{Error, Result};
+use crate::expiry::{Expired, Idle, Pace, REMOVES, Scope, SteadyClock, before, pass};
+
+/// Void records that a running server's index log may have beside a quarter of all.
+const VOID_RECORDS: usize = 10_000;
+/// How long names that have just been unlinked wait for those who may have them in hand.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The thread of a running server.
+pub(crate) fn run(inner: &Inner) {
+    let expire_after = inner.options.expire_after.0;
+    let pause = (expire_after / 16).clamp(Duration::from_secs(1), Duration::from_secs(3_600));
+    let path = inner.data.join("index").join("expiry-clock");
+    let mut clock = SteadyClock::read(&path).unwrap_or_else(|| {
+        // Never seen before: it is no later than the last change of any file.
+        let wall = (inner.clock)();
+        let pace = Pace::Slow { removes: REMOVES };
+        let seen = pass(&inner.scope(), Timestamp(0), wall, pace, &mut |_| false);
+        let newest = if seen.series == 0 { wall } else { seen.newest };
+        SteadyClock::new(wall.min(newest))
+    });
+    let mut since = Instant::now();
+    let mut created_before = inner.stats.creates.get();
+    while !inner.stop.is_set() {
+        let wall = (inner.clock)();
+        let begun = Instant::now();
+        let elapsed = begun - since;
+        since = begun;
+        let now = clock.advance(wall, elapsed);
+        let cutoff = before(now, expire_after);
+        let created = inner.stats.creates.get();
+        let creates = (created - created_before) as f64 / elapsed.as_secs_f64().max(1.0);
+        created_before = created;
+        let pace = Pace::Slow {
+            removes: REMOVES.max(2.0 * creates),
+        };
+        let done = pass(&inner.scope(), cutoff, wall, pace, &mut |_| true);
+        if done.removed > 0 {
+            let Expired {
+                removed,
+                size_bytes,
+                idle,
+                ..
+            } = done;
+            let left = idle - removed;
+            tracing::info!(removed, size_bytes, left, "series without points expired");
+        }
+        if let Err(error) = clock.write(&path) {
+            let error = Error::io(&path, "writing the time by which series age", error);
+            tracing::warn!(%error, "after a restart series may stay longer");
+        }
+        inner.reclaim();
+        inner.stop.pause(GRACE);
+        inner.reclaim();
+        if let Err(error) = inner.index.compact(VOID_RECORDS) {
+            tracing::warn!(%error, "cannot rewrite the index");
+        }
+        inner.stop.pause(pause.saturating_sub(begun.elapsed()));
+    }
+}
+
+impl Inner {
+    /// The parts that a pass over the series works on.
+    fn scope(&self) -> Scope<'_> {
+        Scope {
+            root: &self.root,
+            index: &self.index,
+            cache: &self.cache,
+            maps: &self.maps,
+            stats: &self.stats,
+            stop: &self.stop,
+            flock: self.options.flock,
+        }
+    }
+}
+
+impl Carbon {
+    /// Calls `each` for every series that has been idle for `older_than`, by the system's clock.
+    pub fn idle_series(&self, older_than: Duration, mut each: impl FnMut(&Idle)) -> Expired {
+        let wall = self.now();
+        let cutoff = before(wall, older_than);
+        pass(&self.0.scope(), cutoff, wall, Pace::Fast, &mut |idle| {
+            each(idle);
+            false
+        })
+    }
+
+    /// Removes every series that has been idle for `older_than` by the system's clock, all at once,
+    /// and calls `each` before.
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub fn expire(&self, older_than: Duration, mut each: impl FnMut(&Idle)) -> Result<Expired> {
+        let wall = self.now();
+        let cutoff = before(wall, older_than);
+        let done = pass(&self.0.scope(), cutoff, wall, Pace::Fast, &mut |idle| {
+            each(idle);
+            true
+        });
+        self.0.index.sync()?;
+        Ok(done)
+    }
+
+    /// Gives back the names and ids of series that are gone, as far as nothing has them; how many.
+    /// What has become unused since the last call goes with a later one.
+    pub fn reclaim(&self) -> usize {
+        self.0.reclaim()
+    }
+}

@@ -1,0 +1,140 @@
+//! The points of a series, file and cache as one.
+
+use std::time::UNIX_EPOCH;
+
+use whisper::{Aggregation, Point, Question, Timestamp};
+
+use super::carbon::Carbon;
+use crate::error::Result;
+
+/// The points of a series over a range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fetched {
+    /// Range, step and values.
+    pub points: whisper::Fetched,
+    /// How the file aggregates.
+    pub aggregation: Aggregation,
+}
+
+impl Carbon {
+    /// The points of the series called `name` in `(from, until]`, file and cache as one, archive
+    /// and range chosen by the clock `now`. `None` if there is no such series, or nothing of the
+    /// range lies between `now` and what the file reaches back to. A file that is damaged or cannot
+    /// be read is left out, counted and logged: the cache is all there is then.
+    ///
+    /// # Errors
+    /// The range ends before it begins.
+    pub fn fetch(
+        &self,
+        name: &str,
+        from: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Fetched>> {
+        let inner = &*self.0;
+        let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
+            return Ok(None);
+        };
+        let _pin = inner.index.pin();
+        let known = inner.index.names().get(canonical.as_bytes());
+        let mut waiting = Vec::new();
+        if let Some(id) = known {
+            inner.cache.read(id, &mut waiting);
+            inner.stats.queries.add(1);
+        }
+        let question = Question { now, from, until };
+        let path = inner.index.path_of(known, &canonical);
+        // A series without an id has no map: any key that was never handed out will do.
+        let key = known.map_or(u32::MAX, |id| id.0);
+        let answer =
+            inner
+                .maps
+                .fetch_pending(key, &path, question, inner.clocks().earliest(), &waiting);
+        match answer {
+            Ok((points, aggregation)) => Ok(points.map(|points| Fetched {
+                points,
+                aggregation,
+            })),
+            Err(error) if error.is_missing() => {
+                self.fetch_unwritten(&canonical, question, &waiting)
+            }
+            Err(error) if is_unreadable(&error) => {
+                self.leave_out(&error);
+                self.fetch_unwritten(&canonical, question, &waiting)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts that a query goes on without a file, and says so once for each.
+    fn leave_out(&self, damage: &whisper::Error) {
+        const REMEMBERED: usize = 1_024;
+        let inner = &*self.0;
+        inner.stats.left_out.add(1);
+        let damage = damage.to_string();
+        let mut known = inner.left_out.lock();
+        if known.len() < REMEMBERED && known.insert(damage.clone()) {
+            tracing::warn!(%damage, "a file is left out of answers");
+        }
+    }
+
+    /// The answer for a series whose file is still to be created.
+    fn fetch_unwritten(
+        &self,
+        name: &str,
+        question: Question,
+        waiting: &[Point],
+    ) -> Result<Option<Fetched>> {
+        if waiting.is_empty() {
+            return Ok(None);
+        }
+        let options = self.0.schema.create_options(name);
+        let points =
+            whisper::fetch_unwritten(&options, question, self.0.clocks().earliest(), waiting)?;
+        Ok(points.map(|points| Fetched {
+            points,
+            aggregation: options.aggregation,
+        }))
+    }
+
+    /// From when to when the series called `name` may hold points: its retention before `now`, up
+    /// to the last change of its file, or to `now` while points wait in the cache. `None` if there
+    /// is no such series, or its file is damaged or cannot be read.
+    ///
+    /// # Errors
+    /// The header cannot be understood.
+    pub fn reach(&self, name: &str, now: Timestamp) -> Result<Option<(Timestamp, Timestamp)>> {
+        let inner = &*self.0;
+        let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
+            return Ok(None);
+        };
+        let _pin = inner.index.pin();
+        let known = inner.index.names().get(canonical.as_bytes());
+        let waits = known.is_some_and(|id| inner.cache.holds(id));
+        let path = inner.index.path_of(known, &canonical);
+        let since = |retention: u32| Timestamp(now.0.saturating_sub(retention));
+        match whisper::Header::read(&path) {
+            Ok(header) => {
+                let start = since(header.max_retention());
+                let changed = std::fs::metadata(&path).and_then(|meta| meta.modified());
+                let changed = changed
+                    .ok()
+                    .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                let end = match changed {
+                    Some(changed) if !waits => Timestamp(changed.as_secs() as u32),
+                    _ => now,
+                };
+                Ok(Some((start, end.max(start))))
+            }
+            Err(error) if error.is_missing() || is_unreadable(&error) => {
+                Ok(waits.then(|| (since(inner.schema.longest_retention()), now)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What can be done about a file that cannot be read: nothing but leave it out.
+fn is_unreadable(error: &whisper::Error) -> bool {
+    error.is_damage() || matches!(error, whisper::Error::Io { .. })
+}

@@ -1,0 +1,79 @@
+//! Whether what is taken now can be kept.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::carbon::Carbon;
+use super::inner::Inner;
+use super::setup::Access;
+use crate::journal::Journal;
+
+impl Carbon {
+    /// Whether what is taken now can be kept: the journal is written, and the directories are those
+    /// that were opened. A readiness check may ask as often as it likes.
+    ///
+    /// # Errors
+    /// A sentence for each thing that is wrong.
+    pub fn health(&self) -> std::result::Result<(), String> {
+        self.0.look_around();
+        let trouble = self.0.trouble.lock();
+        if trouble.is_empty() {
+            return Ok(());
+        }
+        let sentences: Vec<&str> = trouble.values().map(String::as_str).collect();
+        Err(sentences.join("; "))
+    }
+}
+
+impl Inner {
+    /// Notes that the part `what` is well, or what is wrong with it; logs each change once.
+    pub(crate) fn note(&self, what: &'static str, state: std::result::Result<(), String>) {
+        let mut trouble = self.trouble.lock();
+        match state {
+            Ok(()) => {
+                if trouble.remove(what).is_some() {
+                    tracing::info!("{what}: well again");
+                }
+            }
+            Err(why) => {
+                if trouble.get(what) != Some(&why) {
+                    tracing::error!("{what}: {why}");
+                    trouble.insert(what, why);
+                }
+            }
+        }
+    }
+
+    /// Looks whether what lies on the disk is still what was opened.
+    pub(crate) fn look_around(&self) {
+        if self.access != Access::Serve {
+            return;
+        }
+        self.note("data directory", self.same_root());
+        if let Some(guard) = &self.guard {
+            self.note("lock", guard());
+        }
+        let trouble = self.journal.as_ref().and_then(Journal::trouble);
+        let state = trouble.map_or(Ok(()), |why| {
+            Err(format!("what is taken cannot be written down: {why}"))
+        });
+        self.note("journal", state);
+    }
+
+    /// Whether the directory of the files is the one that was opened.
+    pub(crate) fn same_root(&self) -> std::result::Result<(), String> {
+        if self.opened.is_some() && identity(&self.root) == self.opened {
+            return Ok(());
+        }
+        let root = self.root.display();
+        Err(format!(
+            "{root} was removed or replaced while it was in use"
+        ))
+    }
+}
+
+/// What a directory is, whatever it is called.
+pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}

@@ -1,0 +1,53 @@
+//! Counters of the store, and how full its parts are.
+
+use settings::Reading;
+
+use super::carbon::Carbon;
+
+impl Carbon {
+    /// Every counter, and how much is in the cache and the index.
+    pub fn readings(&self) -> Vec<Reading> {
+        let mut readings = self.stats().readings();
+        let cache = self.cache();
+        let levels = [
+            (
+                "cache.size",
+                "Datapoints that are not in their files yet. If this grows without end, the disk is \
+                 too slow, or carbon.max_updates_per_second too low.",
+                cache.len(),
+            ),
+            (
+                "cache.queues",
+                "Series that have such datapoints. For information only.",
+                cache.waiting(),
+            ),
+            (
+                "cache.bytes",
+                "Memory of these datapoints. Compare with carbon.max_cache_size.",
+                cache.used_bytes(),
+            ),
+            (
+                "index.series",
+                "Series known. If this grows without end, a sender makes new names all the time.",
+                self.index().len(),
+            ),
+        ];
+        readings.extend(
+            levels.map(|(name, help, value)| Reading::level("carbon", name, help, value as f64)),
+        );
+        let refused = self.index().refused();
+        let help = "Lines and statsd names of new series refused because of a limit, by the first \
+                    nodes of the name. If this grows, fix the sender of that prefix or raise the limit.";
+        let elsewhere = Some(("(others)".to_owned(), refused.elsewhere)).filter(|(_, n)| *n > 0);
+        readings.extend(
+            refused
+                .prefixes
+                .into_iter()
+                .chain(elsewhere)
+                .map(|(prefix, n)| {
+                    Reading::count("carbon", "rejects.prefix", help, n).labelled("prefix", prefix)
+                }),
+        );
+        readings
+    }
+}

@@ -1,0 +1,142 @@
+//! The end of a store: what the cache holds goes into files, and what cannot stays in the journal.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::background::LONGEST_WAIT;
+use super::carbon::Carbon;
+use super::inner::Inner;
+use super::patience::Patience;
+use super::setup::Access;
+use crate::clock::Clocks;
+use crate::datapoint::Datapoint;
+use crate::error::{Error, Result};
+use crate::journal::Journal;
+use crate::persister::{Kind, Persister};
+
+impl Carbon {
+    /// Announces the shutdown: from now on receivers wait for room only while there is progress.
+    /// To be called before they are stopped, because a full cache may hold them up.
+    pub fn shut_down(&self) {
+        self.0.closing.store(true, Ordering::Release);
+        self.0.room.tell();
+    }
+
+    /// Ends the threads, writes what the cache holds to the files, syncs them and empties the
+    /// journal. Calls `progress` with the points that are left, from time to time and at the end.
+    /// What cannot be written stays in the journal, and the log says how much it is and why.
+    ///
+    /// Datapoints that come later wait in the cache for ever: stop the receivers first.
+    ///
+    /// # Errors
+    /// Datapoints are neither in synced files nor in the journal.
+    pub fn drain(&self, mut progress: impl FnMut(usize)) -> Result<()> {
+        let inner = &*self.0;
+        self.shut_down();
+        inner.stop_threads();
+        for thread in std::mem::take(&mut *inner.threads.lock()) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store had ended before");
+            }
+        }
+        if inner.access != Access::Serve {
+            return Ok(());
+        }
+        let clocks = inner.clocks();
+        let mut persister = inner.persister.lock();
+        let mut said = Instant::now();
+        let mut patience = Patience::new();
+        persister.pass(&inner.parts(), &clocks, Kind::Drain, |pass| {
+            if said.elapsed() > LONGEST_WAIT {
+                said = Instant::now();
+                progress(inner.cache.len());
+            }
+            patience.lasts(pass.written + pass.dropped)
+        });
+        progress(inner.cache.len());
+        if let Err(error) = inner.index.compact(0) {
+            // What it lacks is found again by walking the disk; registrations were synced.
+            tracing::warn!(%error, "the index could not be written");
+        }
+        let kept = inner.put_down(&mut persister, &clocks);
+        inner.say_what_is_left(&persister, &kept);
+        kept
+    }
+
+    /// Ends the threads and writes nothing more: what a crash leaves, for tests.
+    #[doc(hidden)]
+    pub fn abandon(self) {
+        self.0.stop_threads();
+        for thread in std::mem::take(&mut *self.0.threads.lock()) {
+            // One that panicked has ended, too.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inner {
+    /// Journals `points`, for which there is no room in the cache and no time to wait for it.
+    pub(crate) fn leave_behind(&self, points: &[Datapoint]) {
+        let _gate = self.gate.read();
+        let clock = self.clocks().earliest();
+        let journalled = self
+            .journal
+            .as_ref()
+            .is_some_and(|journal| journal.leave_behind(&self.index, clock, points));
+        let mut behind = self.behind.lock();
+        if journalled {
+            behind.journalled += points.len();
+        } else {
+            behind.lost += points.len();
+        }
+        behind
+            .series
+            .extend(points.iter().map(|point| point.series));
+    }
+
+    /// The last step of a shutdown: the journal is emptied, or kept whole if only it has some of
+    /// the points.
+    fn put_down(&self, persister: &mut Persister, clocks: &Clocks) -> Result<()> {
+        let behind = self.behind.lock().journalled;
+        let (Some(journal), true) = (&self.journal, behind > 0) else {
+            let emptied = self.checkpoint(persister, clocks, Kind::Drain);
+            let committed = |journal: &Journal| journal.committed() >= journal.appended();
+            return match emptied {
+                // The segments could not be dropped, but they hold everything.
+                Err(error) if self.journal.as_ref().is_some_and(committed) => {
+                    tracing::warn!(%error, "the journal is not empty; the next start reads it back");
+                    Ok(())
+                }
+                emptied => emptied,
+            };
+        };
+        let committed = journal.commit(&self.stats);
+        committed.map_err(|error| Error::io(&self.root, "committing the journal", error))
+    }
+
+    /// Says what is not in its files at the end, and why.
+    fn say_what_is_left(&self, persister: &Persister, kept: &Result<()>) {
+        let behind = self.behind.lock();
+        let mut series = behind.series.clone();
+        let mut waiting = Vec::new();
+        self.cache.sweep(&mut waiting);
+        series.extend(waiting.iter().map(|waiting| waiting.series));
+        let points = self.cache.len() + behind.journalled;
+        let why = persister.why.as_deref().unwrap_or("the cache was full");
+        if points > 0 {
+            let series = series.len();
+            match (kept, &self.journal) {
+                (Ok(()), Some(_)) => tracing::warn!(
+                    "{points} datapoints of {series} series are not in their files ({why}); the journal keeps them for the next start"
+                ),
+                _ => tracing::error!(
+                    "{points} datapoints of {series} series are lost but for what the journal has of them ({why})"
+                ),
+            }
+        }
+        if behind.lost > 0 {
+            let lost = behind.lost;
+            tracing::error!("{lost} datapoints found no room while stopping and are lost ({why})");
+        }
+    }
+}
