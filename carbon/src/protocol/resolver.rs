@@ -11,7 +11,6 @@
 //!    waits. The receiver takes a pin of the index before ([`Index::pin`]) and keeps it until it has
 //!    submitted the datapoints.
 
-
 use parking_lot::RwLockReadGuard;
 use whisper::Timestamp;
 

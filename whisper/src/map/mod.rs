@@ -44,9 +44,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Resource, getrlimit};
 
@@ -350,13 +351,13 @@ impl Maps {
     pub fn mapped_files(&self) -> usize {
         self.shards
             .iter()
-            .map(|shard| lock(shard).index.len())
+            .map(|shard| shard.lock().index.len())
             .sum()
     }
 
     /// What happened since the last call.
     pub fn take_events(&self) -> Vec<Event> {
-        let mut events = std::mem::take(&mut *lock(&self.events));
+        let mut events = std::mem::take(&mut *self.events.lock());
         match self.missed.swap(0, Ordering::Relaxed) {
             0 => {}
             missed => events.push(Event::Missed(missed)),
@@ -364,12 +365,14 @@ impl Maps {
         events
     }
 
+    // Not poisoned by a panic elsewhere, which leaves at worst a batch half written that a later one
+    // completes.
     fn shard(&self, key: u32) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[key as usize % SHARDS])
+        self.shards[key as usize % SHARDS].lock()
     }
 
     fn push(&self, event: Event) {
-        let mut events = lock(&self.events);
+        let mut events = self.events.lock();
         if events.len() < MAX_EVENTS {
             events.push(event);
         } else {
@@ -801,11 +804,6 @@ fn most_maps(flock: bool) -> usize {
 /// How many bytes may be mapped in an address space that is limited to `limit` bytes.
 fn most_bytes(limit: Option<u64>) -> u64 {
     limit.map_or(u64::MAX, |limit| limit / 2)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere leaves at worst a batch half written, which a later one completes.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Spreads numbers that are mostly consecutive.
