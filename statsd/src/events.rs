@@ -7,6 +7,10 @@
 //!
 //! Title and text are taken by length, so they may hold `|`; the two characters `\n` in a text
 //! stand for a line feed. Chunks come in any order; unknown ones are skipped.
+//!
+//! The lengths are bytes in UTF-8. Some clients send the lengths that their language has, which are
+//! less beyond ASCII: characters, or UTF-16 units (hot-shots). Title and text end at a bar, so the
+//! first unit whose lengths do that is the one that was meant.
 
 use crossbeam::channel;
 use hashbrown::HashMap;
@@ -108,14 +112,15 @@ fn event(line: &[u8]) -> Option<Event> {
     if title == 0 || text == 0 {
         return None;
     }
-    let what = rest.get(..title)?;
-    let rest = rest[title..].strip_prefix(b"|")?;
-    let data = rest.get(..text)?;
-    let chunks = match &rest[text..] {
-        [] => None,
-        [b'|', chunks @ ..] => Some(chunks),
-        _ => return None,
-    };
+    let (what, data, chunks) = UNITS.iter().find_map(|unit| {
+        let (what, rest) = take(rest, title, *unit)?;
+        let (data, rest) = take(rest.strip_prefix(b"|")?, text, *unit)?;
+        match rest {
+            [] => Some((what, data, None)),
+            [b'|', chunks @ ..] => Some((what, data, Some(chunks))),
+            _ => None,
+        }
+    })?;
     let mut event = Event {
         what: lossy(what),
         data: lossy(data).replace("\\n", "\n"),
@@ -136,6 +141,38 @@ fn event(line: &[u8]) -> Option<Event> {
         }
     }
     Some(event)
+}
+
+/// How many units of a length a character has that starts with this byte; 0 within a character.
+type Unit = fn(u8) -> usize;
+
+/// Bytes, characters, UTF-16 units. Invalid UTF-8 has some length in each.
+const UNITS: [Unit; 3] = [
+    |_| 1,
+    |byte| usize::from(!is_continuation(byte)),
+    |byte| usize::from(!is_continuation(byte)) + usize::from(byte >= 0xf0),
+];
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
+}
+
+/// Cuts `length` units off the front of `bytes`; `None` if there are fewer.
+fn take(bytes: &[u8], length: usize, unit: Unit) -> Option<(&[u8], &[u8])> {
+    let mut taken = 0;
+    // The end is before the first byte that would be too much, not after the last that is needed:
+    // bytes within a character belong to it.
+    let end = bytes.iter().position(|byte| {
+        taken += unit(*byte);
+        taken > length
+    });
+    match end {
+        Some(end) => {
+            let before = taken - unit(bytes[end]);
+            (before == length).then(|| bytes.split_at(end))
+        }
+        None => (taken == length).then_some((bytes, &[])),
+    }
 }
 
 /// Reads `_sc|…`; `None` if it is malformed.
@@ -247,6 +284,50 @@ mod tests {
         assert_eq!(read.tags, ["host:web1", "priority:low", "source:ci"]);
         assert_eq!(read.when, Some(1_700_000_000));
         assert_eq!(read.key.as_deref(), Some("v7"));
+    }
+
+    #[test]
+    fn lengths_count_bytes_characters_or_utf_16_units() {
+        let cases = [
+            ("Köln", "v1.2 für alle"),
+            ("deploy 🚀", "🎉 fertig | gebaut 🎉"),
+            ("|ä|", "|ö|😀|"),
+            ("plain", "text"),
+            ("日本", "語"),
+            ("e\u{301}", "👨‍👩‍👧"),
+        ];
+        for (title, text) in cases {
+            let lengths: [fn(&str) -> usize; 3] = [
+                str::len,
+                |text| text.chars().count(),
+                |text| text.encode_utf16().count(),
+            ];
+            for length in lengths {
+                for more in ["", "|#a:ü,b|t:info", "|p:low|#a:ü,b"] {
+                    let (title_length, text_length) = (length(title), length(text));
+                    let line = format!("_e{{{title_length},{text_length}}}:{title}|{text}{more}");
+                    let read = event(line.as_bytes()).expect(&line);
+                    assert_eq!((&*read.what, &*read.data), (title, text), "{line}");
+                    assert_eq!(read.tags.contains(&"a:ü".to_owned()), !more.is_empty());
+                }
+            }
+        }
+        // A length that fits no unit, or another one for the text.
+        for line in [
+            "_e{6,13}:Köln|v1.2 für alle",
+            "_e{4,14}:Köln|v1.2 für alle",
+            "_e{4,12}:Köln|v1.2 für alle",
+            "_e{1,1}:🚀|🚀🚀",
+            "_e{3,1}:🚀|x",
+        ] {
+            assert_eq!(event(line.as_bytes()), None, "{line}");
+        }
+        // Invalid UTF-8 is taken by its bytes.
+        let read = event(b"_e{3,2}:a\xff\xf0|\x80b|#x").unwrap();
+        assert_eq!(
+            (&*read.what, &*read.data),
+            ("a\u{fffd}\u{fffd}", "\u{fffd}b")
+        );
     }
 
     #[test]

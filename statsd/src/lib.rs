@@ -137,6 +137,7 @@ mod sanitize;
 mod server;
 mod state;
 mod stats;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -59,10 +59,11 @@ pub(crate) enum Reject {
     EmptyName,
     LongName,
     Event,
+    Packet,
 }
 
 impl Reject {
-    pub(crate) const COUNT: usize = 12;
+    pub(crate) const COUNT: usize = 13;
     pub(crate) const ALL: [Self; Self::COUNT] = [
         Self::NoColon,
         Self::NoType,
@@ -76,6 +77,7 @@ impl Reject {
         Self::EmptyName,
         Self::LongName,
         Self::Event,
+        Self::Packet,
     ];
 
     /// The reason as a node of a metric's name.
@@ -93,6 +95,7 @@ impl Reject {
             Self::EmptyName => "empty_name",
             Self::LongName => "long_name",
             Self::Event => "malformed_event",
+            Self::Packet => "malformed_packet",
         }
     }
 }

@@ -1,5 +1,5 @@
 """PyPI datadog: every method, with tags, time stamps, sample rates and cardinality, over UDP and
-over a Unix datagram socket, directly, buffered and aggregated by the client. What the client
+over Unix sockets, datagrams and stream, directly, buffered and aggregated by the client. What the client
 measures itself is compared with what it says it sent."""
 
 import os
@@ -10,8 +10,9 @@ from datadog.dogstatsd import DogStatsd
 
 from server import Server, check, last, until
 
-datagrams = os.path.join(tempfile.mkdtemp(), "dsd.socket")
-with Server(statsd__unix=datagrams) as server:
+sockets = tempfile.mkdtemp()
+datagrams, stream = os.path.join(sockets, "dsd.socket"), os.path.join(sockets, "dsd.stream")
+with Server(statsd__unix=datagrams, statsd__unix_stream=stream) as server:
     host, port = server.host_port("statsd.udp")
     client = DogStatsd(host=host, port=port, disable_telemetry=True, disable_buffering=True)
     for code in (200, 200, 500):
@@ -46,6 +47,30 @@ with Server(statsd__unix=datagrams) as server:
         unix.increment("local.calls")
     unix.flush()
     server.expect("stats_counts.local.calls", 50)
+
+    # Over a stream the client writes the length of each packet before it: packets of every length,
+    # one line in each, then many.
+    framed = DogStatsd(socket_path="unixstream://" + stream, socket_timeout=5, disable_telemetry=True, disable_buffering=True)
+    for length in range(5, 125):
+        framed.increment("framed." + "x" * length)
+    framed.event("framed événement", "v1.2 für\nalle 🎉", tags=["framed"])
+    framed.service_check("framed.check", DogStatsd.WARNING, tags=["a:b"])
+    framed.flush()
+    many = DogStatsd(socket_path="unixstream://" + stream, socket_timeout=5, disable_telemetry=True, disable_buffering=False)
+    for number in range(2_000):
+        many.increment("streamed", tags=[f"part:{number % 7}"])
+    many.flush()
+    server.expect("seriesByTag('name=stats.gauges.service_checks.framed.check', 'a=b')", 1, last)
+    server.expect("sumSeries(seriesByTag('name=stats_counts.streamed'))", 2_000)
+    counts = lambda: server.ask("/render", {"target": "stats_counts.framed.*", "from": "-5min", "format": "json"})
+    sums = lambda: {series["target"]: sum(value or 0 for value, _ in series["datapoints"]) for series in counts()}
+    until(lambda: len(sums()) >= 120, "120 counters", sums)
+    check("each counter", sums(), {"stats_counts.framed." + "x" * length: 1 for length in range(5, 125)})
+    found = lambda: server.ask("/events/get_data", {"tags": "framed", "from": "-5min"})
+    until(found, "the event of the stream")
+    check("its text", [(event["what"], event["data"]) for event in found()], [("framed événement", "v1.2 für\nalle 🎉")])
+    framed.close_socket()
+    many.close_socket()
 
     buffered = DogStatsd(host=host, port=port, disable_telemetry=True, disable_buffering=False)
     for _ in range(500):

@@ -24,6 +24,10 @@ client.set("users", "ann");
 client.unique("users", "bob");
 client.event("node 5 deployed", "from the client", { alert_type: "info" }, ["deploy"]);
 
+// The client counts UTF-16 units, not bytes.
+client.event("Köln", "v1.2 für alle", {}, ["unicode"]);
+client.event("🚀 日本", "erst\ndann | 🎉🎉", { alert_type: "info" }, ["unicode"]);
+
 const buffered = new StatsD({ host, port: Number(port), maxBufferSize: 1000, errorHandler: failed });
 for (let n = 0; n < 300; n++) buffered.increment("buffered");
 

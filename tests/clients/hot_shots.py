@@ -23,6 +23,11 @@ with Server(statsd__tcp="127.0.0.1:0") as server:
     # The client puts its prefix before titles, too.
     check("the event's title", [event["what"] for event in deploys()], ["node.node 5 deployed"])
 
+    unicode = lambda: server.ask("/events/get_data", {"tags": "unicode", "from": "-5min"})
+    until(lambda: len(unicode()) == 2, "events beyond ASCII")
+    texts = {(event["what"], event["data"]) for event in unicode()}
+    check("their titles and texts", texts, {("node.Köln", "v1.2 für alle"), ("node.🚀 日本", "erst\ndann | 🎉🎉")})
+
     for at in ("dog", "tele", "tcp"):
         def tagged(name, *more):
             tags = "".join(f", '{tag}'" for tag in ("global=yes",) + more)

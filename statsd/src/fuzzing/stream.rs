@@ -1,4 +1,4 @@
-//! Lines over a connection: however the bytes are cut, the same lines are handed on.
+//! Lines and packets over a connection: however the bytes are cut, the same lines are handed on.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{mpsc, watch};
 
-use crate::listener::{Block, LONGEST, connection};
+use crate::listener::Block;
 use crate::report::Shared;
+use crate::stream::{LONGEST, LONGEST_PACKET, connection};
 use crate::token::MARGIN;
 
 /// Pieces, each of which is there at once.
@@ -34,19 +35,51 @@ impl AsyncRead for Pieces {
     }
 }
 
+/// The lines of a whole connection that are taken, and how many refusals are counted.
+fn expected(bytes: &[u8]) -> (Vec<&[u8]>, u64) {
+    if let [_, _, 0, 0, ..] = bytes {
+        return packets(bytes);
+    }
+    let is_long = |line: &&[u8]| line.len() > LONGEST;
+    let lines = || bytes.split(|byte| *byte == b'\n');
+    let taken = lines().filter(|line| !line.is_empty() && !is_long(line));
+    (taken.collect(), lines().filter(is_long).count() as u64)
+}
+
+/// As [`expected`], of packets with their lengths.
+fn packets(mut bytes: &[u8]) -> (Vec<&[u8]>, u64) {
+    let mut taken = Vec::new();
+    while !bytes.is_empty() {
+        let Some((length, rest)) = bytes.split_first_chunk() else {
+            return (taken, 1);
+        };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > LONGEST_PACKET {
+            return (taken, 1);
+        }
+        let is_whole = length <= rest.len();
+        let (packet, after) = rest.split_at(length.min(rest.len()));
+        let mut lines: Vec<&[u8]> = packet.split(|byte| *byte == b'\n').collect();
+        if !is_whole {
+            lines.pop();
+        }
+        taken.extend(lines.into_iter().filter(|line| !line.is_empty()));
+        if !is_whole {
+            return (taken, 1);
+        }
+        bytes = after;
+    }
+    (taken, 0)
+}
+
 /// Reads a connection that brings `pieces`.
 ///
 /// # Panics
-/// A line that is not too long is missing or changed, one that is too long is not, or it is not
-/// counted once.
+/// A line that is not too long is missing or changed, one that is too long is not, a packet is
+/// divided at another place than its length says, or a refusal is not counted once.
 pub fn stream(pieces: &[&[u8]]) {
     let bytes = pieces.concat();
-    let is_long = |line: &&[u8]| line.len() > LONGEST;
-    let lines = || bytes.split(|byte| *byte == b'\n');
-    let expected: Vec<&[u8]> = lines()
-        .filter(|line| !line.is_empty() && !is_long(line))
-        .collect();
-    let too_long = lines().filter(is_long).count() as u64;
+    let (expected, refused) = expected(&bytes);
 
     let pieces = pieces.iter().filter(|piece| !piece.is_empty());
     let source = Pieces(pieces.map(|piece| piece.to_vec()).collect());
@@ -75,5 +108,5 @@ pub fn stream(pieces: &[&[u8]]) {
     let found: Vec<&[u8]> = found.iter().map(Vec::as_slice).collect();
     assert_eq!(lengths(&found), lengths(&expected));
     assert!(found == expected, "a line has changed");
-    assert_eq!(shared.stats.bad_lines.load(Ordering::Relaxed), too_long);
+    assert_eq!(shared.stats.bad_lines.load(Ordering::Relaxed), refused);
 }

@@ -38,6 +38,7 @@ use crate::repeater::{self, Packets};
 use crate::report::{CommandQueue, Report, Shared};
 use crate::state::{self, Preload};
 use crate::stats::now_ms;
+use crate::stream;
 
 /// Reports that may wait for the aggregator.
 const REPORTS: usize = 32;
@@ -298,7 +299,7 @@ impl Start {
         let stop = self.stop.1.clone();
         move |stream, from| {
             let (blocks, shared, stop) = (blocks.clone(), shared.clone(), stop.clone());
-            Box::pin(listener::connection(stream, from, blocks, shared, stop))
+            Box::pin(stream::connection(stream, from, blocks, shared, stop))
         }
     }
 

@@ -8,10 +8,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 
 use super::Harness;
-use crate::listener::{self, Block};
+use crate::listener::Block;
 use crate::options::Options;
 use crate::raw::simd::Path;
 use crate::report::Shared;
+use crate::stream;
 use crate::token::MARGIN;
 
 fn line() -> impl Strategy<Value = String> {
@@ -158,25 +159,37 @@ fn outcome(
     flushes
 }
 
-/// Each sender's lines on a connection of its own, in pieces of these lengths.
-fn through_streams(harness: &mut Harness, lines: &[(usize, String)], pieces: &[usize]) {
+/// Each sender's lines on a connection of its own, in pieces of these lengths; divided by line feeds,
+/// or in packets of so many lines with their lengths before them.
+fn through_streams(
+    harness: &mut Harness,
+    lines: &[(usize, String)],
+    pieces: &[usize],
+    packets: Option<usize>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
     for sender in 0..3 {
-        let mut text = Vec::new();
-        for (_, line) in lines.iter().filter(|(from, _)| *from == sender) {
-            text.extend_from_slice(line.as_bytes());
-            text.push(b'\n');
-        }
+        let own = lines.iter().filter(|(from, _)| *from == sender);
+        let own: Vec<&str> = own.map(|(_, line)| &**line).collect();
         // The last line counts without its end, too.
-        text.pop();
+        let text = match packets {
+            None => own.join("\n").into_bytes(),
+            Some(count) => own
+                .chunks(count)
+                .map(|lines| lines.join("\n"))
+                .flat_map(|packet| {
+                    [&(packet.len() as u32).to_le_bytes(), packet.as_bytes()].concat()
+                })
+                .collect(),
+        };
         let blocks = runtime.block_on(async {
             let (mut writer, reader) = tokio::io::duplex(1 << 20);
             let (blocks_in, mut blocks) = mpsc::channel(100_000);
             let (_stop, stopping) = watch::channel(false);
             let shared = Arc::new(Shared::default());
-            let reading = listener::connection(reader, None, blocks_in, shared, stopping);
+            let reading = stream::connection(reader, None, blocks_in, shared, stopping);
             let writing = async {
                 let mut rest = &text[..];
                 let mut lengths = pieces.iter().cycle();
@@ -234,8 +247,12 @@ proptest! {
         });
         prop_assert_eq!(&by_threads, &expected);
         let by_streams = outcome(harness(1, Path::detect()), &rounds, |harness, lines| {
-            through_streams(harness, lines, &pieces);
+            through_streams(harness, lines, &pieces, None);
         });
         prop_assert_eq!(&by_streams, &expected);
+        let by_packets = outcome(harness(1, Path::detect()), &rounds, |harness, lines| {
+            through_streams(harness, lines, &pieces, Some(packed[0]));
+        });
+        prop_assert_eq!(&by_packets, &expected);
     }
 }
