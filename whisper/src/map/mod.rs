@@ -26,6 +26,10 @@
 //! - *By the file lock.* With `flock` on, each batch takes the lock and then asks; nothing written
 //!   under the same lock by others can be missed or overtaken.
 //!
+//! What went into the old file before that is not lost: [`Maps`] keeps the points of the last seconds
+//! until the caller has had the names looked up ([`Maps::confirm_next`]), and writes those of a file
+//! that lost its name once more (`recent.rs`).
+//!
 //! ## Which files are mapped?
 //!
 //! All, while there is room: for so many maps, and for so many bytes where the process may have only
@@ -34,13 +38,14 @@
 //! room for leaves those that are mapped alone, instead of throwing out each one before it is
 //! used again.
 
+mod confirm;
 mod memory;
+mod recent;
+mod shard;
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -56,21 +61,19 @@ use crate::create::{CreateOptions, create, reserve};
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::file::{File, Lock};
-use crate::header::{Header, METADATA_SIZE};
+use crate::header::Header;
 use crate::pending::{self, Question};
 use crate::point::Point;
 use crate::storage::Storage;
 use crate::units::Timestamp;
-use crate::update::{self, Scratch, Updated};
+use crate::update::{self, Updated};
 
+pub use confirm::Confirmed;
 use memory::Mapping;
+use shard::{BASES, Entry, HeaderNow, Identity, Shard};
 
 /// How many locks there are; a file belongs to that of its number's lowest bits.
 const SHARDS: usize = 16;
-/// How many maps are looked at to find one that was not used for long.
-const SAMPLES: usize = 8;
-/// How many bases of a mapped file are remembered; those of further archives are read anew.
-const BASES: usize = 4;
 /// Maps that the rest of the process may need: libraries, stacks, other databases.
 const SPARE_MAPS: usize = 4096;
 /// The bytes of the longest name that a file can have.
@@ -150,6 +153,8 @@ pub struct Maps {
     reserve_up_to: u64,
     /// Raised by `distrust`: maps checked under an earlier one are due.
     epoch: AtomicU32,
+    /// Whose files `confirm_next` looks at next.
+    turn: AtomicU32,
     events: Mutex<Vec<Event>>,
     missed: AtomicU64,
 }
@@ -176,6 +181,7 @@ impl Maps {
             recheck,
             reserve_up_to,
             epoch: AtomicU32::new(0),
+            turn: AtomicU32::new(0),
             events: Mutex::default(),
             missed: AtomicU64::new(0),
         }
@@ -197,7 +203,9 @@ impl Maps {
     }
 
     /// Writes a batch to the file that the caller calls `key` and that lies at `path`, as
-    /// [`File::update_many`] does. An empty batch touches nothing.
+    /// [`File::update_many`] does. Points of it that a displaced file swallowed go first
+    /// ([`Maps::displaced`]); otherwise an empty batch touches nothing. The answer counts `points`
+    /// alone.
     ///
     /// # Errors
     /// [`Error::Io`]. A file that is not there and one that was damaged and has been set aside
@@ -210,11 +218,30 @@ impl Maps {
         now: Timestamp,
         points: &[Point],
     ) -> Result<Updated> {
-        if points.is_empty() {
+        let mut shard = self.shard(key);
+        if points.is_empty() && !shard.recent.is_displaced(key) {
             return Ok(Updated::default());
         }
-        let mut shard = self.shard(key);
-        if let Some(at) = self.mapped(&mut shard, key, path, now)? {
+        let at = self.mapped(&mut shard, key, path, now)?;
+        let mut kept = shard.recent.take_displaced(key);
+        let written = self.write(&mut shard, at, path, now, &mut kept, (key, points));
+        if written.is_err() {
+            shard.recent.put_back(key, kept);
+        }
+        written
+    }
+
+    /// Writes `kept` and `points`, through the map at `at` if there is one.
+    fn write(
+        &self,
+        shard: &mut Shard,
+        at: Option<usize>,
+        path: &Path,
+        now: Timestamp,
+        kept: &mut Vec<Point>,
+        (key, points): (u32, &[Point]),
+    ) -> Result<Updated> {
+        if let Some(at) = at {
             let Shard {
                 entries, scratch, ..
             } = &mut *shard;
@@ -227,16 +254,24 @@ impl Maps {
             } = &entries[at];
             let header = &known.header;
             let mut bytes = Mapped { mapping, bases };
-            let written =
-                mapping.watched(|| update::update_many(&mut bytes, header, scratch, now, points));
+            let written = mapping.watched(|| {
+                if !kept.is_empty() {
+                    update::update_many(&mut bytes, header, scratch, now, kept)?;
+                }
+                update::update_many(&mut bytes, header, scratch, now, points)
+            });
             if let Some(file) = file {
                 // Nothing to be done if this fails: closing the file unlocks it too.
                 let _ = flock(file, FlockOperation::Unlock);
             }
             if let Some(written) = written {
-                return written;
+                let updated = written?;
+                self.keep(shard, at, path, &[kept, points]);
+                return Ok(updated);
             }
-            shard.forget(key);
+            // Points before these may be on the lost pages, too.
+            shard.displace(key);
+            kept.extend(shard.recent.take_displaced(key));
             self.push(Event::Lost {
                 path: path.to_owned(),
             });
@@ -246,9 +281,36 @@ impl Maps {
         } else {
             Lock::None
         };
-        let file = File::open_mut(path, lock);
-        file.map_err(|error| self.set_aside(path, error))?
-            .update_many(now, points)
+        let mut file = File::open_mut(path, lock).map_err(|error| self.set_aside(path, error))?;
+        if !kept.is_empty() {
+            file.update_many(now, kept)?;
+        }
+        file.update_many(now, points)
+    }
+
+    /// Keeps what has just been written through a map until its file is looked at. If there is no
+    /// room, that is now.
+    fn keep(&self, shard: &mut Shard, at: usize, path: &Path, batches: &[&[Point]]) {
+        let recent = &mut shard.recent;
+        let entry = &mut shard.entries[at];
+        entry.logged = recent.generation();
+        for points in batches {
+            if recent.push(entry.key, points) {
+                continue;
+            }
+            let key = entry.key;
+            if fs::metadata(path).is_ok_and(|found| entry.identity == Identity::of(&found)) {
+                continue;
+            }
+            shard.displace(key);
+            for points in batches {
+                shard.recent.displace_points(key, points);
+            }
+            self.push(Event::Replaced {
+                path: path.to_owned(),
+            });
+            return;
+        }
     }
 
     /// Reads (`from`, `until`] as [`File::fetch`] does, from the map if there is one. A file is
@@ -289,7 +351,7 @@ impl Maps {
                     path: path.to_owned(),
                 });
             }
-            shard.forget(key);
+            shard.displace(key);
         }
         drop(shard);
         File::open(path)?.fetch(now, from, until)
@@ -329,15 +391,19 @@ impl Maps {
                     path: path.to_owned(),
                 });
             }
-            shard.forget(key);
+            shard.displace(key);
         }
+        // What is to be written again comes before what waits.
+        let again = shard.recent.displaced(key);
+        let joined = (!again.is_empty()).then(|| [again, points].concat());
         drop(shard);
+        let points = joined.as_deref().unwrap_or(points);
         let file = File::open(path)?;
         let answer = file.fetch_pending(question, written, points)?;
         Ok((answer, file.header().aggregation))
     }
 
-    /// Unmaps a file, before it is deleted or renamed.
+    /// Unmaps a file, before it is deleted or renamed by the owner of the store.
     pub fn forget(&self, key: u32) {
         self.shard(key).forget(key);
     }
@@ -396,7 +462,7 @@ impl Maps {
             if self.trusted(&mut shard.entries[at], path, now, self.flock)? {
                 return Ok(Some(at));
             }
-            shard.forget(key);
+            shard.displace(key);
         } else if !shard.admits(key) {
             return Ok(None);
         }
@@ -414,7 +480,7 @@ impl Maps {
                 };
                 let at = shard.insert(entry);
                 if self.flock && !self.trusted(&mut shard.entries[at], path, now, true)? {
-                    shard.forget(key);
+                    shard.displace(key);
                     return Ok(None);
                 }
                 Ok(Some(at))
@@ -519,6 +585,7 @@ impl Maps {
             identity: Identity::of(&found),
             checked: now,
             epoch: self.epoch.load(Ordering::Relaxed),
+            logged: 0,
             file: self.flock.then_some(file),
         }))
     }
@@ -570,181 +637,6 @@ pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     };
     fs::rename(path, &aside)?;
     Ok(aside)
-}
-
-/// The maps of a part of the files.
-#[derive(Debug, Default)]
-struct Shard {
-    /// How many maps there may be.
-    room: usize,
-    /// How many bytes further maps may have.
-    bytes_left: u64,
-    /// Goes up by one with each use of a file of this shard, mapped or not.
-    tick: u64,
-    entries: Vec<Entry>,
-    /// Where in `entries` a file's map is.
-    index: Keyed<usize>,
-    /// Where the search for a map that is not used begins.
-    hand: usize,
-    /// When files without a map were last used: a young table, and the one it followed.
-    seen: [Keyed<u64>; 2],
-    headers: Vec<Arc<Known>>,
-    scratch: Scratch,
-}
-
-type Keyed<T> = HashMap<u32, T, BuildHasherDefault<KeyHasher>>;
-
-impl Shard {
-    /// Where the map of `key` is; counts as a use.
-    fn find(&mut self, key: u32) -> Option<usize> {
-        self.tick += 1;
-        let at = *self.index.get(&key)?;
-        self.entries[at].used = self.tick;
-        Some(at)
-    }
-
-    /// Whether a file that has no map should get one, for which room is made.
-    fn admits(&mut self, key: u32) -> bool {
-        if self.room == 0 {
-            return false;
-        }
-        if self.entries.len() < self.room {
-            return true;
-        }
-        let [young, old] = &mut self.seen;
-        let before = young
-            .insert(key, self.tick)
-            .or_else(|| old.get(&key).copied());
-        if young.len() > 4 * self.room.max(256) {
-            *old = std::mem::take(young);
-        }
-        let n = self.entries.len();
-        let sampled = (0..SAMPLES.min(n)).map(|i| (self.hand + i) % n);
-        let oldest = sampled.min_by_key(|&at| self.entries[at].used);
-        self.hand = (self.hand + SAMPLES) % n;
-        match (
-            before,
-            oldest.map(|at| (self.entries[at].key, self.entries[at].used)),
-        ) {
-            (Some(before), Some((victim, used))) if before > used => {
-                self.forget(victim);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn insert(&mut self, mut entry: Entry) -> usize {
-        // Most files have one of a few headers; those in use then share cache lines too.
-        match self.headers.iter().find(|known| **known == entry.known) {
-            Some(known) => entry.known = known.clone(),
-            None if self.headers.len() < 16 => self.headers.push(entry.known.clone()),
-            None => {}
-        }
-        for seen in &mut self.seen {
-            seen.remove(&entry.key);
-        }
-        self.bytes_left -= entry.mapping.len();
-        let at = self.entries.len();
-        self.index.insert(entry.key, at);
-        self.entries.push(entry);
-        at
-    }
-
-    fn forget(&mut self, key: u32) {
-        let Some(at) = self.index.remove(&key) else {
-            return;
-        };
-        let gone = self.entries.swap_remove(at);
-        self.bytes_left += gone.mapping.len();
-        if let Some(moved) = self.entries.get(at) {
-            self.index.insert(moved.key, at);
-        }
-    }
-}
-
-/// A mapped file. What each update needs comes first, on one line of the processor's cache.
-#[derive(Debug)]
-#[repr(C, align(64))]
-struct Entry {
-    mapping: Mapping,
-    known: Arc<Known>,
-    /// The intervals in slot 0 of the first archives, 0 where it is not known or empty.
-    bases: [Cell<u32>; BASES],
-    /// The shard's tick of its last use.
-    used: u64,
-    key: u32,
-    /// When its name was last looked up.
-    checked: Timestamp,
-    epoch: u32,
-    identity: Identity,
-    /// What the lock is taken on; only with `flock`.
-    file: Option<fs::File>,
-}
-
-/// A header, and its first words as a map shows them.
-#[derive(Debug, PartialEq)]
-struct Known {
-    header: Header,
-    head: [u32; HEAD],
-}
-
-const HEAD: usize = METADATA_SIZE / 4;
-
-impl From<Header> for Known {
-    fn from(header: Header) -> Self {
-        let bytes = header.to_bytes();
-        let word = |n: usize| u32::from_be_bytes(bytes.as_chunks::<4>().0[n]);
-        Self {
-            head: std::array::from_fn(word),
-            header,
-        }
-    }
-}
-
-impl Entry {
-    /// Compares the mapped header with the one that is known.
-    fn header_now(&self) -> HeaderNow {
-        let head: [u32; HEAD] = std::array::from_fn(|n| self.mapping.word(n as u64 * 4));
-        if head == self.known.head {
-            return HeaderNow::Same;
-        }
-        let mut bytes = Vec::new();
-        self.mapping.read(0, self.known.header.size(), &mut bytes);
-        match Header::parse(&bytes) {
-            Ok(header) if header.archives() == self.known.header.archives() => {
-                HeaderNow::Changed(header)
-            }
-            _ => HeaderNow::Other,
-        }
-    }
-}
-
-/// What the header of a mapped file is now.
-enum HeaderNow {
-    Same,
-    /// Somebody set another method or factor.
-    Changed(Header),
-    /// This is not the file that it was.
-    Other,
-}
-
-/// What makes a file the one it was: where it is, not what it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    len: u64,
-}
-
-impl Identity {
-    fn of(found: &fs::Metadata) -> Self {
-        Self {
-            device: found.dev(),
-            inode: found.ino(),
-            len: found.len(),
-        }
-    }
 }
 
 /// A map as storage. Copies cannot fail; whether their bytes were there is the watcher's question.
@@ -804,25 +696,4 @@ fn most_maps(flock: bool) -> usize {
 /// How many bytes may be mapped in an address space that is limited to `limit` bytes.
 fn most_bytes(limit: Option<u64>) -> u64 {
     limit.map_or(u64::MAX, |limit| limit / 2)
-}
-
-/// Spreads numbers that are mostly consecutive.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, key: u32) {
-        let mixed = (self.0 ^ u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }

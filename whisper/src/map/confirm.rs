@@ -1,0 +1,157 @@
+//! Looks at the names of mapped files, and at what became of the points of those that lost theirs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use super::shard::Identity;
+use super::{Event, Maps, SHARDS};
+
+/// What a look at the names of files found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Files looked at.
+    pub files: usize,
+    /// Files that have another name, or none, since they were mapped.
+    pub displaced: usize,
+}
+
+impl Maps {
+    /// Looks whether the files of one shard are still those at their names, of a shard with little
+    /// room for further points if there is one, else of the next in turn. `path_of` writes the path of a file
+    /// into its second argument.
+    ///
+    /// The map of a file that is not is gone afterwards, and the points that it may have swallowed are
+    /// written again with the next batch for it ([`Maps::displaced`]). Of the others, points from
+    /// before the last look are not kept any longer: call this from one thread, at the pace at which
+    /// points may be given up.
+    pub fn confirm_next(&self, path_of: impl FnMut(u32, &mut PathBuf)) -> Confirmed {
+        let crowded = self
+            .shards
+            .iter()
+            .position(|shard| shard.lock().recent.is_crowded());
+        let turn = || self.turn.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
+        self.confirm(crowded.unwrap_or_else(turn), true, path_of)
+    }
+
+    /// Looks whether the files that were written of late are still those at their names, as
+    /// [`Maps::confirm_next`] does, and goes on keeping their points.
+    pub fn confirm_written(&self, mut path_of: impl FnMut(u32, &mut PathBuf)) -> Confirmed {
+        let mut all = Confirmed::default();
+        for shard in 0..SHARDS {
+            let Confirmed { files, displaced } = self.confirm(shard, false, &mut path_of);
+            all.files += files;
+            all.displaced += displaced;
+        }
+        all
+    }
+
+    /// Looks whether the file `key` is still the one at its name `path`.
+    pub fn confirm_one(&self, key: u32, path: &Path) -> Confirmed {
+        let at = key as usize % SHARDS;
+        let known = {
+            let shard = self.shards[at].lock();
+            let mapped = shard.identity(key);
+            mapped.or_else(|| {
+                shard
+                    .recent
+                    .unmapped()
+                    .find(|(own, _)| *own == key)
+                    .map(|(_, file)| file)
+            })
+        };
+        let Some(known) = known else {
+            return Confirmed::default();
+        };
+        let displaced = is_other(path, known) && self.displace(at, key, known, path);
+        Confirmed {
+            files: 1,
+            displaced: usize::from(displaced),
+        }
+    }
+
+    /// The files that have points to be written again; an empty batch writes them.
+    pub fn displaced(&self) -> Vec<u32> {
+        let mut keys = Vec::new();
+        for shard in &self.shards {
+            keys.extend(shard.lock().recent.displaced_keys());
+        }
+        keys
+    }
+
+    /// How many points are kept until their files have been looked at.
+    pub fn unconfirmed(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().recent.len())
+            .sum()
+    }
+
+    /// Whether a shard has little room for further points.
+    pub fn is_crowded(&self) -> bool {
+        self.shards
+            .iter()
+            .any(|shard| shard.lock().recent.is_crowded())
+    }
+
+    /// With `rotate`, looks at all files of a shard; else at those with points that are kept.
+    fn confirm(
+        &self,
+        at: usize,
+        rotate: bool,
+        mut path_of: impl FnMut(u32, &mut PathBuf),
+    ) -> Confirmed {
+        let files: Vec<(u32, Identity)> = {
+            let shard = self.shards[at].lock();
+            shard.files(rotate).chain(shard.recent.unmapped()).collect()
+        };
+        // Without the lock: a directory may have to be read from the disk.
+        let mut path = PathBuf::new();
+        let mut displaced = 0;
+        for (key, known) in &files {
+            path_of(*key, &mut path);
+            if is_other(&path, *known) && self.displace(at, *key, *known, &path) {
+                displaced += 1;
+            }
+        }
+        if rotate {
+            self.shards[at].lock().recent.rotate();
+        }
+        Confirmed {
+            files: files.len(),
+            displaced,
+        }
+    }
+
+    /// Gives up the map of `key`, unless it is that of another file than `known` by now; its points
+    /// are to be written again.
+    fn displace(&self, at: usize, key: u32, known: Identity, path: &Path) -> bool {
+        let mut shard = self.shards[at].lock();
+        let mapped = shard.identity(key);
+        let is_same = match mapped {
+            Some(identity) => identity == known,
+            None => shard.recent.unmapped().any(|file| file == (key, known)),
+        };
+        if is_same {
+            shard.displace(key);
+            drop(shard);
+            self.push(Event::Replaced {
+                path: path.to_owned(),
+            });
+        }
+        is_same
+    }
+}
+
+/// Whether the name leads to another file, or to none. While the system does not say, the file is
+/// taken for the same.
+fn is_other(path: &Path, known: Identity) -> bool {
+    match fs::metadata(path) {
+        Ok(found) => Identity::of(&found) != known,
+        Err(error) => matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        ),
+    }
+}
