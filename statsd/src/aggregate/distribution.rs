@@ -10,12 +10,10 @@
 //! 3. Without samples there is no line: a distribution of nothing has no percentiles. Negative values
 //!    are refused, as a timer's: samples are kept as those are.
 
-use std::io::{self, Write};
-
-use super::contract::{Facts, IDLE, Interval, Lines, Setup, Type};
-use super::registry::{Series, State};
-use super::samples::{NO_SLOT, Sorted};
-use super::saved::{self, Content, Head, Saved};
+use super::contract::{Facts, Interval, Lines, Setup};
+use super::registry::Series;
+use super::sampled::{Sampled, Statistics};
+use super::samples::Sorted;
 use super::timer;
 use crate::cell::Cell;
 use crate::kind::Kind;
@@ -61,20 +59,12 @@ pub(super) fn add(cell: &mut Cell<'_>, sample: Sample) {
     cell.keep(sample.value);
 }
 
-/// The number of a series is its count; beside it is the slot of its samples.
-pub(super) struct Distribution {
-    namespace: Vec<u8>,
-    deletes_idle: bool,
-}
+/// Distributions. The number of a series is its count.
+pub(super) type Distribution = Sampled<Percentiles>;
 
-impl Distribution {
-    pub(super) fn new(setup: &Setup<'_>) -> Self {
-        let options = setup.options;
-        Self {
-            namespace: setup.naming.distribution.clone(),
-            deletes_idle: options.delete_timers.or(options.delete_idle_stats),
-        }
-    }
+/// The statistics of an interval's samples.
+pub(super) struct Percentiles {
+    namespace: Vec<u8>,
 }
 
 /// The number of the sample, from 1 on, that `share` of `count` samples do not exceed.
@@ -82,13 +72,13 @@ fn rank(share: f64, count: u64) -> u64 {
     ((share * count as f64).ceil() as u64).clamp(1, count)
 }
 
-impl Type for Distribution {
-    fn state(&self) -> State {
-        State::Samples(NO_SLOT)
-    }
+impl Statistics for Percentiles {
+    const FACTS: Facts = KIND;
 
-    fn repeats_idle(&self) -> bool {
-        false
+    fn new(setup: &Setup<'_>) -> Self {
+        Self {
+            namespace: setup.naming.distribution.clone(),
+        }
     }
 
     fn width(&self, _name: &[u8]) -> usize {
@@ -123,25 +113,5 @@ impl Type for Distribution {
             let section = Section::Named("distributions");
             lines.put(at, section, &self.namespace, text, value);
         }
-    }
-
-    fn end_interval(&self, series: &mut Series, idle: u8) -> bool {
-        series.value = 0.0;
-        self.deletes_idle && idle >= IDLE
-    }
-
-    fn save(
-        &self,
-        out: &mut dyn Write,
-        head: &Head<'_>,
-        series: &Series,
-        content: &Content<'_>,
-    ) -> io::Result<u64> {
-        saved::save(out, head, KIND.buffer_saved_as, series.value, content)
-    }
-
-    fn restore(&self, letter: u8, words: &mut dyn Iterator<Item = &str>) -> Option<Saved> {
-        let is_buffer = Some(letter) == KIND.buffer_saved_as;
-        saved::restore(is_buffer, words, saved::not_negative)
     }
 }

@@ -28,6 +28,7 @@ mod ids;
 pub(crate) mod kinds;
 mod raw;
 pub(crate) mod registry;
+mod sampled;
 mod samples;
 pub(crate) mod saved;
 mod self_metrics;

@@ -8,12 +8,10 @@
 //!    weights.
 //! 2. Sums run over the sorted values from the least up, since the order decides the last digits.
 
-use std::io::{self, Write};
-
-use super::contract::{Facts, IDLE, Interval, Lines, Recent, Setup, Type};
-use super::registry::{Series, State};
-use super::samples::{NO_SLOT, Part, RunningSums, SampleBuffer, Sorted};
-use super::saved::{self, Content, Head, Saved};
+use super::contract::{Facts, Interval, Lines, Recent, Setup};
+use super::registry::Series;
+use super::sampled::{Sampled, Statistics};
+use super::samples::{Part, RunningSums, SampleBuffer, Sorted};
 use crate::cell::Cell;
 use crate::inspect::{ITEMS, Shown};
 use crate::kind::Kind;
@@ -46,36 +44,30 @@ pub(super) fn add(cell: &mut Cell<'_>, sample: Sample) {
     cell.keep(sample.value);
 }
 
-/// The number of a series is its sum of weights; beside it is the slot of its samples.
-pub(super) struct Timer {
+/// Timers. The number of a series is the sum of its samples' weights.
+pub(super) type Timer = Sampled<TimerLines>;
+
+/// The lines of timers.
+pub(super) struct TimerLines {
     namespace: Vec<u8>,
-    statistics: Statistics,
-    deletes_idle: bool,
+    statistics: TimerStatistics,
 }
 
-impl Timer {
-    pub(super) fn new(setup: &Setup<'_>) -> Self {
+impl Statistics for TimerLines {
+    const FACTS: Facts = KIND;
+    const REPEATS_IDLE: bool = true;
+
+    fn new(setup: &Setup<'_>) -> Self {
         let options = setup.options;
         Self {
             namespace: setup.naming.timer.clone(),
-            statistics: Statistics::new(
+            statistics: TimerStatistics::new(
                 &options.percentiles.0,
                 &options.calculated_timer_metrics,
                 &options.histogram,
                 setup.seconds,
             ),
-            deletes_idle: options.delete_timers.or(options.delete_idle_stats),
         }
-    }
-}
-
-impl Type for Timer {
-    fn state(&self) -> State {
-        State::Samples(NO_SLOT)
-    }
-
-    fn repeats_idle(&self) -> bool {
-        !self.deletes_idle
     }
 
     fn width(&self, name: &[u8]) -> usize {
@@ -104,26 +96,6 @@ impl Type for Timer {
         }
     }
 
-    fn end_interval(&self, series: &mut Series, idle: u8) -> bool {
-        series.value = 0.0;
-        self.deletes_idle && idle >= IDLE
-    }
-
-    fn save(
-        &self,
-        out: &mut dyn Write,
-        head: &Head<'_>,
-        series: &Series,
-        content: &Content<'_>,
-    ) -> io::Result<u64> {
-        saved::save(out, head, KIND.buffer_saved_as, series.value, content)
-    }
-
-    fn restore(&self, letter: u8, words: &mut dyn Iterator<Item = &str>) -> Option<Saved> {
-        let is_buffer = Some(letter) == KIND.buffer_saved_as;
-        saved::restore(is_buffer, words, saved::not_negative)
-    }
-
     /// The first samples, and how many more there are.
     fn shown(&self, _series: &Series, recent: &Recent<'_>) -> Shown {
         let buffered = recent.buffer.into_iter().flat_map(|buffer| {
@@ -145,7 +117,7 @@ impl Type for Timer {
 
 /// What is flushed of a timer.
 #[derive(Clone, Debug)]
-struct Statistics {
+struct TimerStatistics {
     thresholds: Vec<f64>,
     /// Statistics in the reference's order, with the text that follows the name.
     stats: Vec<(Statistic, Vec<u8>)>,
@@ -206,7 +178,7 @@ enum Statistic {
     Median,
 }
 
-impl Statistics {
+impl TimerStatistics {
     fn new(
         percentiles: &[f64],
         wanted: &[String],
@@ -308,7 +280,7 @@ fn normalise(name: &str) -> String {
     name.to_owned()
 }
 
-impl Statistics {
+impl TimerStatistics {
     fn lines(
         &self,
         name: &[u8],
