@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use carbon::index::Index;
 use carbon::listener::line_tcp;
-use carbon::options::{JournalOptions, Options, Span, Sync};
+use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
 use carbon::{Carbon, Setup};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -70,7 +70,7 @@ fn now() -> u32 {
     since.as_secs() as u32
 }
 
-fn setup(sync: Sync) -> Setup {
+fn setup(sync: SyncPolicy) -> Setup {
     let journal = JournalOptions {
         sync,
         ..JournalOptions::default()
@@ -97,7 +97,9 @@ fn serve(args: &[String]) {
     let port: u16 = args[0].parse().unwrap();
     let sync = args
         .get(2)
-        .map_or(Sync::Every(Span::millis(200)), |text| text.parse().unwrap());
+        .map_or(SyncPolicy::Every(Span::millis(200)), |text| {
+            text.parse().unwrap()
+        });
     let carbon = Carbon::open(setup(sync), Path::new(&args[1])).unwrap();
     Runtime::new().unwrap().block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -123,7 +125,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(data: &Path, metrics: u32, sync: Sync) -> Self {
+    fn new(data: &Path, metrics: u32, sync: SyncPolicy) -> Self {
         let carbon = Carbon::open(setup(sync), data).unwrap();
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -187,7 +189,7 @@ impl Rig {
 fn points(metrics: u32) {
     let n = f64::from(metrics);
     let dir = tempfile::tempdir().unwrap();
-    let mut rig = Rig::new(dir.path(), metrics, Sync::Every(Span::millis(200)));
+    let mut rig = Rig::new(dir.path(), metrics, SyncPolicy::Every(Span::millis(200)));
     let base = now() / 10 * 10 - 2 * 3_600;
     let (before, started) = (rig.cpu(), Instant::now());
     rig.send(base, 1);
@@ -278,7 +280,7 @@ impl Limit {
 /// Ingest alone, with the journal and without, in turn.
 fn journal(metrics: u32) {
     let dir = tempfile::tempdir().unwrap();
-    let syncs = [Sync::Off, Sync::Every(Span::millis(200))];
+    let syncs = [SyncPolicy::Off, SyncPolicy::Every(Span::millis(200))];
     let mut costs = [vec![], vec![]];
     for _ in 0..ROUNDS {
         for (costs, sync) in costs.iter_mut().zip(syncs) {

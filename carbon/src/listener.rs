@@ -377,7 +377,7 @@ fn receive(carbon: &Carbon, socket: &UdpSocket, buffer: &mut [u8], points: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{JournalOptions, Options, Span, Sync};
+    use crate::options::{JournalOptions, Options, Span, SyncPolicy};
     use crate::store::Setup;
     use tokio::io::AsyncWriteExt;
     use tokio::sync::oneshot;
@@ -388,7 +388,7 @@ mod tests {
 
     fn limited(dir: &std::path::Path, options: Options) -> Carbon {
         let journal = JournalOptions {
-            sync: Sync::Off,
+            sync: SyncPolicy::Off,
             ..JournalOptions::default()
         };
         let setup = Setup::new(options, journal, Span::seconds(10));

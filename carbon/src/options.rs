@@ -81,7 +81,7 @@ pub enum WriteStrategy {
 
 /// When a datapoint in the journal is safe from a crash of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncPolicy {
     /// Before it is taken: receivers wait for the disk.
     Always,
     /// This long after it was taken, at most: one sync for all that came since the last.
@@ -90,7 +90,7 @@ pub enum Sync {
     Off,
 }
 
-impl fmt::Display for Sync {
+impl fmt::Display for SyncPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Always => f.write_str("always"),
@@ -100,7 +100,7 @@ impl fmt::Display for Sync {
     }
 }
 
-impl FromStr for Sync {
+impl FromStr for SyncPolicy {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
@@ -120,7 +120,7 @@ impl FromStr for Sync {
     }
 }
 
-settings::text!(Sync, "a time to sync", "{}ms");
+settings::text!(SyncPolicy, "a time to sync", "{}ms");
 
 fn check_directory(directory: &str, checked: &mut Checked<'_>) {
     if directory.is_empty() {
@@ -145,7 +145,7 @@ settings::options! {
     pub struct JournalOptions {
         /// How long after its arrival a datapoint survives a power failure: "always" (receivers wait for
         /// the disk), a duration (one sync for everything that arrived meanwhile), or "off" (no journal).
-        sync: Sync = Sync::Every(Span::millis(200));
+        sync: SyncPolicy = SyncPolicy::Every(Span::millis(200));
         /// How large the journal may grow before its contents are in synced files. At a quarter of it
         /// files are synced; when it is full, receivers wait.
         max_size: ByteSize = ByteSize(1 << 30) => at_least(ByteSize(1 << 20));
@@ -159,9 +159,9 @@ mod tests {
     #[test]
     fn journal_sync_reads_back() {
         for text in ["always", "off", "200ms"] {
-            assert_eq!(text.parse::<Sync>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<SyncPolicy>().unwrap().to_string(), text);
         }
-        assert_eq!("0s".parse::<Sync>().unwrap(), Sync::Always);
-        assert!("often".parse::<Sync>().is_err());
+        assert_eq!("0s".parse::<SyncPolicy>().unwrap(), SyncPolicy::Always);
+        assert!("often".parse::<SyncPolicy>().is_err());
     }
 }

@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
+use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
 use carbon::{Carbon, Datapoint, Setup, Sink, Timestamp};
 use support::{NOW, chance};
@@ -34,7 +34,7 @@ static WRONG: AtomicI64 = AtomicI64::new(0);
 
 fn open(data: &Path) -> Carbon {
     let journal = JournalOptions {
-        sync: Sync::Every(Span::millis(2)),
+        sync: SyncPolicy::Every(Span::millis(2)),
         // Small, so that segments come and go.
         max_size: ByteSize(128 << 10),
     };

@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use carbon::options::{JournalOptions, Span, Sync};
+use carbon::options::{JournalOptions, Span, SyncPolicy};
 use carbon::{Carbon, Setup, Sink};
 use support::{Recorder, chance, point, series, setup, values};
 
@@ -178,7 +178,7 @@ fn always_means_committed_when_submit_returns() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Recorder::default());
     let journal = JournalOptions {
-        sync: Sync::Always,
+        sync: SyncPolicy::Always,
         ..JournalOptions::default()
     };
     let setup = Setup {
@@ -197,7 +197,7 @@ fn always_means_committed_when_submit_returns() {
 fn a_duration_commits_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let journal = JournalOptions {
-        sync: Sync::Every(Span::millis(1)),
+        sync: SyncPolicy::Every(Span::millis(1)),
         ..JournalOptions::default()
     };
     let setup = Setup {

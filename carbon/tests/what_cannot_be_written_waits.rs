@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use carbon::journal::disk::RealDisk;
-use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
+use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
 use carbon::{Access, Carbon, Setup, Sink, Timestamp};
 use support::{NOW, Recorder, point, series, setup, values};
@@ -85,7 +85,7 @@ fn a_full_journal_holds_receivers_up_until_files_are_synced() {
     let disk = Arc::new(Recorder::default());
     let setup = Setup {
         journal: JournalOptions {
-            sync: Sync::Every(Span::millis(1)),
+            sync: SyncPolicy::Every(Span::millis(1)),
             max_size: ByteSize(4_096),
         },
         ..setup(disk.clone())
@@ -292,7 +292,7 @@ fn on_a_disk_that_fills_up_and_is_freed_nothing_is_lost() {
     let small_files = || Setup {
         schema: Schema::new(retentions.clone(), Span::seconds(10)),
         journal: JournalOptions {
-            sync: Sync::Every(Span::millis(5)),
+            sync: SyncPolicy::Every(Span::millis(5)),
             ..JournalOptions::default()
         },
         ..setup(Arc::new(RealDisk))

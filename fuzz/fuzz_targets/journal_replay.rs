@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use carbon::fuzzing::{Entry, Frame, read_segment, write_segment};
-use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
+use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
 use carbon::{Carbon, Datapoint, SeriesId, Setup, Timestamp};
 use libfuzzer_sys::fuzz_target;
@@ -22,7 +22,7 @@ const NAMES: [&str; 5] = ["a", "a.b", "c.d.e", "m;t=1", "f"];
 
 fn open(data: &Path) -> Carbon {
     let journal = JournalOptions {
-        sync: Sync::Every(Span::seconds(3_600)),
+        sync: SyncPolicy::Every(Span::seconds(3_600)),
         max_size: ByteSize(1 << 30),
     };
     let retention = Retention::new(10, 360).unwrap();

@@ -36,7 +36,7 @@ use crate::clock::{self, Clocks, Era};
 use crate::datapoint::{Datapoint, SeriesId};
 use crate::error::{Error, Result};
 use crate::index::{Bits, Index};
-use crate::options::{JournalOptions, Sync};
+use crate::options::{JournalOptions, SyncPolicy};
 use crate::private;
 use crate::stats::Stats;
 
@@ -58,7 +58,7 @@ const MAX_FRAME_POINTS: usize = 1 << 16;
 pub(crate) struct Journal {
     directory: PathBuf,
     disk: Arc<dyn Disk>,
-    sync: Sync,
+    sync: SyncPolicy,
     max_size: u64,
     pending: Mutex<Pending>,
     /// Signalled when something is pending, and at the end.
@@ -419,7 +419,7 @@ impl Journal {
 
     /// Whether receivers wait for the commit of what they hand over.
     pub(crate) fn is_synchronous(&self) -> bool {
-        self.sync == Sync::Always
+        self.sync == SyncPolicy::Always
     }
 
     /// Waits until `ticket` points are committed, or `give_up`, asked from time to time, says so.
@@ -471,7 +471,9 @@ impl Journal {
                 let left = match (pending.since, self.sync) {
                     (None, _) => Duration::from_secs(3_600),
                     (Some(_), _) if pending.bytes.len() >= EARLY_WRITE => Duration::ZERO,
-                    (Some(since), Sync::Every(span)) => span.0.saturating_sub(since.elapsed()),
+                    (Some(since), SyncPolicy::Every(span)) => {
+                        span.0.saturating_sub(since.elapsed())
+                    }
                     (Some(_), _) => Duration::ZERO,
                 };
                 if left.is_zero() {

@@ -18,7 +18,7 @@ use crate::clock::Steady;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::journal::Journal;
-use crate::options::Sync;
+use crate::options::SyncPolicy;
 use crate::persister::Persister;
 use crate::private;
 use crate::room::Room;
@@ -74,7 +74,7 @@ impl Carbon {
         });
         let journal_directory = data.join("journal");
         let journal = match (access, journal_options.sync) {
-            (Access::Serve, Sync::Always | Sync::Every(_)) => {
+            (Access::Serve, SyncPolicy::Always | SyncPolicy::Every(_)) => {
                 private::create_dir(&journal_directory).map_err(|error| {
                     Error::io(&journal_directory, "creating the directory", error)
                 })?;

@@ -27,7 +27,7 @@ pub enum Access {
 }
 
 /// Where the store gets the time from.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>;
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Everything that [`Carbon::open`] is told.
 #[derive(Clone)]
@@ -60,10 +60,10 @@ pub struct Setup {
 }
 
 /// Says what is wrong with what it guards.
-pub type Guard = Arc<dyn Fn() -> std::result::Result<(), String> + Send + std::marker::Sync>;
+pub type Guard = Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync>;
 
 /// Told how far something has come, of how much.
-pub type Progress = Arc<dyn Fn(u64, u64) + Send + std::marker::Sync>;
+pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 impl Setup {
     /// A setup for serving by the system's clock, with the built-in schema for statsd that flushes

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use carbon::journal::disk::{Disk, Segment};
-use carbon::options::{ByteSize, JournalOptions, Options, Span, Sync};
+use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
 use carbon::{Carbon, Datapoint, SeriesId, Setup, Sink, Timestamp};
 use whisper::Retention;
@@ -21,7 +21,7 @@ pub(crate) const NOW: u32 = 1_700_000_000;
 /// A setup whose journal commits only when asked, with a clock that stands still.
 pub(crate) fn setup(disk: Arc<dyn Disk>) -> Setup {
     let journal = JournalOptions {
-        sync: Sync::Every(Span::seconds(3_600)),
+        sync: SyncPolicy::Every(Span::seconds(3_600)),
         max_size: ByteSize(1 << 30),
     };
     // Files of a few pages.
