@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::sync::Arc;
 
-use carbon::{Datapoint, NameError, SeriesId, Sink, Timestamp};
+use carbon::{Datapoint, NameError, PointTime, SeriesId, Sink, Timestamp};
 pub use settings::Reading;
 use tracing::warn;
 
@@ -151,6 +151,7 @@ impl SelfSeries {
             .written
             .map_or(1, |at| now.0.saturating_sub(at.0).max(1));
         self.written = Some(now);
+        let at = PointTime::of_clock(now);
         let (mut committed, mut updates) = (0.0, 0.0);
         for reading in readings {
             let name = match (reading.part, reading.name.as_str()) {
@@ -182,11 +183,7 @@ impl SelfSeries {
                 "updateOperations" => updates = value,
                 _ => {}
             }
-            points.push(Datapoint {
-                series,
-                at: now,
-                value,
-            });
+            points.push(Datapoint { series, at, value });
         }
         // As in carbon: only after updates.
         if updates > 0.0
@@ -194,7 +191,7 @@ impl SelfSeries {
         {
             points.push(Datapoint {
                 series,
-                at: now,
+                at,
                 value: committed / updates,
             });
         }

@@ -357,7 +357,7 @@ impl Shard {
             chain.filled = 0;
         }
         let chunk = self.chunk_mut(chain.last);
-        chunk.times[chain.filled as usize] = point.at.0;
+        chunk.times[chain.filled as usize] = point.at.timestamp().0;
         chunk.values[chain.filled as usize] = point.value;
         chain.filled += 1;
         chain.count += 1;
@@ -454,13 +454,14 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapoint::PointTime;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn point(id: u32, at: u32) -> Datapoint {
         Datapoint {
             series: SeriesId(id),
-            at: Timestamp(at),
+            at: PointTime::new(Timestamp(at)).unwrap(),
             value: f64::from(at) / 2.0,
         }
     }
@@ -554,7 +555,7 @@ mod tests {
                         for point in &points {
                             let list = twin.entry(point.series.0).or_default();
                             if list.is_empty() { expected.push(point.series); }
-                            list.push(point.at.0);
+                            list.push(point.at.timestamp().0);
                         }
                         prop_assert_eq!(woken, expected);
                     }

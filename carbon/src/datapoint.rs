@@ -1,25 +1,77 @@
-//! A datapoint on its way from a receiver to the cache, and the [`Sink`] that takes it.
+//! Datapoints on their way from a receiver to the cache, and the [`Sink`] that takes them.
+
+use std::fmt;
+use std::num::NonZeroU32;
 
 use whisper::Timestamp;
 
-/// The small integer that stands for a series name.
+/// A small integer in place of a series name.
 ///
-/// Ids are dense and count up from zero. An id stands for its name for as long as anything has it:
-/// what [`Sink::intern`] gave until [`Sink::release`], what waits in the cache until it is in its
-/// file. A series that was deleted and comes back has its old id then. Afterwards the id may stand for
-/// another name (`index::grace` says how that is kept apart).
+/// Ids are dense and begin at zero. An id keeps its name while any part of the program uses it: from
+/// [`Sink::intern`] until [`Sink::release`], and while points of it are in the cache. If a series is deleted
+/// and comes back meanwhile, it has its old id. Afterwards the id may be assigned to another name
+/// (`index::grace`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesId(pub u32);
 
-/// One value of one series at one moment.
+/// When a datapoint was measured, in whole seconds since 1970. Never 0: a slot of a whisper file
+/// that has the timestamp 0 is empty.
+///
+/// A receiver converts each timestamp that it reads, and counts those that are refused:
+///
+/// ```
+/// use carbon::{PointTime, Timestamp};
+///
+/// let at = PointTime::new(Timestamp(1_700_000_000)).expect("not 0");
+/// assert_eq!(at.timestamp(), Timestamp(1_700_000_000));
+/// assert_eq!(PointTime::new(Timestamp(0)), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PointTime(NonZeroU32);
+
+impl PointTime {
+    /// The time `at`, unless it is 0.
+    pub const fn new(at: Timestamp) -> Option<Self> {
+        match NonZeroU32::new(at.0) {
+            Some(at) => Some(Self(at)),
+            None => None,
+        }
+    }
+
+    /// The time `at`, or 1 if it is 0. For the time of a clock, which is 0 only if it is not set.
+    pub const fn of_clock(at: Timestamp) -> Self {
+        match NonZeroU32::new(at.0) {
+            Some(at) => Self(at),
+            None => Self(NonZeroU32::MIN),
+        }
+    }
+
+    /// The time as a timestamp of a file.
+    pub const fn timestamp(self) -> Timestamp {
+        Timestamp(self.0.get())
+    }
+}
+
+impl From<PointTime> for Timestamp {
+    fn from(at: PointTime) -> Self {
+        at.timestamp()
+    }
+}
+
+impl fmt::Display for PointTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One value of one series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Datapoint {
-    /// Whose value.
+    /// The series.
     pub series: SeriesId,
-    /// When, in whole seconds. Never 0, which means "no point" in a whisper file: the store counts
-    /// such points as rejected.
-    pub at: Timestamp,
-    /// How much. Always finite: receivers reject the rest.
+    /// When it was measured.
+    pub at: PointTime,
+    /// The value. Always finite: receivers reject others.
     pub value: f64,
 }
 
@@ -27,7 +79,7 @@ pub struct Datapoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// Nothing is left of the name once empty nodes are gone.
+    /// The name has only empty nodes.
     #[error("the name is empty")]
     Empty,
     /// A `/` or NUL byte, or a node that is `.` or `..` after unescaping.
@@ -46,36 +98,35 @@ pub enum NameError {
     /// A tag without `=`, with an empty part, or with a forbidden character.
     #[error("the name's tags are malformed")]
     BadTag,
-    /// No further names are taken: there are as many as ids can tell apart.
+    /// Every id has a name.
     #[error("the limit on the number of series is reached")]
     TooMany,
-    /// A new name that is over a configured limit, whose key this is. The same name may be taken
-    /// later.
+    /// The name is new and over the limit with this configuration key. It may be accepted later.
     #[error("{0} is reached")]
     Limit(&'static str),
 }
 
-/// Where datapoints go: handed to receivers so that they need not know what is behind it.
+/// Takes datapoints from receivers, which need not know the store behind it.
 ///
-/// `carbon`'s cache is one; tests and benches have their own.
+/// [`Carbon`](crate::Carbon) is a sink; tests and benches have others.
 pub trait Sink: Send + Sync {
     /// The id of the series called `name`, a new one if the name was not seen before.
     ///
-    /// The name is brought into its canonical form first (empty nodes collapse, tags sort), so
-    /// two spellings of one series have one id.
+    /// The name is converted to its canonical form first (without empty nodes, tags sorted), so that all
+    /// aliases of a series have one id.
     ///
-    /// The id is good until [`Sink::release`] has been called for it as often as it was given out.
+    /// The id is valid until [`Sink::release`] has been called for it as often as this function returned it.
     ///
     /// # Errors
-    /// [`NameError`] if no file could be named so, or if the name is new and over a limit.
+    /// [`NameError`] if no file can have the name, or if the name is new and over a limit.
     fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError>;
 
-    /// Gives ids back that [`Sink::intern`] gave, one for each time: the caller has submitted all that
-    /// it had for them. A sink that never lets an id go has nothing to do here.
+    /// Gives back ids from [`Sink::intern`], once for each call: the caller has submitted all points that it
+    /// has for them. A sink that never frees ids does nothing.
     fn release(&self, _ids: &[SeriesId]) {}
 
-    /// Takes `points`, in order. Blocks while the cache or the journal is full, so call it from
-    /// a thread that may wait; what it accepted is visible to queries when it returns.
+    /// Takes `points`, in order. Blocks while the cache or the journal is full, so it is for threads that may
+    /// wait. Queries see the points when it returns.
     fn submit(&self, points: &[Datapoint]);
 
     /// As [`Sink::submit`], but never waits: returns how many of `points`, from the front, were
@@ -83,17 +134,17 @@ pub trait Sink: Send + Sync {
     fn try_submit(&self, points: &[Datapoint]) -> usize;
 }
 
-/// Looks at what is taken, beside the cache: for those few series that mean something to others.
+/// Is called with the points that are taken: for other uses of a few series.
 ///
-/// A name is told once, before the first points that come after it had its id; so an observer
-/// compares names once each and points by their ids only.
+/// [`Observer::named`] is called once for each name, before [`Observer::taken`] with points of its id. So an
+/// observer compares each name once, and then only ids.
 pub trait Observer: Send + Sync {
-    /// There is a series called `name`.
+    /// The id `series` has the name `name`.
     fn named(&self, series: SeriesId, name: &str);
 
-    /// The series is gone, and its id may soon be told with another name.
+    /// The series was removed. Its id may soon have another name.
     fn forgotten(&self, series: SeriesId);
 
-    /// These points were taken. Called by whoever submits them: must not wait.
+    /// These points were taken. Called on the thread that submits them, so it must not block.
     fn taken(&self, points: &[Datapoint]);
 }

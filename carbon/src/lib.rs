@@ -24,7 +24,7 @@ mod stop;
 pub mod store;
 
 pub use alarm::{Alarm, OnDeath};
-pub use datapoint::{Datapoint, NameError, Observer, SeriesId, Sink};
+pub use datapoint::{Datapoint, NameError, Observer, PointTime, SeriesId, Sink};
 pub use error::{Error, Result};
 pub use persister::Pass;
 pub use store::{Access, Carbon, Clock, Fetched, Setup};

@@ -17,7 +17,7 @@ settings::counters! {
         /// Lines whose value is not a finite number. If this grows, fix the sender, which the log
         /// names.
         rejected_value = "rejects.value";
-        /// Lines and datapoints whose timestamp is not a number of seconds from 1 to 4294967295. If
+        /// Lines whose timestamp is not a number of seconds from 1 to 4294967295. If
         /// this grows, check the clock and the units of the sender, which the log names.
         rejected_timestamp = "rejects.timestamp";
         /// Lines whose name no file can have, such as one with an empty node. If this grows, fix

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use carbon::journal::disk::RealDisk;
 use carbon::options::Options;
-use carbon::{Carbon, SeriesId, Setup, Sink, Timestamp};
+use carbon::{Carbon, PointTime, SeriesId, Setup, Sink, Timestamp};
 use support::{NOW, point, series, setup, values};
 
 const HOUR: i64 = 3_600;
@@ -50,7 +50,7 @@ fn check(carbon: &Carbon, jump: i64) {
         for step in 0..10 {
             let sent = point(SeriesId(n), step);
             assert_eq!(
-                found.get(&sent.at.0),
+                found.get(&sent.at.timestamp().0),
                 Some(&sent.value),
                 "jump of {jump} s, m{n}, {step} steps ago"
             );
@@ -71,7 +71,7 @@ fn a_pass_during_a_jump_writes_points_where_they_belong() {
         submit(&carbon, &ids);
         let wrong = carbon.intern(b"wrong").unwrap();
         let mut stamped = point(wrong, 0);
-        stamped.at = carbon.now();
+        stamped.at = PointTime::of_clock(carbon.now());
         carbon.submit(&[stamped]);
         carbon.drain(|_| {}).unwrap();
         assert_eq!(carbon.stats().too_old.get(), 0, "jump of {seconds} s");
@@ -93,13 +93,13 @@ fn a_crash_during_or_after_a_jump_loses_nothing() {
             carbon.commit().unwrap();
             jump.store(seconds, Ordering::SeqCst);
             let mut stamped = point(carbon.intern(b"wrong").unwrap(), 0);
-            stamped.at = carbon.now();
+            stamped.at = PointTime::of_clock(carbon.now());
             carbon.submit(&[stamped]);
             // What waits is carried over into a new segment at the time of the wrong clock.
             carbon.checkpoint().unwrap();
             if back_before {
                 jump.store(0, Ordering::SeqCst);
-                stamped.at = carbon.now();
+                stamped.at = PointTime::of_clock(carbon.now());
                 carbon.submit(&[stamped]);
             }
             carbon.commit().unwrap();

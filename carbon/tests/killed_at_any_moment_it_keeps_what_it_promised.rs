@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
-use carbon::{Carbon, Datapoint, Setup, Sink, Timestamp};
+use carbon::{Carbon, Datapoint, PointTime, Setup, Sink, Timestamp};
 use support::{NOW, chance};
 use whisper::Retention;
 
@@ -75,7 +75,7 @@ fn point(carbon: &Carbon, life: u64, k: u64) -> Datapoint {
     let slot = k % ROUND;
     Datapoint {
         series: carbon.intern(name(life, slot).as_bytes()).unwrap(),
-        at: Timestamp(NOW - 1_000 + (slot / SERIES) as u32 * 10),
+        at: PointTime::new(Timestamp(NOW - 1_000 + (slot / SERIES) as u32 * 10)).unwrap(),
         value: k as f64 + 0.123,
     }
 }

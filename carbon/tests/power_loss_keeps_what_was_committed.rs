@@ -66,7 +66,7 @@ fn after_any_of_many_power_losses_committed_points_are_there_and_none_is_made_up
                 let into = |all: &mut Expected| {
                     all.entry(name.clone())
                         .or_default()
-                        .insert(point.at.0, point.value);
+                        .insert(point.at.timestamp().0, point.value);
                 };
                 into(&mut sent);
                 if (n as u64) < carbon.committed() {
@@ -165,7 +165,10 @@ fn the_journal_cut_anywhere_gives_back_a_beginning() {
         fs::write(&segment, &whole[..cut]).unwrap();
         let carbon = Carbon::open(setup(Arc::new(Recorder::default())), dir.path()).unwrap();
         let found: Vec<u32> = values(&carbon, "test.m0").into_keys().collect();
-        let expected: Vec<u32> = (1..8).rev().map(|n| point(ids[0], n).at.0).collect();
+        let expected: Vec<u32> = (1..8)
+            .rev()
+            .map(|n| point(ids[0], n).at.timestamp().0)
+            .collect();
         assert!(expected.starts_with(&found), "cut at {cut}");
         most = most.max(found.len());
         crash(carbon);

@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use carbon::index::Pin;
 use carbon::journal::disk::RealDisk;
 use carbon::options::{Options, Span};
-use carbon::{Carbon, Datapoint, Observer, SeriesId, Setup, Sink, Timestamp};
+use carbon::{Carbon, Datapoint, Observer, PointTime, SeriesId, Setup, Sink, Timestamp};
 use proptest::prelude::*;
 use support::NOW;
 
@@ -82,7 +82,7 @@ fn age(path: &Path, at: u32) {
 }
 
 fn submit(carbon: &Carbon, id: SeriesId, at: u32, value: f64) {
-    let at = Timestamp(at);
+    let at = PointTime::new(Timestamp(at)).unwrap();
     carbon.submit(&[Datapoint {
         series: id,
         at,

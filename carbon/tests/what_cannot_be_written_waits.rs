@@ -461,22 +461,6 @@ fn a_shutdown_is_not_held_up_by_a_full_cache_and_the_journal_has_the_rest() {
 }
 
 #[test]
-fn a_point_of_the_time_zero_is_rejected_and_its_neighbours_are_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let carbon = reopen(dir.path());
-    let ids = series(&carbon, 2);
-    let mut zero = point(ids[1], 1);
-    zero.at = Timestamp(0);
-    carbon.submit(&[zero, point(ids[0], 1), zero, zero, point(ids[0], 2), zero]);
-    assert_eq!(carbon.try_submit(&[zero]), 1);
-    assert_eq!(carbon.stats().received.get(), 2);
-    assert_eq!(carbon.stats().rejected_timestamp.get(), 5);
-    carbon.drain(|_| {}).unwrap();
-    assert_eq!(values(&carbon, "test.m0").len(), 2);
-    assert_eq!(carbon.index().find("test.*").unwrap().len(), 1);
-}
-
-#[test]
 fn a_journal_that_is_deleted_is_noticed_and_nothing_false_is_promised() {
     let dir = tempfile::tempdir().unwrap();
     let carbon = reopen(dir.path());

@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     assert!(value.is_finite());
     let print = |at| match at {
-        At::Time(at) => at.0.to_string(),
+        At::Time(at) => at.to_string(),
         At::Now => "N".to_owned(),
     };
     let at = print(at);

@@ -4,7 +4,7 @@
 #![no_main]
 
 use carbon::fuzzing::{Entry, Frame, read_segment, write_segment};
-use carbon::{Datapoint, SeriesId, Timestamp};
+use carbon::{Datapoint, PointTime, SeriesId, Timestamp};
 use libfuzzer_sys::fuzz_target;
 use plumbago_fuzz::bytes::Bytes;
 
@@ -96,11 +96,11 @@ fn frame(input: &mut Bytes<'_>) -> Frame {
             }
             kind => Entry::Point(Datapoint {
                 series,
-                at: match input.below(3) {
+                at: PointTime::of_clock(match input.below(3) {
                     0 => Timestamp(input.word()),
                     1 => clock,
                     _ => Timestamp(clock.0.saturating_sub(u32::from(input.byte()))),
-                },
+                }),
                 value: match kind {
                     1 => f64::from_bits(input.double()),
                     2 => f64::from(input.word()) / 100.0,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use carbon::fuzzing::{Entry, Frame, read_segment, write_segment};
 use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
-use carbon::{Carbon, Datapoint, SeriesId, Setup, Timestamp};
+use carbon::{Carbon, Datapoint, PointTime, SeriesId, Setup, Timestamp};
 use libfuzzer_sys::fuzz_target;
 use plumbago_fuzz::bytes::Bytes;
 use whisper::Retention;
@@ -111,7 +111,7 @@ fn frames(
             let value = f64::from(input.word()) / 8.0;
             entries.push(Entry::Point(Datapoint {
                 series,
-                at: Timestamp(at),
+                at: PointTime::of_clock(Timestamp(at)),
                 value,
             }));
             expected

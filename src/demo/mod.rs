@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use carbon::{Datapoint, Sink, Timestamp};
+use carbon::{Datapoint, PointTime, Sink, Timestamp};
 use render::events::{Draft, Status};
 use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval};
@@ -109,7 +109,7 @@ pub fn fill(
             .iter()
             .map(|&(at, seconds)| Datapoint {
                 series: id,
-                at: Timestamp(at as u32),
+                at: PointTime::of_clock(Timestamp(at as u32)),
                 value: series.value(shop, at, seconds),
             })
             .collect();

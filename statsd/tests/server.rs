@@ -40,7 +40,10 @@ impl Sink for Memory {
         let ids = self.ids.lock().unwrap();
         for point in points {
             let name = ids[point.series.0 as usize].clone();
-            self.times.lock().unwrap().insert(name.clone(), point.at.0);
+            self.times
+                .lock()
+                .unwrap()
+                .insert(name.clone(), point.at.timestamp().0);
             self.values.lock().unwrap().insert(name, point.value);
         }
     }

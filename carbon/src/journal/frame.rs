@@ -17,7 +17,7 @@
 //! 3. A frame that is cut, or whose checksum is wrong, says nothing. Reading goes on at the next
 //!    mark from which a sound frame follows.
 
-use crate::datapoint::{Datapoint, SeriesId};
+use crate::datapoint::{Datapoint, PointTime, SeriesId};
 use whisper::Timestamp;
 
 /// What a segment begins with.
@@ -74,6 +74,7 @@ impl<'a> Writer<'a> {
     #[inline]
     pub(crate) fn point(&mut self, point: &Datapoint) {
         let Datapoint { series, at, value } = *point;
+        let at = at.timestamp();
         // The item is put together in a register's worth of bytes and copied once.
         let mut item = [0_u8; 32];
         let mut len = 1;
@@ -270,7 +271,7 @@ impl<'a> Frame<'a> {
                 }
                 Some(Item::Point(Datapoint {
                     series: SeriesId(u32::try_from(series).ok()?),
-                    at: Timestamp(u32::try_from(time).ok()?),
+                    at: PointTime::new(Timestamp(u32::try_from(time).ok()?))?,
                     value,
                 }))
             };
@@ -305,7 +306,7 @@ mod tests {
     fn point(series: u32, at: u32, value: f64) -> Datapoint {
         Datapoint {
             series: SeriesId(series),
-            at: Timestamp(at),
+            at: PointTime::new(Timestamp(at)).unwrap(),
             value,
         }
     }

@@ -33,7 +33,7 @@ use whisper::{Point, Timestamp};
 use self::disk::{Disk, Segment};
 use self::frame::{Item, MAGIC, Reader, Writer};
 use crate::clock::{self, Clocks, Era};
-use crate::datapoint::{Datapoint, SeriesId};
+use crate::datapoint::{Datapoint, PointTime, SeriesId};
 use crate::error::{Error, Result};
 use crate::index::{Bits, Index};
 use crate::options::{JournalOptions, SyncPolicy};
@@ -675,9 +675,11 @@ impl Journal {
 
 /// The points of `series` as datapoints.
 pub(crate) fn datapoints(series: SeriesId, points: &[Point]) -> impl Iterator<Item = Datapoint> {
-    points.iter().map(move |point| Datapoint {
-        series,
-        at: point.at,
-        value: point.value,
+    points.iter().filter_map(move |point| {
+        Some(Datapoint {
+            series,
+            at: PointTime::new(point.at)?,
+            value: point.value,
+        })
     })
 }

@@ -12,6 +12,7 @@
 use whisper::Timestamp;
 
 use super::resolver::{At, Reject, Resolver};
+use crate::datapoint::PointTime;
 
 /// The longest line that is taken.
 pub const MAX_LINE: usize = 64 << 10;
@@ -114,10 +115,8 @@ fn timestamp(text: &[u8]) -> Option<At> {
         let seconds = text
             .iter()
             .fold(0_u64, |n, digit| n * 10 + u64::from(digit - b'0'));
-        return match u32::try_from(seconds) {
-            Ok(0) | Err(_) => None,
-            Ok(seconds) => Some(At::Time(Timestamp(seconds))),
-        };
+        let seconds = Timestamp(u32::try_from(seconds).ok()?);
+        return PointTime::new(seconds).map(At::Time);
     }
     if text == b"N" {
         return Some(At::Now);
@@ -261,7 +260,7 @@ mod tests {
             let expected = Line {
                 name: b"a",
                 value,
-                at: at.map_or(At::Now, |at| At::Time(Timestamp(at))),
+                at: at.map_or(At::Now, |at| At::seconds(f64::from(at)).unwrap()),
             };
             assert_eq!(parsed, expected, "{line:?}");
         }
@@ -369,7 +368,7 @@ mod tests {
         send(&mut stream, b"9\n");
         let last = out.last().unwrap();
         assert_eq!(index.name(last.series), "half");
-        assert_eq!((last.value, last.at), (7.0, Timestamp(9)));
+        assert_eq!((last.value, last.at.timestamp()), (7.0, Timestamp(9)));
     }
 
     #[test]

@@ -14,7 +14,7 @@
 use parking_lot::RwLockReadGuard;
 use whisper::Timestamp;
 
-use crate::datapoint::{Datapoint, SeriesId};
+use crate::datapoint::{Datapoint, PointTime, SeriesId};
 use crate::index::Index;
 use crate::series::Names;
 use crate::stats::Stats;
@@ -38,8 +38,8 @@ pub enum Reject {
 /// The timestamp of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
-    /// Seconds since 1970; not 0.
-    Time(Timestamp),
+    /// Seconds since 1970.
+    Time(PointTime),
     /// The time of receipt.
     Now,
 }
@@ -53,9 +53,10 @@ impl At {
             return Some(Self::Now);
         }
         let floor = seconds.floor();
-        (1.0..=f64::from(u32::MAX))
-            .contains(&floor)
-            .then_some(Self::Time(Timestamp(floor as u32)))
+        if !(1.0..=f64::from(u32::MAX)).contains(&floor) {
+            return None;
+        }
+        PointTime::new(Timestamp(floor as u32)).map(Self::Time)
     }
 }
 
@@ -109,7 +110,7 @@ impl<'a> Resolver<'a> {
         };
         let at = match at {
             At::Time(at) => at,
-            At::Now => self.now,
+            At::Now => PointTime::of_clock(self.now),
         };
         self.out.push(Datapoint { series, at, value });
     }
@@ -155,7 +156,7 @@ mod tests {
 
     #[test]
     fn seconds_are_cut_and_minus_one_is_now() {
-        let time = |seconds| Some(At::Time(Timestamp(seconds)));
+        let time = |seconds| PointTime::new(Timestamp(seconds)).map(At::Time);
         for (seconds, at) in [
             (1.0, time(1)),
             (1.9, time(1)),
@@ -181,7 +182,7 @@ mod tests {
         let stats = Stats::default();
         let mut out = Vec::new();
         let mut resolver = Resolver::new(&index, &stats, Timestamp(50), &mut out);
-        resolver.take(b"a", At::Time(Timestamp(7)), 1.0);
+        resolver.take(b"a", At::Time(PointTime::new(Timestamp(7)).unwrap()), 1.0);
         resolver.take(b"a/b", At::Now, 1.0);
         resolver.take(b"b", At::Now, f64::INFINITY);
         resolver.take(b"b", At::Now, f64::NAN);
@@ -190,7 +191,10 @@ mod tests {
         drop(resolver);
         let (a, b) = (&out[0], &out[1]);
         assert_eq!((out.len(), a.series), (2, b.series));
-        assert_eq!((a.at.0, a.value, b.at.0, b.value), (7, 1.0, 50, 2.0));
+        assert_eq!(
+            (a.at.timestamp().0, a.value, b.at.timestamp().0, b.value),
+            (7, 1.0, 50, 2.0)
+        );
         let counted = [
             &stats.rejected_name,
             &stats.rejected_value,

@@ -11,23 +11,8 @@ use crate::journal::Journal;
 
 impl Carbon {
     /// Takes up to all of `points`, from the front: how many there was room for, and the ticket to
-    /// wait for. Points of the time 0, which no file can hold, are counted as rejected.
+    /// wait for.
     fn take(&self, points: &[Datapoint]) -> (usize, u64) {
-        // Without a branch per point: there are none but by mistake.
-        let sound = points.iter().fold(true, |sound, p| sound & (p.at.0 != 0));
-        if sound {
-            return self.take_sound(points);
-        }
-        let kept: Vec<Datapoint> = points.iter().filter(|p| p.at.0 != 0).copied().collect();
-        let (taken, ticket) = self.take_sound(&kept);
-        // The place of the first point that found no room.
-        let mut sound = points.iter().enumerate().filter(|(_, p)| p.at.0 != 0);
-        let end = sound.nth(taken).map_or(points.len(), |(at, _)| at);
-        self.0.stats.rejected_timestamp.add((end - taken) as u64);
-        (end, ticket)
-    }
-
-    fn take_sound(&self, points: &[Datapoint]) -> (usize, u64) {
         let inner = &*self.0;
         if inner.access != Access::Serve {
             inner.stats.read_only.add(points.len() as u64);

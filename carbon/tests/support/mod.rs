@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use carbon::journal::disk::{Disk, Segment};
 use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
-use carbon::{Carbon, Datapoint, SeriesId, Setup, Sink, Timestamp};
+use carbon::{Carbon, Datapoint, PointTime, SeriesId, Setup, Sink, Timestamp};
 use whisper::Retention;
 
 /// Where the clock of the tests stands.
@@ -41,7 +41,7 @@ pub(crate) fn setup(disk: Arc<dyn Disk>) -> Setup {
 pub(crate) fn point(series: SeriesId, n: u32) -> Datapoint {
     Datapoint {
         series,
-        at: Timestamp(NOW - n * 10),
+        at: PointTime::new(Timestamp(NOW - n * 10)).unwrap(),
         value: f64::from(series.0 * 10_000 + n),
     }
 }

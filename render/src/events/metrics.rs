@@ -100,7 +100,7 @@ impl MetricEvent {
             what: Some(self.what.clone()),
             data: (point.value != 1.0).then(|| format!("value {}", point.value)),
             tags: Some(self.tags.clone()),
-            when: Some(f64::from(point.at.0)),
+            when: Some(f64::from(point.at.timestamp().0)),
             key: Some(format!("metric {} {}", self.name, point.at)),
             ..Draft::default()
         })

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use carbon::{Datapoint, NameError, SeriesId, Sink, Timestamp};
+use carbon::{Datapoint, NameError, PointTime, SeriesId, Sink, Timestamp};
 
 use crate::naming::Line;
 use crate::number;
@@ -345,7 +345,7 @@ impl Embedded {
     fn push(&mut self, series: SeriesId, at: f64, value: f64) {
         self.points.push(Datapoint {
             series,
-            at: Timestamp(at as u32),
+            at: PointTime::of_clock(Timestamp(at as u32)),
             value,
         });
         if self.points.len() >= POINTS {

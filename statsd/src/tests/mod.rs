@@ -65,7 +65,11 @@ impl Memory {
             .iter()
             .map(|point| {
                 let name = &names[point.series.0 as usize];
-                format!("{name} {} {}", number::text(point.value), point.at.0)
+                format!(
+                    "{name} {} {}",
+                    number::text(point.value),
+                    point.at.timestamp().0
+                )
             })
             .collect()
     }
