@@ -1,26 +1,26 @@
-//! Where datapoints wait for their file, and where queries find them meanwhile.
+//! Datapoints that are not in their file yet. Queries read them here.
 //!
-//! 1. A series' points are a chain of chunks of five, one cache line each, in order of arrival. The
-//!    table of chains is indexed by id: nothing is hashed, and nothing is allocated per series.
-//! 2. Ids are dealt to shards in blocks of 1,024, so that points that arrive in the order of their
-//!    ids, as they mostly do, take one lock per block and not one per point.
-//! 3. What a writer has in hand ([`Cache::take`]) stays readable until it says [`Cache::done`]; what
-//!    it could not write goes back to the front ([`Cache::put_back`]). At no moment is a point neither
-//!    here nor in its file; a reader asks here first and the file second.
-//! 4. Chunks are bounded in number. Room is set aside before a point is taken
-//!    ([`Cache::reserve`]), so the bound holds whoever comes at once.
-//! 5. A series without points can be claimed ([`Cache::claim`]): its points still arrive, and the
+//! 1. The points of a series are a chain of chunks of five, one cache line each, in order of arrival.
+//!    The table of chains is indexed by id: nothing is hashed, and nothing is allocated per series.
+//! 2. Ids are assigned to shards in blocks of 1,024. Points mostly arrive in the order of their ids, and
+//!    then take one lock per block and not one per point.
+//! 3. Points that the writer has taken ([`Cache::take`]) stay readable until it calls [`Cache::done`];
+//!    points that it could not write go back to the front ([`Cache::put_back`]). A point is always here
+//!    or in its file, so a reader looks here first and into the file second.
+//! 4. The number of chunks is bounded. Room is reserved before a point is taken ([`Cache::reserve`]), so
+//!    the bound holds with any number of receivers.
+//! 5. A series without points can be claimed ([`Cache::claim`]): new points are still accepted, and the
 //!    writer waits for the end of the claim before it takes them.
-//! 6. Of several points of one series at one time, the last to arrive wins. That is decided by
-//!    whoever reads or writes them: arrival does not look back.
+//! 6. Of several points of a series with the same timestamp, the last to arrive wins. Readers and writers
+//!    decide that; inserting compares nothing.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use whisper::{Point, Timestamp};
 
 use crate::datapoint::{Datapoint, SeriesId};
+use crate::signal::Signal;
 
 /// Points per chunk: with the link they fill a cache line.
 const CHUNK_POINTS: usize = 5;
@@ -33,8 +33,6 @@ const SHARDS: usize = 16;
 const BLOCK_BITS: u32 = 10;
 const BLOCK: usize = 1 << BLOCK_BITS;
 const NONE: u32 = u32::MAX;
-/// How often a writer looks whether a claim is over.
-const CLAIM_PAUSE: Duration = Duration::from_micros(50);
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -52,9 +50,8 @@ const EMPTY_CHUNK: Chunk = Chunk {
     next: NONE,
 };
 
-/// A series' points: first and last chunk, and how many there are. Chunks are filled to the brim
-/// but the last, and the first when chains were joined (then `skipped` slots of it are unused:
-/// a chain that was put back ends where it ended).
+/// The points of a series. Every chunk is full except the last, and except the one that was last in a
+/// chain that was put back before new points ([`Shard::join`]): its unused slots have timestamp 0.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
     first: u32,
@@ -75,21 +72,24 @@ const NO_CHAIN: Chain = Chain {
 #[derive(Debug)]
 pub struct Cache {
     shards: Box<[Mutex<Shard>]>,
-    /// Chunks in use and set aside.
+    /// Chunks in use or reserved.
     used: AtomicUsize,
     max: usize,
     points: AtomicUsize,
     /// The series that is claimed, or [`NONE`].
     claimed: AtomicU32,
+    /// Sent when a claim ends.
+    unclaimed: Signal,
 }
 
-/// While it lives, no writer has the points of one series in hand.
+/// While it exists, the writer does not take the points of one series.
 #[derive(Debug)]
 pub(crate) struct Claim<'a>(&'a Cache);
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.0.claimed.store(NONE, Ordering::Release);
+        self.0.unclaimed.send();
     }
 }
 
@@ -97,7 +97,7 @@ impl Drop for Claim<'_> {
 struct Shard {
     blocks: Vec<Option<Box<[Chain; BLOCK]>>>,
     slabs: Vec<Box<[Chunk; SLAB]>>,
-    /// Chunks given out so far, the freed ones in `free` included.
+    /// Chunks allocated so far, those in `free` included.
     bump: u32,
     free: Vec<u32>,
     /// The most chunks in use since the shard was last empty.
@@ -110,9 +110,9 @@ struct Shard {
 /// A series that has points waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Which.
+    /// The series.
     pub series: SeriesId,
-    /// How many points.
+    /// How many points wait.
     pub count: u32,
 }
 
@@ -133,17 +133,17 @@ impl Cache {
             max: (max_bytes / CHUNK_BYTES).max(1),
             points: AtomicUsize::new(0),
             claimed: AtomicU32::new(NONE),
+            unclaimed: Signal::default(),
         }
     }
 
     fn shard(&self, n: usize) -> MutexGuard<'_, Shard> {
-        // After a panic elsewhere the lock is taken as ever: a shard is whole between any two
-        // statements that can panic.
+        // A panic elsewhere does not poison the lock: a shard is consistent wherever code can panic.
         self.shards[n].lock()
     }
 
-    /// Sets room aside for up to `wanted` points: how many there is room for. What is not used is
-    /// given back by [`Cache::insert`].
+    /// Reserves room for up to `wanted` points and returns for how many there is room.
+    /// [`Cache::insert`] gives unused room back.
     pub fn reserve(&self, wanted: usize) -> usize {
         let before = self.used.fetch_add(wanted, Ordering::Relaxed);
         let granted = self.max.saturating_sub(before).min(wanted);
@@ -153,12 +153,12 @@ impl Cache {
         granted
     }
 
-    /// Gives back room that [`Cache::reserve`] set aside.
+    /// Gives back reserved room.
     pub fn release(&self, reserved: usize) {
         self.used.fetch_sub(reserved, Ordering::Relaxed);
     }
 
-    /// Takes `points`, for each of which room was set aside. Series that had none waiting are
+    /// Adds `points`, for each of which room was reserved. Series that had no points waiting are
     /// appended to `woken`.
     pub fn insert(&self, points: &[Datapoint], woken: &mut Vec<SeriesId>) {
         let mut rest = points;
@@ -184,7 +184,7 @@ impl Cache {
             .fetch_sub(points.len() - chunks, Ordering::Relaxed);
     }
 
-    /// The points of `id`, those in a writer's hand first, in order of arrival.
+    /// The points of `id` in order of arrival, those that the writer has taken first.
     pub fn read(&self, id: SeriesId, into: &mut Vec<Point>) {
         let shard = self.shard(shard_of(id.0));
         for (_, chain) in shard.in_hand.iter().filter(|(own, _)| *own == id.0) {
@@ -206,24 +206,28 @@ impl Cache {
         if shard.holds(id.0) {
             return None;
         }
-        // A writer learns of `id` from a sweep, which locks the shard after this: it sees the claim.
+        // The writer learns of `id` from a sweep, which locks the shard later and so sees the claim.
         let claimed =
             self.claimed
                 .compare_exchange(NONE, id.0, Ordering::AcqRel, Ordering::Relaxed);
         claimed.is_ok().then_some(Claim(self))
     }
 
-    /// Waits until `id`, which a sweep named, is not claimed. It cannot be claimed again before its
-    /// points have been taken and are done.
+    /// Waits until `id`, which a sweep returned, is not claimed. It cannot be claimed again before its
+    /// points are written.
     pub(crate) fn wait_unclaimed(&self, id: SeriesId) {
-        while self.claimed.load(Ordering::Acquire) == id.0 {
-            std::thread::sleep(CLAIM_PAUSE);
+        let is_claimed = || self.claimed.load(Ordering::Acquire) == id.0;
+        while is_claimed() {
+            let unclaimed = self.unclaimed.next();
+            if is_claimed() {
+                unclaimed.wait(None);
+            }
         }
     }
 
-    /// All series that have points waiting, each once: in the order of their ids' shards, within
-    /// one by the age of their oldest arrival. They are handed out once: who asks must take them
-    /// or put them back.
+    /// Every series that has points waiting, once: ordered by shard, and within a shard by the arrival of
+    /// the oldest point. A series is returned by one sweep only: the caller takes its points
+    /// ([`Cache::take`]) or postpones it ([`Cache::postpone`]).
     pub fn sweep(&self, into: &mut Vec<Waiting>) {
         for n in 0..SHARDS {
             let mut shard = self.shard(n);
@@ -236,7 +240,8 @@ impl Cache {
         }
     }
 
-    /// Takes the waiting points of `id` in hand and copies them to `into`. How many.
+    /// Copies the waiting points of `id` to `into` for the writer and returns how many there are. They
+    /// stay readable until [`Cache::done`] or [`Cache::put_back`].
     pub fn take(&self, id: SeriesId, into: &mut Vec<Point>) -> usize {
         let mut shard = self.shard(shard_of(id.0));
         let Some(slot) = shard.slot(id.0) else {
@@ -251,7 +256,7 @@ impl Cache {
         chain.count as usize
     }
 
-    /// The points taken in hand last are in the file.
+    /// Removes the points of `id` that the writer took: they are in the file.
     pub fn done(&self, id: SeriesId) {
         let mut shard = self.shard(shard_of(id.0));
         let Some(at) = shard.in_hand.iter().position(|(own, _)| *own == id.0) else {
@@ -265,7 +270,7 @@ impl Cache {
             .fetch_sub(chain.count as usize, Ordering::Relaxed);
     }
 
-    /// The points taken in hand could not be written: they wait again, before what came since.
+    /// Has the points of `id` that the writer took wait again, before those that have arrived since.
     pub fn put_back(&self, id: SeriesId) {
         let mut shard = self.shard(shard_of(id.0));
         let Some(at) = shard.in_hand.iter().position(|(own, _)| *own == id.0) else {
@@ -275,23 +280,23 @@ impl Cache {
         shard.join(id.0, chain);
     }
 
-    /// Has `id` handed out by the next sweep: for a series that a sweep named and nobody took.
+    /// Has the next sweep return `id`, whose points were not taken after the last one.
     pub fn postpone(&self, id: SeriesId) {
         let mut shard = self.shard(shard_of(id.0));
         shard.waiting.push(id.0);
     }
 
-    /// How many points are here.
+    /// How many points there are.
     pub fn len(&self) -> usize {
         self.points.load(Ordering::Relaxed)
     }
 
-    /// Whether there are none.
+    /// Whether there are no points.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of chunks in use or set aside.
+    /// Bytes of chunks in use or reserved.
     pub fn used_bytes(&self) -> usize {
         self.used.load(Ordering::Relaxed) * CHUNK_BYTES
     }
@@ -379,8 +384,8 @@ impl Shard {
         chunk
     }
 
-    /// Gives the chunks of `chain` back; how many. An empty shard starts over with chunks in
-    /// order, and keeps no more memory than it needed last time.
+    /// Frees the chunks of `chain` and returns how many they are. An empty shard starts over with its
+    /// chunks in order, and keeps no more memory than it needed since it was last empty.
     fn free(&mut self, chain: Chain) -> usize {
         let mut chunk = chain.first;
         let mut freed = 0;
@@ -401,8 +406,7 @@ impl Shard {
         freed
     }
 
-    /// Copies the points of `chain`. Only a last chunk is partly filled, and where chains were
-    /// joined the end of the first one is marked by time 0.
+    /// Copies the points of `chain`.
     fn copy(&self, chain: Chain, into: &mut Vec<Point>) {
         let mut chunk = chain.first;
         into.reserve(chain.count as usize);
@@ -430,11 +434,11 @@ impl Shard {
         }
     }
 
-    /// Puts `chain` before what waits for `id`.
+    /// Puts `chain` before the points that wait for `id`.
     fn join(&mut self, id: u32, mut chain: Chain) {
         let waiting = self.chain(id).unwrap_or(NO_CHAIN);
         if waiting.count > 0 {
-            // The unused slots of what becomes an inner chunk say so: no point has time 0.
+            // The last chunk becomes an inner one. A `PointTime` is never 0, so 0 means unused.
             let filled = chain.filled as usize;
             let last = self.chunk_mut(chain.last);
             last.times[filled..].fill(0);
@@ -481,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn points_in_a_writer_s_hand_stay_readable() {
+    fn points_that_the_writer_took_stay_readable() {
         let cache = Cache::new(1 << 20);
         assert_eq!(
             insert(&cache, &[point(7, 1), point(7, 2), point(9, 3)]),
@@ -541,7 +545,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_a_map_of_lists(acts in prop::collection::vec(act(), 0..60)) {
+        fn behaves_as_a_map_of_lists(acts in prop::collection::vec(act(), 0..60)) {
             let cache = Cache::new(1 << 20);
             let mut twin: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
             // At most one series in hand, as a writer does it.

@@ -1,4 +1,4 @@
-//! From the cache to the files: the one writer.
+//! Writes the cache to the files. In the server, nothing else writes whisper files.
 //!
 //! ```text
 //!            sweep: which series wait
@@ -9,19 +9,18 @@
 //!        │              ▼                                │ gone
 //!        │            create ◄───────────────────────────┘
 //!        ▼              │ disk full, or refused
-//!     waits on ◄────────┤
+//!     waits  ◄──────────┤
 //!                       └─ no file can have this name: its points are dropped, and counted
 //! ```
 //!
-//! 1. A series is taken whole: one open file, one propagation, one write per archive for all of its
-//!    points.
-//! 2. Nothing is dropped because it cannot be written now: it goes back to the cache and waits. What
-//!    can never be written is dropped; what only this file refuses (no permission) is dropped when
-//!    the cache is nearly full. One series never takes the room of all.
-//! 3. A pass begins when arrivals pause, or when points have waited for a second: a burst is
-//!    written once when it is over, and a steady stream once a second.
-//! 4. The age of a point decides where it goes. When the clock has jumped, each point is judged by
-//!    the one that takes it for the youngest ([`crate::clock`]).
+//! 1. All points of a series are written together: one open file, one propagation, one write per archive.
+//! 2. Points that cannot be written now go back to the cache and wait. Points that can never be written
+//!    are dropped. Points that only one file refuses (no permission) are dropped when the cache is nearly
+//!    full, so that one series does not take the room of all others.
+//! 3. A pass begins when arrivals pause, or when points have waited for a second: a burst is written once,
+//!    at its end, and a steady stream once a second.
+//! 4. The age of a point decides which archive it goes into. When the clock has jumped, the clock by which
+//!    the point is youngest applies ([`crate::clock`]).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -34,16 +33,17 @@ use crate::clock::Clocks;
 use crate::datapoint::SeriesId;
 use crate::index::Index;
 use crate::options::WriteStrategy;
-use crate::room::Room;
 use crate::schema::Schema;
+use crate::signal::Signal;
 use crate::stats::Stats;
+use crate::stop::Stop;
 
-/// How long creations rest after the disk was found full.
+/// How long no file is created after the disk was found full.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
-/// How long after an error in the log the next one may follow.
+/// The shortest time between two messages in the log about the same kind of error.
 const QUIET: Duration = Duration::from_secs(10);
-/// A pass tells receivers that wait of room each time it has written this many series.
-const TELL_EVERY: usize = 64;
+/// After this many series a pass wakes receivers that wait for room.
+const WAKE_EVERY: usize = 64;
 
 /// The parts of the store that a pass works on.
 #[derive(Clone, Copy)]
@@ -53,12 +53,14 @@ pub(crate) struct Parts<'a> {
     pub(crate) maps: &'a Maps,
     pub(crate) schema: &'a Schema,
     pub(crate) stats: &'a Stats,
-    /// Told when a pass has made room.
-    pub(crate) room: &'a Room,
+    /// Sent when a pass has made room.
+    pub(crate) room: &'a Signal,
+    /// Ends the wait for the budget of updates.
+    pub(crate) stop: &'a Stop,
     pub(crate) write_strategy: WriteStrategy,
 }
 
-/// What the persister remembers from pass to pass.
+/// The state that the persister keeps from pass to pass.
 #[derive(Debug)]
 pub(crate) struct Persister {
     updates: Budget,
@@ -67,31 +69,31 @@ pub(crate) struct Persister {
     full_until: Option<Instant>,
     waiting: Vec<Waiting>,
     points: Vec<Point>,
-    /// Those of them that are judged by one clock, where there are several.
+    /// The points among them to which one of several clocks applies.
     judged: Vec<Point>,
     path: PathBuf,
-    /// When the log was last told of points that wait.
-    waits_told: Option<Instant>,
-    /// When the log was last told of points that were dropped.
-    dropped_told: Option<Instant>,
+    /// When a message about waiting points was last logged.
+    waits_logged: Option<Instant>,
+    /// When a message about dropped points was last logged.
+    dropped_logged: Option<Instant>,
     /// The series that the last pass did not write.
     pub(crate) left: Vec<SeriesId>,
-    /// Why it did not write the last of them.
+    /// Why it did not write the last one of them.
     pub(crate) why: Option<String>,
 }
 
-/// How a pass goes about it.
+/// Which limits apply to a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Within the budgets, in the order of the write strategy.
     Ordinary,
     /// Each series that waits at the beginning once, so that the pass has an end.
     Whole,
-    /// As `Whole`, and the budgets are not looked at.
+    /// As `Whole`, without the budgets.
     Drain,
 }
 
-/// What a pass did.
+/// The result of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
     /// Series written.
@@ -100,11 +102,11 @@ pub struct Pass {
     pub points: usize,
     /// Series whose points were dropped because they can never be written.
     pub dropped: usize,
-    /// Series that wait on: their file may not, or cannot, be created or written now.
+    /// Series that still wait: their file may not, or cannot, be created or written now.
     pub waiting: usize,
 }
 
-/// So many per period; what is not used is not saved up beyond one period.
+/// A number of operations per period. Unused operations are kept for one period at most.
 #[derive(Debug)]
 struct Budget {
     per_second: f64,
@@ -114,7 +116,7 @@ struct Budget {
 }
 
 impl Budget {
-    /// `count` per `period`; 0: no limit.
+    /// `count` operations per `period`; 0: no limit.
     fn new(count: u32, period: Duration) -> Self {
         let count = f64::from(count);
         Self {
@@ -139,7 +141,7 @@ impl Budget {
         true
     }
 
-    /// How long until there is something to spend again.
+    /// How long until the next operation is allowed.
     fn wait(&self) -> Duration {
         if self.most == 0.0 || self.left >= 1.0 {
             return Duration::ZERO;
@@ -148,11 +150,11 @@ impl Budget {
     }
 }
 
-/// What became of one series.
+/// The result for one series.
 enum Outcome {
     Written(usize),
     Waits,
-    /// Its points are gone.
+    /// Its points were dropped.
     Dropped,
 }
 
@@ -166,15 +168,15 @@ impl Persister {
             points: Vec::new(),
             judged: Vec::new(),
             path: PathBuf::new(),
-            waits_told: None,
-            dropped_told: None,
+            waits_logged: None,
+            dropped_logged: None,
             left: Vec::new(),
             why: None,
         }
     }
 
-    /// Writes every series that waits, once, each point judged by `clocks`. `go_on` is asked after
-    /// each one, with the pass so far; what is not written when it says no waits on.
+    /// Writes every waiting series once; `clocks` decide how old its points are. `go_on` is called before
+    /// each series with the result so far; once it returns false, the remaining series wait.
     pub(crate) fn pass(
         &mut self,
         parts: &Parts<'_>,
@@ -195,7 +197,10 @@ impl Persister {
             }
             if kind != Kind::Drain {
                 while !self.updates.spend(Instant::now()) {
-                    std::thread::sleep(self.updates.wait().min(Duration::from_millis(100)));
+                    parts.stop.pause(self.updates.wait());
+                    if parts.stop.is_set() {
+                        break;
+                    }
                 }
             }
             match self.write(parts, *series, clocks, kind) {
@@ -210,10 +215,11 @@ impl Persister {
                 Outcome::Dropped => pass.dropped += 1,
             }
             next += 1;
-            if next % TELL_EVERY == 0 {
-                parts.room.tell();
+            if next % WAKE_EVERY == 0 {
+                parts.room.send();
+                write_log(parts.index);
             }
-            // The largest first, as they are now: looked at anew from time to time.
+            // The strategy wants the series with the most points at present: sort again from time to time.
             if kind == Kind::Ordinary
                 && parts.write_strategy == WriteStrategy::Max
                 && next % 1_024 == 0
@@ -232,13 +238,14 @@ impl Persister {
             self.left.push(series);
         }
         self.waiting = waiting;
-        parts.room.tell();
+        parts.room.send();
+        write_log(parts.index);
         report(parts);
         pass
     }
 
     fn write(&mut self, parts: &Parts<'_>, id: SeriesId, clocks: &Clocks, kind: Kind) -> Outcome {
-        // Its file may be being deleted because the series had expired.
+        // The expiry may be deleting its file right now.
         parts.cache.wait_unclaimed(id);
         let mut path = std::mem::take(&mut self.path);
         let stored = parts.index.path(id, &mut path);
@@ -295,14 +302,14 @@ impl Persister {
             Err(error) if error.is_hopeless() => {
                 parts.cache.done(id);
                 parts.stats.unwritable.add(count as u64);
-                self.tell_dropped(parts, id, count, &error);
+                self.log_dropped(parts, id, count, &error);
                 Outcome::Dropped
             }
             Err(error) if error.is_of_this_path() && is_nearly_full(parts) => {
                 parts.cache.done(id);
                 parts.stats.errors.add(1);
                 parts.stats.given_up.add(count as u64);
-                self.tell_dropped(parts, id, count, &error);
+                self.log_dropped(parts, id, count, &error);
                 Outcome::Dropped
             }
             Err(error) => {
@@ -313,14 +320,14 @@ impl Persister {
                 } else {
                     parts.stats.errors.add(1);
                 }
-                self.tell_waits(&error);
+                self.log_waits(&error);
                 self.why = Some(error.to_string());
                 Outcome::Waits
             }
         }
     }
 
-    /// Writes into the file, which is created if it is not there and replaced if it is damaged.
+    /// Writes into the file. A missing file is created, a damaged one is replaced.
     fn update(
         &mut self,
         parts: &Parts<'_>,
@@ -333,13 +340,13 @@ impl Persister {
         let error = match self.update_many(parts, id, clocks, path, points) {
             Ok(updated) => {
                 if !stored {
-                    self.remember(parts, id);
+                    parts.index.stored(id);
                 }
                 return Ok(updated);
             }
             Err(error) => error,
         };
-        // Gone, never there, or damaged and set aside: a new one takes its place.
+        // The file is missing, or it was damaged and set aside: create a new one.
         if !error.is_missing() {
             return Err(error);
         }
@@ -347,25 +354,25 @@ impl Persister {
         let options = parts.schema.create_options(parts.index.names().name(id));
         match parts.maps.create(path, &options) {
             Ok(()) => parts.stats.creates.add(1),
-            // Another program was faster, or a link that leads nowhere has the name.
+            // Another program has created it meanwhile, or the name is a dangling link.
             Err(error @ whisper::Error::Exists { .. }) => {
                 let written = self.update_many(parts, id, clocks, path, points);
                 return match written {
                     Err(missing) if missing.is_missing() => Err(error),
                     written => {
-                        self.remember(parts, id);
+                        parts.index.stored(id);
                         written
                     }
                 };
             }
             Err(error) => return Err(error),
         }
-        self.remember(parts, id);
+        parts.index.stored(id);
         self.update_many(parts, id, clocks, path, points)
     }
 
-    /// Writes into the file that is there. Where there are several clocks, the points that are
-    /// judged by one are written together.
+    /// Writes into an existing file. With several clocks, the points to which the same clock applies are
+    /// written together.
     fn update_many(
         &mut self,
         parts: &Parts<'_>,
@@ -390,51 +397,52 @@ impl Persister {
         Ok(all)
     }
 
-    fn remember(&mut self, parts: &Parts<'_>, id: SeriesId) {
-        // A name that could not be written down is found again when the disk is walked.
-        if let Err(error) = parts.index.stored(id) {
-            tracing::warn!(%error, "the index could not be written");
-        }
-    }
-
-    /// Logs that points wait, once in ten seconds.
-    fn tell_waits(&mut self, error: &whisper::Error) {
-        if is_due(&mut self.waits_told) {
+    /// Logs that points wait, at most once in ten seconds.
+    fn log_waits(&mut self, error: &whisper::Error) {
+        if is_due(&mut self.waits_logged) {
             tracing::error!(%error, "points cannot be written; they wait in the cache");
         }
     }
 
-    /// Logs that points were dropped, once in ten seconds: the counters have all of them.
-    fn tell_dropped(
+    /// Logs that points were dropped, at most once in ten seconds; the counters count all of them.
+    fn log_dropped(
         &mut self,
         parts: &Parts<'_>,
         id: SeriesId,
         points: usize,
         error: &whisper::Error,
     ) {
-        if is_due(&mut self.dropped_told) {
+        if is_due(&mut self.dropped_logged) {
             let name = parts.index.name(id);
             tracing::error!(%name, points, %error, "points were dropped: they cannot be written");
         }
     }
 }
 
-/// Whether the log may be told again; notes that it is.
-fn is_due(told: &mut Option<Instant>) -> bool {
+/// Writes the records of the index's log that are due: of new series, and of series that receivers listed.
+fn write_log(index: &Index) {
+    // A name that could not be written is found again when the disk is walked.
+    if let Err(error) = index.write_log() {
+        tracing::warn!(%error, "the index could not be written");
+    }
+}
+
+/// Whether the next message may be logged; if so, it counts as logged.
+fn is_due(logged: &mut Option<Instant>) -> bool {
     let now = Instant::now();
-    let due = told.is_none_or(|at| now - at > QUIET);
+    let due = logged.is_none_or(|at| now - at > QUIET);
     if due {
-        *told = Some(now);
+        *logged = Some(now);
     }
     due
 }
 
-/// Whether little room is left for points that can be written.
+/// Whether the cache has little room left.
 fn is_nearly_full(parts: &Parts<'_>) -> bool {
     parts.cache.used_bytes() >= parts.cache.max_bytes() / 4 * 3
 }
 
-/// Tells the operator what happened to files.
+/// Logs and counts what happened to files.
 fn report(parts: &Parts<'_>) {
     for event in parts.maps.take_events() {
         match event {
@@ -466,7 +474,7 @@ fn order(strategy: WriteStrategy, waiting: &mut [Waiting]) {
             waiting.sort_unstable_by_key(by);
         }
         WriteStrategy::Naive => waiting.sort_unstable_by_key(|w| w.series),
-        // As they came: each shard hands out the oldest first.
+        // Unsorted: each shard returns the longest wait first.
         WriteStrategy::TimeSorted => {}
     }
 }

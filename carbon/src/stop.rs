@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// Set once; threads look at it between two pieces of work, and pause by it.
+/// Set once, at the shutdown. Threads check it between two pieces of work, and pause with it.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     stopping: AtomicBool,
@@ -14,7 +14,7 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Has the threads end, and wakes those that pause.
+    /// Asks the threads to end, and wakes those that pause.
     pub(crate) fn set(&self) {
         self.stopping.store(true, Ordering::Release);
         drop(self.lock.lock());

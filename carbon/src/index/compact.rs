@@ -9,36 +9,33 @@ use crate::error::Result;
 const COPIED_AT_ONCE: usize = 4_096;
 
 impl Index {
-    /// As [`Index::sync`]; rewrites the log if more than a quarter of it plus `slack` records are obsolete.
-    /// Lookups and new names go on meanwhile: what they change is written behind the rest.
+    /// As [`Index::sync`], but rewrites the log if more than a quarter of it plus `slack` records are
+    /// obsolete. Lookups and new names go on meanwhile: their records are written behind the others.
     ///
     /// # Errors
-    /// The disk. The log stays as it was then.
+    /// The disk failed. The log stays as it was.
     pub(crate) fn compact(&self, slack: usize) -> Result<()> {
         let listed = self.len();
-        {
-            let mut log = self.log();
-            if log.records <= listed + listed / 4 + slack {
-                return log.sync();
-            }
-            log.begin_copy();
+        if self.log.records() <= listed + listed / 4 + slack {
+            return self.log.sync();
         }
+        self.log.begin_copy();
         let copied = self.copy_log();
         if copied.is_err() {
-            self.log().drop_copy();
+            self.log.drop_copy();
         }
         copied
     }
 
     fn copy_log(&self) -> Result<()> {
-        // In the order of the tree neighbours share most of their names.
+        // In the order of the tree, neighbours share most of their names and records are short.
         let (mut plain, registered) = {
             let tree = self.tree.read();
             let tags = self.tags.read();
             (tree.series(), tags.all().clone())
         };
         plain.retain(|id| !registered.contains(id.0));
-        let mut copy = self.log().copy()?;
+        let mut copy = self.log.copy()?;
         let ids: Vec<SeriesId> = plain
             .into_iter()
             .chain(registered.iter().map(SeriesId))
@@ -48,7 +45,7 @@ impl Index {
             let tags = self.tags.read();
             let flags = self.flags.read();
             for id in ids {
-                // What has gone since the list was made is in the log's tail, and says so.
+                // The records of series that were removed since are in the log's tail.
                 let name = names.name(*id).as_bytes();
                 if flags.stored.get(id.0) {
                     copy.append(Record::Stored, name)?;
@@ -59,7 +56,7 @@ impl Index {
             }
         }
         copy.sync()?;
-        self.log().replace(copy)
+        self.log.replace(copy)
     }
 }
 
@@ -78,7 +75,7 @@ mod tests {
         let note = |name: &str| index.note_stored(name.as_bytes()).unwrap();
         note("a.one");
         note("b.two");
-        index.log().begin_copy();
+        index.log.begin_copy();
         note("c.three");
         index
             .expire(index.intern(b"a.one").unwrap(), |_| false)
@@ -94,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_writes_a_worn_log_anew() {
+    fn closing_rewrites_a_worn_log() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("names");
         let index = Index::open(dir.path(), log.clone(), false).unwrap();
@@ -106,7 +103,7 @@ mod tests {
         }
         let id = index.intern(b"plain.name").unwrap();
         index.list(&[id]);
-        index.stored(id).unwrap();
+        index.stored(id);
         let worn = fs::metadata(&log).unwrap().len();
         index.compact(0).unwrap();
         assert!(fs::metadata(&log).unwrap().len() < worn);

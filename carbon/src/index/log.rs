@@ -1,4 +1,4 @@
-//! What the index remembers across restarts: a file that is only ever appended to.
+//! The log of the index, which keeps it across restarts: a file that is only appended to.
 //!
 //! ```text
 //! "plumbago names 1\n"
@@ -7,34 +7,39 @@
 //! ```
 //!
 //! 1. Numbers are little-endian. The first record of a frame shares nothing.
-//! 2. A frame that ends early or whose checksum is wrong ends the file: it is cut there. What is
-//!    lost so is found again by looking at the disk; what must not be lost (registrations over
-//!    HTTP) is synced before it is answered.
-//! 3. The last record about a name holds. A file with many obsolete records is rewritten under another
-//!    name and renamed (`Copy`). Records that come meanwhile go into both files.
+//! 2. A frame that is incomplete or whose checksum is wrong ends the file: it is cut there. Lost names of
+//!    files are found again by walking the disk; registrations over HTTP are synced before they are
+//!    answered.
+//! 3. The last record about a name is valid. A file with many obsolete records is rewritten under another
+//!    name and renamed (`Copy`). Records that are added meanwhile go into both files.
+//! 4. Records are added in memory ([`Log::append`]), by receivers as well. [`Log::write_full`] and
+//!    [`Log::sync`] write them, on threads that may wait for the disk. A receiver's record is synced before
+//!    the segment of the journal is deleted that has the point which caused it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::private;
 
 const MAGIC: &[u8] = b"plumbago names 1\n";
 
-/// Names are collected to frames of about this size.
+/// Records are collected to frames of about this size.
 const FRAME: usize = 256 << 10;
 
-/// What is known about a name.
+/// A fact about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
     /// It has a file.
     Stored = b'S' as isize,
     /// It is in the tag index.
     Tagged = b'T' as isize,
-    /// It was taken out of the tag index.
+    /// It was removed from the tag index.
     Untagged = b'U' as isize,
-    /// Its file is gone.
+    /// Its file no longer exists.
     Gone = b'G' as isize,
 }
 
@@ -50,24 +55,80 @@ impl Record {
     }
 }
 
-/// The open file.
+/// The open log.
 #[derive(Debug)]
 pub(crate) struct Log {
     path: PathBuf,
-    /// `None`: read-only, nothing is kept.
-    file: Option<File>,
-    body: Vec<u8>,
-    last: Vec<u8>,
-    unsynced: bool,
-    /// Records in the file, those that a later one has made void among them.
-    pub(crate) records: usize,
+    /// No records are kept.
+    read_only: bool,
     /// Whether there was a file when it was opened.
     pub(crate) existed: bool,
+    queue: Mutex<Queue>,
+    /// Locked before the queue, and during writes and syncs.
+    file: Mutex<LogFile>,
+}
+
+/// Records that are not written yet.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Bodies of frames that are full, oldest first.
+    full: Vec<Vec<u8>>,
+    /// The body of the next frame.
+    body: Vec<u8>,
+    /// The name in its last record.
+    last: Vec<u8>,
+    /// Records in the file and here, obsolete ones among them.
+    records: usize,
     /// What was appended since a copy was begun.
     tail: Option<Vec<(Record, Box<[u8]>)>>,
 }
 
-/// The file that is to take the log's place.
+impl Queue {
+    /// Empties it: all bodies, oldest first.
+    fn take_all(&mut self) -> Vec<Vec<u8>> {
+        self.last.clear();
+        let mut bodies = std::mem::take(&mut self.full);
+        if !self.body.is_empty() {
+            bodies.push(std::mem::take(&mut self.body));
+        }
+        bodies
+    }
+}
+
+#[derive(Debug)]
+struct LogFile {
+    /// `None`: the log is read-only.
+    file: Option<File>,
+    /// The length of its complete frames.
+    len: u64,
+    /// Something was written and not synced.
+    unsynced: bool,
+}
+
+impl LogFile {
+    fn write(&mut self, path: &Path, bodies: &[Vec<u8>]) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        for body in bodies {
+            self.unsynced = true;
+            match write_frame(file, body) {
+                Ok(len) => self.len += len,
+                Err(error) => {
+                    // A torn frame would hide those that come behind it.
+                    if let Err(error) = file.set_len(self.len) {
+                        let path = path.display();
+                        tracing::warn!(%path, %error, "a torn frame stays in the index");
+                    }
+                    return Err(Error::io(path, "writing the index", error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The file that will replace the log's.
 #[derive(Debug)]
 pub(crate) struct Copy {
     path: PathBuf,
@@ -76,11 +137,13 @@ pub(crate) struct Copy {
     body: Vec<u8>,
     last: Vec<u8>,
     records: usize,
+    /// Bytes written.
+    len: u64,
 }
 
 impl Log {
-    /// Reads the file, which may be missing, and calls `each` for every record; then stands ready
-    /// to append (not when `read_only`). A tail that is torn is cut off.
+    /// Reads the file, which need not exist, calls `each` for every record, and opens it for appending
+    /// (unless `read_only`). A torn end is cut off.
     pub(crate) fn open(
         path: PathBuf,
         read_only: bool,
@@ -130,76 +193,93 @@ impl Log {
             };
             Some(open().map_err(|error| Error::io(&path, "opening the index", error))?)
         };
+        let queue = Queue {
+            records,
+            ..Queue::default()
+        };
+        let file = LogFile {
+            file,
+            len: sound.max(MAGIC.len()) as u64,
+            unsynced: false,
+        };
         Ok(Self {
             path,
-            file,
-            body: Vec::new(),
-            last: Vec::new(),
-            unsynced: false,
-            records,
+            read_only,
             existed,
-            tail: None,
+            queue: Mutex::new(queue),
+            file: Mutex::new(file),
         })
     }
 
-    /// Remembers a record; it is on disk after [`Log::sync`].
-    ///
-    /// # Errors
-    /// A full buffer could not be written.
-    pub(crate) fn append(&mut self, record: Record, name: &[u8]) -> Result<()> {
-        if self.file.is_none() {
-            return Ok(());
+    /// Adds a record, which is on disk after the next [`Log::sync`]. Never waits for the disk.
+    pub(crate) fn append(&self, record: Record, name: &[u8]) {
+        if self.read_only {
+            return;
         }
-        self.records += 1;
-        if let Some(tail) = &mut self.tail {
+        let queue = &mut *self.queue.lock();
+        queue.records += 1;
+        if let Some(tail) = &mut queue.tail {
             tail.push((record, name.into()));
         }
-        encode(&mut self.body, &mut self.last, record, name);
-        if self.body.len() >= FRAME {
-            self.flush()?;
+        encode(&mut queue.body, &mut queue.last, record, name);
+        if queue.body.len() >= FRAME {
+            queue.full.push(std::mem::take(&mut queue.body));
+            queue.last.clear();
         }
-        Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
-        if let Some(file) = &mut self.file
-            && !self.body.is_empty()
-        {
-            let written = write_frame(file, &self.body);
-            self.body.clear();
-            self.last.clear();
-            self.unsynced = true;
-            written.map_err(|error| Error::io(&self.path, "writing the index", error))?;
-        }
-        Ok(())
+    /// The number of records in the file and in memory, including obsolete ones.
+    pub(crate) fn records(&self) -> usize {
+        self.queue.lock().records
     }
 
-    /// Has everything remembered on disk.
-    pub(crate) fn sync(&mut self) -> Result<()> {
-        self.flush()?;
-        if let Some(file) = &self.file
-            && self.unsynced
-        {
-            file.sync_data()
-                .map_err(|error| Error::io(&self.path, "syncing the index", error))?;
-            self.unsynced = false;
-        }
-        Ok(())
-    }
-
-    /// Has everything appended from now on written behind the copy that is about to be made.
-    pub(crate) fn begin_copy(&mut self) {
-        self.tail = Some(Vec::new());
-    }
-
-    /// Begins the file that is to take this one's place.
+    /// Writes the frames that are full, so that they take no more memory.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk failed. Records that could not be written are lost.
+    pub(crate) fn write_full(&self) -> Result<()> {
+        if self.queue.lock().full.is_empty() {
+            return Ok(());
+        }
+        let mut file = self.file.lock();
+        let full = std::mem::take(&mut self.queue.lock().full);
+        file.write(&self.path, &full)
+    }
+
+    /// Writes and syncs all records that were added so far.
+    ///
+    /// # Errors
+    /// The disk failed. Records that could not be written are lost.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let mut file = self.file.lock();
+        let bodies = self.queue.lock().take_all();
+        file.write(&self.path, &bodies)?;
+        if let LogFile {
+            file: Some(open),
+            unsynced: unsynced @ true,
+            ..
+        } = &mut *file
+        {
+            open.sync_data()
+                .map_err(|error| Error::io(&self.path, "syncing the index", error))?;
+            *unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Keeps records that are added from now on for the copy that is about to be made.
+    pub(crate) fn begin_copy(&self) {
+        self.queue.lock().tail = Some(Vec::new());
+    }
+
+    /// Creates the file that will replace this one.
+    ///
+    /// # Errors
+    /// The disk failed.
     pub(crate) fn copy(&self) -> Result<Copy> {
         let path = self.path.with_extension("new");
         let create = || {
-            // What a failed copy left, or a link to somewhere else, is not written into.
+            // Never write into the rest of a failed copy or through a link.
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -208,9 +288,9 @@ impl Log {
             file.write_all(MAGIC)?;
             Ok(file)
         };
-        let file = match self.file {
-            None => None,
-            Some(_) => Some(create().map_err(|error| rewrite_error(&path, error))?),
+        let file = match self.read_only {
+            true => None,
+            false => Some(create().map_err(|error| rewrite_error(&path, error))?),
         };
         Ok(Copy {
             path,
@@ -218,33 +298,54 @@ impl Log {
             body: Vec::new(),
             last: Vec::new(),
             records: 0,
+            len: MAGIC.len() as u64,
         })
     }
 
-    /// Goes on as it was: the copy failed.
-    pub(crate) fn drop_copy(&mut self) {
-        self.tail = None;
+    /// Gives up the copy: it failed.
+    pub(crate) fn drop_copy(&self) {
+        self.queue.lock().tail = None;
     }
 
-    /// Puts `copy`, and behind it what was appended meanwhile, in the place of this file.
+    /// Replaces this file by `copy` and the records that were added since it was begun.
     ///
     /// # Errors
-    /// The disk; this file stays in its place then.
-    pub(crate) fn replace(&mut self, mut copy: Copy) -> Result<()> {
-        for (record, name) in self.tail.take().unwrap_or_default() {
-            copy.append(record, &name)?;
+    /// The disk failed. This file stays in its place.
+    pub(crate) fn replace(&self, mut copy: Copy) -> Result<()> {
+        let mut file = self.file.lock();
+        // The records that wait are in the copy or in the tail.
+        let (tail, waiting, records) = {
+            let mut queue = self.queue.lock();
+            let tail = queue.tail.take().unwrap_or_default();
+            (tail, queue.take_all(), std::mem::take(&mut queue.records))
+        };
+        let finished = copy.finish(&tail).and_then(|()| self.rename(&copy));
+        let mut queue = self.queue.lock();
+        if let Err(error) = finished {
+            queue.full.splice(0..0, waiting);
+            queue.records += records;
+            return Err(error);
         }
-        copy.sync()?;
+        queue.records += copy.records;
+        drop(queue);
         if copy.file.is_none() {
             return Ok(());
         }
-        fs::rename(&copy.path, &self.path).map_err(|error| rewrite_error(&self.path, error))?;
-        self.file = copy.file;
-        self.body.clear();
-        self.last.clear();
-        self.unsynced = false;
-        self.records = copy.records;
+        *file = LogFile {
+            file: copy.file,
+            len: copy.len,
+            unsynced: false,
+        };
         sync_directory(&self.path).map_err(|error| rewrite_error(&self.path, error))
+    }
+
+    fn rename(&self, copy: &Copy) -> Result<()> {
+        match copy.file {
+            None => Ok(()),
+            Some(_) => {
+                fs::rename(&copy.path, &self.path).map_err(|error| rewrite_error(&self.path, error))
+            }
+        }
     }
 }
 
@@ -253,10 +354,18 @@ fn rewrite_error(path: &Path, error: io::Error) -> Error {
 }
 
 impl Copy {
+    /// Adds the records of `tail`, and syncs the file.
+    fn finish(&mut self, tail: &[(Record, Box<[u8]>)]) -> Result<()> {
+        for (record, name) in tail {
+            self.append(*record, name)?;
+        }
+        self.sync()
+    }
+
     /// Appends a record.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk failed.
     pub(crate) fn append(&mut self, record: Record, name: &[u8]) -> Result<()> {
         if self.file.is_none() {
             return Ok(());
@@ -271,17 +380,18 @@ impl Copy {
 
     fn flush(&mut self) -> Result<()> {
         if let Some(file) = &mut self.file {
-            write_frame(file, &self.body).map_err(|error| rewrite_error(&self.path, error))?;
+            let written = write_frame(file, &self.body);
+            self.len += written.map_err(|error| rewrite_error(&self.path, error))?;
         }
         self.body.clear();
         self.last.clear();
         Ok(())
     }
 
-    /// Has it on disk.
+    /// Writes and syncs all records.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk failed.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.flush()?;
         if let Some(file) = &self.file {
@@ -292,7 +402,7 @@ impl Copy {
     }
 }
 
-/// Renames what is no file and has the name of the index.
+/// Renames a directory, link or device that has the name of the log.
 fn set_aside(path: &Path, why: &io::Error) -> Result<()> {
     let aside =
         private::set_aside(path).map_err(|error| Error::io(path, "setting it aside", error))?;
@@ -303,7 +413,7 @@ fn set_aside(path: &Path, why: &io::Error) -> Result<()> {
     Ok(())
 }
 
-/// Syncs the directory that holds `path`, so that a new name in it survives.
+/// Syncs the directory of `path`, so that the new file survives a crash.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
@@ -322,18 +432,20 @@ fn encode(body: &mut Vec<u8>, last: &mut Vec<u8>, record: Record, name: &[u8]) {
     last.extend_from_slice(rest);
 }
 
-fn write_frame(file: &mut File, body: &[u8]) -> io::Result<()> {
+/// Writes a frame and returns its length.
+fn write_frame(file: &mut File, body: &[u8]) -> io::Result<u64> {
     if body.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let mut frame = Vec::with_capacity(body.len() + 8);
     frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
     frame.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
     frame.extend_from_slice(body);
-    file.write_all(&frame)
+    file.write_all(&frame)?;
+    Ok(frame.len() as u64)
 }
 
-/// The body of the frame that `bytes` begins with, if it is whole.
+/// The body of the frame at the start of `bytes`, if it is complete.
 fn frame(bytes: &[u8]) -> Option<&[u8]> {
     let (head, rest) = bytes.split_first_chunk::<8>()?;
     let [a, b, c, d, e, f, g, h] = *head;
@@ -373,11 +485,11 @@ mod tests {
     fn records_read_back_and_a_torn_tail_is_cut() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names");
-        let mut log = Log::open(path.clone(), false, |_, _| panic!()).unwrap();
-        log.append(Record::Stored, b"a.b.c").unwrap();
-        log.append(Record::Tagged, b"a.b;x=y").unwrap();
+        let log = Log::open(path.clone(), false, |_, _| panic!()).unwrap();
+        log.append(Record::Stored, b"a.b.c");
+        log.append(Record::Tagged, b"a.b;x=y");
         log.sync().unwrap();
-        log.append(Record::Gone, b"a.b.c").unwrap();
+        log.append(Record::Gone, b"a.b.c");
         log.sync().unwrap();
         let expected = [
             (Record::Stored, "a.b.c".to_owned()),
@@ -391,8 +503,8 @@ mod tests {
             let records = read(&path);
             assert!(expected.starts_with(&records), "cut at {cut}");
             // Appending goes on where the sound part ends.
-            let mut log = Log::open(path.clone(), false, |_, _| {}).unwrap();
-            log.append(Record::Stored, b"later").unwrap();
+            let log = Log::open(path.clone(), false, |_, _| {}).unwrap();
+            log.append(Record::Stored, b"later");
             log.sync().unwrap();
             let mut longer = records;
             longer.push((Record::Stored, "later".to_owned()));
@@ -407,9 +519,9 @@ mod tests {
         fs::write(&target, "precious").unwrap();
         std::os::unix::fs::symlink(&target, &path).unwrap();
         std::os::unix::fs::symlink(&target, dir.path().join("names.new")).unwrap();
-        let mut log = Log::open(path.clone(), false, |_, _| panic!()).unwrap();
+        let log = Log::open(path.clone(), false, |_, _| panic!()).unwrap();
         assert!(!log.existed);
-        log.append(Record::Stored, b"a").unwrap();
+        log.append(Record::Stored, b"a");
         log.sync().unwrap();
         log.begin_copy();
         let mut copy = log.copy().unwrap();
@@ -421,14 +533,14 @@ mod tests {
     }
 
     #[test]
-    fn written_anew_it_holds_the_same() {
+    fn a_rewritten_log_has_the_same_records() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names");
-        let mut log = Log::open(path.clone(), false, |_, _| {}).unwrap();
+        let log = Log::open(path.clone(), false, |_, _| {}).unwrap();
         let names: Vec<String> = (0..50_000).map(|n| format!("host{}.m{n}", n % 7)).collect();
         for name in &names {
-            log.append(Record::Stored, name.as_bytes()).unwrap();
-            log.append(Record::Stored, name.as_bytes()).unwrap();
+            log.append(Record::Stored, name.as_bytes());
+            log.append(Record::Stored, name.as_bytes());
         }
         log.sync().unwrap();
         let before = fs::metadata(&path).unwrap().len();
@@ -438,12 +550,12 @@ mod tests {
             copy.append(Record::Stored, name.as_bytes()).unwrap();
         }
         // What comes while the copy is made is behind it; the old file has it, too.
-        log.append(Record::Tagged, b"x;y=z").unwrap();
+        log.append(Record::Tagged, b"x;y=z");
         log.sync().unwrap();
         let last = |path: &Path| super::tests::read(path).pop();
         assert_eq!(last(&path), Some((Record::Tagged, "x;y=z".into())));
         log.replace(copy).unwrap();
-        log.append(Record::Gone, b"host0.m0").unwrap();
+        log.append(Record::Gone, b"host0.m0");
         log.sync().unwrap();
         assert!(fs::metadata(&path).unwrap().len() < before);
         let read = read(&path);

@@ -1,18 +1,19 @@
-//! The index: every series there is, by name, by pattern and by tag.
+//! The index: all series, by name, by pattern and by tag.
 //!
-//! 1. A name is interned when anybody speaks of it; it is *listed* (found by patterns or tags) when
-//!    it has a datapoint, a file, or was registered. Listing is part of taking the datapoint.
-//! 2. At the start the index is read from its log ([`log`]); without one the disk is walked. Either
-//!    way the disk is walked once more in the background, and what it says differently is put
-//!    right ([`Index::reconcile`]).
-//! 3. A tagged series is found by its tags. Its file shows in the tree as graphite-web shows it,
-//!    below `_tagged`: such paths are worked out when somebody asks for them, not stored.
-//! 4. A series that expires leaves tree, tags and log at once ([`Index::expire`]); its name and id go
-//!    when nothing has them any more ([`Index::reclaim`], [`grace`]).
-//! 5. Receivers ask [`Index::admit`], which may refuse a name that is new ([`limits`]). What is on disk
-//!    or in the journal is always taken ([`Index::intern`]).
-//! 6. Locks are taken in the order names, tree, tags, flags, log; limits and holders are looked at
-//!    while names are locked. None is held while the disk is walked.
+//! 1. A name is interned when it is first used. A series is *listed* (patterns and tags find it) when it
+//!    has a datapoint or a file, or was registered. Taking a datapoint lists its series.
+//! 2. At the start the index is read from its log ([`log`]); without a log the disk is walked. In both
+//!    cases the disk is walked once more in the background, and the index is corrected
+//!    ([`Index::reconcile`]).
+//! 3. A tagged series is found by its tags. Its file appears in the tree below `_tagged`, as in
+//!    graphite-web: such paths are computed for each query, not stored.
+//! 4. A series that expires leaves tree, tags and log at once ([`Index::expire`]). Its name and id are
+//!    freed when no part of the program uses them ([`Index::reclaim`], [`grace`]).
+//! 5. Receivers call [`Index::admit`], which may refuse a new name ([`limits`]). Names on disk or in the
+//!    journal are always accepted ([`Index::intern`]).
+//! 6. Locks are taken in the order names, tree, tags, flags, log; limits and holders are locked while
+//!    names are. No thread holds one of them while it waits for the disk: records are added to the log
+//!    in memory, and [`Index::write_log`] writes them.
 
 mod bits;
 mod compact;
@@ -25,6 +26,7 @@ mod log;
 mod open;
 mod reclaim;
 mod reconcile;
+mod registration;
 mod search;
 mod state;
 mod tags;

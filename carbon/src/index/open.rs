@@ -16,8 +16,8 @@ use crate::options::Options;
 use crate::series::{self, Names};
 
 impl Index {
-    /// The index of the whisper files below `root`, kept in the file `log`. Without that file the
-    /// tree is walked before this returns. Nothing is limited.
+    /// The index of the whisper files below `root`, with the log `log`. Without a log the tree is walked
+    /// before this returns. New series are not limited.
     ///
     /// # Errors
     /// The log can be neither read nor written.
@@ -25,7 +25,7 @@ impl Index {
         Self::open_limited(root, log, read_only, &Options::default())
     }
 
-    /// As [`Index::open`], with the limits on series that `options` names.
+    /// As [`Index::open`], with the limits on series in `options`.
     ///
     /// # Errors
     /// As [`Index::open`].
@@ -35,56 +35,21 @@ impl Index {
         read_only: bool,
         options: &Options,
     ) -> Result<Self> {
-        let mut names = Names::below(root);
-        let mut tree = Tree::default();
-        let mut tags = Tags::default();
-        let mut flags = Flags::default();
-        let mut gone = Vec::new();
-        let log = Log::open(log, read_only, |record, name| {
-            let Ok(id) = names.restore(name) else {
-                return;
-            };
-            let name = names.name(id);
-            let tagged = series::is_tagged(name);
-            match record {
-                Record::Stored => {
-                    flags.stored.set(id.0);
-                    if flags.listed.set(id.0) {
-                        if tagged {
-                            tags.insert(id, name);
-                        } else {
-                            tree.insert(&names, id);
-                        }
-                    }
-                }
-                Record::Tagged => {
-                    tags.insert(id, name);
-                    if tagged {
-                        flags.listed.set(id.0);
-                    }
-                }
-                Record::Untagged => {
-                    tags.remove(id, name);
-                    if tagged {
-                        flags.listed.clear(id.0);
-                    }
-                }
-                Record::Gone => {
-                    flags.stored.clear(id.0);
-                    gone.push(id);
-                }
-            }
-        })?;
-        for id in gone {
-            if !flags.stored.get(id.0) && flags.listed.get(id.0) {
-                flags.listed.clear(id.0);
-                if series::is_tagged(names.name(id)) {
-                    tags.remove(id, names.name(id));
-                } else {
-                    tree.remove(&names, id);
-                }
-            }
-        }
+        let mut restored = Restored {
+            names: Names::below(root),
+            tree: Tree::default(),
+            tags: Tags::default(),
+            flags: Flags::default(),
+            gone: Vec::new(),
+        };
+        let log = Log::open(log, read_only, |record, name| restored.take(record, name))?;
+        let Restored {
+            names,
+            tree,
+            tags,
+            flags,
+            ..
+        } = restored.finish();
         let existed = log.existed;
         let mut limits = Limits::new(options);
         for id in 0..names.end() as u32 {
@@ -96,7 +61,7 @@ impl Index {
             tree: RwLock::new(tree),
             tags: RwLock::new(tags),
             flags: RwLock::new(flags),
-            log: Mutex::new(log),
+            log,
             limits: Mutex::new(limits),
             held: Mutex::default(),
             grace: Grace::default(),
@@ -107,5 +72,69 @@ impl Index {
             index.reconcile(|_| false, || false)?;
         }
         Ok(index)
+    }
+}
+
+/// The index as the records of the log describe it.
+struct Restored {
+    names: Names,
+    tree: Tree,
+    tags: Tags,
+    flags: Flags,
+    /// Series whose file did not exist at some time.
+    gone: Vec<SeriesId>,
+}
+
+impl Restored {
+    fn take(&mut self, record: Record, name: &[u8]) {
+        let Ok(id) = self.names.restore(name) else {
+            return;
+        };
+        let name = self.names.name(id);
+        let tagged = series::is_tagged(name);
+        match record {
+            Record::Stored => {
+                self.flags.stored.set(id.0);
+                if self.flags.listed.set(id.0) {
+                    if tagged {
+                        self.tags.insert(id, name);
+                    } else {
+                        self.tree.insert(&self.names, id);
+                    }
+                }
+            }
+            Record::Tagged => {
+                self.tags.insert(id, name);
+                if tagged {
+                    self.flags.listed.set(id.0);
+                }
+            }
+            Record::Untagged => {
+                self.tags.remove(id, name);
+                if tagged {
+                    self.flags.listed.clear(id.0);
+                }
+            }
+            Record::Gone => {
+                self.flags.stored.clear(id.0);
+                self.gone.push(id);
+            }
+        }
+    }
+
+    /// Takes series off the list whose file does not exist after the last record.
+    fn finish(mut self) -> Self {
+        for id in std::mem::take(&mut self.gone) {
+            if !self.flags.stored.get(id.0) && self.flags.listed.get(id.0) {
+                self.flags.listed.clear(id.0);
+                let name = self.names.name(id);
+                if series::is_tagged(name) {
+                    self.tags.remove(id, name);
+                } else {
+                    self.tree.remove(&self.names, id);
+                }
+            }
+        }
+        self
     }
 }

@@ -1,4 +1,4 @@
-//! Series that go: out of tree, tags and log first, their names and ids afterwards.
+//! Removes series: from tree, tags and log first, and frees their names and ids afterwards.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::datapoint::SeriesId;
 use crate::error::Result;
 use crate::series::{self, Names};
 
-/// Names that are looked at, unlinked or freed while the names are locked.
+/// Names that are checked, unlinked or freed under one lock of the names.
 const RECLAIMED_AT_ONCE: usize = 1_024;
 
 impl Index {
@@ -26,13 +26,12 @@ impl Index {
         ids
     }
 
-    /// The file of the series has been deleted because it expired: takes it out of tree, tags and
-    /// log. Points that came meanwhile (`busy`) list it again.
+    /// Removes a series, whose file was deleted because it expired, from tree, tags and log. If it has
+    /// points again (`busy`), it is listed again.
     ///
     /// # Errors
-    /// The log cannot be written; the series is gone all the same, and the next walk says so.
+    /// The log cannot be written. The series is removed all the same, and the next walk confirms it.
     pub(crate) fn expire(&self, id: SeriesId, busy: impl Fn(SeriesId) -> bool) -> Result<()> {
-        let mut logged = Ok(());
         {
             let names = self.names();
             let name = names.name(id);
@@ -46,29 +45,28 @@ impl Index {
             if was_listed && !series::is_tagged(name) {
                 tree.remove(&names, id);
             }
-            let mut log = self.log();
             if tags.expire(id, name) {
-                logged = log.append(Record::Untagged, name.as_bytes());
+                self.log.append(Record::Untagged, name.as_bytes());
             }
-            logged = logged.and(log.append(Record::Gone, name.as_bytes()));
+            self.log.append(Record::Gone, name.as_bytes());
         }
-        // A point that was taken before the series was unlisted found it listed.
+        // A point that arrived before the series was taken off the list found it listed.
         if busy(id) {
             self.list(&[id]);
         }
-        logged
+        self.write_log()
     }
 
-    /// Gives back names and ids that nothing has any more, as far as that can be known now; how
-    /// many. What has become unused since the last call goes with a later one. `busy` says whether
-    /// the cache has points of a series, those that the persister has in hand among them.
-    /// `freed` is told ids before they may stand for other names, and `settle` takes those that do
-    /// out of the list once all were told of them that must be.
+    /// Frees names and ids that no part of the program uses, and returns how many. Names that have become
+    /// unused since the last call are unlinked now and freed by a later call. `busy` returns whether the
+    /// cache has points of a series, including those that the persister has taken. `freed` is called with
+    /// ids before they may be assigned to other names; `forget_reused` shortens the list of ids that were
+    /// assigned again, after everything that needs the list has read it.
     pub(crate) fn reclaim(
         &self,
         busy: impl Fn(SeriesId) -> bool,
         mut freed: impl FnMut(&[SeriesId]),
-        settle: impl FnOnce(&mut Vec<u32>),
+        forget_reused: impl FnOnce(&mut Vec<u32>),
     ) -> usize {
         let mut count = 0;
         let mut waiting = self.unlinked.lock();
@@ -86,8 +84,8 @@ impl Index {
                         going.push(*id);
                     }
                 }
-                // The journal locks names while it is locked itself: none are locked here. Nothing
-                // can take to these ids meanwhile.
+                // No names are locked here, because the journal locks names while it is locked
+                // itself. No lookup can return these ids meanwhile.
                 freed(&going);
                 let mut names = self.names.write();
                 let mut flags = self.flags.write();
@@ -101,7 +99,7 @@ impl Index {
             }
             *waiting = still;
             let mut names = self.names.write();
-            settle(names.reused());
+            forget_reused(names.reused());
             names.give_back();
         }
         self.unlink_unused(&mut waiting);
@@ -111,7 +109,7 @@ impl Index {
         count
     }
 
-    /// Unlinks names that are not listed, have no file and no holder.
+    /// Unlinks names of series that are not listed and have neither a file nor a holder.
     fn unlink_unused(&self, unlinked: &mut Vec<SeriesId>) {
         let end = self.names().end() as u32;
         let mut from = 0;
@@ -151,7 +149,7 @@ impl Index {
     }
 }
 
-/// Whether the name of `id` serves nothing, as far as the index knows.
+/// Whether the index itself has no use for the name of `id`.
 fn is_unused(id: SeriesId, names: &Names, tags: &Tags, flags: &Flags, held: &[u32]) -> bool {
     !flags.listed.get(id.0)
         && !flags.stored.get(id.0)
@@ -189,7 +187,7 @@ mod tests {
                 let name = format!("{}{dots}m{n}.{age}{tag}", "long".repeat(25));
                 let id = index.admit(name.as_bytes()).unwrap();
                 index.list(&[id]);
-                index.stored(id).unwrap();
+                index.stored(id);
                 if !stays {
                     next.push(id);
                 }

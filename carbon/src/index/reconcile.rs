@@ -1,7 +1,7 @@
-//! Walks the disk, and puts right what the index has wrong.
+//! Walks the disk and corrects the index.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,21 +12,24 @@ use crate::datapoint::SeriesId;
 use crate::error::Result;
 use crate::series;
 
-/// What a walk over the disk changed.
+/// Names of files that are listed together.
+const LISTED_AT_ONCE: usize = 10_000;
+
+/// The changes made by a walk over the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
     /// Files that the index did not know.
     pub added: usize,
-    /// Series whose file is gone.
+    /// Series whose file no longer exists.
     pub removed: usize,
-    /// Files that a killed process left half made, now deleted.
+    /// Incomplete files of a killed process, which were deleted.
     pub leftovers: usize,
-    /// Directories that could not be read. Nothing counts as removed then.
+    /// Directories that could not be read. If there are any, no series is removed.
     pub unreadable: usize,
 }
 
 impl Reconciled {
-    /// Notes a directory that cannot be read; the log has the first of them.
+    /// Counts a directory that cannot be read, and logs the first one.
     fn skip(&mut self, directory: &Path, error: &std::io::Error) {
         self.unreadable += 1;
         if self.unreadable == 1 {
@@ -39,10 +42,10 @@ impl Reconciled {
 }
 
 impl Index {
-    /// Walks the disk and puts right what the index has wrong. `busy` says whether a series has
-    /// datapoints that are not in its file yet: it stays, file or not. `stop` is asked at each
-    /// directory; a walk that is stopped, or cannot read a directory, only adds. Links to
-    /// directories are followed, each directory once.
+    /// Walks the disk and corrects the index. A series for which `busy` returns true has datapoints that
+    /// are not in its file yet: it stays, with or without a file. `stop` is called for each directory. A
+    /// walk that is stopped, or that cannot read a directory, removes no series. Links to directories are
+    /// followed, each directory once.
     ///
     /// # Errors
     /// The log cannot be written.
@@ -53,7 +56,7 @@ impl Index {
     ) -> Result<Reconciled> {
         let _walk = self.no_walk();
         let mut report = Reconciled::default();
-        // Tagged series whose hashed file is known are not plain leaves too.
+        // The hashed file of a known tagged series is not a plain leaf as well.
         let claimed: HashSet<String> = {
             let names = self.names();
             let tags = self.tags.read();
@@ -67,75 +70,32 @@ impl Index {
                 .collect()
         };
         let mut seen = Bits::default();
-        let mut followed: HashSet<(u64, u64)> = HashSet::new();
-        let mut todo = vec![(self.root.clone(), String::new())];
-        let mut batch = Vec::new();
-        while let Some((directory, prefix)) = todo.pop() {
+        let mut walk = Walk {
+            claimed,
+            followed: HashSet::new(),
+            todo: vec![(self.root.clone(), String::new())],
+            found: Vec::new(),
+        };
+        while let Some((directory, prefix)) = walk.todo.pop() {
             if stop() {
-                report.added += self.found_on_disk(&mut batch, &mut seen)?;
+                report.added += self.found_on_disk(&mut walk.found, &mut seen)?;
                 return Ok(report);
             }
-            let entries = match fs::read_dir(&directory) {
-                Ok(entries) => entries,
-                // Deleted since, or not there yet.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    report.skip(&directory, &error);
-                    continue;
-                }
-            };
-            for entry in entries {
-                let entry = match entry {
-                    Ok(entry) => entry,
-                    Err(error) => {
-                        report.skip(&directory, &error);
-                        break;
-                    }
-                };
-                let file_name = entry.file_name();
-                let Some(file_name) = file_name.to_str() else {
-                    continue;
-                };
-                let Ok(kind) = entry.file_type() else {
-                    continue;
-                };
-                // A link counts as what it leads to, as in graphite-web.
-                let (is_dir, is_file) = if kind.is_symlink() {
-                    let target = fs::metadata(entry.path());
-                    target.map_or((false, false), |m| {
-                        // A link may lead to a directory above it: once is enough.
-                        let is_new = m.is_dir() && followed.insert((m.dev(), m.ino()));
-                        (is_new, m.is_file())
-                    })
-                } else {
-                    (kind.is_dir(), kind.is_file())
-                };
-                if whisper::create::is_temporary_name(file_name) {
-                    report.leftovers += usize::from(remove_leftover(&entry.path()));
-                } else if file_name.starts_with('.') || file_name.contains('.') && is_dir {
-                    // A dot would be read as a separator: such a name leads nowhere.
-                } else if is_dir {
-                    todo.push((entry.path(), format!("{prefix}{file_name}.")));
-                } else if is_file && let Some(stem) = file_name.strip_suffix(".wsp") {
-                    let name = format!("{prefix}{stem}");
-                    if !stem.contains('.') && !claimed.contains(&name) {
-                        batch.push(name);
-                    }
-                }
-            }
-            if batch.len() > 10_000 {
-                report.added += self.found_on_disk(&mut batch, &mut seen)?;
+            walk.read(&directory, &prefix, &mut report);
+            if walk.found.len() > LISTED_AT_ONCE {
+                report.added += self.found_on_disk(&mut walk.found, &mut seen)?;
             }
         }
-        report.added += self.found_on_disk(&mut batch, &mut seen)?;
+        report.added += self.found_on_disk(&mut walk.found, &mut seen)?;
+        // A series below a directory that cannot be read may have its file.
         if report.unreadable == 0 {
-            report.removed = self.drop_unseen(&seen, busy)?;
+            report.removed = self.drop_unseen(&seen, busy);
         }
         self.sync()?;
         Ok(report)
     }
 
-    /// Lists the series of files that were found; how many are new.
+    /// Lists the series of the files that were found, and returns how many are new.
     fn found_on_disk(&self, batch: &mut Vec<String>, seen: &mut Bits) -> Result<usize> {
         let _pin = self.pin();
         batch.sort_unstable();
@@ -151,18 +111,21 @@ impl Index {
         }
         self.list(&ids);
         let mut new = 0;
-        let names = self.names();
-        for id in ids {
-            if self.flags.write().stored.set(id.0) {
-                new += 1;
-                self.log().append(Record::Stored, names.name_bytes(id.0))?;
+        {
+            let names = self.names();
+            for id in ids {
+                if self.flags.write().stored.set(id.0) {
+                    new += 1;
+                    self.log.append(Record::Stored, names.name_bytes(id.0));
+                }
             }
         }
+        self.write_log()?;
         Ok(new)
     }
 
-    /// Unlists series that were thought to have a file and have none; how many.
-    fn drop_unseen(&self, seen: &Bits, busy: impl Fn(SeriesId) -> bool) -> Result<usize> {
+    /// Takes series off the list whose file was not seen and does not exist, and returns how many.
+    fn drop_unseen(&self, seen: &Bits, busy: impl Fn(SeriesId) -> bool) -> usize {
         let _pin = self.pin();
         let suspects: Vec<SeriesId> = {
             let tree = self.tree.read();
@@ -176,7 +139,7 @@ impl Index {
         for id in suspects {
             let mut path = PathBuf::new();
             self.path(id, &mut path);
-            // It may have been created since the walk passed by.
+            // The file may have been created after the walk read its directory.
             if !matches!(path.try_exists(), Ok(false)) || busy(id) {
                 continue;
             }
@@ -187,13 +150,74 @@ impl Index {
             flags.listed.clear(id.0);
             tree.remove(&names, id);
             removed += 1;
-            self.log().append(Record::Gone, names.name_bytes(id.0))?;
+            self.log.append(Record::Gone, names.name_bytes(id.0));
         }
-        Ok(removed)
+        removed
     }
 }
 
-/// Deletes a half-made file, unless it may still be in the making. Whether it did.
+/// The state of a walk over the disk.
+struct Walk {
+    /// Paths of the files of known tagged series, which are not plain leaves.
+    claimed: HashSet<String>,
+    /// Directories that links have led to, by device and inode.
+    followed: HashSet<(u64, u64)>,
+    /// Directories that are still to be read, each with the prefix of the names below it.
+    todo: Vec<(PathBuf, String)>,
+    /// Names of files that were found and are not listed yet.
+    found: Vec<String>,
+}
+
+impl Walk {
+    /// Reads one directory, whose entries have names that begin with `prefix`.
+    fn read(&mut self, directory: &Path, prefix: &str, report: &mut Reconciled) {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            // It was deleted meanwhile, or does not exist yet.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => return report.skip(directory, &error),
+        };
+        for entry in entries {
+            match entry {
+                Ok(entry) => self.entry(&entry, prefix, report),
+                Err(error) => return report.skip(directory, &error),
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &DirEntry, prefix: &str, report: &mut Reconciled) {
+        let file_name = entry.file_name();
+        let (Some(file_name), Ok(kind)) = (file_name.to_str(), entry.file_type()) else {
+            return;
+        };
+        // A link counts as its target, as in graphite-web.
+        let (is_dir, is_file) = if kind.is_symlink() {
+            let target = fs::metadata(entry.path());
+            target.map_or((false, false), |m| {
+                // A link may lead to a directory above it: each target is read once.
+                let is_new = m.is_dir() && self.followed.insert((m.dev(), m.ino()));
+                (is_new, m.is_file())
+            })
+        } else {
+            (kind.is_dir(), kind.is_file())
+        };
+        if whisper::create::is_temporary_name(file_name) {
+            report.leftovers += usize::from(remove_leftover(&entry.path()));
+        } else if file_name.starts_with('.') || file_name.contains('.') && is_dir {
+            // The dot would separate nodes: no series name leads here.
+        } else if is_dir {
+            self.todo
+                .push((entry.path(), format!("{prefix}{file_name}.")));
+        } else if is_file && let Some(stem) = file_name.strip_suffix(".wsp") {
+            let name = format!("{prefix}{stem}");
+            if !stem.contains('.') && !self.claimed.contains(&name) {
+                self.found.push(name);
+            }
+        }
+    }
+}
+
+/// Deletes an incomplete file, unless a process may still be writing it. Whether it was deleted.
 fn remove_leftover(path: &Path) -> bool {
     let old = fs::metadata(path)
         .and_then(|metadata| metadata.modified())

@@ -11,9 +11,9 @@ use crate::error::{PatternError, Result, TagError};
 use crate::series::{self, Names};
 
 impl Index {
-    /// Every node that `pattern` matches (see [`glob`] for the signs), sorted by path bytewise; a
-    /// name that is branch and leaf comes twice, the branch first. A pattern with `;` is the name
-    /// of one tagged series.
+    /// Every node that `pattern` matches (see [`glob`](super::glob) for the syntax), sorted by path
+    /// bytewise. A name that is branch and leaf is there twice, the branch first. A pattern with `;` is the
+    /// name of one tagged series.
     ///
     /// # Errors
     /// The pattern would cost too much.
@@ -21,7 +21,7 @@ impl Index {
         self.find_while(pattern, &mut |_| true)
     }
 
-    /// As [`Index::find`], for as long as `go_on` says so.
+    /// As [`Index::find`], while `go_on` returns true.
     ///
     /// # Errors
     /// As [`Index::find`], and [`PatternError::Ended`].
@@ -56,7 +56,7 @@ impl Index {
                         && let Ok((id, true)) = paths.intern(series::tree_path(name).as_bytes())
                     {
                         tree.insert(&paths, id);
-                        // The branch alone needs one series.
+                        // The branch `_tagged` alone needs only one series below it.
                         if let [NodePattern::OneOf(_)] = pattern.nodes[..] {
                             break;
                         }
@@ -97,12 +97,12 @@ impl Index {
     /// The canonical names of the series whose tags satisfy every expression, sorted bytewise.
     ///
     /// # Errors
-    /// An expression is malformed, or none demands a value.
+    /// An expression is malformed, or every expression also matches series without its tag.
     pub fn find_tagged(&self, expressions: &[&str]) -> Result<Vec<String>> {
         self.find_tagged_while(expressions, &mut |_| true)
     }
 
-    /// As [`Index::find_tagged`], for as long as `go_on` says so.
+    /// As [`Index::find_tagged`], while `go_on` returns true.
     ///
     /// # Errors
     /// As [`Index::find_tagged`], and [`TagError::Ended`].
@@ -130,7 +130,7 @@ impl Index {
         self.tags.read().tags()
     }
 
-    /// The id of `tag`, and its values sorted; `None` for a tag that nobody has used.
+    /// The id of `tag`, and its values sorted; `None` for an unknown tag.
     pub fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)> {
         self.tags.read().values(tag)
     }
@@ -190,7 +190,7 @@ mod tests {
         let index = Index::open(dir.path(), dir.path().join("names"), false).unwrap();
         let id = index.intern(b"m;a=1").unwrap();
         index.list(&[id]);
-        index.stored(id).unwrap();
+        index.stored(id);
         let path = series::tree_path("m;a=1");
         assert_eq!(paths(&index, "*"), ["_tagged"]);
         assert_eq!(paths(&index, "_tagged.*.*.*"), std::slice::from_ref(&path));

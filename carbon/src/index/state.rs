@@ -1,4 +1,4 @@
-//! The parts of the index, each behind its lock, and what is looked up in them directly.
+//! The parts of the index, each behind its lock, and simple lookups in them.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ use crate::series::{self, Names};
 pub(super) struct Flags {
     /// In the tree, or for tagged series in the tag index.
     pub(super) listed: Bits,
-    /// Has a file in its own place.
+    /// Has a file at the path of its name.
     pub(super) stored: Bits,
-    /// Tagged series whose file is named by the series and not by its hash.
+    /// Tagged series whose file has the name of the series and not its hash.
     pub(super) unhashed: HashSet<u32>,
 }
 
@@ -33,15 +33,15 @@ pub struct Index {
     pub(super) tree: RwLock<Tree>,
     pub(super) tags: RwLock<Tags>,
     pub(super) flags: RwLock<Flags>,
-    pub(super) log: Mutex<Log>,
+    pub(super) log: Log,
     pub(super) limits: Mutex<Limits>,
     /// How often each id was given out by [`Index::hold`] and not released.
     pub(super) held: Mutex<Vec<u32>>,
     pub(super) grace: Grace,
     /// Names that were unlinked and wait for the grace to be over.
     pub(super) unlinked: Mutex<Vec<SeriesId>>,
-    /// Held while the disk is walked and while files are deleted: what the walk has seen is there
-    /// until it is listed.
+    /// Held while the disk is walked and while files are deleted: a file that the walk has seen exists
+    /// until its series is listed.
     pub(super) walk: Mutex<()>,
 }
 
@@ -51,7 +51,7 @@ impl Index {
         self.names.read()
     }
 
-    /// Has ids that are looked up from now on keep their names while the pin lives.
+    /// Ids that are looked up from now on keep their names while the pin exists.
     pub fn pin(&self) -> Pin<'_> {
         self.grace.pin()
     }
@@ -64,12 +64,12 @@ impl Index {
         self.held.lock()
     }
 
-    /// Waits until nothing walks over the disk, and keeps others from it.
+    /// Waits for the end of a walk over the disk, and prevents further ones while the guard exists.
     pub(crate) fn no_walk(&self) -> MutexGuard<'_, ()> {
         self.walk.lock()
     }
 
-    /// What was refused because of limits.
+    /// Names that were refused because of limits.
     pub fn refused(&self) -> Refused {
         self.limits().refused()
     }
@@ -79,7 +79,7 @@ impl Index {
         self.names().name(id).to_owned()
     }
 
-    /// Writes the path of the file of `id` into `path`. Whether the file is known to be there.
+    /// Writes the path of the file of `id` into `path`. Returns whether the file is known to exist.
     pub(crate) fn path(&self, id: SeriesId, path: &mut PathBuf) -> bool {
         let names = self.names();
         let name = names.name(id);
@@ -92,18 +92,21 @@ impl Index {
             return true;
         }
         series::file_path(&self.root, name, path);
-        if !stored && series::is_tagged(name) && !path.exists() {
-            let other = series::unhashed_path(&self.root, name);
-            if other.exists() {
-                self.flags.write().unhashed.insert(id.0);
-                *path = other;
-                return true;
-            }
+        if stored || !series::is_tagged(name) {
+            return stored;
         }
-        stored
+        let other = series::unhashed_path(&self.root, name);
+        // Receivers lock the names: they must not wait for the disk.
+        drop(names);
+        if !path.exists() && other.exists() {
+            self.flags.write().unhashed.insert(id.0);
+            *path = other;
+            return true;
+        }
+        false
     }
 
-    /// The path of the file of the series `name`, whether it is known or not.
+    /// The path of the file of the series `name`, which need not be known.
     pub(crate) fn path_of(&self, known: Option<SeriesId>, name: &str) -> PathBuf {
         let mut path = PathBuf::new();
         if let Some(id) = known {
@@ -120,16 +123,21 @@ impl Index {
         path
     }
 
-    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock()
-    }
-
-    /// Has what the index remembers on disk.
+    /// Writes records of the log that wait in memory, once there are enough for a frame. Adding records
+    /// never waits for the disk, so threads that may wait call this from time to time.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk failed. Series with a file are found again when the disk is walked.
+    pub(crate) fn write_log(&self) -> Result<()> {
+        self.log.write_full()
+    }
+
+    /// Writes and syncs all records of the log.
+    ///
+    /// # Errors
+    /// The disk failed.
     pub fn sync(&self) -> Result<()> {
-        self.log().sync()
+        self.log.sync()
     }
 
     /// How many series are listed.
@@ -137,12 +145,12 @@ impl Index {
         self.tree.read().len() + self.tags.read().all().len() as usize
     }
 
-    /// Whether there are none.
+    /// Whether no series is listed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes held by names and tree, by capacity.
+    /// Bytes allocated for names and tree.
     pub fn size_bytes(&self) -> usize {
         self.names().size_bytes() + self.tree.read().size_bytes()
     }

@@ -1,20 +1,23 @@
-//! The threads of a running store that persist what waits and verify the index.
+//! The threads of a running store.
 
 use std::time::{Duration, Instant};
 
 use super::inner::Inner;
+use crate::clock::Clocks;
 use crate::index::Reconciled;
 use crate::journal::Journal;
-use crate::persister::Kind;
+use crate::persister::{Kind, Pass};
 
-/// How often it is looked whether data directory and lock are still there.
+/// How often data directory and lock are checked.
 const GUARD_EVERY: Duration = Duration::from_secs(1);
-/// How often the persister looks whether a pass is due.
-const TICK: Duration = Duration::from_millis(20);
-/// The longest that points wait for a pass.
+/// How long arrivals pause before a pass begins.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long the persister waits after a pass that could write nothing.
+const UNWRITTEN_PAUSE: Duration = Duration::from_millis(200);
+/// The longest time that points wait for a pass.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Looks once whether disk and index agree.
+/// Compares disk and index once and corrects the index.
 pub(crate) fn verify(inner: &Inner) {
     let stop = &inner.stop;
     let busy = |id| inner.cache.holds(id);
@@ -36,67 +39,122 @@ pub(crate) fn verify(inner: &Inner) {
     }
 }
 
-/// The persister's thread: a pass when arrivals pause, or when points have waited long enough.
+/// The journal's thread: writes and syncs what is pending.
+pub(crate) fn commit(inner: &Inner) {
+    if let Some(journal) = &inner.journal {
+        journal.run(&inner.stats);
+    }
+}
+
+/// The persister's thread: a pass when arrivals pause or points have waited for long enough, and a
+/// checkpoint when the journal wants one.
 pub(crate) fn persist(inner: &Inner) {
-    let mut seen = 0;
-    let mut since = Instant::now();
-    // No checkpoint before this: one has failed.
-    let mut rest_until = Instant::now();
-    // No pass before this: nothing could be written.
-    let mut pass_after = Instant::now();
-    let mut guarded = Instant::now();
+    let mut rhythm = Rhythm::new();
     while !inner.stop.is_set() {
-        std::thread::sleep(TICK);
+        rhythm.wait(inner);
         let clocks = inner.clocks();
-        if guarded.elapsed() >= GUARD_EVERY {
-            guarded = Instant::now();
+        if rhythm.guarded.elapsed() >= GUARD_EVERY {
+            rhythm.guarded = Instant::now();
             inner.look_around();
             inner.files.look(&inner.stats);
         }
-        let received = inner.stats.received.get();
-        let due = if inner.cache.is_empty() {
-            since = Instant::now();
-            false
-        } else {
-            received == seen || since.elapsed() >= LONGEST_WAIT
-        };
-        seen = received;
-        let wants_checkpoint = || {
-            inner
-                .journal
-                .as_ref()
-                .is_some_and(Journal::wants_checkpoint)
-        };
-        let rested = Instant::now() >= rest_until;
-        if rested && wants_checkpoint() {
-            match inner.checkpoint(&mut inner.persister.lock(), &clocks, Kind::Whole) {
+        let due = rhythm.is_pass_due(inner);
+        if Instant::now() >= rhythm.checkpoint_after && wants_checkpoint(inner) {
+            let done = inner.checkpoint(&mut inner.persister.lock(), &clocks, Kind::Whole);
+            match done {
                 Ok(()) => {
                     inner.note("checkpoint", Ok(()));
-                    since = Instant::now();
+                    rhythm.since = Instant::now();
                     continue;
                 }
                 Err(error) => {
                     inner.note("checkpoint", Err(error.to_string()));
-                    rest_until = Instant::now() + LONGEST_WAIT;
+                    rhythm.checkpoint_after = Instant::now() + LONGEST_WAIT;
                 }
             }
         }
-        if due && Instant::now() >= pass_after {
-            let rested = rest_until <= Instant::now();
-            let pass =
-                inner
-                    .persister
-                    .lock()
-                    .pass(&inner.parts(), &clocks, Kind::Ordinary, |pass| {
-                        let interrupted = rested && pass.written > 0 && pass.written % 1_024 == 0;
-                        let ends = inner.stop.is_set() || interrupted && wants_checkpoint();
-                        !ends
-                    });
-            // What could not be written is not tried again at once.
-            if pass.written == 0 {
-                pass_after = Instant::now() + TICK * 10;
-            }
-            since = Instant::now();
+        if due {
+            rhythm.pass(inner, &clocks);
         }
+    }
+}
+
+fn wants_checkpoint(inner: &Inner) -> bool {
+    let journal = inner.journal.as_ref();
+    journal.is_some_and(Journal::wants_checkpoint)
+}
+
+/// When the next pass, checkpoint and check are due.
+struct Rhythm {
+    /// Points received at the last check.
+    received: u64,
+    /// Since when points have waited, or the end of the last pass.
+    since: Instant,
+    /// No checkpoint before this time, because one has failed.
+    checkpoint_after: Instant,
+    /// No pass before this time, because nothing could be written.
+    pass_after: Instant,
+    /// When data directory and lock were last checked.
+    guarded: Instant,
+}
+
+impl Rhythm {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            received: 0,
+            since: now,
+            checkpoint_after: now,
+            pass_after: now,
+            guarded: now,
+        }
+    }
+
+    /// Sleeps until points arrive or the journal pauses. While points wait, it sleeps for [`PAUSE`]: if
+    /// no point arrives meanwhile, a pass is due.
+    fn wait(&mut self, inner: &Inner) {
+        let work = inner.work.next();
+        if inner.stop.is_set() {
+            return;
+        }
+        let rested = Instant::now() >= self.checkpoint_after;
+        if inner.cache.is_empty() && !(rested && wants_checkpoint(inner)) {
+            work.wait(Some(Instant::now() + GUARD_EVERY));
+            self.since = Instant::now();
+        }
+        if !inner.cache.is_empty() {
+            let rest = self.pass_after.saturating_duration_since(Instant::now());
+            inner.stop.pause(rest.clamp(PAUSE, GUARD_EVERY));
+        }
+    }
+
+    /// Whether points wait, and arrivals have paused or the oldest have waited for long enough.
+    fn is_pass_due(&mut self, inner: &Inner) -> bool {
+        let received = inner.stats.received.get();
+        let pauses = received == self.received;
+        self.received = received;
+        if inner.cache.is_empty() {
+            self.since = Instant::now();
+            return false;
+        }
+        (pauses || self.since.elapsed() >= LONGEST_WAIT) && Instant::now() >= self.pass_after
+    }
+
+    /// Runs a pass, which ends early if a checkpoint is wanted.
+    fn pass(&mut self, inner: &Inner, clocks: &Clocks) {
+        let rested = Instant::now() >= self.checkpoint_after;
+        let go_on = |pass: Pass| {
+            let looks = rested && pass.written > 0 && pass.written.is_multiple_of(1_024);
+            let ends = inner.stop.is_set() || looks && wants_checkpoint(inner);
+            !ends
+        };
+        let mut persister = inner.persister.lock();
+        let pass = persister.pass(&inner.parts(), clocks, Kind::Ordinary, go_on);
+        drop(persister);
+        // Do not try at once again what could not be written.
+        if pass.written == 0 {
+            self.pass_after = Instant::now() + UNWRITTEN_PAUSE;
+        }
+        self.since = Instant::now();
     }
 }

@@ -1,4 +1,4 @@
-//! The handle that receivers, queries and the server have.
+//! The handle of a store, for receivers, queries and the server.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::journal::Journal;
 use crate::persister::{Kind, Pass};
 use crate::stats::Stats;
 
-/// The store. Cloning is cheap: all clones are the same store.
+/// A store. Clones are cheap and refer to the same store.
 #[derive(Clone)]
 pub struct Carbon(
     pub(crate) Arc<Inner>,
     #[expect(dead_code, reason = "only its drop matters")] pub(super) Arc<Handle>,
 );
 
-/// What all clones have in common: when the last goes, the persister's thread ends.
+/// Shared by all clones: the threads of the store end when the last clone is dropped.
 pub(crate) struct Handle(pub(super) Arc<Inner>);
 
 impl Drop for Handle {
@@ -29,7 +29,7 @@ impl Drop for Handle {
 }
 
 impl Carbon {
-    /// Writes what waits in the cache to the files now.
+    /// Writes the cache to the files now.
     pub fn persist(&self) -> Pass {
         let clocks = self.0.clocks();
         self.0
@@ -38,20 +38,21 @@ impl Carbon {
             .pass(&self.0.parts(), &clocks, Kind::Whole, |_| true)
     }
 
-    /// Writes what waits to the files, syncs them, and drops what the journal held of it.
+    /// Writes the cache to the files, syncs them, and deletes the segments of the journal that are no longer
+    /// needed.
     ///
     /// # Errors
-    /// Something could not be synced; the journal keeps what it has.
+    /// Something could not be synced. The journal keeps its segments.
     pub fn checkpoint(&self) -> Result<()> {
         let clocks = self.0.clocks();
         self.0
             .checkpoint(&mut self.0.persister.lock(), &clocks, Kind::Whole)
     }
 
-    /// Has everything that was taken so far in the journal, on disk, now.
+    /// Writes and syncs to the journal everything that was taken so far.
     ///
     /// # Errors
-    /// The disk refused, or the journal pauses because it did before.
+    /// The disk failed, or the journal pauses because it failed before.
     pub fn commit(&self) -> Result<()> {
         match &self.0.journal {
             None => Ok(()),
@@ -67,8 +68,8 @@ impl Carbon {
         self.0.files.reload(&self.0.stats);
     }
 
-    /// How many datapoints, in the order in which they were taken, a crash can no longer lose.
-    /// Without a journal nothing is promised: 0.
+    /// How many datapoints, in the order in which they were taken, survive a crash. Always 0 without a
+    /// journal.
     pub fn committed(&self) -> u64 {
         self.0.journal.as_ref().map_or(0, Journal::committed)
     }
@@ -78,8 +79,8 @@ impl Carbon {
         self.0.journal.as_ref().map_or(0, Journal::size_bytes)
     }
 
-    /// Whether receivers have to wait until what they handed over is committed, and it is not:
-    /// until [`Carbon::committed`] reaches the number.
+    /// The number that [`Carbon::committed`] has to reach before a receiver may go on, if
+    /// `journal.sync = "always"` and it has not reached it.
     pub(crate) fn must_wait_for(&self) -> Option<u64> {
         let journal = self.0.journal.as_ref()?;
         let appended = journal.appended();
@@ -96,7 +97,7 @@ impl Carbon {
         &self.0.stats
     }
 
-    /// The cache, to ask how full it is.
+    /// The cache, for its size.
     pub fn cache(&self) -> &Cache {
         &self.0.cache
     }
@@ -106,7 +107,7 @@ impl Carbon {
         (self.0.clock)()
     }
 
-    /// Walks the disk and puts right what the index has wrong.
+    /// Walks the disk and corrects the index.
     ///
     /// # Errors
     /// As [`Index::reconcile`].

@@ -1,4 +1,4 @@
-//! Files are synced, so that segments of the journal can go.
+//! Syncs files, so that segments of the journal can be deleted.
 
 use whisper::Timestamp;
 
@@ -11,8 +11,8 @@ use crate::journal::{self, Journal};
 use crate::persister::{Kind, Persister};
 
 impl Inner {
-    /// Begins a new segment, writes everything that waits, syncs the files, and drops the segments
-    /// before. What cannot be written now is carried over into the new segment.
+    /// Begins a new segment, writes the cache, syncs the files, and deletes the segments before. Points that
+    /// cannot be written now are appended to the new segment.
     pub(crate) fn checkpoint(
         &self,
         persister: &mut Persister,
@@ -25,20 +25,21 @@ impl Inner {
             return self.disk.sync_tree(&self.root).map_err(sync);
         };
         let rotating = |error| Error::io(&self.root, "beginning a segment of the journal", error);
-        let rotation = {
-            // Most of what is pending is written before everybody has to wait. If that fails, so
-            // does what comes next, and says so.
-            let _ = journal.commit(&self.stats);
-            let _gate = self.gate.write();
+        // Commit first, so that little is left for the end of the segment. If this fails, so does the
+        // rotation, whose error is returned.
+        let _ = journal.commit(&self.stats);
+        let rotation = journal.rotate(&self.stats, || {
+            let gate = self.gate.write();
             if self.behind.lock().journalled > 0 {
-                // Only these segments have them: none may go before the next start.
+                // Only these segments have the points: none may be deleted before the next start.
                 let why = "it has points that found no room while stopping";
-                return Err(rotating(std::io::Error::other(why)));
+                return Err(std::io::Error::other(why));
             }
-            journal.rotate(&self.stats).map_err(rotating)?
-        };
+            Ok(gate)
+        });
+        let rotation = rotation.map_err(rotating)?;
         if journal.trouble().is_some() {
-            // Its segment may have been deleted, and files with it: each is looked up again.
+            // The segment, and files with it, may have been deleted: look up each path again.
             self.maps.distrust();
         }
         let mut patience = Patience::new();
@@ -46,7 +47,7 @@ impl Inner {
             kind != Kind::Drain || patience.lasts(pass.written + pass.dropped)
         });
         self.disk.sync_tree(&self.root).map_err(sync)?;
-        // Points that went into files that have been deleted are not safe.
+        // Points in files that have been deleted meanwhile are not safe.
         self.same_root()
             .map_err(|why| sync(std::io::Error::other(why)))?;
         self.index.sync()?;
@@ -57,12 +58,12 @@ impl Inner {
             kept.map_err(|error| Error::io(&self.root, "carrying points over", error))?;
         }
         let dropped = journal.drop_before(rotation, &self.stats);
-        self.room.tell();
+        self.room.send();
         dropped.map_err(|error| Error::io(&self.root, "dropping a segment of the journal", error))
     }
 
-    /// Journals again what series hold that could not be written. Nobody appends meanwhile, so
-    /// that what is newer stays behind it.
+    /// Appends the points again of series that could not be written. Nothing else is appended meanwhile, so
+    /// newer points follow them.
     fn carry_over(&self, journal: &Journal, now: Timestamp, series: &[SeriesId]) {
         let mut points = Vec::new();
         for series in series.chunks(1_024) {

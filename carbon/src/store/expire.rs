@@ -1,4 +1,4 @@
-//! The thread that removes series without points, and the same by hand.
+//! Expiry of series: the thread of a running store, and the calls for `plumbago expire`.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,18 @@ use super::inner::Inner;
 use crate::error::{Error, Result};
 use crate::expiry::{Expired, Idle, Pace, REMOVES, Scope, SteadyClock, before, pass};
 
-/// Void records that a running server's index log may have beside a quarter of all.
+/// Obsolete records that the log of the index may have beside a quarter of all.
 const VOID_RECORDS: usize = 10_000;
-/// How long names that have just been unlinked wait for those who may have them in hand.
+/// How long unlinked names wait for short users (`index::grace`) before they are freed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The thread of a running server.
+/// The thread of a running store.
 pub(crate) fn run(inner: &Inner) {
     let expire_after = inner.options.expire_after.0;
     let pause = (expire_after / 16).clamp(Duration::from_secs(1), Duration::from_secs(3_600));
     let path = inner.data.join("index").join("expiry-clock");
     let mut clock = SteadyClock::read(&path).unwrap_or_else(|| {
-        // Never seen before: it is no later than the last change of any file.
+        // The first start: begin with the last change of any file.
         let wall = (inner.clock)();
         let pace = Pace::Slow { removes: REMOVES };
         let seen = pass(&inner.scope(), Timestamp(0), wall, pace, &mut |_| false);
@@ -93,8 +93,8 @@ impl Carbon {
         })
     }
 
-    /// Removes every series that has been idle for `older_than` by the system's clock, all at once,
-    /// and calls `each` before.
+    /// Removes every series that has been idle for `older_than` by the system's clock, without pauses, and
+    /// calls `each` before each.
     ///
     /// # Errors
     /// The index cannot be written.
@@ -109,8 +109,8 @@ impl Carbon {
         Ok(done)
     }
 
-    /// Gives back the names and ids of series that are gone, as far as nothing has them; how many.
-    /// What has become unused since the last call goes with a later one.
+    /// Frees names and ids of removed series that no part of the program uses, and returns how many. Those
+    /// that have become unused since the last call are freed by a later one.
     pub fn reclaim(&self) -> usize {
         self.0.reclaim()
     }

@@ -1,4 +1,4 @@
-//! What all clones of a store share.
+//! The state that all clones of a store share.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use crate::journal::Journal;
 use crate::journal::disk::Disk;
 use crate::options::Options;
 use crate::persister::{Parts, Persister};
-use crate::room::Room;
 use crate::schema::Schema;
+use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::stop::Stop;
 
@@ -28,21 +28,25 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     /// The data directory.
     pub(crate) data: PathBuf,
-    /// Which directory `root` was when it was opened.
+    /// Device and inode of `root` when it was opened.
     pub(crate) opened: Option<(u64, u64)>,
     pub(crate) guard: Option<Guard>,
     pub(crate) files: Files,
     pub(crate) disk: Arc<dyn Disk>,
-    /// `None`: turned off, or nothing is written at all.
+    /// `None`: disabled, or the store is read-only.
     pub(crate) journal: Option<Journal>,
-    /// Held for reading from the journal into the cache, for writing while the journal rotates:
-    /// what is in a finished segment is in the cache too.
+    /// Locked for reading while points are appended to the journal and inserted into the cache, for writing
+    /// when a segment ends: points of a finished segment are in the cache too.
     pub(crate) gate: RwLock<()>,
     pub(crate) options: Options,
     pub(crate) access: Access,
     pub(crate) clock: Clock,
     pub(crate) steady: Steady,
-    pub(crate) room: Room,
+    /// Sent when there may be room in the cache and the journal again, and at the shutdown.
+    pub(crate) room: Signal,
+    /// Sent when the empty cache gets points, when the journal pauses, and at the end: wakes the
+    /// persister.
+    pub(crate) work: Arc<Signal>,
     /// A shutdown was announced.
     pub(crate) closing: AtomicBool,
     pub(crate) behind: Mutex<Behind>,
@@ -57,35 +61,36 @@ pub(crate) struct Inner {
     /// Ends the threads.
     pub(crate) stop: Stop,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Damage that has been reported.
+    /// Damaged files that have been logged.
     pub(crate) left_out: Mutex<HashSet<String>>,
-    /// What is wrong now, by the part that found it.
+    /// Present problems, by the part that found them.
     pub(crate) trouble: Mutex<BTreeMap<&'static str, String>>,
 }
 
-/// What found no room while the store was shut down.
+/// Points without room during the shutdown.
 #[derive(Debug, Default)]
 pub(crate) struct Behind {
-    /// Datapoints that only the journal has.
+    /// Datapoints that are only in the journal.
     pub(crate) journalled: usize,
-    /// Datapoints that nothing has.
+    /// Datapoints that are lost.
     pub(crate) lost: usize,
     pub(crate) series: HashSet<SeriesId>,
 }
 
-/// Which names the observer was told.
+/// The names of which the observer has been informed.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
-    /// All ids below.
+    /// All ids below this one.
     pub(crate) below: usize,
-    /// So many of those that were given to other names since.
+    /// This many of the ids that were assigned again.
     pub(crate) reused: usize,
 }
 
 impl Inner {
-    /// Has the threads end.
+    /// Asks the threads to end.
     pub(crate) fn stop_threads(&self) {
         self.stop.set();
+        self.work.send();
         if let Some(journal) = &self.journal {
             journal.stop();
         }
@@ -108,6 +113,7 @@ impl Inner {
             schema: &self.schema,
             stats: &self.stats,
             room: &self.room,
+            stop: &self.stop,
             write_strategy: self.options.write_strategy,
         }
     }

@@ -1,14 +1,14 @@
-//! The store: cache and files read as one, and the way of a datapoint into both.
+//! The store: takes datapoints into cache, journal and files, and answers queries from cache and file.
 //!
-//! 1. [`Carbon::submit`] sets room aside, journals, and puts into the cache, in this order; when it
-//!    returns, queries see the points and patterns find their series.
-//! 2. A query asks the cache first and the file second: what the persister moves meanwhile is seen
-//!    twice, never not at all, and counts once.
-//! 3. A shutdown is announced ([`Carbon::shut_down`]) before receivers are stopped: from then on a
-//!    full cache holds nobody up for longer than [`PATIENCE`]. What finds no room goes into the
-//!    journal alone, which is then kept as it is for the next start.
-//! 4. An answer over cache and file is what the file alone would answer after the cached points
-//!    were written to it (`whisper::pending`), coarser archives included.
+//! 1. [`Sink::submit`](crate::Sink::submit) reserves room, appends to the journal and inserts into the
+//!    cache, in this order. When it returns, queries see the points and patterns find their series.
+//! 2. A query reads the cache first and the file second: it may see a point that the persister moves
+//!    meanwhile twice, never not at all, and counts it once.
+//! 3. A shutdown is announced ([`Carbon::shut_down`]) before receivers are stopped. From then on a full cache
+//!    blocks no receiver for longer than [`PATIENCE`](patience::PATIENCE). Points without room go into the
+//!    journal alone, which is then kept for the next start.
+//! 4. An answer from cache and file is the answer of the file alone after the cached points were written to
+//!    it (`whisper::pending`), coarser archives included.
 mod background;
 mod carbon;
 mod checkpoint;

@@ -12,7 +12,7 @@ use super::health::identity;
 use super::inner::Inner;
 use super::setup::{Access, Setup};
 use super::{background, expire};
-use crate::alarm::Alarm;
+use crate::alarm::{Alarm, OnDeath};
 use crate::cache::Cache;
 use crate::clock::Steady;
 use crate::error::{Error, Result};
@@ -21,127 +21,140 @@ use crate::journal::Journal;
 use crate::options::SyncPolicy;
 use crate::persister::Persister;
 use crate::private;
-use crate::room::Room;
+use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::stop::Stop;
 
 impl Carbon {
-    /// Opens the store in the data directory `data`, which the caller holds the lock of.
+    /// Opens the store in the data directory `data`, which the caller has locked.
     ///
     /// # Errors
-    /// A directory or file of the store cannot be made, read or written.
+    /// A directory or file of the store cannot be created, read or written.
     pub fn open(setup: Setup, data: &Path) -> Result<Self> {
-        let Setup {
-            options,
-            journal: journal_options,
-            schema,
-            access,
-            clock,
-            disk,
-            replaying,
-            guard,
-            observer,
-            on_death,
-            files,
-        } = setup;
-        if let Some(warning) = schema.warning() {
+        if let Some(warning) = setup.schema.warning() {
             tracing::warn!("{warning}");
         }
-        let root = match options.whisper_dir.as_str() {
-            "" => data.join("whisper"),
-            tree => PathBuf::from(tree),
-        };
-        let names = data.join("index").join("names");
-        if access != Access::Inspect {
-            let making = |directory: &Path| {
-                let directory = directory.to_owned();
-                move |error| Error::io(&directory, "creating the directory", error)
-            };
-            std::fs::create_dir_all(&root).map_err(making(&root))?;
-            let index = data.join("index");
-            private::create_dir(&index).map_err(making(&index))?;
+        let replaying = Arc::clone(&setup.replaying);
+        let on_death = Arc::clone(&setup.on_death);
+        let inner = Arc::new(assemble(setup, data)?);
+        if inner.access == Access::Serve {
+            // Points of the journal go into the files before any new point is taken.
+            inner.replay(&data.join("journal"), &*replaying)?;
         }
-        let index = Index::open_limited(&root, names, access == Access::Inspect, &options)?;
-        let cache = Cache::new(usize::try_from(options.max_cache_size.0).unwrap_or(usize::MAX));
-        let persister = Persister::new(
-            options.max_updates_per_second,
-            options.max_creates_per_minute,
-        );
-        let maps = Maps::new(MapOptions {
-            flock: options.flock,
-            reserve_up_to: crate::schema::RESERVE_UP_TO,
-            ..MapOptions::default()
-        });
-        let journal_directory = data.join("journal");
-        let journal = match (access, journal_options.sync) {
-            (Access::Serve, SyncPolicy::Always | SyncPolicy::Every(_)) => {
-                private::create_dir(&journal_directory).map_err(|error| {
-                    Error::io(&journal_directory, "creating the directory", error)
-                })?;
-                let disk = Arc::clone(&disk);
-                Some(Journal::open(&journal_directory, disk, &journal_options)?)
-            }
-            _ => None,
-        };
-        let inner = Arc::new(Inner {
-            opened: identity(&root),
-            guard,
-            files,
-            steady: Steady::default(),
-            room: Room::default(),
-            closing: AtomicBool::new(false),
-            behind: Mutex::default(),
-            root,
-            data: data.to_owned(),
-            disk,
-            journal,
-            gate: RwLock::default(),
-            options,
-            access,
-            clock,
-            schema,
-            index,
-            cache,
-            maps,
-            stats: Stats::default(),
-            persister: Mutex::new(persister),
-            observer,
-            observed: Mutex::default(),
-            stop: Stop::default(),
-            threads: Mutex::default(),
-            left_out: Mutex::default(),
-            trouble: Mutex::default(),
-        });
-        if access == Access::Serve {
-            inner.replay(&journal_directory, &*replaying)?;
-        }
+        // From here on, dropping the store ends its threads.
         let carbon = Self(Arc::clone(&inner), Arc::new(Handle(Arc::clone(&inner))));
-        if access == Access::Serve {
-            let spawn = |name: &str, work: fn(&Inner)| {
-                let inner = Arc::clone(&inner);
-                let alarm = Alarm::new(name, &on_death);
-                std::thread::Builder::new()
-                    .name(name.to_owned())
-                    .spawn(move || {
-                        let _alarm = alarm;
-                        work(&inner);
-                    })
-                    .map_err(|error| Error::io(data, "starting a thread", error))
-            };
-            let mut threads = inner.threads.lock();
-            threads.push(spawn("persister", background::persist)?);
-            threads.push(spawn("index", background::verify)?);
-            if !inner.options.expire_after.0.is_zero() {
-                threads.push(spawn("expiry", expire::run)?);
-            }
-            if inner.journal.is_some() {
-                threads.push(spawn("journal", |inner| {
-                    if let Some(journal) = &inner.journal {
-                        journal.run(&inner.stats);
-                    }
-                })?);
-            }
+        if inner.access == Access::Serve {
+            spawn_threads(&inner, &on_death)?;
         }
         Ok(carbon)
     }
+}
+
+/// Creates the directories, and opens index and journal.
+fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
+    let Setup {
+        options,
+        journal,
+        schema,
+        access,
+        clock,
+        disk,
+        replaying: _,
+        guard,
+        observer,
+        on_death: _,
+        files,
+    } = setup;
+    let root = match options.whisper_dir.as_str() {
+        "" => data.join("whisper"),
+        tree => PathBuf::from(tree),
+    };
+    let index_directory = data.join("index");
+    if access != Access::Inspect {
+        std::fs::create_dir_all(&root).map_err(creating(&root))?;
+        private::create_dir(&index_directory).map_err(creating(&index_directory))?;
+    }
+    let names = index_directory.join("names");
+    let index = Index::open_limited(&root, names, access == Access::Inspect, &options)?;
+    let work = Arc::new(Signal::default());
+    let journal = match (access, journal.sync) {
+        (Access::Serve, SyncPolicy::Always | SyncPolicy::Every(_)) => {
+            let directory = data.join("journal");
+            private::create_dir(&directory).map_err(creating(&directory))?;
+            let disk = Arc::clone(&disk);
+            Some(Journal::open(
+                &directory,
+                disk,
+                &journal,
+                Arc::clone(&work),
+            )?)
+        }
+        _ => None,
+    };
+    Ok(Inner {
+        opened: identity(&root),
+        cache: Cache::new(usize::try_from(options.max_cache_size.0).unwrap_or(usize::MAX)),
+        maps: Maps::new(MapOptions {
+            flock: options.flock,
+            reserve_up_to: crate::schema::RESERVE_UP_TO,
+            ..MapOptions::default()
+        }),
+        persister: Mutex::new(Persister::new(
+            options.max_updates_per_second,
+            options.max_creates_per_minute,
+        )),
+        root,
+        data: data.to_owned(),
+        guard,
+        files,
+        disk,
+        journal,
+        gate: RwLock::default(),
+        options,
+        access,
+        clock,
+        steady: Steady::default(),
+        room: Signal::default(),
+        work,
+        closing: AtomicBool::new(false),
+        behind: Mutex::default(),
+        schema,
+        index,
+        stats: Stats::default(),
+        observer,
+        observed: Mutex::default(),
+        stop: Stop::default(),
+        threads: Mutex::default(),
+        left_out: Mutex::default(),
+        trouble: Mutex::default(),
+    })
+}
+
+fn creating(directory: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let directory = directory.to_owned();
+    move |error| Error::io(&directory, "creating the directory", error)
+}
+
+fn spawn_threads(inner: &Arc<Inner>, on_death: &OnDeath) -> Result<()> {
+    let spawn = |name: &str, work: fn(&Inner)| {
+        let shared = Arc::clone(inner);
+        let alarm = Alarm::new(name, on_death);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _alarm = alarm;
+                work(&shared);
+            })
+            .map_err(|error| Error::io(&inner.data, "starting a thread", error))
+    };
+    let mut threads = inner.threads.lock();
+    threads.push(spawn("persister", background::persist)?);
+    threads.push(spawn("index", background::verify)?);
+    if !inner.options.expire_after.0.is_zero() {
+        threads.push(spawn("expiry", expire::run)?);
+    }
+    if inner.journal.is_some() {
+        threads.push(spawn("journal", background::commit)?);
+    }
+    Ok(())
 }

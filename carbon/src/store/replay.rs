@@ -6,16 +6,17 @@ use parking_lot::MutexGuard;
 
 use super::inner::Inner;
 use crate::clock::Clocks;
+use crate::datapoint::Datapoint;
 use crate::error::{Error, Result};
 use crate::journal::{Replay, Replayed};
 use crate::persister::{Kind, Pass, Persister};
 
 impl Inner {
-    /// Reads the journal back: into the cache, and from there into the files by the clocks at which
-    /// the points were taken, so that they go where they went or would have gone then.
+    /// Reads the journal back into the cache, and writes it to the files by the clocks at which the points
+    /// were taken: they go into the archives that they went into, or would have gone into, then.
     pub(crate) fn replay(&self, directory: &Path, progress: &dyn Fn(u64, u64)) -> Result<()> {
         let now = (self.clock)();
-        // Half is reading, in two rounds; half is writing.
+        // Progress counts reading, which is done twice, as half, and writing as half.
         let replay = Replay::open(directory, now, |bytes, all| progress(bytes, 4 * all))?;
         let bytes = replay.bytes();
         let mut writing = Writing {
@@ -24,30 +25,16 @@ impl Inner {
             clocks: Clocks::one(now),
             read: 0,
             written: 0,
+            left: 0,
             progress: &|done| progress(bytes + done, 4 * bytes),
         };
-        let mut left = 0;
         let replayed = replay.run(&self.index, |clocks, points, read| {
+            // Write points first to which other clocks apply.
             if !writing.clocks.leads_to(&clocks) {
                 writing.write();
             }
             writing.clocks = clocks;
-            let mut rest = points;
-            while !rest.is_empty() {
-                let room = self.cache.reserve(rest.len());
-                if room == 0 {
-                    let pass = writing.write();
-                    if pass.points == 0 && pass.dropped == 0 {
-                        left += rest.len();
-                        break;
-                    }
-                    continue;
-                }
-                let mut woken = Vec::new();
-                self.cache.insert(&rest[..room], &mut woken);
-                self.index.list(&woken);
-                rest = &rest[room..];
-            }
+            writing.insert(points);
             writing.read(read);
         })?;
         if replayed == Replayed::default() {
@@ -57,37 +44,14 @@ impl Inner {
         let Writing {
             mut persister,
             clocks,
+            left,
             ..
         } = writing;
         self.stats.journal_replayed.add(replayed.points);
-        let Replayed {
-            points,
-            nameless,
-            unsound_bytes,
-            segments,
-        } = replayed;
-        if unsound_bytes > 0 || nameless > 0 {
-            tracing::warn!(
-                points,
-                segments,
-                nameless,
-                unsound_bytes,
-                "the journal was read back, but for a torn or damaged part of {unsound_bytes} bytes and {nameless} points without a name"
-            );
-        } else if points > 0 {
-            tracing::info!(points, segments, "journal read back");
-        }
+        log_replayed(replayed);
         if left > 0 {
-            // Not a point of these segments may go before all of them have been read.
-            self.stats.errors.add(1);
-            let why = format!(
-                "{left} datapoints of the journal found no room and stay in it until the next start ({})",
-                persister.why.as_deref().unwrap_or("the cache is full")
-            );
-            self.note("start", Err(why));
-            if let Some(journal) = &self.journal {
-                journal.keep_older();
-            }
+            // These segments may not be deleted before all of their points have been written.
+            self.keep_segments(left, persister.why.as_deref());
             return Ok(());
         }
         if let Err(error) = self.checkpoint(&mut persister, &clocks, Kind::Drain) {
@@ -95,35 +59,92 @@ impl Inner {
         }
         progress(4 * bytes, 4 * bytes);
         if self.journal.is_none() && self.cache.is_empty() {
-            // Turned off since: what it held is in its files.
+            // The journal has been disabled. Its points are in files now.
             let removed = std::fs::remove_dir_all(directory);
             removed.map_err(|error| Error::io(directory, "removing the old journal", error))?;
         }
         Ok(())
     }
+
+    /// Keeps the segments until the next start, because `left` of their points found no room.
+    fn keep_segments(&self, left: usize, why: Option<&str>) {
+        self.stats.errors.add(1);
+        let why = why.unwrap_or("the cache is full");
+        self.note(
+            "start",
+            Err(format!(
+                "{left} datapoints of the journal found no room and stay in it until the next start ({why})"
+            )),
+        );
+        if let Some(journal) = &self.journal {
+            journal.keep_older();
+        }
+    }
 }
 
-/// Writes what was read back from the journal, and says how far that has come.
+fn log_replayed(replayed: Replayed) {
+    let Replayed {
+        points,
+        nameless,
+        unsound_bytes,
+        segments,
+    } = replayed;
+    if unsound_bytes > 0 || nameless > 0 {
+        tracing::warn!(
+            points,
+            segments,
+            nameless,
+            unsound_bytes,
+            "the journal was read back, but for a torn or damaged part of {unsound_bytes} bytes and {nameless} points without a name"
+        );
+    } else if points > 0 {
+        tracing::info!(points, segments, "journal read back");
+    }
+}
+
+/// Writes points of the journal to the files, and reports the progress.
 struct Writing<'a> {
     store: &'a Inner,
     persister: MutexGuard<'a, Persister>,
-    /// What the points in the cache are judged by.
+    /// The clocks that decide how old the points in the cache are.
     clocks: Clocks,
     /// Bytes of the journal that were read.
     read: u64,
-    /// Of those, the bytes whose points were written.
+    /// Bytes of the journal whose points were written.
     written: u64,
-    /// Told the sum: a byte counts once when it is read, and twice when its points are written.
+    /// Points that found no room.
+    left: usize,
+    /// Called with the sum: a byte counts once when it is read, and twice when its points are written.
     progress: &'a dyn Fn(u64),
 }
 
 impl Writing<'_> {
+    /// Inserts `points` into the cache, and writes the cache whenever it is full.
+    fn insert(&mut self, points: &[Datapoint]) {
+        let mut rest = points;
+        while !rest.is_empty() {
+            let room = self.store.cache.reserve(rest.len());
+            if room == 0 {
+                let pass = self.write();
+                if pass.points == 0 && pass.dropped == 0 {
+                    self.left += rest.len();
+                    return;
+                }
+                continue;
+            }
+            let mut woken = Vec::new();
+            self.store.cache.insert(&rest[..room], &mut woken);
+            self.store.index.list(&woken);
+            rest = &rest[room..];
+        }
+    }
+
     fn read(&mut self, bytes: u64) {
         self.read = bytes;
         (self.progress)(self.read + 2 * self.written);
     }
 
-    /// Writes what is in the cache.
+    /// Writes the cache to the files.
     fn write(&mut self) -> Pass {
         let (read, written) = (self.read, self.written);
         let series = self.store.cache.waiting().max(1) as u64;

@@ -1,4 +1,4 @@
-//! The end of a store: what the cache holds goes into files, and what cannot stays in the journal.
+//! The end of a store: the cache is written to files, and points that cannot be written stay in the journal.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -15,18 +15,21 @@ use crate::journal::Journal;
 use crate::persister::{Kind, Persister};
 
 impl Carbon {
-    /// Announces the shutdown: from now on receivers wait for room only while there is progress.
-    /// To be called before they are stopped, because a full cache may hold them up.
+    /// Announces the shutdown: from now on receivers wait for room only while there is progress. Call this
+    /// before stopping receivers, because a full cache may block them.
     pub fn shut_down(&self) {
         self.0.closing.store(true, Ordering::Release);
-        self.0.room.tell();
+        self.0.room.send();
+        if let Some(journal) = &self.0.journal {
+            journal.wake_waiting();
+        }
     }
 
-    /// Ends the threads, writes what the cache holds to the files, syncs them and empties the
-    /// journal. Calls `progress` with the points that are left, from time to time and at the end.
-    /// What cannot be written stays in the journal, and the log says how much it is and why.
+    /// Ends the threads, writes the cache to the files, syncs them and empties the journal. Calls `progress`
+    /// with the number of points left, from time to time and at the end. Points that cannot be written stay
+    /// in the journal, and the log has their number and the reason.
     ///
-    /// Datapoints that come later wait in the cache for ever: stop the receivers first.
+    /// Stop the receivers first: points that arrive later stay in the cache.
     ///
     /// # Errors
     /// Datapoints are neither in synced files nor in the journal.
@@ -55,7 +58,7 @@ impl Carbon {
         });
         progress(inner.cache.len());
         if let Err(error) = inner.index.compact(0) {
-            // What it lacks is found again by walking the disk; registrations were synced.
+            // Missing names are found again by walking the disk; registrations were synced.
             tracing::warn!(%error, "the index could not be written");
         }
         let kept = inner.put_down(&mut persister, &clocks);
@@ -63,19 +66,19 @@ impl Carbon {
         kept
     }
 
-    /// Ends the threads and writes nothing more: what a crash leaves, for tests.
+    /// Ends the threads and writes nothing more, as in a crash: for tests.
     #[doc(hidden)]
     pub fn abandon(self) {
         self.0.stop_threads();
         for thread in std::mem::take(&mut *self.0.threads.lock()) {
-            // One that panicked has ended, too.
+            // A thread that panicked has ended as well.
             let _ = thread.join();
         }
     }
 }
 
 impl Inner {
-    /// Journals `points`, for which there is no room in the cache and no time to wait for it.
+    /// Appends `points` to the journal alone: the cache has no room, and there is no time to wait for it.
     pub(crate) fn leave_behind(&self, points: &[Datapoint]) {
         let _gate = self.gate.read();
         let clock = self.clocks().earliest();
@@ -92,17 +95,19 @@ impl Inner {
         behind
             .series
             .extend(points.iter().map(|point| point.series));
+        drop(behind);
+        // Wakes the other receivers, which then leave their points behind as well.
+        self.room.send();
     }
 
-    /// The last step of a shutdown: the journal is emptied, or kept whole if only it has some of
-    /// the points.
+    /// The last step of a shutdown: empties the journal, or keeps all of it if some points are only there.
     fn put_down(&self, persister: &mut Persister, clocks: &Clocks) -> Result<()> {
         let behind = self.behind.lock().journalled;
         let (Some(journal), true) = (&self.journal, behind > 0) else {
             let emptied = self.checkpoint(persister, clocks, Kind::Drain);
             let committed = |journal: &Journal| journal.committed() >= journal.appended();
             return match emptied {
-                // The segments could not be dropped, but they hold everything.
+                // The segments could not be deleted, but they have all points.
                 Err(error) if self.journal.as_ref().is_some_and(committed) => {
                     tracing::warn!(%error, "the journal is not empty; the next start reads it back");
                     Ok(())
@@ -114,7 +119,7 @@ impl Inner {
         committed.map_err(|error| Error::io(&self.root, "committing the journal", error))
     }
 
-    /// Says what is not in its files at the end, and why.
+    /// Logs how many points are not in their files at the end, and why.
     fn say_what_is_left(&self, persister: &Persister, kept: &Result<()>) {
         let behind = self.behind.lock();
         let mut series = behind.series.clone();

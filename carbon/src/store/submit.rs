@@ -1,17 +1,81 @@
-//! From a receiver into journal and cache.
+//! Takes points from receivers into journal and cache.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::carbon::Carbon;
+use super::inner::Inner;
 use super::patience::PATIENCE;
 use super::setup::Access;
 use crate::datapoint::{Datapoint, NameError, SeriesId, Sink};
 use crate::journal::Journal;
+use crate::signal::Changed;
 
 impl Carbon {
-    /// Takes up to all of `points`, from the front: how many there was room for, and the ticket to
-    /// wait for.
+    /// The next time that there may be room in the cache and the journal again.
+    ///
+    /// For receivers that call [`Sink::try_submit`] themselves and have other work while they wait.
+    /// [`Carbon::submit_async`] has the loop.
+    ///
+    /// ```no_run
+    /// # use carbon::{Carbon, Datapoint, Sink};
+    /// # async fn offer(carbon: &Carbon, points: &[Datapoint]) {
+    /// let mut rest = points;
+    /// loop {
+    ///     // Made before the points are offered: room that is made in between is not missed.
+    ///     let room = carbon.room();
+    ///     rest = &rest[carbon.try_submit(rest)..];
+    ///     if rest.is_empty() {
+    ///         return;
+    ///     }
+    ///     room.await;
+    /// }
+    /// # }
+    /// ```
+    pub fn room(&self) -> Changed {
+        self.0.room.next()
+    }
+
+    /// As [`Sink::submit`], for tasks: waits for room without blocking a thread, and with
+    /// `journal.sync = "always"` until all of `points` are committed.
+    ///
+    /// A receiver that has to end while it waits drops the future. Points that were taken until then stay
+    /// in the cache and the journal.
+    pub async fn submit_async(&self, points: &[Datapoint]) {
+        let mut rest = &points[self.try_submit(points)..];
+        while !rest.is_empty() {
+            let room = self.room();
+            let taken = self.try_submit(rest);
+            rest = &rest[taken..];
+            if taken == 0 {
+                self.stats().waits.add(1);
+                room.await;
+            }
+        }
+        self.committed_so_far().await;
+    }
+
+    /// With `journal.sync = "always"`, waits until all points that were taken before this call are committed.
+    /// Otherwise, and after the journal has stopped, it is ready at once.
+    pub async fn committed_so_far(&self) {
+        let Some(journal) = self.0.journal.as_ref() else {
+            return;
+        };
+        if !journal.is_synchronous() {
+            return;
+        }
+        let appended = journal.appended();
+        loop {
+            let commit = journal.next_commit();
+            if journal.committed() >= appended || journal.is_stopping() {
+                return;
+            }
+            commit.await;
+        }
+    }
+
+    /// Takes as many of `points`, from the front, as there is room for. Returns how many, and the number
+    /// that [`Carbon::committed`] reaches when they are committed.
     fn take(&self, points: &[Datapoint]) -> (usize, u64) {
         let inner = &*self.0;
         if inner.access != Access::Serve {
@@ -37,11 +101,31 @@ impl Carbon {
         }
         inner.index.list(&woken);
         inner.stats.received.add(taken as u64);
+        if !woken.is_empty() {
+            inner.work.send();
+        }
         if let Some(observer) = &inner.observer {
             inner.introduce(&**observer);
             observer.taken(points);
         }
         (taken, ticket)
+    }
+}
+
+impl Inner {
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// With `journal.sync = "always"`, blocks until `ticket` points are committed; while the store shuts
+    /// down, for [`PATIENCE`] at most.
+    fn wait_committed(&self, ticket: u64) {
+        if let Some(journal) = &self.journal
+            && journal.is_synchronous()
+        {
+            let give_up = Instant::now() + PATIENCE;
+            journal.wait(ticket, || self.is_closing().then_some(give_up));
+        }
     }
 }
 
@@ -60,36 +144,40 @@ impl Sink for Carbon {
 
     fn submit(&self, points: &[Datapoint]) {
         let inner = &*self.0;
-        let is_closing = || inner.closing.load(Ordering::Acquire);
         let mut rest = points;
-        // Since when nothing has been taken while the store is shut down.
+        // Since when nothing has been taken while the store shuts down.
         let mut stuck: Option<Instant> = None;
+        // Made before points are offered again: room that is made in between is not missed.
+        let mut room: Option<Changed> = None;
         loop {
             let (taken, ticket) = self.take(rest);
             rest = &rest[taken..];
-            if let Some(journal) = &inner.journal
-                && taken > 0
-                && journal.is_synchronous()
-            {
-                let begun = Instant::now();
-                journal.wait(ticket, || is_closing() && begun.elapsed() >= PATIENCE);
+            if taken > 0 {
+                inner.wait_committed(ticket);
             }
             if rest.is_empty() {
                 return;
             }
-            if is_closing() {
-                // Once something was left behind the wait is over for all.
+            let mut deadline = None;
+            if inner.is_closing() {
                 let since = *match taken {
                     0 => stuck.get_or_insert_with(Instant::now),
                     _ => stuck.insert(Instant::now()),
                 };
+                // After one receiver has left points behind, no receiver waits any longer.
                 let left = !inner.behind.lock().series.is_empty();
                 if left || since.elapsed() >= PATIENCE {
                     return inner.leave_behind(rest);
                 }
+                deadline = Some(since + PATIENCE);
             }
-            inner.stats.waits.add(1);
-            inner.room.wait();
+            match room.take() {
+                Some(room) if taken == 0 => {
+                    inner.stats.waits.add(1);
+                    room.wait(deadline);
+                }
+                _ => room = Some(inner.room.next()),
+            }
         }
     }
 
