@@ -97,7 +97,9 @@ fn serve(args: &[String]) {
     let port: u16 = args[0].parse().unwrap();
     let sync = args
         .get(2)
-        .map_or(SyncPolicy::Every(Span::millis(200)), |text| text.parse().unwrap());
+        .map_or(SyncPolicy::Every(Span::millis(200)), |text| {
+            text.parse().unwrap()
+        });
     let carbon = Carbon::open(setup(sync), Path::new(&args[1])).unwrap();
     Runtime::new().unwrap().block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();

@@ -183,11 +183,7 @@ impl SelfSeries {
                 "updateOperations" => updates = value,
                 _ => {}
             }
-            points.push(Datapoint {
-                series,
-                at,
-                value,
-            });
+            points.push(Datapoint { series, at, value });
         }
         // As in carbon: only after updates.
         if updates > 0.0

@@ -1,11 +1,11 @@
-//! A thread that ends by a panic is reported: work that nothing does any more must not go unnoticed.
+//! Reports threads that end by a panic, so that the process does not go on without their work.
 
 use std::sync::Arc;
 
-/// Told the name of a thread or task that has ended by a panic.
+/// Called with the name of a thread or task that has ended by a panic.
 pub type OnDeath = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Held by a thread or task for as long as it works: dropped by a panic, it reports.
+/// Held by a thread or task for as long as it runs. Dropped by a panic, it reports.
 pub struct Alarm {
     name: String,
     on_death: OnDeath,
@@ -29,7 +29,7 @@ impl Drop for Alarm {
     }
 }
 
-/// Reports to nobody, for tests and tools that look at their threads themselves.
+/// Does nothing: for tests and tools that check their threads themselves.
 pub fn silent() -> OnDeath {
     Arc::new(|_| {})
 }

@@ -1,28 +1,28 @@
-//! Which clock the age of a point is judged by.
+//! The clock that decides how old a point is.
 //!
-//! A file has an archive for each age, and no place for what is older than all of them. A clock
-//! that is wrong for a moment must not make good points too old:
+//! A file has an archive for each age, and no place for points older than all of them. A wall clock
+//! that is wrong for a while must not make good points too old:
 //!
-//! 1. Whether the wall clock can be believed is judged by the steady one ([`Steady`]): a jump of
-//!    more than [`TOLERANCE`] is believed when it has lasted for [`BELIEVED`]. Until then there are
-//!    two clocks, the one that jumped and the one that did not.
-//! 2. Where there are several clocks, a point is judged by the earliest that has reached its time
-//!    ([`Clocks::of`]): it is never taken for older than it may be. A point ahead of all of them
-//!    goes to the finest archive in any case.
-//! 3. In the journal each frame has the earliest clock of its time. A run of frames that is ahead
-//!    of what came before it and of what came after it is judged by its neighbours too (`eras`).
+//! 1. The monotonic clock checks the wall clock ([`Steady`]): a jump of more than [`TOLERANCE`] is
+//!    believed after it has lasted for [`BELIEVED`]. Until then there are two clocks, one with the
+//!    jump and one without.
+//! 2. With several clocks, the age of a point is taken from the earliest clock that has reached its
+//!    timestamp ([`Clocks::of`]), so that no point counts as older than it can be. A point ahead of all
+//!    clocks goes into the finest archive in any case.
+//! 3. Each frame of the journal has the earliest clock of its time. For a run of frames that is ahead of
+//!    the frames before and after it, the clocks of these frames apply as well ([`judge`]).
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use whisper::Timestamp;
 
-/// Seconds by which clocks may differ and still be one.
+/// Seconds by which two clocks may differ and still count as one.
 const TOLERANCE: u32 = 60;
 /// How long a jump must last until the clock is believed.
 const BELIEVED: Duration = Duration::from_secs(600);
 
-/// The clocks that may be right, ascending: one nearly always, never none.
+/// The clocks that may be right, ascending. Nearly always one; at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Clocks {
     all: [Timestamp; 3],
@@ -30,7 +30,7 @@ pub(crate) struct Clocks {
 }
 
 impl Clocks {
-    /// The one clock that there is.
+    /// A single clock.
     pub(crate) fn one(clock: Timestamp) -> Self {
         Self {
             all: [clock; 3],
@@ -38,7 +38,7 @@ impl Clocks {
         }
     }
 
-    /// These and another. There is room for three.
+    /// These and `other`, if they are not three already.
     fn and(mut self, other: Timestamp) -> Self {
         if self.count < self.all.len() && !self.each().any(|clock| clock == other) {
             self.all[self.count] = other;
@@ -48,7 +48,7 @@ impl Clocks {
         self
     }
 
-    /// Each of them, ascending.
+    /// The clocks, ascending.
     pub(crate) fn each(&self) -> impl Iterator<Item = Timestamp> {
         self.all.into_iter().take(self.count)
     }
@@ -58,7 +58,7 @@ impl Clocks {
         self.all[0]
     }
 
-    /// The clock that a point of the time `at` is judged by.
+    /// The clock that decides how old a point with the timestamp `at` is.
     pub(crate) fn of(&self, at: Timestamp) -> Timestamp {
         let reached = |clock: &Timestamp| clock.0.saturating_add(TOLERANCE) >= at.0;
         self.each()
@@ -71,7 +71,8 @@ impl Clocks {
         (self.count == 1).then_some(self.all[0])
     }
 
-    /// Whether points of `next` can be written together with points of these, by `next`.
+    /// Whether points that belong to these clocks can be written together with points that belong to
+    /// `next`, by `next`.
     pub(crate) fn leads_to(&self, next: &Self) -> bool {
         match (self.single(), next.single()) {
             (Some(this), Some(next)) => this <= next && is_near(this, next),
@@ -84,21 +85,21 @@ fn is_near(a: Timestamp, b: Timestamp) -> bool {
     a.0.abs_diff(b.0) <= TOLERANCE
 }
 
-/// Watches the wall clock by the steady one.
+/// Checks the wall clock against the monotonic one.
 #[derive(Debug, Default)]
 pub(crate) struct Steady(Mutex<Option<State>>);
 
 #[derive(Clone, Copy, Debug)]
 struct State {
-    /// The wall clock when it was last believed, and when that was.
+    /// The wall clock when it was last believed, and the monotonic clock at that time.
     wall: Timestamp,
     at: Instant,
-    /// Since when it has differed from what it should be.
+    /// Since when the wall clock has differed from the expected time.
     jumped: Option<Instant>,
 }
 
 impl Steady {
-    /// The clocks that may be right while the wall clock says `wall`.
+    /// The clocks that may be right while the wall clock reads `wall`.
     pub(crate) fn clocks(&self, wall: Timestamp) -> Clocks {
         self.clocks_at(wall, Instant::now())
     }
@@ -111,7 +112,7 @@ impl Steady {
         };
         let mut state = self.0.lock();
         let state = state.get_or_insert(believed);
-        // A thread may come here with an instant from before the last one's.
+        // `now` may be earlier than that of another thread that was here before.
         let elapsed = now.saturating_duration_since(state.at).as_secs();
         let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
         let expected = Timestamp(state.wall.0.saturating_add(elapsed));
@@ -124,19 +125,19 @@ impl Steady {
     }
 }
 
-/// A run of frames of a journal whose clocks follow each other closely.
+/// A run of frames of a journal whose clocks are close to each other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Era {
     first: Timestamp,
     last: Timestamp,
-    /// How many frames it has.
+    /// The number of frames.
     pub(crate) frames: u64,
-    /// `None`: each frame by its own clock.
+    /// `None`: each frame has its own clock.
     judged_by: Option<Clocks>,
 }
 
 impl Era {
-    /// The clocks of a frame of this era that says `clock`.
+    /// The clocks of a frame of this era whose own clock is `clock`.
     pub(crate) fn clocks(&self, clock: Timestamp) -> Clocks {
         self.judged_by.unwrap_or(Clocks::one(clock))
     }
@@ -158,8 +159,8 @@ pub(crate) fn push(eras: &mut Vec<Era>, clock: Timestamp) {
     }
 }
 
-/// Finds the eras that are ahead of what came before them and of what came after them; `now` is
-/// the clock after the last.
+/// Finds the eras that are ahead of both the era before and the era after them; `now` is the clock after
+/// the last era.
 pub(crate) fn judge(eras: &mut [Era], now: Timestamp) {
     let is_ahead = |clock: Timestamp, of: Timestamp| clock > of && !is_near(clock, of);
     // The earliest clock after each era.
@@ -172,7 +173,7 @@ pub(crate) fn judge(eras: &mut [Era], now: Timestamp) {
     let mut before: Option<Timestamp> = None;
     let mut stray = Vec::new();
     for (at, era) in eras.iter_mut().enumerate() {
-        // Nothing is known of what came before the first: the present has to do.
+        // No clock is known from before the first era: the present one takes its place.
         let jumped = is_ahead(era.first, before.unwrap_or(now));
         if jumped && is_ahead(era.first, after[at]) {
             let own = Clocks::one(era.last);

@@ -1,25 +1,25 @@
-//! Why carbon could not do what it was asked.
+//! The errors of carbon.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::datapoint::NameError;
 
-/// The result of what can fail here.
+/// A result with carbon's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Variants by what the caller would do differently.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The system refused.
+    /// A system call failed.
     #[error("{}: while {action}: {source}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What was being done.
+        /// The operation.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A whisper file could not be read.
@@ -39,7 +39,7 @@ pub enum Error {
     /// Rule files that cannot be used, with everything that is wrong with them.
     #[error("{}", lines(.0))]
     Rules(Vec<crate::conf::Problem>),
-    /// A tag expression that says nothing.
+    /// A tag expression that is refused.
     #[error(transparent)]
     Tag(#[from] TagError),
 }
@@ -79,7 +79,7 @@ pub enum TagError {
     Regex {
         /// The expression.
         spec: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// Every expression also matches series that do not carry its tag.

@@ -1,21 +1,21 @@
-//! Series that have had no point for `carbon.expire_after` are removed.
+//! Removes series that have had no point for `carbon.expire_after`.
 //!
-//! 1. A series is *idle* when its file was last changed, and the last point in it lies, longer ago
-//!    than that, and the cache has no points of it. Both are looked at: a file that another program
-//!    writes or that was copied says the one, a file that is written through a map on a file system which
-//!    does not note that says the other. A file that cannot be read, or that is a link, is left alone.
-//! 2. A file is deleted while its series is claimed (`Cache::claim`), after a second look: what
-//!    arrives meanwhile waits in the cache, and the persister creates the file again. Expiry blocks the
-//!    persister in no other way and does not wait for it: one of its passes may take minutes.
-//! 3. How long is counted by a [`SteadyClock`], which goes with the system's clock but never faster
-//!    than twice the real time, and which outlives restarts in a file. A system clock that jumps ten
-//!    years ahead for an hour ages series by one hour more. Time for which the server did not run is
-//!    caught up with at the same pace, so a series may stay longer than asked, not shorter.
-//! 4. A pass removes a quarter of all series and [`ALWAYS_REMOVED`] more at most, on a thread of its
-//!    own: [`REMOVES`] a second, or twice as many as were created since the last pass. So a tree in
-//!    which series come and go does not grow without end.
-//! 5. After a pass names and ids that nothing has any more are given back (`index::grace`), and the
-//!    log of the index is rewritten when many of its records are obsolete.
+//! 1. A series is *idle* if its file was last changed, and its last point is, longer ago than that, and the
+//!    cache has no points of it. Both ages count: another program or a copy changes a file without new
+//!    points, and some file systems do not record the time of changes through a memory map. A file that
+//!    cannot be read, or that is a link, is left alone.
+//! 2. A file is checked again and deleted while its series is claimed (`Cache::claim`). Points that arrive
+//!    meanwhile wait in the cache, and the persister creates the file again. Expiry does not block the
+//!    persister in any other way, and does not wait for a pass of it, which may take minutes.
+//! 3. Ages are measured by a [`SteadyClock`]. It follows the system's clock, but never runs faster than
+//!    twice the real time, and is kept in a file across restarts. A system clock that is ten years ahead
+//!    for an hour ages series by one hour more. Time during which the server did not run is caught up at
+//!    the same rate: a series may stay longer than configured, but not shorter.
+//! 4. A pass runs on a thread of its own and removes at most a quarter of all series and
+//!    [`ALWAYS_REMOVED`] more, at [`REMOVES`] a second or at twice the rate at which series were created
+//!    since the last pass. A tree in which series come and go does not grow without end.
+//! 5. After a pass, unused names and ids are freed (`index::grace`), and the log of the index is rewritten
+//!    if many of its records are obsolete.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -32,16 +32,16 @@ use crate::index::Index;
 use crate::stats::Stats;
 use crate::stop::Stop;
 
-/// Files looked at per second.
+/// Files checked per second.
 const LOOKS: f64 = 20_000.0;
 /// Series removed per second, if no more are created.
 pub(crate) const REMOVES: f64 = 2_000.0;
-/// Series looked at, and removed, between two pauses.
+/// Series checked, and removed, between two pauses.
 const LOOKED_AT_ONCE: usize = 256;
-/// A pass may remove so many series, however few there are.
+/// A pass may remove this many series, however few there are.
 const ALWAYS_REMOVED: usize = 1_000;
 
-/// A series that has had no point for long.
+/// A series that has had no point for a long time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idle {
     /// Its name.
@@ -52,33 +52,33 @@ pub struct Idle {
     pub size_bytes: u64,
 }
 
-/// What a pass over the series found, or did.
+/// The result of a pass over the series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     /// Series that have a file.
     pub series: usize,
-    /// Those that were idle for long enough.
+    /// Series that were idle for long enough.
     pub idle: usize,
-    /// Those that were removed.
+    /// Series that were removed.
     pub removed: usize,
-    /// Bytes on disk that the idle ones take, or took.
+    /// Bytes on disk of the idle series.
     pub size_bytes: u64,
-    /// When the file that was changed last was changed.
+    /// The latest change of any file.
     pub newest: Timestamp,
 }
 
-/// The time by which series age. See the head of this file.
+/// The clock by which series age (3 above).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SteadyClock(f64);
 
 impl SteadyClock {
-    /// A clock that stands at `at`.
+    /// A clock that reads `at`.
     pub fn new(at: Timestamp) -> Self {
         Self(f64::from(at.0))
     }
 
-    /// Moves towards `wall`, what the system's clock says, after `elapsed` of real time; what time it
-    /// is for series, which is never after `wall`.
+    /// Moves towards the system's clock `wall` after `elapsed` of real time. Returns the time by which
+    /// series age, which is never after `wall`.
     pub fn advance(&mut self, wall: Timestamp, elapsed: Duration) -> Timestamp {
         let most = self.0 + 2.0 * elapsed.as_secs_f64();
         self.0 = f64::from(wall.0).clamp(self.0, most);
@@ -121,13 +121,13 @@ pub(crate) struct Scope<'a> {
     pub(crate) flock: bool,
 }
 
-/// What there is to say about one file.
+/// The state of one file.
 enum Look {
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// It is not ours to judge.
+    /// It is left alone: not a regular file, or unreadable.
     Left,
-    /// It was changed at this time, or has a point that is recent.
+    /// It was changed at this time, or has a recent point.
     Recent(Timestamp),
     Idle {
         changed: Timestamp,
@@ -135,7 +135,7 @@ enum Look {
     },
 }
 
-/// Looks whether the file at `path` has been idle since `cutoff`. The system's clock says `wall`.
+/// Checks whether the file at `path` has been idle since `cutoff`. `wall` is the system's clock.
 fn look(path: &Path, cutoff: Timestamp, wall: Timestamp) -> Look {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata,
@@ -159,7 +159,7 @@ fn look(path: &Path, cutoff: Timestamp, wall: Timestamp) -> Look {
     }
 }
 
-/// Whether the file has a point after `cutoff`, in whichever archive reaches back so far, or in a finer
+/// Whether the file has a point after `cutoff`, in the finest archive that reaches back to it or in a finer
 /// one.
 fn has_points_since(path: &Path, cutoff: Timestamp, wall: Timestamp) -> whisper::Result<bool> {
     let file = whisper::File::open(path)?;
@@ -185,16 +185,17 @@ pub(crate) fn before(at: Timestamp, span: Duration) -> Timestamp {
     Timestamp(at.0.saturating_sub(span))
 }
 
-/// How fast a pass goes.
+/// How fast a pass runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pace {
-    /// Beside a running server: in portions with pauses, and bounded. So many are removed a second.
+    /// Beside a running server: in portions with pauses, bounded, and with this many removals a second.
     Slow { removes: f64 },
-    /// As fast as it can.
+    /// As fast as possible.
     Fast,
 }
 
-/// Looks at every series that has a file and removes those idle since `cutoff` for which `agree` holds.
+/// Checks every series that has a file and removes those that have been idle since `cutoff` and for which
+/// `agree` returns true.
 pub(crate) fn pass(
     scope: &Scope<'_>,
     cutoff: Timestamp,
@@ -224,7 +225,7 @@ pub(crate) fn pass(
             match look(&path, cutoff, wall) {
                 Look::Left => {}
                 Look::Recent(changed) => done.newest = done.newest.max(changed),
-                // Deleted by others: it is forgotten without counting as expired.
+                // Another program deleted it: the series is removed without counting as expired.
                 Look::Missing => going.push(*id),
                 Look::Idle {
                     changed,
@@ -267,12 +268,12 @@ pub(crate) fn pass(
     done
 }
 
-/// Empties `ids` and removes those series of them that are still idle; how many.
+/// Empties `ids`, removes the series that are still idle, and returns how many these are.
 fn remove(scope: &Scope<'_>, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: Timestamp) -> usize {
     if ids.is_empty() {
         return 0;
     }
-    // No walk lists a file that goes, and no other series is claimed.
+    // No walk of the disk lists a file that is being deleted, and no other series is claimed.
     let _walk = scope.index.no_walk();
     let mut path = PathBuf::new();
     let mut removed = 0;
@@ -280,7 +281,7 @@ fn remove(scope: &Scope<'_>, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: T
         if scope.stop.is_set() {
             break;
         }
-        // The persister writes nothing to its file meanwhile.
+        // The persister does not write to the file meanwhile.
         let Some(_claim) = scope.cache.claim(id) else {
             continue;
         };
@@ -311,7 +312,7 @@ fn remove(scope: &Scope<'_>, ids: &mut Vec<SeriesId>, cutoff: Timestamp, wall: T
     removed
 }
 
-/// Deletes a file, unless another program has it locked while `locking`.
+/// Deletes a file, unless `locking` and another program has locked it.
 fn delete(path: &Path, locking: bool) -> io::Result<()> {
     let held = if locking {
         let file = fs::File::open(path)?;
@@ -325,11 +326,11 @@ fn delete(path: &Path, locking: bool) -> io::Result<()> {
     removed
 }
 
-/// Deletes the directories that lead to `path` below `root`, as far as they are empty.
+/// Deletes the directories above `path` and below `root` that are empty.
 fn remove_empty(root: &Path, path: &Path) {
     let parents = path.ancestors().skip(1);
     for parent in parents.take_while(|parent| *parent != root && parent.starts_with(root)) {
-        // Not empty, most likely: then no further one is either.
+        // Most likely it is not empty; then the directories above it are not either.
         if fs::remove_dir(parent).is_err() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What the fuzz targets call of the private parts: frames of the journal, the end of an index.
+//! Access of the fuzz targets to private parts: frames of the journal, the end of an index.
 
 use std::ops::Range;
 
@@ -71,10 +71,10 @@ pub fn write_segment(frames: &[Frame]) -> (Vec<u8>, Vec<Range<usize>>) {
     (bytes, places)
 }
 
-/// Ends the work with an index as a server does that stops.
+/// Ends the use of an index as a server does when it stops.
 ///
 /// # Errors
-/// The disk.
+/// The disk failed.
 pub fn close_index(index: &Index) -> Result<()> {
     index.compact(0)
 }

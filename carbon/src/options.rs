@@ -15,14 +15,14 @@ settings::options! {
     /// `[carbon]`.
     #[derive(PartialEq, Eq)]
     pub struct Options {
-        /// Addresses that receive Graphite's lines ("path value timestamp") over TCP. The empty list
-        /// turns it off.
+        /// Addresses that receive Graphite's lines ("path value timestamp") over TCP. An empty list
+        /// disables it.
         line_tcp: Vec<String> = vec!["127.0.0.1:2003".to_owned()] => addresses("127.0.0.1:2003");
         /// Addresses that receive the same lines in datagrams, several to a datagram.
         line_udp: Vec<String> = vec!["127.0.0.1:2003".to_owned()] => addresses("127.0.0.1:2003");
         /// An existing tree of whisper files to use in place. Empty: "whisper" in the data directory.
         whisper_dir: String = String::new() => check_directory;
-        /// Most files written per second; what waits stays in the cache. 0: no limit.
+        /// Most files written per second; further points stay in the cache. 0: no limit.
         max_updates_per_second: u32 = 0;
         /// Most files created per minute. New series wait in the cache, can be queried there, and lose
         /// nothing. 0: no limit.
@@ -69,7 +69,7 @@ pub enum WriteStrategy {
     /// Each series once per pass, those with the most points first (carbon's default).
     #[default]
     Sorted,
-    /// After every few series, those with the most points at that moment: the fewest updates per
+    /// Always the series with the most points at present: the fewest updates per
     /// point, but a series with few points may wait long.
     Max,
     /// Each series once per pass, the one that has waited longest first.
@@ -82,11 +82,11 @@ pub enum WriteStrategy {
 /// When a datapoint in the journal is safe from a crash of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// Before it is taken: receivers wait for the disk.
+    /// When it has been taken: receivers wait for the disk.
     Always,
-    /// This long after it was taken, at most: one sync for all that came since the last.
+    /// At most this long after it was taken: one sync for all points since the last.
     Every(Span),
-    /// There is no journal: what is not in its file is lost with the process.
+    /// Never. There is no journal: points that are not in their file are lost with the process.
     Off,
 }
 
@@ -129,7 +129,7 @@ fn check_directory(directory: &str, checked: &mut Checked<'_>) {
     match fs::metadata(directory) {
         Ok(found) if found.is_dir() => {}
         Ok(_) => checked.say(format!("{directory:?} is not a directory")),
-        // The user who checks may not be the user who serves.
+        // The configuration may be checked by another user than the server's.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => checked.say(format!(
             "{directory:?} does not exist: create it first, or leave the key empty for \"whisper\" in \

@@ -1,9 +1,9 @@
-//! Files that are ours alone: lock, journal, index, saved state.
+//! Opens the server's own files: lock, journal, index, saved state.
 //!
 //! 1. They are opened without following a symbolic link in the last part of the path, so that a
 //!    link put in their place leads to no other file.
-//! 2. Opening never waits: a pipe, a device or a directory in their place is an error.
-//! 3. They are made with mode 0600, their directories with 0700.
+//! 2. Opening never blocks: a pipe, a device or a directory in their place is an error.
+//! 3. They are created with mode 0600, their directories with 0700.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Opens the regular file `path` as `options` say.
+/// Opens the regular file `path` with `options`.
 ///
 /// # Errors
-/// The system's, or [`io::ErrorKind::InvalidInput`] if something else has the name: see
+/// The system's, or [`io::ErrorKind::InvalidInput`] if `path` is not a regular file: see
 /// [`is_in_the_way`].
 pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -45,8 +45,7 @@ pub fn is_in_the_way(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none()
 }
 
-/// Renames what has the name of a file of ours to `NAME.corrupt`, or the next free name; the new
-/// one.
+/// Renames `path` to `NAME.corrupt`, or to the next free name, and returns the new path.
 ///
 /// # Errors
 /// The system refused.
@@ -54,7 +53,7 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     whisper::map::set_aside(path)
 }
 
-/// All that the regular file `path` holds.
+/// The content of the regular file `path`.
 ///
 /// # Errors
 /// As [`open`].
@@ -64,8 +63,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes the directory `path`, and those above it, readable by nobody else. One that is there
-/// stays as it is.
+/// Creates the directory `path` and those above it, readable by this user only. Existing directories stay
+/// as they are.
 ///
 /// # Errors
 /// The system refused.

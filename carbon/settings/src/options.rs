@@ -2,7 +2,7 @@
 
 use crate::node::{Path, Step};
 use crate::problem::{Problem, Problems, is_address};
-use crate::{ByteSize, Span};
+use crate::units::{ByteSize, Span};
 
 /// One configuration key: its name within its section, and the comment that `plumbago config`
 /// prints above it.

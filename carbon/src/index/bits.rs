@@ -11,7 +11,7 @@ impl Bits {
             .is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 
-    /// Sets the bit; whether it was clear.
+    /// Sets the bit. Whether it was clear before.
     pub(crate) fn set(&mut self, id: u32) -> bool {
         let word = id as usize / 64;
         if self.0.len() <= word {

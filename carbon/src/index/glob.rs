@@ -1,10 +1,10 @@
 //! Patterns over dotted names, as graphite-web's find reads them.
 //!
-//! A pattern is matched node by node: `*` any run of characters, `?` one, `[a-z]` and `[!a-z]` one
-//! of a class, `{a,b}` alternatives (nested ones too), and a node that is `**`, or has it among its
-//! alternatives, stands for any number of nodes, none included. After a dot at the end stands the
-//! branch itself: `a.` is the branch `a`, and `.` the root. Backslashes are dropped. What is not
-//! closed means itself, as in Python's `fnmatch`.
+//! A pattern is matched node by node: `*` matches any run of characters, `?` one character, `[a-z]` and
+//! `[!a-z]` one of a class, `{a,b}` alternatives (which may be nested). A node `**`, alone or among
+//! alternatives, matches any number of nodes, including zero. A dot at the end matches the branch itself:
+//! `a.` is the branch `a`, and `.` the root. Backslashes are ignored. Brackets and braces that are not
+//! closed are literal, as in Python's `fnmatch`.
 
 use crate::error::PatternError;
 
@@ -20,23 +20,23 @@ pub(crate) struct Pattern {
     pub(crate) nodes: Vec<NodePattern>,
 }
 
-/// What one node must look like.
+/// The pattern of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NodePattern {
-    /// `**`: any number of nodes. Or one node that is one of these.
+    /// `**`: any number of nodes; or one node that matches one of these.
     AnyDepth(Vec<Flat>),
     /// One of these, no two alike.
     OneOf(Vec<Flat>),
-    /// No node but the branch itself, whose path keeps the dot: what is after a dot at the end.
+    /// A dot at the end: the branch itself, whose path keeps the dot.
     Here,
 }
 
 /// A pattern without braces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Flat {
-    /// What the node must begin with: found by binary search.
+    /// The literal start of the node, which is found by binary search.
     pub(crate) prefix: String,
-    /// What follows; empty when the node must be exactly `prefix`.
+    /// The rest; empty if the node must be exactly `prefix`.
     rest: Vec<Token>,
 }
 
@@ -136,7 +136,7 @@ fn expand(text: &str, out: &mut Vec<String>) -> Result<(), TooMany> {
     Ok(())
 }
 
-/// The first group of braces that is closed: the places of both braces.
+/// The positions of the first closed pair of braces.
 fn braces(text: &str) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let mut start = 0;
@@ -196,7 +196,7 @@ impl Flat {
         self.rest.is_empty()
     }
 
-    /// Whether a node that begins with `prefix` and goes on with `rest` matches.
+    /// Whether a node matches that is `prefix` followed by `rest`.
     #[inline]
     pub(crate) fn matches_rest(&self, rest: &str) -> bool {
         match self.rest.as_slice() {
@@ -217,7 +217,7 @@ impl Flat {
 fn class(text: &str) -> Option<(Token, usize)> {
     let negated = text.starts_with('!');
     let body = usize::from(negated);
-    // A `]` in the first place stands for itself.
+    // A `]` at the start is literal.
     let search = body + usize::from(text[body..].starts_with(']'));
     let end = search + text[search..].find(']')?;
     let mut ranges = Vec::new();
@@ -235,7 +235,7 @@ fn class(text: &str) -> Option<(Token, usize)> {
     Some((Token::Class { negated, ranges }, end + 1))
 }
 
-/// Matches without recursion: on a mismatch the last run takes one character more.
+/// Matches without recursion: on a mismatch the last `*` takes one more character.
 fn matches(tokens: &[Token], text: &str) -> bool {
     let mut token = 0;
     let mut rest = text;

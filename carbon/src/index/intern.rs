@@ -1,4 +1,4 @@
-//! From names to ids, and which ids have holders.
+//! Names to ids, and the holders of ids.
 
 use std::time::Instant;
 
@@ -7,11 +7,11 @@ use crate::datapoint::{NameError, SeriesId};
 use crate::series::{self, Names};
 
 impl Index {
-    /// The id of the series spelled `raw`, a new one if need be, whatever the limits. Good while
-    /// a pin lives that was taken before.
+    /// The id of the series called `raw`, a new one if the name is new, without limits. Valid while a pin
+    /// exists that was taken before.
     ///
     /// # Errors
-    /// No file could be named so.
+    /// No file can have the name.
     pub fn intern(&self, raw: &[u8]) -> std::result::Result<SeriesId, NameError> {
         if let Some(id) = self.names().get(raw) {
             return Ok(id);
@@ -22,7 +22,7 @@ impl Index {
     /// As [`Index::intern`], but a new name may be over a limit.
     ///
     /// # Errors
-    /// No file could be named so, or the name is new and over a limit.
+    /// No file can have the name, or the name is new and over a limit.
     pub fn admit(&self, raw: &[u8]) -> std::result::Result<SeriesId, NameError> {
         if let Some(id) = self.names().get(raw) {
             return Ok(id);
@@ -35,7 +35,7 @@ impl Index {
                 limits.admit(&canonical, names.len(), Instant::now())?;
             }
         }
-        // Several at once may exceed a limit by as many as there are receivers.
+        // Concurrent receivers may exceed a limit by one name each.
         self.add(&mut self.names.write(), raw)
     }
 
@@ -60,7 +60,7 @@ impl Index {
         loop {
             let id = self.admit(raw)?;
             let names = self.names();
-            // Unlinked in between: the name gets another id.
+            // The name was unlinked in between and gets another id.
             if names.is_unlinked(id) {
                 continue;
             }
@@ -74,7 +74,7 @@ impl Index {
         }
     }
 
-    /// Gives back ids that [`Index::hold`] gave.
+    /// Gives back ids from [`Index::hold`].
     pub fn release(&self, ids: &[SeriesId]) {
         let mut held = self.held();
         for id in ids {

@@ -1,12 +1,12 @@
-//! Whether a name that is not known may become one.
+//! Limits on new series.
 //!
-//! 1. Only names that are not known come here: a known series is never refused.
+//! 1. Only unknown names are checked: a known series is never refused.
 //! 2. A prefix is the first [`Limits::nodes`] nodes of a name without its tags, as for
-//!    `statsd.max_names_per_prefix`. Prefixes are told apart by a hash of 64 bits with a secret of this
-//!    process, and counted only while there is a limit on them.
-//! 3. What was refused is counted by prefix for the first [`MAX_TOLD`] prefixes; the rest is counted
-//!    together. Each prefix of these is logged when it is refused first, and all of them together at most
-//!    once in [`LOG_PAUSE`].
+//!    `statsd.max_names_per_prefix`. Prefixes are identified by a hash of 64 bits with a secret of this
+//!    process, and counted only if there is a limit on them.
+//! 3. Refusals are counted by prefix for the first [`MAX_COUNTED`] prefixes, and together for all others.
+//!    Each counted prefix is logged at its first refusal, and all refusals together at most once in
+//!    [`LOG_PAUSE`].
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -18,11 +18,11 @@ use hashbrown::HashMap;
 use crate::datapoint::NameError;
 use crate::options::Options;
 
-/// Prefixes whose refusals are counted each on its own.
-const MAX_TOLD: usize = 64;
+/// Prefixes whose refusals are counted separately.
+const MAX_COUNTED: usize = 64;
 /// Bytes of a prefix that are kept for the log and the counters.
-const MAX_TOLD_BYTES: usize = 120;
-/// The log tells of refusals this often at most.
+const MAX_COUNTED_BYTES: usize = 120;
+/// The shortest time between two messages about refusals.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// The key of the limit on series in all.
@@ -32,14 +32,14 @@ pub(crate) const MAX_PER_PREFIX: &str = "carbon.max_series_per_prefix";
 /// The key of the limit on new series.
 pub(crate) const MAX_NEW: &str = "carbon.max_new_series_per_minute";
 
-/// The limits and how far they are used.
+/// The limits and their use.
 #[derive(Debug)]
 pub(crate) struct Limits {
     max: u64,
     max_per_prefix: u64,
     max_new_per_minute: u64,
     nodes: usize,
-    /// New series that may still come at once, as of `at`.
+    /// New series that were still allowed at the time `at`.
     left: f64,
     at: Option<Instant>,
     hasher: RandomState,
@@ -47,15 +47,15 @@ pub(crate) struct Limits {
     prefixes: HashMap<u64, u32, RandomState>,
     refused: BTreeMap<Box<str>, u64>,
     refused_elsewhere: u64,
-    /// When the log was last told, and what it was not told since.
-    told: Option<Instant>,
+    /// When refusals were last logged, and the refusals since.
+    logged: Option<Instant>,
     untold: u64,
 }
 
 /// Names that were refused, by prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Prefixes and how many names below each were refused, a name that came again each time.
+    /// Prefixes and the number of refusals below each; a name that is sent again counts again.
     pub prefixes: Vec<(String, u64)>,
     /// The same for all other prefixes together.
     pub elsewhere: u64,
@@ -83,7 +83,7 @@ impl Limits {
             prefixes: HashMap::default(),
             refused: BTreeMap::new(),
             refused_elsewhere: 0,
-            told: None,
+            logged: None,
             untold: 0,
         }
     }
@@ -93,8 +93,7 @@ impl Limits {
         self.max == 0 && self.max_per_prefix == 0 && self.max_new_per_minute == 0
     }
 
-    /// Whether the series `name`, which is not known, may be added to `known` others. It counts as
-    /// one of the new ones then.
+    /// Whether the unknown series `name` may be added to `known` others. If so, it counts as a new one.
     pub(crate) fn admit(
         &mut self,
         name: &str,
@@ -136,13 +135,13 @@ impl Limits {
     }
 
     fn refuse(&mut self, key: &'static str, prefix: &str, now: Instant) {
-        let most = prefix.len().min(MAX_TOLD_BYTES);
+        let most = prefix.len().min(MAX_COUNTED_BYTES);
         let end = (0..=most).rev().find(|end| prefix.is_char_boundary(*end));
         let shown = &prefix[..end.unwrap_or(0)];
         let mut is_first = false;
         if let Some(count) = self.refused.get_mut(shown) {
             *count += 1;
-        } else if self.refused.len() < MAX_TOLD {
+        } else if self.refused.len() < MAX_COUNTED {
             self.refused.insert(shown.into(), 1);
             is_first = true;
         } else {
@@ -150,11 +149,11 @@ impl Limits {
         }
         self.untold += 1;
         let rested = self
-            .told
-            .is_none_or(|told| now.saturating_duration_since(told) >= LOG_PAUSE);
+            .logged
+            .is_none_or(|at| now.saturating_duration_since(at) >= LOG_PAUSE);
         if rested || is_first && self.max_per_prefix > 0 && key == MAX_PER_PREFIX {
             let refused = std::mem::take(&mut self.untold);
-            self.told = Some(now);
+            self.logged = Some(now);
             tracing::warn!(
                 prefix = shown,
                 refused,
@@ -163,7 +162,7 @@ impl Limits {
         }
     }
 
-    /// The series `name` is known from now on.
+    /// Counts the series `name` as known.
     pub(crate) fn added(&mut self, name: &str) {
         if self.max_per_prefix > 0 {
             let hash = self.hasher.hash_one(prefix(name, self.nodes));
@@ -171,7 +170,7 @@ impl Limits {
         }
     }
 
-    /// The series `name` is no longer known.
+    /// No longer counts the series `name` as known.
     pub(crate) fn removed(&mut self, name: &str) {
         if self.max_per_prefix == 0 {
             return;
@@ -185,7 +184,7 @@ impl Limits {
         }
     }
 
-    /// What was refused since the start.
+    /// Refusals since the start.
     pub(crate) fn refused(&self) -> Refused {
         let each = self.refused.iter();
         Refused {
@@ -258,9 +257,9 @@ mod tests {
             );
         }
         let refused = limits.refused();
-        assert_eq!(refused.prefixes.len(), MAX_TOLD);
-        let told: u64 = refused.prefixes.iter().map(|(_, count)| count).sum();
-        assert_eq!(told + refused.elsewhere, 2_000);
+        assert_eq!(refused.prefixes.len(), MAX_COUNTED);
+        let counted: u64 = refused.prefixes.iter().map(|(_, count)| count).sum();
+        assert_eq!(counted + refused.elsewhere, 2_000);
     }
 
     proptest! {

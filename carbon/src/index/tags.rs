@@ -1,7 +1,7 @@
 //! Tags to series: an inverted index with a bitmap per value.
 //!
-//! 1. A series is here while it is listed; tags and values keep their ids, and stay known, when
-//!    their last series is taken out over HTTP. When it expires ([`Tags::expire`]) they go with it.
+//! 1. A series is here while it is listed. Tags and values stay known, with their ids, after their last
+//!    series is removed over HTTP. If it expires ([`Tags::expire`]), they are removed as well.
 //! 2. The metric's name is the tag `name`. A registered name without tags has only that one.
 //! 3. Expressions are Graphite's: `tag=v`, `tag!=v`, `tag=~re`, `tag!=~re`. An absent tag counts as
 //!    the empty value; expressions match from the start of the value, not necessarily to its end.
@@ -98,8 +98,8 @@ impl<'a> Spec<'a> {
         })
     }
 
-    /// Whether `value` is one of the wanted, before negation. An expression that runs out of its
-    /// backtracking limit matches nothing.
+    /// Whether `value` matches, before negation. An expression that exceeds its backtracking limit matches
+    /// no value.
     fn wants(&self, value: &str) -> bool {
         match &self.wanted {
             Wanted::Exactly(wanted) => *wanted == value,
@@ -112,19 +112,19 @@ impl<'a> Spec<'a> {
     }
 }
 
-/// The bytes that one compiled expression may take, about.
+/// About how many bytes a compiled expression may take.
 const MAX_COMPILED: usize = 10 << 20;
 
-/// The instructions that one may have beside the parts that need no backtracking.
+/// How many instructions a compiled expression may have for the parts that need backtracking.
 const MAX_INSTRUCTIONS: usize = 10_000;
 
 /// Compiles a regular expression that a client sent, within bounds.
 ///
 /// # Errors
-/// If it is no regular expression, or a very large one.
+/// The expression is invalid or very large.
 pub fn regex(pattern: &str) -> Result<fancy_regex::Regex, fancy_regex::Error> {
-    // Parts between look-arounds and references are compiled each on its own, and calls of groups
-    // (which Python does not have) once more at each call.
+    // Parts between look-arounds and references are compiled separately, and calls of groups (which
+    // Python does not have) once more at each call.
     let calls = ["\\g", "(?&", "(?P>", "(?R", "(?0"];
     let n_parts = if calls.iter().any(|call| pattern.contains(call)) {
         MAX_INSTRUCTIONS
@@ -184,7 +184,7 @@ impl Tags {
         }
     }
 
-    /// Takes the series out. Whether it was in.
+    /// Removes the series. Whether it was there.
     pub(crate) fn remove(&mut self, id: SeriesId, name: &str) -> bool {
         if !self.all.remove(id.0) {
             return false;
@@ -200,7 +200,7 @@ impl Tags {
         true
     }
 
-    /// As [`Tags::remove`]; also takes out the tags and values that no series carries any more.
+    /// As [`Tags::remove`]; also removes tags and values that no series carries any longer.
     pub(crate) fn expire(&mut self, id: SeriesId, name: &str) -> bool {
         let was_in = self.remove(id, name);
         for (tag, value) in series::tags(name) {
@@ -221,7 +221,7 @@ impl Tags {
         was_in
     }
 
-    /// Whether the series is in.
+    /// Whether the series is there.
     pub(crate) fn contains(&self, id: SeriesId) -> bool {
         self.all.contains(id.0)
     }
@@ -246,7 +246,7 @@ impl Tags {
 
     fn select(&self, specs: &[Spec<'_>], go_on: &mut GoOn<'_>) -> Result<RoaringBitmap, TagError> {
         let mut found: Option<RoaringBitmap> = None;
-        // Those that demand a value first: they are the smaller sets.
+        // Expressions that require a value come first: they are the smaller sets.
         let (demanding, lenient): (Vec<_>, Vec<_>) =
             specs.iter().partition(|spec| !spec.matches_empty());
         for spec in demanding.into_iter().chain(lenient) {
@@ -365,7 +365,7 @@ impl Tags {
     }
 
     /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`.
-    /// That they carry `tag` is demand enough.
+    /// An expression that requires a value is not needed: the series carry `tag`.
     pub(crate) fn complete_values(
         &self,
         expressions: &[&str],

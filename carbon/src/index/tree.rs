@@ -1,16 +1,15 @@
 //! The tree of name parts: which names does this pattern match?
 //!
-//! 1. A branch holds its branches and its tails, both sorted by label. A tail is a series with what
-//!    is left of its name below the branch: a leaf when that is one node, a whole twig when it is
-//!    more. A twig becomes a branch when a second series needs it, so a series that stands alone
-//!    costs four bytes here however deep it lies.
-//! 2. Labels are not stored: each is a piece of the name of a series that is in the tree. When that
-//!    series is taken out, the label moves to another one below the branch.
+//! 1. A branch has branches and tails, both sorted by label. A tail is a series with the rest of its name
+//!    below the branch: a leaf if the rest is one node, a twig if it is more. A twig becomes a branch when a
+//!    second series needs it, so a series without neighbours costs four bytes at any depth.
+//! 2. Labels are not stored: each is a piece of the name of a series in the tree. When that series is
+//!    removed, the label becomes a piece of the name of another series below the branch.
 //! 3. New entries are appended and merged into the sorted part 64 at a time, so that a branch of a
 //!    million leaves does not move them all for each new one.
-//! 4. A pattern that begins with `**` and goes on finds only what the rest finds: Graphite loses its
-//!    way below the root there, as its directory setting ends in a slash by default.
-//! 5. Labels compare bytewise with the dot below everything else: what shares a node stands together.
+//! 4. A pattern that begins with `**` and continues finds only what the rest finds at the root, as in
+//!    Graphite, whose directory setting ends in a slash by default.
+//! 5. Labels compare bytewise, except that the dot comes first: names that share a node are neighbours.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -31,16 +30,16 @@ pub struct Found {
     pub leaf: bool,
 }
 
-/// What a search asks between two steps, with the path of the node that it found, if any: `false`
-/// ends it.
+/// Called between two steps of a search, with the path of the node that was found, if any. Returning
+/// `false` ends the search.
 pub type GoOn<'a> = dyn FnMut(Option<&str>) -> bool + 'a;
 
-/// What a walk does with a node that the pattern matches and whether that is a leaf, and (`None`)
-/// for each other that it looks at.
+/// Called for a node that the pattern matches, with whether it is a leaf, and with `None` for each other
+/// node that is checked.
 type Visit<'a> = dyn FnMut(Option<(&str, bool)>) -> ControlFlow<()> + 'a;
 
-/// What a walk does with label and place of a child that a pattern matches, and (`None`) for each
-/// other child that it looks at.
+/// Called with label and place of a child that the pattern matches, and with `None` for each other child
+/// that is checked.
 type Each<'a> = dyn FnMut(Option<(&str, Option<Place>)>) -> ControlFlow<()> + 'a;
 
 fn asked(go_on: bool) -> ControlFlow<()> {
@@ -157,8 +156,8 @@ impl List {
         sorted[from..from + len].iter().chain(unsorted).copied()
     }
 
-    /// The entry whose key is `wanted`. The last is looked at first: names that come in order,
-    /// as at a start, go where the one before went.
+    /// The entry whose key is `wanted`. The last one is checked first: sorted names, as at the start, go
+    /// into the branch of the name before.
     fn exact<'a>(&self, wanted: &[u8], key: impl Fn(u32) -> &'a [u8]) -> Option<u32> {
         let last = self.items.last().copied()?;
         if key(last) == wanted {
@@ -170,7 +169,7 @@ impl List {
         candidates.find(|item| key(**item) == wanted).copied()
     }
 
-    /// Takes `item` out, whose key is `wanted`. Whether it was in.
+    /// Removes `item`, whose key is `wanted`. Whether it was there.
     fn remove<'a>(&mut self, item: u32, wanted: &[u8], key: impl Fn(u32) -> &'a [u8]) -> bool {
         let (sorted, unsorted) = self.items.split_at(self.sorted as usize);
         let near = sorted.partition_point(|item| order(key(*item), wanted).is_lt());
@@ -193,7 +192,7 @@ impl List {
     }
 }
 
-/// A place in the walk: a branch, or inside a twig where `start` is where its next node begins.
+/// A place in the tree: a branch, or a position inside of a twig whose next node begins at `start`.
 #[derive(Clone, Copy)]
 enum Place {
     Branch(u32),
@@ -238,7 +237,7 @@ impl Tree {
                     (at, start) = (branch, next);
                     continue;
                 }
-                // A twig with the same first node makes room: it becomes a branch.
+                // A twig with the same first node becomes a branch.
                 let twig = {
                     let tail = |id| &names.name_bytes(id)[start..];
                     self.branches[at as usize]
@@ -297,7 +296,7 @@ impl Tree {
         branch
     }
 
-    /// Takes `id` out, and the branches that it leaves empty. Whether it was there.
+    /// Removes `id` and branches that become empty. Whether it was there.
     pub(crate) fn remove(&mut self, names: &Names, id: SeriesId) -> bool {
         let name = names.name_bytes(id.0);
         let mut way = vec![ROOT];
@@ -333,7 +332,7 @@ impl Tree {
             self.free.push(*branch);
             way.pop();
         }
-        // From the lowest branch up, so that the labels below are right already.
+        // From the lowest branch up: labels below a branch are correct before those above.
         for branch in way.into_iter().skip(1).rev() {
             let Branch {
                 label,
@@ -474,8 +473,8 @@ impl Tree {
         })
     }
 
-    /// Calls `each` with label and place (`None` for a leaf) of the children of `at` that `flat`
-    /// matches, or of all, and with `None` for each of the others that it looked at.
+    /// Calls `each` with label and place (`None` for a leaf) of the children of `at` that `flat` matches
+    /// (without `flat`, of all), and with `None` for each other child that was checked.
     fn children(
         &self,
         names: &Names,
@@ -484,7 +483,7 @@ impl Tree {
         each: &mut Each<'_>,
     ) -> ControlFlow<()> {
         let mut offer = |label: &[u8], below: Option<Place>| {
-            // Labels are pieces between dots of names that are UTF-8.
+            // A label is a piece between dots of a UTF-8 name.
             let label = std::str::from_utf8(label).unwrap_or_default();
             let fits = flat.is_none_or(|flat| {
                 label
@@ -533,7 +532,7 @@ impl Tree {
         ControlFlow::Continue(())
     }
 
-    /// Bytes held, by capacity.
+    /// Bytes allocated.
     pub(crate) fn size_bytes(&self) -> usize {
         let lists: usize = self
             .branches
@@ -687,13 +686,13 @@ mod tests {
             });
             assert_eq!((found, asked), (None, 5));
         }
-        let mut told = Vec::new();
+        let mut paths = Vec::new();
         let pattern = Pattern::parse("a.b7*").unwrap();
         let found = tree.find(&names, &pattern, &mut |path| {
-            told.extend(path.map(str::to_owned));
+            paths.extend(path.map(str::to_owned));
             true
         });
-        assert_eq!(found.unwrap().len(), told.len());
+        assert_eq!(found.unwrap().len(), paths.len());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The disk below journal and checkpoints: a seam, so that tests can lose what was not synced.
+//! The disk of journal and checkpoints, as a trait: tests replace it to lose what was not synced.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -8,24 +8,24 @@ use std::path::{Path, PathBuf};
 
 use crate::private;
 
-/// A file that is written to its end.
+/// A file that is appended to.
 pub trait Segment: Debug + Send {
-    /// Appends all of `bytes`, or fails with the file as long as it was.
+    /// Appends all of `bytes`. On an error the file keeps its length.
     ///
     /// # Errors
     /// The system refused.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Has all that was appended on disk, in a file that can be found again.
+    /// Syncs everything that was appended, in a file that still exists.
     ///
     /// # Errors
-    /// The system refused, and what is on disk is not known; or the file has been deleted.
+    /// The system refused, and it is unknown what is on disk; or the file has been deleted.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// What journal and checkpoints ask of a disk.
+/// The operations that journal and checkpoints need.
 pub trait Disk: Debug + Send + Sync {
-    /// Makes a new file; its name is on disk when this returns.
+    /// Creates a file. Its directory entry is on disk when this returns.
     ///
     /// # Errors
     /// The system refused.
@@ -37,14 +37,14 @@ pub trait Disk: Debug + Send + Sync {
     /// The system refused.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Has everything below `root` on disk: one `syncfs`.
+    /// Syncs everything below `root` with one `syncfs`.
     ///
     /// # Errors
     /// Something could not be written.
     fn sync_tree(&self, root: &Path) -> io::Result<()>;
 }
 
-/// The real one.
+/// The disk of the system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
@@ -61,7 +61,8 @@ impl Disk for RealDisk {
         let file = match (create(), path.parent()) {
             // The directory was removed while it was in use.
             (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
-                // Those above it are not made again: what was mounted there would be hidden.
+                // Only this one is created again. Directories above it may be missing because a file
+                // system is not mounted.
                 fs::DirBuilder::new().mode(0o700).create(directory)?;
                 create()?
             }
@@ -95,7 +96,7 @@ impl Segment for RealSegment {
                 Ok(())
             }
             Err(error) => {
-                // What was written of it would be taken for a torn tail: cut it off.
+                // Cut off the part that was written, which a reader would count as a torn end.
                 if let Err(error) = self.file.set_len(self.len) {
                     tracing::warn!(path = %self.path.display(), %error, "a torn tail stays in the journal");
                 }

@@ -1,4 +1,4 @@
-//! What a segment of the journal holds: frames, each a batch as it was taken.
+//! The format of a segment of the journal: frames, each a batch of points as it was taken.
 //!
 //! ```text
 //! segment: "plumbago journal 1\n", frames
@@ -12,19 +12,19 @@
 //! ```
 //!
 //! 1. Numbers are little-endian; differences are signed, zigzag-coded. Each body starts from series
-//!    -1, the clock, and value 0, so a frame needs no other frame, but for names.
+//!    -1, the clock, and value 0, so a frame depends on other frames only for names.
 //! 2. A series is named once in a segment, before its first point.
-//! 3. A frame that is cut, or whose checksum is wrong, says nothing. Reading goes on at the next
-//!    mark from which a sound frame follows.
+//! 3. A frame that is incomplete, or whose checksum is wrong, is skipped. Reading continues at the next
+//!    `0xa5 'J'` at which a valid frame begins.
 
 use crate::datapoint::{Datapoint, PointTime, SeriesId};
 use whisper::Timestamp;
 
-/// What a segment begins with.
+/// The first bytes of a segment.
 pub(crate) const MAGIC: &[u8] = b"plumbago journal 1\n";
 const MARK: [u8; 2] = [0xa5, b'J'];
 const HEAD: usize = 10;
-/// The longest body that is believed.
+/// The longest body that a reader accepts.
 const MAX_BODY: usize = 64 << 20;
 
 const NEXT: u8 = 0;
@@ -75,7 +75,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn point(&mut self, point: &Datapoint) {
         let Datapoint { series, at, value } = *point;
         let at = at.timestamp();
-        // The item is put together in a register's worth of bytes and copied once.
+        // The item is assembled in a small array and copied once.
         let mut item = [0_u8; 32];
         let mut len = 1;
         let mut what = NEXT;
@@ -97,7 +97,7 @@ impl<'a> Writer<'a> {
         if value.to_bits() != self.value.to_bits() {
             self.value = value;
             let whole = value as i64;
-            // To the nearest; whether it is exact is looked at below.
+            // Rounded to the nearest; checked for exactness below.
             let hundredths = (value * 100.0 + 0.5_f64.copysign(value)) as i64;
             if value.abs() <= SMALL && (whole as f64).to_bits() == value.to_bits() {
                 what |= INTEGER;
@@ -114,7 +114,7 @@ impl<'a> Writer<'a> {
             }
         }
         item[0] = what;
-        // Copying a fixed size and cutting it is faster than copying what is needed.
+        // Copying a fixed size and truncating is faster than copying a variable size.
         let end = self.buffer.len() + len;
         self.buffer.extend_from_slice(&item);
         self.buffer.truncate(end);
@@ -157,14 +157,14 @@ fn varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// What a frame says, item by item.
+/// An item of a frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Item<'a> {
     Name(SeriesId, &'a [u8]),
     Point(Datapoint),
 }
 
-/// A sound frame.
+/// A valid frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) clock: Timestamp,
@@ -175,7 +175,7 @@ pub(crate) struct Frame<'a> {
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
-    /// Bytes that belong to no sound frame so far.
+    /// Bytes so far that belong to no valid frame.
     pub(crate) unsound: usize,
 }
 
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Bytes that have not been looked at.
+    /// Bytes that have not been read.
     pub(crate) fn left(&self) -> usize {
         self.rest.len()
     }
@@ -235,8 +235,7 @@ fn frame(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
 }
 
 impl<'a> Frame<'a> {
-    /// Calls `each` for every item. What a sound checksum covers and still makes no sense ends
-    /// the frame.
+    /// Calls `each` for every item, up to the first one that is malformed despite the valid checksum.
     pub(crate) fn each(self, mut each: impl FnMut(Item<'a>)) {
         let mut rest = self.items;
         let mut series = -1_i64;

@@ -2,13 +2,13 @@
 //!
 //! 1. A name is stored once, in canonical form. Ids are dense: a new name gets the id of a name that
 //!    was freed, or the next number.
-//! 2. A lookup is one hash of the raw bytes and one comparison: no allocation, no text made.
-//! 3. Spellings that are not canonical (tags in another order, empty nodes) are remembered too,
-//!    up to [`MAX_ALIASES`], so that a client which always sends them pays once.
-//! 4. A name leaves in two steps. [`Names::unlink`]: lookups no longer find it, its id still has its
-//!    name. [`Names::free`]: the id has no name and may stand for another. When each is safe is
-//!    said in `index::grace`.
-//! 5. Blocks of names that are mostly freed are emptied into the newest block and given back.
+//! 2. A lookup is one hash of the raw bytes and one comparison, without an allocation.
+//! 3. Aliases (names that are not canonical: tags in another order, empty nodes) are stored too, up to
+//!    [`MAX_ALIASES`], so that they are normalised once for a client that always sends them.
+//! 4. A name is removed in two steps. After [`Names::unlink`] lookups no longer find it, but its id still
+//!    has its name. After [`Names::free`] the id has no name and may be assigned to another. `index::grace`
+//!    has the conditions for each step.
+//! 5. Names of blocks that are mostly free are moved to the newest block, and the blocks are freed.
 
 mod name;
 
@@ -24,14 +24,14 @@ pub use name::{canonical, file_path, is_tagged, tags, tree_path, unhashed_path};
 
 use crate::datapoint::{NameError, SeriesId};
 
-/// How many spellings beside the canonical ones are remembered.
+/// The most aliases that are stored.
 const MAX_ALIASES: usize = 1 << 20;
 
-/// The bytes of the longest path that the system takes, less the separator behind the root and
-/// the longest name that a file has while it is made.
+/// The longest path in bytes that the system accepts, less the separator after the root and the longest
+/// name of a temporary file.
 const LONGEST_PATH: usize = 4_095 - 1 - whisper::create::TEMPORARY_LEN;
 
-/// How long after a line in the log about a refused name the next one may follow.
+/// The shortest time between two messages in the log about refused names.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Bytes per block of names.
@@ -50,27 +50,27 @@ pub struct Names {
     starts: Vec<u32>,
     blocks: Vec<Vec<u8>>,
     aliases: HashMap<Box<[u8]>, u32, RandomState>,
-    /// The bytes of the path below which the files lie.
+    /// The length in bytes of the path of the directory of the files.
     root_len: usize,
-    /// When the log was last told of a name that is too long.
-    told: Option<Instant>,
-    /// Ids that have a name which lookups do not find.
+    /// When a message about a name that is too long was last logged.
+    logged: Option<Instant>,
+    /// Ids whose name lookups do not find.
     unlinked: HashSet<u32, RandomState>,
     /// Ids without a name.
     free: Vec<u32>,
-    /// Of each block, the bytes of names that were freed.
+    /// For each block, the bytes of freed names.
     dead: Vec<u32>,
-    /// The block that new names go to.
+    /// The block of new names.
     newest: usize,
     /// Blocks without memory.
     free_blocks: Vec<usize>,
-    /// Ids that were freed and have another name since.
+    /// Ids that were freed and then assigned to another name.
     reused: Vec<u32>,
 }
 
 impl Names {
-    /// The names of series whose files lie below `root`: a new name whose file would have a path
-    /// that is too long is refused.
+    /// An interner for series whose files are below `root`: it refuses a new name whose file would have a
+    /// path that is too long.
     pub fn below(root: &Path) -> Self {
         Self {
             root_len: root.as_os_str().len(),
@@ -78,7 +78,7 @@ impl Names {
         }
     }
 
-    /// The id of the series spelled `raw`, if it was seen before.
+    /// The id of the series called `raw`, if the name is known.
     #[inline]
     pub fn get(&self, raw: &[u8]) -> Option<SeriesId> {
         let hash = self.hasher.hash_one(raw);
@@ -91,7 +91,7 @@ impl Names {
         self.aliases.get(raw).map(|id| SeriesId(*id))
     }
 
-    /// The id of the series spelled `raw`, a new one if need be, and whether it is new.
+    /// The id of the series called `raw`, and whether it is a new one.
     ///
     /// # Errors
     /// The name cannot be stored.
@@ -113,7 +113,7 @@ impl Names {
         Ok((id, new))
     }
 
-    /// The canonical form of `raw`, if there can be a file for it.
+    /// The canonical form of `raw`, if a file can have the name.
     fn checked<'a>(&mut self, raw: &'a [u8]) -> Result<Cow<'a, str>, NameError> {
         let root_len = self.root_len;
         let fits = |name: &str| is_tagged(name) || root_len + name.len() <= LONGEST_PATH;
@@ -122,10 +122,10 @@ impl Names {
             false => Err(NameError::PathTooLong),
         });
         if let Err(why @ (NameError::TooLong | NameError::PathTooLong)) = checked {
-            // The operator must find the sender; one name in ten seconds is enough for that.
+            // For the operator to find the sender, one name in ten seconds is enough.
             let now = Instant::now();
-            if self.told.is_none_or(|at| now - at > QUIET) {
-                self.told = Some(now);
+            if self.logged.is_none_or(|at| now - at > QUIET) {
+                self.logged = Some(now);
                 let name = raw[..raw.len().min(300)].escape_ascii();
                 tracing::warn!(len = raw.len(), "refused, as {why}: {name}");
             }
@@ -133,8 +133,7 @@ impl Names {
         checked
     }
 
-    /// The id of a name that was stored once and is canonical: as [`Names::intern`], without looking
-    /// at it again.
+    /// As [`Names::intern`], for a name that was stored before and is known to be canonical.
     ///
     /// # Errors
     /// Not UTF-8, or too many names.
@@ -147,7 +146,7 @@ impl Names {
         self.add_hashed(name, hash)
     }
 
-    /// Stores a canonical name that is not there yet.
+    /// Stores a new canonical name.
     fn add(&mut self, name: &[u8]) -> Result<SeriesId, NameError> {
         self.add_hashed(name, self.hasher.hash_one(name))
     }
@@ -170,7 +169,7 @@ impl Names {
         Ok(SeriesId(id))
     }
 
-    /// Writes the text of a name; where.
+    /// Writes the text of a name and returns its place.
     fn store(&mut self, name: &[u8]) -> Result<u32, NameError> {
         let len = u16::try_from(name.len()).map_err(|_| NameError::TooLong)?;
         let size = name.len() + 2;
@@ -208,8 +207,8 @@ impl Names {
         table.insert_unique(hash, id, |id| hasher.hash_one(bytes(starts, blocks, *id)));
     }
 
-    /// Has lookups no longer find `id`, in any spelling that [`Names::forget_aliases`] is told of.
-    /// Its name stays until [`Names::free`].
+    /// Hides `id` from lookups, by its aliases as well after [`Names::forget_aliases`]. Its name stays
+    /// until [`Names::free`].
     pub(crate) fn unlink(&mut self, id: SeriesId) {
         let hash = self.hasher.hash_one(self.bytes(id.0));
         if let Ok(entry) = self.table.find_entry(hash, |other| *other == id.0) {
@@ -218,12 +217,12 @@ impl Names {
         }
     }
 
-    /// Drops the spellings of series for which `gone` holds.
+    /// Removes the aliases of series for which `gone` returns true.
     pub(crate) fn forget_aliases(&mut self, gone: impl Fn(SeriesId) -> bool) {
         self.aliases.retain(|_, id| !gone(SeriesId(*id)));
     }
 
-    /// Whether `id` has a name which lookups do not find.
+    /// Whether `id` has a name that lookups do not find.
     pub(crate) fn is_unlinked(&self, id: SeriesId) -> bool {
         !self.unlinked.is_empty() && self.unlinked.contains(&id.0)
     }
@@ -234,7 +233,7 @@ impl Names {
         start.is_some_and(|start| *start != FREED) && !self.is_unlinked(id)
     }
 
-    /// Has lookups find `id` again, unless its name has another id by now: the id of the name.
+    /// Lets lookups find `id` again, unless its name has another id by now. Returns the id of the name.
     pub(crate) fn relink(&mut self, id: SeriesId) -> SeriesId {
         if !self.is_unlinked(id) {
             return id;
@@ -251,7 +250,7 @@ impl Names {
         id
     }
 
-    /// Takes the name of an unlinked `id`: the id may stand for another from now on.
+    /// Removes the name of an unlinked `id`, which may be assigned to another name from now on.
     pub(crate) fn free(&mut self, id: SeriesId) {
         if !self.unlinked.remove(&id.0) {
             return;
@@ -264,8 +263,8 @@ impl Names {
         self.dead[number] += size as u32;
     }
 
-    /// Gives back what freed names leave behind: of blocks that are more than half dead, and of
-    /// tables that are mostly empty.
+    /// Frees memory of removed names: blocks that are more than half free, and tables that are mostly
+    /// empty.
     pub(crate) fn give_back(&mut self) {
         let blocks = 0..self.blocks.len();
         let worn: Vec<usize> = blocks
@@ -314,12 +313,12 @@ impl Names {
         }
     }
 
-    /// Ids that were freed and have another name since; whoever was told of them takes them out.
+    /// Ids that were freed and then assigned to another name. The caller removes those it has handled.
     pub(crate) fn reused(&mut self) -> &mut Vec<u32> {
         &mut self.reused
     }
 
-    /// As [`Names::reused`], to look at.
+    /// As [`Names::reused`], for reading.
     pub(crate) fn reused_ids(&self) -> &[u32] {
         &self.reused
     }
@@ -329,7 +328,7 @@ impl Names {
         bytes(&self.starts, &self.blocks, id)
     }
 
-    /// The canonical name of `id`; empty for an id that was never handed out.
+    /// The canonical name of `id`; empty for an id that has no name.
     #[inline]
     pub fn name(&self, id: SeriesId) -> &str {
         if self
@@ -339,7 +338,7 @@ impl Names {
         {
             return "";
         }
-        // Only what `canonical` passed is stored, so the check never fails.
+        // Only canonical names are stored, so the check never fails.
         std::str::from_utf8(self.bytes(id.0)).unwrap_or_default()
     }
 
@@ -354,17 +353,17 @@ impl Names {
         self.table.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// All ids that were ever handed out are below this.
+    /// Above every id that was ever assigned.
     pub(crate) fn end(&self) -> usize {
         self.starts.len()
     }
 
-    /// Makes room for `more` names at once.
+    /// Reserves memory for `more` names.
     pub fn reserve(&mut self, more: usize) {
         let Self {
             hasher,
@@ -377,7 +376,7 @@ impl Names {
         starts.reserve_exact(more);
     }
 
-    /// Bytes held, by capacity.
+    /// Bytes allocated.
     pub fn size_bytes(&self) -> usize {
         (self.blocks.len() - self.free_blocks.len()) * BLOCK_SIZE
             + self.starts.capacity() * 4

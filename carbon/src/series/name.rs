@@ -1,13 +1,13 @@
-//! What a series may be called, and which file it lives in.
+//! Names of series, and the paths of their files.
 //!
-//! 1. Every name goes through [`canonical`] once, when it is first seen: query, cache, journal and
-//!    file agree on the result.
-//! 2. A plain name is nodes between dots; empty nodes are gone. A tagged name is the metric, then
-//!    `;tag=value` sorted as whole strings; the last of several values of a tag wins.
-//! 3. A name that begins with `_tagged.` is plain whatever follows: it is the path of a file that
-//!    a tagged series has, as graphite-web lists it.
-//! 4. A plain name's file is its nodes as directories, a tagged one's lies below `_tagged/` by the
-//!    SHA-256 of the name (graphite's `TaggedSeries.encode`).
+//! 1. Every name passes through [`canonical`] when it is first seen. Query, cache, journal and file use the
+//!    result.
+//! 2. A plain name has nodes separated by dots, none of them empty. A tagged name is the metric followed by
+//!    `;tag=value` pairs, sorted as whole strings. If a tag is repeated, the last value wins.
+//! 3. A name that begins with `_tagged.` is always plain: it is the path of the file of a tagged series, as
+//!    graphite-web lists it.
+//! 4. The path of a plain name has its nodes as directories. The path of a tagged name is below `_tagged/`
+//!    and made of the SHA-256 of the name (`TaggedSeries.encode` in Graphite).
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,18 @@ use sha2::{Digest, Sha256};
 
 use crate::datapoint::NameError;
 
-/// What the dotted paths of tagged series' files begin with.
+/// The start of the dotted paths of the files of tagged series.
 const TAGGED: &str = "_tagged.";
 
 /// The longest node: with `.wsp` it is a file name of 255 bytes.
 const MAX_NODE: usize = 251;
-/// The longest name; as a path it fits into the kernel's 4,096 bytes with a root before it.
+/// The longest name. As a path below a root it fits into the kernel's 4,096 bytes.
 pub(crate) const MAX_NAME: usize = 4_000;
 
-/// The canonical form of `raw`: borrowed when it is canonical already.
+/// The canonical form of `raw`, borrowed if it is `raw` itself.
 ///
 /// # Errors
-/// [`NameError`] when no file could be named so, or when the tags are malformed.
+/// No file can have the name, or the tags are malformed.
 pub fn canonical(raw: &[u8]) -> Result<Cow<'_, str>, NameError> {
     let text = std::str::from_utf8(raw).map_err(|_| NameError::NotUtf8)?;
     if text.len() > MAX_NAME {
@@ -45,14 +45,14 @@ pub fn canonical(raw: &[u8]) -> Result<Cow<'_, str>, NameError> {
     } else {
         plain(text)?
     };
-    // It would be read as something else the next time.
+    // Read again, it would have another canonical form.
     if is_open_metrics(&name) && !name.starts_with(TAGGED) {
         return Err(NameError::BadTag);
     }
     Ok(name)
 }
 
-/// Whether it is to be read as `metric{tag="value"}`.
+/// Whether it has the form `metric{tag="value"}`.
 fn is_open_metrics(text: &str) -> bool {
     text.ends_with("\"}") && text.contains('{')
 }
@@ -70,7 +70,7 @@ pub fn tags(name: &str) -> impl Iterator<Item = (&str, &str)> {
         .chain(parts.filter_map(|part| part.split_once('=')))
 }
 
-/// Splits off empty nodes and checks what is left.
+/// Removes empty nodes and checks the others.
 fn plain(text: &str) -> Result<Cow<'_, str>, NameError> {
     let mut collapse = text.is_empty();
     for node in text.split('.') {
@@ -165,7 +165,7 @@ fn tagged(parsed: Parsed<'_>) -> Result<String, NameError> {
             return Err(NameError::BadTag);
         }
     }
-    // A tag called `name` would hide the metric: Graphite swallows it.
+    // A tag called `name` would hide the metric: Graphite drops it.
     tags.retain(|(tag, _)| *tag != "name");
     if tags.is_empty() {
         return plain(metric).map(Cow::into_owned);
@@ -204,7 +204,7 @@ pub fn file_path(root: &Path, name: &str, path: &mut PathBuf) {
         text.push("/");
         text.push(&hex);
     } else {
-        // In pieces, so that no intermediate string is made.
+        // In pieces, without an intermediate string.
         for (n, node) in name.split('.').enumerate() {
             if n > 0 {
                 text.push("/");
@@ -227,7 +227,7 @@ fn sha256_hex(name: &[u8]) -> String {
         .collect()
 }
 
-/// The file that a tagged series has where hashed file names are turned off
+/// The path of the file of a tagged series where hashed file names are disabled
 /// (`TAG_HASH_FILENAMES = False`): the name itself with `.` as `_DOT_`.
 pub fn unhashed_path(root: &Path, name: &str) -> PathBuf {
     let hex = sha256_hex(name.as_bytes());
@@ -237,7 +237,7 @@ pub fn unhashed_path(root: &Path, name: &str) -> PathBuf {
         .join(format!("{}.wsp", name.replace('.', "_DOT_")))
 }
 
-/// The dotted path under which a tagged series' hashed file shows in the tree of names.
+/// The dotted path of the hashed file of a tagged series in the tree of names.
 pub fn tree_path(name: &str) -> String {
     let hex = sha256_hex(name.as_bytes());
     format!("_tagged.{}.{}.{}", &hex[..3], &hex[3..6], hex)

@@ -1,4 +1,4 @@
-//! The points of a series, file and cache as one.
+//! The points of a series, from file and cache.
 
 use std::time::UNIX_EPOCH;
 
@@ -12,15 +12,15 @@ use crate::error::Result;
 pub struct Fetched {
     /// Range, step and values.
     pub points: whisper::Fetched,
-    /// How the file aggregates.
+    /// The aggregation of the file.
     pub aggregation: Aggregation,
 }
 
 impl Carbon {
-    /// The points of the series called `name` in `(from, until]`, file and cache as one, archive
-    /// and range chosen by the clock `now`. `None` if there is no such series, or nothing of the
-    /// range lies between `now` and what the file reaches back to. A file that is damaged or cannot
-    /// be read is left out, counted and logged: the cache is all there is then.
+    /// The points of the series called `name` in `(from, until]`, from file and cache; the clock `now`
+    /// decides on archive and range. `None` if there is no such series, or if no part of the range is
+    /// between `now` and the end of the file's retention. If the file is damaged or cannot be read, that is
+    /// counted and logged, and the answer has the points of the cache only.
     ///
     /// # Errors
     /// The range ends before it begins.
@@ -66,7 +66,7 @@ impl Carbon {
         }
     }
 
-    /// Counts that a query goes on without a file, and says so once for each.
+    /// Counts an answer without its file, and logs each file once.
     fn leave_out(&self, damage: &whisper::Error) {
         const REMEMBERED: usize = 1_024;
         let inner = &*self.0;
@@ -78,7 +78,7 @@ impl Carbon {
         }
     }
 
-    /// The answer for a series whose file is still to be created.
+    /// The answer for a series whose file has not been created yet.
     fn fetch_unwritten(
         &self,
         name: &str,
@@ -97,9 +97,9 @@ impl Carbon {
         }))
     }
 
-    /// From when to when the series called `name` may hold points: its retention before `now`, up
-    /// to the last change of its file, or to `now` while points wait in the cache. `None` if there
-    /// is no such series, or its file is damaged or cannot be read.
+    /// The range in which the series called `name` may have points: from `now` less its retention up to the
+    /// last change of its file, or up to `now` while points wait in the cache. `None` if there is no such
+    /// series, or if its file is damaged or cannot be read.
     ///
     /// # Errors
     /// The header cannot be understood.
@@ -134,7 +134,7 @@ impl Carbon {
     }
 }
 
-/// What can be done about a file that cannot be read: nothing but leave it out.
+/// Whether the answer leaves the file out: it is damaged or cannot be read.
 fn is_unreadable(error: &whisper::Error) -> bool {
     error.is_damage() || matches!(error, whisper::Error::Io { .. })
 }

@@ -1,4 +1,4 @@
-//! Whether what is taken now can be kept.
+//! Checks whether points that are taken now can be stored.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -9,11 +9,11 @@ use super::setup::Access;
 use crate::journal::Journal;
 
 impl Carbon {
-    /// Whether what is taken now can be kept: the journal is written, and the directories are those
-    /// that were opened. A readiness check may ask as often as it likes.
+    /// Whether points that are taken now can be stored: the journal can be written, and the directories are
+    /// those that were opened. Cheap enough for a readiness check.
     ///
     /// # Errors
-    /// A sentence for each thing that is wrong.
+    /// A sentence for each problem.
     pub fn health(&self) -> std::result::Result<(), String> {
         self.0.look_around();
         let trouble = self.0.trouble.lock();
@@ -26,7 +26,7 @@ impl Carbon {
 }
 
 impl Inner {
-    /// Notes that the part `what` is well, or what is wrong with it; logs each change once.
+    /// Records the state of the part `what` and logs each change.
     pub(crate) fn note(&self, what: &'static str, state: std::result::Result<(), String>) {
         let mut trouble = self.trouble.lock();
         match state {
@@ -44,7 +44,7 @@ impl Inner {
         }
     }
 
-    /// Looks whether what lies on the disk is still what was opened.
+    /// Checks that directory, lock and journal on the disk are those that were opened.
     pub(crate) fn look_around(&self) {
         if self.access != Access::Serve {
             return;
@@ -60,7 +60,7 @@ impl Inner {
         self.note("journal", state);
     }
 
-    /// Whether the directory of the files is the one that was opened.
+    /// Checks that the directory of the files is the one that was opened.
     pub(crate) fn same_root(&self) -> std::result::Result<(), String> {
         if self.opened.is_some() && identity(&self.root) == self.opened {
             return Ok(());
@@ -72,7 +72,7 @@ impl Inner {
     }
 }
 
-/// What a directory is, whatever it is called.
+/// Device and inode of a directory.
 pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.dev(), found.ino()))

@@ -1,10 +1,10 @@
-//! Names that are new or gone: the observer is told, ids are given back.
+//! Informs the observer of new names, and frees names that are not used.
 
 use super::inner::Inner;
 use crate::datapoint::{Observer, SeriesId};
 
 impl Inner {
-    /// Tells the observer the names that are new since the last time.
+    /// Calls the observer with the names that are new since the last call.
     pub(crate) fn introduce(&self, observer: &dyn Observer) {
         let names = self.index.names();
         let mut observed = self.observed.lock();
@@ -12,7 +12,7 @@ impl Inner {
         let reused = names.reused_ids().iter().skip(observed.reused).copied();
         for series in new.chain(reused).map(SeriesId) {
             let name = names.name(series);
-            // Empty: freed again before anybody was told.
+            // Empty: the name was freed before the observer was informed.
             if !name.is_empty() {
                 observer.named(series, name);
             }
@@ -21,9 +21,9 @@ impl Inner {
         observed.reused = names.reused_ids().len();
     }
 
-    /// Gives back the names and ids of series that are gone; how many.
+    /// Frees names and ids that no part of the program uses, and returns how many.
     pub(crate) fn reclaim(&self) -> usize {
-        // What the persister has in hand is in the cache until it is done with it.
+        // The cache has the points until the persister has written them.
         let busy = |id| self.cache.holds(id);
         let freed = |ids: &[SeriesId]| {
             for id in ids {

@@ -1,11 +1,11 @@
-//! How long a shutdown goes on without progress.
+//! The end of a shutdown that makes no progress.
 
 use std::time::{Duration, Instant};
 
-/// How long a shutdown waits for room, and for files that are not written, without any progress.
+/// How long a shutdown waits without progress, for room and for files that cannot be written.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a shutdown goes on without progress.
+/// Measures how long a shutdown has made no progress.
 pub(crate) struct Patience {
     done: usize,
     since: Instant,
@@ -19,7 +19,7 @@ impl Patience {
         }
     }
 
-    /// Whether it goes on: `done` has changed, or did so not long ago.
+    /// Whether `done` has changed within [`PATIENCE`].
     pub(crate) fn lasts(&mut self, done: usize) -> bool {
         if done != self.done {
             *self = Self {

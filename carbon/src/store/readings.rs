@@ -1,11 +1,11 @@
-//! Counters of the store, and how full its parts are.
+//! The counters of the store, and the sizes of its parts.
 
 use settings::Reading;
 
 use super::carbon::Carbon;
 
 impl Carbon {
-    /// Every counter, and how much is in the cache and the index.
+    /// Every counter, and the sizes of cache and index.
     pub fn readings(&self) -> Vec<Reading> {
         let mut readings = self.stats().readings();
         let cache = self.cache();

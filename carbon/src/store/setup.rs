@@ -1,4 +1,4 @@
-//! What [`Carbon::open`](super::Carbon::open) needs.
+//! The arguments of [`Carbon::open`](super::Carbon::open).
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,62 +12,61 @@ use crate::journal::disk::{Disk, RealDisk};
 use crate::options::{JournalOptions, Options, Span};
 use crate::schema::Schema;
 
-/// What an opened store may do.
+/// The operations that an opened store allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Everything.
+    /// All operations.
     #[default]
     Serve,
     /// Answer queries and keep registrations of tags; datapoints are counted and dropped, whisper
     /// files are not written.
     Frozen,
-    /// Answer queries and change nothing on disk: for a look at a data directory that a server
-    /// may be using.
+    /// Answer queries and change nothing on disk: for reading a data directory that a server may be using.
     Inspect,
 }
 
-/// Where the store gets the time from.
+/// Returns the time of the store.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Everything that [`Carbon::open`] is told.
+/// The arguments of [`Carbon::open`](super::Carbon::open).
 #[derive(Clone)]
 pub struct Setup {
     /// `[carbon]`.
     pub options: Options,
     /// `[journal]`.
     pub journal: JournalOptions,
-    /// What new files are like.
+    /// The retentions of new files.
     pub schema: Schema,
-    /// What may be changed.
+    /// The operations that are allowed.
     pub access: Access,
     /// The clock.
     pub clock: Clock,
     /// The disk below journal and checkpoints.
     pub disk: Arc<dyn Disk>,
-    /// Told at the start, often, how much of the journal has been read back and written to files,
-    /// of how much.
+    /// Called at the start with how much of the journal has been read back and written to files, and the
+    /// total.
     pub replaying: Progress,
-    /// Asked about once a second whether the data directory is still the caller's own; what it
-    /// answers is part of [`Carbon::health`].
+    /// Called about once a second to check that the data directory is still the caller's own. Its result
+    /// is part of [`Carbon::health`](super::Carbon::health).
     pub guard: Option<Guard>,
-    /// Looks at what is taken.
+    /// Called with points that are taken.
     pub observer: Option<Arc<dyn Observer>>,
-    /// Told the name of a thread of the store that has ended by a panic.
+    /// Called with the name of a thread of the store that has ended by a panic.
     pub on_death: OnDeath,
     /// Rule files beside those that `options` name: read again on changes and by
     /// [`Carbon::reload`](super::Carbon::reload).
     pub files: Files,
 }
 
-/// Says what is wrong with what it guards.
+/// Checks something and returns what is wrong with it.
 pub type Guard = Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync>;
 
-/// Told how far something has come, of how much.
+/// Called with the amount of work done, and the total.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 impl Setup {
-    /// A setup for serving by the system's clock, with the built-in schema for statsd that flushes
-    /// every `flush_interval`.
+    /// A setup for serving by the system's clock, with the built-in schema for a statsd that flushes every
+    /// `flush_interval`.
     pub fn new(options: Options, journal: JournalOptions, flush_interval: Span) -> Self {
         Self {
             options,
