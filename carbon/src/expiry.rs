@@ -208,6 +208,7 @@ pub(crate) fn pass(
         series: ids.len(),
         ..Expired::default()
     };
+    // A wrong clock must not remove everything in one pass.
     let most = match pace {
         Pace::Slow { .. } => ids.len() / 4 + ALWAYS_REMOVED,
         Pace::Fast => usize::MAX,
@@ -220,6 +221,7 @@ pub(crate) fn pass(
             return done;
         }
         let begun = Instant::now();
+        // Check this portion without any lock.
         for id in ids.iter().filter(|id| !scope.cache.holds(**id)) {
             scope.index.path(*id, &mut path);
             match look(&path, cutoff, wall) {
@@ -249,8 +251,10 @@ pub(crate) fn pass(
                 }
             }
         }
+        // Check the idle ones again under a claim, and remove them.
         let expiring = going.len();
         done.removed += remove(scope, &mut going, cutoff, wall);
+        // Leave the disk to others as long as the pace says.
         if let Pace::Slow { removes } = pace {
             let due = ids.len() as f64 / LOOKS + expiring as f64 / removes;
             scope

@@ -185,6 +185,7 @@ impl Persister {
         mut go_on: impl FnMut(Pass) -> bool,
     ) -> Pass {
         let mut pass = Pass::default();
+        // Series that get points from now on belong to the next pass, so that this one ends.
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
         self.left.clear();
@@ -195,6 +196,7 @@ impl Persister {
             if !go_on(pass) {
                 break;
             }
+            // The budget slows passes down, but no shutdown.
             if kind != Kind::Drain {
                 while !self.updates.spend(Instant::now()) {
                     parts.stop.pause(self.updates.wait());
@@ -215,11 +217,12 @@ impl Persister {
                 Outcome::Dropped => pass.dropped += 1,
             }
             next += 1;
+            // Receivers need not wait for the end of the pass.
             if next % WAKE_EVERY == 0 {
                 parts.room.send();
                 write_log(parts.index);
             }
-            // The strategy wants the series with the most points at present: sort again from time to time.
+            // This strategy wants the series with the most points at present: sort again now and then.
             if kind == Kind::Ordinary
                 && parts.write_strategy == WriteStrategy::Max
                 && next % 1_024 == 0
@@ -232,6 +235,7 @@ impl Persister {
                 order(WriteStrategy::Max, &mut waiting);
             }
         }
+        // The sweep returns each series once: the rest has to be postponed, or it would be forgotten.
         for Waiting { series, .. } in waiting.drain(next..) {
             parts.cache.postpone(series);
             pass.waiting += 1;
@@ -284,6 +288,7 @@ impl Persister {
     ) -> Outcome {
         let mut points = std::mem::take(&mut self.points);
         points.clear();
+        // The points stay readable in the cache until their fate is decided below.
         let count = parts.cache.take(id, &mut points);
         let written = if count == 0 {
             Ok(Updated::default())
@@ -299,12 +304,14 @@ impl Persister {
                 parts.stats.too_old.add(updated.too_old as u64);
                 Outcome::Written(count)
             }
+            // No file can have this name, now or later.
             Err(error) if error.is_hopeless() => {
                 parts.cache.done(id);
                 parts.stats.unwritable.add(count as u64);
                 self.log_dropped(parts, id, count, &error);
                 Outcome::Dropped
             }
+            // Only this file refuses them, and others need the room.
             Err(error) if error.is_of_this_path() && is_nearly_full(parts) => {
                 parts.cache.done(id);
                 parts.stats.errors.add(1);
@@ -312,6 +319,7 @@ impl Persister {
                 self.log_dropped(parts, id, count, &error);
                 Outcome::Dropped
             }
+            // They may be written later.
             Err(error) => {
                 parts.cache.put_back(id);
                 if error.is_disk_full() {

@@ -160,6 +160,7 @@ impl Log {
             }
             Err(error) => return Err(Error::io(&path, "reading the index", error)),
         };
+        // Read complete frames up to the first that is not.
         let mut records = 0;
         let mut sound = 0;
         if bytes.starts_with(MAGIC) {
@@ -180,6 +181,7 @@ impl Log {
                 bytes.len()
             );
         }
+        // Cut the rest off: frames that are appended behind it would never be read.
         let file = if read_only {
             None
         } else {

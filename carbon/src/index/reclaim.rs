@@ -69,6 +69,7 @@ impl Index {
         forget_reused: impl FnOnce(&mut Vec<u32>),
     ) -> usize {
         let mut count = 0;
+        // Names that an earlier call unlinked, if their grace is over.
         let mut waiting = self.unlinked.lock();
         if !waiting.is_empty() {
             if !self.grace.is_over() {
@@ -102,6 +103,7 @@ impl Index {
             forget_reused(names.reused());
             names.give_back();
         }
+        // Names that are unused now, for a later call.
         self.unlink_unused(&mut waiting);
         if !waiting.is_empty() {
             self.grace.advance();

@@ -41,6 +41,7 @@ impl Index {
             Some(NodePattern::OneOf(flats)) => flats.iter().any(|flat| flat.matches("_tagged")),
             Some(NodePattern::Here) | None => false,
         };
+        // Files of tagged series are not in the tree: a tree of their paths is built and searched.
         if asks_for_tagged {
             let mut paths = Names::default();
             let mut tree = Tree::default();

@@ -228,6 +228,7 @@ impl Tree {
         let mut at = ROOT;
         let mut start = 0;
         self.series += 1;
+        // Down through existing branches, one node at a time.
         loop {
             let rest = &name[start..];
             let node = first(rest);
@@ -263,6 +264,7 @@ impl Tree {
                     continue;
                 }
             }
+            // No other series shares the next node: the rest of the name is a tail here.
             self.push_tail(names, at, start, id.0);
             return;
         }
@@ -299,6 +301,7 @@ impl Tree {
     /// Removes `id` and branches that become empty. Whether it was there.
     pub(crate) fn remove(&mut self, names: &Names, id: SeriesId) -> bool {
         let name = names.name_bytes(id.0);
+        // Find the tail, and remember the branches above it.
         let mut way = vec![ROOT];
         let mut start = 0;
         loop {
@@ -319,6 +322,7 @@ impl Tree {
             start += node.len() + 1;
         }
         self.series -= 1;
+        // Branches that have become empty, from the lowest up.
         while let [.., parent, branch] = way.as_slice() {
             let empty = &self.branches[*branch as usize];
             if !empty.tails.items.is_empty() || !empty.branches.items.is_empty() {

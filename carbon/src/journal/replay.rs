@@ -117,6 +117,7 @@ impl Replay {
             let Some(bytes) = self.read(*number)? else {
                 continue;
             };
+            // Ids in the segment are those of the process that wrote it.
             let mut ids: HashMap<u32, SeriesId> = HashMap::new();
             let mut reader = Reader::new(&bytes);
             while let Some(frame) = reader.next() {
@@ -136,6 +137,7 @@ impl Replay {
                     },
                 });
                 replayed.points += points.len() as u64;
+                // The eras were found in the same order of frames by `Replay::open`.
                 if era.is_some_and(|era| frames == era.frames) {
                     era = eras.next();
                     frames = 0;

@@ -103,6 +103,7 @@ impl Journal {
             .map_err(|error| Error::io(directory, "listing the journal", error))?;
         let number = older.last().map_or(1, |(number, _)| number + 1);
         let size = older.iter().map(|(_, size)| size).sum();
+        // Existing segments are deleted by the checkpoint that follows their replay.
         let current = Current {
             number,
             segment: None,

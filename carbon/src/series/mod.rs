@@ -266,6 +266,7 @@ impl Names {
     /// Frees memory of removed names: blocks that are more than half free, and tables that are mostly
     /// empty.
     pub(crate) fn give_back(&mut self) {
+        // Moving a name costs a copy: only blocks that are worth it.
         let blocks = 0..self.blocks.len();
         let worn: Vec<usize> = blocks
             .filter(|number| {
@@ -280,6 +281,7 @@ impl Names {
                     start != FREED && worn.binary_search(&(start as usize >> BLOCK_BITS)).is_ok()
                 })
                 .collect();
+            // In the order in memory, so that names which were added together stay together.
             moving.sort_unstable_by_key(|id| self.starts[*id as usize]);
             let mut whole = vec![true; worn.len()];
             for id in moving {
@@ -294,12 +296,14 @@ impl Names {
                     }
                 }
             }
+            // A block with a name that found no other place stays.
             for (number, _) in worn.into_iter().zip(whole).filter(|(_, whole)| *whole) {
                 self.blocks[number] = Vec::new();
                 self.dead[number] = 0;
                 self.free_blocks.push(number);
             }
         }
+        // The table grows by doubling and never shrinks by itself.
         if self.table.capacity() > 4 * self.table.len() + 1_024 {
             let Self {
                 hasher,

@@ -42,6 +42,7 @@ impl Inner {
             // The segment, and files with it, may have been deleted: look up each path again.
             self.maps.distrust();
         }
+        // Everything in the finished segments is in the cache: write it to the files, and sync these.
         let mut patience = Patience::new();
         persister.pass(&self.parts(), clocks, kind, |pass| {
             kind != Kind::Drain || patience.lasts(pass.written + pass.dropped)
@@ -51,6 +52,7 @@ impl Inner {
         self.same_root()
             .map_err(|why| sync(std::io::Error::other(why)))?;
         self.index.sync()?;
+        // Points that could not be written go into the new segment before the old ones are deleted.
         let left = std::mem::take(&mut persister.left);
         if !left.is_empty() {
             self.carry_over(journal, clocks.earliest(), &left);

@@ -30,12 +30,14 @@ pub(crate) fn run(inner: &Inner) {
     let mut since = Instant::now();
     let mut created_before = inner.stats.creates.get();
     while !inner.stop.is_set() {
+        // How far series have aged since the last pass.
         let wall = (inner.clock)();
         let begun = Instant::now();
         let elapsed = begun - since;
         since = begun;
         let now = clock.advance(wall, elapsed);
         let cutoff = before(now, expire_after);
+        // Removing keeps up with creating, or the tree would grow without end.
         let created = inner.stats.creates.get();
         let creates = (created - created_before) as f64 / elapsed.as_secs_f64().max(1.0);
         created_before = created;
@@ -57,6 +59,7 @@ pub(crate) fn run(inner: &Inner) {
             let error = Error::io(&path, "writing the time by which series age", error);
             tracing::warn!(%error, "after a restart series may stay longer");
         }
+        // The first call unlinks names, the second frees them.
         inner.reclaim();
         inner.stop.pause(GRACE);
         inner.reclaim();

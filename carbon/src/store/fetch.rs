@@ -7,6 +7,9 @@ use whisper::{Aggregation, Point, Question, Timestamp};
 use super::carbon::Carbon;
 use crate::error::Result;
 
+/// The key of a map for a series that has no id: no id is as large, and so no map is found.
+const NO_MAP: u32 = u32::MAX;
+
 /// The points of a series over a range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fetched {
@@ -35,6 +38,7 @@ impl Carbon {
         let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
             return Ok(None);
         };
+        // The cache first, the file second: a point that moves meanwhile is seen twice, not never.
         let _pin = inner.index.pin();
         let known = inner.index.names().get(canonical.as_bytes());
         let mut waiting = Vec::new();
@@ -44,8 +48,7 @@ impl Carbon {
         }
         let question = Question { now, from, until };
         let path = inner.index.path_of(known, &canonical);
-        // A series without an id has no map: any key that was never handed out will do.
-        let key = known.map_or(u32::MAX, |id| id.0);
+        let key = known.map_or(NO_MAP, |id| id.0);
         let answer =
             inner
                 .maps

@@ -69,6 +69,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         "" => data.join("whisper"),
         tree => PathBuf::from(tree),
     };
+    // An inspected data directory may belong to a running server: create nothing there.
     let index_directory = data.join("index");
     if access != Access::Inspect {
         std::fs::create_dir_all(&root).map_err(creating(&root))?;
@@ -76,6 +77,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
     }
     let names = index_directory.join("names");
     let index = Index::open_limited(&root, names, access == Access::Inspect, &options)?;
+    // Only a serving store has a journal; it wakes the persister when it pauses.
     let work = Arc::new(Signal::default());
     let journal = match (access, journal.sync) {
         (Access::Serve, SyncPolicy::Always | SyncPolicy::Every(_)) => {
