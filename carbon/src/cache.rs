@@ -548,7 +548,7 @@ mod tests {
         fn behaves_as_a_map_of_lists(acts in prop::collection::vec(act(), 0..60)) {
             let cache = Cache::new(1 << 20);
             let mut twin: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-            // At most one series in hand, as a writer does it.
+            // The writer has the points of one series at most.
             let mut hand: Option<(u32, Vec<u32>)> = None;
             for act in acts {
                 match act {

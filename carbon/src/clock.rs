@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn frames_that_nothing_speaks_against_are_judged_by_their_own_clock() {
-        // A quiet night, a clock that was set right, a clock that went back for a moment.
+        // A quiet night, a clock that was corrected, a clock that went back briefly.
         for said in [
             [T, T + 8 * HOUR, T + 9 * HOUR],
             [HOUR, T, T + 1],

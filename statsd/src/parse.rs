@@ -210,7 +210,7 @@ pub(crate) fn sample_rate(text: &[u8]) -> Result<f64, Reject> {
 }
 
 /// Unix seconds, with or without a fraction, that a whisper file can hold. No point has time 0,
-/// which is how a file marks a slot that was never written.
+/// which is an empty slot in a whisper file.
 pub(crate) fn timestamp(text: &[u8]) -> Result<f64, Reject> {
     match number::decimal(text) {
         Some(at) if (1.0..4_294_967_296.0).contains(&at) => Ok(at),

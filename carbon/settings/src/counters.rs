@@ -43,7 +43,7 @@ pub struct Reading {
     pub part: &'static str,
     /// As the part names it, for example `cache.size`.
     pub name: String,
-    /// What is counted, and what to do when it grows.
+    /// The meaning of the number, and what to do when it grows.
     pub help: &'static str,
     /// Whether it only grows; else it is a level.
     pub counts: bool,
@@ -93,7 +93,7 @@ impl Reading {
     }
 }
 
-/// Declares what a part of the program counts: a struct of [`Counter`]s, their names, and their
+/// Declares the counters of a part of the program: a struct of [`Counter`]s, their names, and their
 /// help texts, which are the doc comments. A number that also falls is a `level`. What comes after
 /// `beside` belongs to the struct and is not reported.
 ///
@@ -101,11 +101,11 @@ impl Reading {
 /// settings::counters! {
 ///     /// What the machine counts.
 ///     pub struct Stats in "machine" {
-///         /// Turns of the wheels.
-///         turns = "turns";
+///         /// Rotations of the wheels.
+///         rotations = "rotations";
 ///         /// Breakdowns. Oil it when this grows.
 ///         breakdowns = "breakdowns";
-///         /// Wheels that are there now.
+///         /// Wheels at present.
 ///         wheels = level "wheels";
 ///     }
 /// }

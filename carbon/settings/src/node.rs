@@ -167,7 +167,7 @@ impl Node {
         node.place
     }
 
-    /// Takes out the value at `path`; `false` if there is none.
+    /// Removes the value at `path`. Whether there was one.
     pub(crate) fn remove(&mut self, path: &[Step]) -> bool {
         let Some((step, rest)) = path.split_first() else {
             return false;

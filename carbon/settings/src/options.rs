@@ -1,4 +1,4 @@
-//! One declaration per option: name, type, default, help, and what it must not be.
+//! One declaration per option: name, type, default, help, and check.
 
 use crate::node::{Path, Step};
 use crate::problem::{Problem, Problems, is_address};
@@ -14,7 +14,7 @@ pub struct Key {
     pub help: &'static str,
 }
 
-/// Where the check of one option reports what is wrong with its value.
+/// Takes the problems that the check of one option finds.
 #[derive(Debug)]
 pub struct Checked<'p> {
     name: &'static str,
@@ -27,17 +27,17 @@ impl<'p> Checked<'p> {
         Self { name, problems }
     }
 
-    /// What is wrong with the value, and what to write.
+    /// Reports a problem with the value, and the accepted form.
     pub fn refuse(&mut self, wrong: impl AsRef<str>, accepted: &str) {
         self.problems.refuse(self.name, wrong, accepted);
     }
 
-    /// What is wrong with element `n` of the value, and what to write.
+    /// Reports a problem with element `n` of the value, and the accepted form.
     pub fn refuse_item(&mut self, n: usize, wrong: impl AsRef<str>, accepted: &str) {
         self.problems.refuse((self.name, n), wrong, accepted);
     }
 
-    /// A sentence that says already what to do.
+    /// Reports a sentence that already says what to do.
     pub fn say(&mut self, message: impl Into<String>) {
         self.problems.say(self.name, message);
     }

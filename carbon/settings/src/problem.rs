@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, in sentences that say what to write instead.
+//! Problems of a configuration, as sentences with the accepted form.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use crate::node::{Path, Place};
 pub struct Problem {
     /// Which value, from the section on.
     pub path: Path,
-    /// What is wrong, and what to write.
+    /// The problem, and the accepted form.
     pub message: String,
 }
 
@@ -24,17 +24,17 @@ pub struct Complaint {
     pub place: Place,
     /// The key with its section; empty where the file itself cannot be understood.
     pub key: String,
-    /// What is wrong, and what to write.
+    /// The problem, and the accepted form.
     pub message: String,
 }
 
 impl Problems {
-    /// Adds a problem: what is wrong with the value at `path`, and what to write instead.
+    /// Adds a problem with the value at `path`, and the accepted form.
     pub fn refuse(&mut self, path: impl Into<Path>, wrong: impl AsRef<str>, accepted: &str) {
         self.say(path, format!("{}, write {accepted}", wrong.as_ref()));
     }
 
-    /// Adds a problem whose sentence says already what to do.
+    /// Adds a problem whose sentence already says what to do.
     pub fn say(&mut self, path: impl Into<Path>, message: impl Into<String>) {
         self.0.push(Problem {
             path: path.into(),

@@ -82,7 +82,7 @@ fn is_damaged(root: &Node, path: &Path) -> bool {
     node.as_table().is_some_and(|table| table.damaged)
 }
 
-/// Why a value was refused, and what to write.
+/// The reason for which a value is refused, and the accepted form.
 #[derive(Debug)]
 struct Refusal {
     /// From the value outwards.

@@ -15,7 +15,7 @@ pub struct Span(pub Duration);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// Why a value that is written as text was refused: what it is not, and what to write.
+/// The reason for which a value in text form is refused, and the accepted form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{shown} is not {wanted}, write {accepted}")]
 pub struct UnitError {

@@ -177,7 +177,7 @@ mod tests {
         for round in 0..8 {
             let mut next = Vec::new();
             // 20,000 series, of which every tenth stays for good; one in four is tagged, and one
-            // in two comes in a spelling that is not canonical.
+            // in two has an alias.
             for n in 0..20_000 {
                 let stays = n % 10 == 0;
                 let age = if stays { 0 } else { round };

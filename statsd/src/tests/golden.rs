@@ -40,7 +40,7 @@ fn differences() -> Vec<Difference> {
     found
 }
 
-/// Whether a row of the table of differences is about this line, so that what it comes to may
+/// Whether an entry of the table of differences is about this line, so that its result may
 /// differ in a recording that is not listed.
 fn means_something_else(line: &str) -> bool {
     let (body, tags) = line.split_once("|#").unwrap_or((line, ""));
@@ -260,7 +260,7 @@ fn golden_statsd_flush() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Each class of differences has its row in the documentation.
+/// Each class of differences is in the documentation.
 #[test]
 fn differences_are_documented() {
     let docs = include_str!("../../../docs/statsd.md");
