@@ -140,3 +140,34 @@ fn sigterm_ends_a_server_whose_cache_is_full() {
         server.wait_for_sum(&format!("sumSeries(stats_counts.c{chunk}.*)"), 50.0);
     }
 }
+
+#[test]
+fn sigterm_leaves_to_the_journal_what_the_timeout_cuts_off() {
+    let mut server = Server::with(&[
+        ("carbon.drain_timeout", "1ms"),
+        ("carbon.max_creates_per_minute", "1"),
+        ("stats.self", "false"),
+    ]);
+    let at = now();
+    let mut lines = String::new();
+    for n in 0..1_000 {
+        writeln!(lines, "late.m{n} {n} {at}").unwrap();
+    }
+    server.lines(&lines);
+    server.wait_until("all lines", |server| {
+        counter(server, "plumbago_carbon_metrics_received_total") >= 1_000.0
+    });
+    timed_stop(&mut server);
+    let log = server.log();
+    assert!(
+        log.contains("are not in their files (carbon.drain_timeout = 1ms has passed); the journal keeps them for the next start"),
+        "{log}"
+    );
+    server.settings.remove("carbon.max_creates_per_minute");
+    server.run();
+    for n in [0, 500, 999] {
+        server.wait_for(&format!("late.m{n}"), |values| values == [f64::from(n)]);
+    }
+    timed_stop(&mut server);
+    assert!(journal_bytes(&server) < 100, "the journal is empty");
+}

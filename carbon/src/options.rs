@@ -34,6 +34,10 @@ settings::options! {
         /// Memory for datapoints that are not in their files yet. When it is full, TCP is not read until
         /// there is room again, and datagrams are dropped and counted.
         max_cache_size: ByteSize = ByteSize(512 << 20) => at_least(ByteSize(64 << 10));
+        /// How long a shutdown writes waiting datapoints to their files. The rest stays in the journal for
+        /// the next start, and the log says how much it is. Choose less than what the service manager
+        /// waits for. "0s", or without a journal: as long as it takes.
+        drain_timeout: Span = Span::seconds(20);
         /// Take whisper's file lock (flock) around writes, for other programs that write the same files.
         flock: bool = false;
         /// Most TCP connections per address of line_tcp. When there are as many, the connection that has

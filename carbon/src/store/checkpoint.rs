@@ -44,9 +44,19 @@ impl Inner {
         }
         // Everything in the finished segments is in the cache: write it to the files, and sync these.
         let mut patience = Patience::new();
+        let mut ends = false;
         persister.pass(&self.parts(), clocks, kind, |pass| {
-            kind != Kind::Drain || patience.lasts(pass.written + pass.dropped)
+            ends = match kind {
+                Kind::Drain => self.is_late(),
+                Kind::Ordinary | Kind::Whole => self.stop.is_set(),
+            };
+            !ends && (kind != Kind::Drain || patience.lasts(pass.written + pass.dropped))
         });
+        if ends {
+            // The segments keep what has not been written.
+            persister.why = Some(self.drain_timeout_passed());
+            return Ok(());
+        }
         self.disk.sync_tree(&self.root).map_err(sync)?;
         // Points in files that have been deleted meanwhile are not safe.
         self.same_root()

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use whisper::map::Maps;
@@ -47,8 +47,8 @@ pub(crate) struct Inner {
     /// Sent when the empty cache gets points, when the journal pauses, and at the end: wakes the
     /// persister.
     pub(crate) work: Arc<Signal>,
-    /// A shutdown was announced.
-    pub(crate) closing: AtomicBool,
+    /// When the shutdown was announced.
+    pub(crate) closing: OnceLock<Instant>,
     pub(crate) behind: Mutex<Behind>,
     pub(crate) schema: Schema,
     pub(crate) index: Index,

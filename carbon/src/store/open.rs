@@ -1,8 +1,7 @@
 //! Opens a store: directories, index, journal, and the threads that serve them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use whisper::map::{MapOptions, Maps};
@@ -118,7 +117,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         steady: Steady::default(),
         room: Signal::default(),
         work,
-        closing: AtomicBool::new(false),
+        closing: OnceLock::new(),
         behind: Mutex::default(),
         schema,
         index,

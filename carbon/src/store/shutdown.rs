@@ -1,6 +1,5 @@
 //! The end of a store: the cache is written to files, and points that cannot be written stay in the journal.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::background::LONGEST_WAIT;
@@ -15,10 +14,11 @@ use crate::journal::Journal;
 use crate::persister::{Kind, Persister};
 
 impl Carbon {
-    /// Announces the shutdown: from now on receivers wait for room only while there is progress. Call this
-    /// before stopping receivers, because a full cache may block them.
+    /// Announces the shutdown: from now on receivers wait for room only while there is progress, and
+    /// `carbon.drain_timeout` runs. Call this before stopping receivers, because a full cache may block
+    /// them.
     pub fn shut_down(&self) {
-        self.0.closing.store(true, Ordering::Release);
+        self.0.closing.get_or_init(Instant::now);
         self.0.room.send();
         if let Some(journal) = &self.0.journal {
             journal.wake_waiting();
@@ -26,8 +26,9 @@ impl Carbon {
     }
 
     /// Ends the threads, writes the cache to the files, syncs them and empties the journal. Calls `progress`
-    /// with the number of points left, from time to time and at the end. Points that cannot be written stay
-    /// in the journal, and the log has their number and the reason.
+    /// with the number of points left, from time to time and at the end. Points that cannot be written,
+    /// or not before `carbon.drain_timeout` has passed, stay in the journal, and the log has their number
+    /// and the reason.
     ///
     /// Stop the receivers first: points that arrive later stay in the cache.
     ///
@@ -47,6 +48,7 @@ impl Carbon {
         }
         let clocks = inner.clocks();
         let mut persister = inner.persister.lock();
+        persister.why = None;
         let mut said = Instant::now();
         let mut patience = Patience::new();
         persister.pass(&inner.parts(), &clocks, Kind::Drain, |pass| {
@@ -54,7 +56,7 @@ impl Carbon {
                 said = Instant::now();
                 progress(inner.cache.len());
             }
-            patience.lasts(pass.written + pass.dropped)
+            patience.lasts(pass.written + pass.dropped) && !inner.is_late()
         });
         progress(inner.cache.len());
         if let Err(error) = inner.index.compact(0) {
@@ -100,10 +102,29 @@ impl Inner {
         self.room.send();
     }
 
+    /// Whether the shutdown has taken as long as it may. Without a sound journal it takes as long as the
+    /// files take, because only they keep the points then.
+    pub(crate) fn is_late(&self) -> bool {
+        let limit = self.options.drain_timeout.0;
+        let journal = self.journal.as_ref();
+        !limit.is_zero()
+            && self.closing.get().is_some_and(|at| at.elapsed() >= limit)
+            && journal.is_some_and(|journal| journal.trouble().is_none())
+    }
+
+    pub(crate) fn drain_timeout_passed(&self) -> String {
+        let limit = self.options.drain_timeout;
+        format!("carbon.drain_timeout = {limit} has passed")
+    }
+
     /// The last step of a shutdown: empties the journal, or keeps all of it if some points are only there.
     fn put_down(&self, persister: &mut Persister, clocks: &Clocks) -> Result<()> {
-        let behind = self.behind.lock().journalled;
-        let (Some(journal), true) = (&self.journal, behind > 0) else {
+        let behind = self.behind.lock().journalled > 0;
+        let late = self.is_late() && !self.cache.is_empty();
+        if late {
+            persister.why = Some(self.drain_timeout_passed());
+        }
+        let (Some(journal), true) = (&self.journal, behind || late) else {
             let emptied = self.checkpoint(persister, clocks, Kind::Drain);
             let committed = |journal: &Journal| journal.committed() >= journal.appended();
             return match emptied {

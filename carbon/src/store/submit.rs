@@ -1,6 +1,5 @@
 //! Takes points from receivers into journal and cache.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::carbon::Carbon;
@@ -114,7 +113,7 @@ impl Carbon {
 
 impl Inner {
     fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.closing.get().is_some()
     }
 
     /// With `journal.sync = "always"`, blocks until `ticket` points are committed; while the store shuts
@@ -166,7 +165,7 @@ impl Sink for Carbon {
                 };
                 // After one receiver has left points behind, no receiver waits any longer.
                 let left = !inner.behind.lock().series.is_empty();
-                if left || since.elapsed() >= PATIENCE {
+                if left || since.elapsed() >= PATIENCE || inner.is_late() {
                     return inner.leave_behind(rest);
                 }
                 deadline = Some(since + PATIENCE);
