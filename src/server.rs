@@ -428,7 +428,7 @@ impl Running {
         let panics = Arc::new(AtomicU64::new(0));
         let store: Arc<Carbon> = Arc::new(carbon.clone());
         let app = App::new(&config.render, store.clone(), store, events.clone())?;
-        memory::return_after_requests(&app.memory).context("starting a thread")?;
+        memory::return_of_requests(&app.memory).context("starting a thread")?;
         let readings = readings(Counted {
             statsd: statsd.clone(),
             carbon: carbon.clone(),
