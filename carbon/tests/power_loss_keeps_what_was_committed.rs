@@ -30,7 +30,7 @@ fn after_any_of_many_power_losses_committed_points_are_there_and_none_is_made_up
         let mut sent = Expected::new();
         let mut next = 0;
         for _life in 0..4 {
-            let disk = Arc::new(Recorder::default());
+            let disk = Arc::new(Recorder::holding(dir.path()));
             let carbon = Carbon::open(setup(disk.clone()), dir.path()).unwrap();
             for (name, points) in &promised {
                 let found = values(&carbon, name);

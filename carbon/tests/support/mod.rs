@@ -165,6 +165,14 @@ fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 impl Recorder {
+    /// A disk on which everything that is in `data` is synced: what a power loss has left.
+    pub(crate) fn holding(data: &Path) -> Self {
+        Self {
+            tree: Mutex::new(files(&data.join("whisper"))),
+            ..Self::default()
+        }
+    }
+
     /// The power fails: what was not synced is lost, wholly or in part, as `chance` (a number
     /// below its argument) has it. The store must be gone by now.
     pub(crate) fn power_loss(&self, data: &Path, mut chance: impl FnMut(usize) -> usize) {
