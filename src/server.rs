@@ -94,7 +94,7 @@ pub async fn run(
     let mut hangup = signal(SignalKind::hangup())?;
     let notify_socket = surroundings.notify_socket.as_deref();
 
-    let descriptors = descriptors::raise();
+    let descriptors = descriptors::raise()?;
     let lock = Arc::new(DataLock::take(&config.data)?);
     let bound = Bound::open(&config)?;
     cap_connections(&mut config, &bound, descriptors);

@@ -9,7 +9,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -340,4 +340,40 @@ fn a_server_that_is_stopped_while_it_starts_ends_at_once() {
     assert!(status.success(), "{status}: {}", starting.server.log());
     assert!(starting.server.log().contains("stopped during the start"));
     drop(other);
+}
+
+#[test]
+fn with_few_descriptors_files_and_health_come_before_connections() {
+    let mut server = Server::prepared(&[("stats.self", "false")]);
+    server.first = Some("ulimit -n 64".to_owned());
+    server.run();
+    let lines = |prefix: &str| -> String {
+        let line = |n| format!("{prefix}.m{n} {n} {}\n", support::now());
+        (0..300).map(line).collect()
+    };
+    server.lines(lines("before"));
+    server.wait_for_sum("sumSeries(before.*)", 44_850.0);
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(connect(server.address("carbon.line_tcp"), ""));
+        idle.push(connect(server.address("render.http"), ""));
+    }
+    assert_eq!(server.get("/healthz").status, 200);
+    // A connection that has been silent for less than a second makes no room for a new one.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let during = lines("during");
+    let sent = socket.send_to(during.as_bytes(), server.address("carbon.line_udp"));
+    assert_eq!(sent.unwrap(), during.len());
+    server.statsd("counted:7|c");
+    server.wait_for_sum("sumSeries(during.*)", 44_850.0);
+    server.wait_for_sum("stats_counts.counted", 7.0);
+    server.wait_until("files", |server| {
+        count(server, "plumbago_carbon_cache_size") == 0.0
+    });
+    for counter in ["errors", "files_set_aside", "files_left_out"] {
+        let counter = format!("plumbago_carbon_{counter}_total");
+        assert_eq!(count(&server, &counter), 0.0, "{counter}");
+    }
+    drop(idle);
+    assert!(server.stop().success(), "{}", server.log());
 }

@@ -150,6 +150,19 @@ fn a_broken_dashboard_is_refused_by_the_check_and_left_out_by_the_server() {
 }
 
 #[test]
+fn a_limit_of_open_files_that_is_too_low_is_refused() {
+    let mut server = Server::prepared(&[]);
+    server.first = Some("ulimit -n 24".to_owned());
+    server.launch();
+    assert_eq!(server.end().code(), Some(1));
+    let log = server.log();
+    assert!(
+        log.contains("open files: the limit is 24, a server needs 48: raise it"),
+        "{log}"
+    );
+}
+
+#[test]
 fn exit_codes_are_0_done_1_failed_2_usage() {
     let code = |arguments: &[&str]| run(arguments).status.code();
     assert_eq!(code(&["--help"]), Some(0));

@@ -6,6 +6,7 @@
 //!    journal, index and event store can always be opened. All caps on connections together
 //!    are cut until that holds.
 
+use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
@@ -15,6 +16,8 @@ pub const KEPT: u64 = 256;
 const MOST: u64 = 1 << 20;
 /// Below this limit the log has a warning.
 const FEW: u64 = 4_096;
+/// A server needs this many to start: sockets, stores, and a few connections and files.
+const NEEDED: u64 = 48;
 /// Every listener gets at least this many connections.
 const LEAST: usize = 4;
 
@@ -28,7 +31,20 @@ pub struct Cap {
 }
 
 /// Raises the soft limit to the hard one and returns the limit in effect.
-pub fn raise() -> u64 {
+///
+/// # Errors
+/// The limit is too low for a server.
+pub fn raise() -> anyhow::Result<u64> {
+    let limit = raised();
+    if limit < NEEDED {
+        bail!(
+            "open files: the limit is {limit}, a server needs {NEEDED}: raise it (LimitNOFILE=, ulimit -Hn)"
+        );
+    }
+    Ok(limit)
+}
+
+fn raised() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let hard = maximum.unwrap_or(MOST).min(MOST);
     let soft = current.unwrap_or(MOST).min(MOST);
@@ -117,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_soft_limit_is_raised_to_the_hard_one() {
-        let limit = raise();
+        let limit = raise().unwrap();
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         assert_eq!(current.unwrap_or(MOST).min(MOST), limit);
         assert_eq!(maximum.unwrap_or(MOST).min(MOST), limit);

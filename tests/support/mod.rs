@@ -35,6 +35,10 @@ pub(crate) struct Server {
     pub(crate) extra: Vec<String>,
     /// A configuration file, if any.
     pub(crate) config: Option<PathBuf>,
+    /// A command for the shell that starts it, such as one that sets limits.
+    pub(crate) first: Option<String>,
+    /// Variables of its environment.
+    pub(crate) environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -77,6 +81,8 @@ impl Server {
             addresses: BTreeMap::new(),
             extra: Vec::new(),
             config: None,
+            first: None,
+            environment: Vec::new(),
             child: None,
         }
     }
@@ -137,10 +143,23 @@ impl Server {
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let child = plumbago()
+        let mut command = match &self.first {
+            None => plumbago(),
+            Some(first) => {
+                let program = plumbago();
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", &format!("{first} && exec \"$0\" \"$@\"")])
+                    .arg(program.get_program())
+                    .env_remove("RUST_LOG");
+                shell
+            }
+        };
+        let child = command
             .args(self.arguments())
             .current_dir(self.dir.path())
             .env("NOTIFY_SOCKET", self.dir.path().join("notify"))
+            .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
