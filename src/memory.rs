@@ -30,16 +30,28 @@ const MAPPED_FROM: libc::c_int = 256 << 10;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_FREE: libc::c_int = 1 << 20;
 
-/// Fixes the sizes from which freed memory goes back to the system. Call before the first thread
-/// is started. Allocators other than glibc's are left as they are.
+/// Of the address space, for one heap of glibc: each thread reserves 64 MiB for its own, so that the
+/// threads of a server alone would use up a limit of a gigabyte.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const SPACE_PER_HEAP: u64 = 1 << 30;
+/// As many heaps are enough for any server.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MOST_HEAPS: u64 = 16;
+
+/// Fixes the sizes from which freed memory goes back to the system, and under a limit on address
+/// space the number of heaps. Call before the first thread is started. Allocators other than
+/// glibc's are left as they are.
 pub fn return_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
+        let space = rustix::process::getrlimit(rustix::process::Resource::As).current;
+        let heaps = space.map(|space| (space / SPACE_PER_HEAP).clamp(1, MOST_HEAPS) as libc::c_int);
         // SAFETY: mallopt takes two integers and changes thresholds of the allocator; an option or
         // a value that it does not know is refused with 0 and changes nothing.
         let done = unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM) == 1
                 && libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_FREE) == 1
+                && heaps.is_none_or(|heaps| libc::mallopt(libc::M_ARENA_MAX, heaps) == 1)
         };
         if !done {
             debug!("the allocator's thresholds could not be fixed");
@@ -83,14 +95,18 @@ fn look_after(memory: &Weak<Memory>) {
             continue;
         }
         let mut pause = CLOSE_LOOK;
-        let is_due = free.is_due(anonymous(), used, memory.limit());
+        let before = anonymous();
+        let is_due = free.is_due(before, used, memory.limit());
         if is_due || free.rests_since(Instant::now()) >= REST && used <= peak / 2 {
             let begun = Instant::now();
             memory.restart_peak();
             trim();
-            free.trimmed(anonymous(), memory.used());
+            let (after, used) = (anonymous(), memory.used());
+            free.trimmed(after, used);
+            let took = begun.elapsed();
+            debug!(before, after, used, ?took, "gave free memory back");
             // Threads that allocate wait for it: a fifth of the time at most.
-            pause = pause.max(begun.elapsed() * 4);
+            pause = pause.max(took * 4);
         }
         drop(memory);
         thread::sleep(pause);
@@ -146,10 +162,8 @@ fn anonymous_in(statm: &str, page_bytes: u64) -> Option<u64> {
 fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        let begun = std::time::Instant::now();
         // SAFETY: it takes the locks that malloc and free take, and touches nothing but what is free.
-        let any = unsafe { libc::malloc_trim(0) } == 1;
-        debug!(any, "gave free memory back in {:?}", begun.elapsed());
+        unsafe { libc::malloc_trim(0) };
     }
 }
 
