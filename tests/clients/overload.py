@@ -156,15 +156,19 @@ def status(server, key):
 
 
 def cpu_seconds(server):
-    """Of the threads that compute answers: flushes and files go on without requests."""
-    tasks, total = f"/proc/{server.process.pid}/task", 0
+    """Of each thread that computes answers: flushes and files go on without requests."""
+    tasks, seconds = f"/proc/{server.process.pid}/task", {}
     for task in os.listdir(tasks):
-        with open(f"{tasks}/{task}/stat", encoding="utf8") as file:
-            name, fields = file.read().rsplit(") ", 1)
+        try:
+            with open(f"{tasks}/{task}/stat", encoding="utf8") as file:
+                name, fields = file.read().rsplit(") ", 1)
+        except FileNotFoundError:
+            # A thread that was started for a while has ended.
+            continue
         if "(render" in name:
             fields = fields.split()
-            total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
+            seconds[task] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 class Watch(threading.Thread):
@@ -265,7 +269,7 @@ def main():
         time.sleep(2)
         before = cpu_seconds(server)
         time.sleep(2)
-        idle = (cpu_seconds(server) - before) / 2
+        idle = sum(after - before.get(task, 0) for task, after in cpu_seconds(server).items()) / 2
         statuses = {str(s): [str(a) for a in answers].count(str(s)) for s in set(answers)}
         panicked = counter(server, "render_panicked")
         print(f"{REQUESTS} requests in {took:.0f} s, answers {dict(sorted(statuses.items()))}")
