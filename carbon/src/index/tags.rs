@@ -118,11 +118,19 @@ const MAX_COMPILED: usize = 10 << 20;
 /// How many instructions a compiled expression may have for the parts that need backtracking.
 const MAX_INSTRUCTIONS: usize = 10_000;
 
+/// The largest number of a group that an expression may refer to.
+const MAX_GROUP: usize = 9_999;
+
 /// Compiles a regular expression that a client sent, within bounds.
 ///
 /// # Errors
 /// The expression is invalid or very large.
 pub fn regex(pattern: &str) -> Result<fancy_regex::Regex, fancy_regex::Error> {
+    // The engine has a set of bits up to the largest number.
+    if let Some(at) = reference_beyond(pattern, MAX_GROUP) {
+        let error = fancy_regex::ParseError::InvalidBackref;
+        return Err(fancy_regex::Error::ParseError(at, error));
+    }
     // Parts between look-arounds and references are compiled separately, and calls of groups (which
     // Python does not have) once more at each call.
     let calls = ["\\g", "(?&", "(?P>", "(?R", "(?0"];
@@ -137,6 +145,42 @@ pub fn regex(pattern: &str) -> Result<fancy_regex::Regex, fancy_regex::Error> {
         .delegate_size_limit(size)
         .delegate_dfa_size_limit(size)
         .build()
+}
+
+/// A number behind these is that of a group.
+const REFERENCES: [&str; 14] = [
+    "\\", "\\g", "\\g<", "\\g'", "\\k<", "\\k'", "(?", "(?P>", "(?P=", "(?&", "(?R", "(?(", "(?(<",
+    "(?('",
+];
+
+/// Where `pattern` refers to a group by a number beyond `most`.
+fn reference_beyond(pattern: &str, most: usize) -> Option<usize> {
+    let mut at = 0;
+    while let Some(found) = pattern[at..].find(['\\', '(']) {
+        at += found;
+        let rest = &pattern[at..];
+        let refers = |begin: &&str| {
+            let number = rest.strip_prefix(*begin).unwrap_or_default();
+            // Directly behind a backslash a sign stands for itself.
+            let number = match *begin {
+                "\\" => number,
+                _ => number.trim_start_matches(['+', '-']),
+            };
+            let end = number.find(|c: char| !c.is_ascii_digit());
+            let digits = &number[..end.unwrap_or(number.len())];
+            !digits.is_empty() && digits.parse().map_or(true, |number: usize| number > most)
+        };
+        if REFERENCES.iter().any(refers) {
+            return Some(at);
+        }
+        // What is escaped begins nothing.
+        let mut chars = rest.chars();
+        if chars.next() == Some('\\') {
+            chars.next();
+        }
+        at = pattern.len() - chars.as_str().len();
+    }
+    None
 }
 
 fn parse<'a>(expressions: &[&'a str]) -> Result<Vec<Spec<'a>>, TagError> {
@@ -418,6 +462,48 @@ mod tests {
             .unwrap()
             .into_iter()
             .collect()
+    }
+
+    #[test]
+    fn references_to_groups_are_bounded() {
+        let number = "999999999999";
+        for pattern in [
+            "(a)\\N",
+            "\\gN",
+            "\\g<N>",
+            "\\g'N'",
+            "\\g<-N>",
+            "(a)\\k<N>",
+            "(a)\\k'N'",
+            "(?(N)a|b)",
+            "(?(<N>)a|b)",
+            "(?P>N)",
+            "(?&N)",
+            "(?N)",
+            "(?+N)",
+            "\\\\\\gN",
+        ] {
+            assert!(regex(&pattern.replace('N', number)).is_err(), "{pattern}");
+        }
+        for pattern in [
+            "hostN",
+            "\\\\gN",
+            "(N)\\1",
+            "(?:N)",
+            "[N]",
+            "\\.N",
+            "\\+N",
+            "\\-N",
+            "\\<N",
+            "(?=N)",
+            "(?<=N)",
+            "(a)(?(1)N|b)",
+        ] {
+            assert!(regex(&pattern.replace('N', number)).is_ok(), "{pattern}");
+        }
+        let groups = "(a)".repeat(120);
+        assert!(regex(&format!("{groups}\\120")).is_ok());
+        assert!(regex("(a)\\121").is_err());
     }
 
     #[test]
