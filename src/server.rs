@@ -13,7 +13,7 @@
 //!    [`PATIENCE`] at most, and exit code 1.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,12 +37,12 @@ use tracing::{error, info, warn};
 
 use crate::bound::{self, Binder, Bound, descriptors};
 use crate::config::{Config, Sources};
-use crate::demo;
+use crate::demo::{self, shop::Shop};
+use crate::events::IntoEvents;
 use crate::http::connections::{Connections, Limits};
 use crate::http::{self, Around, Front, Health, Own, Readiness};
 use crate::lock::DataLock;
 use crate::log::Log;
-use crate::marks::IntoEvents;
 use crate::memory;
 use crate::notify::notify;
 use crate::report::{self, Reading, Readings, SelfSeries};
@@ -242,7 +242,7 @@ impl Answering {
 
 /// The stores of the data directory, opened before the receivers start.
 struct Opened {
-    shop: Option<demo::shop::Shop>,
+    shop: Option<Shop>,
     events: Arc<Store>,
     carbon: Carbon,
 }
@@ -311,7 +311,7 @@ impl Opened {
 /// The running parts of the server and the handles that stop them.
 struct Running {
     /// `None` after it has been stopped. `/metrics` reads its counters until then.
-    statsd: Arc<RwLock<Option<statsd::Server>>>,
+    statsd: Statsd,
     carbon: Carbon,
     page: Page,
     dashboards: PathBuf,
@@ -360,71 +360,25 @@ impl Running {
         let addresses = binder.addresses().clone();
 
         let now = config.render.now;
-        let sink: Arc<dyn Sink> = Arc::new(carbon.clone());
         let own_count = Arc::new(AtomicU64::new(0));
         let own: Arc<dyn Sink> = Arc::new(Own {
-            sink: sink.clone(),
+            sink: Arc::new(carbon.clone()),
             count: own_count.clone(),
         });
-
         let own_series = config.stats.own && now == 0;
-        let options = statsd::Options {
-            self_metrics: own_series,
-            ..config.statsd.clone()
-        };
-        let statsd = statsd::Server::start(
-            options,
-            statsd_sockets,
-            own.clone(),
-            Arc::new(IntoEvents::new(
-                events.clone(),
-                &config.events,
-                config.auth.wants_tokens(),
-            )),
-            Some(config.data.join("statsd-state")),
-            supervisor.on_death(),
-        )
-        .context("statsd")?;
-        let statsd = Arc::new(RwLock::new(Some(statsd)));
-
+        let statsd = start_statsd(config, statsd_sockets, &own, &events, supervisor)?;
         let mut background = JoinSet::new();
-        let mut banner = None;
+        let banner = shop.is_some().then_some(demo::BANNER);
         if let Some(shop) = shop {
-            banner = Some(demo::BANNER);
-            let post = {
-                let events = events.clone();
-                move |draft| match events.insert(draft) {
-                    Ok(saved) => Some(saved.event.id),
-                    Err(why) => {
-                        warn!("demo: {why}");
-                        None
-                    }
-                }
-            };
-            let flush = config.statsd.flush_interval.0;
-            demo::fill(shop, &*own, demo::now(), flush, &post)?;
-            if let Some(address) = addresses["statsd.udp"].first() {
-                let visitors = demo::visit(shop, address.parse()?, post);
-                background.spawn(supervisor.watched("demo", visitors));
-            }
+            let address = addresses["statsd.udp"].first();
+            let demo = (shop, &own, &events, address);
+            start_demo(config, demo, &mut background, supervisor)?;
         }
-
         let (stop_receiving, stopped) = watch::channel(false);
-        let mut receivers = JoinSet::new();
-        for listener in line_listeners {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let stop = shutdown_requested(stopped.clone());
-            let receiver = line_tcp(carbon.clone(), listener, stop);
-            receivers.spawn(supervisor.watched("carbon.line_tcp", receiver));
-        }
-        for socket in line_sockets {
-            socket.set_nonblocking(true)?;
-            let socket = tokio::net::UdpSocket::from_std(socket)?;
-            let stop = shutdown_requested(stopped.clone());
-            let receiver = line_udp(carbon.clone(), socket, stop);
-            receivers.spawn(supervisor.watched("carbon.line_udp", receiver));
-        }
+        let receivers =
+            start_receivers(&carbon, line_listeners, line_sockets, &stopped, supervisor)?;
 
+        // The routes need the counters of everything that was started above.
         let panics = Arc::new(AtomicU64::new(0));
         let store: Arc<Carbon> = Arc::new(carbon.clone());
         let app = App::new(&config.render, store.clone(), store, events.clone())?;
@@ -438,27 +392,14 @@ impl Running {
             connections,
         });
         if own_series {
-            let series = SelfSeries::new(own.clone());
-            let reporter = report(series, readings.clone(), carbon.clone());
+            let reporter = report(SelfSeries::new(own), readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
         }
-
         let dashboards = config.dashboards();
         let host = Around {
             addresses: addresses.clone(),
             events: events.clone(),
-            received: {
-                let (carbon, statsd) = (carbon.clone(), statsd.clone());
-                Box::new(move || {
-                    let all = carbon.stats().received.get();
-                    let lines = all.saturating_sub(own_count.load(Ordering::Relaxed));
-                    let stats = statsd.read();
-                    let metrics = stats
-                        .as_ref()
-                        .map_or(0, |statsd| statsd.stats().metrics.load(Ordering::Relaxed));
-                    lines + metrics
-                })
-            },
+            received: received(&carbon, &statsd, own_count),
             banner,
         };
         let page = Page::new(
@@ -477,12 +418,10 @@ impl Running {
         let routes = router(app, &guard)
             .merge(event_routes)
             .merge(guard.watch(page.clone().routes()));
+        let storage = carbon.clone();
         let health = Health {
             readiness,
-            storage: {
-                let carbon = carbon.clone();
-                Arc::new(move || carbon.health())
-            },
+            storage: Arc::new(move || storage.health()),
             guard,
             readings,
             panics,
@@ -547,6 +486,94 @@ impl Running {
     }
 }
 
+/// StatsD, until the shutdown takes it out.
+type Statsd = Arc<RwLock<Option<statsd::Server>>>;
+
+fn start_statsd(
+    config: &Config,
+    sockets: statsd::Sockets,
+    own: &Arc<dyn Sink>,
+    events: &Arc<Store>,
+    supervisor: &Supervisor,
+) -> anyhow::Result<Statsd> {
+    let options = statsd::Options {
+        self_metrics: config.stats.own && config.render.now == 0,
+        ..config.statsd.clone()
+    };
+    let wants_tokens = config.auth.wants_tokens();
+    let events = IntoEvents::new(events.clone(), &config.events, wants_tokens);
+    let state = Some(config.data.join("statsd-state"));
+    let events = Arc::new(events);
+    let on_death = supervisor.on_death();
+    let started = statsd::Server::start(options, sockets, own.clone(), events, state, on_death);
+    Ok(Arc::new(RwLock::new(Some(started.context("statsd")?))))
+}
+
+/// Writes the history of the demo's shop and sends its visitors to `address`.
+fn start_demo(
+    config: &Config,
+    (shop, own, events, address): (Shop, &Arc<dyn Sink>, &Arc<Store>, Option<&String>),
+    background: &mut JoinSet<()>,
+    supervisor: &Supervisor,
+) -> anyhow::Result<()> {
+    let events = events.clone();
+    let post = move |draft| match events.insert(draft) {
+        Ok(saved) => Some(saved.event.id),
+        Err(why) => {
+            warn!("demo: {why}");
+            None
+        }
+    };
+    let flush = config.statsd.flush_interval.0;
+    demo::fill(shop, &**own, demo::now(), flush, &post)?;
+    if let Some(address) = address {
+        let visitors = demo::visit(shop, address.parse()?, post);
+        background.spawn(supervisor.watched("demo", visitors));
+    }
+    Ok(())
+}
+
+/// Starts carbon's receivers of lines.
+fn start_receivers(
+    carbon: &Carbon,
+    listeners: Vec<TcpListener>,
+    sockets: Vec<UdpSocket>,
+    stopped: &watch::Receiver<bool>,
+    supervisor: &Supervisor,
+) -> anyhow::Result<JoinSet<()>> {
+    let mut receivers = JoinSet::new();
+    for listener in listeners {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let stop = shutdown_requested(stopped.clone());
+        let receiver = line_tcp(carbon.clone(), listener, stop);
+        receivers.spawn(supervisor.watched("carbon.line_tcp", receiver));
+    }
+    for socket in sockets {
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::UdpSocket::from_std(socket)?;
+        let stop = shutdown_requested(stopped.clone());
+        let receiver = line_udp(carbon.clone(), socket, stop);
+        receivers.spawn(supervisor.watched("carbon.line_udp", receiver));
+    }
+    Ok(receivers)
+}
+
+/// Counts the metrics and datapoints that clients sent: all but the `own_count` of this server.
+fn received(
+    carbon: &Carbon,
+    statsd: &Statsd,
+    own_count: Arc<AtomicU64>,
+) -> Box<dyn Fn() -> u64 + Send + Sync> {
+    let (carbon, statsd) = (carbon.clone(), statsd.clone());
+    Box::new(move || {
+        let all = carbon.stats().received.get();
+        let lines = all.saturating_sub(own_count.load(Ordering::Relaxed));
+        let statsd = statsd.read();
+        let metrics = |statsd: &statsd::Server| statsd.stats().metrics.load(Ordering::Relaxed);
+        lines + statsd.as_ref().map_or(0, metrics)
+    })
+}
+
 /// Waits for `step`, but not for long once a worker is dead.
 async fn within<T>(supervisor: &Supervisor, what: &str, step: JoinHandle<T>) -> anyhow::Result<T> {
     let patience = async {
@@ -574,7 +601,7 @@ fn loopback_only(listeners: &[TcpListener]) -> bool {
 
 /// The parts of the server that have counters.
 struct Counted {
-    statsd: Arc<RwLock<Option<statsd::Server>>>,
+    statsd: Statsd,
     carbon: Carbon,
     app: App,
     events: Arc<Store>,

@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 4096;
 const MAX_TERMS: usize = 64;
 
 /// What one term asks of an event's tags.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Term {
     /// `*`: any event, tagged or not.
     Every,
@@ -29,7 +29,7 @@ pub enum Term {
 }
 
 /// Terms that must hold at once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Clause {
     /// Each of these.
     pub all: Vec<Term>,
@@ -38,7 +38,7 @@ pub struct Clause {
 }
 
 /// A parsed expression: an event is selected when any clause holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TagQuery {
     /// The alternatives.
     pub any: Vec<Clause>,

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::series::{OddName, Series};
 
 /// How the points of a JSON answer are chosen.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub struct Choice {
     /// At most so many points per series over the range of all of them: `maxDataPoints`.
     pub max_points: Option<u64>,

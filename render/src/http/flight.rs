@@ -5,7 +5,7 @@
 //!    way nothing of it stays here.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
@@ -14,27 +14,32 @@ use tokio::sync::watch;
 use super::Answer;
 use crate::budget::Budget;
 
-/// What makes two requests equal: the SHA-256 of all that they ask, so that a key is small
-/// whatever was sent, and nobody can send two requests that differ and have one key.
+/// The SHA-256 of all that a request asks. A key is small, however long the request, and no client
+/// can send two different requests with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
 impl Key {
     /// The key of a request that asks `all`.
-    pub fn of(all: fmt::Arguments<'_>) -> Self {
-        struct Hash(Sha256);
+    pub fn of(all: &impl Hash) -> Self {
+        struct Digesting(Sha256);
 
-        impl fmt::Write for Hash {
-            fn write_str(&mut self, text: &str) -> fmt::Result {
-                self.0.update(text);
-                Ok(())
+        impl Hasher for Digesting {
+            fn write(&mut self, bytes: &[u8]) {
+                self.0.update(bytes);
+            }
+
+            fn finish(&self) -> u64 {
+                let digest = self.0.clone().finalize();
+                digest
+                    .iter()
+                    .fold(0, |low, &byte| low << 8 | u64::from(byte))
             }
         }
 
-        let mut hash = Hash(Sha256::new());
-        // Hashing does not fail.
-        let _ = fmt::write(&mut hash, all);
-        Self(hash.0.finalize().into())
+        let mut hasher = Digesting(Sha256::new());
+        all.hash(&mut hasher);
+        Self(hasher.0.finalize().into())
     }
 }
 
@@ -141,7 +146,7 @@ mod tests {
     }
 
     fn key(text: &str) -> Key {
-        Key::of(format_args!("{text:?}"))
+        Key::of(&text)
     }
 
     #[test]

@@ -1,22 +1,20 @@
 //! `/render`: targets in, series out.
 
+mod request;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::any;
-use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
 
+use self::request::{Output, Picture, Request};
 use super::answer::JAVASCRIPT;
-use super::flight::Key;
-use super::pool::Lane;
 use super::{Answer, App, Content, JSON, Params, Stream};
-use crate::attime;
-use crate::context::{Limits, Query, Window};
+use crate::context::{Query, Window};
 use crate::draw;
 use crate::error::{Error, Result};
-use crate::events::{Event, TagQuery};
-use crate::format::{self, Buffer, Document, Format, Wanted, buffer, json};
+use crate::events::Event;
+use crate::format::{self, Buffer, Document, Format, Wanted, buffer};
 use crate::query::{self, Expression};
 use crate::series::Series;
 use crate::stats::count;
@@ -42,209 +40,7 @@ async fn handle(State(app): State<App>, params: Params) -> Answer {
     answer.await
 }
 
-/// The pixels of a picture that takes its time whatever it shows.
-const LARGE_PICTURE: u32 = 2_000_000;
-
-/// What is sent back.
-enum Output {
-    /// The series themselves.
-    Series(&'static Format),
-    /// A picture of them.
-    Picture(Box<Picture>),
-}
-
-/// A request understood.
-struct Request {
-    targets: Vec<String>,
-    window: Window,
-    now: i64,
-    zone: TimeZone,
-    template: BTreeMap<String, String>,
-    output: Output,
-    callback: Option<String>,
-    choice: json::Choice,
-    x_files_factor: f64,
-    strict: bool,
-    /// Events beside the series in JSON.
-    meta: bool,
-    events: TagQuery,
-    max_age: u64,
-    limits: Limits,
-}
-
-/// What a picture needs beside its series.
-struct Picture {
-    /// SVG, else PNG.
-    is_svg: bool,
-    pie: bool,
-    params: draw::Params,
-    /// All that was asked: two pictures are equal if all of it is.
-    pairs: Vec<(String, String)>,
-}
-
 impl Request {
-    fn read(app: &App, params: &Params) -> Result<Self> {
-        let graph_type = params.get("graphType").unwrap_or("line");
-        if !matches!(graph_type, "line" | "pie") {
-            return Err(Error::refused(format!(
-                "Invalid graphType '{graph_type}', must be one of ['line', 'pie']"
-            )));
-        }
-        let zone = params.get("tz").and_then(|name| TimeZone::get(name).ok());
-        let zone = zone.unwrap_or_else(|| app.time_zone.clone());
-        let clock = app.now();
-        let moment = |name: &str, now: i64| {
-            let text = params.get(name)?;
-            let moment = attime::parse(text, &zone, now);
-            Some(moment.map_err(|error| Error::refused(format!("{name}: {error}"))))
-        };
-        let now = moment("now", clock).transpose()?.unwrap_or(clock);
-        let until = moment("until", now).transpose()?.unwrap_or(now);
-        let from = moment("from", now).transpose()?.unwrap_or(now - 86_400);
-        if from == until {
-            return Err(Error::refused("Invalid empty time range"));
-        }
-        let number = |name: &str, otherwise: f64| match params.get(name) {
-            None => Ok(otherwise),
-            Some(text) => text
-                .trim()
-                .parse()
-                .map_err(|_| Error::refused(format!("{name}: {text:?} is not a number"))),
-        };
-        let max_age = match params.get("cacheTimeout") {
-            None => 0,
-            Some(text) => text.trim().parse::<i64>().map_err(|_| {
-                Error::refused(format!("cacheTimeout: {text:?} is not a whole number"))
-            })?,
-        };
-        let digits = |name: &str| {
-            let text = params.get(name)?;
-            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            digits.then(|| text.parse().unwrap_or(u64::MAX))
-        };
-        let mut format = None;
-        if params.get("pickle").is_some() {
-            format = Some("pickle");
-        }
-        if params.get("rawData").is_some() {
-            format = Some("raw");
-        }
-        let asked = params.get("format");
-        let format = asked.or(format).unwrap_or("png");
-        // Only together with a format, as in graphite-web.
-        let callback = asked.and_then(|_| params.get("jsonp"));
-        let strict = matches!(params.get("strict"), Some("1" | "true"));
-        if format == "pdf" {
-            return Err(Error::refused("format: pdf is not drawn, ask for svg"));
-        }
-        let pie = graph_type == "pie";
-        let output = match format::named(format) {
-            // A pie has no numbers to send.
-            Some(format) if !pie => Output::Series(format),
-            // Any other name draws a PNG, as in graphite-web.
-            None if strict && !["png", "svg"].contains(&format) => {
-                return Err(Error::refused(format!("format: {format:?} is not known")));
-            }
-            _ => Output::Picture(Box::new(Picture {
-                is_svg: format == "svg",
-                pie,
-                params: draw::Params::from_pairs(params.pairs()),
-                pairs: params.pairs().to_vec(),
-            })),
-        };
-        let meta = format == "json" && !pie && matches!(params.get("meta"), Some("1" | "true"));
-        let events = match params.get("events") {
-            Some("none") => TagQuery::default(),
-            Some(expression) => expression
-                .parse()
-                .map_err(|error| Error::refused(format!("events: {error}")))?,
-            None if matches!(output, Output::Picture(_)) => app.default_events.clone(),
-            None => TagQuery::default(),
-        };
-        let template = params.pairs().iter().filter_map(|(name, value)| {
-            let name = name.strip_prefix("template[")?;
-            let name = name.strip_suffix(']').unwrap_or(name);
-            Some((name.to_owned(), value.clone()))
-        });
-        Ok(Self {
-            targets: params
-                .list("target")
-                .into_iter()
-                .map(|text| query::expand_tabs(text).into_owned())
-                .collect(),
-            window: Window {
-                from: from.min(until),
-                until: from.max(until),
-            },
-            now,
-            template: template.collect(),
-            output,
-            callback: callback.map(str::to_owned),
-            choice: json::Choice {
-                max_points: digits("maxDataPoints"),
-                only_present: params.get("noNullPoints").is_some(),
-                pretty: params.has_value("pretty"),
-            },
-            x_files_factor: number("xFilesFactor", 0.0)?,
-            strict,
-            meta,
-            events,
-            max_age: match params.get("noCache") {
-                Some(_) => 0,
-                None => u64::try_from(max_age).unwrap_or(0),
-            },
-            limits: app.limits(),
-            zone,
-        })
-    }
-
-    /// How much work it looks like.
-    fn lane(&self) -> Lane {
-        let large = |picture: &Picture| {
-            let draw::Params { width, height, .. } = picture.params;
-            width.saturating_mul(height) > LARGE_PICTURE
-        };
-        if let Output::Picture(picture) = &self.output
-            && large(picture)
-        {
-            return Lane::Large;
-        }
-        let Window { from, until } = self.window;
-        let targets = self.targets.iter().map(String::as_str);
-        Lane::of(targets, until.saturating_sub(from))
-    }
-
-    /// What makes two requests equal: what they ask, and the events that there are.
-    fn key(&self, generation: u64) -> Key {
-        let Self {
-            targets,
-            window,
-            now,
-            zone,
-            template,
-            output,
-            callback,
-            choice,
-            x_files_factor,
-            strict,
-            meta,
-            events,
-            max_age,
-            limits: _,
-        } = self;
-        let zone = zone.iana_name();
-        let (output, pairs) = match output {
-            Output::Series(format) => (format.name, None),
-            Output::Picture(picture) if picture.is_svg => ("svg", Some(&picture.pairs)),
-            Output::Picture(picture) => ("png", Some(&picture.pairs)),
-        };
-        Key::of(format_args!(
-            "{targets:?} {window:?} {now} {zone:?} {template:?} {output:?} {callback:?} \
-             {choice:?} {x_files_factor} {strict} {meta} {events:?} {pairs:?} {max_age} \
-             {generation}"
-        ))
-    }
-
     fn answer(self, app: &App) -> Answer {
         let mut ignored = Vec::new();
         match self.write(app, &mut ignored) {

@@ -1,10 +1,10 @@
 //! DogStatsD's events and service checks, on their way into the event store.
 //!
-//! 1. A datagram carries no token: where writing over HTTP needs one, events in datagrams are
-//!    refused unless `events.allow_datagrams` says otherwise.
-//! 2. At most `events.max_per_second` go on, after a burst of [`BURST`] seconds' worth: each one is
-//!    a row on disk for ever, or for the retention.
-//! 3. What does not go on is counted, and said in the log now and then.
+//! 1. A datagram has no token: if writing over HTTP needs one, events in datagrams are refused
+//!    unless `events.allow_datagrams` is set.
+//! 2. At most `events.max_per_second` are stored, after a burst of [`BURST`] seconds' worth, because
+//!    each event stays on disk for ever, or for the retention.
+//! 3. Dropped events are counted and reported in the log at a limited rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
