@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use axum::Router;
 use carbon::listener::{line_tcp, line_udp};
 use carbon::{Access, Carbon, OnDeath, Setup, Sink, Timestamp};
 use parking_lot::RwLock;
@@ -336,28 +337,8 @@ impl Running {
         answering: Answering,
         supervisor: &Supervisor,
     ) -> anyhow::Result<Self> {
-        let Bound {
-            statsd: statsd_sockets,
-            line_tcp: line_listeners,
-            line_udp: line_sockets,
-            // Answering already.
-            http: _,
-            binder,
-        } = bound;
-        let Opened {
-            shop,
-            events,
-            carbon,
-        } = opened;
-        let Answering {
-            readiness,
-            front,
-            connections,
-            loopback_only,
-            stop: stop_http,
-            task: http,
-        } = answering;
-        let addresses = binder.addresses().clone();
+        let (shop, events, carbon) = (opened.shop, opened.events, opened.carbon);
+        let addresses = bound.binder.addresses().clone();
 
         let now = config.render.now;
         let own_count = Arc::new(AtomicU64::new(0));
@@ -366,17 +347,18 @@ impl Running {
             count: own_count.clone(),
         });
         let own_series = config.stats.own && now == 0;
-        let statsd = start_statsd(config, statsd_sockets, &own, &events, supervisor)?;
+        let statsd = start_statsd(config, bound.statsd, &own, &events, supervisor)?;
         let mut background = JoinSet::new();
         let banner = shop.is_some().then_some(demo::BANNER);
-        if let Some(shop) = shop {
-            let address = addresses["statsd.udp"].first();
-            let demo = (shop, &own, &events, address);
-            start_demo(config, demo, &mut background, supervisor)?;
-        }
+        let demo = (shop, &own, &events, addresses["statsd.udp"].first());
+        start_demo(config, demo, &mut background, supervisor)?;
         let (stop_receiving, stopped) = watch::channel(false);
-        let receivers =
-            start_receivers(&carbon, line_listeners, line_sockets, &stopped, supervisor)?;
+        let receivers = start_receivers(
+            &carbon,
+            (bound.line_tcp, bound.line_udp),
+            &stopped,
+            supervisor,
+        )?;
 
         // The routes need the counters of everything that was started above.
         let panics = Arc::new(AtomicU64::new(0));
@@ -389,7 +371,7 @@ impl Running {
             app: app.clone(),
             events: events.clone(),
             panics: panics.clone(),
-            connections,
+            connections: answering.connections,
         });
         if own_series {
             let reporter = report(SelfSeries::new(own), readings.clone(), carbon.clone());
@@ -407,26 +389,10 @@ impl Running {
             Arc::new(carbon.clone()),
             Dashboards::load(&dashboards),
         );
-        let guard = Arc::new(Guard::new(&config.auth, loopback_only));
-        let event_routes = events_routes(EventsState {
-            store: events,
-            guard: guard.clone(),
-            time_zone: app.time_zone.clone(),
-            clock: (now != 0).then_some(now),
-            room: Default::default(),
-        });
-        let routes = router(app, &guard)
-            .merge(event_routes)
-            .merge(guard.watch(page.clone().routes()));
-        let storage = carbon.clone();
-        let health = Health {
-            readiness,
-            storage: Arc::new(move || storage.health()),
-            guard,
-            readings,
-            panics,
-        };
-        front.open(health.beside(routes));
+        let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only));
+        let routes = all_routes(app, events, page.clone(), &guard, now);
+        let health = health(&carbon, answering.readiness, guard, readings, panics);
+        answering.front.open(health.beside(routes));
         Ok(Self {
             statsd,
             carbon,
@@ -435,10 +401,10 @@ impl Running {
             addresses,
             stop_receiving,
             receivers,
-            stop_http,
-            http,
+            stop_http: answering.stop,
+            http: answering.task,
             background,
-            _binder: binder,
+            _binder: bound.binder,
         })
     }
 
@@ -509,13 +475,24 @@ fn start_statsd(
     Ok(Arc::new(RwLock::new(Some(started.context("statsd")?))))
 }
 
-/// Writes the history of the demo's shop and sends its visitors to `address`.
+/// The demo's shop, the sink of its history, its events and the address of its visitors.
+type Demo<'a> = (
+    Option<Shop>,
+    &'a Arc<dyn Sink>,
+    &'a Arc<Store>,
+    Option<&'a String>,
+);
+
+/// If there is a demo, writes the history of its shop and sends visitors to it.
 fn start_demo(
     config: &Config,
-    (shop, own, events, address): (Shop, &Arc<dyn Sink>, &Arc<Store>, Option<&String>),
+    (shop, own, events, address): Demo<'_>,
     background: &mut JoinSet<()>,
     supervisor: &Supervisor,
 ) -> anyhow::Result<()> {
+    let Some(shop) = shop else {
+        return Ok(());
+    };
     let events = events.clone();
     let post = move |draft| match events.insert(draft) {
         Ok(saved) => Some(saved.event.id),
@@ -536,8 +513,7 @@ fn start_demo(
 /// Starts carbon's receivers of lines.
 fn start_receivers(
     carbon: &Carbon,
-    listeners: Vec<TcpListener>,
-    sockets: Vec<UdpSocket>,
+    (listeners, sockets): (Vec<TcpListener>, Vec<UdpSocket>),
     stopped: &watch::Receiver<bool>,
     supervisor: &Supervisor,
 ) -> anyhow::Result<JoinSet<()>> {
@@ -556,6 +532,38 @@ fn start_receivers(
         receivers.spawn(supervisor.watched("carbon.line_udp", receiver));
     }
     Ok(receivers)
+}
+
+/// The routes that say how the server is.
+fn health(
+    carbon: &Carbon,
+    readiness: Readiness,
+    guard: Arc<Guard>,
+    readings: Readings,
+    panics: Arc<AtomicU64>,
+) -> Health {
+    let carbon = carbon.clone();
+    Health {
+        readiness,
+        storage: Arc::new(move || carbon.health()),
+        guard,
+        readings,
+        panics,
+    }
+}
+
+/// The routes of queries, events and the page. `now` stops their clock unless it is 0.
+fn all_routes(app: App, events: Arc<Store>, page: Page, guard: &Arc<Guard>, now: i64) -> Router {
+    let event_routes = events_routes(EventsState {
+        store: events,
+        guard: guard.clone(),
+        time_zone: app.time_zone.clone(),
+        clock: (now != 0).then_some(now),
+        room: Default::default(),
+    });
+    router(app, guard)
+        .merge(event_routes)
+        .merge(guard.watch(page.routes()))
 }
 
 /// Counts the metrics and datapoints that clients sent: all but the `own_count` of this server.
