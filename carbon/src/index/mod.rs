@@ -28,6 +28,7 @@ mod reclaim;
 mod reconcile;
 mod registration;
 mod search;
+mod sorted;
 mod state;
 mod tags;
 mod tree;
