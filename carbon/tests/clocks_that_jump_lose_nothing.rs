@@ -1,4 +1,4 @@
-//! Clocks that jump by hours and years, forward and back: what was taken with good times is kept.
+//! Clocks that jump by hours and years, forward and back: points with correct timestamps are kept.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
 
@@ -67,7 +67,7 @@ fn a_pass_during_a_jump_writes_points_where_they_belong() {
         let ids = series(&carbon, SERIES);
         submit(&carbon, &ids);
         jump.store(seconds, Ordering::SeqCst);
-        // Points that arrive meanwhile have good times, too, or the time of the wrong clock.
+        // Points that arrive meanwhile have correct timestamps, or that of the wrong clock.
         submit(&carbon, &ids);
         let wrong = carbon.intern(b"wrong").unwrap();
         let mut stamped = point(wrong, 0);
@@ -95,7 +95,7 @@ fn a_crash_during_or_after_a_jump_loses_nothing() {
             let mut stamped = point(carbon.intern(b"wrong").unwrap(), 0);
             stamped.at = PointTime::of_clock(carbon.now());
             carbon.submit(&[stamped]);
-            // What waits is carried over into a new segment at the time of the wrong clock.
+            // Waiting points are appended to a new segment at the time of the wrong clock.
             carbon.checkpoint().unwrap();
             if back_before {
                 jump.store(0, Ordering::SeqCst);

@@ -1,9 +1,9 @@
-//! `kill -9` at random moments under load: what was committed is there after the restart, nothing
-//! is there that was not sent.
+//! `kill -9` at random times under load: after the restart all committed points exist, and no point
+//! exists that was not sent.
 //!
-//! The process that dies is this test's own program, started again as `child`. It says on its
-//! standard output how much is committed; the parent kills it after a random number of such lines and
-//! looks. `CARBON_KILLS=100` kills more often than the twelve times of an ordinary run.
+//! The process that is killed is this test's own program, started again as `child`. It prints how many
+//! points are committed; the parent kills it after a random number of such lines and checks the store.
+//! `CARBON_KILLS=100` kills more often than the twelve times of an ordinary run.
 //!
 //! In every other life the clock of the child jumps, by a second to ten years, forward and back, and
 //! may be wrong when it is killed.
@@ -26,7 +26,7 @@ use support::{NOW, chance};
 use whisper::Retention;
 
 const SERIES: u64 = 20;
-/// Points of one life before its times come round again.
+/// Points of one life before its timestamps are used again.
 const ROUND: u64 = SERIES * 100;
 
 /// By how much the clock of the process is wrong.
@@ -35,7 +35,7 @@ static WRONG: AtomicI64 = AtomicI64::new(0);
 fn open(data: &Path) -> Carbon {
     let journal = JournalOptions {
         sync: SyncPolicy::Every(Span::millis(2)),
-        // Small, so that segments come and go.
+        // Small, so that segments are created and deleted often.
         max_size: ByteSize(128 << 10),
     };
     let retentions = vec![
@@ -70,7 +70,7 @@ const JUMPS: [i64; 13] = [
     -10 * 365 * 86_400,
 ];
 
-/// The `k`th point of a life: its value says which it is.
+/// The `k`th point of a life, which its value identifies.
 fn point(carbon: &Carbon, life: u64, k: u64) -> Datapoint {
     let slot = k % ROUND;
     Datapoint {
@@ -109,7 +109,7 @@ fn child() {
         k += 7;
         if carbon.committed() > said {
             said = carbon.committed();
-            // The parent has gone when nobody reads: so may we.
+            // The pipe is closed: the parent has ended, and so does the child.
             if writeln!(out, "committed {said}").is_err() {
                 return;
             }
@@ -163,7 +163,7 @@ fn nothing_committed_is_missing_and_nothing_is_made_up() {
     println!("{kills} kills, {points} committed points, none missing");
 }
 
-/// Each slot holds the last committed value, or one that was sent later.
+/// Each slot has the last committed value, or one that was sent later.
 fn check(carbon: &Carbon, life: u64, committed: u64) {
     for series in 0..SERIES {
         let name = name(life, series);

@@ -1,4 +1,4 @@
-//! What was committed survives the loss of everything that was not synced.
+//! Committed points survive the loss of everything that was not synced.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
 
@@ -13,12 +13,12 @@ use carbon::options::{JournalOptions, Span, SyncPolicy};
 use carbon::{Carbon, Setup, Sink};
 use support::{Recorder, chance, point, series, setup, values};
 
-/// Lets go of a store as a crash would: no drain.
+/// Ends a store as a crash does, without a drain.
 fn crash(carbon: Carbon) {
     carbon.abandon();
 }
 
-/// What each series must hold at least, and may hold at most.
+/// The points that each series must have, and those that it may have.
 type Expected = BTreeMap<String, BTreeMap<u32, f64>>;
 
 #[test]
@@ -88,7 +88,7 @@ fn nothing_is_promised_that_a_failed_sync_may_have_lost() {
     disk.broken.store(true, Ordering::SeqCst);
     carbon.submit(&[point(ids[0], 1)]);
     assert!(carbon.commit().is_err());
-    // Only a checkpoint can make it safe now: a later sync that succeeds says nothing.
+    // Only a checkpoint can make the points safe now: a later sync that succeeds proves nothing.
     disk.broken.store(false, Ordering::SeqCst);
     assert!(carbon.commit().is_err());
     assert_eq!(carbon.committed(), 0);
@@ -115,7 +115,7 @@ fn replayed_twice_is_replayed_once() {
     carbon.commit().unwrap();
     let before = values(&carbon, "test.m1");
     crash(carbon);
-    // The journal is kept aside and played back again over the files that it made.
+    // A copy of the journal is read back again over the files that it made.
     let journal = dir.path().join("journal");
     let aside = dir.path().join("aside");
     copy(&journal, &aside);
@@ -159,7 +159,7 @@ fn the_journal_cut_anywhere_gives_back_a_beginning() {
     let mut most = 0;
     for cut in (0..=whole.len()).rev() {
         fs::remove_dir_all(&journal).unwrap();
-        // The files too: what is found is what the journal gave back.
+        // Without the files as well: all points come from the journal.
         let _ = fs::remove_dir_all(dir.path().join("whisper"));
         fs::create_dir_all(&journal).unwrap();
         fs::write(&segment, &whole[..cut]).unwrap();

@@ -1,5 +1,5 @@
-//! Expiry: what goes, what stays, and that an id that is given away again never writes into a
-//! series of somebody else.
+//! Expiry: which series are removed and which stay, and that an id which is assigned again never writes
+//! into the wrong series.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
 
@@ -22,7 +22,7 @@ use support::NOW;
 
 const AFTER: Duration = Duration::from_secs(600);
 
-/// A store whose clock is moved by hand.
+/// A store whose clock the test sets.
 struct Store {
     dir: tempfile::TempDir,
     clock: Arc<AtomicU32>,
@@ -69,7 +69,7 @@ impl Store {
         path
     }
 
-    /// Has the file of `name` look as if it had been changed last at `at`.
+    /// Sets the time of the last change of the file of `name`.
     fn age(&self, name: &str, at: u32) {
         age(&self.file(name), at);
     }
@@ -157,7 +157,7 @@ fn file_directories_index_and_tags_of_the_silent_go_and_nothing_else() {
     let elsewhere = store.dir.path().join("elsewhere.wsp");
     fs::rename(store.file("linked.file"), &elsewhere).unwrap();
     symlink(&elsewhere, store.file("linked.file")).unwrap();
-    // Points that wait keep their series, whatever its file says.
+    // A series with waiting points stays, however old its file is.
     let waits = carbon.intern(b"old.but.waits").unwrap();
     submit(&carbon, waits, before, 1.0);
 
@@ -251,11 +251,11 @@ fn a_passer_by_with_an_old_id_writes_into_its_own_series() {
     carbon.persist();
     store.age("passed.by", NOW - 1_000);
     assert_eq!(carbon.expire(AFTER, |_| {}).unwrap().removed, 1);
-    // Unlinked, and not freed while the pin lives.
+    // It is unlinked, but not freed while the pin exists.
     for _ in 0..4 {
         assert_eq!(carbon.reclaim(), 0);
     }
-    // The name has got another id meanwhile, and the old one is used once more.
+    // The name has another id now, and the old one is used once more.
     let again = carbon.intern(b"passed.by").unwrap();
     assert_ne!(again, id);
     submit(&carbon, id, NOW - 10, 3.0);
@@ -265,9 +265,9 @@ fn a_passer_by_with_an_old_id_writes_into_its_own_series() {
     let expected = [(NOW - 10, 3.0), (NOW, 4.0)].into();
     assert_eq!(values(&carbon, "passed.by", NOW), expected);
     assert_eq!(leaves(&carbon), ["passed.by".to_owned()].into());
-    // The file was made under the old id, and is known under the new one.
+    // The file was created under the old id, and is known under the new one.
     assert_eq!(carbon.idle_series(AFTER, |_| {}).series, 1);
-    // Now it goes, and nothing of its series does.
+    // Now the id is freed, and its series stays complete.
     assert_eq!(carbon.reclaim(), 1);
     let other = carbon.intern(b"other").unwrap();
     assert_eq!(other, id);
@@ -296,7 +296,7 @@ fn after_a_crash_points_under_a_reused_id_are_those_of_its_new_name() {
     carbon.abandon();
     let carbon = store.open();
     assert_eq!(values(&carbon, "new.name", NOW), [(NOW, 2.0)].into());
-    // The journal still had it. It goes again when it is due.
+    // The journal still had its points. It expires again when it is due.
     assert_eq!(
         values(&carbon, "old.name", NOW),
         [(NOW - 1_000, 1.0)].into()
@@ -384,7 +384,7 @@ fn a_running_store_expires_by_itself_and_not_by_a_clock_that_jumps() {
     drop(carbon);
     store.age("old.one", NOW - 20_000);
     store.age("young.one", NOW - 5_000);
-    // Ten years ahead at the start already: what was seen before says how late it is.
+    // The clock is ten years ahead at the start already: the time from before the restart counts.
     store.pass_time(10 * 365 * 86_400);
     let carbon = store.open();
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
@@ -444,7 +444,7 @@ fn a_point_that_arrives_while_its_file_is_deleted_is_kept() {
                 carbon.expire(AFTER, |_| {}).unwrap().removed
             });
             barrier.wait();
-            // Every other time the moment is just after the deletion.
+            // Every other time the point arrives just after the deletion.
             while round % 2 == 1 && store.file(&name).exists() {
                 std::hint::spin_loop();
             }
@@ -462,11 +462,11 @@ fn a_point_that_arrives_while_its_file_is_deleted_is_kept() {
 enum Step {
     /// A line of this name.
     Line(usize),
-    /// The statsd side takes, uses or gives back an id.
+    /// The statsd side interns, uses or releases an id.
     Hold(usize),
     Use(usize),
     Release(usize),
-    /// A connection looks a name up and submits what it has some time later.
+    /// A connection looks a name up and submits its points some time later.
     LookUp(usize),
     HandOn,
     Wait(u32),
@@ -494,7 +494,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-    /// Against a map from names to points that forgets what is old.
+    /// The naive twin is a map from names to points that drops old ones.
     #[test]
     fn as_a_map_of_names(steps in prop::collection::vec(step(), 1..60)) {
         const NAMES: [&str; 8] = ["a", "a.b", "a.b.c", "a.b.d", "x.y.z", "x.y", "m;t=1", "m;t=2"];
@@ -533,7 +533,7 @@ proptest! {
                         carbon.release(&[id]);
                     }
                 }
-                // Points of one name and time that two connections have in hand have no order.
+                // Points with one name and timestamp that two connections submit later have no order.
                 Step::LookUp(n) if in_hand.iter().any(|(_, name)| *name == NAMES[n]) => {}
                 Step::LookUp(n) => {
                     pin.get_or_insert_with(|| carbon.index().pin());

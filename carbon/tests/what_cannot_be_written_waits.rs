@@ -1,5 +1,5 @@
-//! Full caches, full journals, full disks, damaged files, limits: nothing is dropped, nothing
-//! stands still that could go on.
+//! Full caches, full journals, full disks, damaged files, limits: no point is dropped, and no work stops
+//! that could go on.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
 
@@ -55,7 +55,7 @@ fn a_full_cache_holds_receivers_up_and_takes_no_more_memory() {
         ..setup(Arc::new(RealDisk))
     };
     let carbon = Carbon::open(setup, dir.path()).unwrap();
-    // A link that leads nowhere in place of the directory: nothing below `test.` can be created.
+    // A dangling link in place of the directory: no file below `test.` can be created.
     let obstacle = dir.path().join("whisper").join("test");
     std::os::unix::fs::symlink("/nowhere/at/all", &obstacle).unwrap();
     let ids = series(&carbon, 200);
@@ -63,7 +63,7 @@ fn a_full_cache_holds_receivers_up_and_takes_no_more_memory() {
     assert_eq!(carbon.try_submit(&points), 100);
     assert_eq!(carbon.try_submit(&points[100..]), 0);
     assert!(carbon.cache().used_bytes() <= carbon.cache().max_bytes());
-    // What is taken is answered.
+    // Queries see the points that were taken.
     assert_eq!(values(&carbon, "test.m99").len(), 1);
     assert!(values(&carbon, "test.m100").is_empty());
     std::thread::scope(|scope| {
@@ -129,7 +129,7 @@ fn creations_are_put_off_and_nothing_is_lost() {
     for n in 0..10 {
         assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 1);
     }
-    // What waits outlives its segment of the journal.
+    // Waiting points survive the deletion of their segment.
     carbon.checkpoint().unwrap();
     assert_eq!(carbon.committed(), 10);
     carbon.abandon();
@@ -156,7 +156,7 @@ fn updates_per_second_are_kept() {
     while carbon.stats().updates.get() < 80 {
         std::thread::yield_now();
     }
-    // The first second's fifty may come at once.
+    // The fifty of the first second may be written at once.
     assert!(started.elapsed().as_millis() >= 580);
 }
 
@@ -309,7 +309,7 @@ fn on_a_disk_that_fills_up_and_is_freed_nothing_is_lost() {
     }
     let created = carbon.stats().creates.get();
     assert!(created > 0 && created < 80, "{created} created");
-    // What has a file goes on; what has none is answered from the cache.
+    // Series with a file are written; others are answered from the cache.
     carbon.submit(&ids.iter().map(|id| point(*id, 1)).collect::<Vec<_>>());
     while carbon.stats().committed.get() < 2 * created {
         std::thread::yield_now();
@@ -317,7 +317,7 @@ fn on_a_disk_that_fills_up_and_is_freed_nothing_is_lost() {
     for n in 0..80 {
         assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 2);
     }
-    // Nothing half-made lies about.
+    // No partial files remain.
     let leftovers = fs::read_dir(data.join("whisper/test")).unwrap();
     assert_eq!(leftovers.count() as u64, created);
     fs::remove_file(&ballast).unwrap();
@@ -412,7 +412,7 @@ fn the_longest_names_have_files() {
     for name in &names {
         assert_eq!(values(&carbon, name).len(), 1);
     }
-    // Damaged, it is set aside under a name that is cut.
+    // A damaged file is set aside under a shortened name.
     let file = dir.path().join(format!("whisper/{}.wsp", names[0]));
     drop(carbon);
     fs::write(&file, "damaged").unwrap();
@@ -521,7 +521,7 @@ fn a_journal_that_is_deleted_is_noticed_and_nothing_false_is_promised() {
     carbon.submit(&[point(ids[1], 1)]);
     assert!(carbon.commit().is_err());
     assert_eq!(carbon.committed(), 1);
-    // The files have everything once they are synced, and a new segment is begun.
+    // The checkpoint syncs the files, which have all points, and begins a new segment.
     carbon.checkpoint().unwrap();
     assert_eq!(carbon.committed(), 2);
     carbon.health().unwrap();
@@ -533,7 +533,7 @@ fn a_journal_that_is_deleted_is_noticed_and_nothing_false_is_promised() {
     for n in 0..3 {
         assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 1);
     }
-    // With the files gone, too, nothing is safe any more.
+    // With the files deleted as well, no point is safe.
     let committed = carbon.committed();
     fs::remove_dir_all(dir.path()).unwrap();
     let ids = series(&carbon, 3);

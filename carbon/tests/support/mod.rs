@@ -15,10 +15,10 @@ use carbon::schema::Schema;
 use carbon::{Carbon, Datapoint, PointTime, SeriesId, Setup, Sink, Timestamp};
 use whisper::Retention;
 
-/// Where the clock of the tests stands.
+/// The time of the clock of the tests.
 pub(crate) const NOW: u32 = 1_700_000_000;
 
-/// A setup whose journal commits only when asked, with a clock that stands still.
+/// A setup whose journal commits only when asked, with a constant clock.
 pub(crate) fn setup(disk: Arc<dyn Disk>) -> Setup {
     let journal = JournalOptions {
         sync: SyncPolicy::Every(Span::seconds(3_600)),
@@ -71,11 +71,11 @@ pub(crate) fn series(carbon: &Carbon, n: u32) -> Vec<SeriesId> {
 /// A disk that remembers what was synced and can fail.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    /// Of each journal file, how many bytes are synced.
+    /// How many bytes of each journal file are synced.
     synced: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
     /// The whisper tree as of the last sync.
     tree: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
-    /// Nothing can be written.
+    /// Writes fail.
     pub(crate) full: Arc<AtomicBool>,
     /// Syncs of the journal fail.
     pub(crate) broken: Arc<AtomicBool>,
@@ -173,8 +173,8 @@ impl Recorder {
         }
     }
 
-    /// The power fails: what was not synced is lost, wholly or in part, as `chance` (a number
-    /// below its argument) has it. The store must be gone by now.
+    /// The power fails: bytes that were not synced are lost, all or in part, as `chance` (a number below
+    /// its argument) decides. The store must have ended.
     pub(crate) fn power_loss(&self, data: &Path, mut chance: impl FnMut(usize) -> usize) {
         for (path, synced) in self.synced.lock().unwrap().iter() {
             let bytes = fs::read(path).unwrap();
@@ -188,14 +188,14 @@ impl Recorder {
         let tree = self.tree.lock().unwrap();
         for (path, now) in files(&data.join("whisper")) {
             match tree.get(&path) {
-                // Never synced: as it is, empty, cut, or not there.
+                // Never synced: unchanged, empty, truncated, or missing.
                 None => match chance(4) {
                     0 => {}
                     1 => fs::write(&path, b"").unwrap(),
                     2 => fs::write(&path, &now[..chance(now.len())]).unwrap(),
                     _ => fs::remove_file(&path).unwrap(),
                 },
-                // Page by page the old bytes or the new ones.
+                // Each page has its old bytes or its new ones.
                 Some(old) => {
                     let mut mixed = now.clone();
                     for (page, old) in mixed.chunks_mut(4_096).zip(old.chunks(4_096)) {
@@ -207,7 +207,7 @@ impl Recorder {
                 }
             }
         }
-        // The index may have lost what was not synced, too: any part of its end.
+        // The index may have lost any part of its end.
         let names = data.join("index").join("names");
         if let Ok(bytes) = fs::read(&names) {
             fs::write(&names, &bytes[..chance(bytes.len() + 1)]).unwrap();
@@ -215,7 +215,7 @@ impl Recorder {
     }
 }
 
-/// Numbers without pattern, the same in each run.
+/// Pseudo-random numbers, the same in each run.
 pub(crate) fn chance(seed: u64) -> impl FnMut(usize) -> usize {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move |below| {
