@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use render::budget::Memory;
 use tracing::debug;
 
@@ -71,49 +72,88 @@ const UNLIMITED: u64 = 512 << 20;
 const REST: Duration = Duration::from_secs(1);
 
 /// Starts the thread that gives free memory back while requests hold much of `memory`, and after
-/// them. It ends some time after nothing else holds `memory` any more.
+/// them, and has requests that grow look themselves before the process passes the limit. The thread
+/// ends some time after nothing else holds `memory` any more.
 ///
 /// # Errors
 /// The system does not start it.
 pub fn return_of_requests(memory: &Arc<Memory>) -> io::Result<()> {
+    let heaps = Arc::new(Heaps::default());
+    let own = Arc::clone(&heaps);
+    memory.on_growth(move |memory| {
+        // Threads of the runtime have other clients to answer.
+        if tokio::runtime::Handle::try_current().is_err() {
+            own.look(memory, Free::is_over);
+        }
+    });
     let memory = Arc::downgrade(memory);
     let thread = thread::Builder::new().name("memory".to_owned());
-    thread.spawn(move || look_after(&memory)).map(drop)
+    thread.spawn(move || look_after(&heaps, &memory)).map(drop)
 }
 
-fn look_after(memory: &Weak<Memory>) {
-    let mut free = Free::default();
+fn look_after(heaps: &Heaps, memory: &Weak<Memory>) {
     loop {
         let Some(memory) = memory.upgrade() else {
             return;
         };
-        let (used, peak) = (memory.used(), memory.peak());
-        if peak < MUCH {
-            // Requests that hold little cost no more than these two loads.
-            drop(memory);
-            thread::sleep(LOOK);
-            continue;
-        }
-        let mut pause = CLOSE_LOOK;
-        let before = anonymous();
-        let is_due = free.is_due(before, used, memory.limit());
-        if is_due || free.rests_since(Instant::now()) >= REST && used <= peak / 2 {
-            let begun = Instant::now();
-            memory.restart_peak();
-            trim();
-            let (after, used) = (anonymous(), memory.used());
-            free.trimmed(after, used);
-            let took = begun.elapsed();
-            debug!(before, after, used, ?took, "gave free memory back");
-            // Threads that allocate wait for it: a fifth of the time at most.
-            pause = pause.max(took * 4);
-        }
+        // Requests that hold little cost no more than this load.
+        let pause = match memory.peak() {
+            peak if peak >= MUCH => {
+                heaps.look(&memory, Free::is_due);
+                CLOSE_LOOK
+            }
+            _ => LOOK,
+        };
         drop(memory);
         thread::sleep(pause);
     }
 }
 
-/// What lies free in the heaps, by the memory of the process.
+/// The memory of the process, read by one thread at a time: the others wait until it has given back
+/// what lies free.
+#[derive(Debug, Default)]
+struct Heaps(Mutex<Free>);
+
+/// What a look finds, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// The anonymous memory of the process.
+    anonymous: u64,
+    /// What requests have reserved of it, now and at most since memory was given back.
+    used: u64,
+    peak: u64,
+    /// What they may reserve.
+    limit: u64,
+}
+
+impl Heaps {
+    /// Gives free memory back if `is_due` says so.
+    fn look(&self, memory: &Memory, is_due: fn(&Free, Found) -> bool) {
+        let mut free = self.0.lock();
+        let found = |anonymous| Found {
+            anonymous,
+            used: memory.used(),
+            peak: memory.peak(),
+            limit: memory.limit(),
+        };
+        let Some(before) = anonymous().map(found) else {
+            return;
+        };
+        if !is_due(&free, before) {
+            return;
+        }
+        let begun = Instant::now();
+        memory.restart_peak();
+        trim();
+        if let Some(after) = anonymous().map(found) {
+            free.trimmed(after);
+            let took = begun.elapsed();
+            debug!(?before, ?after, ?took, "gave free memory back");
+        }
+    }
+}
+
+/// What lies free in the heaps.
 #[derive(Debug, Default)]
 struct Free {
     /// The memory beside that of requests after it was last given back: what the server needs.
@@ -123,22 +163,25 @@ struct Free {
 }
 
 impl Free {
-    /// Whether so much lies free that it is given back at once: a sixteenth of `limit`.
-    /// `anonymous` is the memory of the process, `used` is what requests have reserved of it.
-    fn is_due(&self, anonymous: Option<u64>, used: u64, limit: u64) -> bool {
-        let bound = if limit == 0 { UNLIMITED } else { limit / 16 };
-        let beside = anonymous.map_or(0, |all| all.saturating_sub(used));
-        beside.saturating_sub(self.own) >= bound.max(MUCH / 2)
+    /// Whether a sixteenth of the limit lies free, or half of the most that requests held.
+    fn is_due(&self, found: Found) -> bool {
+        let bound = match found.limit {
+            0 => UNLIMITED,
+            limit => limit / 16,
+        };
+        let beside = found.anonymous.saturating_sub(found.used);
+        let much = beside.saturating_sub(self.own) >= bound.max(MUCH / 2);
+        much || found.used <= found.peak / 2 && self.at.is_none_or(|at| at.elapsed() >= REST)
     }
 
-    /// How long ago it was given back.
-    fn rests_since(&self, now: Instant) -> Duration {
-        self.at.map_or(REST, |at| now.saturating_duration_since(at))
+    /// Whether the process has more than requests may reserve and the server needs.
+    fn is_over(&self, found: Found) -> bool {
+        found.anonymous > found.limit.saturating_add(self.own)
     }
 
     /// Takes what is left beside requests for needed.
-    fn trimmed(&mut self, anonymous: Option<u64>, used: u64) {
-        self.own = anonymous.map_or(0, |all| all.saturating_sub(used));
+    fn trimmed(&mut self, found: Found) {
+        self.own = found.anonymous.saturating_sub(found.used);
         self.at = Some(Instant::now());
     }
 }
@@ -173,34 +216,58 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
-    #[test]
-    fn memory_goes_back_while_requests_hold_much() {
-        let mut free = Free::default();
-        let due = |free: &Free, all, used| free.is_due(Some(all * MB), used * MB, 1_024 * MB);
-        assert!(!due(&free, 563, 500));
-        assert!(due(&free, 564, 500));
-        // What could not be given back is needed.
-        free.trimmed(Some(550 * MB), 490 * MB);
-        assert!(!due(&free, 564, 500));
-        assert!(due(&free, 624, 500));
-        // Reserved, and not touched yet.
-        free.trimmed(Some(100 * MB), 490 * MB);
-        assert!(!due(&free, 100, 500));
-        assert!(due(&free, 664, 600));
-        // Small limits are not worth constant work, and none is not no bound.
-        assert!(!free.is_due(Some(31 * MB), 0, 10 * MB));
-        assert!(free.is_due(Some(32 * MB), 0, 10 * MB));
-        assert!(free.is_due(Some(UNLIMITED), 0, 0));
-        assert!(!free.is_due(None, 0, 1));
+    fn found(anonymous: u64, used: u64, peak: u64) -> Found {
+        Found {
+            anonymous: anonymous * MB,
+            used: used * MB,
+            peak: peak * MB,
+            limit: 1_024 * MB,
+        }
     }
 
     #[test]
-    fn memory_rests_for_a_second() {
+    fn memory_goes_back_while_requests_hold_much() {
         let mut free = Free::default();
-        assert!(free.rests_since(Instant::now()) >= REST);
-        free.trimmed(None, 0);
-        let at = free.at.unwrap();
-        assert_eq!(free.rests_since(at + REST / 2), REST / 2);
+        assert!(!free.is_due(found(563, 500, 500)));
+        assert!(free.is_due(found(564, 500, 500)));
+        // What could not be given back is needed.
+        free.trimmed(found(550, 490, 500));
+        assert!(!free.is_due(found(564, 500, 500)));
+        assert!(free.is_due(found(624, 500, 500)));
+        // Reserved, and not touched yet.
+        free.trimmed(found(100, 490, 500));
+        assert!(!free.is_due(found(100, 500, 500)));
+        assert!(free.is_due(found(664, 600, 600)));
+        // Small limits are not worth constant work, and none is not no bound.
+        let with = |anonymous, limit| Found {
+            limit,
+            ..found(anonymous, 10, 10)
+        };
+        let free = Free::default();
+        assert!(!free.is_due(with(41, 10 * MB)));
+        assert!(free.is_due(with(42, 10 * MB)));
+        assert!(!free.is_due(with(521, 0)));
+        assert!(free.is_due(with(522, 0)));
+    }
+
+    #[test]
+    fn memory_goes_back_when_half_of_a_large_peak_is_free() {
+        let mut free = Free::default();
+        assert!(free.is_due(found(100, 64, 128)));
+        assert!(!free.is_due(found(100, 65, 128)));
+        // Not twice in a second.
+        free.trimmed(found(100, 64, 128));
+        assert!(!free.is_due(found(100, 64, 128)));
+    }
+
+    #[test]
+    fn requests_that_grow_look_when_the_limit_is_passed() {
+        let mut free = Free::default();
+        assert!(!free.is_over(found(1_024, 1_000, 1_000)));
+        assert!(free.is_over(found(1_025, 1_000, 1_000)));
+        free.trimmed(found(1_020, 1_000, 1_000));
+        assert!(!free.is_over(found(1_044, 1_024, 1_024)));
+        assert!(free.is_over(found(1_045, 1_024, 1_024)));
     }
 
     #[test]

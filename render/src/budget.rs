@@ -8,8 +8,9 @@
 //! 3. A budget is cancelled when its last client has gone; the next check ends the work.
 //! 4. What a request reserved is given back when its last [`Budget`] is dropped, at the latest.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
@@ -20,7 +21,20 @@ pub struct Memory {
     limit: u64,
     used: AtomicU64,
     peak: AtomicU64,
+    on_growth: OnceLock<OnGrowth>,
 }
+
+/// Called by requests that grow.
+struct OnGrowth(Box<dyn Fn(&Memory) + Send + Sync>);
+
+impl fmt::Debug for OnGrowth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnGrowth")
+    }
+}
+
+/// How much requests grow together between two calls of [`OnGrowth`].
+const GROWTH: u64 = 16 << 20;
 
 impl Memory {
     /// `limit` bytes; 0 for no limit.
@@ -29,7 +43,16 @@ impl Memory {
             limit,
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
+            on_growth: OnceLock::new(),
         })
+    }
+
+    /// Has `look` called each time that requests together come to hold 16 MiB more, in the upper
+    /// half of the limit: by the thread that reserves them, before it allocates. The first call of
+    /// this function counts.
+    pub fn on_growth(&self, look: impl Fn(&Self) + Send + Sync + 'static) {
+        // A second one would be told of the same growth.
+        let _ = self.on_growth.set(OnGrowth(Box::new(look)));
     }
 
     /// The bytes that requests hold reserved now.
@@ -65,6 +88,13 @@ impl Memory {
         let now = before.saturating_add(bytes);
         if now > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(now, Ordering::Relaxed);
+        }
+        if before / GROWTH != now / GROWTH
+            && now > self.limit / 2
+            && self.limit > 0
+            && let Some(OnGrowth(look)) = self.on_growth.get()
+        {
+            look(self);
         }
         true
     }
@@ -352,6 +382,8 @@ impl Pace<'_> {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
 
     #[test]
@@ -372,6 +404,27 @@ mod tests {
         assert_eq!(memory.peak(), 100);
         memory.restart_peak();
         assert_eq!(memory.peak(), 0);
+    }
+
+    #[test]
+    fn growth_in_the_upper_half_of_the_limit_is_looked_at() {
+        const MB: usize = 1 << 20;
+        let memory = Memory::new(100 * MB as u64);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&seen);
+        memory.on_growth(move |memory| sink.lock().push(memory.used() / MB as u64));
+        memory.on_growth(|_| panic!("the first one counts"));
+        let budget = Budget::new(Arc::clone(&memory), None);
+        for _ in 0..100 {
+            budget.reserve(MB).unwrap();
+        }
+        assert!(budget.reserve(1).is_err());
+        assert_eq!(*seen.lock(), [64, 80, 96]);
+        let unlimited = Memory::new(0);
+        unlimited.on_growth(|_| panic!("no limit, no half of it"));
+        Budget::new(unlimited, None)
+            .reserve(usize::MAX / 2)
+            .unwrap();
     }
 
     #[test]
