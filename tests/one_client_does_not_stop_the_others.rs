@@ -183,6 +183,12 @@ fn a_page_whose_name_was_pointed_at_us_reads_nothing() {
             );
         }
     }
+    // The first of two names would pass.
+    let two = ask(
+        address,
+        "GET /render?target=a HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n",
+    );
+    assert!(two.starts_with("HTTP/1.1 4"), "{two}");
     let post = "POST /render HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntarget=a";
     let refused = rest(connect(address, post));
     assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");

@@ -178,5 +178,7 @@ fn exit_codes_are_0_done_1_failed_2_usage() {
     );
     assert_eq!(code(&["config", "--set", "statsd.udpp=x"]), Some(2));
     assert_eq!(code(&["--no-such-option"]), Some(2));
+    // Options of a verb stand behind it.
+    assert_eq!(code(&["--set", "statsd.udp=x", "serve"]), Some(2));
     assert_eq!(code(&["no-such-verb"]), Some(2));
 }

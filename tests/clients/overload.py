@@ -25,7 +25,7 @@ RATE = int(sys.argv[2]) if len(sys.argv) > 2 else 50_000
 BUDGET_MB = 1024
 TIMEOUT_S = 5
 # The server itself: the index, the cache, stacks of threads, buffers of sockets.
-OWN_MB = 512
+OWN_MB = 256
 
 
 def render(target, **more):
