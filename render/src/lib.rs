@@ -30,6 +30,7 @@ mod fetch;
 pub mod format;
 pub mod functions;
 pub mod http;
+pub mod impact;
 pub mod memory;
 pub mod options;
 pub mod python;

@@ -1,0 +1,187 @@
+//! Statistics of one window of a series, absent values (NaN) left out.
+//!
+//! Sums run over the sorted values from the smallest on: windows that hold the same values have the same
+//! level to the last bit, so that equal changes count as equal.
+
+/// Buffers that the statistics share, so that a window allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    sorted: Vec<f64>,
+}
+
+/// Level and spread of a window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// The mean of the middle half.
+    pub(super) level: f64,
+    /// Half the distance between the quartiles.
+    pub(super) spread: f64,
+}
+
+impl Scratch {
+    /// The present values of `window` in ascending order.
+    fn sort(&mut self, window: &[f64]) -> &[f64] {
+        self.sorted.clear();
+        self.sorted
+            .extend(window.iter().filter(|value| value.is_finite()));
+        self.sorted.sort_unstable_by(f64::total_cmp);
+        &self.sorted
+    }
+
+    /// The mean of the middle half of `window`; absent with fewer than half of its points.
+    pub(super) fn level(&mut self, window: &[f64]) -> f64 {
+        let needed = window.len().max(2);
+        let sorted = self.sort(window);
+        if 2 * sorted.len() < needed {
+            return f64::NAN;
+        }
+        middle(sorted)
+    }
+
+    /// Level and spread of `window`; each absent with fewer than half of its points.
+    pub(super) fn shape(&mut self, window: &[f64]) -> Shape {
+        let length = window.len();
+        let sorted = self.sort(window);
+        let n = sorted.len();
+        let level = if 2 * n >= length.max(2) {
+            middle(sorted)
+        } else {
+            f64::NAN
+        };
+        let spread = if 2 * n >= length && n > 0 {
+            (sorted[(3 * n / 4).min(n - 1)] - sorted[n / 4]) / 2.0
+        } else {
+            f64::NAN
+        };
+        Shape { level, spread }
+    }
+
+    /// The quantile `q` (0 to 1) of `values`, between neighbours in proportion; NaN for none.
+    pub(super) fn quantile(&mut self, values: &[f64], q: f64) -> f64 {
+        quantile_of_sorted(self.sort(values), q)
+    }
+
+    /// The median of `values`; NaN for none.
+    pub(super) fn median(&mut self, values: &[f64]) -> f64 {
+        median_of_sorted(self.sort(values))
+    }
+}
+
+/// The sum of the middle half of sorted values over its number.
+fn middle(sorted: &[f64]) -> f64 {
+    let n = sorted.len();
+    let quarter = n / 4;
+    let mut sum = 0.0;
+    let mut below = 0.0;
+    for (index, value) in sorted[..n - quarter].iter().enumerate() {
+        if index == quarter {
+            below = sum;
+        }
+        sum += value;
+    }
+    (sum - below) / (n - 2 * quarter).max(1) as f64
+}
+
+/// As [`Scratch::quantile`], of sorted present values.
+pub(super) fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
+    let rank = (q * last as f64).max(0.0);
+    let low = rank.floor() as usize;
+    let (a, b) = (sorted[low], sorted[(low + 1).min(last)]);
+    a + (b - a) * (rank - low as f64)
+}
+
+/// As [`Scratch::median`], of sorted present values.
+pub(super) fn median_of_sorted(sorted: &[f64]) -> f64 {
+    match sorted.len() {
+        0 => f64::NAN,
+        n => (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0,
+    }
+}
+
+/// The mean of `window`; absent with fewer than half of its points.
+pub(super) fn mean(window: &[f64]) -> f64 {
+    let (mut n, mut sum) = (0_usize, 0.0);
+    for value in window.iter().filter(|value| value.is_finite()) {
+        n += 1;
+        sum += value;
+    }
+    if 2 * n >= window.len().max(2) {
+        sum / n.max(1) as f64
+    } else {
+        f64::NAN
+    }
+}
+
+/// The share of the points of `window` that are present.
+pub(super) fn presence(window: &[f64]) -> f64 {
+    let present = window.iter().filter(|value| value.is_finite()).count();
+    present as f64 / window.len() as f64
+}
+
+/// -1, 0 or 1; NaN for NaN. Unlike [`f64::signum`], 0 has no sign.
+pub(super) fn sign(value: f64) -> f64 {
+    if value == 0.0 { 0.0 } else { value.signum() }
+}
+
+/// The change on which `change` and `other` agree: 0 where their signs differ, else at most `kappa`
+/// times `other`. An absent `other` has no vote.
+pub(super) fn smaller(change: f64, other: f64, kappa: f64) -> f64 {
+    if !other.is_finite() {
+        return change;
+    }
+    if sign(other) == sign(change) {
+        sign(change) * change.abs().min(kappa * other.abs())
+    } else {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: f64 = f64::NAN;
+
+    #[test]
+    fn levels_need_half_of_their_points() {
+        let mut scratch = Scratch::default();
+        assert_eq!(scratch.level(&[1.0, 2.0, 3.0, 100.0]), 2.5);
+        assert_eq!(scratch.level(&[1.0, NONE, NONE, 3.0]), 2.0);
+        assert!(scratch.level(&[1.0, NONE, NONE, NONE]).is_nan());
+        assert_eq!(scratch.level(&[1.0]), 1.0);
+        assert!(scratch.level(&[]).is_nan());
+        let shape = scratch.shape(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_eq!((shape.level, shape.spread), (3.5, 2.0));
+    }
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        let mut scratch = Scratch::default();
+        assert_eq!(scratch.quantile(&[3.0, NONE, 1.0, 2.0], 0.25), 1.5);
+        assert_eq!(scratch.median(&[4.0, 1.0, NONE, 2.0, 3.0]), 2.5);
+        assert!(scratch.quantile(&[], 0.5).is_nan() && scratch.median(&[NONE]).is_nan());
+    }
+
+    #[test]
+    fn windows_vote_by_sign_and_size() {
+        assert_eq!(smaller(3.0, 1.0, 1.5), 1.5);
+        assert_eq!(smaller(-3.0, -4.0, 1.5), -3.0);
+        assert_eq!(smaller(3.0, -1.0, 1.5), 0.0);
+        assert_eq!(smaller(3.0, 0.0, 1.5), 0.0);
+        assert_eq!(smaller(3.0, NONE, 1.5), 3.0);
+        // A level that is absent while its neighbours are present is no change.
+        assert_eq!(smaller(NONE, 1.0, 1.5), 0.0);
+        assert!(smaller(NONE, NONE, 1.5).is_nan());
+    }
+
+    #[test]
+    fn means_and_presence() {
+        assert_eq!(mean(&[1.0, NONE, 3.0]), 2.0);
+        assert!(mean(&[1.0, NONE, NONE]).is_nan());
+        assert_eq!(presence(&[1.0, NONE, NONE, 4.0]), 0.5);
+        assert_eq!((sign(0.0), sign(-2.0)), (0.0, -1.0));
+    }
+}

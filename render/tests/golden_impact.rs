@@ -1,0 +1,291 @@
+//! Replays what the reference implementation of the method, written in numpy, made of synthetic
+//! worlds: verdicts, groups of findings, onsets.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use render::impact::{
+    Direction, Input, Kind, Params, Question, Role, Rows, direction, group, judge, onset,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Recorded {
+    World(World),
+    Judge(Box<Judged>),
+    Onset(Onset),
+}
+
+#[derive(Deserialize)]
+struct World {
+    world: u32,
+    step: u32,
+    names: Vec<String>,
+    service: Vec<String>,
+    values: Vec<Vec<Option<f64>>>,
+}
+
+#[derive(Deserialize)]
+struct Judged {
+    world: u32,
+    end: usize,
+    gap: usize,
+    look: u32,
+    service: String,
+    deploys: BTreeMap<String, Vec<usize>>,
+    share: f64,
+    joint: Option<usize>,
+    found: Vec<bool>,
+    sign: Vec<f64>,
+    ratio: Vec<f64>,
+    like: Vec<u32>,
+    comparable: Vec<u32>,
+    rarity: Vec<f64>,
+    before: Vec<Option<f64>>,
+    after: Vec<Option<f64>>,
+    effect: Vec<Option<f64>>,
+    low: Vec<Option<f64>>,
+    high: Vec<Option<f64>>,
+    scale: Vec<String>,
+    presence: Vec<bool>,
+    vetoed: Vec<bool>,
+    groups: Vec<Vec<usize>>,
+    direction: Vec<i8>,
+}
+
+#[derive(Deserialize)]
+struct Onset {
+    world: u32,
+    row: usize,
+    guess: usize,
+    answer: Option<(usize, f64, usize, usize)>,
+}
+
+fn recorded() -> Vec<Recorded> {
+    let directory = std::env::var_os("PLUMBAGO_GOLDEN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden"),
+        PathBuf::from,
+    );
+    let mut text = String::new();
+    // These were made for this project: another directory of recordings may lack them.
+    let packed = [
+        directory,
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden"),
+    ]
+    .map(|directory| directory.join("impact.jsonl.gz"));
+    let packed = packed.iter().find(|path| path.exists()).unwrap();
+    flate2::read::GzDecoder::new(std::fs::File::open(packed).unwrap())
+        .read_to_string(&mut text)
+        .unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+impl World {
+    fn row(&self, row: usize) -> Vec<f64> {
+        self.values[row]
+            .iter()
+            .map(|value| value.unwrap_or(f64::NAN))
+            .collect()
+    }
+}
+
+impl Rows for World {
+    fn read(&self, row: usize, points: Range<usize>, values: &mut Vec<f64>) {
+        values.extend(
+            self.values[row][points]
+                .iter()
+                .map(|value| value.unwrap_or(f64::NAN)),
+        );
+    }
+}
+
+fn close(ours: f64, theirs: f64) -> bool {
+    ours == theirs || (ours - theirs).abs() <= 1e-9 * theirs.abs().max(1e-3)
+}
+
+fn same(ours: f64, theirs: Option<f64>) -> bool {
+    theirs.map_or(ours.is_nan(), |theirs| close(ours, theirs))
+}
+
+fn check(world: &World, case: &Judged) {
+    let scopes: Vec<&String> = case.deploys.keys().collect();
+    let roles: Vec<Role> = world
+        .service
+        .iter()
+        .map(|service| Role {
+            mine: *service == case.service,
+            deploys: scopes.iter().position(|scope| *scope == service),
+        })
+        .collect();
+    let deploys: Vec<Vec<usize>> = case.deploys.values().cloned().collect();
+    let question = Question {
+        step: world.step,
+        end: case.end,
+        gap: case.gap,
+        look: case.look,
+        earlier: case.deploys[&case.service].clone(),
+    };
+    let input = Input {
+        roles: &roles,
+        deploys: &deploys,
+        rows: world,
+        threads: 2,
+    };
+    // Looks that a short history does not allow are recorded without any finding.
+    let judged = judge(&question, input, &Params::default(), None)
+        .or_else(|| judge(&question, input, &Params::default(), Some(-1.0)))
+        .unwrap();
+    let place = format!(
+        "world {} deploy {} look {}",
+        case.world, case.end, case.look
+    );
+    assert!(
+        close(judged.share, case.share),
+        "{place}: share {} {}",
+        judged.share,
+        case.share
+    );
+    assert_eq!(judged.joint, case.joint, "{place}");
+    let mine = |at: usize| world.service[at] == case.service;
+    let names: Vec<&str> = (0..world.names.len())
+        .filter(|at| mine(*at))
+        .map(|at| world.names[at].as_str())
+        .collect();
+    assert_eq!(judged.verdicts.len(), case.found.len());
+    for (at, verdict) in judged.verdicts.iter().enumerate() {
+        let place = format!("{place} {}: {verdict:?}", names[at]);
+        let kind = match case.scale[at].as_str() {
+            "sparse" => Kind::Sparse,
+            "count" => Kind::Count,
+            "log" => Kind::Log,
+            _ => Kind::Plain,
+        };
+        assert_eq!(verdict.kind, kind, "{place}");
+        assert!(
+            same(verdict.before, case.before[at]),
+            "{place}: before {:?}",
+            case.before[at]
+        );
+        assert!(
+            same(verdict.after, case.after[at]),
+            "{place}: after {:?}",
+            case.after[at]
+        );
+        assert!(
+            same(verdict.effect, case.effect[at]),
+            "{place}: effect {:?}",
+            case.effect[at]
+        );
+        assert!(
+            same(verdict.low, case.low[at]),
+            "{place}: low {:?}",
+            case.low[at]
+        );
+        assert!(
+            same(verdict.high, case.high[at]),
+            "{place}: high {:?}",
+            case.high[at]
+        );
+        assert!(
+            close(verdict.ratio, case.ratio[at]),
+            "{place}: ratio {}",
+            case.ratio[at]
+        );
+        assert_eq!(
+            (verdict.like, verdict.comparable),
+            (case.like[at], case.comparable[at]),
+            "{place}"
+        );
+        assert!(
+            close(verdict.rarity, case.rarity[at]),
+            "{place}: rarity {}",
+            case.rarity[at]
+        );
+        assert_eq!(verdict.sign, case.sign[at], "{place}");
+        let flags = (verdict.found, verdict.presence, verdict.vetoed);
+        assert_eq!(
+            flags,
+            (case.found[at], case.presence[at], case.vetoed[at]),
+            "{place}"
+        );
+    }
+    let directions: Vec<Direction> = names.iter().map(|name| direction(name)).collect();
+    for (direction, recorded) in directions.iter().zip(&case.direction) {
+        let expected = match recorded {
+            -1 => Direction::UpIsWorse,
+            1 => Direction::DownIsWorse,
+            _ => Direction::Unknown,
+        };
+        assert_eq!(*direction, expected);
+    }
+    assert_eq!(
+        group(&judged.verdicts, &names, &directions),
+        case.groups,
+        "{place}"
+    );
+}
+
+#[test]
+fn golden_verdicts_equal_the_reference() {
+    let mut worlds = BTreeMap::new();
+    let (mut judged, mut found) = (0, 0);
+    for recorded in recorded() {
+        match recorded {
+            Recorded::World(world) => {
+                worlds.insert(world.world, world);
+            }
+            Recorded::Judge(case) => {
+                check(&worlds[&case.world], &case);
+                judged += 1;
+                found += case.found.iter().filter(|found| **found).count();
+            }
+            Recorded::Onset(_) => {}
+        }
+    }
+    assert!(judged > 40 && found > 20, "{judged} {found}");
+}
+
+#[test]
+fn golden_onsets_equal_the_reference() {
+    let mut worlds = BTreeMap::new();
+    let mut asked = 0;
+    for recorded in recorded() {
+        match recorded {
+            Recorded::World(world) => {
+                worlds.insert(world.world, world);
+            }
+            Recorded::Onset(case) => {
+                let world = &worlds[&case.world];
+                let ours = onset(
+                    &world.row(case.row),
+                    case.guess,
+                    world.step,
+                    &Params::default(),
+                );
+                let place = format!(
+                    "world {} row {} {ours:?} {:?}",
+                    case.world, case.row, case.answer
+                );
+                assert_eq!(ours.is_some(), case.answer.is_some(), "{place}");
+                if let (Some(ours), Some((at, size, like, comparable))) = (ours, case.answer) {
+                    assert_eq!(
+                        (ours.at, ours.like, ours.comparable),
+                        (at, like, comparable),
+                        "{place}"
+                    );
+                    assert!(close(ours.size, size), "{place}");
+                }
+                asked += 1;
+            }
+            Recorded::Judge(_) => {}
+        }
+    }
+    assert!(asked > 50, "{asked}");
+}
