@@ -237,6 +237,7 @@ impl Source for MadeUp {
             step: 10,
             values: vec![name.len() as f64; N_POINTS as usize],
             aggregation: Aggregation::Average,
+            x_files_factor: 0.5,
         }))
     }
 }

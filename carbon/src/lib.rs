@@ -96,5 +96,5 @@ pub use datapoint::{Datapoint, NameError, Observer, PointTime, SeriesId, Sink};
 pub use error::{Error, Result};
 pub use persister::Pass;
 pub use signal::Changed;
-pub use store::{Access, Carbon, Clock, Fetched, Setup};
+pub use store::{Access, Carbon, Clock, Fetched, Info, Setup};
 pub use whisper::Timestamp;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::fetch::Fetcher;
 use crate::functions::{self, Args, Function};
 use crate::query::{self, Argument, Base, Call, Expression, Template};
-use crate::series::{Column, Series, bytes_of};
+use crate::series::{Column, Series, Stored, bytes_of};
 use crate::value::{Operand, Replacements, Value};
 
 impl Query<'_> {
@@ -49,6 +49,27 @@ impl Query<'_> {
             n_shown = shown.fold(n_shown, usize::saturating_add);
             self.limits.check_points(n_shown)?;
             all.append(&mut series);
+        }
+        Ok(all)
+    }
+
+    /// The series of the store that each of `wanted` (a pattern or a `seriesByTag` call, and a
+    /// range) matches, sorted by name, with the number of the pattern that found it.
+    ///
+    /// # Errors
+    /// Those of the limits and of the store.
+    pub(crate) fn stored(&self, wanted: &[(&str, Window)]) -> Result<Vec<(usize, Stored)>> {
+        let fetcher = Fetcher::new(self);
+        let mut all = Vec::new();
+        for (number, (pattern, window)) in wanted.iter().enumerate() {
+            for name in fetcher.names(pattern)?.iter() {
+                let Some(stored) = fetcher.stored(name, pattern, *window)? else {
+                    continue;
+                };
+                self.count_points(stored.series.values.len())?;
+                self.reserve_texts(std::slice::from_ref(&stored.series))?;
+                all.push((number, stored));
+            }
         }
         Ok(all)
     }

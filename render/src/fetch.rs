@@ -13,7 +13,7 @@ use whisper::Timestamp;
 use crate::context::{Context, Query, Window};
 use crate::error::{Error, Result};
 use crate::query::{self, Argument, Base, Literal};
-use crate::series::{Column, Series, tags_of};
+use crate::series::{Column, Series, Stored, tags_of};
 
 /// The series of one evaluation, and what was found and fetched so far.
 pub(crate) struct Fetcher<'q> {
@@ -113,6 +113,17 @@ impl<'q> Fetcher<'q> {
 
     /// One series by its name, as found by `pattern`.
     pub(crate) fn one(&self, name: &str, pattern: &str, window: Window) -> Result<Option<Series>> {
+        let stored = self.stored(name, pattern, window)?;
+        Ok(stored.map(|stored| stored.series))
+    }
+
+    /// As [`Fetcher::one`], with what its file says about it.
+    pub(crate) fn stored(
+        &self,
+        name: &str,
+        pattern: &str,
+        window: Window,
+    ) -> Result<Option<Stored>> {
         let budget = &self.query.limits.budget;
         budget.check()?;
         let Window { from, until } = window;
@@ -128,7 +139,7 @@ impl<'q> Fetcher<'q> {
         };
         let values = Column::from(fetched.values);
         values.reserve_in(budget)?;
-        Ok(Some(Series {
+        let series = Series {
             name: name.to_owned(),
             odd_name: None,
             path_expression: pattern.to_owned(),
@@ -140,6 +151,11 @@ impl<'q> Fetcher<'q> {
             x_files_factor: 0.0,
             tags: tags_of(name),
             drawing: Default::default(),
+        };
+        Ok(Some(Stored {
+            series,
+            aggregation: fetched.aggregation,
+            x_files_factor: fetched.x_files_factor,
         }))
     }
 }

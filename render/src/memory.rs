@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use whisper::{ABSENT, Aggregation, Timestamp};
+use whisper::{ABSENT, Aggregation, Retention, Timestamp};
 
 use crate::budget::Budget;
 use crate::series::tags_of;
-use crate::source::{Fetched, Node, Source, SourceError};
+use crate::source::{Fetched, Info, Node, Source, SourceError};
 
 /// A [`Source`] of series whose points begin one step after 0.
 #[derive(Debug, Default)]
@@ -36,6 +36,14 @@ impl Source for Memory {
         for name in self.series.keys().filter(|name| !name.contains(';')) {
             let parts: Vec<&str> = name.split('.').collect();
             pace.check()?;
+            if pattern == "**" {
+                budget.reserve(name.len() + size_of::<Node>())?;
+                nodes.push(Node {
+                    path: name.clone(),
+                    leaf: true,
+                });
+                continue;
+            }
             if parts.len() < depth {
                 continue;
             }
@@ -127,6 +135,22 @@ impl Source for Memory {
             step: *step,
             values,
             aggregation: Aggregation::Average,
+            x_files_factor: 0.5,
+        }))
+    }
+
+    fn info(&self, name: &str) -> Result<Option<Info>, SourceError> {
+        let Some((step, values)) = self.series.get(name) else {
+            return Ok(None);
+        };
+        let retention = u32::try_from(*step)
+            .ok()
+            .zip(u32::try_from(values.len()).ok())
+            .and_then(|(step, points)| Retention::new(step, points));
+        Ok(Some(Info {
+            retentions: retention.into_iter().collect(),
+            aggregation: Aggregation::Average,
+            x_files_factor: 0.5,
         }))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use whisper::{ABSENT, present};
+use whisper::{ABSENT, Aggregation, present};
 
 use crate::budget::{Budget, Reservation};
 use crate::error::Result;
@@ -289,6 +289,16 @@ pub struct Series {
     pub tags: BTreeMap<String, String>,
     /// How it is drawn.
     pub drawing: Drawing,
+}
+
+/// A series as the store has it.
+pub(crate) struct Stored {
+    /// Its values over the range.
+    pub(crate) series: Series,
+    /// How its file aggregates.
+    pub(crate) aggregation: Aggregation,
+    /// The file's share of known points that it takes to make a coarser one.
+    pub(crate) x_files_factor: f32,
 }
 
 impl Series {

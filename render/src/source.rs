@@ -3,7 +3,7 @@
 //! The server hands in carbon's store; tests hand in series held in memory. Nothing here knows
 //! about targets, functions or HTTP.
 
-use whisper::{Aggregation, Timestamp};
+use whisper::{Aggregation, Retention, Timestamp};
 
 use crate::budget::Budget;
 use crate::error::Error;
@@ -28,8 +28,21 @@ pub struct Fetched {
     pub step: i64,
     /// One per step, [`whisper::ABSENT`] for none.
     pub values: Vec<f64>,
-    /// How the file aggregates, for those who want to know.
+    /// How the file aggregates.
     pub aggregation: Aggregation,
+    /// The share of known points that it takes to make a coarser one, 0 to 1.
+    pub x_files_factor: f32,
+}
+
+/// The layout of a series' file, as `/info` answers it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Info {
+    /// The archives, finest first.
+    pub retentions: Vec<Retention>,
+    /// How the file aggregates.
+    pub aggregation: Aggregation,
+    /// The share of known points that it takes to make a coarser one, 0 to 1.
+    pub x_files_factor: f32,
 }
 
 /// What a query reads. All calls may touch the disk and are made from the worker pool, never from
@@ -81,6 +94,16 @@ pub trait Source: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<(Timestamp, Timestamp)>, SourceError> {
         let _ = (name, now);
+        Ok(None)
+    }
+
+    /// The layout of the file of the series called `name`. `None` if there is no such series, or if
+    /// the source does not know it.
+    ///
+    /// # Errors
+    /// A damaged or unreadable file.
+    fn info(&self, name: &str) -> Result<Option<Info>, SourceError> {
+        let _ = name;
         Ok(None)
     }
 }

@@ -4,7 +4,7 @@ use carbon::{Carbon, Timestamp};
 
 use crate::budget::Budget;
 use crate::error::Result as Checked;
-use crate::source::{Fetched, Node, Source, SourceError, TagValue, Tags};
+use crate::source::{Fetched, Info, Node, Source, SourceError, TagValue, Tags};
 
 /// What one result of a search takes beside its text, in the index's list and in ours.
 const PER_RESULT: usize = 64;
@@ -78,6 +78,7 @@ impl Source for Carbon {
             let carbon::Fetched {
                 points,
                 aggregation,
+                x_files_factor,
             } = fetched;
             Fetched {
                 start: i64::from(points.start.0),
@@ -85,6 +86,7 @@ impl Source for Carbon {
                 step: i64::from(points.step.seconds()),
                 values: points.values,
                 aggregation,
+                x_files_factor,
             }
         }))
     }
@@ -95,6 +97,22 @@ impl Source for Carbon {
         now: Timestamp,
     ) -> Result<Option<(Timestamp, Timestamp)>, SourceError> {
         Carbon::reach(self, name, now).map_err(refuse)
+    }
+
+    fn info(&self, name: &str) -> Result<Option<Info>, SourceError> {
+        let info = Carbon::info(self, name).map_err(refuse)?;
+        Ok(info.map(|info| {
+            let carbon::Info {
+                retentions,
+                aggregation,
+                x_files_factor,
+            } = info;
+            Info {
+                retentions,
+                aggregation,
+                x_files_factor,
+            }
+        }))
     }
 }
 

@@ -17,11 +17,16 @@ use render::http::pool::Lane;
 use render::http::{App, router};
 use render::memory::Memory;
 use render::options::MemorySize;
-use render::{Fetched, Node, Options, Source, SourceError, TagValue, Tags, events};
+use render::{Fetched, Node, Options, Source, SourceError, events};
 use serde_json::{Value, json};
 use settings::{ByteSize, Span};
+use support::untagged::Untagged;
 use tower::ServiceExt;
 use whisper::Timestamp;
+
+mod support {
+    pub(crate) mod untagged;
+}
 
 /// A memory that counts, waits and panics as it is told.
 struct Odd {
@@ -60,48 +65,6 @@ impl Source for Odd {
             _ => {}
         }
         self.memory.fetch(name, from, until, now)
-    }
-}
-
-/// No tags.
-struct Untagged;
-
-impl Tags for Untagged {
-    fn tags(&self) -> Vec<(u32, String)> {
-        Vec::new()
-    }
-
-    fn values(&self, _: &str) -> Option<(u32, Vec<TagValue>)> {
-        None
-    }
-
-    fn complete_tags(
-        &self,
-        _: &[&str],
-        _: &str,
-        _: usize,
-        _: &Budget,
-    ) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn complete_values(
-        &self,
-        _: &[&str],
-        _: &str,
-        _: &str,
-        _: usize,
-        _: &Budget,
-    ) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn register(&self, path: &str) -> Result<String, SourceError> {
-        Ok(path.to_owned())
-    }
-
-    fn unregister(&self, _: &str) -> Result<(), SourceError> {
-        Ok(())
     }
 }
 

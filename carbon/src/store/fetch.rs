@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use whisper::{Aggregation, Point, Question, Timestamp};
+use whisper::{Aggregation, Point, Question, Retention, Timestamp};
 
 use super::carbon::Carbon;
 use crate::error::Result;
@@ -17,6 +17,19 @@ pub struct Fetched {
     pub points: whisper::Fetched,
     /// The aggregation of the file.
     pub aggregation: Aggregation,
+    /// The share of known points that it takes to make a coarser one, 0 to 1.
+    pub x_files_factor: f32,
+}
+
+/// The layout of a series' file, or of the file that it will get.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Info {
+    /// The archives, finest first.
+    pub retentions: Vec<Retention>,
+    /// The aggregation of the file.
+    pub aggregation: Aggregation,
+    /// The share of known points that it takes to make a coarser one, 0 to 1.
+    pub x_files_factor: f32,
 }
 
 impl Carbon {
@@ -54,9 +67,10 @@ impl Carbon {
                 .maps
                 .fetch_pending(key, &path, question, inner.clocks().earliest(), &waiting);
         match answer {
-            Ok((points, aggregation)) => Ok(points.map(|points| Fetched {
+            Ok((points, aggregation, x_files_factor)) => Ok(points.map(|points| Fetched {
                 points,
                 aggregation,
+                x_files_factor,
             })),
             Err(error) if error.is_missing() => {
                 self.fetch_unwritten(&canonical, question, &waiting)
@@ -97,7 +111,45 @@ impl Carbon {
         Ok(points.map(|points| Fetched {
             points,
             aggregation: options.aggregation,
+            x_files_factor: options.x_files_factor as f32,
         }))
+    }
+
+    /// The layout of the file of the series called `name`; while its first points wait in the
+    /// cache, the layout that its file will get. `None` if there is no such series, or if its file
+    /// is damaged or cannot be read.
+    ///
+    /// # Errors
+    /// The header cannot be understood.
+    pub fn info(&self, name: &str) -> Result<Option<Info>> {
+        let inner = &*self.0;
+        let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
+            return Ok(None);
+        };
+        let _pin = inner.index.pin();
+        let known = inner.index.names().get(canonical.as_bytes());
+        let waits = known.is_some_and(|id| inner.cache.holds(id));
+        let path = inner.index.path_of(known, &canonical);
+        match whisper::Header::read(&path) {
+            Ok(header) => Ok(Some(Info {
+                retentions: header.retentions(),
+                aggregation: header.aggregation,
+                x_files_factor: header.x_files_factor,
+            })),
+            Err(error) if error.is_missing() || is_unreadable(&error) => {
+                if !waits {
+                    return Ok(None);
+                }
+                let mut options = inner.schema.create_options(&canonical);
+                options.retentions.sort_by_key(|retention| retention.step);
+                Ok(Some(Info {
+                    retentions: options.retentions,
+                    aggregation: options.aggregation,
+                    x_files_factor: options.x_files_factor as f32,
+                }))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The range in which the series called `name` may have points: from `now` less its retention up to the

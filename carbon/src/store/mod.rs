@@ -26,5 +26,5 @@ mod shutdown;
 mod submit;
 
 pub use carbon::Carbon;
-pub use fetch::Fetched;
+pub use fetch::{Fetched, Info};
 pub use setup::{Access, Clock, Guard, Progress, Setup};

@@ -6,6 +6,7 @@
 //! 2. How long a piece may get is known before it is written: nothing grows unasked.
 
 pub mod buffer;
+pub(crate) mod carbonapi;
 pub mod csv;
 mod document;
 pub mod dygraph;

@@ -11,6 +11,7 @@ use rmp::encode::{ByteBuf, write_array_len, write_bool, write_f64, write_map_len
 use serde_json::{Map, Value, json};
 use whisper::Timestamp;
 
+use super::carbonapi::{self, Protocol};
 use super::pool::Lane;
 use super::{Answer, App, Params};
 use crate::attime;
@@ -36,6 +37,9 @@ pub(super) fn routes() -> Router<App> {
 /// `/metrics/find`; also `/metrics?query=…`.
 pub async fn find(State(app): State<App>, params: Params) -> Answer {
     count(&app.stats.finds);
+    if let Some(protocol) = Protocol::of(&params) {
+        return carbonapi::find(app, params, protocol).await;
+    }
     let limits = app.limits();
     let lane = Lane::of(params.get("query"), 0);
     app.compute(limits.budget.clone(), lane, move |app| {

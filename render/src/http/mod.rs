@@ -11,6 +11,7 @@
 
 mod answer;
 mod app;
+mod carbonapi;
 pub mod events;
 mod find;
 pub mod flight;
@@ -45,6 +46,7 @@ pub fn router(app: App, guard: &Arc<Guard>) -> Router {
             guard.watch(
                 Router::new()
                     .merge(render::routes())
+                    .merge(carbonapi::routes())
                     .merge(find::routes())
                     .merge(tags::routes())
                     .merge(functions::routes()),

@@ -2,16 +2,19 @@
 //!
 //! The pairs of the body follow those of the query string; if a parameter is repeated, the last
 //! value wins, as in graphite-web. A body is a form (urlencoded or multipart), or a JSON object whose
-//! lists stand for repeated parameters.
+//! lists stand for repeated parameters. A request in `carbonapi_v3_pb` has a message as its body,
+//! which is kept as it is.
 
 mod body;
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 
 use super::Answer;
-use body::{check_number, form, in_body};
+use super::carbonapi::{Protocol, accepts_version_3};
+use body::{check_number, form, in_body, whole};
 
 /// How long a body may be.
 pub const MAX_BODY: usize = 8 << 20;
@@ -26,6 +29,7 @@ pub struct Params {
     pub method: Method,
     pairs: Vec<(String, String)>,
     n_in_query: usize,
+    message: Option<Bytes>,
 }
 
 impl Params {
@@ -35,6 +39,7 @@ impl Params {
             method: Method::GET,
             n_in_query: pairs.len(),
             pairs,
+            message: None,
         }
     }
 
@@ -55,6 +60,11 @@ impl Params {
         let mut from_last = self.pairs[..self.n_in_query].iter().rev();
         let (_, value) = from_last.find(|(key, _)| key == name)?;
         Some(value)
+    }
+
+    /// The body of a request in `carbonapi_v3_pb`.
+    pub(super) fn message(&self) -> Option<&Bytes> {
+        self.message.as_ref()
     }
 
     /// Every value of `name`.
@@ -85,7 +95,13 @@ impl<S: Send + Sync> FromRequest<S> for Params {
         let (head, body) = request.into_parts();
         let mut pairs = query(&head)?;
         let n_in_query = pairs.len();
-        if head.method == Method::POST {
+        let format = pairs.iter().rev().find(|(name, _)| name == "format");
+        let named = format.and_then(|(_, format)| Protocol::named(format));
+        let mut message = None;
+        if named == Some(Protocol::Three) || accepts_version_3(&head.headers) {
+            // carbonapi sends its messages as the bodies of GETs.
+            message = Some(whole(body).await?);
+        } else if head.method == Method::POST {
             let kind = head.headers.get(header::CONTENT_TYPE);
             let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
             pairs.append(&mut in_body(kind, body).await?);
@@ -95,6 +111,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
             method: head.method,
             pairs,
             n_in_query,
+            message,
         })
     }
 }
@@ -113,6 +130,7 @@ impl<S: Send + Sync> FromRequestParts<S> for InQuery {
             method: head.method.clone(),
             n_in_query: pairs.len(),
             pairs,
+            message: None,
         }))
     }
 }

@@ -9,7 +9,9 @@ use axum::routing::any;
 
 use self::request::{Output, Picture, Request};
 use super::answer::JAVASCRIPT;
+use super::carbonapi::{self, Protocol};
 use super::{Answer, App, Content, JSON, Params, Stream};
+use crate::budget::Budget;
 use crate::context::{Query, Window};
 use crate::draw;
 use crate::error::{Error, Result};
@@ -30,6 +32,9 @@ const IGNORED: HeaderName = HeaderName::from_static("x-plumbago-ignored");
 
 async fn handle(State(app): State<App>, params: Params) -> Answer {
     count(&app.stats.renders);
+    if let Some(protocol) = Protocol::of(&params) {
+        return carbonapi::render(app, params, protocol).await;
+    }
     let request = match Request::read(&app, &params) {
         Ok(request) => request,
         Err(error) => return refusal(&app, &error, params.get("format"), &params.list("target")),
@@ -229,37 +234,41 @@ impl Request {
             document = document.within(b"{\"series\":", after);
         }
         if !format.is_json {
-            return self.send(app, format.content_type, document);
+            return send(app, budget, format.content_type, document);
         }
         match Answer::callback(self.callback.as_deref()) {
-            Ok(None) => self.send(app, format.content_type, document),
+            Ok(None) => send(app, budget, format.content_type, document),
             Ok(Some(name)) => {
                 let mut after = Buffer::new(budget);
                 after.push_str(")")?;
                 let document = document.within(format!("{name}(").as_bytes(), after);
-                self.send(app, JAVASCRIPT, document)
+                send(app, budget, JAVASCRIPT, document)
             }
             Err(refusal) => Ok(refusal),
         }
     }
+}
 
-    /// A document as an answer: whole if it is small, else formatted while it is sent.
-    fn send(&self, app: &App, content_type: &'static str, document: Document) -> Result<Answer> {
-        let budget = &self.limits.budget;
-        let (least, limit) = (document.least_size(), budget.memory().limit());
-        if limit > 0 && least > limit {
-            return Err(Error::Limit {
-                what: format!("the answer would have {least} bytes or more"),
-                key: "render.max_memory",
-                limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            });
-        }
-        if document.usual_size() <= WHOLE_UP_TO {
-            return Ok(Answer::ok(content_type, document.whole(budget)?));
-        }
-        let stream = Stream::new(app.clone(), document, budget.clone());
-        Ok(Answer::ok(content_type, Content::Stream(stream)))
+/// A document as an answer: whole if it is small, else formatted while it is sent.
+pub(super) fn send(
+    app: &App,
+    budget: &Budget,
+    content_type: &'static str,
+    document: Document,
+) -> Result<Answer> {
+    let (least, limit) = (document.least_size(), budget.memory().limit());
+    if limit > 0 && least > limit {
+        return Err(Error::Limit {
+            what: format!("the answer would have {least} bytes or more"),
+            key: "render.max_memory",
+            limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        });
     }
+    if document.usual_size() <= WHOLE_UP_TO {
+        return Ok(Answer::ok(content_type, document.whole(budget)?));
+    }
+    let stream = Stream::new(app.clone(), document, budget.clone());
+    Ok(Answer::ok(content_type, Content::Stream(stream)))
 }
 
 /// Answers up to about this size are held whole: equal requests share the bytes.

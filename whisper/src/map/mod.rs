@@ -369,7 +369,7 @@ impl Maps {
         question: Question,
         written: Timestamp,
         points: &[Point],
-    ) -> Result<(Option<Fetched>, Aggregation)> {
+    ) -> Result<(Option<Fetched>, Aggregation, f32)> {
         let mut shard = self.shard(key);
         if let Some(at) = shard.find(key) {
             if self.trusted(&mut shard.entries[at], path, written, false)? {
@@ -385,7 +385,7 @@ impl Maps {
                     pending::fetch_over(Some(&bytes), header, question, written, points)
                 });
                 if let Some(answer) = answer {
-                    return Ok((answer?, header.aggregation));
+                    return Ok((answer?, header.aggregation, header.x_files_factor));
                 }
                 self.push(Event::Lost {
                     path: path.to_owned(),
@@ -400,7 +400,8 @@ impl Maps {
         let points = joined.as_deref().unwrap_or(points);
         let file = File::open(path)?;
         let answer = file.fetch_pending(question, written, points)?;
-        Ok((answer, file.header().aggregation))
+        let header = file.header();
+        Ok((answer, header.aggregation, header.x_files_factor))
     }
 
     /// Unmaps a file, before it is deleted or renamed by the owner of the store.

@@ -13,16 +13,21 @@ type Pairs = Result<Vec<(String, String)>, Answer>;
 
 /// The parameters in a body of the content type `kind`; a body of another type is read as a form.
 pub(super) async fn in_body(kind: &str, body: Body) -> Pairs {
-    let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
-        let sentence = format!("the body is longer than {MAX_BODY} bytes or ended early");
-        Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence)
-    })?;
+    let body = whole(body).await?;
     let main = kind.split(';').next().unwrap_or_default();
     match main.trim().to_ascii_lowercase().as_str() {
         "application/json" => object(&body),
         "multipart/form-data" => multipart(body, kind).await,
         _ => form(&body),
     }
+}
+
+/// All of a body.
+pub(super) async fn whole(body: Body) -> Result<Bytes, Answer> {
+    to_bytes(body, MAX_BODY).await.map_err(|_| {
+        let sentence = format!("the body is longer than {MAX_BODY} bytes or ended early");
+        Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence)
+    })
 }
 
 /// Commas that a JSON body may have for each parameter that a request may have.
