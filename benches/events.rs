@@ -73,6 +73,7 @@ fn storing(directory: &Path) {
         time_zone: jiff::tz::TimeZone::UTC,
         clock: None,
         room: Default::default(),
+        base_path: Default::default(),
     });
     runtime.spawn(async move { axum::serve(listener, router).await });
     for n_threads in [1, 8] {

@@ -14,13 +14,14 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use carbon::{Datapoint, NameError, SeriesId, Sink};
 use parking_lot::{Mutex, MutexGuard};
 use render::events::{Event, Store, TagQuery};
 use render::http::guard::Guard;
 use render::http::page::Host;
+use render::options::ALWAYS;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -178,35 +179,86 @@ async fn metrics_without_query(
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// The service behind the listeners: a 503 during the start, the routes afterwards. Cheap to clone.
+/// The service behind the listeners: a 503 during the start, the routes afterwards, all below the
+/// base path. Cheap to clone.
 #[derive(Clone)]
 pub struct Front {
     routes: Arc<OnceLock<Router>>,
     starting: Router,
+    base_path: Arc<str>,
 }
 
 impl Front {
-    /// A front that answers with the state of `readiness` until it is opened.
-    pub fn closed(readiness: Readiness) -> Self {
+    /// A front that answers with the state of `readiness` until it is opened. `base_path` is
+    /// `render.base_path`, checked.
+    pub fn closed(readiness: Readiness, base_path: &str) -> Self {
         let starting = Router::new()
             .fallback(starting)
             .with_state(readiness)
             .layer(map_response(secure::headers));
+        let base_path: Arc<str> = base_path.into();
         Self {
             routes: Arc::default(),
-            starting,
+            starting: below(&base_path, starting),
+            base_path,
         }
     }
 
     /// Answers with `routes` from now on.
     pub fn open(&self, routes: Router) {
         // It is opened once.
-        let _ = self.routes.set(routes);
+        let _ = self.routes.set(below(&self.base_path, routes));
     }
 
     fn routes(&self) -> Router {
         self.routes.get().unwrap_or(&self.starting).clone()
     }
+}
+
+/// `routes` below `base_path`; the routes themselves if that is empty.
+fn below(base_path: &Arc<str>, routes: Router) -> Router {
+    if base_path.is_empty() {
+        return routes;
+    }
+    // The path is changed before the routes are asked for it.
+    Router::new()
+        .fallback_service(routes)
+        .layer(from_fn_with_state(Arc::clone(base_path), without_base))
+        .layer(map_response(secure::headers))
+}
+
+/// Takes the base path off a request's path. Outside of it, only the probes and the metrics are
+/// answered.
+async fn without_base(
+    State(base_path): State<Arc<str>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let uri = request.uri().clone();
+    let query = uri.query().map(|query| format!("?{query}"));
+    let query = query.unwrap_or_default();
+    let path = match uri.path().strip_prefix(&*base_path) {
+        // Links on the page are relative: they need the slash.
+        Some("") => {
+            return Redirect::permanent(&format!("{base_path}/{query}")).into_response();
+        }
+        Some(rest) if rest.starts_with('/') => format!("{rest}{query}"),
+        _ if is_probe(&request) => format!("/{}", uri.path().trim_matches('/')),
+        _ => return nothing_here(uri).await,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path.parse().ok();
+    match Uri::from_parts(parts) {
+        Ok(inner) => *request.uri_mut() = inner,
+        Err(_) => return nothing_here(uri).await,
+    }
+    next.run(request).await
+}
+
+/// Whether a request asks for a path that is answered outside of the base path.
+fn is_probe(request: &Request) -> bool {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    reads && ALWAYS.contains(&request.uri().path().trim_matches('/'))
 }
 
 async fn starting(State(readiness): State<Readiness>, uri: Uri) -> Response {
@@ -238,6 +290,8 @@ pub struct Around {
     pub received: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The sentence on top of every page.
     pub banner: Option<&'static str>,
+    /// `render.base_path`.
+    pub base_path: String,
 }
 
 impl Host for Around {
@@ -263,6 +317,10 @@ impl Host for Around {
 
     fn banner(&self) -> Option<&str> {
         self.banner
+    }
+
+    fn base_path(&self) -> &str {
+        &self.base_path
     }
 }
 
@@ -391,6 +449,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn everything_is_below_the_base_path() {
+        let health = health();
+        let front = Front::closed(health.readiness.clone(), "/graphite/web");
+        let (status, ..) = ask(front.routes(), "/graphite/web/html", "localhost").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let (status, ..) = ask(front.routes(), "/html", "localhost").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        let (_, _, text) = ask(front.routes(), "/readyz", "localhost").await;
+        assert_eq!(text, "starting\n");
+        front.open(health.clone().beside(routes()));
+        health.readiness.ready();
+        for (path, expected) in [
+            ("/graphite/web/html", StatusCode::OK),
+            ("/graphite/web/html?a=b", StatusCode::OK),
+            ("/graphite/web/healthz", StatusCode::OK),
+            ("/graphite/web/panic", StatusCode::INTERNAL_SERVER_ERROR),
+            ("/graphite/web/", StatusCode::NOT_FOUND),
+            ("/graphite/web", StatusCode::PERMANENT_REDIRECT),
+            ("/graphite/webhtml", StatusCode::NOT_FOUND),
+            ("/graphite/web//html", StatusCode::NOT_FOUND),
+            ("/graphite/html", StatusCode::NOT_FOUND),
+            ("/html", StatusCode::NOT_FOUND),
+            ("/", StatusCode::NOT_FOUND),
+            ("/healthz", StatusCode::OK),
+            ("/readyz/", StatusCode::OK),
+        ] {
+            let (status, headers, body) = ask(front.routes(), path, "localhost").await;
+            assert_eq!(status, expected, "{path}: {body}");
+            assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        }
+        let (_, headers, _) = ask(front.routes(), "/graphite/web?a=b", "localhost").await;
+        assert_eq!(headers[header::LOCATION], "/graphite/web/?a=b");
+        // Outside of the base path, /metrics is never find.
+        for path in ["/metrics", "/metrics?query=a", "/graphite/web/metrics"] {
+            let (_, _, text) = ask(front.routes(), path, "localhost").await;
+            assert!(text.contains("plumbago_carbon_creates_total 2\n"), "{path}");
+        }
+        let (_, _, text) = ask(front.routes(), "/graphite/web/metrics?query=a", "localhost").await;
+        assert_eq!(text, "find");
+    }
+
+    #[tokio::test]
     async fn a_store_in_trouble_is_not_ready() {
         let health = Health {
             storage: Arc::new(|| Err("the data directory is gone".to_owned())),
@@ -436,7 +536,7 @@ mod tests {
     #[tokio::test]
     async fn until_it_is_opened_the_front_says_how_far_the_start_is() {
         let readiness = Readiness::default();
-        let front = Front::closed(readiness.clone());
+        let front = Front::closed(readiness.clone(), "");
         readiness.replaying(40, 100);
         for path in ["/healthz", "/readyz", "/render?target=a", "/events/"] {
             let (status, headers, text) = ask(front.routes(), path, "localhost").await;

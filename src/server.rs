@@ -219,7 +219,7 @@ impl Answering {
             write: config.render.write_timeout.0,
         };
         let readiness = Readiness::default();
-        let front = Front::closed(readiness.clone());
+        let front = Front::closed(readiness.clone(), &config.render.base_path);
         let connections = Connections::new(limits);
         let loopback_only = loopback_only(&listeners);
         let (stop, stopped) = watch::channel(false);
@@ -383,6 +383,7 @@ impl Running {
             events: events.clone(),
             received: received(&carbon, &statsd, own_count),
             banner,
+            base_path: config.render.base_path.clone(),
         };
         let page = Page::new(
             Arc::new(host),
@@ -390,7 +391,8 @@ impl Running {
             Dashboards::load(&dashboards),
         );
         let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only));
-        let routes = all_routes(app, events, page.clone(), &guard, now);
+        let base_path = &config.render.base_path;
+        let routes = all_routes(app, events, page.clone(), &guard, now, base_path);
         let health = health(&carbon, answering.readiness, guard, readings, panics);
         answering.front.open(health.beside(routes));
         Ok(Self {
@@ -553,13 +555,21 @@ fn health(
 }
 
 /// The routes of queries, events and the page. `now` stops their clock unless it is 0.
-fn all_routes(app: App, events: Arc<Store>, page: Page, guard: &Arc<Guard>, now: i64) -> Router {
+fn all_routes(
+    app: App,
+    events: Arc<Store>,
+    page: Page,
+    guard: &Arc<Guard>,
+    now: i64,
+    base_path: &str,
+) -> Router {
     let event_routes = events_routes(EventsState {
         store: events,
         guard: guard.clone(),
         time_zone: app.time_zone.clone(),
         clock: (now != 0).then_some(now),
         room: Default::default(),
+        base_path: base_path.into(),
     });
     router(app, guard)
         .merge(event_routes)

@@ -34,6 +34,7 @@ impl Server {
             time_zone: jiff::tz::TimeZone::UTC,
             clock: None,
             room: Default::default(),
+            base_path: Default::default(),
         });
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime

@@ -16,6 +16,10 @@ settings::options! {
     pub struct Options {
         /// Addresses that answer HTTP: Graphite's API and the page.
         http: Vec<String> = vec!["127.0.0.1:8080".to_owned()] => addresses("127.0.0.1:8080");
+        /// The path below which everything is answered, such as "/graphite", for a reverse proxy that
+        /// passes the path on. Outside of it there are only /healthz, /readyz and /metrics. Empty:
+        /// no such path.
+        base_path: String = String::new() => check_base_path;
         /// How many connections may be open on all of render.http together. When there are as many, an
         /// idle one is closed for the next; while all are busy, a new one is answered with a 503. The
         /// log says so when descriptors allow fewer. 0: as many as there are descriptors.
@@ -64,6 +68,36 @@ fn check_time_zone(name: &str, checked: &mut Checked<'_>) {
     if TimeZone::get(name).is_err() {
         let wrong = format!("{name:?} is not an IANA time zone");
         checked.refuse(wrong, "\"UTC\" or \"Europe/Berlin\"");
+    }
+}
+
+/// The paths that are answered outside of the base path, too.
+pub const ALWAYS: [&str; 3] = ["healthz", "readyz", "metrics"];
+
+fn check_base_path(path: &str, checked: &mut Checked<'_>) {
+    if path.is_empty() {
+        return;
+    }
+    let part = |part: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+        !matches!(part, "" | "." | "..") && part.bytes().all(plain)
+    };
+    let is_path = path
+        .strip_prefix('/')
+        .is_some_and(|rest| rest.split('/').all(part));
+    if !is_path {
+        let wrong = format!(
+            "{path:?} is not a path of letters, digits, \"-\", \".\", \"_\" and \"~\" that begins \
+             with a slash and ends without one"
+        );
+        checked.refuse(wrong, "\"/graphite\", or \"\" for none");
+    } else if ALWAYS
+        .iter()
+        .any(|name| path[1..].split('/').next() == Some(name))
+    {
+        let wrong =
+            format!("{path:?} begins with a path that is answered outside of the base path");
+        checked.refuse(wrong, "another name, such as \"/graphite\"");
     }
 }
 
@@ -127,6 +161,41 @@ settings::text!(MemorySize, "an amount of memory", "{}MiB");
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base_paths_are_checked() {
+        let problems = |path: &str| {
+            let options = Options {
+                base_path: path.to_owned(),
+                ..Options::default()
+            };
+            let mut problems = settings::Problems::default();
+            options.check(&mut problems);
+            problems.into_iter().count()
+        };
+        for path in ["", "/graphite", "/a/b-c_d.e~f/0"] {
+            assert_eq!(problems(path), 0, "{path}");
+        }
+        let refused = [
+            "graphite",
+            "/",
+            "/graphite/",
+            "//a",
+            "/a//b",
+            "/a/../b",
+            "/.",
+            "/a b",
+            "/a?b",
+            "/ä",
+            "/%41",
+            "/metrics",
+            "/healthz/a",
+            "http://x/y",
+        ];
+        for path in refused {
+            assert_eq!(problems(path), 1, "{path}");
+        }
+    }
 
     #[test]
     fn sizes_and_shares_read_back() {

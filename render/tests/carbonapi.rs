@@ -89,7 +89,8 @@ fn globs(patterns: &[&str]) -> Vec<u8> {
 async fn version_2_answers_patterns_over_one_range() {
     let server = serve(Options::default());
     for format in ["protobuf", "protobuf3", "carbonapi_v2_pb"] {
-        let uri = format!("/render/?format={format}&from=0&until=240&target=web.*&target=odd(name)");
+        let uri =
+            format!("/render/?format={format}&from=0&until=240&target=web.*&target=odd(name)");
         let (status, kind, body) = server.get(&uri).await;
         assert_eq!((status, &*kind), (StatusCode::OK, "application/x-protobuf"));
         let answer = v2::MultiFetchResponse::decode(body).unwrap();
@@ -103,7 +104,9 @@ async fn version_2_answers_patterns_over_one_range() {
         assert_eq!(first.values, [1.0, 0.0, 3.0, 4.0]);
         assert_eq!(first.is_absent, [false, true, false, false]);
     }
-    let (status, kind, body) = server.get("/metrics/find/?format=protobuf&query=web.*").await;
+    let (status, kind, body) = server
+        .get("/metrics/find/?format=protobuf&query=web.*")
+        .await;
     assert_eq!((status, &*kind), (StatusCode::OK, "application/x-protobuf"));
     let answer = v2::GlobResponse::decode(body).unwrap();
     let node = |path: &str, is_leaf| v2::GlobMatch {
@@ -162,7 +165,12 @@ async fn version_3_answers_each_request_over_its_own_range() {
     };
     let shapes: Vec<_> = answer.metrics.iter().map(shape).collect();
     let of = |name: &str, asked: &str, times: (i64, i64), request: (i64, i64)| {
-        (name.to_owned(), format!("as asked: {asked}"), times, request)
+        (
+            name.to_owned(),
+            format!("as asked: {asked}"),
+            times,
+            request,
+        )
     };
     assert_eq!(
         shapes,
@@ -170,7 +178,12 @@ async fn version_3_answers_each_request_over_its_own_range() {
             of("web.a", "web.*", (60, 300), (0, 240)),
             of("web.b", "web.*", (60, 300), (0, 240)),
             of("web.a", "web.a", (120, 180), (60, 120)),
-            of("m;dc=x", "seriesByTag('name=m', 'dc=~x')", (60, 120), (0, 60)),
+            of(
+                "m;dc=x",
+                "seriesByTag('name=m', 'dc=~x')",
+                (60, 120),
+                (0, 60)
+            ),
         ]
     );
     let first = &answer.metrics[0];
@@ -227,7 +240,10 @@ async fn info_and_list_speak_json_too() {
     );
     assert_eq!(answer["metrics"][1]["name"], "web.b");
     let (_, _, body) = server.get("/metrics/list/?format=json").await;
-    assert_eq!(body, r#"{"Metrics":["odd(name)","web.a","web.b","web.c.d"]}"#);
+    assert_eq!(
+        body,
+        r#"{"Metrics":["odd(name)","web.a","web.b","web.c.d"]}"#
+    );
     let (_, _, body) = server.get("/metrics/list/?format=carbonapi_v2_pb").await;
     let answer = v2::ListMetricsResponse::decode(body).unwrap();
     assert_eq!(answer.metrics.len(), 4);
@@ -258,7 +274,10 @@ async fn refusals_and_empty_answers_are_go_carbons() {
     for uri in ["/render/", "/metrics/find/", "/info/"] {
         let (status, _, body) = server.ask(uri, b"\x0a\xff".to_vec()).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{uri}");
-        assert!(body.starts_with(b"Bad request (malformed protobuf"), "{uri}");
+        assert!(
+            body.starts_with(b"Bad request (malformed protobuf"),
+            "{uri}"
+        );
         let many = b"\x0a\x00".repeat(MAX_ITEMS + 1);
         let (status, ..) = server.ask(uri, many).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{uri}");

@@ -58,6 +58,7 @@ impl Server {
             time_zone: TimeZone::UTC,
             clock: Some(NOW),
             room: Default::default(),
+            base_path: Default::default(),
         };
         Self {
             router: routes(state),

@@ -64,6 +64,7 @@ impl Server {
             time_zone: TimeZone::UTC,
             clock: Some(NOW),
             room: Default::default(),
+            base_path: Default::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()

@@ -56,6 +56,7 @@ fn serve(data: &Path) -> Router {
         time_zone: TimeZone::UTC,
         clock: Some(NOW),
         room: Default::default(),
+        base_path: Default::default(),
     };
     router(app.unwrap(), &guard).merge(render::http::events::routes(events))
 }

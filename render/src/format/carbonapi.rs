@@ -220,7 +220,11 @@ impl Layout for Version3 {
         let fields = self.first_fields(all, part);
         let length = all[part].values.len() * DOUBLE;
         let last = self.last_fields(part).encoded_len();
-        prefix(METRICS, fields.encoded_len() + packed_size(length) + last, out);
+        prefix(
+            METRICS,
+            fields.encoded_len() + packed_size(length) + last,
+            out,
+        );
         fields.encode_raw(out);
         if length > 0 {
             prefix(VALUES_3, length, out);

@@ -69,6 +69,7 @@ impl App {
         let Options {
             // Bound, and held to, by whoever serves the routes.
             http: _,
+            base_path: _,
             max_connections: _,
             header_timeout: _,
             idle_timeout: _,

@@ -46,7 +46,7 @@ const VERSION_3: &str = "application/x-carbonapi-v3-pb";
 const VERSION_2: &str = "application/x-protobuf";
 
 /// A version of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Protocol {
     /// `carbonapi_v2_pb`: requests are parameters.
     Two,
@@ -112,7 +112,7 @@ fn encoded(message: &impl Message, protocol: Protocol, limits: &Limits) -> Resul
 }
 
 /// A pattern over a range, as `/render/` asks for it.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 struct Fetch {
     name: String,
     path_expression: String,
@@ -131,7 +131,7 @@ pub(super) async fn render(app: App, params: Params, protocol: Protocol) -> Answ
         Err(error) => return refusal(&app, &error),
     };
     let now = app.now();
-    let key = Key::of(format_args!("{protocol:?} {wanted:?} {now}"));
+    let key = Key::of(&(protocol, &wanted, now));
     let seconds = |fetch: &Fetch| fetch.window.until.saturating_sub(fetch.window.from);
     let lane = Lane::of(
         wanted.iter().map(|fetch| fetch.name.as_str()),
@@ -210,11 +210,7 @@ fn fetched(
 }
 
 /// The document of version 3: each series with the expression and the range of its request.
-fn described(
-    stored: Vec<(usize, Stored)>,
-    wanted: &[Fetch],
-    limits: &Limits,
-) -> Result<Document> {
+fn described(stored: Vec<(usize, Stored)>, wanted: &[Fetch], limits: &Limits) -> Result<Document> {
     let mut all: Vec<Series> = Vec::with_capacity(stored.len());
     let mut about = Vec::with_capacity(stored.len());
     for (number, stored) in stored {

@@ -60,6 +60,8 @@ pub struct EventsState {
     pub clock: Option<i64>,
     /// What may be held in memory at once.
     pub room: Room,
+    /// The path before all paths of links (`render.base_path`), empty or without a slash at its end.
+    pub base_path: Arc<str>,
 }
 
 impl EventsState {
@@ -293,7 +295,8 @@ async fn list(
         let write = |events| listed.write(events, Event::to_json);
         return state.list(kind, question, write).await;
     }
-    let write = move |events: Vec<Event>| Ok(html::list(&events, &expression, limit));
+    let base = Arc::clone(&state.base_path);
+    let write = move |events: Vec<Event>| Ok(html::list(&base, &events, &expression, limit));
     let page = state.list(CONTENT_TYPE, question, write).await?;
     Ok(html::with_policy(page))
 }
@@ -311,7 +314,7 @@ async fn create(State(state): State<EventsState>, headers: HeaderMap, body: Byte
         // As in Graphite: an empty page.
         false => Answer::ok(CONTENT_TYPE, ""),
     };
-    let location = format!("/events/{}/", saved.event.id);
+    let location = format!("{}/events/{}/", state.base_path, saved.event.id);
     Ok(answer.with(header::LOCATION, &location))
 }
 
@@ -336,7 +339,10 @@ async fn show(
     };
     match event {
         Ok(event) if json => Ok(Answer::value(StatusCode::OK, &dated(&event))),
-        Ok(event) => Ok(html::secured(StatusCode::OK, html::event(&event))),
+        Ok(event) => Ok(html::secured(
+            StatusCode::OK,
+            html::event(&state.base_path, &event),
+        )),
         Err(Error::NotFound(_)) if json => {
             let sentence = "Event matching query does not exist";
             Err(Answer::error(StatusCode::NOT_FOUND, sentence))

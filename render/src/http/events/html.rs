@@ -56,11 +56,11 @@ pub(super) fn with_policy(page: Answer) -> Answer {
         .with(header::REFERRER_POLICY, "no-referrer")
 }
 
-/// The newest `limit` events, newest first.
-pub(super) fn list(events: &[Event], expression: &str, limit: usize) -> String {
+/// The newest `limit` events, newest first; links begin with `base`.
+pub(super) fn list(base: &str, events: &[Event], expression: &str, limit: usize) -> String {
     page(html! {
         h1 { "Events" }
-        form action="/events/" {
+        form action={ (base) "/events/" } {
             label {
                 "Tags "
                 input name="tags" value=(expression)
@@ -71,7 +71,7 @@ pub(super) fn list(events: &[Event], expression: &str, limit: usize) -> String {
             p { "No events yet. Post one:" }
             pre {
                 "curl -d '{\"what\": \"deploy web 1.4\", \"tags\": \"deploy web\"}' \
-                 http://THIS-SERVER/events/"
+                 http://THIS-SERVER" (base) "/events/"
             }
         } @else {
             table {
@@ -80,8 +80,8 @@ pub(super) fn list(events: &[Event], expression: &str, limit: usize) -> String {
                     tr {
                         td { (time(event.when)) }
                         td { (what(event)) (data(event)) }
-                        td { (tags(event)) }
-                        td { (reference(event.id)) }
+                        td { (tags(base, event)) }
+                        td { (reference(base, event.id)) }
                     }
                 }
             }
@@ -95,8 +95,8 @@ pub(super) fn list(events: &[Event], expression: &str, limit: usize) -> String {
     })
 }
 
-/// One event.
-pub(super) fn event(event: &Event) -> String {
+/// One event; links begin with `base`.
+pub(super) fn event(base: &str, event: &Event) -> String {
     page(html! {
         h1 { (what(event)) }
         table {
@@ -107,13 +107,13 @@ pub(super) fn event(event: &Event) -> String {
                     td { (time(until)) " (" ((until - event.when).round()) " s)" }
                 }
             }
-            tr { th { "Tags" } td { (tags(event)) } }
+            tr { th { "Tags" } td { (tags(base, event)) } }
             @if let Some(undone) = event.rollback_of {
-                tr { th { "Undoes" } td { (reference(undone)) } }
+                tr { th { "Undoes" } td { (reference(base, undone)) } }
             }
         }
         (data(event))
-        p { a href="/events/" { "All events" } }
+        p { a href={ (base) "/events/" } { "All events" } }
     })
 }
 
@@ -142,8 +142,8 @@ fn time(when: f64) -> Markup {
 }
 
 /// A link to an event.
-fn reference(id: i64) -> Markup {
-    html! { a href={ "/events/" (id) "/" } { "#" (id) } }
+fn reference(base: &str, id: i64) -> Markup {
+    html! { a href={ (base) "/events/" (id) "/" } { "#" (id) } }
 }
 
 fn what(event: &Event) -> Markup {
@@ -165,11 +165,11 @@ fn data(event: &Event) -> Markup {
     }
 }
 
-fn tags(event: &Event) -> Markup {
+fn tags(base: &str, event: &Event) -> Markup {
     html! {
         @for tag in &event.tags {
             @let query: String = form_urlencoded::byte_serialize(tag.as_bytes()).collect();
-            a class="tag" href={ "/events/?tags=" (query) } { (tag) }
+            a class="tag" href={ (base) "/events/?tags=" (query) } { (tag) }
         }
     }
 }
@@ -196,8 +196,8 @@ mod tests {
             ..Event::default()
         };
         for html in [
-            list(std::slice::from_ref(&event), hostile, 5),
-            super::event(&event),
+            list("", std::slice::from_ref(&event), hostile, 5),
+            super::event("", &event),
         ] {
             assert!(!html.contains("<script"), "{html}");
             assert!(!html.contains("javascript:"), "{html}");

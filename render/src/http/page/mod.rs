@@ -59,6 +59,11 @@ pub trait Host: Send + Sync {
 
     /// A sentence shown on top of every page, for example that the data is made up.
     fn banner(&self) -> Option<&str>;
+
+    /// The path before all paths of this server (`render.base_path`).
+    fn base_path(&self) -> &str {
+        ""
+    }
 }
 
 /// The page and what it needs; cheap to clone.

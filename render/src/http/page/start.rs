@@ -33,12 +33,12 @@ pub(super) fn start_page(page: &Page, view: &View, waiting: bool) -> String {
             @if let Some((ip, port)) = first_address(page, "render.http") {
                 h2 { "A deploy: a vertical line on every graph" }
                 pre {
-                    "curl http://" (ip) ":" (port) "/events/ -d \
+                    "curl http://" (ip) ":" (port) (host.base_path()) "/events/ -d \
                      '{\"what\": \"shop 1.4.2\", \"tags\": \"deploy shop\", \"data\": \"by me\"}'"
                 }
                 h2 { "A graph with that line" }
                 pre {
-                    "curl -o graph.png 'http://" (ip) ":" (port)
+                    "curl -o graph.png 'http://" (ip) ":" (port) (host.base_path())
                     "/render?target=stats.shop.logins&from=-15min&events=deploy'"
                 }
             }
