@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use carbon::index::Index;
-use carbon::listener::line_tcp;
+use carbon::listener::Listeners;
 use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
 use carbon::{Carbon, Setup};
@@ -108,7 +108,7 @@ fn serve(args: &[String]) {
         let ended = async move {
             term.recv().await;
         };
-        line_tcp(carbon.clone(), listener, ended).await;
+        Listeners::new(&carbon).line_tcp(listener, ended).await;
     });
     carbon.drain(|_| {}).unwrap();
 }
@@ -131,7 +131,7 @@ impl Rig {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stop, stopped) = oneshot::channel();
-        runtime.spawn(line_tcp(carbon.clone(), listener, async {
+        runtime.spawn(Listeners::new(&carbon).line_tcp(listener, async {
             let _ = stopped.await;
         }));
         Self {

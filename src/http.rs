@@ -32,7 +32,7 @@ use crate::report::{Readings, prometheus};
 use crate::supervise::Supervisor;
 
 pub mod connections;
-mod secure;
+pub(crate) mod secure;
 
 use connections::Connections;
 

@@ -15,6 +15,7 @@ pub mod lock;
 pub mod log;
 pub mod memory;
 pub mod notify;
+pub mod receivers;
 pub mod report;
 pub mod server;
 pub mod supervise;

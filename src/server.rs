@@ -13,7 +13,7 @@
 //!    [`PATIENCE`] at most, and exit code 1.
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
-use carbon::listener::{line_tcp, line_udp};
 use carbon::{Access, Carbon, OnDeath, Setup, Sink, Timestamp};
 use parking_lot::RwLock;
 use render::events::Store;
@@ -46,6 +45,7 @@ use crate::lock::DataLock;
 use crate::log::Log;
 use crate::memory;
 use crate::notify::notify;
+use crate::receivers::Needs;
 use crate::report::{self, Reading, Readings, SelfSeries};
 use crate::supervise::Supervisor;
 
@@ -98,7 +98,7 @@ pub async fn run(
     let descriptors = descriptors::raise()?;
     let lock = Arc::new(DataLock::take(&config.data)?);
     let bound = Bound::open(&config)?;
-    cap_connections(&mut config, &bound, descriptors);
+    cap_connections(&mut config, descriptors);
     let supervisor = Supervisor::default();
     let answering = Answering::start(&config, bound.http, &supervisor);
     let readiness = answering.readiness.clone();
@@ -162,22 +162,17 @@ pub async fn run(
 }
 
 /// Cuts the limits on connections in `config` so that descriptors for files stay free.
-fn cap_connections(config: &mut Config, bound: &Bound, descriptors: u64) {
-    let line_listeners = bound.line_tcp.len().max(1);
+fn cap_connections(config: &mut Config, descriptors: u64) {
     let Config {
         render,
         carbon,
         statsd,
         ..
     } = config;
-    // Each address of carbon has its own limit; StatsD's holds for its streams and, once more, for
-    // its management connections.
+    // StatsD's limit holds for its streams and, once more, for its management connections.
     let wanted = [
         ("render.max_connections", render.max_connections),
-        (
-            "carbon.max_connections",
-            carbon.max_connections as usize * line_listeners,
-        ),
+        ("carbon.max_connections", carbon.max_connections as usize),
         (
             "statsd.max_connections",
             statsd.max_connections as usize * 2,
@@ -188,7 +183,7 @@ fn cap_connections(config: &mut Config, bound: &Bound, descriptors: u64) {
     let each =
         |cap: usize, listeners: usize| u32::try_from(cap / listeners).unwrap_or(u32::MAX).max(1);
     render.max_connections = caps[0];
-    carbon.max_connections = each(caps[1], line_listeners);
+    carbon.max_connections = each(caps[1], 1);
     statsd.max_connections = each(caps[2], 2);
 }
 
@@ -352,13 +347,6 @@ impl Running {
         let banner = shop.is_some().then_some(demo::BANNER);
         let demo = (shop, &own, &events, addresses["statsd.udp"].first());
         start_demo(config, demo, &mut background, supervisor)?;
-        let (stop_receiving, stopped) = watch::channel(false);
-        let receivers = start_receivers(
-            &carbon,
-            (bound.line_tcp, bound.line_udp),
-            &stopped,
-            supervisor,
-        )?;
 
         // The routes need the counters of everything that was started above.
         let panics = Arc::new(AtomicU64::new(0));
@@ -371,7 +359,7 @@ impl Running {
             app: app.clone(),
             events: events.clone(),
             panics: panics.clone(),
-            connections: answering.connections,
+            connections: answering.connections.clone(),
         });
         if own_series {
             let reporter = report(SelfSeries::new(own), readings.clone(), carbon.clone());
@@ -391,6 +379,15 @@ impl Running {
             Dashboards::load(&dashboards),
         );
         let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only));
+        let (stop_receiving, stopped) = watch::channel(false);
+        let receivers = bound.carbon.start(&Needs {
+            carbon: &carbon,
+            http_max_body: config.carbon.http_max_body.0,
+            guard: &guard,
+            connections: &answering.connections,
+            stopped: &stopped,
+            supervisor,
+        })?;
         let base_path = &config.render.base_path;
         let routes = all_routes(app, events, page.clone(), &guard, now, base_path);
         let health = health(&carbon, answering.readiness, guard, readings, panics);
@@ -512,30 +509,6 @@ fn start_demo(
     Ok(())
 }
 
-/// Starts carbon's receivers of lines.
-fn start_receivers(
-    carbon: &Carbon,
-    (listeners, sockets): (Vec<TcpListener>, Vec<UdpSocket>),
-    stopped: &watch::Receiver<bool>,
-    supervisor: &Supervisor,
-) -> anyhow::Result<JoinSet<()>> {
-    let mut receivers = JoinSet::new();
-    for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let stop = shutdown_requested(stopped.clone());
-        let receiver = line_tcp(carbon.clone(), listener, stop);
-        receivers.spawn(supervisor.watched("carbon.line_tcp", receiver));
-    }
-    for socket in sockets {
-        socket.set_nonblocking(true)?;
-        let socket = tokio::net::UdpSocket::from_std(socket)?;
-        let stop = shutdown_requested(stopped.clone());
-        let receiver = line_udp(carbon.clone(), socket, stop);
-        receivers.spawn(supervisor.watched("carbon.line_udp", receiver));
-    }
-    Ok(receivers)
-}
-
 /// The routes that say how the server is.
 fn health(
     carbon: &Carbon,
@@ -602,11 +575,6 @@ async fn within<T>(supervisor: &Supervisor, what: &str, step: JoinHandle<T>) -> 
         done = step => done.map_err(|_| anyhow!("{what} failed")),
         () = patience => Err(anyhow!("{what} took longer than {PATIENCE:?}")),
     }
-}
-
-/// Returns when the sender requests the shutdown or is dropped.
-async fn shutdown_requested(mut stopped: watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 /// Whether all listeners are on loopback addresses.

@@ -82,7 +82,7 @@ pub enum NameError {
     /// The name has only empty nodes.
     #[error("the name is empty")]
     Empty,
-    /// A `/` or NUL byte, or a node that is `.` or `..` after unescaping.
+    /// A NUL byte.
     #[error("the name holds a character that a file name cannot")]
     Forbidden,
     /// Not UTF-8.

@@ -33,6 +33,9 @@ pub enum Error {
         /// Why.
         reason: NameError,
     },
+    /// The store must not be changed.
+    #[error("the store is read-only")]
+    ReadOnly,
     /// A pattern that would cost too much.
     #[error(transparent)]
     Pattern(#[from] PatternError),

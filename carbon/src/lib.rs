@@ -80,6 +80,7 @@ pub mod fuzzing;
 pub mod index;
 pub mod journal;
 pub mod listener;
+mod metadata;
 pub mod options;
 mod persister;
 pub mod private;

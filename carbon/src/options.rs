@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use settings::UnitError;
-use settings::options::{Checked, addresses, at_least};
+use settings::options::{Checked, addresses, at_least, between};
 pub use settings::{ByteSize, Key, Span};
 
 settings::options! {
@@ -20,6 +20,22 @@ settings::options! {
         line_tcp: Vec<String> = vec!["127.0.0.1:2003".to_owned()] => addresses("127.0.0.1:2003");
         /// Addresses that receive the same lines in datagrams, several to a datagram.
         line_udp: Vec<String> = vec!["127.0.0.1:2003".to_owned()] => addresses("127.0.0.1:2003");
+        /// Addresses that receive pickled datapoints over TCP, as carbon's relays and aggregators send
+        /// them. Only data is read from a pickle: it cannot run code.
+        pickle: Vec<String> = vec!["127.0.0.1:2004".to_owned()] => addresses("127.0.0.1:2004");
+        /// Addresses that receive datapoints as length-framed protobuf over TCP, with the schema of
+        /// carbon 1.1.
+        protobuf: Vec<String> = Vec::new() => addresses("127.0.0.1:2005");
+        /// Addresses that receive lines in the bodies of HTTP POST requests, plain or gzip-compressed.
+        http: Vec<String> = Vec::new() => addresses("127.0.0.1:2007");
+        /// Most bytes of a body that http takes, after decompression.
+        http_max_body: ByteSize = ByteSize(64 << 20) => at_least(ByteSize(1 << 10));
+        /// Addresses that answer CarbonLink, carbon-cache's protocol for queries of its cache: list them
+        /// as CARBONLINK_HOSTS in graphite-web's local_settings.py.
+        carbonlink: Vec<String> = Vec::new() => addresses("127.0.0.1:7002");
+        /// Longest frame of pickle and protobuf. A connection that announces a longer one is closed. One
+        /// frame needs up to 50 times its size in memory while it is read.
+        max_frame_size: ByteSize = ByteSize(1 << 20) => between(ByteSize(1 << 10), ByteSize(64 << 20));
         /// An existing tree of whisper files to use in place. Empty: "whisper" in the data directory.
         whisper_dir: String = String::new() => check_directory;
         /// Most files written per second; further points stay in the cache. 0: no limit.
@@ -40,11 +56,11 @@ settings::options! {
         drain_timeout: Span = Span::seconds(20);
         /// Take whisper's file lock (flock) around writes, for other programs that write the same files.
         flock: bool = false;
-        /// Most TCP connections per address of line_tcp. When there are as many, the connection that has
+        /// Most TCP connections of all receivers together. When there are as many, the connection that has
         /// been silent longest is closed for the next one; a new connection is refused only while all
         /// others are sending. 0: no limit.
         max_connections: u32 = 10_000;
-        /// How long a TCP connection of line_tcp may send nothing before it is closed. Choose more than
+        /// How long a TCP connection of a receiver may send nothing before it is closed. Choose more than
         /// the longest pause of any sender: most clients lose the first line after a close. "0s": never.
         idle_timeout: Span = Span::seconds(3_600);
         /// Most series, of all receivers together. Values of further series are refused and counted;

@@ -14,21 +14,33 @@ settings::counters! {
         /// Lines without three fields. If this grows, a sender speaks another protocol: the log
         /// names it.
         rejected_fields = "rejects.fields";
-        /// Lines whose value is not a finite number. If this grows, fix the sender, which the log
-        /// names.
+        /// Lines and datapoints whose value is not a finite number. If this grows, fix the sender,
+        /// which the log names.
         rejected_value = "rejects.value";
         /// Lines whose timestamp is not a number of seconds from 1 to 4294967295. If
         /// this grows, check the clock and the units of the sender, which the log names.
         rejected_timestamp = "rejects.timestamp";
-        /// Lines whose name no file can have, such as one with an empty node. If this grows, fix
+        /// Lines and datapoints whose name no file can have, such as one with an empty node. If this grows, fix
         /// the sender, which the log names.
         rejected_name = "rejects.name";
         /// Lines longer than 64 KiB. If this grows, a sender speaks another protocol or sends no
         /// line feeds.
         rejected_length = "rejects.length";
-        /// Last lines without a line feed of connections that were closed. If this grows, senders
-        /// or proxies cut connections.
+        /// Lines without a line feed and frames without their end at the end of connections. If
+        /// this grows, senders or proxies cut connections.
         rejected_torn = "rejects.torn";
+        /// Frames of carbon.pickle and carbon.protobuf that do not hold what the protocol says. If
+        /// this grows, a sender speaks another protocol: the log names it.
+        rejected_frame = "rejects.frame";
+        /// Frames longer than carbon.max_frame_size; their connections were closed. If this grows,
+        /// let the sender, which the log names, send fewer datapoints in a frame, or raise the limit.
+        rejected_frame_length = "rejects.frameLength";
+        /// Pickles that refer to classes or functions, which are never loaded. If this grows, let
+        /// the sender, which the log names, send plain numbers: NumPy's are such objects.
+        rejected_code = "rejects.code";
+        /// Items of pickles that are not (name, (timestamp, value)). If this grows, fix the sender,
+        /// which the log names.
+        rejected_item = "rejects.item";
         /// Lines and statsd names of new series refused because of carbon.max_series. If this
         /// grows, raise the limit or remove series that are no longer needed.
         rejected_series = "rejects.maxSeries";
@@ -45,6 +57,11 @@ settings::counters! {
         /// Datapoints dropped because the store is read-only. If that is not intended, set render.now to
         /// 0.
         read_only = "cache.readOnly";
+        /// Requests over CarbonLink. For information only.
+        carbonlink_requests = "carbonlink.requests";
+        /// Requests over CarbonLink that were answered with an error. If this grows, look at
+        /// graphite-web's log, which has the error.
+        carbonlink_errors = "carbonlink.errors";
         /// Reads of the cache by queries. For information only.
         queries = "cache.queries";
         /// Times that a receiver had to wait because the cache or the journal was full. If this

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use carbon::index::Index;
-use carbon::protocol::Resolver;
+use carbon::protocol::{Buffer, Metrics, Resolver};
 use carbon::protocol::line::{MAX_LINE, Stream, read};
 use carbon::stats::Stats;
 use carbon::{Datapoint, Timestamp};
@@ -65,7 +65,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(!space.is_empty());
         let n = rest.len().min(wanted).min(space.len());
         space[..n].copy_from_slice(&rest[..n]);
-        stream.advance(n, &mut Resolver::new(&index, &pieces, NOW, &mut out));
+        let _ = stream.advance(n, &mut Resolver::new(&index, &pieces, NOW, &mut out));
         rest = &rest[n..];
     }
     stream.end(&mut Resolver::new(&index, &pieces, NOW, &mut out));

@@ -18,6 +18,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::receivers::Receivers;
 use anyhow::{Context, anyhow};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use settings::Problem;
@@ -36,10 +37,8 @@ const CARBON_BUFFER: usize = 4 << 20;
 pub struct Bound {
     /// `statsd.*`.
     pub statsd: statsd::Sockets,
-    /// `carbon.line_tcp`.
-    pub line_tcp: Vec<TcpListener>,
-    /// `carbon.line_udp`.
-    pub line_udp: Vec<UdpSocket>,
+    /// `carbon.*`.
+    pub carbon: Receivers,
     /// `render.http`.
     pub http: Vec<TcpListener>,
     /// The bound addresses by key; removes the files of Unix sockets when dropped.
@@ -63,8 +62,14 @@ impl Bound {
                     .unix_stream("statsd.unix_stream", &config.statsd.unix_stream)?,
                 admin: binder.tcp("statsd.admin", &config.statsd.admin)?,
             },
-            line_tcp: binder.tcp("carbon.line_tcp", &config.carbon.line_tcp)?,
-            line_udp: binder.udp("carbon.line_udp", &config.carbon.line_udp, CARBON_BUFFER)?,
+            carbon: Receivers {
+                line_tcp: binder.tcp("carbon.line_tcp", &config.carbon.line_tcp)?,
+                line_udp: binder.udp("carbon.line_udp", &config.carbon.line_udp, CARBON_BUFFER)?,
+                pickle: binder.tcp("carbon.pickle", &config.carbon.pickle)?,
+                protobuf: binder.tcp("carbon.protobuf", &config.carbon.protobuf)?,
+                http: binder.tcp("carbon.http", &config.carbon.http)?,
+                carbonlink: binder.tcp("carbon.carbonlink", &config.carbon.carbonlink)?,
+            },
             http: binder.tcp("render.http", &config.render.http)?,
             binder,
         })
@@ -233,6 +238,10 @@ pub fn check(config: &Config) -> Vec<Problem> {
         ("statsd", "tcp", &statsd.tcp),
         ("statsd", "admin", &statsd.admin),
         ("carbon", "line_tcp", &carbon.line_tcp),
+        ("carbon", "pickle", &carbon.pickle),
+        ("carbon", "protobuf", &carbon.protobuf),
+        ("carbon", "http", &carbon.http),
+        ("carbon", "carbonlink", &carbon.carbonlink),
         ("render", "http", &render.http),
     ];
     let udp = [

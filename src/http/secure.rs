@@ -21,7 +21,7 @@ const HTML_POLICY: &str =
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'";
 
 /// Adds the missing headers.
-pub(super) async fn headers(mut response: Response) -> Response {
+pub(crate) async fn headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let kind = headers
         .get(header::CONTENT_TYPE)

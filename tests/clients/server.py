@@ -19,6 +19,7 @@ LISTENERS = {
     "statsd.admin": "127.0.0.1:0",
     "carbon.line_tcp": "127.0.0.1:0",
     "carbon.line_udp": "127.0.0.1:0",
+    "carbon.pickle": "127.0.0.1:0",
     "render.http": "127.0.0.1:0",
 }
 

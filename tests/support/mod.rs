@@ -70,6 +70,7 @@ impl Server {
             ("statsd.flush_interval", "1s"),
             ("carbon.line_tcp", "127.0.0.1:0"),
             ("carbon.line_udp", "127.0.0.1:0"),
+            ("carbon.pickle", "127.0.0.1:0"),
             ("render.http", "127.0.0.1:0"),
         ];
         let all = usual.iter().chain(settings);

@@ -14,26 +14,55 @@
 use parking_lot::RwLockReadGuard;
 use whisper::Timestamp;
 
-use crate::datapoint::{Datapoint, PointTime, SeriesId};
+use crate::datapoint::{Datapoint, NameError, PointTime, SeriesId};
 use crate::index::Index;
 use crate::series::Names;
 use crate::stats::Stats;
 use crate::store::Carbon;
 
-/// Why a metric was refused before its name was looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why input was refused before a name was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
     /// A line does not have three fields.
+    #[error("the line does not have three fields")]
     Fields,
     /// The value is not a finite number.
+    #[error("the value is not a finite number")]
     Value,
     /// The timestamp is out of range or not a number.
+    #[error("the timestamp is not a number of seconds from 1 to 4294967295")]
     Timestamp,
     /// A line is too long.
+    #[error("the line is too long")]
     Length,
-    /// A last line has no line feed.
+    /// A connection ended inside a line or a frame.
+    #[error("the connection ended inside a line or a frame")]
     Torn,
+    /// A frame does not hold what its protocol says.
+    #[error("the frame is malformed")]
+    Frame,
+    /// A frame is longer than the limit.
+    #[error("the frame is longer than carbon.max_frame_size")]
+    FrameLength,
+    /// A pickle refers to classes or functions.
+    #[error("the pickle refers to code, which is never loaded")]
+    Code,
+    /// An item of a pickle is not (name, (timestamp, value)).
+    #[error("an item of the pickle is not (name, (timestamp, value))")]
+    Item,
 }
+
+/// The first input of a batch that was refused, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub reason: String,
+    /// The start of a line, a name or a frame; at most [`SAMPLE`] bytes.
+    pub sample: Box<[u8]>,
+}
+
+/// How many bytes of refused input the log shows.
+pub const SAMPLE: usize = 120;
 
 /// The timestamp of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +98,7 @@ pub struct Resolver<'a> {
     names: Option<RwLockReadGuard<'a, Names>>,
     now: Timestamp,
     out: &'a mut Vec<Datapoint>,
+    refused: Option<Refused>,
 }
 
 impl Carbon {
@@ -92,6 +122,7 @@ impl<'a> Resolver<'a> {
             names: Some(index.names()),
             now,
             out,
+            refused: None,
         }
     }
 
@@ -99,7 +130,7 @@ impl<'a> Resolver<'a> {
     #[inline]
     pub fn take(&mut self, name: &[u8], at: At, value: f64) {
         if !value.is_finite() {
-            return self.reject(Reject::Value);
+            return self.reject(Reject::Value, name);
         }
         let series = match self.known(name) {
             Some(series) => series,
@@ -115,17 +146,37 @@ impl<'a> Resolver<'a> {
         self.out.push(Datapoint { series, at, value });
     }
 
-    /// Counts a metric that is not taken.
+    /// Counts input that is not taken; `sample` is a part of it that the log may show.
     #[cold]
-    pub fn reject(&mut self, reject: Reject) {
+    pub fn reject(&mut self, reject: Reject, sample: &[u8]) {
+        let stats = self.stats;
         let counter = match reject {
-            Reject::Fields => &self.stats.rejected_fields,
-            Reject::Value => &self.stats.rejected_value,
-            Reject::Timestamp => &self.stats.rejected_timestamp,
-            Reject::Length => &self.stats.rejected_length,
-            Reject::Torn => &self.stats.rejected_torn,
+            Reject::Fields => &stats.rejected_fields,
+            Reject::Value => &stats.rejected_value,
+            Reject::Timestamp => &stats.rejected_timestamp,
+            Reject::Length => &stats.rejected_length,
+            Reject::Torn => &stats.rejected_torn,
+            Reject::Frame => &stats.rejected_frame,
+            Reject::FrameLength => &stats.rejected_frame_length,
+            Reject::Code => &stats.rejected_code,
+            Reject::Item => &stats.rejected_item,
         };
         counter.add(1);
+        self.keep(&reject, sample);
+    }
+
+    /// The first input that was refused, if any.
+    pub fn refused(&mut self) -> Option<Refused> {
+        self.refused.take()
+    }
+
+    fn keep(&mut self, reason: &dyn std::fmt::Display, sample: &[u8]) {
+        if self.refused.is_none() {
+            self.refused = Some(Refused {
+                reason: reason.to_string(),
+                sample: sample[..sample.len().min(SAMPLE)].into(),
+            });
+        }
     }
 
     /// The series that `name` was resolved to before.
@@ -144,6 +195,10 @@ impl<'a> Resolver<'a> {
             Ok(series) => Some(series),
             Err(reason) => {
                 self.stats.count_refusal(reason);
+                // The index itself logs what is over a limit.
+                if !matches!(reason, NameError::Limit(_)) {
+                    self.keep(&reason, name);
+                }
                 None
             }
         }
@@ -183,11 +238,14 @@ mod tests {
         let mut out = Vec::new();
         let mut resolver = Resolver::new(&index, &stats, Timestamp(50), &mut out);
         resolver.take(b"a", At::Time(PointTime::new(Timestamp(7)).unwrap()), 1.0);
-        resolver.take(b"a/b", At::Now, 1.0);
+        resolver.take(b"a\0b", At::Now, 1.0);
         resolver.take(b"b", At::Now, f64::INFINITY);
         resolver.take(b"b", At::Now, f64::NAN);
-        resolver.reject(Reject::Timestamp);
+        resolver.reject(Reject::Timestamp, b"c 1 x");
         resolver.take(b"a", At::Now, 2.0);
+        let refused = resolver.refused().unwrap();
+        assert_eq!(&*refused.sample, b"a\0b");
+        assert!(resolver.refused().is_none());
         drop(resolver);
         let (a, b) = (&out[0], &out[1]);
         assert_eq!((out.len(), a.series), (2, b.series));

@@ -2,8 +2,10 @@
 //!
 //! 1. Every name passes through [`canonical`] when it is first seen. Query, cache, journal and file use the
 //!    result.
-//! 2. A plain name has nodes separated by dots, none of them empty. A tagged name is the metric followed by
-//!    `;tag=value` pairs, sorted as whole strings. If a tag is repeated, the last value wins.
+//! 2. A plain name has nodes separated by dots, none of them empty. A slash is a dot, because carbon stores
+//!    both in the same file. A tagged name is the metric followed by `;tag=value` pairs, sorted as whole
+//!    strings. If a tag is repeated, the last value wins. Leading `~` of the metric are cut, as carbon cuts
+//!    them (`TaggedSeries.parse`).
 //! 3. A name that begins with `_tagged.` is always plain: it is the path of the file of a tagged series, as
 //!    graphite-web lists it.
 //! 4. The path of a plain name has its nodes as directories. The path of a tagged name is below `_tagged/`
@@ -43,7 +45,7 @@ pub fn canonical(raw: &[u8]) -> Result<Cow<'_, str>, NameError> {
             other => Cow::Owned(other),
         }
     } else {
-        plain(text)?
+        plain(text.trim_start_matches('~'))?
     };
     // Read again, it would have another canonical form.
     if is_open_metrics(&name) && !name.starts_with(TAGGED) {
@@ -70,23 +72,23 @@ pub fn tags(name: &str) -> impl Iterator<Item = (&str, &str)> {
         .chain(parts.filter_map(|part| part.split_once('=')))
 }
 
-/// Removes empty nodes and checks the others.
+/// Reads slashes as dots, removes empty nodes and checks the others.
 fn plain(text: &str) -> Result<Cow<'_, str>, NameError> {
-    let mut collapse = text.is_empty();
-    for node in text.split('.') {
+    let mut collapse = text.is_empty() || text.contains('/');
+    for node in text.split(['.', '/']) {
         collapse |= node.is_empty();
         if node.len() > MAX_NODE {
             return Err(NameError::TooLong);
         }
     }
-    if memchr::memchr2(b'/', 0, text.as_bytes()).is_some() {
+    if text.contains('\0') {
         return Err(NameError::Forbidden);
     }
     if !collapse {
         return Ok(Cow::Borrowed(text));
     }
     let mut out = String::with_capacity(text.len());
-    for node in text.split('.').filter(|node| !node.is_empty()) {
+    for node in text.split(['.', '/']).filter(|node| !node.is_empty()) {
         if !out.is_empty() {
             out.push('.');
         }
@@ -149,7 +151,8 @@ fn open_metrics(text: &str) -> Result<Parsed<'_>, NameError> {
 /// Checks and prints `parsed` in canonical form.
 fn tagged(parsed: Parsed<'_>) -> Result<String, NameError> {
     let Parsed { metric, mut tags } = parsed;
-    if metric.trim_start_matches('~').is_empty() {
+    let metric = metric.trim_start_matches('~');
+    if metric.is_empty() {
         return Err(NameError::Empty);
     }
     if metric.contains(';') {
@@ -260,12 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn slashes_are_dots_and_leading_tildes_go() {
+        assert_eq!(ok("a/b"), "a.b");
+        assert_eq!(ok("../../etc/passwd"), "etc.passwd");
+        assert_eq!(ok("a./b"), "a.b");
+        assert_eq!(ok("~a"), "a");
+        assert_eq!(ok("~~a~b"), "a~b");
+        assert_eq!(ok("~a;b=c"), "a;b=c");
+        assert_eq!(ok("~a{b=\"c\"}"), "a;b=c");
+        // A file name that holds a hash has room for slashes.
+        assert_eq!(ok("a/b;c=/d"), "a/b;c=/d");
+    }
+
+    #[test]
     fn names_without_a_file_are_refused() {
         for (raw, why) in [
             (&b""[..], NameError::Empty),
             (b"...", NameError::Empty),
-            (b"a/b", NameError::Forbidden),
-            (b"../etc/passwd", NameError::Forbidden),
+            (b"/./", NameError::Empty),
+            (b"~", NameError::Empty),
+            (b"~~;a=b", NameError::Empty),
             (b"a\0b", NameError::Forbidden),
             (b"a\xffb", NameError::NotUtf8),
             (b"a;b", NameError::BadTag),

@@ -79,12 +79,9 @@ impl Carbon {
         self.0.journal.as_ref().map_or(0, Journal::size_bytes)
     }
 
-    /// The number that [`Carbon::committed`] has to reach before a receiver may go on, if
-    /// `journal.sync = "always"` and it has not reached it.
-    pub(crate) fn must_wait_for(&self) -> Option<u64> {
-        let journal = self.0.journal.as_ref()?;
-        let appended = journal.appended();
-        (journal.is_synchronous() && journal.committed() < appended).then_some(appended)
+    /// `carbon.max_frame_size`.
+    pub(crate) fn max_frame(&self) -> usize {
+        usize::try_from(self.0.options.max_frame_size.0).unwrap_or(usize::MAX)
     }
 
     /// The index: patterns, tags, registrations.

@@ -1,0 +1,177 @@
+//! Carbon's receivers: sockets that the caller has bound, and a future that ends them.
+//!
+//! 1. All protocols over TCP share one implementation ([`tcp`]): the limit on connections, the idle
+//!    timeout, back-pressure, and the end. A protocol is a [`Metrics`](crate::protocol::Metrics): it
+//!    turns bytes into datapoints and knows no socket.
+//! 2. A TCP connection is read only as fast as the store takes: while the cache or the journal is
+//!    full it is not read at all, and the sender waits. A datagram that finds no room is dropped and
+//!    counted.
+//! 3. When the shutdown begins, what the kernel already holds is still read.
+//! 4. A sender whose input is refused is named in the log, at most once in ten seconds per listener.
+
+mod body;
+mod carbonlink;
+mod complaints;
+mod peers;
+mod tcp;
+mod udp;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use body::{Body, Outcome};
+use parking_lot::Mutex;
+use peers::Peers;
+use tokio::net::{TcpListener, UdpSocket};
+
+use crate::protocol::{line, pickle, protobuf};
+use crate::store::Carbon;
+
+/// How long the shutdown waits for the runtime to see what a socket holds.
+const LAST_LOOK: Duration = Duration::from_millis(10);
+
+/// Serves sockets that the caller has bound. Cheap to clone: clones share the limit on connections.
+#[derive(Clone)]
+pub struct Listeners {
+    carbon: Carbon,
+    peers: Arc<Mutex<Peers>>,
+}
+
+impl Listeners {
+    /// Listeners that hand datapoints to `carbon`.
+    pub fn new(carbon: &Carbon) -> Self {
+        Self {
+            carbon: carbon.clone(),
+            peers: Arc::new(Mutex::new(Peers::new(carbon))),
+        }
+    }
+
+    /// Takes Graphite's lines over TCP until `shutdown`, then what had arrived by then.
+    pub async fn line_tcp(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let run = |connection| tcp::take(connection, line::Stream::default());
+        let Self { carbon, peers } = self;
+        tcp::accept(carbon, peers, "carbon.line_tcp", listener, shutdown, run).await;
+    }
+
+    /// Takes framed pickles over TCP until `shutdown`, then what had arrived by then.
+    pub async fn pickle(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let Self { carbon, peers } = self;
+        let max = carbon.max_frame();
+        let run = |connection| tcp::take(connection, pickle::Stream::new(max));
+        tcp::accept(carbon, peers, "carbon.pickle", listener, shutdown, run).await;
+    }
+
+    /// Takes framed protobuf over TCP until `shutdown`, then what had arrived by then.
+    pub async fn protobuf(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let Self { carbon, peers } = self;
+        let max = carbon.max_frame();
+        let run = |connection| tcp::take(connection, protobuf::Stream::new(max));
+        tcp::accept(carbon, peers, "carbon.protobuf", listener, shutdown, run).await;
+    }
+
+    /// Answers CarbonLink until `shutdown`.
+    pub async fn carbonlink(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let Self { carbon, peers } = self;
+        let run = carbonlink::answer;
+        tcp::accept(carbon, peers, "carbon.carbonlink", listener, shutdown, run).await;
+    }
+
+    /// Takes Graphite's lines in datagrams until `shutdown`, then what had arrived by then. Datapoints
+    /// that find no room in the store are dropped and counted.
+    pub async fn line_udp(self, socket: UdpSocket, shutdown: impl Future<Output = ()>) {
+        udp::line_udp(self.carbon, socket, shutdown).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{JournalOptions, Options, Span, SyncPolicy};
+    use crate::store::Setup;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+
+    fn carbon(dir: &std::path::Path) -> Carbon {
+        limited(dir, Options::default())
+    }
+
+    pub(super) fn limited(dir: &std::path::Path, options: Options) -> Carbon {
+        let journal = JournalOptions {
+            sync: SyncPolicy::Off,
+            ..JournalOptions::default()
+        };
+        let setup = Setup::new(options, journal, Span::seconds(10));
+        Carbon::open(setup, dir).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_had_arrived_when_the_end_came_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let carbon = carbon(dir.path());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(Listeners::new(&carbon).line_tcp(listener, async {
+            let _ = stopped.await;
+        }));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let at = carbon.now().0;
+        let lines: String = (0..2_000).map(|n| format!("a.m{n} {n} {at}\n")).collect();
+        client.write_all(lines.as_bytes()).await.unwrap();
+        client.write_all(b"bad\ncut.off 1").await.unwrap();
+        // The connection must have been accepted before the end comes.
+        while carbon.stats().connections_opened.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.send(()).unwrap();
+        server.await.unwrap();
+        assert_eq!(carbon.stats().received.get(), 2_000);
+        assert_eq!(carbon.stats().rejected_fields.get(), 1);
+        assert_eq!(carbon.stats().rejected_torn.get(), 1);
+        assert_eq!(carbon.index().find("a.*").unwrap().len(), 2_000);
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_is_closed_after_what_it_sent_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            idle_timeout: Span::millis(100),
+            ..Options::default()
+        };
+        let carbon = limited(dir.path(), options);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(Listeners::new(&carbon).line_tcp(listener, async {
+            let _ = stopped.await;
+        }));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"a 1 N\nhalf").await.unwrap();
+        // Ends when the server closes.
+        client.readable().await.unwrap();
+        assert_eq!(client.try_read(&mut [0; 8]).unwrap(), 0);
+        stop.send(()).unwrap();
+        server.await.unwrap();
+        let stats = carbon.stats();
+        assert_eq!((stats.received.get(), stats.rejected_torn.get()), (1, 1));
+        assert_eq!(stats.connections_idle.get(), 1);
+        assert_eq!(stats.connections_closed.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn datagrams_need_no_last_line_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let carbon = carbon(dir.path());
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.send_to(b"a 1 N\nb 2 N", address).await.unwrap();
+        client.send_to(b"bad\nc 3 N\n", address).await.unwrap();
+        // The end is there at once: both datagrams are in the socket already.
+        Listeners::new(&carbon).line_udp(socket, async {}).await;
+        assert_eq!(carbon.stats().received.get(), 3);
+        assert_eq!(carbon.stats().rejected_fields.get(), 1);
+    }
+}

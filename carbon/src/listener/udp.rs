@@ -1,0 +1,88 @@
+//! Lines in datagrams.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::time::{sleep, timeout};
+
+use super::LAST_LOOK;
+use super::complaints::Complaints;
+use crate::datapoint::{Datapoint, Sink};
+use crate::protocol::line;
+use crate::store::Carbon;
+
+/// Datagrams taken before their datapoints are handed on.
+const DATAGRAMS: usize = 64;
+/// The receive buffer asked of the kernel; it holds the datagrams of a pause.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// How long the receiver waits after the socket failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves a socket of lines.
+pub(super) async fn line_udp(
+    carbon: Carbon,
+    socket: UdpSocket,
+    shutdown: impl Future<Output = ()>,
+) {
+    // A smaller buffer is taken as it is: the kernel counts what it drops.
+    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
+    let complaints = Complaints::new("carbon.line_udp");
+    let mut buffer = vec![0; 64 << 10];
+    let mut points = Vec::new();
+    tokio::pin!(shutdown);
+    let mut ending = false;
+    loop {
+        if ending {
+            if timeout(LAST_LOOK, socket.readable()).await.is_err() {
+                return;
+            }
+        } else {
+            tokio::select! {
+                () = &mut shutdown => {
+                    ending = true;
+                    continue;
+                }
+                ready = socket.readable() => if let Err(error) = ready {
+                    tracing::warn!(%error, "datagrams cannot be read");
+                    sleep(PAUSE).await;
+                },
+            }
+        }
+        let _pin = carbon.index().pin();
+        receive(&carbon, &socket, &mut buffer, &mut points, &complaints);
+        let taken = carbon.try_submit(&points);
+        carbon.stats().overflow.add((points.len() - taken) as u64);
+        points.clear();
+    }
+}
+
+/// Reads datagrams until the socket is empty, or enough for now.
+fn receive(
+    carbon: &Carbon,
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    points: &mut Vec<Datapoint>,
+    complaints: &Complaints,
+) {
+    let mut resolver = carbon.resolver(points);
+    for _ in 0..DATAGRAMS {
+        match socket.try_recv_from(buffer) {
+            Ok((n, sender)) => {
+                let datagram = &buffer[..n];
+                let read = line::read(datagram, &mut resolver);
+                // The last line of a datagram is whole without its end.
+                line::read_one(&datagram[read..], &mut resolver);
+                if let Some(refused) = resolver.refused() {
+                    complaints.report(sender, &refused);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => {
+                tracing::debug!(%error, "a datagram could not be read");
+                return;
+            }
+        }
+    }
+}

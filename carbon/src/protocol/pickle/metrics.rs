@@ -1,0 +1,66 @@
+//! The metrics of a pickle: `[(name, (timestamp, value)), …]`, as carbon's senders write them.
+//!
+//! 1. The whole is a list or a tuple; each item is a list or a tuple of a text and of a list or a
+//!    tuple of two numbers.
+//! 2. A number is an integer, a float, a boolean, or text or bytes that Python's `float()` takes.
+//! 3. An item that is not so is counted and skipped; the items around it are taken. A pickle that
+//!    cannot be read is counted and skipped whole; the connection goes on.
+
+use super::machine::{Machine, Malformed, Value};
+use crate::protocol::number;
+use crate::protocol::resolver::{At, Reject, Resolver};
+
+/// Takes the metrics of the pickle `frame`.
+pub fn read(frame: &[u8], machine: &mut Machine, resolver: &mut Resolver<'_>) {
+    match machine.read(frame) {
+        Err(Malformed::Code) => resolver.reject(Reject::Code, frame),
+        Err(_) => resolver.reject(Reject::Frame, frame),
+        Ok(whole) => match machine.members(whole) {
+            None => resolver.reject(Reject::Frame, frame),
+            Some(items) => {
+                for item in items {
+                    take(*item, machine, frame, resolver);
+                }
+            }
+        },
+    }
+}
+
+/// Takes one item.
+#[inline]
+fn take(item: Value, machine: &Machine, frame: &[u8], resolver: &mut Resolver<'_>) {
+    let two = |value| match machine.members(value) {
+        Some([first, second]) => Some((*first, *second)),
+        _ => None,
+    };
+    let parts = two(item).and_then(|(name, point)| Some((name, two(point)?)));
+    let Some((name, (at, value))) = parts else {
+        return resolver.reject(Reject::Item, b"");
+    };
+    let sample = |value| machine.text_or_bytes(value, frame).unwrap_or(b"");
+    let Some(value) = number(value, machine, frame) else {
+        return resolver.reject(Reject::Value, sample(name));
+    };
+    let Some(at) = number(at, machine, frame).and_then(At::seconds) else {
+        return resolver.reject(Reject::Timestamp, sample(name));
+    };
+    match machine.text(name, frame) {
+        Some(name) => resolver.take(name, at, value),
+        None => resolver.reject(Reject::Item, sample(name)),
+    }
+}
+
+/// The number that `value` is.
+#[inline]
+fn number(value: Value, machine: &Machine, frame: &[u8]) -> Option<f64> {
+    match value {
+        Value::Int(integer) => Some(integer as f64),
+        Value::Float(float) => Some(float),
+        Value::Bool(bool) => Some(f64::from(u8::from(bool))),
+        Value::Text(_) | Value::Decoded(_) | Value::Bytes(_) => {
+            let text = machine.text_or_bytes(value, frame)?;
+            number::finite(text.trim_ascii())
+        }
+        _ => None,
+    }
+}
