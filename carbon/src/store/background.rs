@@ -121,6 +121,8 @@ impl Rhythm {
         if inner.cache.is_empty() && !(rested && wants_checkpoint(inner)) {
             work.wait(Some(Instant::now() + GUARD_EVERY));
             self.since = Instant::now();
+            // Arrivals that end now have paused when `PAUSE` is over.
+            self.received = inner.stats.received.get();
         }
         if !inner.cache.is_empty() {
             let rest = self.pass_after.saturating_duration_since(Instant::now());
