@@ -45,6 +45,14 @@ impl Client {
     /// # Errors
     /// The URL does not begin with `http://`.
     pub fn new(args: &Args) -> anyhow::Result<Self> {
+        Self::with_timeout(args, TIMEOUT)
+    }
+
+    /// As [`Client::new`], for answers that may take as long as `timeout`.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_timeout(args: &Args, timeout: Duration) -> anyhow::Result<Self> {
         let Args { url, token } = args;
         if !url.starts_with("http://") {
             bail!(
@@ -52,7 +60,7 @@ impl Client {
             );
         }
         let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(timeout))
             .http_status_as_error(false)
             .user_agent(concat!("plumbago/", env!("CARGO_PKG_VERSION")))
             .proxy(None)
@@ -100,6 +108,23 @@ impl Client {
         };
         let request = request.header("content-type", "application/json");
         self.answer(request.send(json.to_string()))
+    }
+
+    /// Posts a form (`name=value&…`, encoded) to `path`; the answer is JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post_form(&self, path: &str, form: &str) -> anyhow::Result<Value> {
+        let request = self
+            .agent
+            .post(self.url(path))
+            .header("accept", "application/json");
+        let request = match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        };
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        self.answer(request.send(form))
     }
 
     fn answer(

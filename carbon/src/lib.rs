@@ -91,6 +91,7 @@ mod signal;
 pub mod stats;
 mod stop;
 pub mod store;
+mod watch;
 
 pub use alarm::{Alarm, OnDeath};
 pub use datapoint::{Datapoint, NameError, Observer, PointTime, SeriesId, Sink};

@@ -56,6 +56,13 @@ settings::options! {
         drain_timeout: Span = Span::seconds(20);
         /// Take whisper's file lock (flock) around writes, for other programs that write the same files.
         flock: bool = false;
+        /// Most directories of the tree that are watched for files which other programs create, replace
+        /// or delete (inotify; the kernel's own limit is fs.inotify.max_user_watches). Directories beyond
+        /// are walked. 0: none are watched.
+        max_watches: u32 = 65_536;
+        /// How many directories are read per second, at the start until all are watched, and later for
+        /// as long as some are not.
+        walk_rate: u32 = 500 => at_least(1);
         /// Most TCP connections of all receivers together. When there are as many, the connection that has
         /// been silent longest is closed for the next one; a new connection is refused only while all
         /// others are sending. 0: no limit.

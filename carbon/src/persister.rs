@@ -21,6 +21,10 @@
 //!    at its end, and a steady stream once a second.
 //! 4. The age of a point decides which archive it goes into. When the clock has jumped, the clock by which
 //!    the point is youngest applies ([`crate::clock`]).
+//! 5. Points that went into a file which another program had replaced or deleted are written again
+//!    ([`Persister::write_displaced`]).
+
+mod displaced;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -460,6 +464,7 @@ fn report(parts: &Parts<'_>) {
                 tracing::error!(%damage, %aside, "a damaged file was set aside, a new file is created");
             }
             Event::Replaced { path } => {
+                parts.stats.replaced.add(1);
                 tracing::info!(file = %path.display(), "the file was replaced or is gone");
             }
             Event::Lost { path } => {

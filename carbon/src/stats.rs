@@ -130,6 +130,17 @@ settings::counters! {
         /// TCP connections refused because of carbon.max_connections while all others were sending.
         /// If this grows, raise the limit.
         connections_refused = "connectionsRefused";
+        /// Times that a file in use was replaced or deleted by another program. Its last points are
+        /// written again. If this grows and no tool is running, look for the program that does it.
+        replaced = "filesReplaced";
+        /// Files of other programs that were found while the server runs. For information only.
+        found = "filesFound";
+        /// Series dropped from the index because another program deleted their file. For information
+        /// only.
+        vanished = "filesGone";
+        /// Directories of the tree that are watched now. If it equals carbon.max_watches, raise that and
+        /// fs.inotify.max_user_watches; the directories beyond are walked.
+        watched = level "directoriesWatched";
         /// Series removed because of carbon.expire_after. For information, if that is intended.
         expired = "expired";
         /// Series due to be removed whose file could not be deleted. If this grows, check the

@@ -9,6 +9,7 @@ pub mod event;
 pub mod expire;
 pub mod load;
 pub mod serve;
+pub mod tags;
 pub mod whisper;
 
 /// The verbs of the command line.
@@ -24,6 +25,8 @@ pub enum Verb {
     Whisper(whisper::Args),
     /// Removes or lists series without recent points.
     Expire(expire::Args),
+    /// Carries the names of tagged series from and to other servers.
+    Tags(tags::Args),
     /// Posts and lists events (deploys, incidents, maintenance) on a running server.
     Event(event::Args),
 }
@@ -39,6 +42,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Load(args) => load::run(args),
         Verb::Whisper(args) => whisper::run(args),
         Verb::Expire(args) => expire::run(args),
+        Verb::Tags(args) => tags::run(args),
         Verb::Event(args) => event::run(args),
     }
 }

@@ -24,6 +24,7 @@ impl Index {
             unlisted[at] = self.relink(unlisted[at]);
             names = self.names();
         }
+        let mut tagged = Vec::new();
         let mut tree = self.tree.write();
         let mut tags = self.tags.write();
         let mut flags = self.flags.write();
@@ -32,6 +33,7 @@ impl Index {
                 let name = names.name(id);
                 if series::is_tagged(name) {
                     tags.insert(id, name);
+                    tagged.push(id);
                     // Kept, so that a series that was deleted and came back does not go again at the
                     // next start. If it cannot be written, the journal or the disk brings it back.
                     self.log.append(Record::Tagged, name.as_bytes());
@@ -40,6 +42,8 @@ impl Index {
                 }
             }
         }
+        drop((tree, tags, flags));
+        self.adopt(&names, &tagged);
     }
 
     /// The present id of the name of an unlinked `id`, which is linked again if the name has no other.

@@ -24,12 +24,14 @@ pub(crate) mod limits;
 mod listing;
 mod log;
 mod open;
+mod presence;
 mod reclaim;
 mod reconcile;
 mod registration;
 mod search;
 mod sorted;
 mod state;
+mod tagged;
 mod tags;
 mod tree;
 
@@ -38,6 +40,7 @@ pub use grace::Pin;
 pub use limits::Refused;
 pub use reconcile::Reconciled;
 pub use state::Index;
+pub use tagged::Registered;
 pub use tags::{TagValue, regex};
 pub use tree::{Found, GoOn};
 

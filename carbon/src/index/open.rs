@@ -1,6 +1,7 @@
 //! Reads the index back at the start.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -65,6 +66,7 @@ impl Index {
             limits: Mutex::new(limits),
             held: Mutex::default(),
             grace: Grace::default(),
+            nameless: AtomicUsize::new(0),
             unlinked: Mutex::default(),
             walk: Mutex::default(),
         };

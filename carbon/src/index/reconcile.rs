@@ -1,16 +1,17 @@
 //! Walks the disk and corrects the index.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirEntry};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::bits::Bits;
 use super::log::Record;
 use super::state::Index;
+use super::tagged;
 use crate::datapoint::SeriesId;
 use crate::error::Result;
-use crate::series;
 
 /// Names of files that are listed together.
 const LISTED_AT_ONCE: usize = 10_000;
@@ -56,22 +57,12 @@ impl Index {
     ) -> Result<Reconciled> {
         let _walk = self.no_walk();
         let mut report = Reconciled::default();
-        // The hashed file of a known tagged series is not a plain leaf as well.
-        let claimed: HashSet<String> = {
-            let names = self.names();
-            let tags = self.tags.read();
-            let flags = self.flags.read();
-            tags.all()
-                .iter()
-                .filter(|id| flags.stored.get(*id))
-                .map(|id| names.name(SeriesId(id)))
-                .filter(|name| series::is_tagged(name))
-                .map(series::tree_path)
-                .collect()
-        };
         let mut seen = Bits::default();
         let mut walk = Walk {
-            claimed,
+            hashes: self.hashes(),
+            named: Vec::new(),
+            unhashed: Vec::new(),
+            nameless: 0,
             followed: HashSet::new(),
             todo: vec![(self.root.clone(), String::new())],
             found: Vec::new(),
@@ -87,6 +78,11 @@ impl Index {
             }
         }
         report.added += self.found_on_disk(&mut walk.found, &mut seen)?;
+        report.added += self.found_named(&walk.named);
+        for name in &walk.unhashed {
+            report.added += usize::from(self.found_unhashed(name));
+        }
+        self.nameless.store(walk.nameless, Ordering::Relaxed);
         // A series below a directory that cannot be read may have its file.
         if report.unreadable == 0 {
             report.removed = self.drop_unseen(&seen, busy);
@@ -96,7 +92,7 @@ impl Index {
     }
 
     /// Lists the series of the files that were found, and returns how many are new.
-    fn found_on_disk(&self, batch: &mut Vec<String>, seen: &mut Bits) -> Result<usize> {
+    pub(super) fn found_on_disk(&self, batch: &mut Vec<String>, seen: &mut Bits) -> Result<usize> {
         let _pin = self.pin();
         batch.sort_unstable();
         let mut ids = Vec::with_capacity(batch.len());
@@ -135,31 +131,33 @@ impl Index {
                 .filter(|id| flags.stored.get(id.0) && !seen.get(id.0))
                 .collect()
         };
-        let mut removed = 0;
-        for id in suspects {
-            let mut path = PathBuf::new();
-            self.path(id, &mut path);
-            // The file may have been created after the walk read its directory.
-            if !matches!(path.try_exists(), Ok(false)) || busy(id) {
-                continue;
+        self.drop_missing(suspects, busy)
+    }
+
+    /// Records that tagged series have their hashed files, and returns how many were thought not to.
+    fn found_named(&self, ids: &[SeriesId]) -> usize {
+        let names = self.names();
+        let mut new = 0;
+        for id in ids {
+            if self.flags.write().stored.set(id.0) {
+                new += 1;
+                self.log.append(Record::Stored, names.name_bytes(id.0));
             }
-            let names = self.names();
-            let mut tree = self.tree.write();
-            let mut flags = self.flags.write();
-            flags.stored.clear(id.0);
-            flags.listed.clear(id.0);
-            tree.remove(&names, id);
-            removed += 1;
-            self.log.append(Record::Gone, names.name_bytes(id.0));
         }
-        removed
+        new
     }
 }
 
 /// The state of a walk over the disk.
 struct Walk {
-    /// Paths of the files of known tagged series, which are not plain leaves.
-    claimed: HashSet<String>,
+    /// Known tagged series by the paths of their hashed files, which are not plain leaves.
+    hashes: HashMap<String, SeriesId>,
+    /// Those whose file was found.
+    named: Vec<SeriesId>,
+    /// Tagged series whose file holds their name.
+    unhashed: Vec<String>,
+    /// Hashed files whose series is not known.
+    nameless: usize,
     /// Directories that links have led to, by device and inode.
     followed: HashSet<(u64, u64)>,
     /// Directories that are still to be read, each with the prefix of the names below it.
@@ -210,7 +208,12 @@ impl Walk {
                 .push((entry.path(), format!("{prefix}{file_name}.")));
         } else if is_file && let Some(stem) = file_name.strip_suffix(".wsp") {
             let name = format!("{prefix}{stem}");
-            if !stem.contains('.') && !self.claimed.contains(&name) {
+            if let Some(id) = self.hashes.get(&name) {
+                self.named.push(*id);
+            } else if let Some(tagged) = tagged::unhashed(prefix, stem) {
+                self.unhashed.push(tagged);
+            } else if !stem.contains('.') {
+                self.nameless += usize::from(tagged::is_hashed(prefix, stem));
                 self.found.push(name);
             }
         }

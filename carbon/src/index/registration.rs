@@ -27,6 +27,15 @@ impl Index {
     /// # Errors
     /// The name is malformed or over a limit, or the disk failed.
     pub fn register(&self, path: &str) -> Result<String> {
+        let (name, new) = self.register_unsynced(path)?;
+        if new {
+            self.log.sync()?;
+        }
+        Ok(name)
+    }
+
+    /// As [`Index::register`], without the sync; and whether the series is new.
+    pub(super) fn register_unsynced(&self, path: &str) -> Result<(String, bool)> {
         let _pin = self.pin();
         let refuse = |reason| Error::Name {
             name: path.to_owned(),
@@ -52,12 +61,10 @@ impl Index {
             }
             new
         };
-        // Receivers lock the names: they must not wait for the disk.
-        drop(names);
         if new {
-            self.log.sync()?;
+            self.adopt(&names, &[id]);
         }
-        Ok(name)
+        Ok((name, new))
     }
 
     /// Removes a series from the tag index. A new datapoint or registration adds it again.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::glob::{NodePattern, Pattern};
 use super::state::Index;
+use super::tagged::unhashed_tree_path;
 use super::tags::TagValue;
 use super::tree::{Found, GoOn, Tree};
 use crate::datapoint::SeriesId;
@@ -48,13 +49,18 @@ impl Index {
             {
                 let tags = self.tags.read();
                 let flags = self.flags.read();
-                for id in tags.all().iter().filter(|id| flags.stored.get(*id)) {
+                let has_file = |id: &u32| flags.stored.get(*id) || flags.unhashed.contains(id);
+                let path_of = |id: u32, name: &str| match flags.unhashed.contains(&id) {
+                    true => unhashed_tree_path(name),
+                    false => series::tree_path(name),
+                };
+                for id in tags.all().iter().filter(has_file) {
                     let name = names.name(SeriesId(id));
                     if !go_on(None) {
                         return Err(PatternError::Ended.into());
                     }
                     if series::is_tagged(name)
-                        && let Ok((id, true)) = paths.intern(series::tree_path(name).as_bytes())
+                        && let Ok((id, true)) = paths.intern(path_of(id, name).as_bytes())
                     {
                         tree.insert(&paths, id);
                         // The branch `_tagged` alone needs only one series below it.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
@@ -38,6 +39,8 @@ pub struct Index {
     /// How often each id was given out by [`Index::hold`] and not released.
     pub(super) held: Mutex<Vec<u32>>,
     pub(super) grace: Grace,
+    /// Hashed files of tagged series whose name is not known.
+    pub(super) nameless: AtomicUsize,
     /// Names that were unlinked and wait for the grace to be over.
     pub(super) unlinked: Mutex<Vec<SeriesId>>,
     /// Held while the disk is walked and while files are deleted: a file that the walk has seen exists

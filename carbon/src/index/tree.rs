@@ -290,6 +290,61 @@ impl Tree {
         Some(out)
     }
 
+    /// The series below the branch `prefix` (`a.b.`, or nothing for all), in no order.
+    pub(crate) fn series_below(&self, names: &Names, prefix: &str) -> Vec<SeriesId> {
+        let mut at = ROOT;
+        let mut start = 0;
+        let mut out = Vec::new();
+        while start < prefix.len() {
+            let rest = &prefix.as_bytes()[start..];
+            let node = first(rest);
+            let Some(branch) = self.child(names, at, node) else {
+                // One series alone may lie there, as a twig.
+                let tail = |id| &names.name_bytes(id)[start..];
+                let twigs = self.branches[at as usize].tails.beginning(rest, tail);
+                let below = twigs.filter(|id| tail(*id).starts_with(rest));
+                return below.map(SeriesId).collect();
+            };
+            (at, start) = (branch, start + node.len() + 1);
+        }
+        let mut todo = vec![at];
+        while let Some(branch) = todo.pop() {
+            let Branch {
+                branches, tails, ..
+            } = &self.branches[branch as usize];
+            out.extend(tails.items.iter().map(|id| SeriesId(*id)));
+            todo.extend(&branches.items);
+        }
+        out
+    }
+
+    /// The series directly below the branch `prefix`, and the labels of the branches there, in no
+    /// order.
+    pub(crate) fn children_below(
+        &self,
+        names: &Names,
+        prefix: &str,
+    ) -> (Vec<SeriesId>, Vec<String>) {
+        let mut at = ROOT;
+        let mut start = 0;
+        while start < prefix.len() {
+            let node = first(&prefix.as_bytes()[start..]);
+            let Some(branch) = self.child(names, at, node) else {
+                let below = self.series_below(names, prefix);
+                return divided(names, below, prefix.len());
+            };
+            (at, start) = (branch, start + node.len() + 1);
+        }
+        let Branch {
+            branches, tails, ..
+        } = &self.branches[at as usize];
+        let tails = tails.items.iter().map(|id| SeriesId(*id)).collect();
+        let (leaves, mut labels) = divided(names, tails, start);
+        let label = |branch: &u32| text(self.label(names, *branch));
+        labels.extend(branches.items.iter().map(label));
+        (leaves, labels)
+    }
+
     /// All series in the order of the tree.
     pub(crate) fn series(&self) -> Vec<SeriesId> {
         let mut out = Vec::with_capacity(self.series);
@@ -440,6 +495,26 @@ impl Tree {
             .sum();
         self.branches.capacity() * size_of::<Branch>() + lists * size_of::<u32>()
     }
+}
+
+/// Of series whose names have the same first `start` bytes: those that have one more node, and the
+/// next node of the others.
+fn divided(names: &Names, series: Vec<SeriesId>, start: usize) -> (Vec<SeriesId>, Vec<String>) {
+    let mut labels = Vec::new();
+    let mut leaves = series;
+    leaves.retain(|id| {
+        let rest = &names.name_bytes(id.0)[start..];
+        let node = first(rest);
+        if node.len() < rest.len() {
+            labels.push(text(node));
+        }
+        node.len() == rest.len()
+    });
+    (leaves, labels)
+}
+
+fn text(label: &[u8]) -> String {
+    String::from_utf8_lossy(label).into_owned()
 }
 
 fn push_node(path: &mut String, node: &str) {
@@ -630,6 +705,21 @@ mod tests {
                 interned.free(id);
             }
             prop_assert_eq!(tree.len(), left.len());
+            for prefix in ["", "a.", "b.", "a.b.", "ab.-.", "a.a.a.", "-.a."] {
+                let text = |ids: Vec<SeriesId>| {
+                    ids.into_iter().map(|id| interned.name(id).to_owned()).collect::<BTreeSet<_>>()
+                };
+                let below = left.iter().filter(|name| name.starts_with(prefix)).cloned();
+                prop_assert_eq!(text(tree.series_below(&interned, prefix)), below.clone().collect());
+                let children = below.filter(|name| !name[prefix.len()..].contains('.'));
+                let (leaves, labels) = tree.children_below(&interned, prefix);
+                prop_assert_eq!(text(leaves), children.collect());
+                let branches = left.iter().filter_map(|name| {
+                    let (node, _) = name.strip_prefix(prefix)?.split_once('.')?;
+                    Some(node.to_owned())
+                });
+                prop_assert_eq!(labels.into_iter().collect::<BTreeSet<_>>(), branches.collect());
+            }
             for pattern in patterns {
                 if Pattern::parse(&pattern).is_ok() {
                     prop_assert_eq!(found(&interned, &tree, &pattern), naive(&left, &pattern), "{}", pattern);

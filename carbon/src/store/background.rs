@@ -14,6 +14,8 @@ const GUARD_EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the persister waits after a pass that could write nothing.
 const UNWRITTEN_PAUSE: Duration = Duration::from_millis(200);
+/// How long points of displaced files wait that could not be written.
+const DISPLACED_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time that points wait for a pass.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,12 @@ pub(crate) fn verify(inner: &Inner) {
         ),
         Err(error) => tracing::warn!(%error, "cannot read the whisper tree to refresh the index"),
     }
+    let nameless = inner.index.nameless();
+    if nameless > 0 {
+        tracing::warn!(
+            "{nameless} tagged files whose names are not known yet: tag expressions do not find them; import the names from the old graphite-web with `plumbago tags import URL` (docs/migration.md)"
+        );
+    }
 }
 
 /// The journal's thread: writes and syncs what is pending.
@@ -57,6 +65,12 @@ pub(crate) fn persist(inner: &Inner) {
             rhythm.guarded = Instant::now();
             inner.look_around();
             inner.files.look(&inner.stats);
+        }
+        if Instant::now() >= rhythm.displaced_after {
+            let mut persister = inner.persister.lock();
+            if persister.write_displaced(&inner.parts(), &clocks, Kind::Ordinary) > 0 {
+                rhythm.displaced_after = Instant::now() + DISPLACED_PAUSE;
+            }
         }
         let due = rhythm.is_pass_due(inner);
         if Instant::now() >= rhythm.checkpoint_after && wants_checkpoint(inner) {
@@ -94,6 +108,8 @@ struct Rhythm {
     checkpoint_after: Instant,
     /// No pass before this time, because nothing could be written.
     pass_after: Instant,
+    /// Points of displaced files are not written before this time, because some could not be.
+    displaced_after: Instant,
     /// When data directory and lock were last checked.
     guarded: Instant,
 }
@@ -106,6 +122,7 @@ impl Rhythm {
             since: now,
             checkpoint_after: now,
             pass_after: now,
+            displaced_after: now,
             guarded: now,
         }
     }

@@ -21,8 +21,10 @@ impl Inner {
     ) -> Result<()> {
         let sync = |error| Error::io(&self.root, "syncing the files", error);
         let Some(journal) = &self.journal else {
+            let displaced = self.write_displaced(persister, clocks, kind);
             self.index.sync()?;
-            return self.disk.sync_tree(&self.root).map_err(sync);
+            self.disk.sync_tree(&self.root).map_err(sync)?;
+            return displaced;
         };
         let rotating = |error| Error::io(&self.root, "beginning a segment of the journal", error);
         // Commit first, so that little is left for the end of the segment. If this fails, so does the
@@ -57,6 +59,7 @@ impl Inner {
             persister.why = Some(self.drain_timeout_passed());
             return Ok(());
         }
+        self.write_displaced(persister, clocks, kind)?;
         self.disk.sync_tree(&self.root).map_err(sync)?;
         // Points in files that have been deleted meanwhile are not safe.
         self.same_root()
@@ -72,6 +75,29 @@ impl Inner {
         let dropped = journal.drop_before(rotation, &self.stats);
         self.room.send();
         dropped.map_err(|error| Error::io(&self.root, "dropping a segment of the journal", error))
+    }
+
+    /// Checks that the files which were written of late still have their names, and writes the points of
+    /// the others once more: the journal gives up only points that a name leads to.
+    fn write_displaced(
+        &self,
+        persister: &mut Persister,
+        clocks: &Clocks,
+        kind: Kind,
+    ) -> Result<()> {
+        self.maps.confirm_written(|key, path| {
+            self.index.path(SeriesId(key), path);
+        });
+        match persister.write_displaced(&self.parts(), clocks, kind) {
+            0 => Ok(()),
+            left => {
+                let why = persister.why.as_deref().unwrap_or_default();
+                let why =
+                    format!("{left} files were replaced or deleted, and are not written: {why}");
+                let action = "writing points of replaced files again";
+                Err(Error::io(&self.root, action, std::io::Error::other(why)))
+            }
+        }
     }
 
     /// Appends the points again of series that could not be written. Nothing else is appended meanwhile, so

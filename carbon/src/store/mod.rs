@@ -27,4 +27,5 @@ mod submit;
 
 pub use carbon::Carbon;
 pub use fetch::{Fetched, Info};
+pub(crate) use inner::Inner;
 pub use setup::{Access, Clock, Guard, Progress, Setup};

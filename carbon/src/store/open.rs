@@ -23,6 +23,7 @@ use crate::private;
 use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::stop::Stop;
+use crate::watch;
 
 impl Carbon {
     /// Opens the store in the data directory `data`, which the caller has locked.
@@ -151,6 +152,7 @@ fn spawn_threads(inner: &Arc<Inner>, on_death: &OnDeath) -> Result<()> {
     let mut threads = inner.threads.lock();
     threads.push(spawn("persister", background::persist)?);
     threads.push(spawn("index", background::verify)?);
+    threads.push(spawn("files", watch::run)?);
     if !inner.options.expire_after.0.is_zero() {
         threads.push(spawn("expiry", expire::run)?);
     }

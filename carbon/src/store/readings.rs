@@ -31,6 +31,13 @@ impl Carbon {
                 "Series known. If this grows without end, a sender makes new names all the time.",
                 self.index().len(),
             ),
+            (
+                "index.filesWithoutName",
+                "Files of tagged series whose names are not known, so that no tag expression finds \
+                 them; counted at the start. If this is not 0, import the names from the old \
+                 graphite-web with `plumbago tags import`.",
+                self.index().nameless(),
+            ),
         ];
         readings.extend(
             levels.map(|(name, help, value)| Reading::level("carbon", name, help, value as f64)),

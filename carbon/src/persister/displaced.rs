@@ -1,0 +1,47 @@
+//! Points that went into files which lost their names, written again.
+
+use std::path::PathBuf;
+
+use super::{Kind, Parts, Persister};
+use crate::clock::Clocks;
+use crate::datapoint::SeriesId;
+
+impl Persister {
+    /// Writes the points again that displaced files have swallowed, into the files that have the names
+    /// now or into new ones. How many files could not be written: their points stay where they are.
+    pub(crate) fn write_displaced(
+        &mut self,
+        parts: &Parts<'_>,
+        clocks: &Clocks,
+        kind: Kind,
+    ) -> usize {
+        let mut left = 0;
+        let mut path = PathBuf::new();
+        for key in parts.maps.displaced() {
+            let id = SeriesId(key);
+            // Its file may be being deleted because the series had expired.
+            parts.cache.wait_unclaimed(id);
+            let stored = parts.index.path(id, &mut path);
+            if !path.exists() && !self.may_create(parts, kind) {
+                left += 1;
+                continue;
+            }
+            match self.update(parts, id, clocks, &path, stored, &[]) {
+                // The index may have dropped the series while it had no file.
+                Ok(_) => parts.index.list(&[id]),
+                Err(error) if error.is_hopeless() => {
+                    parts.maps.forget(key);
+                    self.log_dropped(parts, id, 0, &error);
+                }
+                Err(error) => {
+                    left += 1;
+                    parts.stats.errors.add(1);
+                    self.log_waits(&error);
+                    self.why = Some(error.to_string());
+                }
+            }
+        }
+        super::report(parts);
+        left
+    }
+}

@@ -1,0 +1,278 @@
+//! What other programs do to the files while the server runs.
+//!
+//! ```text
+//!   inotify: a file or directory changed ─┐
+//!   a paced walk: a directory is read ────┼─► index: series that came or went
+//!   a look at the names of mapped files ──┴─► maps: points of files that lost their names
+//! ```
+//!
+//! 1. Directories are watched in the order of the walk, up to `carbon.max_watches` and what the
+//!    kernel allows; those with hashed files come last. A directory is read after it is watched, so
+//!    that nothing between is missed.
+//! 2. While there are directories without a watch, all are walked, `carbon.walk_rate` of them a second.
+//! 3. Nothing that keeps points depends on either: the names of all mapped files are looked at every
+//!    [`ROUND`], whatever the kernel says ([`whisper::Maps::confirm_next`]), and those of all files
+//!    that were written before a segment of the journal goes.
+
+mod notify;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::datapoint::SeriesId;
+use crate::index::Reconciled;
+use crate::store::Inner;
+use notify::{Change, Watches};
+
+/// How often changes are asked for.
+const TICK: Duration = Duration::from_millis(100);
+/// In what time the names of all mapped files are looked at.
+const ROUND: Duration = Duration::from_secs(5);
+/// The parts that mapped files are looked at in.
+const PARTS: u32 = 16;
+/// Changes that are handled one by one in a tick; with more, the tree is walked.
+const MOST_CHANGES: usize = 20_000;
+
+/// The thread that watches: until the store stops.
+pub(crate) fn run(inner: &Inner) {
+    let mut watcher = Watcher::new(inner);
+    let mut confirmed = Instant::now();
+    let mut looked = Instant::now();
+    while !inner.stop.is_set() {
+        inner.stop.pause(TICK);
+        watcher.changes();
+        watcher.walk(looked.elapsed());
+        let watched = watcher.watches.as_ref().map_or(0, Watches::len);
+        inner.stats.watched.set(watched as u64);
+        looked = Instant::now();
+        while confirmed.elapsed() >= ROUND / PARTS || inner.maps.is_crowded() {
+            confirmed = Instant::now();
+            let found = inner.maps.confirm_next(|key, path| {
+                inner.index.path(SeriesId(key), path);
+            });
+            if found.displaced > 0 {
+                inner.work.send();
+            }
+        }
+    }
+}
+
+/// A watcher of the tree.
+struct Watcher<'a> {
+    inner: &'a Inner,
+    watches: Option<Watches>,
+    /// Directories still to be read in this round; the last is next.
+    todo: Vec<PathBuf>,
+    /// Links to directories that were followed in this round.
+    followed: HashSet<(u64, u64)>,
+    /// Directories without a watch that this round has read.
+    unwatched: usize,
+    /// The round began because changes were missed, or there was none before: all directories are
+    /// compared.
+    compares_all: bool,
+    /// Directories that may be read now.
+    budget: f64,
+}
+
+impl<'a> Watcher<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        let watches = match inner.options.max_watches {
+            0 => None,
+            most => Watches::new(most as usize)
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "directories cannot be watched: they are walked");
+                })
+                .ok(),
+        };
+        Self {
+            inner,
+            watches,
+            todo: vec![inner.root.clone()],
+            followed: HashSet::new(),
+            unwatched: 0,
+            compares_all: true,
+            budget: 0.0,
+        }
+    }
+
+    /// Handles what the kernel says.
+    fn changes(&mut self) {
+        let Some(watches) = &mut self.watches else {
+            return;
+        };
+        let changes = watches.changes();
+        let is_flood = changes.len() > MOST_CHANGES;
+        for change in changes {
+            match change {
+                Change::Came(directory) => self.todo.push(directory),
+                Change::Went(directory) => self.gone(&directory),
+                Change::File(path) if !is_flood => self.file(&path),
+                Change::File(_) => {}
+                Change::Missed => self.walk_all(),
+            }
+        }
+        if is_flood {
+            self.walk_all();
+        }
+    }
+
+    /// Has all directories read and compared.
+    fn walk_all(&mut self) {
+        self.compares_all = true;
+        self.followed.clear();
+        self.todo.clear();
+        self.todo.push(self.inner.root.clone());
+    }
+
+    /// Reads as many directories as there is time for after `elapsed`.
+    fn walk(&mut self, elapsed: Duration) {
+        let rate = f64::from(self.inner.options.walk_rate);
+        self.budget = (self.budget + elapsed.as_secs_f64() * rate).min(rate);
+        while self.budget >= 1.0 && !self.inner.stop.is_set() {
+            let Some(directory) = self.todo.pop() else {
+                if self.unwatched == 0 {
+                    self.compares_all = false;
+                    return;
+                }
+                // Another round for those without a watch.
+                self.compares_all = false;
+                self.unwatched = 0;
+                self.followed.clear();
+                self.todo.push(self.inner.root.clone());
+                return;
+            };
+            self.budget -= 1.0;
+            self.read(&directory);
+        }
+    }
+
+    /// Watches a directory if there is room, and compares it with the index unless it was watched
+    /// already.
+    fn read(&mut self, directory: &Path) {
+        let was_watched = match &mut self.watches {
+            None => {
+                self.unwatched += 1;
+                false
+            }
+            Some(watches) => {
+                let was_watched = watches.has(directory);
+                if !was_watched && !watches.add(directory) {
+                    self.unwatched += 1;
+                }
+                was_watched
+            }
+        };
+        let Some(prefix) = self.prefix(directory) else {
+            return;
+        };
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                if error.kind() == ErrorKind::NotFound {
+                    self.gone(directory);
+                }
+                return;
+            }
+        };
+        let mut stems = Vec::new();
+        let mut below = Vec::new();
+        for entry in entries {
+            let Ok(entry) = entry else {
+                return;
+            };
+            let name = entry.file_name();
+            let (Some(name), Ok(kind)) = (name.to_str(), entry.file_type()) else {
+                continue;
+            };
+            let (is_dir, is_file) = if kind.is_symlink() {
+                fs::metadata(entry.path()).map_or((false, false), |found| {
+                    let is_new = found.is_dir() && self.followed.insert((found.dev(), found.ino()));
+                    (is_new, found.is_file())
+                })
+            } else {
+                (kind.is_dir(), kind.is_file())
+            };
+            if name.starts_with('.') {
+            } else if is_dir && !name.contains('.') {
+                below.push(entry.path());
+            } else if is_file && let Some(stem) = name.strip_suffix(".wsp") {
+                stems.push(stem.to_owned());
+            }
+        }
+        // The last is next: directories of tagged series come after all others.
+        below.sort_unstable_by_key(|path| !path.ends_with("_tagged"));
+        let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+        let directories: Vec<String> = below.iter().filter_map(name).collect();
+        self.todo.extend(below);
+        if !was_watched || self.compares_all {
+            let busy = |id| self.inner.cache.holds(id);
+            let index = &self.inner.index;
+            self.say(index.compare_directory(&prefix, &stems, &directories, busy));
+        }
+    }
+
+    /// A directory is not there any more.
+    fn gone(&self, directory: &Path) {
+        if let Some(prefix) = self.prefix(directory) {
+            let busy = |id| self.inner.cache.holds(id);
+            self.say(self.inner.index.directory_gone(&prefix, busy));
+        }
+    }
+
+    /// A file came, went, or is another one now.
+    fn file(&self, path: &Path) {
+        let name = path.file_stem().and_then(|stem| stem.to_str());
+        let prefix = path.parent().and_then(|directory| self.prefix(directory));
+        let (Some(stem), Some(prefix)) = (name, prefix) else {
+            return;
+        };
+        let busy = |id| self.inner.cache.holds(id);
+        match self.inner.index.file_changed(&prefix, stem, busy) {
+            Ok((report, id)) => {
+                if let Some(id) = id {
+                    let mut path = PathBuf::new();
+                    self.inner.index.path(id, &mut path);
+                    if self.inner.maps.confirm_one(id.0, &path).displaced > 0 {
+                        self.inner.work.send();
+                    }
+                }
+                self.say(Ok(report));
+            }
+            Err(error) => self.say(Err(error)),
+        }
+    }
+
+    /// The first nodes of the series in a directory, with the dot after each; `None` if no series
+    /// can have its file there.
+    fn prefix(&self, directory: &Path) -> Option<String> {
+        let below = directory.strip_prefix(&self.inner.root).ok()?;
+        let mut prefix = String::new();
+        for node in below {
+            let node = node.to_str().filter(|node| !node.contains('.'))?;
+            prefix.push_str(node);
+            prefix.push('.');
+        }
+        Some(prefix)
+    }
+
+    /// Counts what was found, and logs it at level debug.
+    fn say(&self, found: crate::error::Result<Reconciled>) {
+        match found {
+            Ok(Reconciled {
+                added: 0,
+                removed: 0,
+                ..
+            }) => {}
+            Ok(Reconciled { added, removed, .. }) => {
+                self.inner.stats.found.add(added as u64);
+                self.inner.stats.vanished.add(removed as u64);
+                tracing::debug!(added, removed, "files of other programs");
+            }
+            Err(error) => tracing::warn!(%error, "the index could not be written"),
+        }
+    }
+}
