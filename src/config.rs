@@ -14,11 +14,11 @@ use std::io::ErrorKind;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
-use carbon::options::JournalOptions;
+use carbon::options::{JournalOptions, Span};
 use render::http::guard;
 use render::http::page::Dashboards;
 use serde::{Deserialize, Serialize};
-use settings::options::Checked;
+use settings::options::{Checked, at_least};
 use settings::{Complaint, Key, Kind, Node, Place, Problem, Problems, document};
 use toml::Value;
 
@@ -66,6 +66,30 @@ settings::options! {
     pub struct StatsOptions {
         /// Keep the server's own counters as series (stats.statsd.*, carbon.agents.*) in its own store.
         own("self"): bool = true;
+        /// How often the counters below carbon.agents are kept (carbon's CARBON_METRIC_INTERVAL).
+        interval: Span = Span::seconds(60) => at_least(Span::seconds(1));
+        /// The first node of their names (carbon's CARBON_METRIC_PREFIX).
+        prefix: String = "carbon".to_owned() => check_prefix;
+        /// What follows the name of the host: with "a" they are carbon.agents.HOST-a.*, as dashboards of
+        /// carbon have it. Empty: carbon.agents.HOST.*.
+        instance: String = String::new() => check_instance;
+    }
+}
+
+/// Nodes of a series name.
+fn check_prefix(prefix: &str, checked: &mut Checked<'_>) {
+    if carbon::series::canonical(prefix.as_bytes()).is_err() || prefix.contains([';', '{']) {
+        checked.say(format!("{prefix:?} cannot begin the name of a series"));
+    }
+}
+
+/// A part of a node of a series name.
+fn check_instance(instance: &str, checked: &mut Checked<'_>) {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ':');
+    if let Some(other) = instance.chars().find(|c| !is_plain(*c)) {
+        checked.say(format!(
+            "{instance:?} cannot be a part of a series name: it has {other:?}"
+        ));
     }
 }
 

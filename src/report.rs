@@ -6,10 +6,13 @@
 use std::fmt::Write;
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use carbon::{Datapoint, NameError, PointTime, SeriesId, Sink, Timestamp};
 pub use settings::Reading;
 use tracing::warn;
+
+use crate::config::StatsOptions;
 
 /// Where readings come from; called whenever somebody asks.
 pub type Readings = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
@@ -127,6 +130,7 @@ pub fn process() -> Vec<Reading> {
 /// they are.
 pub struct SelfSeries {
     sink: Arc<dyn Sink>,
+    period: Duration,
     prefix: String,
     /// The last written value of each counter, and its series.
     last: Vec<(String, f64, SeriesId)>,
@@ -134,14 +138,27 @@ pub struct SelfSeries {
 }
 
 impl SelfSeries {
-    /// Series below `carbon.agents.HOST.` in `sink`.
-    pub fn new(sink: Arc<dyn Sink>) -> Self {
+    /// Series below `PREFIX.agents.HOST.` in `sink`, or `PREFIX.agents.HOST-INSTANCE.`.
+    pub fn new(sink: Arc<dyn Sink>, options: &StatsOptions) -> Self {
+        let StatsOptions {
+            own: _,
+            interval,
+            prefix,
+            instance,
+        } = options;
+        let dash = if instance.is_empty() { "" } else { "-" };
         Self {
             sink,
-            prefix: format!("carbon.agents.{}.", host()),
+            period: interval.0,
+            prefix: format!("{prefix}.agents.{}{dash}{instance}.", host()),
             last: Vec::new(),
             written: None,
         }
+    }
+
+    /// How often a point of each is due.
+    pub fn period(&self) -> Duration {
+        self.period
     }
 
     /// Writes one point of each.
@@ -152,7 +169,7 @@ impl SelfSeries {
             .map_or(1, |at| now.0.saturating_sub(at.0).max(1));
         self.written = Some(now);
         let at = PointTime::of_clock(now);
-        let (mut committed, mut updates) = (0.0, 0.0);
+        let mut of = Means::default();
         for reading in readings {
             let name = match (reading.part, reading.name.as_str()) {
                 ("carbon", name) => name,
@@ -179,21 +196,19 @@ impl SelfSeries {
             match name {
                 // As in carbon: percent of one core.
                 "cpuUsage" => value *= 100.0 / f64::from(elapsed),
-                "committedPoints" => committed = value,
-                "updateOperations" => updates = value,
+                "committedPoints" => of.committed = value,
+                "updateOperations" => of.updates = value,
+                "updateNanoseconds" => of.nanoseconds = value,
+                "cache.bulk_queries" => of.bulk_queries = value,
+                "cache.bulk_query_series" => of.bulk_query_series = value,
                 _ => {}
             }
             points.push(Datapoint { series, at, value });
         }
-        // As in carbon: only after updates.
-        if updates > 0.0
-            && let Some((_, series)) = self.known("pointsPerUpdate", 0.0)
-        {
-            points.push(Datapoint {
-                series,
-                at,
-                value: committed / updates,
-            });
+        for (name, value) in of.means() {
+            if let Some((_, series)) = self.known(name, 0.0) {
+                points.push(Datapoint { series, at, value });
+            }
         }
         // A full cache must not block the reporter: a missing self metric is a sufficient sign.
         self.sink.try_submit(&points);
@@ -220,6 +235,32 @@ impl SelfSeries {
         };
         let (_, last, series) = &mut self.last[index];
         Some((last, *series))
+    }
+}
+
+/// What carbon reports as means over the interval, from the counters that they are made of.
+#[derive(Default)]
+struct Means {
+    committed: f64,
+    updates: f64,
+    nanoseconds: f64,
+    bulk_queries: f64,
+    bulk_query_series: f64,
+}
+
+impl Means {
+    /// The means that there are: as in carbon, only of something that has happened.
+    fn means(&self) -> Vec<(&'static str, f64)> {
+        let mut means = Vec::new();
+        if self.updates > 0.0 {
+            means.push(("pointsPerUpdate", self.committed / self.updates));
+            means.push(("avgUpdateTime", self.nanoseconds / 1e9 / self.updates));
+        }
+        if self.bulk_queries > 0.0 {
+            let size = self.bulk_query_series / self.bulk_queries;
+            means.push(("cache.bulk_queries_average_size", size));
+        }
+        means
     }
 }
 
@@ -254,7 +295,7 @@ mod tests {
              plumbago_carbon_rejects_prefix_total{prefix=\"a\\\"b\\\\c\"} 4\n"
         );
         let kept = Arc::new(Kept::default());
-        SelfSeries::new(kept.clone()).write(&readings, Timestamp(60));
+        SelfSeries::new(kept.clone(), &StatsOptions::default()).write(&readings, Timestamp(60));
         let names = &kept.0.lock().unwrap().0;
         assert!(names[0].ends_with(".rejects.prefix.app_web"), "{names:?}");
         assert!(names[1].ends_with(".rejects.prefix.a_b_c"), "{names:?}");
@@ -308,7 +349,7 @@ mod tests {
     #[test]
     fn counters_are_written_as_differences_and_levels_as_they_are() {
         let kept = Arc::new(Kept::default());
-        let mut series = SelfSeries::new(kept.clone());
+        let mut series = SelfSeries::new(kept.clone(), &StatsOptions::default());
         for (now, counted, level) in [(60, 10.0, 5.0), (120, 25.0, 4.0)] {
             let readings = [
                 reading("carbon", "metricsReceived", true, counted),
@@ -325,19 +366,42 @@ mod tests {
     }
 
     #[test]
-    fn points_per_update_is_written_when_there_were_updates() {
+    fn means_are_written_when_there_is_something_to_report() {
         let kept = Arc::new(Kept::default());
-        let mut series = SelfSeries::new(kept.clone());
-        for (now, committed, updates) in [(60, 0.0, 0.0), (120, 30.0, 4.0), (180, 30.0, 4.0)] {
+        let mut series = SelfSeries::new(
+            kept.clone(),
+            &StatsOptions {
+                prefix: "x.y".to_owned(),
+                instance: "b-1".to_owned(),
+                ..StatsOptions::default()
+            },
+        );
+        for (now, n) in [(60, 0.0), (120, 1.0), (180, 1.0)] {
             let readings = [
-                reading("carbon", "committedPoints", true, committed),
-                reading("carbon", "updateOperations", true, updates),
+                reading("carbon", "committedPoints", true, 30.0 * n),
+                reading("carbon", "updateOperations", true, 4.0 * n),
+                reading("carbon", "updateNanoseconds", true, 8e9 * n),
+                reading("carbon", "cache.bulk_queries", true, 2.0 * n),
+                reading("carbon", "cache.bulk_query_series", true, 5.0 * n),
             ];
             series.write(&readings, Timestamp(now));
         }
         let kept = kept.0.lock().unwrap();
-        let values: Vec<f64> = kept.1.iter().map(|point| point.value).collect();
-        assert_eq!(values, [0.0, 0.0, 30.0, 4.0, 7.5, 0.0, 0.0]);
-        assert!(kept.0[2].ends_with(".pointsPerUpdate"));
+        let prefix = format!("x.y.agents.{}-b-1.", host());
+        let means: Vec<(&str, f64)> = kept.1[5..13]
+            .iter()
+            .filter(|point| point.series.0 >= 5)
+            .map(|point| {
+                let name = &kept.0[point.series.0 as usize];
+                (name.strip_prefix(&prefix).unwrap(), point.value)
+            })
+            .collect();
+        let expected = [
+            ("pointsPerUpdate", 7.5),
+            ("avgUpdateTime", 2.0),
+            ("cache.bulk_queries_average_size", 2.5),
+        ];
+        assert_eq!(means, expected);
+        assert_eq!(kept.1.len(), 18, "none before and after");
     }
 }

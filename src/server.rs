@@ -49,8 +49,6 @@ use crate::receivers::Needs;
 use crate::report::{self, Reading, Readings, SelfSeries};
 use crate::supervise::Supervisor;
 
-/// How often the self metrics are written as series, as in carbon.
-const SELF_INTERVAL: Duration = Duration::from_secs(60);
 /// How long each step of the stop may take once a worker is dead.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -362,7 +360,8 @@ impl Running {
             connections: answering.connections.clone(),
         });
         if own_series {
-            let reporter = report(SelfSeries::new(own), readings.clone(), carbon.clone());
+            let series = SelfSeries::new(own, &config.stats);
+            let reporter = report(series, readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
         }
         let dashboards = config.dashboards();
@@ -625,9 +624,9 @@ fn readings(counted: Counted) -> Readings {
     })
 }
 
-/// Our own counters as points of our own series, now and then every minute.
+/// Our own counters as points of our own series, now and then every `stats.interval`.
 async fn report(mut series: SelfSeries, readings: Readings, carbon: Carbon) {
-    let mut ticks = interval(SELF_INTERVAL);
+    let mut ticks = interval(series.period());
     loop {
         ticks.tick().await;
         series.write(&readings(), carbon.now());

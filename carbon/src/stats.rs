@@ -64,6 +64,10 @@ settings::counters! {
         carbonlink_errors = "carbonlink.errors";
         /// Reads of the cache by queries. For information only.
         queries = "cache.queries";
+        /// Queries of the cache for many series at once. For information only.
+        bulk_queries = "cache.bulk_queries";
+        /// Series that such queries asked for. For information only.
+        bulk_query_series = "cache.bulk_query_series";
         /// Times that a receiver had to wait because the cache or the journal was full. If this
         /// grows, the disk is too slow: raise carbon.max_cache_size, or
         /// carbon.max_updates_per_second if that is set.
@@ -71,6 +75,9 @@ settings::counters! {
         /// Batches written, one file each. If this stops growing while cache.size grows, check the
         /// disk and the log.
         updates = "updateOperations";
+        /// Time spent in writing batches, in nanoseconds, without creating files. Divided by
+        /// updateOperations it is the time of a write: if that grows, the disk is too slow.
+        update_nanoseconds = "updateNanoseconds";
         /// Datapoints written to files. If this stops growing while metricsReceived grows, check
         /// the disk and the log.
         committed = "committedPoints";
@@ -158,6 +165,12 @@ settings::counters! {
 }
 
 impl Stats {
+    /// Counts a query of the cache for `series` series at once.
+    pub(crate) fn count_bulk_query(&self, series: usize) {
+        self.bulk_queries.add(1);
+        self.bulk_query_series.add(series as u64);
+    }
+
     /// Counts a name that was refused when it was looked up.
     pub(crate) fn count_refusal(&self, reason: NameError) {
         let counter = match reason {

@@ -151,6 +151,14 @@ pub trait Tags: Send + Sync {
     /// A malformed name.
     fn register(&self, path: &str) -> Result<String, SourceError>;
 
+    /// Registers some series, as [`Self::register`] does, and returns their canonical names.
+    ///
+    /// # Errors
+    /// A malformed name; others may be registered then.
+    fn register_all(&self, paths: &[&str]) -> Result<Vec<String>, SourceError> {
+        paths.iter().map(|path| self.register(path)).collect()
+    }
+
     /// Forgets a registered series. New data revives it.
     ///
     /// # Errors

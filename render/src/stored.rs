@@ -161,6 +161,10 @@ impl Tags for Carbon {
         self.index().register(path).map_err(refuse)
     }
 
+    fn register_all(&self, paths: &[&str]) -> Result<Vec<String>, SourceError> {
+        self.index().register_all(paths).map_err(refuse)
+    }
+
     fn unregister(&self, path: &str) -> Result<(), SourceError> {
         self.index().unregister(path).map_err(refuse)
     }

@@ -40,7 +40,7 @@ pub use grace::Pin;
 pub use limits::Refused;
 pub use reconcile::Reconciled;
 pub use state::Index;
-pub use tagged::Registered;
+pub use tagged::Imported;
 pub use tags::{TagValue, regex};
 pub use tree::{Found, GoOn};
 

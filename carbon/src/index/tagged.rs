@@ -62,9 +62,9 @@ pub(super) fn unhashed_tree_path(name: &str) -> String {
     [directory, &name.replace('.', "_DOT_")].concat()
 }
 
-/// What became of names that were registered together.
+/// What became of names that were imported.
 #[derive(Debug, Default)]
-pub struct Registered {
+pub struct Imported {
     /// Names that were not known.
     pub added: usize,
     /// Names that were.
@@ -74,12 +74,24 @@ pub struct Registered {
 }
 
 impl Index {
-    /// Registers tagged series, as [`Index::register`] does, with one sync for all of them.
+    /// Registers tagged series, as [`Index::register`] does, with one sync for all of them, and
+    /// returns their canonical names.
     ///
     /// # Errors
-    /// The disk.
-    pub fn register_all(&self, paths: &[String]) -> Result<Registered> {
-        let mut all = Registered::default();
+    /// As [`Index::register`], of the first name that is refused; the names before it are registered.
+    pub fn register_all(&self, paths: &[&str]) -> Result<Vec<String>> {
+        let register = |path: &&str| Ok(self.register_unsynced(path)?.0);
+        let registered = paths.iter().map(register).collect();
+        self.sync()?;
+        registered
+    }
+
+    /// Registers those of the tagged series that can be, with one sync for all of them.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn import(&self, paths: &[String]) -> Result<Imported> {
+        let mut all = Imported::default();
         for path in paths {
             match self.register_unsynced(path) {
                 Ok((_, true)) => all.added += 1,

@@ -77,6 +77,7 @@ async fn reply(carbon: &Carbon, request: Request) -> Vec<u8> {
             Ok(())
         }
         Request::Bulk(names) => {
+            carbon.stats().count_bulk_query(names.len());
             let read = |name: &str, points: &mut Vec<Point>| cached(carbon, name, points);
             datapoints_by_metric(&names, read, &mut out)
         }

@@ -9,7 +9,15 @@ impl Carbon {
     pub fn readings(&self) -> Vec<Reading> {
         let mut readings = self.stats().readings();
         let cache = self.cache();
+        let stats = self.stats();
+        let closed = stats.connections_closed.get();
+        let open = stats.connections_opened.get().saturating_sub(closed);
         let levels = [
+            (
+                "activeConnections",
+                "TCP connections of receivers that are open now. Compare with carbon.max_connections.",
+                open as usize,
+            ),
             (
                 "cache.size",
                 "Datapoints that are not in their files yet. If this grows without end, the disk is \
@@ -39,6 +47,13 @@ impl Carbon {
                 self.index().nameless(),
             ),
         ];
+        readings.push(Reading::count(
+            "carbon",
+            "droppedCreates",
+            "New series whose datapoints were thrown away because of carbon.max_creates_per_minute. \
+             Always 0, for dashboards of carbon: they wait (createsDelayed).",
+            0,
+        ));
         readings.extend(
             levels.map(|(name, help, value)| Reading::level("carbon", name, help, value as f64)),
         );

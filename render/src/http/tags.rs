@@ -31,6 +31,8 @@ pub(super) fn writing_routes() -> Router<App> {
         .route("/tags/delSeries", any(del_series))
 }
 
+/// How many series are registered at a time.
+const BATCH: usize = 1_000;
 /// How many suggestions are made when the request does not say.
 const SUGGESTIONS: i64 = 100;
 
@@ -210,9 +212,10 @@ async fn tag_multi_series(State(app): State<App>, params: Params) -> Answer {
             return Err(Error::refused("no paths specified"));
         }
         let mut names = Vec::with_capacity(paths.len());
-        for path in paths {
+        // The names of a batch are synced to the disk together.
+        for batch in paths.chunks(BATCH) {
             budget.check()?;
-            names.push(app.tags.register(path)?);
+            names.extend(app.tags.register_all(batch)?);
         }
         Ok(names.into())
     })

@@ -201,7 +201,7 @@ fn into_directory(
     }
     let bar = progress(names.len());
     for batch in names.chunks(BATCH) {
-        let registered = carbon.index().register_all(batch).context("carbon")?;
+        let registered = carbon.index().import(batch).context("carbon")?;
         outcome.added += registered.added;
         outcome.known += registered.known;
         for (name, why) in registered.refused {
