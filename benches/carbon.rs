@@ -7,6 +7,9 @@
 //! - *limit*: the same points, 1 a file, written by nothing but system calls: a descriptor kept
 //!   open per file, 12 bytes written, 72 read and 12 written for the coarser archive.
 //! - *journal*: ingest with group commits of 200 ms against ingest without a journal, in turn.
+//! - *bursts*: 200,000 points of 10,000 known metrics over one TCP connection, sent at once as lines and as
+//!   pickles of 500 points, from the first byte to the last point in the cache, journal at 200 ms.
+//!   *read*: a thread that reads the same bytes from a socket and counts line feeds.
 //! - *index*: a million names of the tree that `find` is measured on, read back as at a restart.
 //!
 //! `cargo bench --bench carbon`, or `cargo bench --bench carbon -- serve PORT DATA [off|200ms]`
@@ -16,7 +19,7 @@
 #![allow(clippy::unwrap_used, reason = "a bench ends where it goes wrong")]
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -25,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use carbon::index::Index;
 use carbon::listener::Listeners;
 use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
+use carbon::protocol::pickle::write;
 use carbon::schema::Schema;
 use carbon::{Carbon, Setup};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -48,10 +52,14 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "index") {
         return read_back(Path::new(&args[1]));
     }
+    if args.first().is_some_and(|arg| arg == "bursts") {
+        return bursts();
+    }
     let metrics: u32 = args.first().map_or(10_000, |arg| arg.parse().unwrap());
     index();
     points(metrics);
     journal(metrics.min(2_000));
+    bursts();
 }
 
 /// CPU seconds of a clock.
@@ -299,6 +307,116 @@ fn journal(metrics: u32) {
         "ingest without journal {off:.3} us/point, with 200ms {on:.3}: {:+.1} %",
         (on / off - 1.0) * 100.0
     );
+}
+
+/// Points of one burst.
+const BURST: u32 = 200_000;
+const BURST_METRICS: u32 = 10_000;
+
+/// A burst as lines, and as pickles of 500 points.
+fn burst(at: u32) -> [Vec<u8>; 2] {
+    let steps = BURST / BURST_METRICS;
+    let points: Vec<(String, u32, f64)> = (0..steps)
+        .flat_map(|step| {
+            (0..BURST_METRICS).map(move |i| {
+                let value = f64::from((i * 7 + step) % 1_000) + f64::from(step % 10) / 10.0;
+                (name(i), at + step * 10, value)
+            })
+        })
+        .collect();
+    let mut lines = Vec::new();
+    for (name, at, value) in &points {
+        writeln!(lines, "{name} {value} {at}").unwrap();
+    }
+    let mut pickles = Vec::new();
+    for points in points.chunks(500) {
+        write::frame(&mut pickles, |out| {
+            write::list(out, |out| {
+                for (name, at, value) in points {
+                    write::text(out, name);
+                    write::integer(out, *at);
+                    write::float(out, *value);
+                    write::pair(out);
+                    write::pair(out);
+                }
+            });
+        });
+    }
+    [lines, pickles]
+}
+
+fn bursts() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = Carbon::open(setup(SyncPolicy::Every(Span::millis(200))), dir.path()).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let listeners = Listeners::new(&carbon);
+    let open = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let (lines, pickles) = (open(), open());
+    let connect =
+        |listener: &TcpListener| TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut clients = [connect(&lines), connect(&pickles)];
+    runtime.spawn(listeners.clone().line_tcp(lines, std::future::pending()));
+    runtime.spawn(listeners.pickle(pickles, std::future::pending()));
+    let mut sent = 0;
+    let mut at = now() / 10 * 10 - 2 * 3_600;
+    let (mut rates, mut costs, mut reads) = ([vec![], vec![]], [vec![], vec![]], [vec![], vec![]]);
+    for round in 0..=2 * ROUNDS {
+        for (which, bytes) in burst(at).iter().enumerate() {
+            let (process, own) = (cpu(ClockId::ProcessCPUTime), cpu(ClockId::ThreadCPUTime));
+            let started = Instant::now();
+            clients[which].write_all(bytes).unwrap();
+            sent += u64::from(BURST);
+            while carbon.stats().received.get() < sent {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            let took = started.elapsed().as_secs_f64();
+            let own = cpu(ClockId::ThreadCPUTime) - own;
+            let cost = cpu(ClockId::ProcessCPUTime) - process - own;
+            // The first round makes the names and the files.
+            if round > 0 {
+                rates[which].push(f64::from(BURST) / took);
+                costs[which].push(cost / f64::from(BURST) * 1e9);
+                reads[which].push(f64::from(BURST) / read_bare(bytes));
+            }
+            while !carbon.cache().is_empty() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        at += BURST / BURST_METRICS * 10;
+    }
+    for (which, what) in ["lines", "pickle"].into_iter().enumerate() {
+        let best = rates[which].iter().copied().fold(0.0, f64::max);
+        let (rate, read) = (median(rates[which].clone()), median(reads[which].clone()));
+        println!(
+            "bursts, {what:6}  {rate:.0} points/s (best {best:.0}), {:.0} ns of CPU a point; read alone \
+             {read:.0} points/s: {:.2}",
+            median(costs[which].clone()),
+            rate / read
+        );
+    }
+    carbon.drain(|_| {}).unwrap();
+}
+
+/// Seconds until a thread has read `bytes` from a socket and counted their line feeds.
+fn read_bare(bytes: &[u8]) -> f64 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    let len = bytes.len();
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 256 << 10];
+        let (mut read, mut found) = (0, 0);
+        while read < len {
+            let n = stream.read(&mut buffer).unwrap();
+            found += memchr::memchr_iter(b'\n', &buffer[..n]).count();
+            read += n;
+        }
+        found
+    });
+    let started = Instant::now();
+    client.write_all(bytes).unwrap();
+    assert!(reader.join().unwrap() > 0);
+    started.elapsed().as_secs_f64()
 }
 
 /// Anonymous memory of this process, in MB.

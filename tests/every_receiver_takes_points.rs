@@ -56,19 +56,19 @@ fn gzipped(text: &str) -> Vec<u8> {
 
 /// Posts a body in chunks of ten bytes; the whole answer.
 fn post(address: &str, headers: &str, body: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
+    let mut request = format!(
         "POST /write HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
          Transfer-Encoding: chunked\r\n{headers}\r\n"
     )
-    .unwrap();
+    .into_bytes();
     for chunk in body.chunks(10) {
-        write!(stream, "{:x}\r\n", chunk.len()).unwrap();
-        stream.write_all(chunk).unwrap();
-        stream.write_all(b"\r\n").unwrap();
+        request.extend(format!("{:x}\r\n", chunk.len()).as_bytes());
+        request.extend(chunk);
+        request.extend(b"\r\n");
     }
-    stream.write_all(b"0\r\n\r\n").unwrap();
+    request.extend(b"0\r\n\r\n");
+    // At once: a request that is refused ends before its body has been read.
+    let mut stream = send(address, &request);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer

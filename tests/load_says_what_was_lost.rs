@@ -33,6 +33,55 @@ fn what_was_sent_has_arrived_or_is_counted_as_lost() {
 }
 
 #[test]
+fn datapoints_over_either_protocol_of_carbon_arrive() {
+    let server = Server::start();
+    let http = server.address("render.http");
+    for (protocol, key) in [("lines", "carbon.line_tcp"), ("pickle", "carbon.pickle")] {
+        let address = server.address(key);
+        let ran = run(&[
+            "load",
+            "--carbon",
+            address,
+            "--protocol",
+            protocol,
+            "--http",
+            http,
+            "--names",
+            "1200",
+            "--rate",
+            "20000",
+            "--duration",
+            "200ms",
+            "--max-loss",
+            "0",
+        ]);
+        let output = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(
+            ran.status.success(),
+            "{output}{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        assert!(output.contains("lost      0 (0.000 %)"), "{output}");
+    }
+    server.wait_for("load.web.host0007.svc01.ep000.metric", |values| {
+        !values.is_empty()
+    });
+    // Lines are no pickles: none arrives.
+    let ran = run(&[
+        "load",
+        "--carbon",
+        server.address("carbon.pickle"),
+        "--http",
+        http,
+        "--duration",
+        "50ms",
+        "--max-loss",
+        "0",
+    ]);
+    assert!(!ran.status.success());
+}
+
+#[test]
 fn a_limit_of_loss_that_cannot_be_checked_is_a_failure() {
     // Bound and let go, so that nobody is there.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")

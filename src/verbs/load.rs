@@ -1,4 +1,5 @@
-//! `plumbago load`: sends StatsD traffic to a server and measures loss.
+//! `plumbago load`: sends StatsD or Graphite traffic to a server and measures loss. What follows is about
+//! StatsD; `carbon` is in a file of its own.
 //!
 //! 1. The datagrams are built before the clock starts: a shuffled pass over all names, packed or
 //!    single. The sender repeats this pass.
@@ -15,6 +16,8 @@ use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use settings::Span;
 
+mod carbon;
+
 /// How long the server may take to read the rest of its receive buffer.
 const SETTLE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,12 +27,27 @@ const BURST: usize = 16;
 /// Sends metrics at a given rate and reports loss.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  plumbago load --statsd 127.0.0.1:8125\n  plumbago load --statsd 127.0.0.1:8125 --names 100000 --rate 1000000 --duration 30s\n  plumbago load --statsd 127.0.0.1:8125 --single --mix c:1,ms:1,g:1,s:1"
+    after_help = "Examples:\n  plumbago load --statsd 127.0.0.1:8125\n  plumbago load --statsd 127.0.0.1:8125 --names 100000 --rate 1000000 --duration 30s\n  plumbago load --statsd 127.0.0.1:8125 --single --mix c:1,ms:1,g:1,s:1\n  plumbago load --carbon 127.0.0.1:2004 --protocol pickle --max-loss 0"
 )]
 pub struct Args {
     /// The UDP address of the StatsD server.
-    #[arg(long, value_name = "ADDRESS")]
-    statsd: String,
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        required_unless_present = "carbon",
+        conflicts_with = "carbon"
+    )]
+    statsd: Option<String>,
+    /// The TCP address of a receiver of carbon, instead of StatsD.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["admin", "mix", "packet", "single"])]
+    carbon: Option<String>,
+    /// What --carbon sends.
+    #[arg(long, value_enum, default_value = "lines", requires = "carbon")]
+    protocol: carbon::Protocol,
+    /// The address of the /metrics that reports the number of received datapoints to --carbon; default:
+    /// port 8080 of the same host.
+    #[arg(long, value_name = "ADDRESS", requires = "carbon")]
+    http: Option<String>,
     /// The server's management interface, which reports the number of received metrics; default:
     /// port 8126 of the same host.
     #[arg(long, value_name = "ADDRESS")]
@@ -82,6 +100,9 @@ struct Outcome {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         statsd,
+        carbon,
+        protocol,
+        http,
         admin,
         names,
         mix,
@@ -91,15 +112,27 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         single,
         max_loss,
     } = args;
-    let target = resolve(&statsd)?;
+    if names == 0 {
+        bail!("--names: at least one is needed");
+    }
+    if let Some(carbon) = &carbon {
+        let run = carbon::Run {
+            carbon,
+            protocol,
+            http: http.as_deref(),
+            names,
+            rate,
+            duration: duration.0,
+            max_loss,
+        };
+        return run.run();
+    }
+    let target = resolve(&statsd.unwrap_or_default())?;
     let admin = match &admin {
         Some(admin) => resolve(admin)?,
         None => SocketAddr::new(target.ip(), 8126),
     };
     let mix = parse_mix(&mix)?;
-    if names == 0 {
-        bail!("--names: at least one is needed");
-    }
     let limit = if single { 0 } else { packet };
     let pass = Pass::new(names, &mix, limit);
     let before = match received(admin) {
@@ -128,15 +161,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let after = settled(admin, before + outcome.metrics)?;
-    let arrived = after - before;
-    let lost = outcome.metrics.saturating_sub(arrived);
-    let share = lost as f64 / outcome.metrics.max(1) as f64 * 100.0;
-    println!("received  {arrived} metrics, counted by the server");
+    Ok(report("metrics", outcome.metrics, after - before, max_loss))
+}
+
+/// Prints how many of `sent` have arrived, and judges the loss.
+fn report(what: &str, sent: u64, arrived: u64, max_loss: Option<f64>) -> ExitCode {
+    let lost = sent.saturating_sub(arrived);
+    let share = lost as f64 / sent.max(1) as f64 * 100.0;
+    println!("received  {arrived} {what}, counted by the server");
     println!("lost      {lost} ({share:.3} %)");
-    Ok(match max_loss {
+    match max_loss {
         Some(most) if share > most => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
-    })
+    }
 }
 
 fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
