@@ -115,7 +115,14 @@ pub trait Tags: Send + Sync {
 
     /// The values of `tag` with their ids and the number of series that carry each, sorted by
     /// value; `None` for a tag that nobody has used. The first number is the id of the tag.
-    fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)>;
+    ///
+    /// # Errors
+    /// What `budget` refuses: the values stay reserved in it.
+    fn values(
+        &self,
+        tag: &str,
+        budget: &Budget,
+    ) -> Result<Option<(u32, Vec<TagValue>)>, SourceError>;
 
     /// The tags that the series satisfying `expressions` carry and that begin with `prefix`,
     /// except those that the expressions name, sorted, at most `limit`.

@@ -121,13 +121,21 @@ impl Tags for Carbon {
         self.index().tags()
     }
 
-    fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)> {
-        let (id, values) = self.index().values(tag)?;
-        let values = values
-            .into_iter()
-            .map(|carbon::index::TagValue { id, value, count }| TagValue { id, value, count })
-            .collect();
-        Some((id, values))
+    fn values(
+        &self,
+        tag: &str,
+        budget: &Budget,
+    ) -> Result<Option<(u32, Vec<TagValue>)>, SourceError> {
+        let found = search(budget, |go_on| self.index().values_while(tag, go_on))?;
+        Ok(found.map(|(id, values)| {
+            let values = values.into_iter();
+            let values = values.map(|carbon::index::TagValue { id, value, count }| TagValue {
+                id,
+                value,
+                count,
+            });
+            (id, values.collect())
+        }))
     }
 
     fn complete_tags(

@@ -24,6 +24,7 @@ pub(crate) mod limits;
 mod listing;
 mod log;
 mod open;
+mod plain;
 mod presence;
 mod reclaim;
 mod reconcile;

@@ -69,6 +69,7 @@ impl Index {
             nameless: AtomicUsize::new(0),
             unlinked: Mutex::default(),
             walk: Mutex::default(),
+            receives_nothing: read_only,
         };
         if !existed {
             index.reconcile(|_| false, || false)?;

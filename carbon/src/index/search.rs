@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::glob::{NodePattern, Pattern};
+use super::plain::FIRST_TAG;
 use super::state::Index;
 use super::tagged::unhashed_tree_path;
-use super::tags::TagValue;
+use super::tags::{NAME, TagValue};
 use super::tree::{Found, GoOn, Tree};
 use crate::datapoint::SeriesId;
 use crate::error::{PatternError, Result, TagError};
@@ -118,28 +119,72 @@ impl Index {
         expressions: &[&str],
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        let names = self.names();
-        let ids = self.tags.read().find(expressions, go_on)?;
         let mut found = Vec::new();
-        for id in &ids {
-            let name = names.name(SeriesId(id));
-            if !go_on(Some(name)) {
-                return Err(TagError::Ended.into());
+        {
+            let names = self.names();
+            let ids = self.tags.read().find(expressions, go_on)?;
+            for id in &ids {
+                let name = names.name(SeriesId(id));
+                if !go_on(Some(name)) {
+                    return Err(TagError::Ended.into());
+                }
+                found.push(name.to_owned());
             }
-            found.push(name.to_owned());
         }
+        found.append(&mut self.plain_series(expressions, go_on)?);
         found.sort_unstable();
+        // A series may have been registered between the two looks.
+        found.dedup();
         Ok(found)
     }
 
     /// Every tag with its id, sorted.
     pub fn tags(&self) -> Vec<(u32, String)> {
-        self.tags.read().tags()
+        let mut tags = self.tags.read().tags();
+        if tags.is_empty() && self.has_plain() {
+            let (id, name) = FIRST_TAG;
+            tags.push((id, name.to_owned()));
+        }
+        tags
     }
 
     /// The id of `tag`, and its values sorted; `None` for an unknown tag.
     pub fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)> {
-        self.tags.read().values(tag)
+        // A search that is not ended does not fail.
+        self.values_while(tag, &mut |_| true).unwrap_or_default()
+    }
+
+    /// As [`Index::values`], while `go_on` returns true.
+    ///
+    /// # Errors
+    /// [`TagError::Ended`].
+    pub fn values_while(
+        &self,
+        tag: &str,
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Option<(u32, Vec<TagValue>)>> {
+        let tagged = self.tags.read().values(tag, go_on)?;
+        if tag != NAME || !self.has_plain() {
+            return Ok(tagged);
+        }
+        let (id, mut values) = tagged.unwrap_or((FIRST_TAG.0, Vec::new()));
+        let last = values.iter().map(|value| value.id).max().unwrap_or(0);
+        let plain = self.plain_names(go_on)?.into_iter();
+        values.extend(plain.map(|(series, value)| TagValue {
+            // Beyond those of the tag index.
+            id: last.saturating_add(1).saturating_add(series.0),
+            value,
+            count: 1,
+        }));
+        values.sort_by(|a, b| a.value.cmp(&b.value).then(a.id.cmp(&b.id)));
+        values.dedup_by(|later, first| {
+            let same = later.value == first.value;
+            if same {
+                first.count += later.count;
+            }
+            same
+        });
+        Ok(Some((id, values)))
     }
 
     /// The tags, beginning with `prefix`, of the series that satisfy `expressions`, without those
@@ -154,10 +199,19 @@ impl Index {
         limit: usize,
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        Ok(self
+        let mut found = self
             .tags
             .read()
-            .complete_tags(expressions, prefix, limit, go_on)?)
+            .complete_tags(expressions, prefix, limit, go_on)?;
+        // An expression that a plain series satisfies names its only tag.
+        let (_, name) = FIRST_TAG;
+        let shows_name = expressions.is_empty() && name.starts_with(prefix) && self.has_plain();
+        if shows_name && !found.iter().any(|tag| tag == name) {
+            found.push(name.to_owned());
+            found.sort_unstable();
+            found.truncate(limit);
+        }
+        Ok(found)
     }
 
     /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`;
@@ -173,10 +227,16 @@ impl Index {
         limit: usize,
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        Ok(self
+        let tagged = self
             .tags
             .read()
-            .complete_values(expressions, tag, prefix, limit, go_on)?)
+            .complete_values(expressions, tag, prefix, limit, go_on)?;
+        if tag != NAME {
+            return Ok(tagged);
+        }
+        let mut values = self.complete_plain(expressions, prefix, limit, go_on)?;
+        values.extend(tagged);
+        Ok(values.into_iter().take(limit).collect())
     }
 }
 

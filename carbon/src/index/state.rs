@@ -46,6 +46,9 @@ pub struct Index {
     /// Held while the disk is walked and while files are deleted: a file that the walk has seen exists
     /// until its series is listed.
     pub(super) walk: Mutex<()>,
+    /// Nothing is received, as in a replay of recordings (`render.now`): a plain series counts as
+    /// registered only if that was asked for, as in a graphite-web without carbon.
+    pub(super) receives_nothing: bool,
 }
 
 impl Index {

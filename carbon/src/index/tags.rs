@@ -183,6 +183,51 @@ fn reference_beyond(pattern: &str, most: usize) -> Option<usize> {
     None
 }
 
+/// The tag that every series has: its name without tags.
+pub(super) const NAME: &str = "name";
+
+/// Expressions as a series without tags is judged by: it has [`NAME`] only.
+#[derive(Debug)]
+pub(super) struct PlainSpecs<'a>(Vec<Spec<'a>>);
+
+impl<'a> PlainSpecs<'a> {
+    /// `None` if an expression demands another tag: no plain series satisfies it.
+    ///
+    /// # Errors
+    /// An expression is malformed.
+    pub(super) fn parse(expressions: &[&'a str]) -> Result<Option<Self>, TagError> {
+        let mut specs = parse(expressions)?;
+        if specs
+            .iter()
+            .any(|spec| spec.tag != NAME && !spec.matches_empty())
+        {
+            return Ok(None);
+        }
+        specs.retain(|spec| spec.tag == NAME);
+        Ok(Some(Self(specs)))
+    }
+
+    /// The one name that can satisfy them.
+    pub(super) fn exactly(&self) -> Option<&'a str> {
+        self.0.iter().find_map(|spec| match spec.wanted {
+            Wanted::Exactly(name) if !spec.negated => Some(name),
+            _ => None,
+        })
+    }
+
+    /// Whether the series called `name` satisfies them.
+    pub(super) fn select(&self, name: &str) -> bool {
+        self.0.iter().all(|spec| spec.wants(name) != spec.negated)
+    }
+}
+
+/// Whether `value` satisfies an expression.
+#[cfg(test)]
+pub(super) fn selects(expression: &str, value: &str) -> bool {
+    let spec = Spec::parse(expression).unwrap();
+    spec.wants(value) != spec.negated
+}
+
 fn parse<'a>(expressions: &[&'a str]) -> Result<Vec<Spec<'a>>, TagError> {
     expressions.iter().map(|text| Spec::parse(text)).collect()
 }
@@ -351,19 +396,28 @@ impl Tags {
     }
 
     /// The id of `tag` and the values that series carry, sorted.
-    pub(crate) fn values(&self, tag: &str) -> Option<(u32, Vec<TagValue>)> {
-        let tag = self.tags.get(tag)?;
-        let values = tag
-            .values
-            .iter()
-            .filter(|(_, value)| !value.series.is_empty())
-            .map(|(text, value)| TagValue {
+    pub(crate) fn values(
+        &self,
+        tag: &str,
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Option<(u32, Vec<TagValue>)>, TagError> {
+        let Some(tag) = self.tags.get(tag) else {
+            return Ok(None);
+        };
+        let carried = tag.values.iter();
+        let carried = carried.filter(|(_, value)| !value.series.is_empty());
+        let mut values = Vec::new();
+        for (text, value) in carried {
+            if !go_on(Some(text)) {
+                return Err(TagError::Ended);
+            }
+            values.push(TagValue {
                 id: value.id,
                 value: text.to_string(),
                 count: value.series.len() as usize,
-            })
-            .collect();
-        Some((tag.id, values))
+            });
+        }
+        Ok(Some((tag.id, values)))
     }
 
     /// The tags, beginning with `prefix`, of the series that satisfy `expressions` (of all series
@@ -610,8 +664,14 @@ mod tests {
         assert!(tags.remove(SeriesId(0), "m;dc=a"));
         assert!(!tags.remove(SeriesId(0), "m;dc=a"));
         assert_eq!(tags.tags().len(), 2);
-        assert!(tags.values("dc").unwrap().1.is_empty());
-        assert_eq!(tags.values("no"), None);
+        assert!(
+            tags.values("dc", &mut |_| true)
+                .unwrap()
+                .unwrap()
+                .1
+                .is_empty()
+        );
+        assert_eq!(tags.values("no", &mut |_| true), Ok(None));
         assert!(ids(&tags, &["name=m"]).is_empty());
         tags.insert(SeriesId(0), "m;dc=a");
         assert_eq!(ids(&tags, &["name=m"]), [0]);

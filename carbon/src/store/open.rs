@@ -77,6 +77,10 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
     }
     let names = index_directory.join("names");
     let index = Index::open_limited(&root, names, access == Access::Inspect, &options)?;
+    let index = match access {
+        Access::Serve => index,
+        Access::Frozen | Access::Inspect => index.receives_nothing(),
+    };
     // Only a serving store has a journal; it wakes the persister when it pauses.
     let work = Arc::new(Signal::default());
     let journal = match (access, journal.sync) {

@@ -95,7 +95,7 @@ async fn list(State(app): State<App>, params: Params) -> Answer {
 
 async fn details(State(app): State<App>, Path(tag): Path<String>, params: Params) -> Answer {
     respond(app, params, GET, move |app, params, budget| {
-        let Some((id, values)) = app.tags.values(&tag) else {
+        let Some((id, values)) = app.tags.values(&tag, budget)? else {
             return Ok(Value::Null);
         };
         let filter = Filter::read(params)?;
@@ -280,8 +280,9 @@ async fn complete_values(State(app): State<App>, params: Params) -> Answer {
         }
         let prefix = params.get("valuePrefix").unwrap_or_default();
         let limit = suggestions(params)?;
-        if expressions.is_empty() {
-            let values = app.tags.values(tag).map(|(_, values)| values);
+        // A negative number leaves out values at the end of all.
+        if expressions.is_empty() && limit < 0 {
+            let values = app.tags.values(tag, budget)?.map(|(_, values)| values);
             let values = values.unwrap_or_default().into_iter();
             let values = values.map(|value| value.value);
             let values = values.filter(|value| value.starts_with(prefix)).collect();

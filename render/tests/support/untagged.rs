@@ -11,8 +11,8 @@ impl Tags for Untagged {
         Vec::new()
     }
 
-    fn values(&self, _: &str) -> Option<(u32, Vec<TagValue>)> {
-        None
+    fn values(&self, _: &str, _: &Budget) -> Result<Option<(u32, Vec<TagValue>)>, SourceError> {
+        Ok(None)
     }
 
     fn complete_tags(

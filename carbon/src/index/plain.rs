@@ -1,0 +1,239 @@
+//! Series without tags, as the tag queries see them: carbon registers every series, so a plain one
+//! has the tag `name` and no other.
+//!
+//! Plain series have no sets of their own. A query that can match one looks at their names in the
+//! table, a batch at a time, so that no lock is held for long; one that asks for a name in full
+//! looks it up. In a store that receives nothing ([`Index::receives_nothing`]) the tag queries see
+//! what was registered, and nothing else.
+
+use std::collections::BTreeSet;
+
+use super::state::Index;
+use super::tags::{NAME, PlainSpecs};
+use super::tree::GoOn;
+use crate::datapoint::SeriesId;
+use crate::error::TagError;
+use crate::series;
+
+/// Names that are looked at while the index is locked.
+const AT_ONCE: u32 = 4_096;
+
+impl Index {
+    /// The index of a store that receives nothing: plain series are not registered by themselves.
+    pub(crate) fn receives_nothing(mut self) -> Self {
+        self.receives_nothing = true;
+        self
+    }
+
+    /// Calls `visit` with each name of a plain series that satisfies `specs`, in no order. A series
+    /// that the tag index has is left out.
+    fn each_plain(
+        &self,
+        specs: &PlainSpecs<'_>,
+        go_on: &mut GoOn<'_>,
+        visit: &mut dyn FnMut(SeriesId, &str, &mut GoOn<'_>) -> Result<(), TagError>,
+    ) -> Result<(), TagError> {
+        if self.receives_nothing {
+            return Ok(());
+        }
+        let ids = match specs.exactly() {
+            Some(name) => match self.names().get(name.as_bytes()) {
+                Some(id) => id.0..id.0 + 1,
+                None => return Ok(()),
+            },
+            None => 0..u32::try_from(self.names().end()).unwrap_or(u32::MAX),
+        };
+        let mut start = ids.start;
+        while start < ids.end {
+            let batch = start..ids.end.min(start.saturating_add(AT_ONCE));
+            start = batch.end;
+            let names = self.names();
+            let tags = self.tags.read();
+            let flags = self.flags.read();
+            for id in batch.filter(|id| flags.listed.get(*id)).map(SeriesId) {
+                let name = names.name(id);
+                if series::is_tagged(name) || tags.contains(id) {
+                    continue;
+                }
+                if !go_on(None) {
+                    return Err(TagError::Ended);
+                }
+                if specs.select(name) {
+                    visit(id, name, go_on)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of the plain series that satisfy every expression.
+    pub(super) fn plain_series(
+        &self,
+        expressions: &[&str],
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Vec<String>, TagError> {
+        let mut found = Vec::new();
+        let Some(specs) = PlainSpecs::parse(expressions)? else {
+            return Ok(found);
+        };
+        self.each_plain(&specs, go_on, &mut |_, name, go_on| {
+            found.push(kept(name, go_on)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The plain series with their ids.
+    pub(super) fn plain_names(
+        &self,
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Vec<(SeriesId, String)>, TagError> {
+        let mut found = Vec::new();
+        let Some(all) = PlainSpecs::parse(&[])? else {
+            return Ok(found);
+        };
+        self.each_plain(&all, go_on, &mut |id, name, go_on| {
+            found.push((id, kept(name, go_on)?));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The first `limit` names, bytewise, of plain series that begin with `prefix` and satisfy
+    /// `expressions`.
+    pub(super) fn complete_plain(
+        &self,
+        expressions: &[&str],
+        prefix: &str,
+        limit: usize,
+        go_on: &mut GoOn<'_>,
+    ) -> Result<BTreeSet<String>, TagError> {
+        let mut found: BTreeSet<String> = BTreeSet::new();
+        let Some(specs) = PlainSpecs::parse(expressions)? else {
+            return Ok(found);
+        };
+        self.each_plain(&specs, go_on, &mut |_, name, go_on| {
+            let is_full = found.len() >= limit;
+            let is_late = found.last().is_none_or(|last| name >= last.as_str());
+            if !name.starts_with(prefix) || (is_full && is_late) {
+                return Ok(());
+            }
+            if is_full {
+                found.pop_last();
+            }
+            found.insert(kept(name, go_on)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Whether there are plain series, and so the tag `name`.
+    pub(super) fn has_plain(&self) -> bool {
+        !self.receives_nothing && self.tree.read().len() > 0
+    }
+}
+
+/// A name in the answer: the caller counts it.
+fn kept(name: &str, go_on: &mut GoOn<'_>) -> Result<String, TagError> {
+    if go_on(Some(name)) {
+        Ok(name.to_owned())
+    } else {
+        Err(TagError::Ended)
+    }
+}
+
+/// The id of the tag `name` while no tagged series has come.
+pub(super) const FIRST_TAG: (u32, &str) = (1, NAME);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn index(names: &[String]) -> Index {
+        opened(names, false)
+    }
+
+    fn opened(names: &[String], read_only: bool) -> Index {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let index = Index::open(root, root.join("names"), read_only).unwrap();
+        for name in names {
+            let id = index.intern(name.as_bytes()).unwrap();
+            index.list(&[id]);
+        }
+        index
+    }
+
+    #[test]
+    fn plain_series_have_the_tag_name() {
+        let names = ["a.b", "a.c", "m;dc=x", "a.b;dc=y"].map(str::to_owned);
+        let index = index(&names);
+        let found = |expressions: &[&str]| index.find_tagged(expressions).unwrap();
+        assert_eq!(found(&["name=a.b"]), ["a.b", "a.b;dc=y"]);
+        assert_eq!(found(&["name=~a", "dc="]), ["a.b", "a.c"]);
+        assert_eq!(found(&["name=~a", "dc!=y"]), ["a.b", "a.c"]);
+        assert_eq!(found(&["dc=x"]), ["m;dc=x"]);
+        assert_eq!(found(&["name!="]), ["a.b", "a.b;dc=y", "a.c", "m;dc=x"]);
+        assert!(found(&["name=nosuch"]).is_empty());
+        assert!(index.find_tagged(&["dc!=x"]).is_err());
+        let (_, values) = index.values("name").unwrap();
+        let values: Vec<_> = values.iter().map(|v| (v.value.as_str(), v.count)).collect();
+        assert_eq!(values, [("a.b", 2), ("a.c", 1), ("m", 1)]);
+        let complete = |expressions: &[&str], prefix, limit| {
+            index
+                .complete_values(expressions, "name", prefix, limit, &mut |_| true)
+                .unwrap()
+        };
+        assert_eq!(complete(&[], "", 9), ["a.b", "a.c", "m"]);
+        assert_eq!(complete(&[], "", 1), ["a.b"]);
+        assert_eq!(complete(&["dc="], "a", 9), ["a.b", "a.c"]);
+        assert_eq!(complete(&["name!=a.b"], "", 9), ["a.c", "m"]);
+    }
+
+    #[test]
+    fn the_tag_is_there_before_any_tagged_series() {
+        let plain = index(&["a".to_owned()]);
+        assert_eq!(plain.tags(), [(1, "name".to_owned())]);
+        assert_eq!(plain.values("name").unwrap().1.len(), 1);
+        assert!(index(&[]).tags().is_empty());
+        assert_eq!(index(&[]).values("name"), None);
+        let replay = opened(&["a".to_owned()], true);
+        assert!(replay.tags().is_empty());
+        assert!(replay.find_tagged(&["name=a"]).unwrap().is_empty());
+        let ended = plain.find_tagged_while(&["name=~a"], &mut |_| false);
+        assert!(ended.is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn as_a_look_at_every_series(
+            names in prop::collection::btree_set("[mn](\\.[ab])?(;a=[xy])?", 0..12),
+            specs in prop::collection::vec("(name|a|c)(=|!=|=~|!=~)(x|y|m|m.a|n\\.|\\.\\*|\\.\\+|)", 1..4),
+            limit in 0..5_usize,
+        ) {
+            let names: Vec<String> = names.into_iter().collect();
+            let index = index(&names);
+            let texts: Vec<&str> = specs.iter().map(String::as_str).collect();
+            let selects = |name: &String| texts.iter().all(|text| {
+                let end = text.find(['=', '!']).unwrap();
+                let value = series::tags(name).find(|(tag, _)| *tag == &text[..end]);
+                super::super::tags::selects(text, value.map_or("", |(_, value)| value))
+            });
+            let expected: Vec<String> = names.iter().filter(|name| selects(name)).cloned().collect();
+            match index.find_tagged(&texts) {
+                Ok(found) => prop_assert_eq!(found, expected.clone()),
+                Err(_) => prop_assert!(texts.iter().all(|text| super::super::tags::selects(text, ""))),
+            }
+            let mut values: Vec<String> = expected
+                .iter()
+                .map(|name| name.split(';').next().unwrap().to_owned())
+                .collect();
+            values.sort();
+            values.dedup();
+            values.truncate(limit);
+            let completed = index.complete_values(&texts, "name", "", limit, &mut |_| true).unwrap();
+            prop_assert_eq!(completed, values);
+        }
+    }
+}
