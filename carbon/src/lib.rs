@@ -82,6 +82,7 @@ pub mod journal;
 pub mod listener;
 mod metadata;
 pub mod options;
+pub mod pattern;
 mod persister;
 pub mod private;
 pub mod protocol;
