@@ -6,6 +6,7 @@
 //! 3. Expressions are Graphite's: `tag=v`, `tag!=v`, `tag=~re`, `tag!=~re`. An absent tag counts as
 //!    the empty value; expressions match from the start of the value, not necessarily to its end.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -140,7 +141,7 @@ pub fn regex(pattern: &str) -> Result<fancy_regex::Regex, fancy_regex::Error> {
         1 + pattern.matches("(?").count() + pattern.matches('\\').count() / 8
     };
     let size = MAX_COMPILED / n_parts;
-    fancy_regex::RegexBuilder::new(pattern)
+    fancy_regex::RegexBuilder::new(&kept_apart(pattern))
         .max_prog_size(MAX_INSTRUCTIONS)
         .delegate_size_limit(size)
         .delegate_dfa_size_limit(size)
@@ -226,6 +227,42 @@ impl<'a> PlainSpecs<'a> {
 pub(super) fn selects(expression: &str, value: &str) -> bool {
     let spec = Spec::parse(expression).unwrap();
     spec.wants(value) != spec.negated
+}
+
+/// `pattern` with an empty group after each repetition of one or more. Without it fancy-regex 0.20
+/// takes `a+.*a+` for `a+(.+a+)?`, which matches a single `a`. The group is not quite empty, because
+/// an empty one is dropped: its second branch matches nothing.
+fn kept_apart(pattern: &str) -> Cow<'_, str> {
+    const APART: &str = r"(?:|[^\s\S])";
+    if pattern.matches(['+', '{']).count() < 2 {
+        return Cow::Borrowed(pattern);
+    }
+    let mut out = String::with_capacity(pattern.len() + 2 * APART.len());
+    let mut rest = pattern;
+    let mut class_depth = 0;
+    while let Some(c) = rest.chars().next() {
+        let comment = rest.starts_with("(?#").then(|| rest.find(')')).flatten();
+        let length = match (c, comment) {
+            ('\\', _) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            // A bracket in the first place is one of the class.
+            ('[', _) if rest.starts_with("[]") => 2,
+            ('[', _) if rest.starts_with("[^]") => 3,
+            (_, Some(end)) if class_depth == 0 => end + 1,
+            _ => c.len_utf8(),
+        };
+        match c {
+            '[' => class_depth += 1,
+            ']' if class_depth > 0 => class_depth -= 1,
+            _ => {}
+        }
+        let repeated = class_depth == 0 && (c == '+' || c == '}' && out.ends_with("{1,"));
+        out.push_str(&rest[..length]);
+        rest = &rest[length..];
+        if repeated && !rest.starts_with(['?', '+', '*', '{']) {
+            out.push_str(APART);
+        }
+    }
+    Cow::Owned(out)
 }
 
 fn parse<'a>(expressions: &[&'a str]) -> Result<Vec<Spec<'a>>, TagError> {
@@ -709,6 +746,24 @@ mod tests {
                     prop_assert!(parsed.iter().all(Spec::matches_empty));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn equal_repetitions_are_not_mistaken_for_one() {
+        for (pattern, matching, other) in [
+            (r"^a+.*a+$", "aa", "a"),
+            (r"^\w+\.?\w+$", "a.b", "a"),
+            (r"^a{1,}b*a{1,}$", "aba", "a"),
+            (r"^[a+]+x*[a+]+$", "+x+", "+"),
+            (r"^a+(?# a+ )-*a+$", "a-a", "a"),
+            (r"^\++-?\++$", "+-+", "+"),
+            (r"^a+?b*a+$", "aba", "a"),
+            (r"^a++b*c++$", "aabcc", "aab"),
+        ] {
+            let regex = regex(pattern).unwrap();
+            assert!(regex.is_match(matching).unwrap(), "{pattern}");
+            assert!(!regex.is_match(other).unwrap(), "{pattern}");
         }
     }
 }
