@@ -29,6 +29,7 @@ use render::http::events::{EventsState, routes as events_routes};
 use render::http::guard::Guard;
 use render::http::page::{Dashboards, Page};
 use render::http::{App, router};
+use settings::Span;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -335,10 +336,13 @@ impl Running {
 
         let now = config.render.now;
         let own_count = Arc::new(AtomicU64::new(0));
-        let own: Arc<dyn Sink> = Arc::new(Own {
-            sink: Arc::new(carbon.clone()),
-            count: own_count.clone(),
-        });
+        let own_every = |interval: Span| -> Arc<dyn Sink> {
+            Arc::new(Own {
+                sink: Arc::new(carbon.every(interval)),
+                count: own_count.clone(),
+            })
+        };
+        let own = own_every(config.statsd.flush_interval);
         let own_series = config.stats.own && now == 0;
         let statsd = start_statsd(config, bound.statsd, &own, &events, supervisor)?;
         let mut background = JoinSet::new();
@@ -360,7 +364,7 @@ impl Running {
             connections: answering.connections.clone(),
         });
         if own_series {
-            let series = SelfSeries::new(own, &config.stats);
+            let series = SelfSeries::new(own_every(config.stats.interval), &config.stats);
             let reporter = report(series, readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
         }

@@ -29,6 +29,10 @@ fn filled_and_killed(settings: &[(&str, &str)]) -> Server {
     server
         .settings
         .insert("stats.self".to_owned(), "false".to_owned());
+    // A file for each series, without a wait for its second point.
+    server
+        .settings
+        .insert("carbon.infer_step".to_owned(), "false".to_owned());
     server.run();
     // A frame of the journal for each.
     for n in 0..SERIES {

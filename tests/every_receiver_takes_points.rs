@@ -90,6 +90,8 @@ fn metric(server: &Server, name: &str) -> f64 {
 fn on_each_of_its_addresses() {
     let two = "[\"127.0.0.1:0\", \"127.0.0.1:0\"]";
     let server = Server::with(&[
+        // A file for each series, without a wait for its second point.
+        ("carbon.infer_step", "false"),
         ("carbon.line_tcp", two),
         ("carbon.line_udp", two),
         ("carbon.pickle", two),

@@ -350,7 +350,11 @@ fn a_server_that_is_stopped_while_it_starts_ends_at_once() {
 
 #[test]
 fn with_few_descriptors_files_and_health_come_before_connections() {
-    let mut server = Server::prepared(&[("stats.self", "false")]);
+    let mut server = Server::prepared(&[
+        ("stats.self", "false"),
+        // A file for each series, without a wait for its second point.
+        ("carbon.infer_step", "false"),
+    ]);
     server.first = Some("ulimit -n 64".to_owned());
     server.run();
     let lines = |prefix: &str| -> String {

@@ -145,6 +145,7 @@ fn sigterm_ends_a_server_whose_cache_is_full() {
 fn sigterm_leaves_to_the_journal_what_the_timeout_cuts_off() {
     let mut server = Server::with(&[
         ("carbon.drain_timeout", "1ms"),
+        ("carbon.infer_step", "false"),
         ("carbon.max_creates_per_minute", "1"),
         ("stats.self", "false"),
     ]);

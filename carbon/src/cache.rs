@@ -200,6 +200,12 @@ impl Cache {
         self.shard(shard_of(id.0)).holds(id.0)
     }
 
+    /// How many points of `id` wait, those in a writer's hand aside.
+    pub(crate) fn count(&self, id: SeriesId) -> u32 {
+        let shard = self.shard(shard_of(id.0));
+        shard.chain(id.0).map_or(0, |chain| chain.count)
+    }
+
     /// Claims `id`, unless it has points here or another series is claimed.
     pub(crate) fn claim(&self, id: SeriesId) -> Option<Claim<'_>> {
         let shard = self.shard(shard_of(id.0));

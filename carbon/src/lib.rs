@@ -89,9 +89,11 @@ pub mod protocol;
 pub mod schema;
 pub mod series;
 mod signal;
+mod source;
 pub mod stats;
 mod stop;
 pub mod store;
+mod undecided;
 mod watch;
 
 pub use alarm::{Alarm, OnDeath};
@@ -99,5 +101,6 @@ pub use datapoint::{Datapoint, NameError, Observer, PointTime, SeriesId, Sink};
 pub use error::{Error, Result};
 pub use persister::Pass;
 pub use signal::Changed;
+pub use source::Every;
 pub use store::{Access, Carbon, Clock, Fetched, Info, Setup};
 pub use whisper::Timestamp;

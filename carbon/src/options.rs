@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use settings::UnitError;
 use settings::options::{Checked, addresses, at_least, between};
 pub use settings::{ByteSize, Key, Span};
+
+use crate::{conf, schema};
 
 settings::options! {
     /// `[carbon]`.
@@ -86,6 +89,21 @@ settings::options! {
         /// tags. Choose more than the longest pause of any series that is still wanted; "plumbago expire
         /// --dry-run" lists what would be removed. "0s": never.
         expire_after: Span = Span::seconds(0);
+        /// Graphite's storage-schemas.conf: the retentions of new files, by regular expressions on
+        /// names. Read again when it changes and on SIGHUP. Empty: no rules, so that carbon.infer_step
+        /// decides.
+        schemas: String = String::new() => check_schemas;
+        /// Graphite's storage-aggregation.conf: how new files aggregate. Read again when it changes and
+        /// on SIGHUP. Empty: sum for counts, max for upper, min for lower, last for gauges, otherwise
+        /// average, each with an xFilesFactor of 0.
+        aggregation: String = String::new() => check_aggregation;
+        /// Choose the step of a new series that no rule of carbon.schemas matches by the distance of its
+        /// first two timestamps: 10 s, 30 s, 1 min or 5 min. Off: carbon's default of 60 s for 7 days
+        /// beside a file of rules, otherwise 10 s.
+        infer_step: bool = true;
+        /// Give a new series that no rule of carbon.schemas matches the retentions of the files in the
+        /// same directory, where these are not built-in ones.
+        infer_siblings: bool = true;
     }
 }
 
@@ -163,6 +181,31 @@ fn check_directory(directory: &str, checked: &mut Checked<'_>) {
              the data directory"
         )),
         Err(error) => checked.say(format!("{directory:?}: {error}")),
+    }
+}
+
+fn check_schemas(path: &str, checked: &mut Checked<'_>) {
+    if !path.is_empty() {
+        let found = schema::load_schemas(Path::new(path), Span::seconds(10));
+        say_all(found.err(), checked);
+    }
+}
+
+fn check_aggregation(path: &str, checked: &mut Checked<'_>) {
+    if path.is_empty() {
+        return;
+    }
+    // carbon ignores a missing file at its usual place; this one was named.
+    match Path::new(path).exists() {
+        true => say_all(schema::load_aggregations(Path::new(path)).err(), checked),
+        false => checked.say(format!("{path}: the file does not exist")),
+    }
+}
+
+/// Reports what makes a file of rules unusable.
+fn say_all(problems: Option<Vec<conf::Problem>>, checked: &mut Checked<'_>) {
+    for problem in problems.into_iter().flatten() {
+        checked.say(problem.to_string());
     }
 }
 

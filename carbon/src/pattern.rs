@@ -281,7 +281,7 @@ impl Growing {
 }
 
 /// A Python pattern as Rust's engine reads it.
-fn translated(pattern: &str) -> String {
+pub(crate) fn translated(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut rest = pattern;
     let mut in_class = false;

@@ -5,8 +5,8 @@
 //!                      │
 //!   no file, and no     ▼                 file there
 //!   budget or disk ── series ───────────────────────► update_many ──► done
-//!   for a new one       │ no file                        │ damaged: set aside as .corrupt
-//!        │              ▼                                │ gone
+//!   for a new one,      │ no file                        │ damaged: set aside as .corrupt
+//!   or one timestamp    ▼                                │ gone
 //!        │            create ◄───────────────────────────┘
 //!        ▼              │ disk full, or refused
 //!     waits  ◄──────────┤
@@ -19,14 +19,17 @@
 //!    full, so that one series does not take the room of all others.
 //! 3. A pass begins when arrivals pause, or when points have waited for a second: a burst is written once,
 //!    at its end, and a steady stream once a second.
-//! 4. The age of a point decides which archive it goes into. When the clock has jumped, the clock by which
+//! 4. A new series whose step is to be inferred waits for its second timestamp ([`crate::undecided`]),
+//!    but not past a shutdown.
+//! 5. The age of a point decides which archive it goes into. When the clock has jumped, the clock by which
 //!    the point is youngest applies ([`crate::clock`]).
-//! 5. Points that went into a file which another program had replaced or deleted are written again
+//! 6. Points that went into a file which another program had replaced or deleted are written again
 //!    ([`Persister::write_displaced`]).
 
 mod displaced;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use whisper::map::{Event, Maps};
@@ -37,10 +40,11 @@ use crate::clock::Clocks;
 use crate::datapoint::SeriesId;
 use crate::index::Index;
 use crate::options::WriteStrategy;
-use crate::schema::Schema;
+use crate::schema::{New, Schema};
 use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::stop::Stop;
+use crate::undecided::Undecided;
 
 /// How long no file is created after the disk was found full.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
@@ -61,6 +65,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) room: &'a Signal,
     /// Ends the wait for the budget of updates.
     pub(crate) stop: &'a Stop,
+    /// How many new series wait for a second timestamp, as of the last pass.
+    pub(crate) undecided: &'a AtomicUsize,
     pub(crate) write_strategy: WriteStrategy,
 }
 
@@ -86,6 +92,8 @@ pub(crate) struct Persister {
     pub(crate) left: Vec<SeriesId>,
     /// Why it did not write the last one of them.
     pub(crate) why: Option<String>,
+    /// New series that wait for a second timestamp.
+    undecided: Undecided,
 }
 
 /// Which limits apply to a pass.
@@ -97,6 +105,24 @@ pub(crate) enum Kind {
     Whole,
     /// As `Whole`, without the budgets.
     Drain,
+    /// As `Whole`, but series may wait for a second timestamp: their points go into the next segment
+    /// of the journal.
+    Checkpoint,
+    /// As `Drain`, but series may wait for a second timestamp: a restart is no reason to assume a
+    /// step.
+    Replay,
+}
+
+impl Kind {
+    /// Whether the budgets of updates and creations are spent.
+    pub(crate) fn is_budgeted(self) -> bool {
+        !matches!(self, Self::Drain | Self::Replay)
+    }
+
+    /// Whether a new series may wait for a second timestamp.
+    fn may_wait(self) -> bool {
+        matches!(self, Self::Ordinary | Self::Checkpoint | Self::Replay)
+    }
 }
 
 /// The result of a pass.
@@ -133,6 +159,11 @@ impl Budget {
         }
     }
 
+    /// Gives one back that was not needed.
+    fn refund(&mut self) {
+        self.left = (self.left + 1.0).min(self.most);
+    }
+
     fn spend(&mut self, now: Instant) -> bool {
         if self.most == 0.0 {
             return true;
@@ -160,6 +191,8 @@ impl Budget {
 enum Outcome {
     Written(usize),
     Waits,
+    /// It waits for a second timestamp.
+    Undecided,
     /// Its points were dropped.
     Dropped,
 }
@@ -179,6 +212,7 @@ impl Persister {
             left: Vec::new(),
             aside: Duration::ZERO,
             why: None,
+            undecided: Undecided::default(),
         }
     }
 
@@ -199,6 +233,9 @@ impl Persister {
         waiting.clear();
         self.left.clear();
         parts.cache.sweep(&mut waiting);
+        let all = !kind.may_wait();
+        self.undecided
+            .due(Instant::now(), all, parts.cache, &mut waiting);
         order(parts.write_strategy, &mut waiting);
         let mut next = 0;
         while let Some(Waiting { series, .. }) = waiting.get(next) {
@@ -206,7 +243,7 @@ impl Persister {
                 break;
             }
             // The budget slows passes down, but no shutdown.
-            if kind != Kind::Drain {
+            if kind.is_budgeted() {
                 while !self.updates.spend(Instant::now()) {
                     let paused = Instant::now();
                     parts.stop.pause(self.updates.wait());
@@ -225,6 +262,7 @@ impl Persister {
                     pass.waiting += 1;
                     self.left.push(*series);
                 }
+                Outcome::Undecided => self.updates.refund(),
                 Outcome::Dropped => pass.dropped += 1,
             }
             next += 1;
@@ -259,6 +297,13 @@ impl Persister {
             .stats
             .update_nanoseconds
             .add(written.as_nanos() as u64);
+        if kind != Kind::Ordinary && self.undecided.len() > 0 {
+            self.left.extend(self.undecided.series());
+            self.left.sort_unstable();
+            self.left.dedup();
+        }
+        let undecided = self.undecided.len();
+        parts.undecided.store(undecided, Ordering::Relaxed);
         parts.room.send();
         write_log(parts.index);
         report(parts);
@@ -270,14 +315,37 @@ impl Persister {
         parts.cache.wait_unclaimed(id);
         let mut path = std::mem::take(&mut self.path);
         let stored = parts.index.path(id, &mut path);
-        let outcome = if stored || self.may_create(parts, kind) {
-            self.write_at(parts, id, clocks, &path, stored)
+        let outcome = if !stored && self.is_undecided(parts, id, &path, kind) {
+            let points = self.points.len() as u32;
+            self.undecided.add(id, points, Instant::now());
+            Outcome::Undecided
+        } else if stored || self.may_create(parts, kind) {
+            self.write_at(parts, id, clocks, kind, &path, stored)
         } else {
             parts.cache.postpone(id);
             Outcome::Waits
         };
         self.path = path;
         outcome
+    }
+
+    /// Whether `id`, which has no file, has to wait for a second timestamp. Its points are in
+    /// `self.points` then.
+    fn is_undecided(&mut self, parts: &Parts<'_>, id: SeriesId, path: &Path, kind: Kind) -> bool {
+        let now = Instant::now();
+        if !kind.may_wait() || !self.undecided.may_wait(id, now, parts.cache) {
+            return false;
+        }
+        // Another program may have created it.
+        if path.symlink_metadata().is_ok() {
+            return false;
+        }
+        self.points.clear();
+        parts.cache.read(id, &mut self.points);
+        let chosen = of_new(parts, id, path, &self.points, |new| {
+            parts.schema.choose(new)
+        });
+        !self.points.is_empty() && chosen.is_none()
     }
 
     /// Whether a file may be created now.
@@ -287,7 +355,7 @@ impl Persister {
             parts.stats.creates_refused.add(1);
             return false;
         }
-        if kind == Kind::Drain || self.creates.spend(now) {
+        if !kind.is_budgeted() || self.creates.spend(now) {
             return true;
         }
         parts.stats.creates_delayed.add(1);
@@ -300,6 +368,7 @@ impl Persister {
         parts: &Parts<'_>,
         id: SeriesId,
         clocks: &Clocks,
+        kind: Kind,
         path: &Path,
         stored: bool,
     ) -> Outcome {
@@ -308,13 +377,19 @@ impl Persister {
         // The points stay readable in the cache until their fate is decided below.
         let count = parts.cache.take(id, &mut points);
         let written = if count == 0 {
-            Ok(Updated::default())
+            Ok(Some(Updated::default()))
         } else {
-            self.update(parts, id, clocks, path, stored, &points)
+            self.update(parts, id, (clocks, kind), path, stored, &points)
         };
         self.points = points;
         match written {
-            Ok(updated) => {
+            Ok(None) => {
+                // Its file is gone: the next pass sees a new series.
+                parts.cache.put_back(id);
+                Outcome::Waits
+            }
+            Ok(Some(updated)) => {
+                self.undecided.remove(id);
                 parts.cache.done(id);
                 parts.stats.updates.add(u64::from(count > 0));
                 parts.stats.committed.add(updated.taken as u64);
@@ -323,6 +398,7 @@ impl Persister {
             }
             // No file can have this name, now or later.
             Err(error) if error.is_hopeless() => {
+                self.undecided.remove(id);
                 parts.cache.done(id);
                 parts.stats.unwritable.add(count as u64);
                 self.log_dropped(parts, id, count, &error);
@@ -330,6 +406,7 @@ impl Persister {
             }
             // Only this file refuses them, and others need the room.
             Err(error) if error.is_of_this_path() && is_nearly_full(parts) => {
+                self.undecided.remove(id);
                 parts.cache.done(id);
                 parts.stats.errors.add(1);
                 parts.stats.given_up.add(count as u64);
@@ -352,22 +429,23 @@ impl Persister {
         }
     }
 
-    /// Writes into the file. A missing file is created, a damaged one is replaced.
+    /// Writes into the file. A missing file is created, a damaged one is replaced. `None`: the file was
+    /// there before and is not now, and a new one has to wait for a second timestamp.
     fn update(
         &mut self,
         parts: &Parts<'_>,
         id: SeriesId,
-        clocks: &Clocks,
+        (clocks, kind): (&Clocks, Kind),
         path: &Path,
         stored: bool,
         points: &[Point],
-    ) -> whisper::Result<Updated> {
+    ) -> whisper::Result<Option<Updated>> {
         let error = match self.update_many(parts, id, clocks, path, points) {
             Ok(updated) => {
                 if !stored {
                     parts.index.stored(id);
                 }
-                return Ok(updated);
+                return Ok(Some(updated));
             }
             Err(error) => error,
         };
@@ -376,12 +454,18 @@ impl Persister {
             return Err(error);
         }
         parts.index.not_stored(id);
-        let options = parts.schema.create_options(parts.index.names().name(id));
+        if stored && self.is_undecided(parts, id, path, kind) {
+            return Ok(None);
+        }
+        let chosen = of_new(parts, id, path, points, |new| parts.schema.choose_now(new));
         let creating = Instant::now();
-        let created = parts.maps.create(path, &options);
+        let created = parts.maps.create(path, &chosen.options);
         self.aside += creating.elapsed();
         match created {
-            Ok(()) => parts.stats.creates.add(1),
+            Ok(()) => {
+                parts.stats.creates.add(1);
+                parts.stats.steps_assumed.add(u64::from(chosen.is_assumed));
+            }
             // Another program has created it meanwhile, or the name is a dangling link.
             Err(error @ whisper::Error::Exists { .. }) => {
                 let written = self.update_many(parts, id, clocks, path, points);
@@ -389,14 +473,14 @@ impl Persister {
                     Err(missing) if missing.is_missing() => Err(error),
                     written => {
                         parts.index.stored(id);
-                        written
+                        written.map(Some)
                     }
                 };
             }
             Err(error) => return Err(error),
         }
         parts.index.stored(id);
-        self.update_many(parts, id, clocks, path, points)
+        self.update_many(parts, id, clocks, path, points).map(Some)
     }
 
     /// Writes into an existing file. With several clocks, the points to which the same clock applies are
@@ -453,6 +537,23 @@ fn write_log(index: &Index) {
     if let Err(error) = index.write_log() {
         tracing::warn!(%error, "the index could not be written");
     }
+}
+
+/// What `answer` says to what is known of `id`, whose file at `path` is to be created for `points`.
+fn of_new<T>(
+    parts: &Parts<'_>,
+    id: SeriesId,
+    path: &Path,
+    points: &[Point],
+    answer: impl FnOnce(New<'_>) -> T,
+) -> T {
+    let names = parts.index.names();
+    answer(New {
+        name: names.name(id),
+        directory: path.parent().unwrap_or(Path::new("")),
+        points,
+        interval: parts.schema.known.get(id),
+    })
 }
 
 /// Whether the next message may be logged; if so, it counts as logged.

@@ -86,6 +86,10 @@ settings::counters! {
         too_old = "pointsTooOld";
         /// Files created. If this grows all the time, a sender makes new names all the time.
         creates = "creates";
+        /// Files created with an assumed step, because their series had only one timestamp for ten
+        /// minutes or until the shutdown. If this grows fast, many series get one point each: a sender
+        /// makes new names all the time.
+        steps_assumed = "stepsAssumed";
         /// Files whose creation was delayed by carbon.max_creates_per_minute. If this grows for
         /// long, raise the limit.
         creates_delayed = "createsDelayed";

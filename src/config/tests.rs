@@ -132,7 +132,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "statsd",
         "http = \"127.0.0.1:8080\"",
-        "unknown key; did you mean render.http?",
+        "unknown key; did you mean carbon.http?",
     ),
     (
         "statsd",

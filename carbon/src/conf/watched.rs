@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use parking_lot::{Mutex, RwLock};
 
 use super::{Missing, Problem, load};
 use crate::stats::Stats;
@@ -87,8 +89,7 @@ impl<T> Watched<T> {
 
     /// The value in effect.
     pub fn get(&self) -> Arc<T> {
-        let current = self.current.read();
-        Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read())
     }
 
     /// Grows whenever the value is replaced.
@@ -116,9 +117,7 @@ impl<T> Watched<T> {
                 for warning in &loaded.warnings {
                     tracing::warn!("{key}: {warning}");
                 }
-                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                *current = Arc::new(loaded.value);
-                drop(current);
+                *self.current.write() = Arc::new(loaded.value);
                 self.generation.fetch_add(1, Ordering::AcqRel);
                 tracing::info!(file = %self.path.display(), "{key}: read again");
                 Outcome::Replaced
@@ -163,14 +162,14 @@ pub trait Watch: Send + Sync {
 impl<T: Send + Sync> Watch for Watched<T> {
     fn look(&self, stats: &Stats) {
         let stamp = Stamp::of(&self.path);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if stamp != *seen {
             self.read(stamp, &mut seen).count(stats);
         }
     }
 
     fn reload(&self, stats: &Stats) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         self.read(Stamp::of(&self.path), &mut seen).count(stats);
     }
 }

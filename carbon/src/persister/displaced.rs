@@ -26,7 +26,7 @@ impl Persister {
                 left += 1;
                 continue;
             }
-            match self.update(parts, id, clocks, &path, stored, &[]) {
+            match self.update(parts, id, (clocks, kind), &path, stored, &[]) {
                 // The index may have dropped the series while it had no file.
                 Ok(_) => parts.index.list(&[id]),
                 Err(error) if error.is_hopeless() => {

@@ -74,7 +74,7 @@ pub(crate) fn persist(inner: &Inner) {
         }
         let due = rhythm.is_pass_due(inner);
         if Instant::now() >= rhythm.checkpoint_after && wants_checkpoint(inner) {
-            let done = inner.checkpoint(&mut inner.persister.lock(), &clocks, Kind::Whole);
+            let done = inner.checkpoint(&mut inner.persister.lock(), &clocks, Kind::Checkpoint);
             match done {
                 Ok(()) => {
                     inner.note("checkpoint", Ok(()));

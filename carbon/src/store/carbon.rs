@@ -1,6 +1,7 @@
 //! The handle of a store, for receivers, queries and the server.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use whisper::Timestamp;
 
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::index::{Index, Reconciled};
 use crate::journal::Journal;
 use crate::persister::{Kind, Pass};
+use crate::schema::Schema;
 use crate::stats::Stats;
 
 /// A store. Clones are cheap and refer to the same store.
@@ -87,6 +89,16 @@ impl Carbon {
     /// The index: patterns, tags, registrations.
     pub fn index(&self) -> &Index {
         &self.0.index
+    }
+
+    /// How many new series wait for a second timestamp.
+    pub fn undecided(&self) -> usize {
+        self.0.undecided.load(Ordering::Relaxed)
+    }
+
+    /// The choice of archives for new files.
+    pub fn schema(&self) -> &Schema {
+        &self.0.schema
     }
 
     /// The counters.

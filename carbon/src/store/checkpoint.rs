@@ -49,10 +49,10 @@ impl Inner {
         let mut ends = false;
         persister.pass(&self.parts(), clocks, kind, |pass| {
             ends = match kind {
-                Kind::Drain => self.is_late(),
-                Kind::Ordinary | Kind::Whole => self.stop.is_set(),
+                Kind::Drain | Kind::Replay => self.is_late(),
+                Kind::Ordinary | Kind::Whole | Kind::Checkpoint => self.stop.is_set(),
             };
-            !ends && (kind != Kind::Drain || patience.lasts(pass.written + pass.dropped))
+            !ends && (kind.is_budgeted() || patience.lasts(pass.written + pass.dropped))
         });
         if ends {
             // The segments keep what has not been written.

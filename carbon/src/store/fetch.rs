@@ -1,11 +1,14 @@
 //! The points of a series, from file and cache.
 
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use whisper::{Aggregation, Point, Question, Retention, Timestamp};
+use whisper::{Aggregation, CreateOptions, Point, Question, Retention, Timestamp};
 
 use super::carbon::Carbon;
+use crate::datapoint::SeriesId;
 use crate::error::Result;
+use crate::schema::New;
 
 /// The key of a map for a series that has no id: no id is as large, and so no map is found.
 const NO_MAP: u32 = u32::MAX;
@@ -73,11 +76,11 @@ impl Carbon {
                 x_files_factor,
             })),
             Err(error) if error.is_missing() => {
-                self.fetch_unwritten(&canonical, question, &waiting)
+                self.fetch_unwritten(&canonical, known, &path, question, &waiting)
             }
             Err(error) if is_unreadable(&error) => {
                 self.leave_out(&error);
-                self.fetch_unwritten(&canonical, question, &waiting)
+                self.fetch_unwritten(&canonical, known, &path, question, &waiting)
             }
             Err(error) => Err(error.into()),
         }
@@ -99,13 +102,15 @@ impl Carbon {
     fn fetch_unwritten(
         &self,
         name: &str,
+        known: Option<SeriesId>,
+        path: &Path,
         question: Question,
         waiting: &[Point],
     ) -> Result<Option<Fetched>> {
         if waiting.is_empty() {
             return Ok(None);
         }
-        let options = self.0.schema.create_options(name);
+        let options = self.assumed(name, known, path, waiting);
         let points =
             whisper::fetch_unwritten(&options, question, self.0.clocks().earliest(), waiting)?;
         Ok(points.map(|points| Fetched {
@@ -113,6 +118,24 @@ impl Carbon {
             aggregation: options.aggregation,
             x_files_factor: options.x_files_factor as f32,
         }))
+    }
+
+    /// What a file is assumed to be like that is still to be created for the points `waiting`.
+    fn assumed(
+        &self,
+        name: &str,
+        known: Option<SeriesId>,
+        path: &Path,
+        waiting: &[Point],
+    ) -> CreateOptions {
+        let schema = &self.0.schema;
+        let new = New {
+            name,
+            directory: path.parent().unwrap_or(&self.0.root),
+            points: waiting,
+            interval: known.and_then(|id| schema.known.get(id)),
+        };
+        schema.choose_now(new).options
     }
 
     /// The layout of the file of the series called `name`; while its first points wait in the
@@ -140,7 +163,11 @@ impl Carbon {
                 if !waits {
                     return Ok(None);
                 }
-                let mut options = inner.schema.create_options(&canonical);
+                let mut waiting = Vec::new();
+                if let Some(id) = known {
+                    inner.cache.read(id, &mut waiting);
+                }
+                let mut options = self.assumed(&canonical, known, &path, &waiting);
                 options.retentions.sort_by_key(|retention| retention.step);
                 Ok(Some(Info {
                     retentions: options.retentions,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) maps: Maps,
     pub(crate) stats: Stats,
     pub(crate) persister: Mutex<Persister>,
+    /// New series that wait for a second timestamp, as of the last pass.
+    pub(crate) undecided: AtomicUsize,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) observed: Mutex<Observed>,
     /// Ends the threads.
@@ -114,6 +117,7 @@ impl Inner {
             stats: &self.stats,
             room: &self.room,
             stop: &self.stop,
+            undecided: &self.undecided,
             write_strategy: self.options.write_strategy,
         }
     }

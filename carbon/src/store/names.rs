@@ -26,6 +26,7 @@ impl Inner {
         // The cache has the points until the persister has written them.
         let busy = |id| self.cache.holds(id);
         let freed = |ids: &[SeriesId]| {
+            self.schema.known.forget(ids);
             for id in ids {
                 self.maps.forget(id.0);
                 if let Some(observer) = &self.observer {

@@ -1,6 +1,7 @@
 //! Opens a store: directories, index, journal, and the threads that serve them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -63,8 +64,11 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         guard,
         observer,
         on_death: _,
-        files,
+        mut files,
     } = setup;
+    let schema = schema
+        .configured(&options, &mut files)
+        .map_err(Error::Rules)?;
     let root = match options.whisper_dir.as_str() {
         "" => data.join("whisper"),
         tree => PathBuf::from(tree),
@@ -129,6 +133,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         stats: Stats::default(),
         observer,
         observed: Mutex::default(),
+        undecided: AtomicUsize::new(0),
         stop: Stop::default(),
         threads: Mutex::default(),
         left_out: Mutex::default(),

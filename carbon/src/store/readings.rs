@@ -35,6 +35,12 @@ impl Carbon {
                 cache.used_bytes(),
             ),
             (
+                "undecided",
+                "New series whose file waits for a second timestamp, which decides its step. If this \
+                 stays high, many series get one point each.",
+                self.undecided(),
+            ),
+            (
                 "index.series",
                 "Series known. If this grows without end, a sender makes new names all the time.",
                 self.index().len(),

@@ -19,8 +19,14 @@ impl Inner {
         // Progress counts reading, which is done twice, as half, and writing as half.
         let replay = Replay::open(directory, now, |bytes, all| progress(bytes, 4 * all))?;
         let bytes = replay.bytes();
+        // Without a journal only the old segments have what waits on; they are to go.
+        let kind = match self.journal {
+            Some(_) => Kind::Replay,
+            None => Kind::Drain,
+        };
         let mut writing = Writing {
             store: self,
+            kind,
             persister: self.persister.lock(),
             clocks: Clocks::one(now),
             read: 0,
@@ -63,7 +69,7 @@ impl Inner {
             self.keep_segments(left, persister.why.as_deref());
             return Ok(());
         }
-        if let Err(error) = self.checkpoint(&mut persister, &clocks, Kind::Drain) {
+        if let Err(error) = self.checkpoint(&mut persister, &clocks, kind) {
             tracing::error!(%error, "what was read back could not be synced; the journal keeps it");
         }
         progress(4 * bytes, 4 * bytes);
@@ -114,6 +120,7 @@ fn log_replayed(replayed: Replayed) {
 /// Writes points of the journal to the files, and reports the progress.
 struct Writing<'a> {
     store: &'a Inner,
+    kind: Kind,
     persister: MutexGuard<'a, Persister>,
     /// The clocks that decide how old the points in the cache are.
     clocks: Clocks,
@@ -159,7 +166,7 @@ impl Writing<'_> {
         let series = self.store.cache.waiting().max(1) as u64;
         let pass = self
             .persister
-            .pass(&self.store.parts(), &self.clocks, Kind::Drain, |pass| {
+            .pass(&self.store.parts(), &self.clocks, self.kind, |pass| {
                 let done = (pass.written + pass.waiting + pass.dropped) as u64;
                 let written = written + (read - written) * done.min(series) / series;
                 (self.progress)(read + 2 * written);

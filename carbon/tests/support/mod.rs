@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod golden;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;

@@ -1,7 +1,7 @@
 //! The tools that write.
 
 use std::io::BufRead;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -14,7 +14,7 @@ use whisper::{
     Retention, Timestamp,
 };
 
-use super::{Context, beside, retentions};
+use super::{Context, beside, resize_tree, retentions};
 
 /// `whisper create`.
 #[derive(clap::Args)]
@@ -192,16 +192,33 @@ fn point(text: &str, now: Timestamp) -> anyhow::Result<Point> {
 
 /// `whisper resize`.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  plumbago whisper resize web/hits.wsp 10s:1d 1m:30d 1h:5y")]
+#[command(
+    after_help = "Examples:\n  plumbago whisper resize web/hits.wsp 10s:1d 1m:30d 1h:5y\n  plumbago whisper resize --schemas storage-schemas.conf --dry-run /var/lib/graphite/whisper"
+)]
 pub(super) struct Resize {
+    /// The file; with --schemas the tree of files.
     path: PathBuf,
     /// The new retentions, such as 60:1440 (seconds:points) or 1m:7d.
-    #[arg(required = true, value_name = "STEP:LENGTH")]
+    #[arg(
+        required_unless_present = "schemas",
+        conflicts_with = "schemas",
+        value_name = "STEP:LENGTH"
+    )]
     definitions: Vec<String>,
+    /// Give each file of the tree the retentions of the first rule of this storage-schemas.conf that
+    /// matches its name; files that match none stay as they are. Can be interrupted and repeated.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["newfile", "x_files_factor"])]
+    schemas: Option<PathBuf>,
+    /// With --schemas: print what would be changed, and change nothing.
+    #[arg(long, requires = "schemas")]
+    dry_run: bool,
+    /// With --schemas: resize at most so many files per second; 0: no limit.
+    #[arg(long, value_name = "FILES", requires = "schemas", default_value_t = 0)]
+    rate: u32,
     /// Change the fraction of known points needed to roll up.
     #[arg(long = "xFilesFactor", alias = "xff", value_name = "FACTOR")]
     x_files_factor: Option<f64>,
-    /// Change the method that rolls up points.
+    /// Change the method that rolls up points; with --schemas a storage-aggregation.conf.
     #[arg(
         long = "aggregationMethod",
         alias = "aggregation",
@@ -227,6 +244,18 @@ pub(super) struct Resize {
 
 impl Resize {
     pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
+        if let Some(schemas) = &self.schemas {
+            let job = resize_tree::Job {
+                schemas,
+                aggregation: self.aggregation.as_deref().map(Path::new),
+                tree: &self.path,
+                dry_run: self.dry_run,
+                rate: self.rate,
+                backup: !self.nobackup,
+                sparse: self.sparse,
+            };
+            return job.run(context);
+        }
         let backup = (!self.nobackup).then(|| beside(&self.path, ".bak"));
         let options = ResizeOptions {
             retentions: retentions(&self.definitions)?,

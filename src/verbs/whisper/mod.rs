@@ -6,6 +6,7 @@
 
 mod edit;
 mod look;
+mod resize_tree;
 mod verify;
 
 use std::io::{self, Write};

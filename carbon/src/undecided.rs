@@ -1,0 +1,178 @@
+//! New series whose files wait for a second timestamp.
+//!
+//! 1. A series is here once, and its points are in the cache, where queries see them; the sweep of
+//!    the cache does not name it meanwhile. Whoever has it named by [`Undecided::due`] writes it, or
+//!    adds it again.
+//! 2. It is looked at again every [`LOOK_EVERY`], and named when points have come since, or when it
+//!    has waited for [`LONGEST`].
+//! 3. The number of series is bounded ([`MOST`]); beyond it, and while the cache is more than half
+//!    full, series do not wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::cache::{Cache, Waiting};
+use crate::datapoint::SeriesId;
+
+/// The longest wait: two points of a sender with the longest step that is chosen from.
+pub(crate) const LONGEST: Duration = Duration::from_secs(2 * 300);
+/// How often it is looked whether a series has new points.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many series wait at most. Each takes 100 bytes here, and 64 in the cache.
+const MOST: usize = 1_000_000;
+
+/// The series that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Undecided {
+    /// In the order in which they are looked at.
+    queue: VecDeque<(SeriesId, Instant)>,
+    since: HashMap<SeriesId, Since, foldhash::fast::RandomState>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    at: Instant,
+    /// When it is looked at again; other entries of the queue for the series are out of date.
+    look: Instant,
+    /// How many points it had when it was added.
+    points: u32,
+}
+
+impl Undecided {
+    /// How many series wait.
+    pub(crate) fn len(&self) -> usize {
+        self.since.len()
+    }
+
+    /// Whether `series`, which is not stored, may wait: it has not done so for too long, and there is
+    /// room for it.
+    pub(crate) fn may_wait(&self, series: SeriesId, now: Instant, cache: &Cache) -> bool {
+        let has_room = cache.used_bytes() < cache.max_bytes() / 2;
+        has_room
+            && match self.since.get(&series) {
+                Some(since) => now.saturating_duration_since(since.at) < LONGEST,
+                None => self.since.len() < MOST,
+            }
+    }
+
+    /// Has `series` wait: it has `points` points, of one timestamp.
+    pub(crate) fn add(&mut self, series: SeriesId, points: u32, now: Instant) {
+        let look = now + LOOK_EVERY;
+        let since = self.since.entry(series).or_insert(Since {
+            at: now,
+            look,
+            points,
+        });
+        (since.look, since.points) = (look, points);
+        self.queue.push_back((series, look));
+    }
+
+    /// The file of `series` was created, or its points are gone.
+    pub(crate) fn remove(&mut self, series: SeriesId) {
+        self.since.remove(&series);
+    }
+
+    /// Appends to `into` the series that may be decided now. `all`: every series.
+    pub(crate) fn due(&mut self, now: Instant, all: bool, cache: &Cache, into: &mut Vec<Waiting>) {
+        for _ in 0..self.queue.len() {
+            let Some((series, look)) = self.queue.front().copied() else {
+                return;
+            };
+            if look > now && !all {
+                return;
+            }
+            self.queue.pop_front();
+            let found = self.since.get(&series).copied();
+            let Some(since) = found.filter(|since| since.look == look) else {
+                continue;
+            };
+            let count = cache.count(series);
+            let waited = now.saturating_duration_since(since.at) >= LONGEST;
+            if all || waited || count != since.points || !self.may_wait(series, now, cache) {
+                into.push(Waiting { series, count });
+            } else {
+                self.add(series, count, now);
+            }
+        }
+    }
+
+    /// The series that wait on.
+    pub(crate) fn series(&self) -> impl Iterator<Item = SeriesId> {
+        self.since.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapoint::{Datapoint, PointTime};
+    use whisper::Timestamp;
+
+    const A: SeriesId = SeriesId(1);
+
+    fn insert(cache: &Cache, series: SeriesId, at: u32) {
+        let point = Datapoint {
+            series,
+            at: PointTime::new(Timestamp(at)).unwrap(),
+            value: 1.0,
+        };
+        assert_eq!(cache.reserve(1), 1);
+        cache.insert(&[point], &mut Vec::new());
+    }
+
+    fn due(undecided: &mut Undecided, now: Instant, all: bool, cache: &Cache) -> Vec<SeriesId> {
+        let mut due = Vec::new();
+        undecided.due(now, all, cache, &mut due);
+        due.iter().map(|waiting| waiting.series).collect()
+    }
+
+    #[test]
+    fn a_series_waits_for_points_but_not_too_long() {
+        let cache = Cache::new(1 << 20);
+        let mut undecided = Undecided::default();
+        let start = Instant::now();
+        insert(&cache, A, 100);
+        undecided.add(A, 1, start);
+        assert_eq!(due(&mut undecided, start, false, &cache), []);
+        assert_eq!(due(&mut undecided, start + LOOK_EVERY, false, &cache), []);
+        insert(&cache, A, 100);
+        assert_eq!(due(&mut undecided, start + LOOK_EVERY, false, &cache), []);
+        let later = start + 2 * LOOK_EVERY;
+        assert_eq!(due(&mut undecided, later, false, &cache), [A]);
+        // The timestamp was the same: it waits on, from the same start.
+        undecided.add(A, 2, later);
+        assert!(undecided.may_wait(A, start + LONGEST - LOOK_EVERY, &cache));
+        assert!(!undecided.may_wait(A, start + LONGEST, &cache));
+        assert_eq!(due(&mut undecided, start + LONGEST, false, &cache), [A]);
+        undecided.remove(A);
+        assert_eq!(undecided.len(), 0);
+    }
+
+    #[test]
+    fn all_are_named_at_the_end_and_when_room_is_short() {
+        let cache = Cache::new(8 << 10);
+        let mut undecided = Undecided::default();
+        let start = Instant::now();
+        for n in 0..3 {
+            insert(&cache, SeriesId(n), 100);
+            undecided.add(SeriesId(n), 1, start);
+        }
+        let ids: Vec<SeriesId> = (0..3).map(SeriesId).collect();
+        assert_eq!(due(&mut undecided, start, true, &cache), ids);
+        assert_eq!(due(&mut undecided, start, true, &cache), []);
+        undecided.add(A, 1, start);
+        assert_eq!(cache.reserve(64), 64);
+        assert!(!undecided.may_wait(A, start, &cache));
+        assert_eq!(due(&mut undecided, start + LOOK_EVERY, false, &cache), [A]);
+    }
+
+    #[test]
+    fn a_series_that_was_removed_is_not_named() {
+        let cache = Cache::new(1 << 20);
+        let mut undecided = Undecided::default();
+        let start = Instant::now();
+        undecided.add(A, 1, start);
+        undecided.remove(A);
+        assert_eq!(due(&mut undecided, start + LONGEST, true, &cache), []);
+    }
+}
