@@ -343,8 +343,13 @@ impl Running {
             })
         };
         let own = own_every(config.statsd.flush_interval);
+        // Carbon's rule files hold for the lines of StatsD, and not for the server's own series.
+        let flushed: Arc<dyn Sink> = Arc::new(Own {
+            sink: carbon.ruled_sink(config.statsd.flush_interval),
+            count: own_count.clone(),
+        });
         let own_series = config.stats.own && now == 0;
-        let statsd = start_statsd(config, bound.statsd, &own, &events, supervisor)?;
+        let statsd = start_statsd(config, bound.statsd, &flushed, &events, supervisor)?;
         let mut background = JoinSet::new();
         let banner = shop.is_some().then_some(demo::BANNER);
         let demo = (shop, &own, &events, addresses["statsd.udp"].first());
@@ -460,7 +465,7 @@ type Statsd = Arc<RwLock<Option<statsd::Server>>>;
 fn start_statsd(
     config: &Config,
     sockets: statsd::Sockets,
-    own: &Arc<dyn Sink>,
+    sink: &Arc<dyn Sink>,
     events: &Arc<Store>,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Statsd> {
@@ -473,7 +478,7 @@ fn start_statsd(
     let state = Some(config.data.join("statsd-state"));
     let events = Arc::new(events);
     let on_death = supervisor.on_death();
-    let started = statsd::Server::start(options, sockets, own.clone(), events, state, on_death);
+    let started = statsd::Server::start(options, sockets, sink.clone(), events, state, on_death);
     Ok(Arc::new(RwLock::new(Some(started.context("statsd")?))))
 }
 

@@ -86,6 +86,7 @@ pub mod pattern;
 mod persister;
 pub mod private;
 pub mod protocol;
+pub mod rules;
 pub mod schema;
 pub mod series;
 mod signal;

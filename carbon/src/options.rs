@@ -12,6 +12,8 @@ use settings::UnitError;
 use settings::options::{Checked, addresses, at_least, between};
 pub use settings::{ByteSize, Key, Span};
 
+use crate::conf::{Findings, Missing, load};
+use crate::rules::{aggregate, lists, rewrite};
 use crate::{conf, schema};
 
 settings::options! {
@@ -104,6 +106,31 @@ settings::options! {
         /// Give a new series that no rule of carbon.schemas matches the retentions of the files in the
         /// same directory, where these are not built-in ones.
         infer_siblings: bool = true;
+        /// Graphite's whitelist.conf: only names that one of its patterns matches are received. A file
+        /// without patterns, and the empty path, allow every name. Read again when it changes.
+        allow: String = String::new() => rule_file(lists::parse);
+        /// Graphite's blacklist.conf: names that one of its patterns matches are not received. Empty: no
+        /// such list. Read again when it changes.
+        deny: String = String::new() => rule_file(lists::parse);
+        /// Graphite's rewrite-rules.conf: names are changed before aggregation ([pre]) and before they
+        /// are stored ([post]). Empty: no rules. Read again when it changes.
+        rewrite_rules: String = String::new() => rule_file(rewrite::parse);
+        /// Graphite's aggregation-rules.conf: series that are made of the points of others. Empty: no
+        /// rules. Read again when it changes; rules that stay keep their open intervals.
+        aggregation_rules: String = String::new() => rule_file(aggregate::parse);
+        /// Whether points are stored themselves while aggregation_rules is set (FORWARD_ALL in
+        /// carbon.conf). If false, only aggregates are stored.
+        aggregation_forward_all: bool = true;
+        /// For how many of its intervals an aggregate waits for late points after its end and after its
+        /// last point (MAX_AGGREGATION_INTERVALS). Later points are counted and not aggregated.
+        aggregation_late_intervals: u32 = 5 => between(0, 1_000_000);
+        /// Most series that one aggregation rule makes. Points of further series are counted and not
+        /// aggregated. 0: no limit.
+        aggregation_max_series: u64 = 100_000;
+        /// Most intervals that one aggregation rule has open, in all its series together; 64 values that
+        /// a percentile keeps count as one more. Points of further intervals are counted and not
+        /// aggregated. 0: no limit.
+        aggregation_max_buckets: u64 = 1_000_000;
     }
 }
 
@@ -206,6 +233,15 @@ fn check_aggregation(path: &str, checked: &mut Checked<'_>) {
 fn say_all(problems: Option<Vec<conf::Problem>>, checked: &mut Checked<'_>) {
     for problem in problems.into_iter().flatten() {
         checked.say(problem.to_string());
+    }
+}
+
+/// A check that wants the path of a rule file that can be used; the empty path is none.
+fn rule_file<T>(parse: fn(&str, &mut Findings) -> T) -> impl Fn(&String, &mut Checked<'_>) {
+    move |path, checked| {
+        if !path.is_empty() {
+            say_all(load(path.as_ref(), Missing::Empty, parse).err(), checked);
+        }
     }
 }
 

@@ -51,6 +51,30 @@ settings::counters! {
         /// carbon.max_new_series_per_minute. If this grows for more than a few minutes, a sender
         /// makes new names all the time.
         rejected_new = "rejects.maxNewSeries";
+        /// Datapoints whose name is on the list of carbon.deny. For information, if that is intended.
+        denied = "blacklistMatches";
+        /// Datapoints whose name is not on the list of carbon.allow. For information, if that is
+        /// intended.
+        not_allowed = "whitelistRejects";
+        /// Rules that were skipped for a name because matching took too many steps or the name grew
+        /// too long. If this grows, simplify the rule that the log names.
+        rules_skipped = "rules.skipped";
+        /// Datapoints added to aggregates, once for each aggregate. If this stops growing, check
+        /// carbon.aggregation_rules and the names of the senders.
+        aggregated = "aggregator.datapointsAdded";
+        /// Aggregates made and stored. If this stops growing while aggregator.datapointsAdded grows,
+        /// check the timestamps of the senders.
+        aggregates_sent = "aggregateDatapointsSent";
+        /// Datapoints that came too late for their aggregate. If this grows, raise
+        /// carbon.aggregation_late_intervals, or check the clocks of the senders.
+        aggregated_late = "aggregator.latePoints";
+        /// Datapoints not aggregated because of carbon.aggregation_max_series or
+        /// carbon.aggregation_max_buckets. If this grows, change the rule that the log names, or raise
+        /// the limit.
+        aggregated_full = "aggregator.refusedPoints";
+        /// Aggregates not stored because they are infinite, or their timestamp is not from 1 to
+        /// 4294967295. If this grows, check the senders.
+        aggregates_unsound = "aggregator.unsoundPoints";
         /// Datapoints lost because they came by UDP while the cache or the journal was full. If
         /// this grows, raise carbon.max_cache_size or journal.max_size, or use a faster disk.
         overflow = "cache.overflow";

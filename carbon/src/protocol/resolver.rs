@@ -7,7 +7,9 @@
 //! 2. A known name costs one hash and one comparison ([`Resolver::known`]); nothing is allocated. A
 //!    new name takes the cold path ([`Resolver::admit`]), where it may be over a limit: its metric is
 //!    refused and counted, its neighbours are not.
-//! 3. The resolver holds the names for reading while it lives: it must be gone before the receiver
+//! 3. While rules are configured (`carbon::rules`), they decide where a metric goes, and every name
+//!    takes the path of [`Resolver::admit`]; a name that was judged before costs one hash there.
+//! 4. The resolver holds the names for reading while it lives: it must be gone before the receiver
 //!    waits. The receiver takes a pin of the index before ([`Index::pin`]) and keeps it until it has
 //!    submitted the datapoints.
 
@@ -16,6 +18,7 @@ use whisper::Timestamp;
 
 use crate::datapoint::{Datapoint, NameError, PointTime, SeriesId};
 use crate::index::Index;
+use crate::rules::{Rules, Session};
 use crate::series::Names;
 use crate::stats::Stats;
 use crate::store::Carbon;
@@ -94,8 +97,9 @@ impl At {
 pub struct Resolver<'a> {
     index: &'a Index,
     stats: &'a Stats,
-    /// `None` while a new name is admitted, which needs the names for writing.
+    /// `None` while a new name is admitted, which needs the names for writing, and with `rules`.
     names: Option<RwLockReadGuard<'a, Names>>,
+    rules: Option<Session<'a>>,
     now: Timestamp,
     out: &'a mut Vec<Datapoint>,
     refused: Option<Refused>,
@@ -104,12 +108,16 @@ pub struct Resolver<'a> {
 impl Carbon {
     /// A resolver for a batch that is received now; it appends to `out`.
     pub fn resolver<'a>(&'a self, out: &'a mut Vec<Datapoint>) -> Resolver<'a> {
-        Resolver::new(self.index(), self.stats(), self.now(), out)
+        let resolver = Resolver::new(self.index(), self.stats(), self.now(), out);
+        match &self.0.rules {
+            None => resolver,
+            Some(rules) => resolver.ruled(rules),
+        }
     }
 }
 
 impl<'a> Resolver<'a> {
-    /// A resolver for a batch received at `now`; it appends to `out`.
+    /// A resolver without rules for a batch received at `now`; it appends to `out`.
     pub fn new(
         index: &'a Index,
         stats: &'a Stats,
@@ -120,9 +128,18 @@ impl<'a> Resolver<'a> {
             index,
             stats,
             names: Some(index.names()),
+            rules: None,
             now,
             out,
             refused: None,
+        }
+    }
+
+    fn ruled(self, rules: &'a Rules) -> Self {
+        Self {
+            names: None,
+            rules: Some(Session::new(rules, self.index, self.stats, self.now)),
+            ..self
         }
     }
 
@@ -132,16 +149,16 @@ impl<'a> Resolver<'a> {
         if !value.is_finite() {
             return self.reject(Reject::Value, name);
         }
-        let series = match self.known(name) {
-            Some(series) => series,
-            None => match self.admit(name) {
-                Some(series) => series,
-                None => return,
-            },
-        };
         let at = match at {
             At::Time(at) => at,
             At::Now => PointTime::of_clock(self.now),
+        };
+        let series = match self.known(name) {
+            Some(series) => series,
+            None => match self.admit(name, at, value) {
+                Some(series) => series,
+                None => return,
+            },
         };
         self.out.push(Datapoint { series, at, value });
     }
@@ -182,26 +199,31 @@ impl<'a> Resolver<'a> {
     /// The series that `name` was resolved to before.
     #[inline]
     fn known(&mut self, name: &[u8]) -> Option<SeriesId> {
-        let index = self.index;
-        self.names.get_or_insert_with(|| index.names()).get(name)
+        self.names.as_ref()?.get(name)
     }
 
-    /// The series of a name that is seen for the first time, or a refusal that is counted.
+    /// The series of a name that is seen for the first time, or that rules decide about; `None` if the
+    /// metric is not stored, which is counted.
     #[cold]
-    fn admit(&mut self, name: &[u8]) -> Option<SeriesId> {
-        // The index writes a new name: readers must let go first.
-        self.names = None;
-        match self.index.admit(name) {
-            Ok(series) => Some(series),
-            Err(reason) => {
-                self.stats.count_refusal(reason);
-                // The index itself logs what is over a limit.
-                if !matches!(reason, NameError::Limit(_)) {
-                    self.keep(&reason, name);
-                }
-                None
+    fn admit(&mut self, name: &[u8], at: PointTime, value: f64) -> Option<SeriesId> {
+        let admitted = match &mut self.rules {
+            Some(rules) => rules.take(name, at, value),
+            None => {
+                // The index writes a new name: readers must let go first.
+                self.names = None;
+                let admitted = self.index.admit(name).map(Some);
+                self.names = Some(self.index.names());
+                admitted
             }
-        }
+        };
+        admitted.unwrap_or_else(|reason| {
+            self.stats.count_refusal(reason);
+            // The index itself logs what is over a limit.
+            if !matches!(reason, NameError::Limit(_)) {
+                self.keep(&reason, name);
+            }
+            None
+        })
     }
 }
 

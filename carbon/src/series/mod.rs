@@ -233,6 +233,12 @@ impl Names {
         start.is_some_and(|start| *start != FREED) && !self.is_unlinked(id)
     }
 
+    /// Whether `id` has the canonical name `name`, and lookups find it.
+    #[inline]
+    pub(crate) fn is(&self, id: SeriesId, name: &[u8]) -> bool {
+        self.is_linked(id) && self.bytes(id.0) == name
+    }
+
     /// Lets lookups find `id` again, unless its name has another id by now. Returns the id of the name.
     pub(crate) fn relink(&mut self, id: SeriesId) -> SeriesId {
         if !self.is_unlinked(id) {

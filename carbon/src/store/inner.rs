@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::journal::disk::Disk;
 use crate::options::Options;
 use crate::persister::{Parts, Persister};
+use crate::rules::Rules;
 use crate::schema::Schema;
 use crate::signal::Signal;
 use crate::stats::Stats;
@@ -52,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) closing: OnceLock<Instant>,
     pub(crate) behind: Mutex<Behind>,
     pub(crate) schema: Schema,
+    /// `None`: no rule file is configured.
+    pub(crate) rules: Option<Arc<Rules>>,
     pub(crate) index: Index,
     pub(crate) cache: Cache,
     pub(crate) maps: Maps,

@@ -21,6 +21,7 @@ mod open;
 mod patience;
 mod readings;
 mod replay;
+mod ruled;
 mod setup;
 mod shutdown;
 mod submit;

@@ -11,7 +11,7 @@ use super::carbon::{Carbon, Handle};
 use super::health::identity;
 use super::inner::Inner;
 use super::setup::{Access, Setup};
-use super::{background, expire};
+use super::{background, expire, ruled};
 use crate::alarm::{Alarm, OnDeath};
 use crate::cache::Cache;
 use crate::clock::Steady;
@@ -69,6 +69,10 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
     let schema = schema
         .configured(&options, &mut files)
         .map_err(Error::Rules)?;
+    let rules = match access {
+        Access::Serve => ruled::open(&options, &mut files).map_err(Error::Rules)?,
+        Access::Frozen | Access::Inspect => None,
+    };
     let root = match options.whisper_dir.as_str() {
         "" => data.join("whisper"),
         tree => PathBuf::from(tree),
@@ -129,6 +133,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         closing: OnceLock::new(),
         behind: Mutex::default(),
         schema,
+        rules: rules.map(Arc::new),
         index,
         stats: Stats::default(),
         observer,
@@ -162,6 +167,9 @@ fn spawn_threads(inner: &Arc<Inner>, on_death: &OnDeath) -> Result<()> {
     threads.push(spawn("persister", background::persist)?);
     threads.push(spawn("index", background::verify)?);
     threads.push(spawn("files", watch::run)?);
+    if inner.rules.is_some() {
+        threads.push(spawn("rules", ruled::run)?);
+    }
     if !inner.options.expire_after.0.is_zero() {
         threads.push(spawn("expiry", expire::run)?);
     }

@@ -63,6 +63,7 @@ impl Carbon {
         readings.extend(
             levels.map(|(name, help, value)| Reading::level("carbon", name, help, value as f64)),
         );
+        self.read_rules(&mut readings);
         let refused = self.index().refused();
         let help = "Lines and statsd names of new series refused because of a limit, by the first \
                     nodes of the name. If this grows, fix the sender of that prefix or raise the limit.";
@@ -77,5 +78,33 @@ impl Carbon {
                 }),
         );
         readings
+    }
+
+    /// The levels of the rules, if any are configured.
+    fn read_rules(&self, readings: &mut Vec<Reading>) {
+        let Some(rules) = &self.0.rules else {
+            return;
+        };
+        let (outputs, values) = rules.len();
+        let levels = [
+            (
+                "rules.names",
+                "Names for which it is known what the rules make of them. For information only.",
+                rules.known() as f64,
+            ),
+            (
+                "allocatedBuffers",
+                "Series that aggregation rules make. If this grows without end, a field of a rule is \
+                 filled with ever new text: compare with carbon.aggregation_max_series.",
+                outputs as f64,
+            ),
+            (
+                "bufferedDatapoints",
+                "Datapoints in intervals of aggregates that are still open. For information only.",
+                values as f64,
+            ),
+        ];
+        readings
+            .extend(levels.map(|(name, help, value)| Reading::level("carbon", name, help, value)));
     }
 }

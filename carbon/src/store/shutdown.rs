@@ -37,6 +37,7 @@ impl Carbon {
     pub fn drain(&self, mut progress: impl FnMut(usize)) -> Result<()> {
         let inner = &*self.0;
         self.shut_down();
+        inner.finish_rules();
         inner.stop_threads();
         for thread in std::mem::take(&mut *inner.threads.lock()) {
             if thread.join().is_err() {

@@ -72,19 +72,20 @@ impl Carbon {
             commit.await;
         }
     }
+}
 
+impl Inner {
     /// Takes as many of `points`, from the front, as there is room for. Returns how many, and the number
     /// that [`Carbon::committed`] reaches when they are committed.
     fn take(&self, points: &[Datapoint]) -> (usize, u64) {
-        let inner = &*self.0;
-        if inner.access != Access::Serve {
-            inner.stats.read_only.add(points.len() as u64);
+        if self.access != Access::Serve {
+            self.stats.read_only.add(points.len() as u64);
             return (points.len(), 0);
         }
-        if inner.journal.as_ref().is_some_and(Journal::is_full) {
+        if self.journal.as_ref().is_some_and(Journal::is_full) {
             return (0, 0);
         }
-        let taken = inner.cache.reserve(points.len());
+        let taken = self.cache.reserve(points.len());
         if taken == 0 {
             return (0, 0);
         }
@@ -92,26 +93,63 @@ impl Carbon {
         let mut woken = Vec::new();
         let mut ticket = 0;
         {
-            let _gate = inner.gate.read();
-            if let Some(journal) = &inner.journal {
-                ticket = journal.append(&inner.index, inner.clocks().earliest(), points);
+            let _gate = self.gate.read();
+            if let Some(journal) = &self.journal {
+                ticket = journal.append(&self.index, self.clocks().earliest(), points);
             }
-            inner.cache.insert(points, &mut woken);
+            self.cache.insert(points, &mut woken);
         }
-        inner.index.list(&woken);
-        inner.stats.received.add(taken as u64);
+        self.index.list(&woken);
+        self.stats.received.add(taken as u64);
         if !woken.is_empty() {
-            inner.work.send();
+            self.work.send();
         }
-        if let Some(observer) = &inner.observer {
-            inner.introduce(&**observer);
+        if let Some(observer) = &self.observer {
+            self.introduce(&**observer);
             observer.taken(points);
         }
         (taken, ticket)
     }
-}
 
-impl Inner {
+    /// As [`Sink::submit`].
+    pub(crate) fn submit(&self, points: &[Datapoint]) {
+        let mut rest = points;
+        // Since when nothing has been taken while the store shuts down.
+        let mut stuck: Option<Instant> = None;
+        // Made before points are offered again: room that is made in between is not missed.
+        let mut room: Option<Changed> = None;
+        loop {
+            let (taken, ticket) = self.take(rest);
+            rest = &rest[taken..];
+            if taken > 0 {
+                self.wait_committed(ticket);
+            }
+            if rest.is_empty() {
+                return;
+            }
+            let mut deadline = None;
+            if self.is_closing() {
+                let since = *match taken {
+                    0 => stuck.get_or_insert_with(Instant::now),
+                    _ => stuck.insert(Instant::now()),
+                };
+                // After one receiver has left points behind, no receiver waits any longer.
+                let left = !self.behind.lock().series.is_empty();
+                if left || since.elapsed() >= PATIENCE || self.is_late() {
+                    return self.leave_behind(rest);
+                }
+                deadline = Some(since + PATIENCE);
+            }
+            match room.take() {
+                Some(room) if taken == 0 => {
+                    self.stats.waits.add(1);
+                    room.wait(deadline);
+                }
+                _ => room = Some(self.room.next()),
+            }
+        }
+    }
+
     fn is_closing(&self) -> bool {
         self.closing.get().is_some()
     }
@@ -142,45 +180,10 @@ impl Sink for Carbon {
     }
 
     fn submit(&self, points: &[Datapoint]) {
-        let inner = &*self.0;
-        let mut rest = points;
-        // Since when nothing has been taken while the store shuts down.
-        let mut stuck: Option<Instant> = None;
-        // Made before points are offered again: room that is made in between is not missed.
-        let mut room: Option<Changed> = None;
-        loop {
-            let (taken, ticket) = self.take(rest);
-            rest = &rest[taken..];
-            if taken > 0 {
-                inner.wait_committed(ticket);
-            }
-            if rest.is_empty() {
-                return;
-            }
-            let mut deadline = None;
-            if inner.is_closing() {
-                let since = *match taken {
-                    0 => stuck.get_or_insert_with(Instant::now),
-                    _ => stuck.insert(Instant::now()),
-                };
-                // After one receiver has left points behind, no receiver waits any longer.
-                let left = !inner.behind.lock().series.is_empty();
-                if left || since.elapsed() >= PATIENCE || inner.is_late() {
-                    return inner.leave_behind(rest);
-                }
-                deadline = Some(since + PATIENCE);
-            }
-            match room.take() {
-                Some(room) if taken == 0 => {
-                    inner.stats.waits.add(1);
-                    room.wait(deadline);
-                }
-                _ => room = Some(inner.room.next()),
-            }
-        }
+        self.0.submit(points);
     }
 
     fn try_submit(&self, points: &[Datapoint]) -> usize {
-        self.take(points).0
+        self.0.take(points).0
     }
 }
