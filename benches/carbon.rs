@@ -10,10 +10,13 @@
 //! - *bursts*: 200,000 points of 10,000 known metrics over one TCP connection, sent at once as lines and as
 //!   pickles of 500 points, from the first byte to the last point in the cache, journal at 200 ms.
 //!   *read*: a thread that reads the same bytes from a socket and counts line feeds.
+//! - *rules*: resolving the name of a received point with 50 rules (20 patterns of lists, 10 rewrites, 20
+//!   aggregation rules of which none matches) against resolving it without rules: a known name, a new one.
 //! - *index*: a million names of the tree that `find` is measured on, read back as at a restart.
 //!
 //! `cargo bench --bench carbon`, or `cargo bench --bench carbon -- serve PORT DATA [off|200ms]`
-//! for a server that other generators can load; `-- METRICS` for another number of names.
+//! for a server that other generators can load; `-- METRICS` for another number of names,
+//! `-- rules` for that part alone.
 
 #![allow(missing_docs, reason = "a program, not a library")]
 #![allow(clippy::unwrap_used, reason = "a bench ends where it goes wrong")]
@@ -29,8 +32,9 @@ use carbon::index::Index;
 use carbon::listener::Listeners;
 use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
 use carbon::protocol::pickle::write;
+use carbon::protocol::resolver::At;
 use carbon::schema::Schema;
-use carbon::{Carbon, Setup};
+use carbon::{Carbon, PointTime, Setup, Timestamp};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpListener;
@@ -55,7 +59,11 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "bursts") {
         return bursts();
     }
+    if args.first().is_some_and(|arg| arg == "rules") {
+        return rules();
+    }
     let metrics: u32 = args.first().map_or(10_000, |arg| arg.parse().unwrap());
+    rules();
     index();
     points(metrics);
     journal(metrics.min(2_000));
@@ -431,6 +439,70 @@ fn anonymous_mb() -> f64 {
         .parse()
         .unwrap();
     kb / 1024.0
+}
+
+/// Nanoseconds a name: known ones, new ones.
+fn resolve(carbon: &Carbon) -> (f64, f64) {
+    const NAMES: u32 = 20_000;
+    let at = At::Time(PointTime::of_clock(Timestamp(now())));
+    let names: Vec<String> = (0..NAMES).map(name).collect();
+    let mut out = Vec::with_capacity(NAMES as usize);
+    let mut pass = || {
+        let begun = Instant::now();
+        let mut resolver = carbon.resolver(&mut out);
+        for name in &names {
+            resolver.take(name.as_bytes(), at, 1.0);
+        }
+        drop(resolver);
+        assert_eq!(out.len(), names.len());
+        out.clear();
+        begun.elapsed().as_nanos() as f64 / f64::from(NAMES)
+    };
+    let new = pass();
+    let known = (0..ROUNDS * 4).map(|_| pass()).collect();
+    (median(known), new)
+}
+
+/// What rules cost a received point.
+fn rules() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, lines: Vec<String>| {
+        let path = dir.path().join(name);
+        fs::write(&path, lines.join("\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let many = |n: u32, line: fn(u32) -> String| (0..n).map(line).collect::<Vec<_>>();
+    let mut rewrites = vec!["[pre]".to_owned()];
+    rewrites.extend(many(10, |n| format!("^old{n}\\.([^.]+)\\. = new.\\1.")));
+    let ruled = Options {
+        deny: file("deny", many(20, |n| format!("^noise{n}\\.|\\.debug{n}$"))),
+        rewrite_rules: file("rewrite", rewrites),
+        aggregation_rules: file(
+            "rules",
+            many(20, |n| format!("sum{n}.<m> (60) = sum app{n}.<m>.*.count")),
+        ),
+        ..Options::default()
+    };
+    let mut times = Vec::new();
+    for (n, options) in [Options::default(), ruled].into_iter().enumerate() {
+        let setup = Setup {
+            options,
+            ..setup(SyncPolicy::Off)
+        };
+        let carbon = Carbon::open(setup, &dir.path().join(n.to_string())).unwrap();
+        times.push(resolve(&carbon));
+    }
+    let [(known, new), (ruled_known, ruled_new)] = times[..] else {
+        return;
+    };
+    println!(
+        "rules, known name   {ruled_known:8.0} ns   without {known:6.0} ns   {:5.2}x",
+        ruled_known / known
+    );
+    println!(
+        "rules, new name     {ruled_new:8.0} ns   without {new:6.0} ns   {:5.2}x",
+        ruled_new / new
+    );
 }
 
 fn index() {

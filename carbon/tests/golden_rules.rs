@@ -3,6 +3,8 @@
 //! `PLUMBAGO_GOLDEN` names another directory of recordings. A case with a `quirk` has an answer of its
 //! own here, which docs/carbon.md describes ("Differences from carbon").
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;

@@ -31,9 +31,11 @@ fn open(files: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Result<Rig
     let path = |key: &str| {
         let known = files.iter().any(|(file, _)| *file == key);
         let path = directory.path().join(key);
-        known
-            .then(|| path.to_str().unwrap().to_owned())
-            .unwrap_or_default()
+        if known {
+            path.to_str().unwrap().to_owned()
+        } else {
+            String::new()
+        }
     };
     for (key, text) in files {
         fs::write(directory.path().join(key), text).unwrap();
