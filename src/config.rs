@@ -24,6 +24,10 @@ use toml::Value;
 
 use crate::{bound, log};
 
+mod foreign;
+
+use foreign::Foreign;
+
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -220,6 +224,20 @@ impl Refused {
 }
 
 impl Loaded {
+    /// Nothing could be taken from the file, for the reason in `line`.
+    fn unreadable(line: String) -> Self {
+        Self {
+            config: Config::default(),
+            refused: vec![(Place::Default, line)],
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The configuration as far as it could be read: what was refused has its default.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The configuration, if nothing is wrong with it that matters to a start.
     ///
     /// # Errors
@@ -264,17 +282,18 @@ impl Sources {
         let mut complaints = Vec::new();
         if let Some(path) = &self.file {
             let shown = path.display();
-            match fs::read_to_string(path).map(|text| document::parse(&text)) {
-                Ok(Ok(read)) => tree = read,
-                Ok(Err(found)) => complaints.extend(found),
+            let text = match fs::read_to_string(path) {
+                Ok(text) => text,
                 Err(error) => {
-                    let line = format!("{shown}: cannot be read: {error}");
-                    return Loaded {
-                        config: Config::default(),
-                        refused: vec![(Place::Default, line)],
-                        warnings: Vec::new(),
-                    };
+                    return Loaded::unreadable(format!("{shown}: cannot be read: {error}"));
                 }
+            };
+            if let Some(foreign) = Foreign::recognise(&text) {
+                return Loaded::unreadable(foreign.advice(path));
+            }
+            match document::parse(&text) {
+                Ok(read) => tree = read,
+                Err(found) => complaints.extend(found),
             }
         }
         weed(&mut tree, &mut complaints);

@@ -380,6 +380,18 @@ fn every_mistake_is_reported_with_file_line_key_and_what_to_write() {
 }
 
 #[test]
+fn a_file_of_another_program_is_answered_with_what_to_do() {
+    let said = refusals("[stats]\npattern = ^stats\\.\nretentions = 10s:6h,1m:7d\n");
+    assert_eq!(
+        said,
+        [
+            "FILE: this is Graphite's storage-schemas.conf; name it in a plumbago.toml, write \
+             carbon.schemas = \"FILE\", or start with --set carbon.schemas=FILE"
+        ]
+    );
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once() {
     let mut text = String::new();
     let mut expected = 0;

@@ -1,10 +1,13 @@
 //! `plumbago config`: the effective configuration, as a configuration file.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::Sources;
+use carbon::conf::{Loaded, Problem};
+use carbon::schema::{load_aggregations, load_schemas};
+
+use crate::config::{Config, Sources};
 
 /// Arguments of `plumbago config`.
 #[derive(clap::Args)]
@@ -12,7 +15,8 @@ use crate::config::Sources;
     after_help = "Examples:\n  plumbago config > plumbago.toml         # every key with its default and its meaning\n  plumbago config --check plumbago.toml   # reports errors with their line"
 )]
 pub struct Args {
-    /// Checks FILE and the dashboards of its data directory, and reports everything that is wrong.
+    /// Checks FILE, the rule files that it names and the dashboards of its data directory, and
+    /// reports everything that is wrong.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     check: Option<PathBuf>,
     /// The configuration file to read.
@@ -37,6 +41,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let loaded = sources.read();
     match check {
         Some(path) => {
+            let rules = rule_files(loaded.config());
+            std::io::stdout().lock().write_all(rules.as_bytes())?;
             loaded.flawless()?;
             println!("{}: ok", path.display());
         }
@@ -46,4 +52,74 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The rule files that `config` names and that can be used: path, number of rules and warnings, a
+/// line each. Faults are in what the check of the options reports.
+fn rule_files(config: &Config) -> String {
+    let carbon = &config.carbon;
+    let mut text = String::new();
+    if !carbon.schemas.is_empty() {
+        let path = Path::new(&carbon.schemas);
+        let loaded = load_schemas(path, config.statsd.flush_interval);
+        text += &described(path, loaded, |schemas| schemas.rules().len());
+    }
+    if !carbon.aggregation.is_empty() {
+        let path = Path::new(&carbon.aggregation);
+        let loaded = load_aggregations(path);
+        text += &described(path, loaded, |rules| rules.rules().len());
+    }
+    text
+}
+
+fn described<T>(
+    path: &Path,
+    loaded: Result<Loaded<T>, Vec<Problem>>,
+    count: impl Fn(&T) -> usize,
+) -> String {
+    let Ok(loaded) = loaded else {
+        return String::new();
+    };
+    let rules = match count(&loaded.value) {
+        1 => "1 rule".to_owned(),
+        n => format!("{n} rules"),
+    };
+    let mut text = format!("{}: {rules}\n", path.display());
+    for warning in &loaded.warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_files_are_described_with_their_warnings() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let mut config = Config::default();
+        assert_eq!(rule_files(&config), "");
+        config.carbon.schemas = write(
+            "s",
+            "[a]\npattern = ^a\nretentions = 10s:1h\n[stats]\npriority = 1\npattern = ^stats\nretentions = 60:1440\n",
+        );
+        config.carbon.aggregation = write("a", "[b]\npattern = b\naggregationMethod = max\n");
+        let shown = rule_files(&config).replace(&directory.path().display().to_string(), "D");
+        assert_eq!(
+            shown,
+            "D/s: 2 rules\n\
+             warning: D/s:5: [stats] priority: has no effect, as in carbon: the sections apply in the order of the file\n\
+             warning: D/s:4: [stats] retentions: the finest step of 60 s is longer than the flush interval of 10 s: of several flushes in one step only the last is kept\n\
+             D/a: 1 rule\n"
+        );
+        // A fault is reported by the check itself.
+        config.carbon.schemas = write("s", "[a]\npattern = (\nretentions = 10s:1h\n");
+        assert!(!rule_files(&config).contains("D/s"));
+    }
 }
