@@ -6,7 +6,7 @@
 //!   as `wsplimit` has them (`10s:6h,1m:7d`, 146,920 bytes), creates excluded.
 //! - *limit*: the same points, 1 a file, written by nothing but system calls: a descriptor kept
 //!   open per file, 12 bytes written, 72 read and 12 written for the coarser archive.
-//! - *journal*: ingest with group commits of 200 ms against ingest without a journal, in turn.
+//! - *journal*: ingest with group commits of 200 ms against ingest without a journal, alternating.
 //! - *bursts*: 200,000 points of 10,000 known metrics over one TCP connection, sent at once as lines and as
 //!   pickles of 500 points, from the first byte to the last point in the cache, journal at 200 ms.
 //!   *read*: a thread that reads the same bytes from a socket and counts line feeds.
@@ -293,7 +293,7 @@ impl Limit {
     }
 }
 
-/// Ingest alone, with the journal and without, in turn.
+/// Ingest alone, with the journal and without, alternating.
 fn journal(metrics: u32) {
     let dir = tempfile::tempdir().unwrap();
     let syncs = [SyncPolicy::Off, SyncPolicy::Every(Span::millis(200))];

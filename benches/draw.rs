@@ -2,7 +2,7 @@
 //!
 //! Data: 10 noisy series of 1,440 points and a day of deploy lines on 586 x 308 pixels, the size of
 //! a dashboard's panel; seeds are fixed. Times are this thread's CPU time, the median of many runs
-//! taken in turn, because the machine may be busy. The reference beside PNG is the same picture's
+//! alternating, because the machine may be busy. The reference beside PNG is the same picture's
 //! pixels written by the png crate as RGB (`Balanced`, no filter), what one would do at first.
 //!
 //! `cargo bench --bench draw`

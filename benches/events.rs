@@ -46,13 +46,13 @@ fn storing(directory: &Path) {
             file.sync_data().unwrap();
         }
     });
-    let row = |name: &str, rate: f64| {
+    let report = |name: &str, rate: f64| {
         println!(
             "  {name:<44} {rate:>9.0}/s   {:>5.2} x the reference",
             rate / reference
         )
     };
-    row("reference: 256 bytes and fdatasync, one sender", reference);
+    report("reference: 256 bytes and fdatasync, one sender", reference);
     let store = Store::open(&directory.join("posts.db"), &Options::default()).unwrap();
     for n_threads in [1, 8, 64] {
         let rate = per_second(1000, n_threads, |thread, n| {
@@ -60,7 +60,7 @@ fn storing(directory: &Path) {
                 store.insert(draft(thread * n + i)).unwrap();
             }
         });
-        row(&format!("Store::insert, {n_threads} at a time"), rate);
+        report(&format!("Store::insert, {n_threads} at a time"), rate);
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime
@@ -86,7 +86,7 @@ fn storing(directory: &Path) {
                 assert_eq!(agent.post(&url).send(body).unwrap().status(), 200);
             }
         });
-        row(&format!("POST /events/, {n_threads} at a time"), rate);
+        report(&format!("POST /events/, {n_threads} at a time"), rate);
     }
 }
 
@@ -186,11 +186,11 @@ fn asking(directory: &Path, n_events: usize) {
         let plain = median(3, || {
             let mut statement = scan.prepare(&sql).unwrap();
             let rows = statement
-                .query_map([], |row| row.get::<_, String>(1))
+                .query_map([], |record| record.get::<_, String>(1))
                 .unwrap();
             assert_eq!(rows.count(), n_found, "{sql}");
         });
-        row(
+        report(
             &format!("{expr}  ({:.0} d)", back / day),
             n_found,
             ours,
@@ -226,7 +226,7 @@ fn asking(directory: &Path, n_events: usize) {
     );
 }
 
-fn row(name: &str, n_found: usize, ours: Duration, reference: Duration) {
+fn report(name: &str, n_found: usize, ours: Duration, reference: Duration) {
     let ratio = reference.as_secs_f64() / ours.as_secs_f64();
     println!(
         "  {name:<36} {n_found:>6} found   {ours:>9.2?}   without the index {reference:>8.1?}   {ratio:>7.1}x"

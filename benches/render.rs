@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Data: whisper files of 1,440 points (10 s over 4 hours) with fixed values, opened by the store
-//! as a server does. The reference for each case, in the same run and in turn with it, is reading
+//! as a server does. The reference for each case, in the same run and alternating with it, is reading
 //! the same files one by one with `whisper::File` and nothing else: what any answer has to do at
 //! least, without keeping files mapped. For the writer of JSON it is serde_json writing the same
 //! numbers. Times are processor time of all threads (the machine may be busy), medians of the
@@ -112,7 +112,7 @@ fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-fn row(name: &str, ours: Duration, reference: Duration) {
+fn report(name: &str, ours: Duration, reference: Duration) {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     println!(
         "  {name:<34} ours {:>8.3} ms   reference {:>8.3} ms   {:>5.2}x",
@@ -167,7 +167,7 @@ fn requests(data: &Path, n_series: usize) {
             reference.push(timed(times, || read(n_files)));
         }
         let shown = target.replace("%22", "\"");
-        row(
+        report(
             &format!("{shown} ({n_files})"),
             median(&mut ours),
             median(&mut reference),
@@ -205,7 +205,7 @@ fn writer() {
         }));
     }
     println!("render/json, 100 series of 1,440 points; reference: serde_json");
-    row("write", median(&mut ours), median(&mut reference));
+    report("write", median(&mut ours), median(&mut reference));
 }
 
 /// A hundred thousand series that are nowhere.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench statsd                          # all rows but the soak
-//! cargo bench --bench statsd -- saturated 100000      # one row: saturated, single, paced, loss, first, flush, meanwhile
+//! cargo bench --bench statsd -- saturated 100000      # one case: saturated, single, paced, loss, first, flush, meanwhile
 //! cargo bench --bench statsd -- soak 17600000 300     # metrics a second, seconds
 //! ```
 //!
@@ -12,13 +12,13 @@
 //! rates, tags, validation, sanitising and limits are in. Its output is a sink that does nothing, so that only
 //! StatsD is measured. Processor time is that of the threads (`schedstat`), per metric that arrived.
 //!
-//! The reference, in turn with ours on the same datagrams: a bare loop of `recvmmsg` with the same socket options
+//! The reference, alternating with ours on the same datagrams: a baseline of `recvmmsg` with the same socket options
 //! that looks at nothing. For new names: their insertion into a `HashMap<String, f64>` without any socket. For flushes: one
 //! pass over a million records of 64 bytes.
 
 #![allow(clippy::unwrap_used)]
 
-mod bare;
+mod baseline;
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -72,13 +72,13 @@ fn main() {
         .skip(1)
         .filter(|word| !word.starts_with("--"))
         .collect();
-    let row = words.first().map(String::as_str);
+    let case = words.first().map(String::as_str);
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<f64>().ok());
     let names = |usual: &[u32]| match number(1) {
         Some(names) => vec![names as u32],
         None => usual.to_vec(),
     };
-    let wanted = |name| row.is_none() || row == Some(name);
+    let wanted = |name| case.is_none() || case == Some(name);
     if wanted("saturated") {
         for names in names(&[1_000, 100_000, 1_000_000]) {
             for coalesce in [true, false] {
@@ -104,7 +104,7 @@ fn main() {
     if wanted("meanwhile") {
         names(&[1_000_000]).into_iter().for_each(meanwhile);
     }
-    if row == Some("soak") {
+    if case == Some("soak") {
         soak(
             number(1).unwrap_or(10e6),
             Duration::from_secs_f64(number(2).unwrap_or(300.0)),
@@ -183,11 +183,11 @@ impl Load {
 
     /// Sends at `rate` metrics a second (0: flat out) until `most` metrics or for `time`; returns how many.
     fn send(&self, address: SocketAddr, rate: f64, most: u64, time: Duration) -> u64 {
-        bare::stay_on(SENDER);
+        baseline::stay_on(SENDER);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(address).unwrap();
         if self.calls[0].len() > self.segment {
-            bare::segment(&socket, self.segment);
+            baseline::segment(&socket, self.segment);
         }
         let start = Instant::now();
         let mut sent = 0;
@@ -248,11 +248,11 @@ fn memory() -> f64 {
 fn dropped(address: SocketAddr) -> u64 {
     let port = format!(":{:04X}", address.port());
     let table = std::fs::read_to_string("/proc/net/udp").unwrap();
-    let row = table.lines().find(|line| {
+    let line = table.lines().find(|line| {
         let local = line.split_whitespace().nth(1);
         local.is_some_and(|local| local.ends_with(&port))
     });
-    let drops = row.and_then(|row| row.split_whitespace().last());
+    let drops = line.and_then(|line| line.split_whitespace().last());
     drops.and_then(|drops| drops.parse().ok()).unwrap_or(0)
 }
 
@@ -270,7 +270,7 @@ impl Ours {
 
     fn with(coalesce: bool, buffer: ByteSize) -> Self {
         thread::spawn(move || {
-            bare::stay_on(RECEIVER);
+            baseline::stay_on(RECEIVER);
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let address = socket.local_addr().unwrap();
             let sink = Arc::new(Counting::default());
@@ -326,8 +326,8 @@ fn settled(count: impl Fn() -> u64) -> u64 {
     }
 }
 
-/// Sends as `send` does to a bare loop; returns seconds of processor time, bytes that came, and datagrams lost.
-fn bare_loop(coalesce: bool, send: impl FnOnce(SocketAddr)) -> (f64, u64, u64) {
+/// Sends as `send` does to a baseline; returns seconds of processor time, bytes that came, and datagrams lost.
+fn baseline_receiver(coalesce: bool, send: impl FnOnce(SocketAddr)) -> (f64, u64, u64) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     socket
@@ -337,21 +337,21 @@ fn bare_loop(coalesce: bool, send: impl FnOnce(SocketAddr)) -> (f64, u64, u64) {
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicU64::new(0)),
     );
-    let thread = thread::Builder::new().name("bare-loop".to_owned()).spawn({
+    let thread = thread::Builder::new().name("baseline".to_owned()).spawn({
         let (stop, bytes) = (stop.clone(), bytes.clone());
         move || {
-            bare::stay_on(RECEIVER);
-            let mut bare = bare::Bare::new(socket, coalesce, BUFFER);
+            baseline::stay_on(RECEIVER);
+            let mut receiver = baseline::Baseline::new(socket, coalesce, BUFFER);
             while !stop.load(Ordering::Relaxed) {
-                bytes.fetch_add(bare.read() as u64, Ordering::Relaxed);
+                bytes.fetch_add(receiver.read() as u64, Ordering::Relaxed);
             }
         }
     });
     let thread = thread.unwrap();
-    let before = processor_time(&["bare-loop"]);
+    let before = processor_time(&["baseline"]);
     send(address);
     let came = settled(|| bytes.load(Ordering::Relaxed));
-    let took = processor_time(&["bare-loop"]) - before;
+    let took = processor_time(&["baseline"]) - before;
     let lost = dropped(address);
     stop.store(true, Ordering::Relaxed);
     thread.join().unwrap();
@@ -373,7 +373,7 @@ fn print_pairs(what: &str, ours: &mut [f64], theirs: &mut [f64], rest: &str) {
     let ratio = median(&mut ratios);
     let (ours, theirs) = (median(ours), median(theirs));
     println!(
-        "{what:<58} ours {ours:>7.1} ns   bare loop {theirs:>7.1} ns   {ratio:>5.2} times ({:.2} to {:.2}){rest}",
+        "{what:<58} ours {ours:>7.1} ns   baseline {theirs:>7.1} ns   {ratio:>5.2} times ({:.2} to {:.2}){rest}",
         ratios[0],
         ratios[ratios.len() - 1],
     );
@@ -392,7 +392,7 @@ fn saturated(what: &str, load: &Load, coalesce: bool) {
         let after = server.settled();
         ours.push((after.1 - before.1) / (after.0 - before.0) as f64 * 1e9);
         server.server.stop().unwrap();
-        let (took, came, _) = bare_loop(coalesce, |address| {
+        let (took, came, _) = baseline_receiver(coalesce, |address| {
             apart(|| load.send(address, 0.0, u64::MAX, time));
         });
         theirs.push(took / (came as f64 * per_byte) * 1e9);
@@ -416,7 +416,7 @@ fn paced(load: &Load, rate: f64) {
         ours.push((after.1 - before.1) / sent as f64 * 1e9);
         server.server.stop().unwrap();
         let mut sent = 0;
-        let (took, ..) = bare_loop(true, |address| {
+        let (took, ..) = baseline_receiver(true, |address| {
             sent = apart(|| load.send(address, rate, u64::MAX, time));
         });
         theirs.push(took / sent as f64 * 1e9);
@@ -446,7 +446,7 @@ fn loss(load: &Load) {
             ours.push(1.0 - (server.settled().0 - before) as f64 / sent as f64);
             server.server.stop().unwrap();
             let mut sent = 0;
-            let (_, _, lost) = bare_loop(true, |address| {
+            let (_, _, lost) = baseline_receiver(true, |address| {
                 sent = apart(|| load.send(address, rate, u64::MAX, time));
             });
             let datagrams = sent as f64 / load.metrics() as f64 * load.bytes() as f64;
@@ -463,7 +463,7 @@ fn loss(load: &Load) {
             }
         }
         println!(
-            "loss at {:>4.1} million a second: ours {:.3} %, bare loop {:.3} % (medians of {TRIALS}; most {:.3} and {:.3} %)",
+            "loss at {:>4.1} million a second: ours {:.3} %, baseline {:.3} % (medians of {TRIALS}; most {:.3} and {:.3} %)",
             offered / 1e6,
             lost[0] * 100.0,
             lost[1] * 100.0,
@@ -475,7 +475,7 @@ fn loss(load: &Load) {
         }
     }
     println!(
-        "loss below 0.1 % up to {:.1} million a second; bare loop {:.1}, or what the sender manages",
+        "loss below 0.1 % up to {:.1} million a second; baseline {:.1}, or what the sender manages",
         best[0] / 1e6,
         best[1] / 1e6
     );
@@ -497,7 +497,7 @@ fn first_sight(names: u32) {
         }
         server.server.stop().unwrap();
         maps.push(apart(|| {
-            bare::stay_on(RECEIVER);
+            baseline::stay_on(RECEIVER);
             let start = Instant::now();
             let mut map = HashMap::new();
             for path in &paths {
@@ -542,7 +542,7 @@ fn flush(names: u32) {
         let running = AtomicBool::new(true);
         thread::scope(|scope| {
             let watch = scope.spawn(|| {
-                bare::stay_on(SENDER);
+                baseline::stay_on(SENDER);
                 let mut most = 0.0_f64;
                 while running.load(Ordering::Relaxed) {
                     most = most.max(memory());
@@ -561,7 +561,7 @@ fn flush(names: u32) {
         walks.push(start.elapsed().as_secs_f64() / f64::from(names) * 1e9);
     }
     println!(
-        "flush, {names} names, {lines} lines: {:.1} ns a line; {:.1} ns a record of a bare pass; {steady:.0} MB anonymous, {peak:.2} times at most",
+        "flush, {names} names, {lines} lines: {:.1} ns a line; {:.1} ns a record of a plain pass; {steady:.0} MB anonymous, {peak:.2} times at most",
         median(&mut costs),
         median(&mut walks),
     );

@@ -1,13 +1,13 @@
 //! What whisper files cost, beside the least that any program can do with the same files.
 //!
-//! Each line compares ours with a bare loop over the same files, in the same order, in the same
+//! Each line compares ours with a baseline over the same files, in the same order, in the same
 //! run, both alternating; the numbers are processor time of this process (user and system), so
 //! that a busy machine changes them little, as medians over the rounds. Files lie below
 //! `PLUMBAGO_BENCH_DIR`, else below the system's directory for temporary files.
 //!
-//! 1. *Opened for the call*: open, header, work, close on 2,000 files of 10s:6h,1m:7d. The bare
+//! 1. *Opened for the call*: open, header, work, close on 2,000 files of 10s:6h,1m:7d. The baseline
 //!    loops open, read the header, write or read as many bytes, and close; they propagate nothing.
-//! 2. *Mapped*: 10,000 such files in shuffled order, one point each. The bare loop stores the slot
+//! 2. *Mapped*: 10,000 such files in shuffled order, one point each. The baseline stores the slot
 //!    into the same kind of map, reads the six slots of the minute and stores their average.
 //! 3. *Round robin*: 100,000 files of 10s:1h,1m:6h, more than are mapped, one point each against
 //!    open, write, close; 20 points each against open, read the header, write, close.
@@ -15,7 +15,7 @@
 //!     cargo bench --bench whisper [-- opened|mapped|robin]
 #![allow(
     unsafe_code,
-    reason = "the bare loop stores into its maps as a C program would"
+    reason = "the baseline stores into its maps as a C program would"
 )]
 #![allow(clippy::unwrap_used, reason = "a bench stops where it fails")]
 
@@ -44,7 +44,7 @@ fn main() {
     let sized = |n: usize| if full { n } else { n / 100 };
     println!(
         "{:34} {:>10} {:>10}   ratio (spread)",
-        "us per call", "ours", "bare"
+        "us per call", "ours", "baseline"
     );
     let wanted = |name: &str| {
         let mut names = std::env::args()
@@ -77,7 +77,7 @@ fn opened(dir: &Path, n: usize) {
             file.update(Timestamp(now), Point::new(at, 1.5)).unwrap();
         }
     };
-    let mut bare = |round: u32| {
+    let mut baseline = |round: u32| {
         let slot = Point::new(BASE + round * 10, 1.5).to_slot();
         for path in &paths {
             let fd = open(path, OFlags::RDWR, Mode::empty()).unwrap();
@@ -86,7 +86,7 @@ fn opened(dir: &Path, n: usize) {
             pwrite(&fd, &slot, archive0 + u64::from(round) * SLOT as u64).unwrap();
         }
     };
-    compare("opened: update", n, &mut ours, &mut bare);
+    compare("opened: update", n, &mut ours, &mut baseline);
 
     now += 30_000;
     let mut ours = |round: u32| {
@@ -100,14 +100,14 @@ fn opened(dir: &Path, n: usize) {
         }
     };
     let bytes = [7; 100 * SLOT];
-    // The bare loop writes nonsense, into files of its own.
+    // The baseline writes nonsense, into files of its own.
     let nonsense = files(
         &dir.join("nonsense"),
         n,
         &[(10, 2160), (60, 10_080)],
         Allocation::Sparse,
     );
-    let mut bare = |round: u32| {
+    let mut baseline = |round: u32| {
         for path in &nonsense {
             let fd = open(path, OFlags::RDWR, Mode::empty()).unwrap();
             let mut header = [0; 52];
@@ -115,7 +115,7 @@ fn opened(dir: &Path, n: usize) {
             pwrite(&fd, &bytes, archive0 + u64::from(round) * 1200).unwrap();
         }
     };
-    compare("opened: update_many(100)", n, &mut ours, &mut bare);
+    compare("opened: update_many(100)", n, &mut ours, &mut baseline);
 
     let until = BASE + 30_000 + 10_000;
     let mut ours = |_| {
@@ -128,7 +128,7 @@ fn opened(dir: &Path, n: usize) {
         }
     };
     let mut buffer = vec![0; 1440 * SLOT];
-    let mut bare = |_| {
+    let mut baseline = |_| {
         for path in &paths {
             let fd = open(path, OFlags::RDONLY, Mode::empty()).unwrap();
             pread(&fd, &mut buffer[..40], 0).unwrap();
@@ -143,18 +143,18 @@ fn opened(dir: &Path, n: usize) {
             black_box(sum);
         }
     };
-    compare("opened: fetch(1440)", n, &mut ours, &mut bare);
+    compare("opened: fetch(1440)", n, &mut ours, &mut baseline);
 }
 
 fn mapped(dir: &Path, n: usize) {
     let retentions = [(10, 2160), (60, 10_080)];
     let ours_paths = files(&dir.join("ours"), n, &retentions, Allocation::Reserved);
-    let bare_paths = files(&dir.join("bare"), n, &retentions, Allocation::Reserved);
+    let baseline_paths = files(&dir.join("baseline"), n, &retentions, Allocation::Reserved);
     let maps = Maps::new(MapOptions {
         max_maps: n + 16,
         ..MapOptions::default()
     });
-    let raw: Vec<MmapRaw> = bare_paths
+    let raw: Vec<MmapRaw> = baseline_paths
         .iter()
         .map(|path| {
             let file = std::fs::OpenOptions::new()
@@ -194,7 +194,7 @@ fn mapped(dir: &Path, n: usize) {
                 .unwrap();
         }
     };
-    let bare = |round: u32| {
+    let baseline = |round: u32| {
         let slot = Point::new(BASE + round * 10, f64::from(round)).to_slot();
         for &i in &order {
             let (slot0, slot1) = (
@@ -229,17 +229,17 @@ fn mapped(dir: &Path, n: usize) {
     // The first rounds map the files and fault their pages in.
     for round in 0..6 {
         ours(round);
-        bare(round);
+        baseline(round);
     }
     let mut ours = |round: u32| ours(round + 6);
-    let mut bare = |round: u32| bare(round + 6);
-    compare("mapped, shuffled: update", n, &mut ours, &mut bare);
+    let mut baseline = |round: u32| baseline(round + 6);
+    compare("mapped, shuffled: update", n, &mut ours, &mut baseline);
 }
 
 fn round_robin(dir: &Path, n: usize) {
     let retentions = [(10, 360), (60, 360)];
     let paths = files(&dir.join("ours"), n, &retentions, Allocation::Reserved);
-    let bare_paths = files(&dir.join("bare"), n, &retentions, Allocation::Reserved);
+    let baseline_paths = files(&dir.join("baseline"), n, &retentions, Allocation::Reserved);
     // The default maps a third of 100,000 files.
     let options = MapOptions {
         max_maps: MapOptions::default().max_maps.min(n / 3),
@@ -263,14 +263,19 @@ fn round_robin(dir: &Path, n: usize) {
                     .unwrap();
             }
         };
-        let mut bare = |round: u32| {
+        let mut baseline = |round: u32| {
             let slot = Point::new(BASE + round * 10, 1.5).to_slot();
-            for path in &bare_paths {
+            for path in &baseline_paths {
                 let fd = open(path, OFlags::RDWR, Mode::empty()).unwrap();
                 pwrite(&fd, &slot, 40 + u64::from(round) * SLOT as u64).unwrap();
             }
         };
-        compare(&format!("round robin: 1, {what}"), n, &mut ours, &mut bare);
+        compare(
+            &format!("round robin: 1, {what}"),
+            n,
+            &mut ours,
+            &mut baseline,
+        );
 
         let mut ours = |round: u32| {
             let start = BASE + 1000 + round * 200;
@@ -281,38 +286,44 @@ fn round_robin(dir: &Path, n: usize) {
             }
         };
         let bytes = [0; 20 * SLOT];
-        let mut bare = |round: u32| {
-            for path in &bare_paths {
+        let mut baseline = |round: u32| {
+            for path in &baseline_paths {
                 let fd = open(path, OFlags::RDWR, Mode::empty()).unwrap();
                 let mut header = [0; 52];
                 pread(&fd, &mut header, 0).unwrap();
                 pwrite(&fd, &bytes, 40 + u64::from(round) * 240).unwrap();
             }
         };
-        compare(&format!("round robin: 20, {what}"), n, &mut ours, &mut bare);
+        compare(
+            &format!("round robin: 20, {what}"),
+            n,
+            &mut ours,
+            &mut baseline,
+        );
     }
 }
 
-/// Runs both in turn and prints the medians of what a call cost, and of their ratios.
-fn compare(name: &str, n: usize, ours: &mut dyn FnMut(u32), bare: &mut dyn FnMut(u32)) {
+/// Runs both alternately and prints the medians of what a call cost, and of their ratios.
+fn compare(name: &str, n: usize, ours: &mut dyn FnMut(u32), baseline: &mut dyn FnMut(u32)) {
     let mut costs = Vec::with_capacity(ROUNDS);
     for round in 0..ROUNDS as u32 {
-        // Whoever comes first finds cold caches: take turns.
+        // The first one finds cold caches: alternate.
         let cost = if round % 2 == 0 {
             let ours = cpu(|| ours(round));
-            (ours, cpu(|| bare(round)))
+            (ours, cpu(|| baseline(round)))
         } else {
-            let bare = cpu(|| bare(round));
-            (cpu(|| ours(round)), bare)
+            let baseline = cpu(|| baseline(round));
+            (cpu(|| ours(round)), baseline)
         };
         costs.push(cost);
     }
     let us = |time: Duration| time.as_secs_f64() * 1e6 / n as f64;
-    let ratio = |&(ours, bare): &(Duration, Duration)| ours.as_secs_f64() / bare.as_secs_f64();
+    let ratio =
+        |&(ours, baseline): &(Duration, Duration)| ours.as_secs_f64() / baseline.as_secs_f64();
     let (ratio, low, high) = median(costs.iter().map(ratio).collect());
     let (ours, ..) = median(costs.iter().map(|cost| us(cost.0)).collect());
-    let (bare, ..) = median(costs.iter().map(|cost| us(cost.1)).collect());
-    println!("{name:34} {ours:10.3} {bare:10.3}   {ratio:.2}x ({low:.2} to {high:.2})");
+    let (baseline, ..) = median(costs.iter().map(|cost| us(cost.1)).collect());
+    println!("{name:34} {ours:10.3} {baseline:10.3}   {ratio:.2}x ({low:.2} to {high:.2})");
 }
 
 fn cpu(work: impl FnOnce()) -> Duration {

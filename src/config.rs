@@ -271,7 +271,7 @@ impl Loaded {
 }
 
 impl Sources {
-    /// Reads the defaults, then what the file says, then each override in turn, and checks the
+    /// Reads the defaults, then what the file says, then each override in order, and checks the
     /// result: whatever [`Loaded::usable`] gives can be started.
     ///
     /// The value of an override is TOML; what is not TOML is taken as a string

@@ -201,7 +201,7 @@ fn anonymous_in(statm: &str, page_bytes: u64) -> Option<u64> {
 }
 
 /// Gives all whole pages that are free in the heaps back to the system. It holds the lock of each
-/// heap in turn meanwhile.
+/// heaps one after the other meanwhile.
 fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -210,7 +210,7 @@ impl SelfSeries {
                 points.push(Datapoint { series, at, value });
             }
         }
-        // A full cache must not block the reporter: a missing self metric is a sufficient sign.
+        // A full cache must not block the reporter: a missing self metric is sufficient information.
         self.sink.try_submit(&points);
     }
 

@@ -1,4 +1,4 @@
-//! A deploy told by HTTP, datagram, command line, webhook and as a metric is on the graph, and
+//! A deploy sent by HTTP, datagram, command line, webhook and as a metric is on the graph, and
 //! still there after the server was killed.
 
 #![allow(clippy::unwrap_used)]
@@ -105,7 +105,7 @@ fn deploys_of_every_source_are_drawn_and_survive_kill_9() {
         "metric web to production",
     ];
     wait_for(&server, &all);
-    // Sent again, the metric's value is no second event; a value of 0 is none at all.
+    // Sent again, the metric's value makes no second event; a value of 0 makes no event.
     server.lines(format!(
         "deploys.web.production 1 {}\ndeploys.web.staging 0 {now}\ndeploys.last.one 2 {now}\n",
         minutes_ago(3)

@@ -1,4 +1,4 @@
-//! Health, readiness, counters, the page, signals: what whoever runs it looks at.
+//! Health, readiness, counters, the page, signals: what operators look at.
 
 mod support;
 

@@ -91,7 +91,7 @@ fn a_running_server_removes_them_and_says_so() {
     server.wait_until("line in the log", |server| {
         server.log().contains("series without points expired")
     });
-    // New data makes a series anew.
+    // New data makes the series again.
     server.lines("old.c 7 N\n");
     server.wait_for("old.c", |values| values == [7.0]);
     server.restart();

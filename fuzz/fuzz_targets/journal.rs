@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use plumbago_fuzz::bytes::Bytes;
 
 /// What a frame begins with.
-const MARK: [u8; 2] = [0xa5, b'J'];
+const FRAME_START: [u8; 2] = [0xa5, b'J'];
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Bytes(data);
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         1 => {
             let body = input.0;
             let mut segment = magic;
-            segment.extend_from_slice(&MARK);
+            segment.extend_from_slice(&FRAME_START);
             segment.extend_from_slice(&(body.len() as u32).to_le_bytes());
             segment.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
             segment.extend_from_slice(body);
@@ -75,8 +75,8 @@ fn damaged(input: &mut Bytes<'_>) {
     // And nothing else, unless there was room for a length and a checksum. A name or a value may
     // hold a frame too, which is found when the one around it is damaged: it can say only what its
     // sender may say anyway.
-    let marks = sound.windows(2).filter(|two| *two == MARK).count();
-    if end != usize::MAX && foreign.len() < 8 && marks == frames.len() {
+    let starts = sound.windows(2).filter(|two| *two == FRAME_START).count();
+    if end != usize::MAX && foreign.len() < 8 && starts == frames.len() {
         assert!(found.iter().all(|found| frames.contains(found)));
     }
 }

@@ -77,13 +77,13 @@ fuzz_target!(|data: &[u8]| {
         .map(|_| {
             let tag = (*input.pick(&[&"name", &"t", &"u", &"none"])).to_owned();
             let negated = input.below(2) == 0;
-            let sign = if negated { "!=" } else { "=" };
+            let operator = if negated { "!=" } else { "=" };
             if input.below(2) == 0 {
                 let mut groups = Groups::default();
                 let node = Node::read(&mut input, &LETTERS, 3, &mut groups);
                 let mut printed = String::new();
                 node.print(&mut printed);
-                let text = format!("{tag}{sign}~{printed}");
+                let text = format!("{tag}{operator}~{printed}");
                 let wanted = Wanted::Matching(node, groups.opened);
                 Spec {
                     text,
@@ -93,7 +93,7 @@ fuzz_target!(|data: &[u8]| {
                 }
             } else {
                 let value = word(&mut input, 3);
-                let text = format!("{tag}{sign}{value}");
+                let text = format!("{tag}{operator}{value}");
                 let wanted = Wanted::Exactly(value);
                 Spec {
                     text,

@@ -94,7 +94,7 @@ fuzz_target!(|data: &[u8]| {
             .update_many(clock, &points)
             .unwrap();
         maps.update_many(3, &mapped, clock, &points).unwrap();
-        // A file holds one kind of NaN, which is never the mark of an absent value.
+        // A file holds one kind of NaN, which is never the NaN of an absent value.
         let stored: Vec<Point> = points
             .iter()
             .map(|point| match point.value.is_nan() {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::python;
 use crate::series::{Column, bytes_of};
 
-/// How a row, or a whole series, becomes one value.
+/// How the values of a step, or a whole series, become one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aggregate {
     /// The mean.
@@ -75,7 +75,7 @@ impl Aggregate {
             .ok_or_else(|| Error::refused(format!("Unsupported aggregation function: {name}")))
     }
 
-    /// The one value of `values`, [`ABSENT`] if there is none.
+    /// The one value of `values`, [`ABSENT`] if they are absent.
     pub fn of(self, values: &[f64]) -> f64 {
         let some = || values.iter().copied().filter(|&value| !is_absent(value));
         let count = || some().count();
@@ -156,8 +156,8 @@ pub fn enough(present: usize, total: f64, x_files_factor: f64) -> bool {
     present > 0 && total > 0.0 && present as f64 / total >= x_files_factor
 }
 
-/// Columns folded one after the other into a row-wise aggregate: needs memory by points, not by
-/// columns. Holds for all aggregates but those that need a row whole.
+/// Columns folded one after the other into an aggregate by step: needs memory by points, not by
+/// columns. Holds for all aggregates but those that need all values of a step at once.
 #[derive(Clone, Debug)]
 pub struct Fold {
     aggregate: Aggregate,
@@ -238,7 +238,7 @@ impl Fold {
         }
     }
 
-    /// The aggregate of each row: none where too few columns had a value.
+    /// The aggregate of each step: absent where too few columns had a value.
     pub fn finish(self, x_files_factor: f64) -> Vec<f64> {
         let Self {
             aggregate,
@@ -248,7 +248,7 @@ impl Fold {
             present,
         } = self;
         let total = columns as f64;
-        for (row, (value, &present)) in first.iter_mut().zip(&present).enumerate() {
+        for (cells, (value, &present)) in first.iter_mut().zip(&present).enumerate() {
             if !enough(present as usize, total, x_files_factor) {
                 *value = ABSENT;
                 continue;
@@ -257,7 +257,7 @@ impl Fold {
                 Aggregate::Average => *value /= f64::from(present),
                 Aggregate::AvgZero => *value /= total,
                 Aggregate::Count => *value = f64::from(present),
-                Aggregate::Range => *value = second[row] - *value,
+                Aggregate::Range => *value = second[cells] - *value,
                 Aggregate::Multiply if (present as usize) < columns => *value = ABSENT,
                 _ => {}
             }
@@ -266,7 +266,7 @@ impl Fold {
     }
 }
 
-/// The first value of a row is taken as it is, later ones through `fold`.
+/// The first value of a step is taken as it is, later ones through `fold`.
 fn each<'a>(
     rows: impl Iterator<Item = ((&'a mut f64, &'a mut u32), &'a f64)>,
     fold: impl Fn(f64, f64) -> f64,
@@ -284,7 +284,7 @@ fn each<'a>(
     }
 }
 
-/// The aggregate of each row over `columns`; shorter columns have no value in the last rows.
+/// The aggregate of each step over `columns`; shorter columns have no value in the last steps.
 ///
 /// # Errors
 /// As [`Budget::check`] and [`Budget::reserve`].
@@ -305,10 +305,10 @@ pub fn rows(
             Ok(fold.finish(x_files_factor))
         });
     }
-    each_row(columns, budget, |row| {
-        let present = row.iter().filter(|&&value| !is_absent(value)).count();
-        if enough(present, row.len() as f64, x_files_factor) {
-            aggregate.of(row)
+    each_row(columns, budget, |cells| {
+        let present = cells.iter().filter(|&&value| !is_absent(value)).count();
+        if enough(present, cells.len() as f64, x_files_factor) {
+            aggregate.of(cells)
         } else {
             ABSENT
         }
@@ -319,7 +319,7 @@ fn longest(columns: &[&[f64]]) -> usize {
     columns.iter().map(|column| column.len()).max().unwrap_or(0)
 }
 
-/// `function` of each row over `columns`; shorter columns are absent in the last rows.
+/// `function` of each step over `columns`; shorter columns are absent in the last steps.
 ///
 /// # Errors
 /// As [`Budget::check`] and [`Budget::reserve`].
@@ -329,18 +329,18 @@ pub fn each_row(
     mut function: impl FnMut(&[f64]) -> f64,
 ) -> Result<Column> {
     let length = longest(columns);
-    // A row, and once more for functions that sort it.
+    // The values of a step, and once more for functions that sort it.
     let _row = budget.hold(bytes_of(2 * columns.len()))?;
     Column::reserved(budget, length, || {
-        let mut row = Vec::with_capacity(columns.len());
+        let mut cells = Vec::with_capacity(columns.len());
         let mut values = Vec::with_capacity(length);
         let mut pace = budget.pace();
         for index in 0..length {
             pace.check_after(columns.len())?;
-            row.clear();
+            cells.clear();
             let at = |column: &&[f64]| column.get(index).copied().unwrap_or(ABSENT);
-            row.extend(columns.iter().map(at));
-            values.push(function(&row));
+            cells.extend(columns.iter().map(at));
+            values.push(function(&cells));
         }
         Ok(values)
     })
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn each_aggregate_of_a_row() {
-        let row = [ABSENT, 4.0, 1.0, ABSENT, 1.0];
+        let cells = [ABSENT, 4.0, 1.0, ABSENT, 1.0];
         for (name, value) in [
             ("average", 2.0),
             ("avg", 2.0),
@@ -369,7 +369,7 @@ mod tests {
             ("multiply", ABSENT),
             ("current", 1.0),
         ] {
-            let got = Aggregate::named(name).unwrap().of(&row);
+            let got = Aggregate::named(name).unwrap().of(&cells);
             assert!(
                 got == value || (is_absent(got) && is_absent(value)),
                 "{name}: {got}"
@@ -386,7 +386,7 @@ mod tests {
     }
 
     proptest! {
-        /// Folding column by column equals aggregating row by row.
+        /// Folding column by column equals aggregating step by step.
         #[test]
         fn a_fold_equals_its_rows(
             columns in prop::collection::vec(column(), 1..5),
@@ -396,9 +396,9 @@ mod tests {
             let aggregate = NAMES[which].1;
             let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
             let budget = Budget::unlimited();
-            let naive = each_row(&columns, &budget, |row| {
-                let present = row.iter().filter(|&&v| !is_absent(v)).count();
-                if enough(present, row.len() as f64, xff) { aggregate.of(row) } else { ABSENT }
+            let naive = each_row(&columns, &budget, |cells| {
+                let present = cells.iter().filter(|&&v| !is_absent(v)).count();
+                if enough(present, cells.len() as f64, xff) { aggregate.of(cells) } else { ABSENT }
             }).unwrap();
             let folded = rows(aggregate, &columns, xff, &budget).unwrap();
             prop_assert_eq!(naive.len(), folded.len());

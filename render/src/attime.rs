@@ -4,7 +4,7 @@
 //!
 //! 1. Case, blanks, commas and underscores mean nothing.
 //! 2. All digits are Unix seconds, unless they are eight that read as a date.
-//! 3. Else the text splits once, at the first `+` or if there is none at the first `-`, into a
+//! 3. Else the text splits once, at the first `+`, or without one at the first `-`, into a
 //!    reference and an offset.
 //! 4. `12am` is noon and `12pm` midnight. A month has 30 days and a year 365 in offsets.
 //! 5. Offsets count seconds: `-1d` is 86,400 of them whatever the clocks do. Dates and times of
@@ -15,7 +15,7 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
-/// Why a moment was not understood.
+/// Why a time was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a time: {reason}")]
 pub struct TimeError {
@@ -28,7 +28,7 @@ const LIMIT: i64 = 253_402_300_799;
 /// The Unix seconds that `text` means at the clock `now` in `zone`.
 ///
 /// # Errors
-/// If it does not read as a moment, or as one before 1 or after 9999.
+/// If it is not a time, or is a time before 1 or after 9999.
 pub fn parse(text: &str, zone: &TimeZone, now: i64) -> Result<i64, TimeError> {
     let refuse = |reason| TimeError {
         text: text.to_owned(),
@@ -57,12 +57,12 @@ pub fn parse(text: &str, zone: &TimeZone, now: i64) -> Result<i64, TimeError> {
         seconds(shift).map_err(refuse)?
     };
     match reference.checked_add(shift) {
-        Some(moment) if (-62_135_596_800..=LIMIT).contains(&moment) => Ok(moment),
+        Some(time) if (-62_135_596_800..=LIMIT).contains(&time) => Ok(time),
         _ => Err(refuse("it lies beyond the years 1 to 9999")),
     }
 }
 
-/// The seconds of an offset such as `"1h"`, `"-30min"` or `"1d12h"`; without a sign it is positive.
+/// The seconds of an offset such as `"1h"`, `"-30min"` or `"1d12h"`; without "-" it is positive.
 ///
 /// # Errors
 /// If it does not read as one. Empty text is an offset of nothing.
@@ -129,11 +129,11 @@ impl Unit {
 const MAX_OFFSET: i64 = 999_999_999 * 86_400;
 
 fn seconds(text: &str) -> Result<i64, &'static str> {
-    let (sign, mut rest) = match text.as_bytes().first() {
+    let (factor, mut rest) = match text.as_bytes().first() {
         Some(b'+') => (1, &text[1..]),
         Some(b'-') => (-1, &text[1..]),
         Some(b'0'..=b'9') => (1, text),
-        _ => return Err("an offset begins with a sign or a digit"),
+        _ => return Err("an offset begins with +, - or a digit"),
     };
     let mut total: i64 = 0;
     while !rest.is_empty() {
@@ -152,7 +152,7 @@ fn seconds(text: &str) -> Result<i64, &'static str> {
             .ok_or("the offset is too long")?;
         rest = after;
     }
-    Ok(sign * total)
+    Ok(factor * total)
 }
 
 fn is_digits(text: &str) -> bool {
@@ -180,9 +180,9 @@ fn reference(text: &str, zone: &TimeZone, now: i64) -> Result<i64, &'static str>
     in_zone(date.to_datetime(time), zone)
 }
 
-/// The seconds at which the clocks of `zone` show `moment`.
-fn in_zone(moment: DateTime, zone: &TimeZone) -> Result<i64, &'static str> {
-    let zoned = zone.to_ambiguous_zoned(moment).later();
+/// The seconds at which the clocks of `zone` show `time`.
+fn in_zone(time: DateTime, zone: &TimeZone) -> Result<i64, &'static str> {
+    let zoned = zone.to_ambiguous_zoned(time).later();
     let zoned = zoned.map_err(|_| "it lies beyond the years 1 to 9999")?;
     Ok(zoned.timestamp().as_second())
 }
@@ -296,22 +296,22 @@ fn date(text: &str, today: Date) -> Result<Date, &'static str> {
     Err("there is no such day")
 }
 
-/// Whether the clocks of `zone` show daylight saving time at `moment`.
-pub fn is_dst(moment: i64, zone: &TimeZone) -> bool {
-    Timestamp::from_second(moment).is_ok_and(|moment| zone.to_offset_info(moment).dst().is_dst())
+/// Whether the clocks of `zone` show daylight saving time at `timestamp`.
+pub fn is_dst(timestamp: i64, zone: &TimeZone) -> bool {
+    Timestamp::from_second(timestamp).is_ok_and(|time| zone.to_offset_info(time).dst().is_dst())
 }
 
-/// The Unix seconds of the start of the unit that holds `moment` in `zone`; `weekday` is on which
+/// The Unix seconds of the start of the unit that holds `seconds` in `zone`; `weekday` is on which
 /// day weeks begin, 1 for Monday to 7 for Sunday.
-pub fn floor(moment: i64, unit: Unit, weekday: i8, zone: &TimeZone) -> i64 {
-    let Ok(timestamp) = Timestamp::from_second(moment) else {
-        return moment;
+pub fn floor(seconds: i64, unit: Unit, weekday: i8, zone: &TimeZone) -> i64 {
+    let Ok(timestamp) = Timestamp::from_second(seconds) else {
+        return seconds;
     };
     let here = timestamp.to_zoned(zone.clone()).datetime();
     let date = here.date();
     let midnight = |date: Date| date.to_datetime(Time::midnight());
     let floored = match unit {
-        Unit::Seconds => return moment,
+        Unit::Seconds => return seconds,
         Unit::Minutes => date.to_datetime(Time::constant(here.hour(), here.minute(), 0, 0)),
         Unit::Hours => date.to_datetime(Time::constant(here.hour(), 0, 0, 0)),
         Unit::Days => midnight(date),
@@ -324,7 +324,7 @@ pub fn floor(moment: i64, unit: Unit, weekday: i8, zone: &TimeZone) -> i64 {
         Unit::Months => midnight(date.first_of_month()),
         Unit::Years => midnight(date.first_of_year()),
     };
-    in_zone(floored, zone).unwrap_or(moment)
+    in_zone(floored, zone).unwrap_or(seconds)
 }
 
 #[cfg(test)]
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn moments_read_as_graphite_reads_them() {
-        for (text, moment) in [
+        for (text, time) in [
             ("now", NOW),
             ("", NOW),
             ("-1h", NOW - 3600),
@@ -373,7 +373,7 @@ mod tests {
             ("1/1/70", 0),
             ("midnight+90min", TODAY + 5400),
         ] {
-            assert_eq!(utc(text), Ok(moment), "{text}");
+            assert_eq!(utc(text), Ok(time), "{text}");
         }
         for text in [
             "-1m",
@@ -429,17 +429,17 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is sent, it is read or refused; a moment read back in seconds is the same.
+        /// Any text is read or refused, and a time read back in seconds is the same.
         #[test]
         fn any_text_is_read_or_refused(
             text in "[0-9a-z:/+ é_,-]{0,12}|(noon|12am|1:30pm|jan|mon)? ?[a-z0-9/]{0,8}[+-]?[0-9a-z]{0,5}",
             now in 0..4_000_000_000_i64,
         ) {
             let zone = TimeZone::get("Australia/Lord_Howe").unwrap();
-            if let Ok(moment) = parse(&text, &zone, now)
-                && moment >= 1_000_000_000
+            if let Ok(time) = parse(&text, &zone, now)
+                && time >= 1_000_000_000
             {
-                proptest::prop_assert_eq!(parse(&moment.to_string(), &zone, now), Ok(moment));
+                proptest::prop_assert_eq!(parse(&time.to_string(), &zone, now), Ok(time));
             }
             let _ = offset(&text);
         }

@@ -65,7 +65,7 @@ impl Memory {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// Lets the peak begin anew with what requests hold now.
+    /// Lets the peak begin again with what requests hold now.
     pub fn restart_peak(&self) {
         self.peak.store(self.used(), Ordering::Relaxed);
     }

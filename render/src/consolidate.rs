@@ -46,12 +46,12 @@ pub fn consolidate(
 
 /// Thins every series to at most `max_points` over the range of all of them, as graphite-web does
 /// for JSON: a series that is too fine gets a step that is a whole multiple of its own, and begins
-/// at a multiple of that, so that a graph which is fetched anew does not jitter. The points before
+/// at a multiple of that, so that a graph which is fetched again does not jitter. The points before
 /// are lost.
 ///
 /// # Errors
 /// If a series is to be thinned by a function that nobody knows, and as [`Column::reserved`].
-pub fn thin(all: &mut [Series], max_points: u64) -> Result<()> {
+pub fn downsample(all: &mut [Series], max_points: u64) -> Result<()> {
     let start = all.iter().map(|s| s.start).min();
     let end = all.iter().map(|s| s.end).max();
     let (Some(start), Some(end)) = (start, end) else {
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn the_last_group_is_judged_as_if_it_were_full() {
         let values = [1.0, ABSENT, 3.0, ABSENT, 5.0];
-        let thin = |by, xff| {
+        let downsample = |by, xff| {
             let values = consolidate(&values, 2, by, xff);
             values
                 .iter()
@@ -193,18 +193,18 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(
-            thin(Consolidation::Average, 0.0),
+            downsample(Consolidation::Average, 0.0),
             [Some(1.0), Some(3.0), Some(5.0)]
         );
         assert_eq!(
-            thin(Consolidation::Avg, 0.0),
-            thin(Consolidation::Average, 0.0)
+            downsample(Consolidation::Avg, 0.0),
+            downsample(Consolidation::Average, 0.0)
         );
         assert_eq!(
-            thin(Consolidation::AvgZero, 0.0),
+            downsample(Consolidation::AvgZero, 0.0),
             [Some(0.5), Some(1.5), Some(5.0)]
         );
-        assert_eq!(thin(Consolidation::First, 0.6), [None, None, None]);
+        assert_eq!(downsample(Consolidation::First, 0.6), [None, None, None]);
     }
 
     #[test]

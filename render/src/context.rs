@@ -264,7 +264,7 @@ impl<'q> Context<'q> {
         line
     }
 
-    /// Graphite's `aggregate`: all series brought to one step, and each row to one value. Of an
+    /// Graphite's `aggregate`: all series brought to one step, and the values of each step to one. Of an
     /// empty list the result is empty. `word` names the result, `sum` for `sumSeries(…)`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What can go wrong while answering a request: variants by what the client is told.
+//! What can go wrong while answering a request: variants by the answer to the client.
 
 /// Shorthand used throughout the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -5,7 +5,7 @@
 //!    the window it wants ([`Args::over`]), so the widened range reaches the leaves before
 //!    anything is fetched, and the narrow one is fetched only if some function asks for it.
 //! 2. Fetching is the [`Fetcher`]'s: this file counts the places that can ask for each pattern.
-//! 3. A function that only adds its arguments up row by row declares a fold
+//! 3. A function that only adds its arguments up step by step declares a fold
 //!    ([`Function::fold`]); over plain paths its series are then fetched one at a time and never
 //!    held together.
 //! 4. Values are reserved in the request's [`Budget`](crate::budget::Budget) where a [`Column`] is

@@ -20,7 +20,7 @@ impl Memory {
         self.series.insert(name.to_owned(), (step.max(1), values));
     }
 
-    /// The moment of the last point of all.
+    /// The timestamp of the last point of all.
     pub fn end(&self) -> i64 {
         let ends = self.series.values();
         let ends = ends.map(|(step, values)| step * i64::try_from(values.len()).unwrap_or(0));

@@ -45,7 +45,7 @@ settings::options! {
         /// needs more is refused with a 413. A size such as "2GiB", or a share of the memory of the
         /// machine or its cgroup, such as "25%". "0B": no limit.
         max_memory: MemorySize = MemorySize::Percent(25);
-        /// How long one request may take, including the wait for its turn; then it is answered with a
+        /// How long one request may take, including the wait before it is computed; then it is answered with a
         /// 503. "0s": no limit.
         timeout: Span = Span::seconds(60);
         /// How many requests are computed at once. 0: as many as there are processors. One more thread

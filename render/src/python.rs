@@ -89,12 +89,12 @@ pub fn fixed(value: f64, decimals: usize) -> String {
     }
 }
 
-/// Rust's `1e-5` in Python's spelling, `1e-05`.
+/// Rust's `1e-5` as Python prints it, `1e-05`.
 fn push_exponent(out: &mut String, text: &str) {
     let (digits, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    let sign = if exponent < 0 { '-' } else { '+' };
-    let _ = write!(out, "{digits}e{sign}{:02}", exponent.abs());
+    let plus_minus = if exponent < 0 { '-' } else { '+' };
+    let _ = write!(out, "{digits}e{plus_minus}{:02}", exponent.abs());
 }
 
 /// `str(value)` of a truth value.
@@ -153,7 +153,7 @@ pub fn sort_run<T>(list: &mut [T], below: impl Fn(&T, &T) -> bool) {
 /// `sorted(values)`. From [`RUN`] values on NaNs go last.
 pub fn sort(values: &mut [f64]) {
     if !values.iter().any(|value| value.is_nan()) {
-        // Equal values are alike, but for the sign of a zero, and zeros keep their order.
+        // Equal values are alike, but for -0 and 0, and zeros keep their order.
         values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
     } else if values.len() < RUN {
         sort_run(values, |a, b| a < b);

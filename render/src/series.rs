@@ -9,7 +9,7 @@ use whisper::{ABSENT, Aggregation, present};
 use crate::budget::{Budget, Reservation};
 use crate::error::Result;
 
-/// A column of values, one per step, [`whisper::ABSENT`] where there is none.
+/// A column of values, one per step, [`whisper::ABSENT`] where there is no value.
 ///
 /// Cloning is cheap; [`Column::write`] copies only when somebody else still looks at the data,
 /// so a chain of functions over one fetch works in place. A column holds the reservation of its

@@ -151,7 +151,7 @@ pub trait Tags: Send + Sync {
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError>;
 
-    /// Registers a series (carbon or OpenMetrics spelling); returns its canonical name. Kept
+    /// Registers a series (in the notation of carbon or OpenMetrics); returns its canonical name. Kept
     /// across restarts.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ pub struct TagValue {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The question is wrong: the client is told, with a 400.
+    /// The question is wrong: the answer is a 400.
     #[error("{0}")]
     Refused(String),
     /// The store failed: a 500 with a counter.

@@ -221,8 +221,8 @@ fn what_is_allocated_stays_within_the_budget() {
                     "bytes",
                     "compil",
                 ];
-                let told = named.iter().any(|word| sentence.contains(word));
-                assert!(told, "{what}: {sentence}");
+                let said = named.iter().any(|word| sentence.contains(word));
+                assert!(said, "{what}: {sentence}");
             }
         }
         assert_eq!(allowed.used(), 0, "{what}");

@@ -1,7 +1,7 @@
 //! Every kind of picture, drawn from series held in memory and compared with `docs/gallery/`.
 //!
 //! A changed picture is a changed file: `PLUMBAGO_GALLERY=write cargo test -p render --test gallery`
-//! writes them anew, and the difference is looked at before it is committed.
+//! writes them again, and the difference is looked at before it is committed.
 
 #![allow(clippy::unwrap_used, reason = "a test; its helpers too")]
 

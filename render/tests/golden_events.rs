@@ -201,8 +201,8 @@ impl Server {
             .strip_prefix("events(\"")
             .and_then(|rest| rest.strip_suffix("\")"));
         let word = word.ok_or_else(|| format!("{target} is not known here"))?;
-        let moment = |name: &str| parameter(name).parse::<i64>().unwrap();
-        let (from, until) = (moment("from"), moment("until"));
+        let time = |name: &str| parameter(name).parse::<i64>().unwrap();
+        let (from, until) = (time("from"), time("until"));
         let tags = GraphiteTags::from_arguments(&[word]);
         let counts = self.store.count_per_second(&tags, from, until).unwrap();
         let points: Vec<Value> = counts

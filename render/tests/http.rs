@@ -28,7 +28,7 @@ mod support {
     pub(crate) mod untagged;
 }
 
-/// A memory that counts, waits and panics as it is told.
+/// A memory that counts, waits and panics on request.
 struct Odd {
     memory: Memory,
     n_fetched: AtomicUsize,
@@ -344,7 +344,7 @@ async fn work_ends_when_its_last_client_has_gone() {
     let kept = server.app.memory.used();
     drop(second);
     assert_eq!(counter("cancelled"), 2);
-    // An equal request begins anew: nothing is left of the one that was abandoned.
+    // An equal request begins again: nothing is left of the one that was abandoned.
     let third = server.get("/render?format=json&from=-1y&target=web.b");
     let source = Arc::clone(&server.source);
     let open = tokio::task::spawn_blocking(move || source.barrier.wait());

@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // For a moment there may be both.
+        // For a short time there may be both.
         grown(size);
         NOW.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promise is handed on.

@@ -19,7 +19,7 @@ use settings::Span;
 mod carbon;
 
 /// How long the server may take to read the rest of its receive buffer.
-const SETTLE: Duration = Duration::from_secs(5);
+const LAST_FLUSHES: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Datagrams between two readings of the clock.
 const BURST: usize = 16;
@@ -350,7 +350,7 @@ fn received(admin: SocketAddr) -> anyhow::Result<u64> {
 
 /// The count when it has reached `expected`, or has stopped growing.
 fn settled(admin: SocketAddr, expected: u64) -> anyhow::Result<u64> {
-    let until = Instant::now() + SETTLE;
+    let until = Instant::now() + LAST_FLUSHES;
     let mut last = received(admin)?;
     loop {
         if last >= expected || Instant::now() >= until {

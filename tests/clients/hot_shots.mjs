@@ -1,4 +1,4 @@
-// npm hot-shots: every method, in DogStatsD's and in Telegraf's spelling of tags, over UDP and TCP.
+// npm hot-shots: every method, with the tags of DogStatsD and of Telegraf, over UDP and TCP.
 // Usage: node hot_shots.mjs HOST UDP_PORT TCP_PORT, with the server run by hot_shots.py, which
 // compares. Prints as JSON what the client measured itself.
 

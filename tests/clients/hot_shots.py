@@ -10,7 +10,7 @@ with Server(statsd__tcp="127.0.0.1:0") as server:
     host, port = server.host_port("statsd.udp")
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hot_shots.mjs")
     command = ["node", script, host, str(port), str(server.host_port("statsd.tcp")[1])]
-    told = json.loads(subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE).stdout)
+    sent = json.loads(subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE).stdout)
     server.expect("stats_counts.node.hits", 30)
     server.expect("seriesByTag('name=stats_counts.node.tagged', 'code=200', 'env=prod')", 3)
     server.expect("stats.timers.node.wait.sum", 60)
@@ -48,7 +48,7 @@ with Server(statsd__tcp="127.0.0.1:0") as server:
         server.expect(tagged(f"stats.sets.{at}.set.end.count"), 2, biggest)
         for name, tag in {"since": "env=", "timed": "env=prod", "awaited": "env=", "spread": "env="}.items():
             server.expect(tagged(timers(name, "count"), tag), 1)
-            server.expect(tagged(timers(name, "sum"), tag), told["measured"][f"{at}.{name}"])
+            server.expect(tagged(timers(name, "sum"), tag), sent["measured"][f"{at}.{name}"])
         server.expect(tagged(f"stats_counts.child.{at}.born.end", "child=yes"), 6)
     for name in ("stats_counts.dog.then.end", "stats.gauges.dog.then.end"):
         wanted = 6 if "counts" in name else 7.25
@@ -57,14 +57,14 @@ with Server(statsd__tcp="127.0.0.1:0") as server:
         points = server.ask("/render", {"target": target, "from": "-5min", "format": "json"})[0]["datapoints"]
         step = points[1][1] - points[0][1]
         at = [stamp for value, stamp in points if value == wanted]
-        check("a value with its own time keeps it", at, [(told["now"] - 60) // step * step])
+        check("a value with its own time keeps it", at, [(sent["now"] - 60) // step * step])
     for status, name in enumerate(("OK", "WARNING", "CRITICAL", "UNKNOWN")):
         gauge = f"stats.gauges.service_checks.dog.{name}.end"
         server.expect(f"seriesByTag('name={gauge}', 'a=b', 'global=yes')", status, last)
     full = lambda: server.ask("/events/get_data", {"tags": "full", "from": "-5min"})
     until(full, "the event with every field")
     event = full()[0]
-    check("its time is the sender's", (event["what"], event["when"]), ("dog.full.end", told["now"] - 30))
+    check("its time is the sender's", (event["what"], event["when"]), ("dog.full.end", sent["now"] - 30))
     server.expect("seriesByTag('name=stats_counts.agg.count', 'global=yes')", 1275)
     server.expect("seriesByTag('name=stats.gauges.agg.gauge', 'global=yes')", 50, last)
     server.expect("seriesByTag('name=stats.sets.agg.set.count', 'global=yes')", 7, biggest)

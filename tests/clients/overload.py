@@ -172,7 +172,7 @@ def cpu_seconds(server):
 
 
 class Watch(threading.Thread):
-    """Looks at memory and health until told to stop."""
+    """Looks at memory and health until it is stopped."""
 
     def __init__(self, server):
         super().__init__(daemon=True)

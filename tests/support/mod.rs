@@ -137,7 +137,7 @@ impl Server {
         self.addresses = serde_json::from_slice(&ready).unwrap();
     }
 
-    /// Starts it and returns at once. Addresses are known only of what it was told in full.
+    /// Starts it and returns at once. Only addresses with a fixed port are known.
     pub(crate) fn launch(&mut self) {
         let log = fs::OpenOptions::new()
             .create(true)

@@ -22,9 +22,9 @@ pub enum Aggregation {
     Min = 5,
     /// The sum of the known points divided by the number of slots, known or not.
     AvgZero = 6,
-    /// The point of the largest magnitude, sign kept.
+    /// The point of the largest magnitude, negative or not.
     AbsMax = 7,
-    /// The point of the smallest magnitude, sign kept.
+    /// The point of the smallest magnitude, negative or not.
     AbsMin = 8,
 }
 

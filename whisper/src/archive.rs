@@ -52,7 +52,7 @@ impl Archive {
     pub(crate) fn slot(&self, base: Timestamp, interval: i64) -> u32 {
         let distance = interval - i64::from(base.0);
         let step = i64::from(self.step.seconds());
-        // Writers of the present stay within a turn of the base most of the time.
+        // Writers of the present stay within one length of the ring of the base most of the time.
         let turns = distance.div_euclid(step);
         let points = i64::from(self.points);
         (if (0..points).contains(&turns) {
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(ring.slot(base, 1050), 5);
         assert_eq!(ring.slot(base, 1060), 0);
         assert_eq!(ring.slot(base, 990), 5);
-        // A base a whole turn away locates the same slots.
+        // A base a whole ring away locates the same slots.
         assert_eq!(ring.slot(Timestamp(1060), 1050), 5);
         assert_eq!(ring.byte(5), 28 + 60);
         assert_eq!(ring.end(), 28 + 72);

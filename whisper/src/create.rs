@@ -1,7 +1,7 @@
 //! Making a file: whole under its name, or not at all.
 //!
 //! A new file is written and allocated under a temporary name beside its place and then linked to
-//! its name, which fails if something has that name already. Whoever reads the name sees a whole
+//! its name, which fails if something has that name already. A reader of the name sees a whole
 //! file or none, and a failure (a full disk, a refused option) leaves nothing behind.
 
 use std::fs;
@@ -151,7 +151,7 @@ impl Staged {
         Ok(())
     }
 
-    /// The name it has for the moment.
+    /// The name it has until it is complete.
     pub(crate) fn temporary(&self) -> &Path {
         &self.temporary
     }

@@ -1,7 +1,7 @@
 //! Erasing points.
 //!
 //! A slot is emptied by giving it the timestamp 0. Slot 0 cannot be: its timestamp is what locates
-//! all others, for this process and for writers that remember it. It gets a timestamp one turn
+//! all others, for this process and for writers that remember it. It gets a timestamp one length of the ring
 //! older instead, which readers take for absent as well.
 
 use crate::archive::Archive;
@@ -16,14 +16,14 @@ use crate::units::Timestamp;
 pub struct Erased {
     /// Slots that were emptied, over all archives.
     pub emptied: usize,
-    /// Coarser points that lay half in the range and were made anew from the finer ones left.
+    /// Coarser points that lay half in the range and were recomputed from the finer ones left.
     pub recomputed: usize,
 }
 
 /// Erases all points of `from`..=`until` from all archives.
 ///
 /// A point of a coarser archive is erased if all its time lies in the range. One that sticks out
-/// is made anew from the finer points that are left, if these satisfy the factor, and stays as it
+/// is recomputed from the finer points that are left, if these satisfy the factor, and stays as it
 /// is if not.
 ///
 /// # Errors
@@ -61,7 +61,7 @@ fn empty(archive: &Archive, slot: usize, point: Point) -> Point {
         return Point::new(0, 0.0);
     }
     let older = u64::from(point.at.0).checked_sub(archive.retention());
-    // In the first turn after 1970 there is no older one: a later turn is absent just as well.
+    // In the first ring length after 1970 there is no older timestamp: a later one is absent as well.
     let other = older
         .filter(|&at| at > 0)
         .unwrap_or(u64::from(point.at.0) + archive.retention());

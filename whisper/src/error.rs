@@ -67,7 +67,7 @@ pub enum Error {
         /// The length of the file, or as much of it as could be read.
         len: u64,
     },
-    /// The file was damaged and has been renamed: there is none under its name any more.
+    /// The file was damaged and has been renamed: its name is free.
     #[error("{}: damaged, set aside as {}", path.display(), aside.display())]
     SetAside {
         /// The file.
@@ -92,7 +92,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A method that is none of the eight.
+    /// An unknown aggregation method.
     #[error("Unrecognized aggregation method: {0}")]
     Method(String),
     /// A factor outside of 0 to 1.

@@ -18,13 +18,13 @@ pub struct Explanation {
     pub archive: usize,
     /// The oldest time that each archive reaches back to.
     pub reach: Vec<i64>,
-    /// One row per value, oldest first.
-    pub rows: Vec<Row>,
+    /// One entry per value, oldest first.
+    pub rows: Vec<Entry>,
 }
 
 /// One value of the answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row {
+pub struct Entry {
     /// Its time.
     pub at: Timestamp,
     /// What its slot holds.
@@ -40,7 +40,7 @@ pub enum Slot {
     Value(f64),
     /// Nothing was ever written there.
     Empty,
-    /// A point of another time, from an earlier turn of the ring.
+    /// A point of another time, from an earlier round of the ring.
     Other(Timestamp),
     /// The request reaches further than the ring is long.
     Beyond,
@@ -117,7 +117,7 @@ pub fn explain(
             }
         };
         let at = Timestamp(at.clamp(0, i64::from(u32::MAX)) as u32);
-        rows.push(Row { at, slot, below });
+        rows.push(Entry { at, slot, below });
     }
     Ok(Some(Explanation {
         archive: range.archive,

@@ -25,7 +25,7 @@ use crate::update::{self, Scratch, Updated};
 /// The bytes read when a file is opened: any header, and slot 0 of the first archive behind it.
 const FIRST_READ: usize = MAX_HEADER_SIZE + crate::archive::SLOT_SIZE;
 
-/// How many bases are remembered; files with more archives read the others anew.
+/// How many bases are remembered; files with more archives read the others again.
 const BASES: usize = 8;
 
 /// Whether other programs are kept out while a file is open.
@@ -92,7 +92,7 @@ impl File {
                 let fd = open()?;
                 retry(|| flock(&fd, FlockOperation::LockExclusive))
                     .map_err(|e| Error::io(path, "locking it", e))?;
-                // Whoever held the lock before may have put another file in its place.
+                // The previous holder of the lock may have put another file in its place.
                 let opened = fstat(&fd).map_err(|e| Error::io(path, "looking at it", e))?;
                 match stat(path) {
                     Ok(named) if (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino) => {

@@ -9,7 +9,7 @@ use crate::units::Timestamp;
 /// What counts as a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gaps {
-    /// What `whisper-fill` fills: a stored zero is a gap too, and a gap of a single point is none
+    /// What `whisper-fill` fills: a stored zero is a gap too, and a gap of a single point is left
     /// unless it is the newest.
     #[default]
     Reference,

@@ -72,7 +72,7 @@ pub(crate) fn fetch_over<S: Storage>(
     fetch::read(&layer, header, range, &mut Vec::new()).map(Some)
 }
 
-/// Writes kept in memory above a storage that is only read; zeroes where there is none.
+/// Writes kept in memory above a storage that is only read; zeroes elsewhere.
 struct Layer<'a, S> {
     under: Option<&'a S>,
     bases: Vec<Option<Timestamp>>,

@@ -22,7 +22,7 @@ impl Point {
     }
 
     /// The point as a slot holds it. Every NaN becomes the one NaN that Python writes, so that
-    /// the mark of an absent value never reaches a file.
+    /// the NaN of an absent value never reaches a file.
     pub fn to_slot(self) -> [u8; SLOT_SIZE] {
         let value = if self.value.is_nan() {
             f64::NAN
@@ -62,7 +62,7 @@ pub(crate) fn slots(bytes: &[u8]) -> impl ExactSizeIterator<Item = Point> + Doub
 /// plain slice of `f64`. Ask with [`is_absent`]; never rely on arithmetic to carry the payload.
 pub const ABSENT: f64 = f64::from_bits(0x7ff8_0000_0061_6273);
 
-/// Whether `value` is the mark of an absent point.
+/// Whether `value` is the NaN of an absent point.
 #[inline(always)]
 pub const fn is_absent(value: f64) -> bool {
     value.to_bits() == ABSENT.to_bits()

@@ -44,7 +44,7 @@ pub(crate) fn propagate<S: Storage>(
     Ok(())
 }
 
-/// Makes the points of `intervals` in the archive numbered `lower` anew from the next finer one, as
+/// Makes the points of `intervals` in the archive numbered `lower` from the next finer one, as
 /// far as that satisfies the factor. Gives back how many it made.
 pub(crate) fn recompute<S: Storage>(
     storage: &mut S,

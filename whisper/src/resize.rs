@@ -15,7 +15,7 @@
 //! 2. The new file is made beside it, with the old one's owner and mode, and renamed over it.
 //! 3. The old file, which a server may have mapped, gets [`MOVED`] in the place of its aggregation
 //!    code: a word that no header has, and that `map` looks at before each batch.
-//! 4. What was written to the old file between the reading and the mark is carried over.
+//! 4. What was written to the old file between the reading and the flag is carried over.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -37,7 +37,7 @@ use crate::units::Timestamp;
 /// Stands in the place of the aggregation code in a file that another one has replaced.
 pub const MOVED: u32 = u32::MAX;
 
-/// How long a batch that was under way when the mark was set is given to end.
+/// How long a batch that was under way when the flag was set is given to end.
 const GRACE: Duration = Duration::from_millis(20);
 
 /// What the file shall be like.

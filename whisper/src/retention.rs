@@ -80,7 +80,7 @@ impl Retention {
 }
 
 /// Reads a definition into seconds per point and points, whatever they are: zero is left for
-/// whoever creates a file from them to refuse. This is `whisper.parseRetentionDef`.
+/// for the creation of a file to refuse. This is `whisper.parseRetentionDef`.
 ///
 /// # Errors
 /// [`Error::Retention`] if the text is no definition, or divides by a step of zero.

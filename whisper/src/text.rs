@@ -78,7 +78,7 @@ fn split(scientific: &str) -> (&str, i32) {
     (digits, exponent.parse().unwrap_or(0))
 }
 
-/// An exponent with its sign and at least two digits.
+/// An exponent with "+" or "-" and at least two digits.
 fn signed(exponent: i32) -> String {
     format!(
         "{}{:02}",

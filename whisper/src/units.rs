@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-/// A moment, in whole seconds since 1970 (all that a whisper file can hold).
+/// A timestamp, in whole seconds since 1970 (all that a whisper file can hold).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u32);
 

@@ -177,13 +177,17 @@ pub(super) fn lines(
 /// Points that follow each other in one half of one of `columns` become at most four: the first,
 /// the lowest, the highest and the last, which look the same. A line that has no more than a few
 /// points in each column stays as it is.
-pub(super) fn thin<T: Copy>(line: Vec<T>, columns: f64, at: impl Fn(&T) -> (f64, f64)) -> Vec<T> {
+pub(super) fn downsample<T: Copy>(
+    line: Vec<T>,
+    columns: f64,
+    at: impl Fn(&T) -> (f64, f64),
+) -> Vec<T> {
     const PER_COLUMN: f64 = 8.0;
     if line.len() as f64 <= PER_COLUMN * columns.max(1.0) {
         return line;
     }
     let half = |point: &T| (2.0 * at(point).0).floor();
-    let mut thinned = Vec::new();
+    let mut downsampled = Vec::new();
     for run in line.chunk_by(|a, b| half(a) == half(b)) {
         let height = |i: &usize| at(&run[*i]).1;
         let lowest = (0..run.len()).min_by(|a, b| height(a).total_cmp(&height(b)));
@@ -193,12 +197,12 @@ pub(super) fn thin<T: Copy>(line: Vec<T>, columns: f64, at: impl Fn(&T) -> (f64,
         let mut last = None;
         for i in kept {
             if last != Some(i) {
-                thinned.push(run[i]);
+                downsampled.push(run[i]);
             }
             last = Some(i);
         }
     }
-    thinned
+    downsampled
 }
 
 /// The part of `line` that lies in the plot (`range` seconds wide), in as many pieces as it takes.
@@ -263,7 +267,7 @@ fn cut(a: Place, b: Place, range: f64) -> Option<(Place, Place)> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Profile(Vec<Place>);
 
-/// Times that follow each other at once (the sides of a step) are told apart by this share of the
+/// Times that follow each other at once (the sides of a step) are kept distinct by this share of the
 /// range, far below a pixel.
 const JUMP: f64 = 1e-8;
 
@@ -301,9 +305,9 @@ impl Profile {
     }
 
     /// Without points that cannot be seen on so many columns of pixels.
-    pub(super) fn thinned(self, range: f64, columns: f64) -> Self {
+    pub(super) fn downsampled(self, range: f64, columns: f64) -> Self {
         let scale = columns / range;
-        Self(thin(self.0, columns, |(t, s)| (t * scale, *s)))
+        Self(downsample(self.0, columns, |(t, s)| (t * scale, *s)))
     }
 
     /// The bytes that it holds.
@@ -508,11 +512,11 @@ mod tests {
             .map(|i| (f64::from(i), f64::from(i * 37 % 101)))
             .collect();
         let as_it_is = |p: &Place| (p.0 / 10.0, p.1);
-        assert_eq!(thin(line.clone(), 25.0, as_it_is), line);
-        let thinned = thin(line.clone(), 20.0, as_it_is);
-        assert!(thinned.len() <= 160, "{}", thinned.len());
+        assert_eq!(downsample(line.clone(), 25.0, as_it_is), line);
+        let downsampled = downsample(line.clone(), 20.0, as_it_is);
+        assert!(downsampled.len() <= 160, "{}", downsampled.len());
         for half in line.chunks(5) {
-            let kept: Vec<Place> = thinned
+            let kept: Vec<Place> = downsampled
                 .iter()
                 .copied()
                 .filter(|p| half.contains(p))

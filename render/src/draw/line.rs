@@ -56,7 +56,7 @@ pub(super) fn draw(
         sheet.bottom -= 2.0 * params.font.ascent();
     }
 
-    let axes = settle(&mut sheet, params, &mut curves, two_axes, &times)?;
+    let axes = arrange(&mut sheet, params, &mut curves, two_axes, &times)?;
     let range = (times.end - times.start) as f64;
     let overlay = Overlay::new(params, events, &times, &window.zone, &sheet, |at| {
         sheet.left
@@ -252,7 +252,7 @@ fn entries<'a>(params: &Params, curves: &'a [Curve<'_>]) -> impl Iterator<Item =
 
 /// Values before stacking, their limits, and the axes that follow; the axes' labels take room, so
 /// that fewer points fit, which may change the limits: repeated until nothing moves.
-fn settle(
+fn arrange(
     sheet: &mut Sheet,
     params: &Params,
     curves: &mut [Curve<'_>],
@@ -260,7 +260,7 @@ fn settle(
     times: &Range<i64>,
 ) -> Result<[Option<YAxis>; 2], Error> {
     let range = (times.end - times.start) as f64;
-    // Room only ever shrinks, by the width of a label: three rounds settle nearly everything.
+    // Room only ever shrinks, by the width of a label: three rounds usually suffice.
     for round in 0.. {
         let width = pixels(sheet, params);
         for curve in curves.iter_mut() {
@@ -355,7 +355,7 @@ fn axis(
     })
 }
 
-/// The least and the largest value that is drawn; 0 to 1 if there is none.
+/// The least and the largest value that is drawn; 0 to 1 without values.
 fn limits_of(
     curves: &[&Curve<'_>],
     params: &Params,
@@ -375,8 +375,8 @@ fn limits_of(
         high = f64::NEG_INFINITY;
         for i in 0..rows {
             budget.check()?;
-            let row = curves.iter().filter_map(|c| c.values.get(i).copied());
-            high = high.max(row.filter(|v| v.is_finite()).sum::<f64>());
+            let stack = curves.iter().filter_map(|c| c.values.get(i).copied());
+            high = high.max(stack.filter(|v| v.is_finite()).sum::<f64>());
         }
     }
     if low > high {
@@ -678,7 +678,7 @@ impl Plot<'_> {
                     .map(|(t, s)| vec![(t - pixel, *s), (t + pixel, *s)]),
             );
             runs.sort_by(|a, b| a[0].0.total_cmp(&b[0].0));
-            let shape = Profile::along(&runs, range, base).thinned(range, columns);
+            let shape = Profile::along(&runs, range, base).downsampled(range, columns);
             let flat = || Profile::flat(range, base);
             let (was_up, was_low) = (
                 upper.take().unwrap_or_else(flat),
@@ -686,8 +686,8 @@ impl Plot<'_> {
             );
             // The two new ones, the times of both, and the shapes between.
             room.grow(4 * (was_up.held() + was_low.held() + 2 * shape.held()))?;
-            let up = was_up.extreme(&shape, true).thinned(range, columns);
-            let low = was_low.extreme(&shape, false).thinned(range, columns);
+            let up = was_up.extreme(&shape, true).downsampled(range, columns);
+            let low = was_low.extreme(&shape, false).downsampled(range, columns);
             if !curve.invisible() {
                 self.area(sheet, curve, up.between(&was_up), place);
                 self.area(sheet, curve, was_low.between(&low), place);
@@ -753,7 +753,7 @@ impl Plot<'_> {
                 .flat_map(|line| curve::clip(line, self.range()));
             let to_column = self.columns() / self.range();
             for piece in pieces {
-                let piece = curve::thin(piece, self.columns(), |(t, s)| (t * to_column, *s));
+                let piece = curve::downsample(piece, self.columns(), |(t, s)| (t * to_column, *s));
                 sheet.push(Item::Stroke(super::scene::Stroke {
                     points: piece.iter().map(place).collect(),
                     width,

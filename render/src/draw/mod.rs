@@ -94,7 +94,7 @@ pub enum Error {
         height: u64,
     },
     /// A word that its parameter does not know.
-    #[error("{parameter}={value} is none of {allowed}")]
+    #[error("{parameter}={value} is not one of {allowed}")]
     UnknownWord {
         /// The parameter.
         parameter: &'static str,

@@ -1,6 +1,6 @@
 //! Deploys and other events on a picture: lines, bands, and labels that never collide.
 //!
-//! From events to signs, in this order:
+//! From events to all_shown, in this order:
 //!
 //! 1. What lies outside of the picture's time is dropped.
 //! 2. Lines closer than a few pixels become one with a count ([`crowds`]).
@@ -24,7 +24,7 @@ use super::x_axis::written;
 use crate::error::Result;
 use crate::events::{Event, Status};
 
-/// Colours of tags that everybody uses, chosen to be told from Graphite's series colours, from
+/// Colours of tags that everybody uses, chosen to differ from Graphite's series colours, from
 /// each other and from the red of failure.
 const KNOWN: &[(&str, Color)] = &[
     ("deploy", Color::opaque(0xd9, 0x6a, 0x0b)),
@@ -66,7 +66,7 @@ fn tag_color(tag: &str) -> Color {
 
 /// One thing to be drawn: an event, or several that belong together.
 #[derive(Clone, Debug)]
-struct Sign<'a> {
+struct Shown<'a> {
     events: Vec<&'a Event>,
     from: f64,
     /// The end of a band.
@@ -90,7 +90,7 @@ struct Sign<'a> {
 /// Where a label stands.
 #[derive(Clone, Debug, PartialEq)]
 struct Placed {
-    row: usize,
+    level: usize,
     x: f64,
     text: String,
 }
@@ -105,7 +105,7 @@ struct Tie {
 
 #[derive(Debug)]
 pub(super) struct Overlay<'a> {
-    signs: Vec<Sign<'a>>,
+    all_shown: Vec<Shown<'a>>,
     ties: Vec<Tie>,
     rows: usize,
     font: Font,
@@ -134,20 +134,20 @@ impl<'a> Overlay<'a> {
         let font = params.font.sized((params.font.size - 1.0).max(8.0));
         let dark = params.background.luminance() < 0.5;
         let (start, end) = (times.start as f64, times.end as f64);
-        let mut signs: Vec<Sign<'a>> = events
+        let mut all_shown: Vec<Shown<'a>> = events
             .iter()
-            .filter_map(|event| Sign::new(event, start, end, dark))
+            .filter_map(|event| Shown::new(event, start, end, dark))
             .collect();
-        signs.sort_by(|a, b| {
+        all_shown.sort_by(|a, b| {
             let order = a.from.total_cmp(&b.from);
             order.then(a.events[0].id.cmp(&b.events[0].id))
         });
-        for sign in &mut signs {
-            sign.x = x(sign.from.max(start));
-            sign.x_end = x(sign.until.unwrap_or(sign.from).min(end));
+        for shown in &mut all_shown {
+            shown.x = x(shown.from.max(start));
+            shown.x_end = x(shown.until.unwrap_or(shown.from).min(end));
         }
-        let ties = ties(&mut signs);
-        let mut signs = crowds(signs);
+        let ties = ties(&mut all_shown);
+        let mut all_shown = crowds(all_shown);
         let rows = if params.graph_only {
             0
         } else {
@@ -157,10 +157,10 @@ impl<'a> Overlay<'a> {
                 h if h < 230.0 => 2,
                 _ => 3,
             };
-            arrange(&mut signs, font, (sheet.left, sheet.right), most)
+            arrange(&mut all_shown, font, (sheet.left, sheet.right), most)
         };
         Self {
-            signs,
+            all_shown,
             ties,
             rows,
             font,
@@ -186,26 +186,26 @@ impl<'a> Overlay<'a> {
     /// # Errors
     /// As [`Sheet::check`].
     pub(super) fn draw(&self, sheet: &mut Sheet) -> Result<()> {
-        if self.signs.is_empty() {
+        if self.all_shown.is_empty() {
             return Ok(());
         }
         sheet.push(Item::Open(Group {
             class: "events",
             ..Group::default()
         }));
-        let bands = self.signs.iter().filter(|s| s.until.is_some());
-        let lines = self.signs.iter().filter(|s| s.until.is_none());
-        for sign in bands.chain(lines) {
+        let bands = self.all_shown.iter().filter(|s| s.until.is_some());
+        let lines = self.all_shown.iter().filter(|s| s.until.is_none());
+        for shown in bands.chain(lines) {
             sheet.check()?;
-            sheet.push(Item::Open(self.group(sign)));
-            let top = self.pole_top(sign, sheet);
-            if sign.until.is_some() {
-                band(sheet, sign, top);
+            sheet.push(Item::Open(self.group(shown)));
+            let top = self.pole_top(shown, sheet);
+            if shown.until.is_some() {
+                band(sheet, shown, top);
             } else {
-                line(sheet, sign, top);
+                line(sheet, shown, top);
             }
-            if sign.failed {
-                cross(sheet, sign.x, sheet.top + 6.0, sign.alarm);
+            if shown.failed {
+                cross(sheet, shown.x, sheet.top + 6.0, shown.alarm);
             }
             sheet.push(Item::Close);
         }
@@ -226,17 +226,17 @@ impl<'a> Overlay<'a> {
             decoration: true,
             ..Group::default()
         }));
-        for sign in &self.signs {
-            let Some(place) = &sign.place else {
+        for shown in &self.all_shown {
+            let Some(place) = &shown.place else {
                 continue;
             };
-            let base = sheet.top - 3.0 - place.row as f64 * self.row_height();
+            let base = sheet.top - 3.0 - place.level as f64 * self.row_height();
             sheet.text(Label {
                 text: place.text.clone(),
                 at: spot(place.x, base),
                 align: Align::Start,
                 font: self.font,
-                paint: Paint::own(readable(sign.color, self.background)),
+                paint: Paint::own(readable(shown.color, self.background)),
                 angle: 0.0,
             });
         }
@@ -244,17 +244,17 @@ impl<'a> Overlay<'a> {
     }
 
     /// The pole of a line reaches up to its label.
-    fn pole_top(&self, sign: &Sign<'_>, sheet: &Sheet) -> f64 {
-        match &sign.place {
+    fn pole_top(&self, shown: &Shown<'_>, sheet: &Sheet) -> f64 {
+        match &shown.place {
             Some(place) => {
-                sheet.top - 2.0 - place.row as f64 * self.row_height() - self.font.cap_height()
+                sheet.top - 2.0 - place.level as f64 * self.row_height() - self.font.cap_height()
             }
             None => sheet.top,
         }
     }
 
-    fn group(&self, sign: &Sign<'_>) -> Group {
-        let mut tags: Vec<&str> = sign
+    fn group(&self, shown: &Shown<'_>) -> Group {
+        let mut tags: Vec<&str> = shown
             .events
             .iter()
             .flat_map(|m| m.tags.iter().map(String::as_str))
@@ -263,18 +263,18 @@ impl<'a> Overlay<'a> {
         tags.dedup();
         let mut data = vec![
             ("tags", tags.join(" ")),
-            ("when", (sign.from as i64).to_string()),
+            ("when", (shown.from as i64).to_string()),
         ];
-        if let Some(until) = sign.until {
+        if let Some(until) = shown.until {
             data.push(("until", (until as i64).to_string()));
         }
-        let ids: Vec<String> = sign.events.iter().map(|m| m.id.to_string()).collect();
+        let ids: Vec<String> = shown.events.iter().map(|m| m.id.to_string()).collect();
         data.push(("ids", ids.join(" ")));
         Group {
             class: "event",
-            title: Some(self.hover(sign)),
+            title: Some(self.hover(shown)),
             // A crowd has no single place to read more.
-            link: match &sign.events[..] {
+            link: match &shown.events[..] {
                 [only] => only.link.clone(),
                 _ => None,
             },
@@ -283,21 +283,21 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    fn hover(&self, sign: &Sign<'_>) -> String {
+    fn hover(&self, shown: &Shown<'_>) -> String {
         let mut text = String::new();
-        if sign.events.len() > 1 {
-            text.push_str(&format!("{} events\n", sign.events.len()));
+        if shown.events.len() > 1 {
+            text.push_str(&format!("{} events\n", shown.events.len()));
         }
-        for event in sign.events.iter().take(MOST_IN_HOVER) {
-            if !text.is_empty() && sign.events.len() > 1 {
+        for event in shown.events.iter().take(MOST_IN_HOVER) {
+            if !text.is_empty() && shown.events.len() > 1 {
                 text.push('\n');
             }
-            self.tell(event, sign.events.len() == 1, &mut text);
+            self.tell(event, shown.events.len() == 1, &mut text);
         }
-        if sign.events.len() > MOST_IN_HOVER {
+        if shown.events.len() > MOST_IN_HOVER {
             text.push_str(&format!(
                 "\n… and {} more",
-                sign.events.len() - MOST_IN_HOVER
+                shown.events.len() - MOST_IN_HOVER
             ));
         }
         text
@@ -360,7 +360,7 @@ fn span(seconds: f64) -> String {
     }
 }
 
-impl<'a> Sign<'a> {
+impl<'a> Shown<'a> {
     fn new(event: &'a Event, start: f64, end: f64, dark: bool) -> Option<Self> {
         if !event.when.is_finite() {
             return None;
@@ -429,15 +429,15 @@ fn cut(text: &str) -> String {
 }
 
 /// A thread for each rollback whose original is shown too; the original counts as undone.
-fn ties(signs: &mut [Sign<'_>]) -> Vec<Tie> {
-    let shown: std::collections::HashMap<i64, usize> = signs
+fn ties(all_shown: &mut [Shown<'_>]) -> Vec<Tie> {
+    let shown: std::collections::HashMap<i64, usize> = all_shown
         .iter()
         .enumerate()
         .flat_map(|(i, s)| s.events.iter().map(move |m| (m.id, i)))
         .collect();
     let mut ties = Vec::new();
-    for i in 0..signs.len() {
-        let originals: Vec<usize> = signs[i]
+    for i in 0..all_shown.len() {
+        let originals: Vec<usize> = all_shown[i]
             .events
             .iter()
             .filter_map(|m| shown.get(&m.rollback_of?).copied())
@@ -446,12 +446,12 @@ fn ties(signs: &mut [Sign<'_>]) -> Vec<Tie> {
             if original == i {
                 continue;
             }
-            signs[original].undone = true;
-            signs[original].tied = true;
+            all_shown[original].undone = true;
+            all_shown[original].tied = true;
             ties.push(Tie {
-                from: signs[i].x,
-                to: signs[original].x,
-                color: signs[i].color,
+                from: all_shown[i].x,
+                to: all_shown[original].x,
+                color: all_shown[i].color,
             });
         }
     }
@@ -460,29 +460,29 @@ fn ties(signs: &mut [Sign<'_>]) -> Vec<Tie> {
 }
 
 /// Merges lines that would touch each other into one with a count. Bands stay.
-fn crowds(signs: Vec<Sign<'_>>) -> Vec<Sign<'_>> {
-    let mut merged: Vec<Sign<'_>> = Vec::with_capacity(signs.len());
+fn crowds(all_shown: Vec<Shown<'_>>) -> Vec<Shown<'_>> {
+    let mut merged: Vec<Shown<'_>> = Vec::with_capacity(all_shown.len());
     // The crowd that is being gathered: its place in `merged`, and where its last line stands.
     let mut last: Option<(usize, f64)> = None;
-    for sign in signs {
-        if sign.until.is_some() {
-            merged.push(sign);
+    for shown in all_shown {
+        if shown.until.is_some() {
+            merged.push(shown);
             continue;
         }
-        let near = last.filter(|(_, x)| sign.x - x < CROWD);
+        let near = last.filter(|(_, x)| shown.x - x < CROWD);
         // A crowd does not grow without end: one line may stand for a few pixels, not for fifty.
         match near.and_then(|(i, _)| merged.get_mut(i).map(|s| (i, s))) {
-            Some((i, crowd)) if sign.x - crowd.x < 3.0 * CROWD => {
-                last = Some((i, sign.x));
-                crowd.failed |= sign.failed;
-                crowd.undone &= sign.undone;
-                crowd.tied |= sign.tied;
-                crowd.events.extend(sign.events);
+            Some((i, crowd)) if shown.x - crowd.x < 3.0 * CROWD => {
+                last = Some((i, shown.x));
+                crowd.failed |= shown.failed;
+                crowd.undone &= shown.undone;
+                crowd.tied |= shown.tied;
+                crowd.events.extend(shown.events);
                 crowd.label = format!("×{}", crowd.events.len());
             }
             _ => {
-                last = Some((merged.len(), sign.x));
-                merged.push(sign);
+                last = Some((merged.len(), shown.x));
+                merged.push(shown);
             }
         }
     }
@@ -494,43 +494,48 @@ fn crowds(signs: Vec<Sign<'_>>) -> Vec<Sign<'_>> {
 ///
 /// A pole goes up through the rows below its label's, so a label may only reach as far as the next
 /// pole that is at least as tall. Right to left, every such pole is known.
-fn arrange(signs: &mut [Sign<'_>], font: Font, (left, right): (f64, f64), most: usize) -> usize {
-    // Where the room of each row ends.
+fn arrange(
+    all_shown: &mut [Shown<'_>],
+    font: Font,
+    (left, right): (f64, f64),
+    most: usize,
+) -> usize {
+    // Where the room of each level ends.
     let mut ends = vec![right; most];
     let mut rows = 0;
-    let mut order: Vec<usize> = (0..signs.len()).collect();
-    order.sort_by(|a, b| signs[*b].x.total_cmp(&signs[*a].x));
+    let mut order: Vec<usize> = (0..all_shown.len()).collect();
+    order.sort_by(|a, b| all_shown[*b].x.total_cmp(&all_shown[*a].x));
     for (nth, &i) in order.iter().enumerate() {
-        let x = signs[i].x;
-        let previous = order.get(nth + 1).map_or(left - 10.0, |j| signs[*j].x);
-        let text = signs[i].label.clone();
+        let x = all_shown[i].x;
+        let previous = order.get(nth + 1).map_or(left - 10.0, |j| all_shown[*j].x);
+        let text = all_shown[i].label.clone();
         if text.is_empty() || most == 0 {
             continue;
         }
         let width = font.width(&text);
         let room = |end: f64| end - x - 2.0 * GAP;
         let fits = ends.iter().position(|end| width <= room(*end));
-        let placed = if let Some(row) = fits {
-            Some((row, x + GAP, text))
+        let placed = if let Some(level) = fits {
+            Some((level, x + GAP, text))
         } else if x - previous > width + 3.0 * GAP && ends[0] >= x {
             // No room at the right edge, but room on the other side of the pole.
             Some((0, x - GAP - width, text))
         } else {
-            let (row, end) = ends
+            let (level, end) = ends
                 .iter()
                 .enumerate()
-                .fold((0, f64::MIN), |best, (row, end)| {
-                    if *end > best.1 { (row, *end) } else { best }
+                .fold((0, f64::MIN), |best, (level, end)| {
+                    if *end > best.1 { (level, *end) } else { best }
                 });
             let cut = font.fit(&text, room(end));
-            (!cut.is_empty()).then_some((row, x + GAP, cut))
+            (!cut.is_empty()).then_some((level, x + GAP, cut))
         };
-        if let Some((row, at, text)) = placed {
-            for end in &mut ends[..=row] {
+        if let Some((level, at, text)) = placed {
+            for end in &mut ends[..=level] {
                 *end = end.min(at.min(x));
             }
-            rows = rows.max(row + 1);
-            signs[i].place = Some(Placed { row, x: at, text });
+            rows = rows.max(level + 1);
+            all_shown[i].place = Some(Placed { level, x: at, text });
         }
     }
     rows
@@ -553,20 +558,20 @@ fn readable(color: Color, background: Color) -> Color {
 
 const UNDONE_DASH: (f64, f64) = (4.0, 3.0);
 
-fn line(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
-    let x = sign.x.round();
-    let crowd = sign.events.len() > 1 || sign.events.iter().any(|e| e.look.merged > 0);
+fn line(sheet: &mut Sheet, shown: &Shown<'_>, top: f64) {
+    let x = shown.x.round();
+    let crowd = shown.events.len() > 1 || shown.events.iter().any(|e| e.look.merged > 0);
     let width = if crowd { 2.0 } else { 1.0 };
-    let paint = Paint::own(sign.color);
+    let paint = Paint::own(shown.color);
     let center = x + width / 2.0;
-    let dash = sign.undone.then_some(UNDONE_DASH);
+    let dash = shown.undone.then_some(UNDONE_DASH);
     sheet.stroke(
         &[(center, top.round()), (center, sheet.bottom)],
         width,
         dash,
         paint,
     );
-    if sign.undone && !sign.tied {
+    if shown.undone && !shown.tied {
         undone(sheet, center, paint);
     }
     sheet.push(Item::Feel {
@@ -575,29 +580,33 @@ fn line(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
     });
 }
 
-fn band(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
+fn band(sheet: &mut Sheet, shown: &Shown<'_>, top: f64) {
     let (top_y, bottom) = (sheet.top, sheet.bottom);
-    let left = sign.x.round();
-    let right = sign.x_end.round().max(left + 2.0);
-    let tint = if sign.failed { sign.alarm } else { sign.color };
+    let left = shown.x.round();
+    let right = shown.x_end.round().max(left + 2.0);
+    let tint = if shown.failed {
+        shown.alarm
+    } else {
+        shown.color
+    };
     sheet.push(Item::Block {
         from: spot(left, top_y),
         to: spot(right, bottom),
         paint: Paint::own(tint.with_alpha(0.12)),
     });
-    if sign.failed {
+    if shown.failed {
         hatch(sheet, left, right, tint);
     }
-    let edge = Paint::own(sign.color);
-    let faint = Paint::own(sign.color.with_alpha(0.6));
-    let dash = sign.undone.then_some(UNDONE_DASH);
+    let edge = Paint::own(shown.color);
+    let faint = Paint::own(shown.color.with_alpha(0.6));
+    let dash = shown.undone.then_some(UNDONE_DASH);
     sheet.stroke(
         &[(left + 0.5, top.round()), (left + 0.5, bottom)],
         1.0,
         dash,
         edge,
     );
-    if !sign.open {
+    if !shown.open {
         sheet.stroke(
             &[(right - 0.5, top_y), (right - 0.5, bottom)],
             1.0,
@@ -611,7 +620,7 @@ fn band(sheet: &mut Sheet, sign: &Sign<'_>, top: f64) {
         to: spot(right, top_y + 2.0),
         paint: edge,
     });
-    if sign.undone && !sign.tied {
+    if shown.undone && !shown.tied {
         undone(sheet, left + 0.5, edge);
     }
     sheet.push(Item::Feel {

@@ -1,4 +1,4 @@
-//! Thin lines, fast.
+//! Narrow lines, fast.
 //!
 //! A graph is mostly polylines of a pixel or so in width, hundreds of segments each. Outlining
 //! such a line and filling the outline, as tiny-skia does for any path, costs half a millisecond a
@@ -28,7 +28,7 @@ pub(super) struct Pen {
     height: usize,
     /// Coverage of each pixel, 0 to [`LEVELS`].
     coverage: Vec<u8>,
-    /// The pixels of each row that may be covered: from, until.
+    /// The pixels of each scanline that may be covered: from, until.
     touched: Vec<(u32, u32)>,
     _held: Reservation,
 }
@@ -100,8 +100,8 @@ impl Pen {
         let leftmost = a.0.min(b.0) - reach;
         let rightmost = a.0.max(b.0) + reach;
         let mut seen = 8;
-        for row in top..bottom {
-            let py = row as f32 + 0.5 - a.1;
+        for scanline in top..bottom {
+            let py = scanline as f32 + 0.5 - a.1;
             let (mut from, mut until) = (leftmost, rightmost);
             if uy.abs() > 1e-3 {
                 let center = a.0 + ux * py / uy;
@@ -115,10 +115,11 @@ impl Pen {
                 continue;
             }
             seen += end - first + 8;
-            let (low, high) = &mut self.touched[row];
+            let (low, high) = &mut self.touched[scanline];
             *low = (*low).min(first as u32);
             *high = (*high).max(end as u32);
-            let line = &mut self.coverage[row * self.width + first..row * self.width + end];
+            let line =
+                &mut self.coverage[scanline * self.width + first..scanline * self.width + end];
             for (i, covered) in line.iter_mut().enumerate() {
                 let px = (first + i) as f32 + 0.5 - a.0;
                 let along = (px * ux + py * uy).clamp(0.0, length);
@@ -136,12 +137,12 @@ impl Pen {
         let mixes: [Mix; LEVELS as usize + 1] =
             std::array::from_fn(|level| Mix::new(color, level as f32 / LEVELS));
         let data = pixels.data_mut();
-        for (row, touched) in self.touched.iter_mut().enumerate() {
+        for (scanline, touched) in self.touched.iter_mut().enumerate() {
             let (low, high) = std::mem::replace(touched, (u32::MAX, 0));
             if low >= high {
                 continue;
             }
-            let range = row * self.width + low as usize..row * self.width + high as usize;
+            let range = scanline * self.width + low as usize..scanline * self.width + high as usize;
             let line = &mut data[range.start * 4..range.end * 4];
             let covered = &mut self.coverage[range];
             for (level, pixel) in covered.iter_mut().zip(line.chunks_exact_mut(4)) {

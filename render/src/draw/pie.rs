@@ -157,7 +157,7 @@ fn text_of(params: &Params, slice: &Slice, total: f64) -> Option<String> {
         ValueLabels::None => None,
         ValueLabels::Percent => {
             let percent = value / total * 100.0;
-            // The sign first, as in Graphite.
+            // The percent character first, as in Graphite.
             (percent >= params.value_labels_min).then(|| format!("%{percent:.2}"))
         }
         ValueLabels::Number => (value >= params.value_labels_min).then(|| {

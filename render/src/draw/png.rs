@@ -6,7 +6,7 @@
 //! The most frequent colours are kept exactly; of the rest (some hundreds, where lines cross at
 //! their blurred edges) those that are least like what is already there get the places that are
 //! left, and the others the nearest. In pictures with thousands of colours, the later ones
-//! are told apart less finely. Pictures that one can see through keep all their colours.
+//! are distinguished less finely. Pictures that one can see through keep all their colours.
 
 use std::io::Write as _;
 
@@ -23,7 +23,7 @@ use crate::format::buffer::stopped;
 
 const PALETTE: usize = 256;
 
-/// Up to this many colours are told apart exactly, then by five bits a channel up to
+/// Up to this many colours are kept exactly, then by five bits a channel up to
 /// [`COARSE_FROM`] and by four from there on: never more than 4,096 of those.
 const FINE_UP_TO: usize = 3000;
 const COARSE_FROM: usize = 6000;
@@ -46,21 +46,21 @@ pub(super) fn encode(pixels: PixmapRef<'_>, budget: &Budget) -> Result<Buffer> {
     if alpha == 255 {
         let (mut places, _held) = empty(width * pixels.height() as usize, budget)?;
         let (palette, chosen) = index(pixels.data(), &mut places, budget)?;
-        let rows = places.chunks_exact(width).map(|row| {
-            let row = row.iter().map(|place| chosen[usize::from(*place)]);
-            row.collect()
+        let rows = places.chunks_exact(width).map(|scanline| {
+            let scanline = scanline.iter().map(|place| chosen[usize::from(*place)]);
+            scanline.collect()
         });
         return write(pixels, Some(&palette), rows, budget);
     }
-    let rows = pixels.pixels().chunks_exact(width).map(|row| {
-        let colors = row.iter().map(|pixel| pixel.demultiply());
+    let rows = pixels.pixels().chunks_exact(width).map(|scanline| {
+        let colors = scanline.iter().map(|pixel| pixel.demultiply());
         let bytes = colors.flat_map(|c| [c.red(), c.green(), c.blue(), c.alpha()]);
         bytes.collect()
     });
     write(pixels, None, rows, budget)
 }
 
-/// With a palette, a row has a byte for each pixel; without, four.
+/// With a palette, a scanline has a byte for each pixel; without, four.
 fn write(
     picture: PixmapRef<'_>,
     palette: Option<&[u8]>,
@@ -72,14 +72,14 @@ fn write(
     let mut compressed = ZlibEncoder::new(Buffer::new(budget), Compression::new(2));
     const NO_FILTER: u8 = 0;
     let mut seen = 0;
-    for row in rows {
-        seen += row.len();
+    for scanline in rows {
+        seen += scanline.len();
         if seen > ROUND {
             budget.check()?;
             seen = 0;
         }
         compressed.write_all(&[NO_FILTER]).map_err(stopped)?;
-        compressed.write_all(&row).map_err(stopped)?;
+        compressed.write_all(&scanline).map_err(stopped)?;
     }
     let compressed = compressed.finish().map_err(stopped)?;
     let mut out = Buffer::new(budget);

@@ -276,8 +276,8 @@ impl Raster {
             |b, pen| {
                 let left = (start as i32).saturating_add(pen).saturating_add(b.left);
                 let rows = b.coverage.chunks_exact(b.width as usize);
-                for (row, line) in rows.enumerate() {
-                    let v = base + b.top + row as i32;
+                for (below, line) in rows.enumerate() {
+                    let v = base + b.top + below as i32;
                     for (column, &coverage) in line.iter().enumerate() {
                         let level = (f32::from(coverage) / 255.0 * LEVELS).round() as usize;
                         if level == 0 {
@@ -372,9 +372,9 @@ impl DrawingBackend for Raster {
             color.alpha *= f64::from(faint);
             self.dash = None;
         }
-        let thin = self.dash.is_none() && width <= WIDEST;
+        let narrow = self.dash.is_none() && width <= WIDEST;
         let drawn = match &mut self.pen {
-            Some(pen) if thin => {
+            Some(pen) if narrow => {
                 let scale = self.scale;
                 let points = points
                     .into_iter()
@@ -447,9 +447,9 @@ impl Canvas for Raster {
             Align::Middle => width() / 2.0,
             Align::End => width(),
         };
-        let turn = label.angle.to_radians();
-        let x = x as f32 * self.scale - back * turn.cos();
-        let y = y as f32 * self.scale - back * turn.sin();
+        let angle = label.angle.to_radians();
+        let x = x as f32 * self.scale - back * angle.cos();
+        let y = y as f32 * self.scale - back * angle.sin();
         let quarters = label.angle / 90.0;
         if quarters.fract() == 0.0 && label.font.size * self.ratio <= LARGEST_BITMAP {
             self.straight(label, x, y, quarters.rem_euclid(4.0) as u8);

@@ -129,7 +129,7 @@ pub(super) enum Item {
         paint: Paint,
     },
     Text(Label),
-    /// Invisible, but the mouse feels it: for hover text over thin lines. Not in a PNG.
+    /// Invisible, but the mouse feels it: for hover text over narrow lines. Not in a PNG.
     Feel {
         from: Spot,
         to: Spot,

@@ -56,7 +56,7 @@ impl Sheet {
     }
 
     fn try_push(&mut self, item: Item) -> Result<()> {
-        // The list doubles when it is full, and for a moment there are both.
+        // The list doubles when it is full, and for a short time there are both.
         let bytes = item.held() + 3 * size_of::<Item>();
         if bytes > self.spare {
             let portion = bytes.max(PORTION);

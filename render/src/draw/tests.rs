@@ -121,7 +121,7 @@ fn what_cannot_be_is_refused_in_words() {
     );
     assert_eq!(
         refused(&[("lineMode", "curly")]),
-        "lineMode=curly is none of slope, staircase, connected"
+        "lineMode=curly is not one of slope, staircase, connected"
     );
     assert_eq!(
         refused(&[("yMin", "5"), ("yMax", "1")]),

@@ -256,12 +256,12 @@ struct Decimal(f64);
 impl std::fmt::Display for Decimal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let hundredths = (self.0 * 100.0).round() as i64;
-        let sign = if hundredths < 0 { "-" } else { "" };
+        let minus = if hundredths < 0 { "-" } else { "" };
         let (whole, part) = (hundredths.abs() / 100, hundredths.abs() % 100);
         match part {
-            0 => write!(f, "{sign}{whole}"),
-            p if p % 10 == 0 => write!(f, "{sign}{whole}.{}", p / 10),
-            p => write!(f, "{sign}{whole}.{p:02}"),
+            0 => write!(f, "{minus}{whole}"),
+            p if p % 10 == 0 => write!(f, "{minus}{whole}.{}", p / 10),
+            p => write!(f, "{minus}{whole}.{p:02}"),
         }
     }
 }

@@ -342,8 +342,8 @@ pub(super) fn general(value: f64) -> String {
         let decimals = usize::try_from(5 - exponent).unwrap_or(0);
         trim(&format!("{value:.decimals$}"))
     } else {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        format!("{}e{sign}{:02}", trim(mantissa), exponent.abs())
+        let plus_minus = if exponent < 0 { '-' } else { '+' };
+        format!("{}e{plus_minus}{:02}", trim(mantissa), exponent.abs())
     }
 }
 

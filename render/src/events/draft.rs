@@ -21,7 +21,7 @@ pub const MAX_TAG: usize = 255;
 /// Most bytes in a link or a key.
 pub const MAX_LINK: usize = 2048;
 /// The years 1 to 9999, which is what Graphite's dates can hold.
-const MOMENTS: std::ops::RangeInclusive<f64> = -62_135_596_800.0..=253_402_300_799.0;
+const TIMESTAMPS: std::ops::RangeInclusive<f64> = -62_135_596_800.0..=253_402_300_799.0;
 
 /// What was said about an event. See the module's rules for what `None` means.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,7 +58,7 @@ impl Draft {
         }
     }
 
-    /// A mark that came as a datagram, from its plain fields.
+    /// An event that came as a datagram, from its plain fields.
     pub fn from_mark(
         what: String,
         data: String,
@@ -90,12 +90,12 @@ impl Draft {
         };
         let when = fields
             .get("when")
-            .map(|value| moment("when", value))
+            .map(|value| timestamp("when", value))
             .transpose()?;
         let until = match fields.get("until") {
             None => None,
             Some(Value::Null) => Some(None),
-            Some(value) => Some(Some(moment("until", value)?)),
+            Some(value) => Some(Some(timestamp("until", value)?)),
         };
         let duration = match fields.get("duration") {
             None | Some(Value::Null) => None,
@@ -175,8 +175,8 @@ impl Draft {
             let start: String = tag.chars().take(20).collect();
             return refuse(format!("the tag {start:?}… is longer than {MAX_TAG} bytes"));
         }
-        for (name, moment) in [("when", *when), ("until", until.flatten())] {
-            if moment.is_some_and(|moment| !MOMENTS.contains(&moment)) {
+        for (name, timestamp) in [("when", *when), ("until", until.flatten())] {
+            if timestamp.is_some_and(|timestamp| !TIMESTAMPS.contains(&timestamp)) {
                 return refuse(format!(
                     "\"{name}\" is not a timestamp between the years 1 and 9999 (it is in seconds, not milliseconds)"
                 ));
@@ -201,7 +201,7 @@ impl Draft {
         }
     }
 
-    /// The event that this draft makes at the clock `now` when there is none yet.
+    /// The event that this draft makes at the clock `now` when it is new.
     ///
     /// # Errors
     /// [`Error::Refused`] if it does not say what happened, or ends before it begins.
@@ -221,7 +221,7 @@ impl Draft {
 
     /// Puts what this draft says over `event`.
     ///
-    /// When a change that was under way is told to have ended, and nobody says when, it ended `now`.
+    /// A change that was under way and has ended without a time ended `now`.
     ///
     /// # Errors
     /// [`Error::Refused`] if it would end before it begins.
@@ -309,10 +309,10 @@ pub fn is_web_link(link: &str) -> bool {
     })
 }
 
-/// Reads a moment: Unix seconds as a number or as digits in a text, or an ISO 8601 date and time
+/// Reads a timestamp: Unix seconds as a number or as digits in a text, or an ISO 8601 date and time
 /// with its offset (`2026-11-20T13:00:00Z`).
-pub(super) fn moment(name: &str, value: &Value) -> Result<f64, Error> {
-    let moment = match value {
+pub(super) fn timestamp(name: &str, value: &Value) -> Result<f64, Error> {
+    let timestamp = match value {
         Value::Number(number) => number.as_f64(),
         Value::String(text) => text.trim().parse().ok().or_else(|| {
             let at: jiff::Timestamp = text.trim().parse().ok()?;
@@ -320,8 +320,8 @@ pub(super) fn moment(name: &str, value: &Value) -> Result<f64, Error> {
         }),
         _ => None,
     };
-    match moment {
-        Some(moment) if moment.is_finite() => Ok(moment),
+    match timestamp {
+        Some(timestamp) if timestamp.is_finite() => Ok(timestamp),
         _ => refuse(format!(
             "\"{name}\" must be Unix seconds or a time such as \"2026-11-20T13:00:00Z\""
         )),
@@ -381,8 +381,8 @@ fn optional<T>(
 }
 
 /// Moments are kept to the microsecond, as Python's dates are: a float has no more to give.
-fn to_micros(moment: f64) -> f64 {
-    (moment * 1e6).round() / 1e6
+fn to_micros(timestamp: f64) -> f64 {
+    (timestamp * 1e6).round() / 1e6
 }
 
 fn refuse<T>(why: impl Into<String>) -> Result<T, Error> {
@@ -524,7 +524,7 @@ mod tests {
             let json = fields.filter(|(i, _)| present >> i & 1 == 1).map(|(_, (name, value))| ((*name).to_owned(), value));
             let json = Value::Object(json.collect());
             if let Ok(event) = Draft::from_json(&json).and_then(|draft| draft.create(0.0)) {
-                prop_assert!(MOMENTS.contains(&event.when));
+                prop_assert!(TIMESTAMPS.contains(&event.when));
                 prop_assert!(event.tags.iter().all(|tag| !tag.is_empty() && !tag.contains(char::is_whitespace)));
                 let again = Draft::from(event.clone()).create(1.0).unwrap();
                 prop_assert_eq!(again, event);

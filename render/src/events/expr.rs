@@ -164,9 +164,9 @@ impl fmt::Display for TagQuery {
             }
             let positive = clause.all.iter().map(|term| ("", term));
             let negative = clause.none.iter().map(|term| ("-", term));
-            for (j, (sign, term)) in positive.chain(negative).enumerate() {
+            for (j, (minus, term)) in positive.chain(negative).enumerate() {
                 let blank = if j > 0 { " " } else { "" };
-                write!(f, "{blank}{sign}{term}")?;
+                write!(f, "{blank}{minus}{term}")?;
             }
         }
         Ok(())

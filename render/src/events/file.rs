@@ -105,14 +105,14 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
 pub(super) fn check(db: &Connection, path: &Path) -> rusqlite::Result<Option<String>> {
     let size = fs::metadata(path).map_or(0, |meta| meta.len());
     if size <= CHECKED_WHOLE {
-        let said: String = db.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+        let said: String = db.pragma_query_value(None, "quick_check", |record| record.get(0))?;
         return Ok((said != "ok").then_some(said));
     }
     let tables = db
         .prepare(
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
         )?
-        .query_map([], |row| row.get::<_, String>(0))?
+        .query_map([], |record| record.get::<_, String>(0))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for table in tables {
         let quoted = table.replace('"', "\"\"");

@@ -20,7 +20,7 @@ pub enum GraphiteTags {
 
 impl GraphiteTags {
     /// Reads the `tags` and `set` parameters of `/events/get_data`: words are split at single
-    /// blanks, so two blanks in a row make an empty word, which no event carries.
+    /// blanks, so two consecutive blanks make an empty word, which no event carries.
     pub fn from_query(tags: Option<&str>, set: Option<&str>) -> Self {
         let Some(tags) = tags else { return Self::All };
         let words = tags.split(' ').map(str::to_owned).collect();

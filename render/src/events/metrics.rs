@@ -64,7 +64,7 @@ impl MetricRules {
         Ok(())
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

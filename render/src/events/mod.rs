@@ -1,6 +1,6 @@
 //! Events: deploys and other changes, each a vertical line on every graph.
 //!
-//! An event is told once (by HTTP, datagram, webhook, command line or as a metric), is on disk
+//! An event is sent once (by HTTP, datagram, webhook, command line or as a metric), is on disk
 //! before its sender hears "yes", and is from then on part of every picture that asks for its tags:
 //!
 //! ```text
@@ -177,7 +177,7 @@ impl Event {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The event or the question is wrong: the sender is told, with a 400.
+    /// The event or the question is wrong: the answer is a 400.
     #[error("{0}")]
     Refused(String),
     /// There is no event with this id: a 404.

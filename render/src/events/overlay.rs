@@ -1,4 +1,4 @@
-//! From the events in a window to the marks on a picture: looks by rule, fleets as one.
+//! From the events in a window to the shown on a picture: looks by rule, fleets as one.
 //!
 //! When many hosts report one release, each by an event of its own, a picture shows one band from
 //! the first to the last of them. Such events say the same, carry the same tags but for one that
@@ -34,8 +34,8 @@ pub(super) fn dress(events: Vec<Event>, rules: &Rules) -> Vec<Event> {
 
 #[derive(Default)]
 struct Fleets {
-    marks: Vec<Fleet>,
-    /// The latest mark of each release, and the latest start among its members.
+    shown: Vec<Fleet>,
+    /// The latest event of each release, and the latest start among its members.
     latest: HashMap<(String, Vec<String>), (usize, f64)>,
 }
 
@@ -48,7 +48,7 @@ struct Fleet {
 impl Fleets {
     fn add(&mut self, event: Event) {
         let Some((host, tags)) = host_and_rest(&event.tags) else {
-            self.marks.push(Fleet {
+            self.shown.push(Fleet {
                 end: event.when,
                 first: event,
                 hosts: Vec::new(),
@@ -61,11 +61,11 @@ impl Fleets {
             && event.when - *start <= FLEET_GAP
         {
             *start = event.when;
-            self.marks[*at].join(event, host);
+            self.shown[*at].join(event, host);
             return;
         }
-        self.latest.insert(release, (self.marks.len(), event.when));
-        self.marks.push(Fleet {
+        self.latest.insert(release, (self.shown.len(), event.when));
+        self.shown.push(Fleet {
             end: event.until.unwrap_or(event.when),
             first: event,
             hosts: vec![host],
@@ -73,7 +73,7 @@ impl Fleets {
     }
 
     fn finish(self) -> Vec<Event> {
-        self.marks.into_iter().map(Fleet::finish).collect()
+        self.shown.into_iter().map(Fleet::finish).collect()
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         let mut failed = event("web 1.4 on c", "deploy host:c", 160.0);
         failed.status = Status::Failed;
         failed.until = Some(200.0);
-        let marks = dress(
+        let shown = dress(
             vec![
                 event("web 1.4 on a", "deploy host:a", 100.0),
                 event("config", "config", 110.0),
@@ -179,9 +179,9 @@ mod tests {
             ],
             &Rules::default(),
         );
-        let whats: Vec<_> = marks.iter().map(|mark| mark.what.as_str()).collect();
+        let whats: Vec<_> = shown.iter().map(|event| event.what.as_str()).collect();
         assert_eq!(whats, ["web 1.4", "config", "web 1.5 on a", "web 1.4 on a"]);
-        let fleet = &marks[0];
+        let fleet = &shown[0];
         assert_eq!((fleet.when, fleet.until), (100.0, Some(200.0)));
         assert_eq!((fleet.look.merged, fleet.status), (2, Status::Failed));
         assert_eq!((fleet.data.as_str(), fleet.tags.len()), ("a, b, c", 1));
@@ -189,10 +189,10 @@ mod tests {
 
     #[test]
     fn without_hosts_nothing_merges() {
-        let marks = dress(
+        let shown = dress(
             vec![event("web", "deploy", 1.0), event("web", "deploy", 2.0)],
             &Rules::default(),
         );
-        assert_eq!(marks.len(), 2);
+        assert_eq!(shown.len(), 2);
     }
 }

@@ -1,14 +1,14 @@
 //! The layout of `events.db`, readable with any `sqlite3`, and the rows in it.
 //!
 //! 1. `events` holds an event once, `tags` a word once, `event_tags` each pair of them with the
-//!    event's moment, so that "this tag in this range" is one walk along one index.
+//!    event's time, so that "this tag in this range" is one walk along one index.
 //! 2. `event_tags.rules` says for whom the word counts (`words`), `tags.n_events` how many events
 //!    carry it: a query walks along its rarest word. A word stays when its last event goes, since
 //!    Graphite tells words that were once used from words that never were.
 //! 3. `bands` holds each event that is more than a line, under the smallest n with a length of at
-//!    most 2^n seconds. What overlaps a moment is then found class by class, each a short walk, however
+//!    most 2^n seconds. What overlaps a time is then found class by class, each a short walk, however
 //!    many bands there are and however long the longest is. (A table of its own and not a partial
-//!    index: SQLite prepares a statement anew whenever a parameter might decide about one.)
+//!    index: SQLite prepares a statement again whenever a parameter might decide about one.)
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -57,22 +57,22 @@ CREATE TABLE event_tags (
 pub(super) const COLUMNS: &str =
     "e.id, e.at, e.until, e.what, e.data, e.tags, e.status, e.rollback_of, e.link, e.key";
 
-/// The event in a row of [`COLUMNS`].
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let tags: String = row.get(5)?;
-    let status: String = row.get(6)?;
+/// The event in a record of [`COLUMNS`].
+pub(super) fn read(record: &Row<'_>) -> rusqlite::Result<Event> {
+    let tags: String = record.get(5)?;
+    let status: String = record.get(6)?;
     Ok(Event {
-        id: row.get(0)?,
-        when: row.get(1)?,
-        until: row.get(2)?,
-        what: row.get(3)?,
-        data: row.get(4)?,
+        id: record.get(0)?,
+        when: record.get(1)?,
+        until: record.get(2)?,
+        what: record.get(3)?,
+        data: record.get(4)?,
         tags: tags.split_whitespace().map(str::to_owned).collect(),
         // Only an operator's own hand can have written another word.
         status: Status::parse(&status).unwrap_or_default(),
-        rollback_of: row.get(7)?,
-        link: row.get(8)?,
-        key: row.get(9)?,
+        rollback_of: record.get(7)?,
+        link: record.get(8)?,
+        key: record.get(9)?,
         look: super::Look::default(),
     })
 }
@@ -126,8 +126,8 @@ pub(super) fn write(db: &Connection, event: &Event) -> rusqlite::Result<i64> {
                  SET n_events = n_events + 1, graphite = max(graphite, excluded.graphite)
                  RETURNING id",
             )?
-            .query_row(params![word, i64::from(rules & GRAPHITES != 0)], |row| {
-                row.get(0)
+            .query_row(params![word, i64::from(rules & GRAPHITES != 0)], |record| {
+                record.get(0)
             })?;
         db.prepare_cached(
             "INSERT INTO event_tags (tag, at, event, rules) VALUES (?1, ?2, ?3, ?4)",
@@ -137,7 +137,7 @@ pub(super) fn write(db: &Connection, event: &Event) -> rusqlite::Result<i64> {
     Ok(id)
 }
 
-/// Removes the event called `id`; false if there is none.
+/// Removes the event called `id`; false if it does not exist.
 pub(super) fn remove(db: &Connection, id: i64) -> rusqlite::Result<bool> {
     let Some(event) = find(db, id)? else {
         return Ok(false);
@@ -145,7 +145,7 @@ pub(super) fn remove(db: &Connection, id: i64) -> rusqlite::Result<bool> {
     for word in filed_under(&event.tags).into_keys() {
         let tag: Option<i64> = db
             .prepare_cached("UPDATE tags SET n_events = n_events - 1 WHERE word = ?1 RETURNING id")?
-            .query_row([word], |row| row.get(0))
+            .query_row([word], |record| record.get(0))
             .optional()?;
         db.prepare_cached("DELETE FROM event_tags WHERE tag = ?1 AND at = ?2 AND event = ?3")?
             .execute(params![tag, event.when, id])?;

@@ -13,7 +13,7 @@ use super::schema::{COLUMNS, read};
 use super::words::{GRAPHITES, OURS, ours};
 use super::{Event, GraphiteTags, TagQuery};
 
-/// From a moment to a moment, both inside.
+/// From a time to a time, both inclusive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
     pub(super) from: f64,
@@ -76,8 +76,8 @@ impl Found {
 }
 
 /// Bits that sort as the floats do.
-fn ordered(moment: f64) -> u64 {
-    let bits = moment.to_bits();
+fn ordered(timestamp: f64) -> u64 {
+    let bits = timestamp.to_bits();
     if bits >> 63 == 0 {
         bits | 1 << 63
     } else {
@@ -103,11 +103,11 @@ struct Known {
 
 fn known(db: &Connection, word: &str) -> rusqlite::Result<Option<Known>> {
     db.prepare_cached("SELECT id, n_events, graphite FROM tags WHERE word = ?1")?
-        .query_row([word], |row| {
+        .query_row([word], |record| {
             Ok(Known {
-                id: row.get(0)?,
-                n_events: row.get(1)?,
-                graphite: row.get(2)?,
+                id: record.get(0)?,
+                n_events: record.get(1)?,
+                graphite: record.get(2)?,
             })
         })
         .optional()
@@ -160,7 +160,9 @@ fn clause_walks(db: &Connection, clause: &Clause) -> rusqlite::Result<Vec<Vec<i6
              AND word <= ?1 || char(0x10ffff) LIMIT ?2",
         )?;
         let under = statement
-            .query_map(rusqlite::params![prefix, MAX_WALKS + 1], |row| row.get(0))?
+            .query_map(rusqlite::params![prefix, MAX_WALKS + 1], |record| {
+                record.get(0)
+            })?
             .collect::<rusqlite::Result<Vec<i64>>>()?;
         if under.len() <= MAX_WALKS as usize {
             return Ok(under.into_iter().map(|tag| vec![tag]).collect());
@@ -251,9 +253,9 @@ impl Walk<'_> {
         let mut n_kept = 0;
         while n_kept < limit
             && !found.is_cut
-            && let Some(row) = rows.next()?
+            && let Some(record) = rows.next()?
         {
-            let event = read(row)?;
+            let event = read(record)?;
             if keep(&event) {
                 n_kept += 1;
                 found.add(event);
@@ -277,7 +279,7 @@ pub(super) fn reaching(
     let mut n_kept = 0;
     while let Some(next) = db
         .prepare_cached("SELECT min(class) FROM bands WHERE class > ?1")?
-        .query_row([class], |row| row.get::<_, Option<i64>>(0))?
+        .query_row([class], |record| record.get::<_, Option<i64>>(0))?
     {
         class = next;
         let longest = 2f64.powi(i32::try_from(class).unwrap_or(i32::MAX));
@@ -289,9 +291,9 @@ pub(super) fn reaching(
         let mut rows = statement.query(rusqlite::params![class, from - longest, from])?;
         while n_kept < limit
             && !found.is_cut
-            && let Some(row) = rows.next()?
+            && let Some(record) = rows.next()?
         {
-            let event = read(row)?;
+            let event = read(record)?;
             if event.band_end(now).is_some_and(|end| end >= from) && query.matches(&event.tags) {
                 n_kept += 1;
                 found.add(event);

@@ -5,7 +5,7 @@
 //!    sync: a burst costs little more than a single event.
 //! 2. Only the thread `events` writes. Each change stands in a savepoint of its own: one that fails
 //!    is answered with its error and takes no neighbour with it.
-//! 3. [`Store::generation`] changes after a commit and before its answers, so whoever reads it and
+//! 3. [`Store::generation`] changes after a commit and before its answers, so a request that reads it and
 //!    then queries never pairs a new number with old events. Numbers do not repeat across restarts.
 //! 4. Readers use connections of their own that cannot write; WAL lets them see the last commit
 //!    while the next one is under way. Every call may touch the disk: make it where waiting is
@@ -89,7 +89,7 @@ enum Job {
 impl Job {
     /// Answers a job that was not begun.
     fn fail(self, error: Error) {
-        // A sender that no longer waits need not be told.
+        // The sender may have stopped waiting.
         let _ = match self {
             Self::Insert(_, _, Some(answer)) => answer.send(Err(error)).is_ok(),
             Self::Insert(_, _, None) => false,
@@ -112,7 +112,7 @@ impl Store {
         Self::open_watched(path, options, &carbon::alarm::silent())
     }
 
-    /// As [`Store::open`]; `on_death` is told if the writing thread ends by a panic.
+    /// As [`Store::open`]; `on_death` is called if the writing thread ends by a panic.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -124,7 +124,7 @@ impl Store {
         let Options {
             retention,
             rules,
-            // Looked at by whoever hands datagrams over.
+            // Checked by the receiver of datagrams.
             allow_datagrams: _,
             max_per_second: _,
         } = options;
@@ -185,7 +185,7 @@ impl Store {
         self.insert_at(draft, now())
     }
 
-    /// As [`Store::insert`], `now` being the moment of a draft that says none.
+    /// As [`Store::insert`], `now` being the time of a draft without one.
     ///
     /// # Errors
     /// As [`Store::insert`].
@@ -212,7 +212,7 @@ impl Store {
         self.update_at(id, draft, now())
     }
 
-    /// As [`Store::update`], `now` being the end of a change that is told to have ended.
+    /// As [`Store::update`], `now` being the end of a change that has ended.
     ///
     /// # Errors
     /// As [`Store::update`].
@@ -304,7 +304,7 @@ impl Store {
     }
 
     /// The values of the series `events(…)`: for each second from `start` up to `end` (exclusive)
-    /// the number of events in it, [`whisper::ABSENT`] where there is none.
+    /// the number of events in it, [`whisper::ABSENT`] for the others.
     ///
     /// # Errors
     /// As [`Store::graphite`].
@@ -375,9 +375,9 @@ impl Store {
             let mut events: Vec<Event> = Vec::new();
             let mut length = 0;
             while length < n_bytes
-                && let Some(row) = rows.next()?
+                && let Some(record) = rows.next()?
             {
-                let event = schema::read(row)?;
+                let event = schema::read(record)?;
                 length += event.text_len();
                 events.push(event);
             }
@@ -473,7 +473,7 @@ fn prepare(db: &Connection, path: &Path) -> Result<(), Error> {
         db.pragma_update(None, "synchronous", "full")?;
         db.pragma_update(None, "cache_size", -16_384)?;
         db.set_prepared_statement_cache_capacity(32);
-        db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+        db.pragma_query_value(None, "user_version", |record| record.get::<_, i64>(0))
     };
     match setup().map_err(refuse)? {
         0 => db
@@ -606,7 +606,9 @@ impl Writer {
             .prepare_cached(
                 "SELECT id FROM events WHERE at < ?1 AND coalesce(until, at) < ?1 LIMIT ?2",
             )?
-            .query_map(rusqlite::params![horizon, SWEEP_ROWS], |row| row.get(0))?
+            .query_map(rusqlite::params![horizon, SWEEP_ROWS], |record| {
+                record.get(0)
+            })?
             .collect::<rusqlite::Result<_>>()?;
         for id in &old {
             schema::remove(&transaction, *id)?;

@@ -121,7 +121,7 @@ pub fn gitlab(message: &Value) -> Result<Option<Draft>, Error> {
     .map(Some)
 }
 
-/// Reads Rollbar's deploy notice (`POST /api/1/deploy`): `environment`, `revision`,
+/// Reads Rollbar's report of a deploy (`POST /api/1/deploy`): `environment`, `revision`,
 /// `local_username` or `rollbar_username`, `comment`, `status`.
 ///
 /// # Errors
@@ -263,7 +263,7 @@ fn link<const N: usize>(values: [&Value; N]) -> Option<Option<String>> {
     Some(Some(link.to_owned()))
 }
 
-/// A moment as these services write it: ISO 8601, or GitLab's `2021-04-28 21:50:00 +0200`.
+/// A timestamp as these services write it: ISO 8601, or GitLab's `2021-04-28 21:50:00 +0200`.
 fn time(value: &Value) -> Option<f64> {
     let text = text(value)?;
     let at = text.parse::<jiff::Timestamp>().ok().or_else(|| {

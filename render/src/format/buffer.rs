@@ -1,5 +1,5 @@
 //! Where an answer is written: memory that is reserved before it is allocated, and that stays
-//! reserved for as long as the bytes are held, whoever holds them.
+//! reserved for as long as the bytes are held, by any part of the program.
 
 use std::io;
 use std::ops::Deref;
@@ -71,7 +71,7 @@ impl Buffer {
     fn grow(&mut self, further: usize) -> Result<()> {
         let (held, length) = (self.bytes.capacity(), self.bytes.len());
         let needed = length.saturating_add(further).max(SMALLEST);
-        // The bytes move: for a moment there are both. Twice as much spares the next moves, if
+        // The bytes move: for a short time there are both. Twice as much spares the next moves, if
         // there is that much.
         let twice = needed.max(held.saturating_mul(2));
         let capacity = match self.account.reserve(twice) {

@@ -62,9 +62,9 @@ impl Layout for Csv {
             let value = series.values[index];
             out.extend_from_slice(name.as_bytes());
             out.push(b',');
-            if let Ok(moment) = Timestamp::from_second(series.time_of(index)) {
-                let moment = self.zone.to_datetime(moment);
-                let (date, time) = (moment.date(), moment.time());
+            if let Ok(at) = Timestamp::from_second(series.time_of(index)) {
+                let local = self.zone.to_datetime(at);
+                let (date, time) = (local.date(), local.time());
                 // Writing to a vector cannot fail.
                 let _ = write!(out, "{date} {time}");
             }

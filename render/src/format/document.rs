@@ -29,13 +29,13 @@ pub(crate) trait Layout: Debug + Send + Sync {
     /// The most bytes that the head of a part, or its tail, takes.
     fn head_room(&self, all: &[Series], part: usize) -> usize;
 
-    /// The most bytes that a row of a part takes.
+    /// The most bytes that a record of a part takes.
     fn row_room(&self, all: &[Series], part: usize) -> usize;
 
-    /// The bytes that a row usually takes.
+    /// The bytes that a record usually takes.
     fn row_usual(&self, all: &[Series], part: usize) -> usize;
 
-    /// The least bytes that a row takes.
+    /// The least bytes that a record takes.
     fn row_least(&self, all: &[Series], part: usize) -> usize;
 
     fn begin(&self, out: &mut Vec<u8>);
@@ -78,7 +78,7 @@ pub struct Document {
 pub struct Position {
     stage: Stage,
     part: usize,
-    row: usize,
+    record: usize,
     first: bool,
 }
 
@@ -97,7 +97,7 @@ impl Position {
     pub const START: Self = Self {
         stage: Stage::Begin,
         part: 0,
-        row: 0,
+        record: 0,
         first: true,
     };
 
@@ -136,11 +136,11 @@ impl Document {
         0..self.layout.n_parts(&self.series)
     }
 
-    fn total(&self, head: impl Fn(usize) -> usize, row: impl Fn(usize) -> usize) -> u64 {
+    fn total(&self, head: impl Fn(usize) -> usize, record: impl Fn(usize) -> usize) -> u64 {
         let edges = self.before.len() + self.after_size();
         let parts = self.parts().map(|part| {
             let rows = self.layout.n_rows(&self.series, part) as u64;
-            (head(part) as u64).saturating_add(rows.saturating_mul(row(part) as u64))
+            (head(part) as u64).saturating_add(rows.saturating_mul(record(part) as u64))
         });
         parts.fold(edges as u64, u64::saturating_add)
     }
@@ -163,9 +163,9 @@ impl Document {
     pub fn largest_piece(&self) -> usize {
         let edge = self.layout.edge_room() + self.before.len().max(self.after_size());
         let part = |part| {
-            let row = self.layout.row_room(&self.series, part);
+            let record = self.layout.row_room(&self.series, part);
             let head = self.layout.head_room(&self.series, part);
-            head.max(row).max(BLOCK_BYTES)
+            head.max(record).max(BLOCK_BYTES)
         };
         self.parts().map(part).fold(edge, usize::max)
     }
@@ -203,21 +203,21 @@ impl Document {
                         at.part,
                         out.room(layout.head_room(series, at.part))?,
                     );
-                    (at.row, at.first) = (0, true);
+                    (at.record, at.first) = (0, true);
                     at.stage = Stage::Rows;
                 }
                 Stage::Rows => {
                     let n_rows = layout.n_rows(series, at.part);
                     let room = layout.row_room(series, at.part).max(1);
                     let block = (BLOCK_BYTES / room).clamp(1, BLOCK_ROWS);
-                    while at.row < n_rows && out.len() < until {
+                    while at.record < n_rows && out.len() < until {
                         check()?;
-                        let rows = at.row..n_rows.min(at.row + block);
+                        let rows = at.record..n_rows.min(at.record + block);
                         let out = out.room(room.saturating_mul(rows.len()))?;
-                        at.row = rows.end;
+                        at.record = rows.end;
                         at.first = layout.rows(series, at.part, rows, at.first, out);
                     }
-                    if at.row >= n_rows {
+                    if at.record >= n_rows {
                         at.stage = Stage::Tail;
                     }
                 }

@@ -22,7 +22,7 @@ pub struct Choice {
 /// Series as JSON.
 ///
 /// # Errors
-/// As [`consolidate::thin`] and [`Budget::check`].
+/// As [`consolidate::downsample`] and [`Budget::check`].
 pub fn document(mut all: Vec<Series>, choice: Choice, budget: &Budget) -> Result<Document> {
     let spaces = if choice.pretty {
         Spaces::WIDE
@@ -42,7 +42,7 @@ pub fn document(mut all: Vec<Series>, choice: Choice, budget: &Budget) -> Result
         ));
     }
     if let Some(max_points) = choice.max_points {
-        consolidate::thin(&mut all, max_points)?;
+        consolidate::downsample(&mut all, max_points)?;
     }
     if choice.only_present {
         let mut pace = budget.pace();

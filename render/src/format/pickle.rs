@@ -153,7 +153,7 @@ impl Pickle {
         self.0.push(b't');
     }
 
-    /// Keys and values in turn.
+    /// Keys and values alternate.
     pub(crate) fn dict(&mut self, items: impl FnOnce(&mut Self)) {
         self.0.extend_from_slice(DICT);
         items(self);

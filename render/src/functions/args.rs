@@ -369,7 +369,7 @@ impl<'a> Args<'a> {
     /// An aggregate by its name.
     ///
     /// # Errors
-    /// If there is none of that name.
+    /// If no argument has that name.
     pub fn aggregate(&self, param: &str) -> Result<Aggregate> {
         Aggregate::named(self.text(param)?)
     }

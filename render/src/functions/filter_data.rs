@@ -76,7 +76,7 @@ fn beyond_percentile(args: &mut Args<'_>, drops: fn(f64, f64) -> bool) -> Result
             continue;
         };
         if !whisper::is_absent(bound) {
-            // The bound is found by nPercentile, which leaves its mark.
+            // The bound is found by nPercentile, which adds its tag.
             series.tag("nPercentile", tag.as_str());
             drop_where(series, bound, drops)?;
         }

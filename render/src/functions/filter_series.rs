@@ -389,8 +389,8 @@ fn mirrored(n: f64) -> (f64, f64) {
     (100.0 - high, high)
 }
 
-fn percentile_of(args: &Args<'_>, row: &[f64], n: f64) -> Result<f64> {
-    percentile::percentile(row, n, false).map_err(|_| args.refusal("there is no such percentile"))
+fn percentile_of(args: &Args<'_>, cells: &[f64], n: f64) -> Result<f64> {
+    percentile::percentile(cells, n, false).map_err(|_| args.refusal("there is no such percentile"))
 }
 
 fn average_outside_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
@@ -430,8 +430,8 @@ fn remove_between_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result
     let budget = args.budget();
     let percentiles = |n: f64| {
         let mut beyond = None;
-        let bounds = aggregate::each_row(&columns, budget, |row| {
-            percentile_of(args, row, n).unwrap_or_else(|error| {
+        let bounds = aggregate::each_row(&columns, budget, |cells| {
+            percentile_of(args, cells, n).unwrap_or_else(|error| {
                 beyond = Some(error);
                 ABSENT
             })

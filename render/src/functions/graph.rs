@@ -143,7 +143,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             Param::string("label").optional(),
             Param::string("color").optional(),
         ],
-        help: "A line over the full height at one moment of the window, with a label and a \
+        help: "A line over the full height at one time of the window, with a label and a \
                colour.",
         example: "verticalLine(\"-1h\", \"deploy\", \"blue\")",
         effects: true,

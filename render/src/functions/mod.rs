@@ -90,7 +90,7 @@ pub struct Function {
     /// Whether a call changes what the request evaluates after it, or may refuse the window: then
     /// it is evaluated where it stands, also below a lazy function.
     pub effects: bool,
-    /// For functions that are nothing but a row-wise aggregate of all their series.
+    /// For functions that are nothing but an aggregate by step of all their series.
     pub fold: Option<Aggregate>,
     /// Whether `groupByNode` and the like list it as a callback.
     pub aggregator: bool,
@@ -227,7 +227,7 @@ pub fn call_back(
 /// Calls the function called `name` on lists of series and nothing else.
 ///
 /// # Errors
-/// If there is none of that name, or it fails.
+/// If no function has that name, or it fails.
 pub fn call_on(
     context: &mut Context<'_>,
     name: &str,

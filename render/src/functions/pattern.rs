@@ -112,7 +112,7 @@ pub(super) fn with_number(template: &str, value: f64) -> Result<String> {
         let Some(shown) = formatted(value, kind, precision) else {
             return refuse("has a format that is not one for a number");
         };
-        let sign = match shown.strip_prefix('-') {
+        let minus = match shown.strip_prefix('-') {
             Some(_) => "-",
             None if kind == 's' || kind == 'r' => "",
             None if flags.contains('+') => "+",
@@ -120,14 +120,14 @@ pub(super) fn with_number(template: &str, value: f64) -> Result<String> {
             None => "",
         };
         let shown = shown.strip_prefix('-').unwrap_or(&shown);
-        let padding = width.saturating_sub(sign.len() + shown.chars().count());
+        let padding = width.saturating_sub(minus.len() + shown.chars().count());
         let zeros = flags.contains('0') && !flags.contains('-') && !matches!(kind, 's' | 'r');
         let _ = if flags.contains('-') {
-            write!(out, "{sign}{shown}{:padding$}", "")
+            write!(out, "{minus}{shown}{:padding$}", "")
         } else if zeros && value.is_finite() {
-            write!(out, "{sign}{}{shown}", "0".repeat(padding))
+            write!(out, "{minus}{}{shown}", "0".repeat(padding))
         } else {
-            write!(out, "{:padding$}{sign}{shown}", "")
+            write!(out, "{:padding$}{minus}{shown}", "")
         };
     }
     out.push_str(rest);
@@ -143,11 +143,11 @@ fn formatted(value: f64, kind: char, precision: Option<usize>) -> Option<String>
     Some(match kind {
         'd' | 'i' | 'u' if value.is_finite() => {
             let whole = format!("{:.0}", value.trunc() + 0.0);
-            let (sign, digits) = match whole.strip_prefix('-') {
+            let (minus, digits) = match whole.strip_prefix('-') {
                 Some(digits) => ("-", digits),
                 None => ("", whole.as_str()),
             };
-            format!("{sign}{digits:0>width$}", width = precision.unwrap_or(0))
+            format!("{minus}{digits:0>width$}", width = precision.unwrap_or(0))
         }
         'f' | 'F' => python::fixed(value, precision.unwrap_or(6)),
         'e' | 'E' => {

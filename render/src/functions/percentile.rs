@@ -12,15 +12,15 @@ use crate::python;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OutOfRange;
 
-/// The `n`th percentile of the present values of `row`, [`ABSENT`] when there are none.
+/// The `n`th percentile of the present values of `cells`, [`ABSENT`] when there are none.
 ///
 /// Without `interpolate` the rank is rounded up to a value that occurs; with it the gap to the
 /// next value is divided in proportion.
 ///
 /// # Errors
 /// [`OutOfRange`] when the rank names no value.
-pub(super) fn percentile(row: &[f64], n: f64, interpolate: bool) -> Result<f64, OutOfRange> {
-    let mut sorted: Vec<f64> = row.iter().copied().filter(|&v| !is_absent(v)).collect();
+pub(super) fn percentile(cells: &[f64], n: f64, interpolate: bool) -> Result<f64, OutOfRange> {
+    let mut sorted: Vec<f64> = cells.iter().copied().filter(|&v| !is_absent(v)).collect();
     python::sort(&mut sorted);
     of_sorted(&sorted, n, interpolate)
 }
@@ -72,7 +72,7 @@ fn at(sorted: &[f64], index: i64) -> Result<f64, OutOfRange> {
 mod tests {
     use super::*;
 
-    const ROW: [f64; 6] = [30.0, ABSENT, 10.0, 20.0, 50.0, 40.0];
+    const CELLS: [f64; 6] = [30.0, ABSENT, 10.0, 20.0, 50.0, 40.0];
 
     #[test]
     fn the_rank_is_rounded_up_to_a_value_that_occurs() {
@@ -83,26 +83,26 @@ mod tests {
             (95.0, 50.0),
             (100.0, 50.0),
         ] {
-            assert_eq!(percentile(&ROW, n, false), Ok(value), "{n}");
+            assert_eq!(percentile(&CELLS, n, false), Ok(value), "{n}");
         }
     }
 
     #[test]
     fn interpolation_divides_the_gap() {
-        assert_eq!(percentile(&ROW, 50.0, true), Ok(30.0));
-        assert_eq!(percentile(&ROW, 60.0, true), Ok(36.0));
+        assert_eq!(percentile(&CELLS, 50.0, true), Ok(30.0));
+        assert_eq!(percentile(&CELLS, 60.0, true), Ok(36.0));
         // Below the first rank Graphite starts at the first value as well.
-        assert_eq!(percentile(&ROW, 10.0, true), Ok(10.0));
+        assert_eq!(percentile(&CELLS, 10.0, true), Ok(10.0));
     }
 
     #[test]
     fn ranks_outside_the_list() {
         assert_eq!(percentile(&[ABSENT], 50.0, false).map(is_absent), Ok(true));
-        assert_eq!(percentile(&ROW, 150.0, false), Err(OutOfRange));
-        assert_eq!(percentile(&ROW, 1e300, false), Err(OutOfRange));
-        assert_eq!(percentile(&ROW, f64::NAN, false), Err(OutOfRange));
-        assert_eq!(percentile(&ROW, 100.0, true), Err(OutOfRange));
+        assert_eq!(percentile(&CELLS, 150.0, false), Err(OutOfRange));
+        assert_eq!(percentile(&CELLS, 1e300, false), Err(OutOfRange));
+        assert_eq!(percentile(&CELLS, f64::NAN, false), Err(OutOfRange));
+        assert_eq!(percentile(&CELLS, 100.0, true), Err(OutOfRange));
         // A negative one counts from the end: rank -1 (rounded towards zero) is index -2.
-        assert_eq!(percentile(&ROW, -20.0, false), Ok(40.0));
+        assert_eq!(percentile(&CELLS, -20.0, false), Ok(40.0));
     }
 }

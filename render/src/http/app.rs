@@ -67,7 +67,7 @@ impl App {
         events: Arc<Store>,
     ) -> Result<Self, Error> {
         let Options {
-            // Bound, and held to, by whoever serves the routes.
+            // Used by the server of the routes.
             http: _,
             base_path: _,
             max_connections: _,
@@ -129,7 +129,7 @@ impl App {
         if self.timeout.is_zero() {
             return None;
         }
-        // A timeout beyond all clocks is none.
+        // A timeout beyond the range of the clock is no timeout.
         Instant::now().checked_add(self.timeout)
     }
 

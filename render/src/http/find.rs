@@ -161,11 +161,11 @@ fn read_times(app: &App, params: &Params) -> Result<()> {
         if name != "now" && text == "-1" {
             continue;
         }
-        let moment = attime::parse(text, &zone, now).map_err(|error| {
+        let time = attime::parse(text, &zone, now).map_err(|error| {
             Error::refused(format!("Invalid value {text:?} for param {name}: {error}"))
         })?;
         if name == "now" {
-            now = moment;
+            now = time;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Requests that are being computed: equal ones at one moment share the work.
+//! Requests that are being computed: equal ones at the same time share the work.
 //!
 //! 1. A flight has a key, which is what its request asks, and as many clients as wait for it.
 //! 2. It ends with its answer, or when its last client goes: then its budget is cancelled. Either
@@ -73,7 +73,7 @@ impl Flights {
     }
 
     /// A client of the flight with `key`. The first one begins the flight, with its `budget`, and
-    /// is told where to put the answer.
+    /// learns where to put the answer.
     pub(super) fn join(&self, key: Key, budget: Budget) -> (Client<'_>, Option<Answering>) {
         let mut table = self.table();
         let Table { by_key, n_flights } = &mut *table;

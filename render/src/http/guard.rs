@@ -142,7 +142,7 @@ impl Token {
 
     /// Whether `signature` (hex digits) was made over `body` with this token as the key.
     fn signed(&self, body: &[u8], signature: &[u8]) -> bool {
-        // Anybody can sign with an empty key.
+        // Any client can compute a signature with an empty key.
         !self.text.is_empty()
             && Hmac::<Sha256>::new_from_slice(self.text.as_bytes()).is_ok_and(|mut mac| {
                 mac.update(body);

@@ -2,7 +2,7 @@
 //!
 //! 1. The runtime only reads requests and writes answers: what they ask for is computed on the
 //!    [`pool`], a fixed number of threads, each request whole on one.
-//! 2. Two equal requests at the same moment are computed once ([`flight`]). Work ends when the last
+//! 2. Two equal requests at the same time are computed once ([`flight`]). Work ends when the last
 //!    client that waits for it has gone.
 //! 3. Whatever a client sends is answered with a 2xx or 4xx and a sentence. A 500 means that the
 //!    store failed or that this program is wrong, and is counted.

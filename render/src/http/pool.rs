@@ -32,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Where a request waits for its turn.
+/// Where a request waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// For what is expected to take milliseconds: one thread at least takes nothing else.
@@ -237,7 +237,7 @@ impl Pool {
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.submit(lane, move || {
-            // Whoever asked may have gone away meanwhile.
+            // The client may have gone away meanwhile.
             if !answer.is_closed() {
                 let _ = answer.send(caught(job));
             }

@@ -399,15 +399,15 @@ impl<'a> Parser<'a> {
     /// `-?[0-9]+`
     fn digits(&mut self) -> Option<&'a str> {
         let rest = self.rest();
-        let sign = usize::from(rest.starts_with('-'));
-        let length = rest[sign..]
+        let minus = usize::from(rest.starts_with('-'));
+        let length = rest[minus..]
             .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len() - sign);
+            .unwrap_or(rest.len() - minus);
         if length == 0 {
             return None;
         }
-        self.at += sign + length;
-        Some(&rest[..sign + length])
+        self.at += minus + length;
+        Some(&rest[..minus + length])
     }
 
     /// A quoted string on one line. A quote inside is doubled or has a backslash; both stay.

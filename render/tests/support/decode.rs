@@ -145,10 +145,13 @@ fn msgpack_one(bytes: &mut Bytes<'_>) -> Result<Value, String> {
 pub(crate) fn pickle(bytes: &[u8]) -> Result<Value, String> {
     let mut bytes = Bytes(bytes);
     let mut stack: Vec<Option<Value>> = Vec::new();
-    // A `None` on the stack is a mark.
+    // A `None` on the stack is a boundary.
     let to_mark = |stack: &mut Vec<Option<Value>>| -> Result<Vec<Value>, String> {
-        let mark = stack.iter().rposition(Option::is_none).ok_or("no mark")?;
-        let items = stack.split_off(mark + 1);
+        let boundary = stack
+            .iter()
+            .rposition(Option::is_none)
+            .ok_or("no boundary")?;
+        let items = stack.split_off(boundary + 1);
         stack.pop();
         Ok(items.into_iter().flatten().collect())
     };

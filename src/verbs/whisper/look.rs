@@ -282,12 +282,16 @@ impl Diff {
     }
 
     fn print(&self, out: &mut dyn Write, diffs: &[ArchiveDiff]) -> std::io::Result<()> {
-        let row = |archive: &str, time: &str, a: &str, b: &str| match self.columns {
+        let line = |archive: &str, time: &str, a: &str, b: &str| match self.columns {
             true => format!("{archive} {time} {a} {b}"),
             false => format!("{archive:>7} {time:>11} {a:>13} {b:>13}"),
         };
         if !self.no_headers {
-            writeln!(out, "{}", row("archive", "timestamp", "value_a", "value_b"))?;
+            writeln!(
+                out,
+                "{}",
+                line("archive", "timestamp", "value_a", "value_b")
+            )?;
         }
         for ArchiveDiff {
             archive,
@@ -302,24 +306,24 @@ impl Diff {
                     "Archive {archive} ({} of {total} datapoints differ)",
                     points.len()
                 )?;
-                writeln!(out, "{}", row("", "timestamp", "value_a", "value_b"))?;
+                writeln!(out, "{}", line("", "timestamp", "value_a", "value_b"))?;
             }
             for &(at, a, b) in points {
                 let archive = if self.columns { archive.as_str() } else { "" };
                 let (a, b) = (repr_or(a, "None"), repr_or(b, "None"));
-                writeln!(out, "{}", row(archive, &at.to_string(), &a, &b))?;
+                writeln!(out, "{}", line(archive, &at.to_string(), &a, &b))?;
             }
         }
         Ok(())
     }
 
     fn print_summary(&self, out: &mut dyn Write, diffs: &[ArchiveDiff]) -> std::io::Result<()> {
-        let row = |archive: &str, total: &str, differing: &str| match self.columns {
+        let line = |archive: &str, total: &str, differing: &str| match self.columns {
             true => format!("{archive} {total} {differing}"),
             false => format!("{archive:>7} {total:>9} {differing:>9}"),
         };
         if !self.no_headers {
-            writeln!(out, "{}", row("archive", "total", "differing"))?;
+            writeln!(out, "{}", line("archive", "total", "differing"))?;
         }
         for ArchiveDiff {
             archive,
@@ -328,7 +332,7 @@ impl Diff {
         } in diffs
         {
             let numbers = [*archive, *total, points.len()].map(|n| n.to_string());
-            writeln!(out, "{}", row(&numbers[0], &numbers[1], &numbers[2]))?;
+            writeln!(out, "{}", line(&numbers[0], &numbers[1], &numbers[2]))?;
         }
         Ok(())
     }
@@ -416,9 +420,9 @@ impl Explain {
             )?;
         }
         let needed = text::general(f64::from(header.x_files_factor), 6);
-        for row in &explanation.rows {
-            let time = self.times.show(row.at, &context.zone)?;
-            let (value, mut why) = match row.slot {
+        for entry in &explanation.rows {
+            let time = self.times.show(entry.at, &context.zone)?;
+            let (value, mut why) = match entry.slot {
                 Slot::Value(value) => (repr(value), String::new()),
                 Slot::Empty => ("None".to_owned(), "its slot was never written".to_owned()),
                 Slot::Other(at) => ("None".to_owned(), format!("its slot still holds {at}")),
@@ -427,7 +431,7 @@ impl Explain {
                     "beyond the end of the archive".to_owned(),
                 ),
             };
-            if let Some(below) = row.below {
+            if let Some(below) = entry.below {
                 let index = explanation.archive - 1;
                 let gap = if why.is_empty() { "" } else { "; " };
                 why = format!("{why}{gap}{}", below_text(below, index, &needed));

@@ -19,7 +19,7 @@ pub struct Confirmed {
 
 impl Maps {
     /// Looks whether the files of one shard are still those at their names, of a shard with little
-    /// room for further points if there is one, else of the next in turn. `path_of` writes the path of a file
+    /// room for further points if there is one, else of the next one. `path_of` writes the path of a file
     /// into its second argument.
     ///
     /// The map of a file that is not is gone afterwards, and the points that it may have swallowed are
@@ -31,8 +31,8 @@ impl Maps {
             .shards
             .iter()
             .position(|shard| shard.lock().recent.is_crowded());
-        let turn = || self.turn.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
-        self.confirm(crowded.unwrap_or_else(turn), true, path_of)
+        let next_shard = || self.next_shard.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
+        self.confirm(crowded.unwrap_or_else(next_shard), true, path_of)
     }
 
     /// Looks whether the files that were written of late are still those at their names, as

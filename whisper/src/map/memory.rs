@@ -7,7 +7,7 @@
 //! 2. **Others may cut the file.** Touching a page that is gone raises SIGBUS, which would end the
 //!    process. While a thread works on a map, [`Mapping::watched`] says so in a thread-local, and
 //!    the handler then puts an empty page of memory in the place of the lost one and notes the
-//!    fault; the work finishes on zeroes, and whoever asked for it throws map and result away.
+//!    fault; the work finishes on zeroes, and the caller discards map and result.
 //!    A disk that fails, or is full under a file with holes, looks the same and is treated so.
 //! 3. **Not every SIGBUS is ours.** One at an address that no thread of ours works on goes to
 //!    whatever handled it before.
@@ -109,7 +109,7 @@ impl Mapping {
     }
 }
 
-/// The map that a thread works on at the moment.
+/// The map that a thread works on now.
 #[derive(Clone, Copy)]
 struct Watched {
     start: usize,
@@ -204,7 +204,7 @@ fn replace_page(address: usize) -> bool {
     let page = (address & !(size - 1)) as *mut libc::c_void;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    // Unmapping the whole range later takes the replacement along. `errno` belongs to whoever was
+    // Unmapping the whole range later takes the replacement along. `errno` belongs to the code that was
     // interrupted and is put back.
     // SAFETY: the page lies within a map that this thread holds and no other uses, since a map is
     // worked on under the lock of its shard; replacing it changes nothing but its content.

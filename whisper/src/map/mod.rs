@@ -16,7 +16,7 @@
 //! There are three nets, from the cheapest to the surest:
 //!
 //! - *In the mapped bytes.* Each update compares the first sixteen bytes of the header with those
-//!   it knows, a load from memory. Our own tools write a mark there, into the file they replaced
+//!   it knows, a load from memory. Our own tools write a flag there, into the file they replaced
 //!   ([`crate::resize()`]); changed methods and factors are seen the same way, and so is a file that
 //!   somebody filled with zeroes.
 //! - *By the clock of the caller.* The first batch for a file that is [`MapOptions::recheck`]
@@ -109,7 +109,7 @@ impl Default for MapOptions {
     }
 }
 
-/// Something that happened to a file and that somebody should be told.
+/// Something that happened to a file and that should be reported.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -154,7 +154,7 @@ pub struct Maps {
     /// Raised by `distrust`: maps checked under an earlier one are due.
     epoch: AtomicU32,
     /// Whose files `confirm_next` looks at next.
-    turn: AtomicU32,
+    next_shard: AtomicU32,
     events: Mutex<Vec<Event>>,
     missed: AtomicU64,
 }
@@ -181,7 +181,7 @@ impl Maps {
             recheck,
             reserve_up_to,
             epoch: AtomicU32::new(0),
-            turn: AtomicU32::new(0),
+            next_shard: AtomicU32::new(0),
             events: Mutex::default(),
             missed: AtomicU64::new(0),
         }

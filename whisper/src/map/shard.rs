@@ -16,7 +16,7 @@ use super::recent::{Recent, Unmapped};
 
 /// How many maps are looked at to find one that was not used for long.
 const SAMPLES: usize = 8;
-/// How many bases of a mapped file are remembered; those of further archives are read anew.
+/// How many bases of a mapped file are remembered; those of further archives are read again.
 pub(super) const BASES: usize = 4;
 
 /// The maps of a part of the files.

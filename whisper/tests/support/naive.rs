@@ -30,8 +30,8 @@ impl Naive {
 
     /// The value at `at`, a multiple of the archive's step.
     fn value(&self, archive: usize, at: i64) -> Option<f64> {
-        let turn = self.retentions[archive].seconds() as i64;
-        let shares = |point: &&Point| (i64::from(point.at.0) - at) % turn == 0;
+        let length = self.retentions[archive].seconds() as i64;
+        let shares = |point: &&Point| (i64::from(point.at.0) - at) % length == 0;
         let last = self.written[archive].iter().rev().find(shares)?;
         (i64::from(last.at.0) == at).then_some(last.value)
     }

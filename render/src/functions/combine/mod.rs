@@ -31,7 +31,7 @@ const WITH_WILDCARDS: &[Param] = &[
 
 const NODES: Param = Param::new("nodes", Kind::NodeOrTag).repeated().optional();
 
-/// A function that is a row-wise aggregate of all its series.
+/// A function that is an aggregate by step of all its series.
 const fn rows(aggregate: Aggregate) -> Function {
     Function {
         params: LISTS,
@@ -416,8 +416,8 @@ fn percentile_of_series(context: &mut Context<'_>, args: &mut Args<'_>) -> Resul
         return Ok(Vec::new());
     };
     let mut beyond = false;
-    let values = aggregate::each_row(&all.slices(), context.budget(), |row| {
-        percentile::percentile(row, n, interpolate).unwrap_or_else(|_| {
+    let values = aggregate::each_row(&all.slices(), context.budget(), |cells| {
+        percentile::percentile(cells, n, interpolate).unwrap_or_else(|_| {
             beyond = true;
             whisper::ABSENT
         })
@@ -441,10 +441,10 @@ fn pow_series(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Seri
     let Some(all) = consolidate::normalise(args.all_series()?)? else {
         return Ok(Vec::new());
     };
-    let values = aggregate::each_row(&all.slices(), context.budget(), |row| {
-        let mut row = row.iter().map(|&value| present(value));
-        let first = row.next().flatten();
-        or_absent(row.fold(first, |base, exponent| python::power(base?, exponent?)))
+    let values = aggregate::each_row(&all.slices(), context.budget(), |cells| {
+        let mut cells = cells.iter().map(|&value| present(value));
+        let first = cells.next().flatten();
+        or_absent(cells.fold(first, |base, exponent| python::power(base?, exponent?)))
     })?;
     let names: Vec<&str> = all
         .series

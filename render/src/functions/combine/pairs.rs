@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::series::{Series, or_absent};
 use whisper::{ABSENT, present};
 
-/// Two series row by row, the shorter one absent in the last rows.
+/// Two series step by step, the shorter one absent in the last steps.
 pub(super) fn zip(
     a: &[f64],
     b: &[f64],
@@ -29,7 +29,7 @@ pub(super) fn quotient(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     Some(a? / b)
 }
 
-/// Both series at their common step, row by row.
+/// Both series at their common step, step by step.
 ///
 /// # Errors
 /// As [`consolidate::at_step`].

@@ -198,7 +198,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function {
         name: "isNonNull",
         params: &[SERIES],
-        help: "1 where there is a value, 0 where there is none: sum it up to see how many \
+        help: "1 where there is a value, else 0: the sum is the number of series that \
                report.",
         example: "sumSeries(isNonNull(web.*.uptime))",
         call: |_, args| {
@@ -509,7 +509,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 .also("alignDST"),
         ],
         signature: Some("(seriesList, timeShift, resetEnd=True, alignDST=False)"),
-        help: "Shows what was a while ago (no sign means back in time) as if it were now.",
+        help: "Shifts the series in time: shows data of `timeShift` ago as current. Without \"+\" or \"-\", the shift is into the past.",
         example: "timeShift(web.a.hits, \"1d\")",
         lazy: true,
         call: time::shift,

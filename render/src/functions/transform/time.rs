@@ -28,7 +28,7 @@ pub(super) fn floor(context: &Context<'_>, unit: attime::Unit, weekday: i8) -> i
     attime::floor(from, unit, weekday, &zone)
 }
 
-/// An interval whose sign means the past when it is left out.
+/// An interval; without "+" or "-" it reaches into the past.
 fn backwards(args: &Args<'_>, param: &str) -> Result<(String, i64)> {
     let mut text = args.text(param)?.to_owned();
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! What benches ask of the kernel directly: a bare receiving loop, a cheap sender, and cores of their own.
+//! What benches ask of the kernel directly: a baseline receiver, a cheap sender, and cores of their own.
 
 #![allow(unsafe_code)]
 
@@ -51,7 +51,7 @@ pub(crate) fn stay_on(core: usize) {
 
 /// The least that a server can do: `recvmmsg` of 64 messages, coalesced or not, into memory of its
 /// own, and look at none of it.
-pub(crate) struct Bare {
+pub(crate) struct Baseline {
     socket: UdpSocket,
     _store: Vec<u8>,
     _vectors: Vec<libc::iovec>,
@@ -59,9 +59,9 @@ pub(crate) struct Bare {
 }
 
 // SAFETY: its pointers lead into its own vectors, whose contents stay where they are.
-unsafe impl Send for Bare {}
+unsafe impl Send for Baseline {}
 
-impl Bare {
+impl Baseline {
     pub(crate) fn new(socket: UdpSocket, coalesce: bool, buffer: usize) -> Self {
         if !set(
             &socket,
