@@ -272,7 +272,7 @@ impl Loaded {
 
 impl Sources {
     /// Reads the defaults, then what the file says, then each override in order, and checks the
-    /// result: whatever [`Loaded::usable`] gives can be started.
+    /// result: every configuration of [`Loaded::usable`] can be started.
     ///
     /// The value of an override is TOML; what is not TOML is taken as a string
     /// (`data=/var/lib/plumbago`). Where a list is wanted a single value is a list of one, and
@@ -503,7 +503,7 @@ fn check_data(data: &Path, problems: &mut Problems) {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::NotADirectory => {}
-            // Who checks may not be who serves.
+            // The user of the check may not be the user of the server.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return,
             Err(error) => {
                 problems.say("data", format!("{:?}: {error}", data.display().to_string()));

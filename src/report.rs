@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::config::StatsOptions;
 
-/// Where readings come from; called whenever somebody asks.
+/// Where readings come from; called for each report.
 pub type Readings = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;
 
 /// Prometheus' text format, version 0.0.4.

@@ -7,7 +7,7 @@
 //! 3. Else the text splits once, at the first `+`, or without one at the first `-`, into a
 //!    reference and an offset.
 //! 4. `12am` is noon and `12pm` midnight. A month has 30 days and a year 365 in offsets.
-//! 5. Offsets count seconds: `-1d` is 86,400 of them whatever the clocks do. Dates and times of
+//! 5. Offsets count seconds: `-1d` is 86,400 of them across changes of the clocks. Dates and times of
 //!    day are read in the zone; a time that a change of clocks leaves out is read with the offset
 //!    before the change, one that it repeats means the second.
 

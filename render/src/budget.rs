@@ -201,7 +201,7 @@ impl Budget {
         Self::new(Memory::new(0), None)
     }
 
-    /// Ends the work at its next check: nobody waits for the answer.
+    /// Ends the work at its next check, because no client waits for the answer.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::Relaxed);
     }

@@ -50,7 +50,7 @@ pub fn consolidate(
 /// are lost.
 ///
 /// # Errors
-/// If a series is to be thinned by a function that nobody knows, and as [`Column::reserved`].
+/// If a series is to be downsampled by an unknown function, and as [`Column::reserved`].
 pub fn downsample(all: &mut [Series], max_points: u64) -> Result<()> {
     let start = all.iter().map(|s| s.start).min();
     let end = all.iter().map(|s| s.end).max();

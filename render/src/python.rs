@@ -1,4 +1,5 @@
-//! Numbers as Python spells them: series names, tags and the raw format are compared as text.
+//! Numbers as Python prints them: series names, tags, the raw format and the output of whisper's tools
+//! are compared as text.
 
 use std::fmt::Write as _;
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 
 /// A column of values, one per step, [`whisper::ABSENT`] where there is no value.
 ///
-/// Cloning is cheap; [`Column::write`] copies only when somebody else still looks at the data,
+/// Cloning is cheap; [`Column::write`] copies only when the data is shared,
 /// so a chain of functions over one fetch works in place. A column holds the reservation of its
 /// memory in a [`Budget`], and gives it back when its last clone is dropped.
 #[derive(Clone, Debug, Default)]
@@ -186,7 +186,7 @@ pub enum Consolidation {
     First,
     /// The last present one.
     Last,
-    /// One that nobody knows: `consolidateBy` takes any name, and it is refused when it is needed.
+    /// An unknown one: `consolidateBy` takes any name, and it is refused when it is needed.
     Unknown,
 }
 
@@ -367,7 +367,7 @@ impl Series {
         self.tags.insert(tag.to_owned(), value.into());
     }
 
-    /// Replaces every value, present or not, in place if nobody shares the column.
+    /// Replaces every value, present or not, in place if the column is not shared.
     ///
     /// # Errors
     /// As [`Column::write`].

@@ -352,7 +352,7 @@ fn check_unix(path: &Path) -> Result<(), String> {
     };
     match fs::metadata(parent) {
         Ok(directory) if directory.is_dir() => {}
-        // Who checks may not be who serves.
+        // The user of the check may not be the user of the server.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
         Ok(_) | Err(_) => return Err(format!("is in no directory: create {}", parent.display())),
     }

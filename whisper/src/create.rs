@@ -156,7 +156,7 @@ impl Staged {
         &self.temporary
     }
 
-    /// Gives the file its name, in place of whatever had it.
+    /// Gives the file its name, in place of any file that has it.
     pub(crate) fn publish(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.path)?;
         self.published = true;

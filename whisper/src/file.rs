@@ -163,7 +163,7 @@ impl File {
         )
     }
 
-    /// Writes `points`, oldest first, into one archive and the coarser ones, whatever their age.
+    /// Writes `points`, oldest first, into one archive and the coarser ones, of any age.
     pub(crate) fn write_archive(&mut self, archive: usize, points: &[Point]) -> Result<()> {
         update::write_archive(
             &mut self.bytes,

@@ -71,7 +71,6 @@ mod propagate;
 pub mod resize;
 pub mod retention;
 mod storage;
-pub mod text;
 pub mod units;
 pub mod update;
 

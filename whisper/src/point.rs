@@ -57,7 +57,7 @@ pub(crate) fn slots(bytes: &[u8]) -> impl ExactSizeIterator<Item = Point> + Doub
 
 /// The value that stands for "no point here" in a column of values.
 ///
-/// It is a NaN with a payload of its own, so that a NaN which somebody really stored stays
+/// It is a NaN with a payload of its own, so that a NaN which was really stored stays
 /// distinct (Graphite prints `nan` for the one and `None` for the other) while a column stays a
 /// plain slice of `f64`. Ask with [`is_absent`]; never rely on arithmetic to carry the payload.
 pub const ABSENT: f64 = f64::from_bits(0x7ff8_0000_0061_6273);

@@ -79,7 +79,7 @@ impl Retention {
     }
 }
 
-/// Reads a definition into seconds per point and points, whatever they are: zero is left for
+/// Reads a definition into seconds per point and points, of any size: zero is left for
 /// for the creation of a file to refuse. This is `whisper.parseRetentionDef`.
 ///
 /// # Errors

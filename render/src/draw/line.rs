@@ -669,7 +669,7 @@ impl Plot<'_> {
             };
             let base = axis.share(0.0).unwrap_or(0.0).clamp(0.0, 1.0);
             let mut runs = lines.lines;
-            // A value between two gaps is as wide as a pixel, or nobody would see it.
+            // A value between two gaps is as wide as a pixel, else it would be invisible.
             let pixel = range / self.width / 2.0;
             runs.extend(
                 lines

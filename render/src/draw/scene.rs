@@ -236,7 +236,7 @@ fn style(paint: Paint, width: f64) -> ShapeStyle {
     }
 }
 
-/// Our backends fail when the budget has run out, and nobody else holds them while an element is
+/// Our backends fail when the budget has run out, and are not shared while an element is
 /// drawn.
 fn put<'a, C, E>(area: &DrawingArea<C, Shift>, element: &'a E) -> Result<()>
 where

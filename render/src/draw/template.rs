@@ -143,7 +143,7 @@ const TEMPLATES: &[Template] = &[
     },
 ];
 
-/// The template called `name`; the default one for a name that nobody knows.
+/// The template called `name`; the default one for an unknown name.
 pub(super) fn find(name: &str) -> &'static Template {
     TEMPLATES
         .iter()

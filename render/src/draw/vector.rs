@@ -305,7 +305,7 @@ pub(super) fn escape(text: &str, out: &mut Buffer) -> Result<()> {
     Ok(())
 }
 
-/// Whether a link may be followed: `http` and `https`, nothing else, whatever the case.
+/// Whether a link may be followed: only `http` and `https`, in upper or lower case.
 pub(super) fn is_web(link: &str) -> bool {
     let begins = |scheme: &str| {
         link.get(..scheme.len())

@@ -4,7 +4,7 @@
 //!    key, a PATCH), and the default when it is new.
 //! 2. A JSON `null` takes an optional field away; on a field that cannot be empty it is refused.
 //! 3. Nothing unchecked gets past [`Draft::from_json`] and [`Draft::check`]: lengths, moments and
-//!    links are within the limits below, whatever the sender sent.
+//!    links are within the limits below, for any input.
 
 use serde_json::{Map, Value};
 

@@ -53,7 +53,7 @@ impl Place {
     }
 }
 
-/// What a file is, whatever it is called.
+/// The identity of a file, independent of its name.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let found = fs::symlink_metadata(path).ok()?;
     Some((found.dev(), found.ino()))

@@ -48,7 +48,7 @@ pub const OPEN_AT_MOST: f64 = 86_400.0;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Under way: a band that is still open, or a change whose end nobody reports.
+    /// Under way: a band that is still open, or a change whose end is not reported.
     Started,
     /// It went well; also what an event without a status is taken for.
     #[default]

@@ -42,7 +42,7 @@ impl Found {
         }
     }
 
-    /// The same, of events without their `data`: for those who only count.
+    /// The same, of events without their `data`: for callers that only count.
     pub(super) fn without_data(self) -> Self {
         Self {
             with_data: false,

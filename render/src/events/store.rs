@@ -78,7 +78,7 @@ struct Shared {
 type Answer<T> = SyncSender<Result<T, Error>>;
 
 enum Job {
-    /// A new event or, under a known key, a change. No answer: nobody waits.
+    /// A new event or, under a known key, a change. Without a channel for the answer, no caller waits.
     Insert(Box<Draft>, f64, Option<Answer<Saved>>),
     Update(i64, Box<Draft>, f64, Answer<Event>),
     Remove(i64, Answer<()>),

@@ -227,7 +227,7 @@ fn tags(service: &str, environment: Option<&str>, version: Option<&str>) -> Vec<
     tags
 }
 
-/// One tag, whatever the value: blanks and commas would make several.
+/// Any value as one tag: blanks and commas would make several.
 fn word(prefix: &str, value: &str) -> String {
     let joined: String = value
         .chars()

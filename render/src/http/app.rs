@@ -244,7 +244,7 @@ impl App {
 /// A client that waits for its answer. If it is dropped before, the client has gone.
 struct Waiting<'a> {
     app: &'a App,
-    /// The budget of work that nobody else waits for.
+    /// The budget of work for this client alone.
     alone: Option<Budget>,
     answered: bool,
 }

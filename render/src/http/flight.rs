@@ -99,7 +99,7 @@ impl Flights {
         (client, answering)
     }
 
-    /// Ends the flight with that number, whose answer is there or will never be.
+    /// Ends the flight with that number, which has an answer or will never have one.
     pub(super) fn end(&self, key: &Key, number: u64) {
         let mut table = self.table();
         if let Some(flight) = table.by_key.get(key)

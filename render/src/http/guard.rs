@@ -1,13 +1,13 @@
 //! Who may write over HTTP: tokens, and protection from pages elsewhere.
 //!
-//! 1. A browser must not be made to write here by a page of somebody else's. A request that names
+//! 1. A page of another site must not make a browser write here. A request that names
 //!    its `Origin` must come from a page of this very host (`Origin` and `Host` agree), and
 //!    `Sec-Fetch-Site` must not say otherwise. A page whose host name was pointed at this machine
 //!    (DNS rebinding) agrees with itself, so the `Host` must be one that we go by: an address,
 //!    `localhost`, this machine's name, or one of `auth.hosts`.
 //! 2. While all listeners are on loopback the `Host` is checked on every write. Once opened to a
-//!    network it is checked on what comes from a browser: programs there use whatever name leads
-//!    to us.
+//!    network it is checked on what comes from a browser: programs there use any name of this
+//!    server.
 //! 3. When tokens of either kind are set, a write needs one: one of `auth.tokens`, or for events
 //!    also one of `auth.event_tokens`; as Bearer, as the password of Basic, as `X-Gitlab-Token` or
 //!    `X-Rollbar-Access-Token`, or as the key of an `X-Hub-Signature-256` over the body. Who has
@@ -99,7 +99,7 @@ fn check_hosts(hosts: &[String], checked: &mut Checked<'_>) {
     }
 }
 
-/// What a request wants to change.
+/// The target of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Events: tokens of both kinds are good for it.
@@ -203,7 +203,7 @@ impl Guard {
         }
     }
 
-    /// Puts this guard in front of the routes of `router`: whatever is not GET, HEAD or OPTIONS
+    /// Puts this guard in front of the routes of `router`: every method but GET, HEAD and OPTIONS
     /// is a write.
     pub fn protect<S>(self: &Arc<Self>, router: Router<S>, scope: Scope) -> Router<S>
     where
@@ -311,7 +311,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether `host` (with or without a port) is a name that nobody can point at us from outside.
+    /// Whether `host` (with or without a port) is a name that cannot be made to resolve to this server from outside.
     fn goes_by(&self, host: &str) -> bool {
         let (name, _) = split_port(host);
         let name = name.trim_end_matches('.').to_ascii_lowercase();

@@ -276,7 +276,7 @@ const WHOLE_UP_TO: u64 = 8 * 1024 * 1024;
 
 const SVG: &str = "image/svg+xml";
 
-/// A picture runs nothing and fetches nothing, whatever stands in it; its colours are styles.
+/// A picture must not run or fetch anything; its colours are styles.
 const SVG_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// As much of `text` as a message should quote.
@@ -284,7 +284,7 @@ fn first_word(text: &str) -> String {
     text.chars().take(20).collect()
 }
 
-/// A refusal: JSON with the place in the target for who asked for JSON, else graphite-web's text.
+/// A refusal: JSON with the position in the target if JSON was requested, else graphite-web's text.
 fn refusal(app: &App, error: &Error, format: Option<&str>, targets: &[&str]) -> Answer {
     let status = app.refuse(error);
     let is_json = format

@@ -185,14 +185,17 @@ fn list(args: &List) -> anyhow::Result<ExitCode> {
         server,
     } = args;
     let client = Client::new(server)?;
-    let mut query = vec![("tags", tags.clone()), ("limit", limit.to_string())];
-    query.extend(from.clone().map(|from| ("from", from)));
-    query.extend(until.clone().map(|until| ("until", until)));
-    let query: Vec<String> = query
-        .iter()
-        .map(|(name, value)| format!("{name}={}", encode(value)))
-        .collect();
-    let events = client.get(&format!("/events/?{}", query.join("&")))?;
+    let path = String::from("/events/?");
+    let begun = path.len();
+    let mut query = form_urlencoded::Serializer::for_suffix(path, begun);
+    query.append_pair("tags", tags);
+    query.append_pair("limit", &limit.to_string());
+    for (name, value) in [("from", from), ("until", until)] {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    let events = client.get(&query.finish())?;
     let mut out = std::io::stdout().lock();
     if *json {
         writeln!(out, "{events:#}")?;
@@ -266,16 +269,6 @@ fn now() -> f64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64()
-}
-
-fn encode(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' => {
-            char::from(byte).to_string()
-        }
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 #[cfg(test)]

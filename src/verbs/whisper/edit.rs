@@ -8,12 +8,12 @@ use anyhow::{Context as _, anyhow, bail};
 use whisper::header::checked_factor;
 use whisper::resize::Target;
 use whisper::retention::numbers;
-use whisper::text::repr;
 use whisper::{
     Aggregation, Allocation, CreateOptions, Error, File, Gaps, Header, Lock, Point, ResizeOptions,
     Retention, Timestamp,
 };
 
+use super::numbers::repr;
 use super::{Context, beside, resize_tree, retentions};
 
 /// `whisper create`.

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::ValueEnum;
+use render::python;
 use whisper::explain::{Below, Slot};
-use whisper::text::{self, repr, repr_or};
 use whisper::{Archive, ArchiveDiff, File, Header, Timestamp, is_absent, present};
 
+use super::numbers::{self, repr, repr_or};
 use super::{Context, Times};
 
 const DAY: u32 = 86_400;
@@ -130,7 +131,7 @@ impl Dump {
                 writeln!(out, "Archive {i} data:")?;
             }
             for (slot, point) in slots.iter().enumerate() {
-                let value = text::general(point.value, 35);
+                let value = python::general_to(point.value, 35);
                 if self.raw {
                     writeln!(out, "{}:{value}", point.at)?;
                 } else {
@@ -153,7 +154,7 @@ fn dump_header(out: &mut dyn Write, header: &Header) -> std::io::Result<()> {
     writeln!(
         out,
         "  xFilesFactor: {}\n",
-        text::general(f64::from(header.x_files_factor), 6)
+        python::general_to(f64::from(header.x_files_factor), 6)
     )?;
     for (i, archive) in header.archives().iter().enumerate() {
         writeln!(out, "Archive {i} info:")?;
@@ -234,7 +235,8 @@ impl Fetch {
             )?;
         } else {
             for (at, value) in points {
-                let value = present(value).map_or_else(|| "None".to_owned(), text::fixed);
+                let value = present(value)
+                    .map_or_else(|| "None".to_owned(), |value| python::fixed(value, 6));
                 writeln!(out, "{}\t{value}", self.times.show(at, &context.zone)?)?;
             }
         }
@@ -340,7 +342,7 @@ impl Diff {
     fn print_json(&self, out: &mut dyn Write, diffs: &[ArchiveDiff]) -> anyhow::Result<()> {
         let points = |diff: &ArchiveDiff| {
             let point = |&(at, a, b): &(Timestamp, f64, f64)| {
-                let (a, b) = (text::json(a), text::json(b));
+                let (a, b) = (numbers::json(a), numbers::json(b));
                 format!(
                     "        {{\n          \"timestamp\" : {at},\n          \"value_a\" : {a},\n          \
                      \"value_b\" : {b}\n        }}"
@@ -419,7 +421,7 @@ impl Explain {
                 "archive {i}, {step} s per point, reaches back to {reach}: {verdict}"
             )?;
         }
-        let needed = text::general(f64::from(header.x_files_factor), 6);
+        let needed = python::general_to(f64::from(header.x_files_factor), 6);
         for entry in &explanation.rows {
             let time = self.times.show(entry.at, &context.zone)?;
             let (value, mut why) = match entry.slot {

@@ -6,6 +6,7 @@
 
 mod edit;
 mod look;
+mod numbers;
 mod resize_tree;
 mod verify;
 

@@ -186,7 +186,7 @@ extern "C" fn on_sigbus(signal: i32, info: *mut libc::siginfo_t, _context: *mut 
         return;
     }
     // Not ours, or beyond help: put back what was there before. A fault happens again as soon as
-    // this returns and meets it; a signal that somebody sent must be sent again.
+    // this returns and meets it; a signal that was sent by a process must be sent again.
     if let Some(previous) = PREVIOUS.get() {
         // SAFETY: `previous` is what the kernel once gave us; both calls are allowed in handlers.
         unsafe {

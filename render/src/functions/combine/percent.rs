@@ -1,4 +1,4 @@
-//! `asPercent`: who is divided by what.
+//! `asPercent`: the total that each series is divided by.
 //!
 //! 1. Without nodes the total is the sum of all, a number, one series for all, or (with as many
 //!    totals as series) one for each, both sides sorted by name.

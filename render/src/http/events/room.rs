@@ -66,12 +66,12 @@ impl Default for Room {
 }
 
 impl Room {
-    /// A place among those who ask.
+    /// A place for a query.
     pub(super) async fn reader(&self) -> Result<OwnedSemaphorePermit, Busy> {
         wait(&self.readers, "too many event queries are running").await
     }
 
-    /// The place of the one who imports.
+    /// The place for an import.
     pub(super) async fn import(&self) -> Result<OwnedSemaphorePermit, Busy> {
         wait(&self.imports, "another import is running").await
     }
