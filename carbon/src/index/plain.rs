@@ -209,7 +209,7 @@ mod tests {
         #[test]
         fn as_a_look_at_every_series(
             names in prop::collection::btree_set("[mn](\\.[ab])?(;a=[xy])?", 0..12),
-            specs in prop::collection::vec("(name|a|c)(=|!=|=~|!=~)(x|y|m|m.a|n\\.|\\.\\*|\\.\\+|)", 1..4),
+            specs in prop::collection::vec("(name|a|c)(=|!=|=~|!=~)(x|y|m|m\\.a|n\\.|\\.\\*|\\.\\+|)", 1..4),
             limit in 0..5_usize,
         ) {
             let names: Vec<String> = names.into_iter().collect();
