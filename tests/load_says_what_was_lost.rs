@@ -66,7 +66,7 @@ fn datapoints_over_either_protocol_of_carbon_arrive() {
     server.wait_for("load.web.host0007.svc01.ep000.metric", |values| {
         !values.is_empty()
     });
-    // Lines are no pickles: none arrives.
+    // The pickle receiver refuses lines: all are lost.
     let ran = run(&[
         "load",
         "--carbon",

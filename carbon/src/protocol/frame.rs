@@ -1,6 +1,6 @@
 //! A stream of frames: four bytes of length, most significant first, and as many bytes.
 //!
-//! 1. A frame over the limit ends the reading: what follows cannot be told apart any more.
+//! 1. A frame over the limit ends the reading: what follows cannot be divided into frames any more.
 //! 2. The buffer is as large as its sender made it: nothing while the sender pauses between frames,
 //!    [`MIN_BUFFER`] at first, twice as much each time that it was full. A length alone reserves nothing.
 
@@ -22,7 +22,7 @@ pub struct TooLong {
     pub len: u32,
 }
 
-/// Cuts a byte stream into frames, whatever the pieces it comes in.
+/// Cuts a byte stream into frames, received in any pieces.
 #[derive(Debug)]
 pub struct Frames {
     buffer: Vec<u8>,

@@ -99,7 +99,7 @@ const MIN_BUFFER: usize = 4 << 10;
 /// The largest.
 const MAX_BUFFER: usize = 4 * MAX_LINE;
 
-/// Cuts a byte stream into batches of whole lines, whatever the pieces it comes in.
+/// Cuts a byte stream into batches of whole lines, received in any pieces.
 #[derive(Debug, Default)]
 pub struct Stream {
     buffer: Vec<u8>,

@@ -37,6 +37,6 @@ pub trait Metrics: Buffer {
 pub enum Flow {
     /// The next bytes can be read.
     Continue,
-    /// What follows cannot be told apart any more: the connection is closed.
+    /// What follows cannot be divided into frames any more: the connection is closed.
     Close,
 }

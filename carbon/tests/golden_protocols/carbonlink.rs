@@ -215,7 +215,7 @@ fn replay(server: &Server, case: &Value) -> Result<(), String> {
         // The server may have closed the connection.
         let _ = stream.write_all(chunk);
     }
-    // A query after it, whose answer is none of the others.
+    // A query after it, whose answer no other request has.
     let after = hex(
         "0000003c80027d7100285804000000747970657101580b00000063616368652d717565727971\
                      0258060000006d657472696371035803000000696e747104752e",
@@ -244,7 +244,7 @@ fn replay(server: &Server, case: &Value) -> Result<(), String> {
     };
     let metric = case["request"]["metric"].as_str().unwrap_or_default();
     let fits = match quirk(case) {
-        // Longer than any request: what follows cannot be told apart.
+        // Longer than any request: the bytes after it cannot be divided into frames.
         _ if too_long => {
             return if open {
                 Err("still open".to_owned())

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn surrogates_are_told_from_garbage() {
+    fn surrogates_are_not_garbage() {
         assert!(is_utf8_with_surrogates(b"a\xed\xb2\x80b"));
         assert!(is_utf8_with_surrogates("ä".as_bytes()));
         assert!(!is_utf8_with_surrogates(b"\xff"));
