@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use carbon::protocol::pickle::write;
 
-use super::{PATIENCE, Random, SETTLE, progress, report, resolve};
+use super::{LAST_FLUSHES, PATIENCE, Random, progress, report, resolve};
 
 /// Datapoints in one piece: carbon's relays send as many in a pickle.
 const PIECE: usize = 500;
@@ -169,7 +169,7 @@ fn received(http: SocketAddr) -> anyhow::Result<u64> {
 
 /// The count when it has reached `expected`, or has stopped growing.
 fn arrived(http: SocketAddr, expected: u64) -> anyhow::Result<u64> {
-    let until = Instant::now() + SETTLE;
+    let until = Instant::now() + LAST_FLUSHES;
     let mut last = received(http)?;
     while last < expected && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(200));
