@@ -141,7 +141,11 @@ fn requests_that_need_too_much_are_refused_in_a_limited_data_segment() {
 
 #[test]
 fn a_small_address_space_suffices_for_files_and_names() {
-    let mut server = Server::prepared(&[("stats.self", "false")]);
+    let mut server = Server::prepared(&[
+        ("stats.self", "false"),
+        // A file for each series, without a wait for its second point.
+        ("carbon.infer_step", "false"),
+    ]);
     server.first = Some(format!("ulimit -v {}", 400 << 10));
     server.run();
     let pid = server.pid();
