@@ -300,7 +300,7 @@ fn a_rule_makes_so_many_series_and_no_more() {
 
 #[test]
 fn names_of_no_file_and_limits_are_counted_as_ever() {
-    let files = [("rewrite_rules", "[post]\n/ = .\n^bad = a//b\n^long = ..\n")];
+    let files = [("rewrite_rules", "[post]\n/ = .\n^bad = a\\0b\n^long = ..\n")];
     let rig = open(&files, |options| options.max_series = 1).unwrap();
     let stats = rig.carbon.stats();
     rig.receive("x/y", AT, 1.0);
