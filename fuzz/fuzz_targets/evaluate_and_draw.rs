@@ -93,12 +93,12 @@ unsafe impl GlobalAlloc for Counting {
 struct Untagged;
 
 impl Tags for Untagged {
-    fn tags(&self) -> Vec<(u32, String)> {
-        Vec::new()
+    fn tags(&self, _: &Budget) -> Result<Vec<(u32, String)>, SourceError> {
+        Ok(Vec::new())
     }
 
-    fn values(&self, _: &str) -> Option<(u32, Vec<TagValue>)> {
-        None
+    fn values(&self, _: &str, _: &Budget) -> Result<Option<(u32, Vec<TagValue>)>, SourceError> {
+        Ok(None)
     }
 
     fn complete_tags(

@@ -289,12 +289,69 @@ impl Budget {
         self.0.reserved.load(Ordering::Relaxed)
     }
 
+    /// Reservations for many small things, made a step at a time.
+    pub fn steps(&self) -> Steps<'_> {
+        Steps {
+            budget: self,
+            left: 0,
+        }
+    }
+
     /// Checks for a loop with rounds too short to read the clock in each.
     pub fn pace(&self) -> Pace<'_> {
         Pace {
             budget: self,
             rounds: 0,
         }
+    }
+}
+
+/// What [`Steps`] reserve at once.
+const STEP: usize = 64 << 10;
+
+/// Reserves 64 KiB at a time for things that are far smaller, or exactly what is needed where that
+/// much is not left. What was taken stays reserved; the rest of the last step is given back when
+/// this is dropped.
+#[derive(Debug)]
+pub struct Steps<'a> {
+    budget: &'a Budget,
+    left: usize,
+}
+
+impl Steps<'_> {
+    /// Sets `bytes` aside, before they are allocated.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    #[inline]
+    pub fn take(&mut self, bytes: usize) -> Result<()> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => self.step(bytes - self.left),
+        }
+    }
+
+    /// Reserves `missing` bytes beyond what is left, all of which is taken.
+    #[cold]
+    fn step(&mut self, missing: usize) -> Result<()> {
+        let whole = missing.saturating_add(STEP);
+        self.left = match self.budget.reserve(whole) {
+            Ok(()) => STEP,
+            Err(_) => {
+                self.budget.reserve(missing)?;
+                0
+            }
+        };
+        Ok(())
+    }
+}
+
+impl Drop for Steps<'_> {
+    fn drop(&mut self) {
+        self.budget.release(self.left);
     }
 }
 
@@ -454,6 +511,28 @@ mod tests {
             ]
         );
         assert!(available() > 0);
+    }
+
+    #[test]
+    fn steps_reserve_what_is_taken_in_the_end() {
+        let memory = Memory::new(2 * STEP as u64);
+        let budget = Budget::new(Arc::clone(&memory), None);
+        let mut steps = budget.steps();
+        steps.take(10).unwrap();
+        assert_eq!(budget.reserved(), 10 + STEP as u64);
+        for _ in 0..STEP / 8 {
+            steps.take(8).unwrap();
+        }
+        assert_eq!(budget.reserved(), 10 + STEP as u64);
+        // No further step is left, but single bytes are.
+        steps.take(STEP - 10).unwrap();
+        assert_eq!(budget.reserved(), 2 * STEP as u64);
+        assert!(steps.take(1).is_err());
+        drop(steps);
+        assert_eq!(budget.reserved(), 2 * STEP as u64);
+        let budget = Budget::unlimited();
+        budget.steps().take(7).unwrap();
+        assert_eq!(budget.reserved(), 7);
     }
 
     #[test]

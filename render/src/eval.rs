@@ -48,6 +48,9 @@ impl Query<'_> {
             let shown = series.iter().map(|series| series.values.len());
             n_shown = shown.fold(n_shown, usize::saturating_add);
             self.limits.check_points(n_shown)?;
+            // They are reserved where they were made; the list of all moves as it grows.
+            let places = 2 * size_of::<Series>();
+            self.limits.budget.reserve(series.len() * places)?;
             all.append(&mut series);
         }
         Ok(all)
@@ -82,6 +85,7 @@ struct Evaluator<'q> {
 
 impl Evaluate for Evaluator<'_> {
     fn text(&self, context: &mut Context<'_>, text: &str) -> Result<Vec<Series>> {
+        let _tree = context.budget().hold(query::size_of_parsed(text))?;
         let parsed = query::parse(text)?;
         self.count_uses(&parsed.expression);
         self.expression(context, &parsed.expression, None)

@@ -387,7 +387,14 @@ impl Series {
         let tags: usize = tags
             .map(|(tag, value)| tag.len() + value.len() + PER_TAG)
             .sum();
-        size_of::<Self>() + self.name.len() + self.path_expression.len() + color + stack + tags
+        let node = if self.tags.is_empty() { 0 } else { TAGS };
+        size_of::<Self>()
+            + self.name.len()
+            + self.path_expression.len()
+            + color
+            + stack
+            + node
+            + tags
     }
 
     /// The values as options, oldest first.
@@ -400,6 +407,9 @@ impl Series {
         self.start + self.step * i64::try_from(index).unwrap_or(i64::MAX / self.step)
     }
 }
+
+/// What the first node of a tree of tags takes, with room for eleven.
+const TAGS: usize = 11 * size_of::<(String, String)>();
 
 /// What a tag takes beside its text: two strings in a node of a tree that is not always full,
 /// and what the allocator adds.

@@ -111,7 +111,10 @@ pub trait Source: Send + Sync {
 /// The tags of the tagged series: what `/tags/*` asks and changes.
 pub trait Tags: Send + Sync {
     /// Every tag with its id, sorted by tag. Tags of deleted series stay.
-    fn tags(&self) -> Vec<(u32, String)>;
+    ///
+    /// # Errors
+    /// What `budget` refuses: the tags stay reserved in it.
+    fn tags(&self, budget: &Budget) -> Result<Vec<(u32, String)>, SourceError>;
 
     /// The values of `tag` with their ids and the number of series that carry each, sorted by
     /// value; `None` for a tag that nobody has used. The first number is the id of the tag.

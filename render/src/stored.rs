@@ -6,8 +6,9 @@ use crate::budget::Budget;
 use crate::error::Result as Checked;
 use crate::source::{Fetched, Info, Node, Source, SourceError, TagValue, Tags};
 
-/// What one result of a search takes beside its text, in the index's list and in ours.
-const PER_RESULT: usize = 64;
+/// What one result of a search takes beside its text: a place in a list that moves to twice the
+/// room when it is full.
+const PER_RESULT: usize = 128;
 
 /// Runs a search of the index for as long as `budget` allows, and reserves what it finds.
 fn search<T>(
@@ -15,12 +16,13 @@ fn search<T>(
     search: impl FnOnce(&mut carbon::index::GoOn<'_>) -> carbon::error::Result<T>,
 ) -> Result<T, SourceError> {
     let mut pace = budget.pace();
+    let mut steps = budget.steps();
     let mut refused = None;
     let mut check = |found: Option<&str>| -> Checked<()> {
         // A step may be a regular expression that runs to its limit.
         pace.check_after(64)?;
         match found {
-            Some(path) => budget.reserve(path.len() + PER_RESULT),
+            Some(path) => steps.take(path.len() + PER_RESULT),
             None => Ok(()),
         }
     };
@@ -117,8 +119,8 @@ impl Source for Carbon {
 }
 
 impl Tags for Carbon {
-    fn tags(&self) -> Vec<(u32, String)> {
-        self.index().tags()
+    fn tags(&self, budget: &Budget) -> Result<Vec<(u32, String)>, SourceError> {
+        search(budget, |go_on| self.index().tags_while(go_on))
     }
 
     fn values(

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::state::Index;
-use super::tags::{NAME, PlainSpecs};
+use super::tags::{NAME, PlainSpecs, kept};
 use super::tree::GoOn;
 use crate::datapoint::SeriesId;
 use crate::error::TagError;
@@ -130,15 +130,6 @@ impl Index {
     /// Whether there are plain series, and so the tag `name`.
     pub(super) fn has_plain(&self) -> bool {
         !self.receives_nothing && self.tree.read().len() > 0
-    }
-}
-
-/// A name in the answer: the caller counts it.
-fn kept(name: &str, go_on: &mut GoOn<'_>) -> Result<String, TagError> {
-    if go_on(Some(name)) {
-        Ok(name.to_owned())
-    } else {
-        Err(TagError::Ended)
     }
 }
 

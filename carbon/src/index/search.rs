@@ -60,9 +60,15 @@ impl Index {
                     if !go_on(None) {
                         return Err(PatternError::Ended.into());
                     }
-                    if series::is_tagged(name)
-                        && let Ok((id, true)) = paths.intern(path_of(id, name).as_bytes())
-                    {
+                    if !series::is_tagged(name) {
+                        continue;
+                    }
+                    let path = path_of(id, name);
+                    // One for its place among the paths, one for its branches in the tree.
+                    if !go_on(Some(&path)) || !go_on(Some(&path)) {
+                        return Err(PatternError::Ended.into());
+                    }
+                    if let Ok((id, true)) = paths.intern(path.as_bytes()) {
                         tree.insert(&paths, id);
                         // The branch `_tagged` alone needs only one series below it.
                         if let [NodePattern::OneOf(_)] = pattern.nodes[..] {
@@ -140,12 +146,21 @@ impl Index {
 
     /// Every tag with its id, sorted.
     pub fn tags(&self) -> Vec<(u32, String)> {
-        let mut tags = self.tags.read().tags();
+        // A search that is not ended does not fail.
+        self.tags_while(&mut |_| true).unwrap_or_default()
+    }
+
+    /// As [`Index::tags`], while `go_on` returns true.
+    ///
+    /// # Errors
+    /// [`TagError::Ended`].
+    pub fn tags_while(&self, go_on: &mut GoOn<'_>) -> Result<Vec<(u32, String)>> {
+        let mut tags = self.tags.read().tags(go_on)?;
         if tags.is_empty() && self.has_plain() {
             let (id, name) = FIRST_TAG;
             tags.push((id, name.to_owned()));
         }
-        tags
+        Ok(tags)
     }
 
     /// The id of `tag`, and its values sorted; `None` for an unknown tag.

@@ -277,6 +277,15 @@ fn asked(go_on: &mut GoOn<'_>) -> Result<(), TagError> {
     }
 }
 
+/// A text of the answer: the caller counts it.
+pub(super) fn kept(text: &str, go_on: &mut GoOn<'_>) -> Result<String, TagError> {
+    if go_on(Some(text)) {
+        Ok(text.to_owned())
+    } else {
+        Err(TagError::Ended)
+    }
+}
+
 impl Tags {
     /// Adds the series called `name`.
     pub(crate) fn insert(&mut self, id: SeriesId, name: &str) {
@@ -425,11 +434,12 @@ impl Tags {
     }
 
     /// Every tag with its id, sorted.
-    pub(crate) fn tags(&self) -> Vec<(u32, String)> {
-        self.tags
-            .iter()
-            .map(|(name, tag)| (tag.id, name.to_string()))
-            .collect()
+    pub(crate) fn tags(&self, go_on: &mut GoOn<'_>) -> Result<Vec<(u32, String)>, TagError> {
+        let mut tags = Vec::new();
+        for (name, tag) in &self.tags {
+            tags.push((tag.id, kept(name, go_on)?));
+        }
+        Ok(tags)
     }
 
     /// The id of `tag` and the values that series carry, sorted.
@@ -445,12 +455,9 @@ impl Tags {
         let carried = carried.filter(|(_, value)| !value.series.is_empty());
         let mut values = Vec::new();
         for (text, value) in carried {
-            if !go_on(Some(text)) {
-                return Err(TagError::Ended);
-            }
             values.push(TagValue {
                 id: value.id,
-                value: text.to_string(),
+                value: kept(text, go_on)?,
                 count: value.series.len() as usize,
             });
         }
@@ -474,29 +481,21 @@ impl Tags {
             }
             specs => Some(self.select(specs, go_on)?),
         };
-        let mut ended = false;
-        let found = self
-            .tags
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(|(name, _)| name.starts_with(prefix))
-            .take_while(|_| {
-                ended = !go_on(None);
-                !ended
-            })
-            .filter(|(name, _)| specs.iter().all(|spec| spec.tag != &***name))
-            .filter(|(_, tag)| {
-                among
-                    .as_ref()
-                    .is_none_or(|among| !tag.any.is_disjoint(among))
-            })
-            .take(limit)
-            .map(|(name, _)| name.to_string())
-            .collect();
-        if ended {
-            Err(TagError::Ended)
-        } else {
-            Ok(found)
+        let mut found = Vec::new();
+        let later = (Bound::Included(prefix), Bound::Unbounded);
+        let tags = self.tags.range::<str, _>(later);
+        for (name, tag) in tags.take_while(|(name, _)| name.starts_with(prefix)) {
+            if found.len() >= limit {
+                break;
+            }
+            asked(go_on)?;
+            let is_named = specs.iter().any(|spec| spec.tag == &**name);
+            let is_carried = |among| !tag.any.is_disjoint(among);
+            if !is_named && among.as_ref().is_none_or(is_carried) {
+                found.push(kept(name, go_on)?);
+            }
         }
+        Ok(found)
     }
 
     /// The values of `tag`, beginning with `prefix`, among the series that satisfy `expressions`.
@@ -514,24 +513,19 @@ impl Tags {
             return Ok(Vec::new());
         };
         let among = self.select(&specs, go_on)?;
-        let mut ended = false;
-        let found = tag
-            .values
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(|(value, _)| value.starts_with(prefix))
-            .take_while(|_| {
-                ended = !go_on(None);
-                !ended
-            })
-            .filter(|(_, value)| !value.series.is_disjoint(&among))
-            .take(limit)
-            .map(|(value, _)| value.to_string())
-            .collect();
-        if ended {
-            Err(TagError::Ended)
-        } else {
-            Ok(found)
+        let mut found = Vec::new();
+        let later = (Bound::Included(prefix), Bound::Unbounded);
+        let values = tag.values.range::<str, _>(later);
+        for (text, value) in values.take_while(|(text, _)| text.starts_with(prefix)) {
+            if found.len() >= limit {
+                break;
+            }
+            asked(go_on)?;
+            if !value.series.is_disjoint(&among) {
+                found.push(kept(text, go_on)?);
+            }
         }
+        Ok(found)
     }
 }
 
@@ -700,7 +694,7 @@ mod tests {
         let mut tags = index(&["m;dc=a"]);
         assert!(tags.remove(SeriesId(0), "m;dc=a"));
         assert!(!tags.remove(SeriesId(0), "m;dc=a"));
-        assert_eq!(tags.tags().len(), 2);
+        assert_eq!(tags.tags(&mut |_| true).unwrap().len(), 2);
         assert!(
             tags.values("dc", &mut |_| true)
                 .unwrap()

@@ -44,6 +44,14 @@ impl Buffer {
         })
     }
 
+    /// `bytes` for which `room` has reserved, and goes on having reserved while they are held.
+    pub(crate) fn full(bytes: Vec<u8>, room: Budget) -> Self {
+        Self {
+            bytes,
+            account: room,
+        }
+    }
+
     /// The bytes for writing, with room for `further` ones. Writing more than that would allocate
     /// without a reservation.
     ///

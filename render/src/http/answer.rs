@@ -6,7 +6,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::{Params, Stream};
+use crate::budget::Budget;
+use crate::error::Result;
 use crate::format::Buffer;
+use crate::format::buffer::stopped;
 
 /// An answer before it goes on the wire: cheap to clone, so that it can be shared.
 #[derive(Clone, Debug)]
@@ -52,6 +55,14 @@ pub(super) fn json_text(value: &Value, params: &Params) -> Vec<u8> {
     text.unwrap_or_default()
 }
 
+fn write_json(out: &mut Buffer, value: &Value, params: &Params) -> Result<()> {
+    let written = match params.has_value("pretty") {
+        true => serde_json::to_writer_pretty(out, value),
+        false => serde_json::to_writer(out, value),
+    };
+    written.map_err(|error| stopped(error.into()))
+}
+
 /// The content type of JSON.
 pub const JSON: &str = "application/json";
 
@@ -90,28 +101,40 @@ impl Answer {
         Self::value(status, &json!({ "error": sentence }))
     }
 
-    /// A value as JSON, indented if the request asks for `pretty`.
-    pub fn json(value: &Value, params: &Params) -> Self {
-        Self::ok(JSON, json_text(value, params))
+    /// A value as JSON, indented if the request asks for `pretty`. The text is reserved in the
+    /// memory of `budget` as it grows, until it is dropped.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn json(value: &Value, params: &Params, budget: &Budget) -> Result<Self> {
+        let mut out = Buffer::new(budget);
+        write_json(&mut out, value, params)?;
+        Ok(Self::ok(JSON, out))
     }
 
     /// As [`Answer::json`], in a call of the function that `jsonp` names.
-    pub fn jsonp(value: &Value, params: &Params) -> Self {
-        match Self::callback(params.get("jsonp")) {
-            Ok(None) => Self::json(value, params),
-            Ok(Some(name)) => {
-                let body = [name.as_bytes(), b"(", &json_text(value, params), b")"].concat();
-                Self::ok(JAVASCRIPT, body)
-            }
-            Err(refusal) => refusal,
-        }
+    ///
+    /// # Errors
+    /// As [`Answer::json`].
+    pub fn jsonp(value: &Value, params: &Params, budget: &Budget) -> Result<Self> {
+        let name = match Self::callback(params.get("jsonp")) {
+            Ok(None) => return Self::json(value, params, budget),
+            Ok(Some(name)) => name,
+            Err(refusal) => return Ok(refusal),
+        };
+        let mut out = Buffer::new(budget);
+        out.push_str(name)?;
+        out.push_str("(")?;
+        write_json(&mut out, value, params)?;
+        out.push_str(")")?;
+        Ok(Self::ok(JAVASCRIPT, out))
     }
 
     /// The function that JSONP calls. An empty name is absent.
     ///
     /// # Errors
     /// A refusal if `name` could not be the name of a function.
-    pub(super) fn callback(name: Option<&str>) -> Result<Option<&str>, Self> {
+    pub(super) fn callback(name: Option<&str>) -> std::result::Result<Option<&str>, Self> {
         let Some(name) = name.filter(|name| !name.is_empty()) else {
             return Ok(None);
         };

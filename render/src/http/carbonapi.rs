@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::flight::Key;
 use super::pool::Lane;
-use super::{Answer, App, JSON, Params};
+use super::{Answer, App, Params};
 use crate::attime;
 use crate::context::{Limits, Query, Window};
 use crate::error::{Error, Result};
@@ -313,28 +313,17 @@ impl Output {
     }
 }
 
-/// JSON within the budget.
-fn json_answer(value: &Value, params: &Params, limits: &Limits) -> Result<Answer> {
-    let mut out = Buffer::new(&limits.budget);
-    let written = match params.has_value("pretty") {
-        true => serde_json::to_writer_pretty(&mut out, value),
-        false => serde_json::to_writer(&mut out, value),
-    };
-    written.map_err(|error| crate::format::buffer::stopped(error.into()))?;
-    Ok(Answer::ok(JSON, out))
-}
-
 async fn capabilities(State(app): State<App>, params: Params) -> Answer {
     let limits = app.limits();
     let answer = match Output::of(&params) {
-        Ok(Output::Json) => json_answer(
+        Ok(Output::Json) => Answer::json(
             &json!({
                 "supportedProtocols": PROTOCOLS,
                 "name": host_name(),
                 "likeSplittedRequests": true,
             }),
             &params,
-            &limits,
+            &limits.budget,
         ),
         Ok(Output::Protobuf(Protocol::Three)) => {
             let message = v3::CapabilityResponse {
@@ -423,7 +412,7 @@ fn info_now(
     match output {
         Output::Json => {
             let metrics: Value = metrics.into_iter().map(info_as_json).collect();
-            json_answer(&json!({ "metrics": metrics }), params, limits)
+            Answer::json(&json!({ "metrics": metrics }), params, &limits.budget)
         }
         Output::Protobuf(Protocol::Two) => {
             let protocol = Protocol::Two;
@@ -516,7 +505,7 @@ fn list_now(app: &App, output: Output, params: &Params, limits: &Limits) -> Resu
             let values = metrics.len() * size_of::<Value>();
             limits.budget.reserve(values)?;
             let metrics: Value = metrics.into_iter().collect();
-            json_answer(&json!({ "Metrics": metrics }), params, limits)
+            Answer::json(&json!({ "Metrics": metrics }), params, &limits.budget)
         }
         Output::Protobuf(protocol) => {
             let message = v2::ListMetricsResponse { metrics };

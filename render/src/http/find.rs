@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::any;
 use jiff::tz::TimeZone;
-use rmp::encode::{ByteBuf, write_array_len, write_bool, write_f64, write_map_len, write_str};
+use rmp::encode::{write_array_len, write_bool, write_f64, write_map_len, write_str};
 use serde_json::{Map, Value, json};
 use whisper::Timestamp;
 
@@ -18,6 +18,8 @@ use crate::attime;
 use crate::budget::Budget;
 use crate::context::Limits;
 use crate::error::{Error, Result};
+use crate::format::Buffer;
+use crate::format::buffer::stopped;
 use crate::format::msgpack::length;
 use crate::format::pickle::Pickle;
 use crate::source::Node;
@@ -80,37 +82,25 @@ fn find_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     let n_all = nodes.len();
     nodes.retain(|node| node.leaf || !leaves_only);
     limits.check_series(n_all)?;
-    reserve_answer(budget, &nodes)?;
+    reserve_answer(budget, &nodes, per_node(format))?;
     nodes.sort_by(|a, b| name(a).cmp(name(b)));
     budget.check()?;
+    let shown = |value: Value| Answer::jsonp(&value, params, budget);
     match format {
-        "treejson" => Ok(Answer::jsonp(&tree(&nodes, base, wildcards), params)),
-        "nodelist" => Ok(Answer::jsonp(&by_position(&nodes, position), params)),
-        "completer" => Ok(Answer::jsonp(&completer(&nodes, wildcards), params)),
+        "treejson" => shown(tree(&nodes, base, wildcards)),
+        "nodelist" => shown(by_position(&nodes, position)),
+        "completer" => shown(completer(&nodes, wildcards)),
         "json" => {
             nodes.sort_by(|a, b| a.path.cmp(&b.path));
             let intervals = intervals(app, &nodes, budget)?;
-            let shown: Vec<Value> = nodes
-                .iter()
-                .zip(intervals)
-                .map(|(node, interval)| {
-                    let mut shown = json!({ "path": node.path, "is_leaf": node.leaf });
-                    if node.leaf {
-                        let intervals =
-                            interval.map(|(start, end)| json!({ "start": start, "end": end }));
-                        shown["intervals"] = intervals.into_iter().collect();
-                    }
-                    shown
-                })
-                .collect();
-            Ok(Answer::jsonp(&shown.into(), params))
+            shown(with_intervals(&nodes, intervals))
         }
         "msgpack" => {
-            let body = packed(&nodes, &intervals(app, &nodes, budget)?);
+            let body = packed(&nodes, &intervals(app, &nodes, budget)?, budget)?;
             Ok(Answer::ok("application/x-msgpack", body))
         }
         "pickle" => {
-            let body = pickled(&nodes, &intervals(app, &nodes, budget)?);
+            let body = pickled(&nodes, &intervals(app, &nodes, budget)?, budget)?;
             Ok(Answer::ok("application/pickle", body))
         }
         _ => Ok(Answer::text(
@@ -120,17 +110,27 @@ fn find_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     }
 }
 
-/// What a node takes in an answer beside its path, as a tree of JSON and as text.
-const PER_NODE: usize = 1_024;
+/// What a path takes in a list of JSON beside its text, with the list that it comes from.
+const PER_PATH: usize = 384;
 
-/// How often its path stands there.
-const PATHS_PER_NODE: usize = 8;
+/// What a node takes in an answer of `format` beside its texts: in a tree of JSON, or in the list of
+/// intervals. The text of an answer is reserved as it is written.
+fn per_node(format: &str) -> usize {
+    match format {
+        "treejson" | "completer" => 1_536,
+        "json" => 2_048,
+        _ => PER_PATH,
+    }
+}
 
-/// Sets the memory of an answer about `nodes` aside.
-fn reserve_answer(budget: &Budget, nodes: &[Node]) -> Result<()> {
+/// How often the path of a node stands in a tree of JSON at the most.
+const PATHS_PER_NODE: usize = 2;
+
+/// Sets the memory aside that takes `per_node` bytes for each of `nodes`, and their texts.
+fn reserve_answer(budget: &Budget, nodes: &[Node], per_node: usize) -> Result<()> {
     let sizes = nodes
         .iter()
-        .map(|node| PER_NODE + PATHS_PER_NODE * node.path.len());
+        .map(|node| per_node + PATHS_PER_NODE * node.path.len());
     budget.reserve(sizes.sum())
 }
 
@@ -268,7 +268,8 @@ fn completer(nodes: &[Node], wildcards: bool) -> Value {
     if wildcards && shown.len() > 1 {
         shown.push(json!({ "name": "*" }));
     }
-    json!({ "metrics": shown })
+    // Moved: the macro would copy the list.
+    Map::from_iter([("metrics".to_owned(), shown.into())]).into()
 }
 
 /// From when to when a leaf may hold points.
@@ -288,17 +289,28 @@ fn intervals(app: &App, nodes: &[Node], budget: &Budget) -> Result<Vec<Interval>
     nodes.iter().map(interval).collect()
 }
 
-fn packed(nodes: &[Node], intervals: &[Interval]) -> Vec<u8> {
-    type Written = std::result::Result<(), rmp::encode::ValueWriteError<std::convert::Infallible>>;
-    let mut out = ByteBuf::new();
-    let mut write = || -> Written {
+fn with_intervals(nodes: &[Node], intervals: Vec<Interval>) -> Value {
+    let shown = nodes.iter().zip(intervals).map(|(node, interval)| {
+        let mut shown = json!({ "path": node.path, "is_leaf": node.leaf });
+        if node.leaf {
+            let intervals = interval.map(|(start, end)| json!({ "start": start, "end": end }));
+            shown["intervals"] = intervals.into_iter().collect();
+        }
+        shown
+    });
+    shown.collect()
+}
+
+fn packed(nodes: &[Node], intervals: &[Interval], budget: &Budget) -> Result<Buffer> {
+    let mut out = Buffer::new(budget);
+    let mut write = || -> std::io::Result<()> {
         write_array_len(&mut out, length(nodes.len()))?;
         for (node, interval) in nodes.iter().zip(intervals) {
             write_map_len(&mut out, if node.leaf { 3 } else { 2 })?;
             write_str(&mut out, "path")?;
             write_str(&mut out, &node.path)?;
             write_str(&mut out, "is_leaf")?;
-            let Ok(()) = write_bool(&mut out, node.leaf);
+            write_bool(&mut out, node.leaf)?;
             if node.leaf {
                 write_str(&mut out, "intervals")?;
                 write_array_len(&mut out, u32::from(interval.is_some()))?;
@@ -311,13 +323,19 @@ fn packed(nodes: &[Node], intervals: &[Interval]) -> Vec<u8> {
         }
         Ok(())
     };
-    // Writing to memory cannot fail.
-    let _ = write();
-    out.into_vec()
+    write().map_err(stopped)?;
+    Ok(out)
 }
 
-fn pickled(nodes: &[Node], intervals: &[Interval]) -> Vec<u8> {
-    let mut out = Pickle::new(nodes.len() * 64);
+/// What a node takes in a pickle beside its path.
+const PICKLED_NODE: usize = 96;
+
+fn pickled(nodes: &[Node], intervals: &[Interval], budget: &Budget) -> Result<Buffer> {
+    let sizes = nodes.iter().map(|node| PICKLED_NODE + node.path.len());
+    let room = 64 + sizes.sum::<usize>();
+    let account = budget.account();
+    account.reserve(room)?;
+    let mut out = Pickle::new(room);
     out.list(|out| {
         for (node, interval) in nodes.iter().zip(intervals) {
             out.dict(|out| {
@@ -339,7 +357,7 @@ fn pickled(nodes: &[Node], intervals: &[Interval]) -> Vec<u8> {
             });
         }
     });
-    out.finish()
+    Ok(Buffer::full(out.finish(), account))
 }
 
 async fn expand(State(app): State<App>, params: Params) -> Answer {
@@ -378,7 +396,7 @@ fn expand_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
         };
         n_found += nodes.len();
         limits.check_series(n_found)?;
-        reserve_answer(budget, &nodes)?;
+        reserve_answer(budget, &nodes, PER_PATH)?;
         let nodes = nodes.into_iter().filter(|node| node.leaf || !leaves_only);
         let paths: BTreeSet<String> = nodes.map(|node| node.path).collect();
         if grouped {
@@ -392,7 +410,8 @@ fn expand_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     } else {
         all.into_iter().collect()
     };
-    Ok(Answer::jsonp(&json!({ "results": results }), params))
+    let answer = Map::from_iter([("results".to_owned(), results)]);
+    Answer::jsonp(&answer.into(), params, budget)
 }
 
 async fn index(State(app): State<App>, params: Params) -> Answer {
@@ -401,11 +420,11 @@ async fn index(State(app): State<App>, params: Params) -> Answer {
         let found = whole(&params, "local", 0)
             .and_then(|_| Ok(app.source.find("**", &budget)?))
             .and_then(|nodes| {
-                reserve_answer(&budget, &nodes)?;
+                reserve_answer(&budget, &nodes, PER_PATH)?;
                 let leaves = nodes.into_iter().filter(|node| node.leaf);
                 let paths: BTreeSet<String> = leaves.map(|node| node.path).collect();
                 budget.check()?;
-                Ok(Answer::jsonp(&paths.into_iter().collect(), &params))
+                Answer::jsonp(&paths.into_iter().collect(), &params, &budget)
             });
         found.unwrap_or_else(|error| refusal(app, &error))
     })

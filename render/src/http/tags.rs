@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::routing::{any, get};
 use fancy_regex::Regex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::pool::Lane;
 use super::{Answer, App, Params, not_allowed};
@@ -48,8 +48,10 @@ async fn respond(
     }
     let budget = app.limits().budget;
     app.compute(budget.clone(), lane(&params), move |app| {
-        match job(app, &params, &budget) {
-            Ok(value) => Answer::json(&value, &params),
+        let answer =
+            job(app, &params, &budget).and_then(|value| Answer::json(&value, &params, &budget));
+        match answer {
+            Ok(answer) => answer,
             Err(error) => Answer::error(app.refuse(&error), &error.to_string()),
         }
     })
@@ -68,13 +70,23 @@ fn lane(params: &Params) -> Lane {
     Lane::of(expressions, 0)
 }
 
-/// What one item takes in an answer beside its text, as a tree of JSON and as text.
-const PER_ITEM: usize = 512;
+/// What a text takes in a list of JSON beside itself.
+const PER_TEXT: usize = 256;
 
-/// Sets the memory of an answer of such `texts` aside.
-fn reserve_answer<'a>(budget: &Budget, texts: impl Iterator<Item = &'a String>) -> Result<()> {
-    let sizes = texts.map(|text| PER_ITEM + 3 * text.len());
+/// What an object about a tag or a value takes there, which holds a copy of the text.
+const PER_OBJECT: usize = 1_024;
+
+/// Sets the memory of a list of objects about such `texts` aside. The text of the answer is reserved
+/// as it is written.
+fn reserve_objects<'a>(budget: &Budget, texts: impl Iterator<Item = &'a String>) -> Result<()> {
+    let sizes = texts.map(|text| PER_OBJECT + text.len());
     budget.reserve(sizes.sum())
+}
+
+/// `texts`, which the index has reserved, as a list of JSON.
+fn list_of(texts: Vec<String>, budget: &Budget) -> Result<Value> {
+    budget.reserve(texts.len() * PER_TEXT)?;
+    Ok(texts.into())
 }
 
 const GET: &[Method] = &[Method::GET];
@@ -84,8 +96,8 @@ const BOTH: &[Method] = &[Method::GET, Method::POST];
 async fn list(State(app): State<App>, params: Params) -> Answer {
     respond(app, params, GET, |app, params, budget| {
         let filter = Filter::read(params)?;
-        let tags = app.tags.tags();
-        reserve_answer(budget, tags.iter().map(|(_, tag)| tag))?;
+        let tags = app.tags.tags(budget)?;
+        reserve_objects(budget, tags.iter().map(|(_, tag)| tag))?;
         let shown = filter.matching(tags, |(_, tag)| tag, budget)?.into_iter();
         let shown = shown.map(|(id, tag)| json!({ "id": id, "tag": tag }));
         Ok(shown.collect())
@@ -99,7 +111,7 @@ async fn details(State(app): State<App>, Path(tag): Path<String>, params: Params
             return Ok(Value::Null);
         };
         let filter = Filter::read(params)?;
-        reserve_answer(budget, values.iter().map(|value| &value.value))?;
+        reserve_objects(budget, values.iter().map(|value| &value.value))?;
         let shown = filter.matching(values, |value| &value.value, budget)?;
         let shown: Vec<Value> = shown
             .into_iter()
@@ -107,7 +119,12 @@ async fn details(State(app): State<App>, Path(tag): Path<String>, params: Params
                 |TagValue { id, value, count }| json!({ "id": id, "value": value, "count": count }),
             )
             .collect();
-        Ok(json!({ "id": id, "tag": tag, "values": shown }))
+        let mut answer = Map::new();
+        answer.insert("id".to_owned(), id.into());
+        answer.insert("tag".to_owned(), tag.into());
+        // Moved: the macro would copy the list.
+        answer.insert("values".to_owned(), shown.into());
+        Ok(answer.into())
     })
     .await
 }
@@ -245,8 +262,7 @@ async fn find_series(State(app): State<App>, params: Params) -> Answer {
         }
         let found = app.source.find_tagged(&expressions, budget)?;
         app.limits().check_series(found.len())?;
-        reserve_answer(budget, found.iter())?;
-        Ok(found.into())
+        list_of(found, budget)
     })
     .await
 }
@@ -257,16 +273,15 @@ async fn complete_tags(State(app): State<App>, params: Params) -> Answer {
         let prefix = params.get("tagPrefix").unwrap_or_default();
         let limit = suggestions(params)?;
         if expressions.is_empty() {
-            let tags = app.tags.tags().into_iter().map(|(_, tag)| tag);
+            let tags = app.tags.tags(budget)?.into_iter().map(|(_, tag)| tag);
             let tags = tags.filter(|tag| tag.starts_with(prefix)).collect();
-            return Ok(cut(tags, limit).into());
+            return list_of(cut(tags, limit), budget);
         }
         let limit = usize::try_from(limit).unwrap_or(0);
         let tags = app
             .tags
             .complete_tags(&expressions, prefix, limit, budget)?;
-        reserve_answer(budget, tags.iter())?;
-        Ok(tags.into())
+        list_of(tags, budget)
     })
     .await
 }
@@ -286,16 +301,13 @@ async fn complete_values(State(app): State<App>, params: Params) -> Answer {
             let values = values.unwrap_or_default().into_iter();
             let values = values.map(|value| value.value);
             let values = values.filter(|value| value.starts_with(prefix)).collect();
-            let values = cut(values, limit);
-            reserve_answer(budget, values.iter())?;
-            return Ok(values.into());
+            return list_of(cut(values, limit), budget);
         }
         let limit = usize::try_from(limit).unwrap_or(0);
         let values = app
             .tags
             .complete_values(&expressions, tag, prefix, limit, budget)?;
-        reserve_answer(budget, values.iter())?;
-        Ok(values.into())
+        list_of(values, budget)
     })
     .await
 }

@@ -15,22 +15,31 @@ pub use parse::{MAX_DEPTH, MAX_LENGTH, Parsed, expand_tabs, parse};
 
 /// About how many bytes `text` takes once it is parsed.
 pub fn size_of_parsed(text: &str) -> usize {
-    let (mut n_parts, mut depth, mut deepest) = (1_usize, 0_usize, 0);
+    const LIST: usize = 4 * size_of::<(String, Argument)>();
+    let (mut n_parts, mut n_lists, mut depth, mut deepest) = (1_usize, 1_usize, 0_usize, 0);
     for byte in text.bytes() {
         match byte {
             b'(' => {
                 n_parts += 1;
+                n_lists += 1;
                 depth += 1;
                 deepest = deepest.max(depth);
             }
             b')' => depth = depth.saturating_sub(1),
-            b',' | b'|' | b'=' => n_parts += 1,
+            b',' => n_parts += 1,
+            // The first call of a pipe and the first keyword begin lists of their own.
+            b'|' | b'=' => {
+                n_parts += 1;
+                n_lists += 1;
+            }
             _ => {}
         }
     }
-    // Lists grow by doubling; each call keeps its text, and so do those that it stands in.
+    // Lists grow by doubling, from four places for the first item on.
     let parts = n_parts.saturating_mul(2 * size_of::<Argument>());
-    parts + text.len() * (2 + deepest.min(MAX_DEPTH))
+    let lists = n_lists.saturating_mul(LIST);
+    // Each call keeps its text, and so do those that it stands in.
+    parts + lists + text.len() * (2 + deepest.min(MAX_DEPTH))
 }
 
 /// What stands in a target, with the calls it is piped through.

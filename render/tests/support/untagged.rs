@@ -7,8 +7,8 @@ use render::{SourceError, TagValue, Tags};
 pub(crate) struct Untagged;
 
 impl Tags for Untagged {
-    fn tags(&self) -> Vec<(u32, String)> {
-        Vec::new()
+    fn tags(&self, _: &Budget) -> Result<Vec<(u32, String)>, SourceError> {
+        Ok(Vec::new())
     }
 
     fn values(&self, _: &str, _: &Budget) -> Result<Option<(u32, Vec<TagValue>)>, SourceError> {
