@@ -201,6 +201,23 @@ impl Schema {
         Ok(self)
     }
 
+    /// The schema of a server with `options` whose statsd flushes every `flush_interval`, as if the
+    /// file at `path` were not there: it says what a new file in its place would be like.
+    ///
+    /// # Errors
+    /// Everything that makes the files of rules unusable.
+    pub fn without(
+        options: &Options,
+        flush_interval: Span,
+        path: &Path,
+    ) -> Result<Self, Vec<Problem>> {
+        let schema = Self {
+            branches: Arc::new(Branches::without(path)),
+            ..Self::built_in(flush_interval)
+        };
+        schema.configured(options, &mut Files::default())
+    }
+
     /// What the file of `new` is created with; `None` if it should wait for a second timestamp.
     pub fn choose(&self, new: New<'_>) -> Option<Chosen> {
         let (retentions, reason) = self.retentions(new)?;

@@ -8,6 +8,7 @@
 //! them at most, and of a large directory only the first files are read.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,11 @@ impl Branch {
     /// Looks at the files of `directory`. A directory that cannot be read, and files that are no
     /// whisper files, say nothing.
     pub fn read(directory: &Path) -> Self {
+        Self::read_without(directory, None)
+    }
+
+    /// As [`Branch::read`], as if the file named `except` were not there.
+    fn read_without(directory: &Path, except: Option<&OsStr>) -> Self {
         let mut branch = Self::default();
         let Ok(entries) = std::fs::read_dir(directory) else {
             return branch;
@@ -64,6 +70,7 @@ impl Branch {
             .take(MAX_NAMES)
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "wsp"))
+            .filter(|path| except.is_none() || path.file_name() != except)
             .collect();
         // The same answer for the same files.
         paths.sort_unstable();
@@ -105,9 +112,19 @@ impl Branch {
 #[derive(Debug, Default)]
 pub(super) struct Branches {
     kept: Mutex<HashMap<PathBuf, (Instant, Branch)>>,
+    /// The name of a file that does not count.
+    except: Option<OsString>,
 }
 
 impl Branches {
+    /// Branches without the file of which `path` is the path.
+    pub(super) fn without(path: &Path) -> Self {
+        Self {
+            except: path.file_name().map(OsStr::to_owned),
+            ..Self::default()
+        }
+    }
+
     /// What the files of `directory` say.
     pub(super) fn of(&self, directory: &Path) -> Branch {
         let lock = || self.kept.lock();
@@ -116,7 +133,7 @@ impl Branches {
         {
             return branch.clone();
         }
-        let branch = Branch::read(directory);
+        let branch = Branch::read_without(directory, self.except.as_deref());
         let mut kept = lock();
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, (at, _)| at.elapsed() < KEPT_FOR);

@@ -11,7 +11,8 @@ use whisper::explain::{Below, Slot};
 use whisper::{Archive, ArchiveDiff, File, Header, Timestamp, is_absent, present};
 
 use super::numbers::{self, repr, repr_or};
-use super::{Context, Times};
+use super::{Context, Times, step};
+use crate::config::Sources;
 
 const DAY: u32 = 86_400;
 
@@ -393,6 +394,12 @@ pub(super) struct Explain {
     /// Print points up to this epoch; default: now.
     #[arg(long, value_name = "EPOCH")]
     until: Option<u32>,
+    /// The configuration file of the server, which says what a new file would be like.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set a key, as in `--set carbon.whisper_dir=/opt/graphite/storage/whisper`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     #[command(flatten)]
     times: Times,
 }
@@ -403,6 +410,14 @@ impl Explain {
         let from = Timestamp(self.from.unwrap_or(now.0.saturating_sub(DAY)));
         let until = Timestamp(self.until.unwrap_or(now.0));
         let file = File::open(&self.path)?;
+        let sources = Sources {
+            file: self.config.clone(),
+            overrides: self.set.clone(),
+            data: None,
+        };
+        for line in step::why(&self.path, &file, &sources.read().usable()?)? {
+            writeln!(context.out, "{line}")?;
+        }
         let header = file.header();
         let Some(explanation) = whisper::explain(&file, now, from, until)? else {
             let oldest = i64::from(now.0) - i64::from(header.max_retention());

@@ -8,6 +8,7 @@ mod edit;
 mod look;
 mod numbers;
 mod resize_tree;
+mod step;
 mod verify;
 
 use std::io::{self, Write};
@@ -58,7 +59,7 @@ enum Tool {
     SetAggregation(edit::SetAggregation),
     /// Finds damaged files.
     Verify(verify::Verify),
-    /// Explains which archive answers a request and why values are absent.
+    /// Explains why a file has its step, which archive answers a request and why values are absent.
     Explain(look::Explain),
     /// Erases the points of an interval.
     DeleteRange(edit::DeleteRange),
