@@ -236,7 +236,7 @@ fn say_all(problems: Option<Vec<conf::Problem>>, checked: &mut Checked<'_>) {
     }
 }
 
-/// A check that wants the path of a rule file that can be used; the empty path is none.
+/// A check that wants the path of a rule file that can be used; the empty path means no file.
 fn rule_file<T>(parse: fn(&str, &mut Findings) -> T) -> impl Fn(&String, &mut Checked<'_>) {
     move |path, checked| {
         if !path.is_empty() {

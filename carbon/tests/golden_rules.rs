@@ -110,7 +110,7 @@ fn golden_rules_lists() {
     }
 }
 
-/// What the rules of a file make of a name if each is cut at its separate equals sign.
+/// What the rules of a file make of a name if each is cut at its separate `=`.
 fn by_separate_sign(case: &Value, metric: &str) -> String {
     let mut metric = metric.to_owned();
     for line in case["text"].as_str().unwrap().lines().map(str::trim) {

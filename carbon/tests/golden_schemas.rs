@@ -102,7 +102,7 @@ fn aggregations(loaded: Loaded<Aggregations>) -> Read {
     }
 }
 
-/// Writes the text of a case to `path`, or removes the file where there is none.
+/// Writes the text of a case to `path`, or removes the file where the case has no file.
 fn write(case: &Value, key: &str, path: &Path) {
     let bytes = match (case["hex"].as_str(), case[key].as_str()) {
         (Some(hex), _) => (0..hex.len())

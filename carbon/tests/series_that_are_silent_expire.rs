@@ -332,8 +332,8 @@ fn the_log_of_what_expired_is_written_anew_at_the_end() {
 #[test]
 fn an_observer_is_told_whose_an_id_is() {
     #[derive(Default)]
-    struct Told(std::sync::Mutex<Vec<String>>);
-    impl Observer for Told {
+    struct Recorder(std::sync::Mutex<Vec<String>>);
+    impl Observer for Recorder {
         fn named(&self, series: SeriesId, name: &str) {
             self.0
                 .lock()
@@ -345,9 +345,9 @@ fn an_observer_is_told_whose_an_id_is() {
         }
         fn taken(&self, _: &[Datapoint]) {}
     }
-    let told = Arc::new(Told::default());
+    let recorder = Arc::new(Recorder::default());
     let mut store = Store::new();
-    store.observer = Some(told.clone());
+    store.observer = Some(recorder.clone());
     let carbon = store.open();
     for name in ["a", "b", "a"] {
         let id = carbon.intern(name.as_bytes()).unwrap();
@@ -359,7 +359,7 @@ fn an_observer_is_told_whose_an_id_is() {
         carbon.reclaim();
         carbon.reclaim();
     }
-    let told = told.0.lock().unwrap();
+    let recorder = recorder.0.lock().unwrap();
     let expected = [
         "0 is a",
         "0 is free",
@@ -368,7 +368,7 @@ fn an_observer_is_told_whose_an_id_is() {
         "0 is a",
         "0 is free",
     ];
-    assert_eq!(*told, expected);
+    assert_eq!(*recorder, expected);
 }
 
 #[test]

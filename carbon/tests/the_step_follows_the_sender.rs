@@ -41,7 +41,7 @@ fn send(store: &impl Sink, name: &str, times: &[u32]) {
     store.release(&[series]);
 }
 
-/// The steps of the file of `name`, or nothing if there is none.
+/// The steps of the file of `name`, or nothing if it does not exist.
 fn steps(data: &Path, name: &str) -> Vec<u32> {
     let path = data
         .join("whisper")

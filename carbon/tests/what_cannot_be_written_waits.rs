@@ -606,23 +606,28 @@ fn progress_is_told_while_the_journal_is_read_and_written() {
     }
     carbon.commit().unwrap();
     carbon.abandon();
-    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let reported = Arc::new(std::sync::Mutex::new(Vec::new()));
     let setup = Setup {
         replaying: {
-            let told = Arc::clone(&told);
-            Arc::new(move |done, all| told.lock().unwrap().push((done, all)))
+            let reported = Arc::clone(&reported);
+            Arc::new(move |done, all| reported.lock().unwrap().push((done, all)))
         },
         ..setup(Arc::new(RealDisk))
     };
     let carbon = Carbon::open(setup, dir.path()).unwrap();
     assert!(carbon.stats().journal_replayed.get() >= 1_500);
-    let told = told.lock().unwrap();
-    assert!(told.is_sorted_by_key(|(done, _)| *done), "{told:?}");
+    let reported = reported.lock().unwrap();
+    assert!(reported.is_sorted_by_key(|(done, _)| *done), "{reported:?}");
     assert!(
-        told.iter()
-            .all(|(done, all)| done <= all && all == &told[0].1)
+        reported
+            .iter()
+            .all(|(done, all)| done <= all && all == &reported[0].1)
     );
-    assert!(told.len() > 300, "a series is a step: {}", told.len());
-    let (done, all) = told[told.len() - 1];
+    assert!(
+        reported.len() > 300,
+        "a series is a step: {}",
+        reported.len()
+    );
+    let (done, all) = reported[reported.len() - 1];
     assert_eq!(done, all);
 }

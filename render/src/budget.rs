@@ -51,7 +51,7 @@ impl Memory {
     /// half of the limit: by the thread that reserves them, before it allocates. The first call of
     /// this function counts.
     pub fn on_growth(&self, look: impl Fn(&Self) + Send + Sync + 'static) {
-        // A second one would be told of the same growth.
+        // A second one would see the same growth.
         let _ = self.on_growth.set(OnGrowth(Box::new(look)));
     }
 

@@ -36,7 +36,7 @@ pub mod v2 {
         /// Seconds per value.
         #[prost(int32, tag = "4")]
         pub step_time: i32,
-        /// A value for each step; 0 where there is none.
+        /// A value for each step; 0 for an absent one.
         #[prost(double, repeated, tag = "5")]
         pub values: Vec<f64>,
         /// Whether the value of the same index is absent.
@@ -190,7 +190,7 @@ pub mod v3 {
         /// The file's share of known points that it takes to make a coarser one.
         #[prost(float, tag = "7")]
         pub x_files_factor: f32,
-        /// A value for each step; NaN where there is none.
+        /// A value for each step; NaN for an absent one.
         #[prost(double, repeated, tag = "9")]
         pub values: Vec<f64>,
         /// The start of the request.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use render::impact::{
-    Direction, Input, Kind, Params, Question, Role, Rows, direction, group, judge, onset,
+    Direction, Input, Kind, Params, Question, Role, Values, direction, group, judge, onset,
 };
 use serde::Deserialize;
 
@@ -88,7 +88,7 @@ fn recorded() -> Vec<Recorded> {
 }
 
 impl World {
-    fn row(&self, row: usize) -> Vec<f64> {
+    fn values_of(&self, row: usize) -> Vec<f64> {
         self.values[row]
             .iter()
             .map(|value| value.unwrap_or(f64::NAN))
@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-impl Rows for World {
+impl Values for World {
     fn read(&self, row: usize, points: Range<usize>, values: &mut Vec<f64>) {
         values.extend(
             self.values[row][points]
@@ -135,7 +135,7 @@ fn check(world: &World, case: &Judged) {
     let input = Input {
         roles: &roles,
         deploys: &deploys,
-        rows: world,
+        values: world,
         threads: 2,
     };
     // Looks that a short history does not allow are recorded without any finding.
@@ -208,7 +208,7 @@ fn check(world: &World, case: &Judged) {
             "{place}: rarity {}",
             case.rarity[at]
         );
-        assert_eq!(verdict.sign, case.sign[at], "{place}");
+        assert_eq!(verdict.trend, case.sign[at], "{place}");
         let flags = (verdict.found, verdict.presence, verdict.vetoed);
         assert_eq!(
             flags,
@@ -264,7 +264,7 @@ fn golden_onsets_equal_the_reference() {
             Recorded::Onset(case) => {
                 let world = &worlds[&case.world];
                 let ours = onset(
-                    &world.row(case.row),
+                    &world.values_of(case.row),
                     case.guess,
                     world.step,
                     &Params::default(),

@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use proptest::prelude::*;
-use render::impact::{Input, Judgement, Params, Question, Role, Rows, judge};
+use render::impact::{Input, Judgement, Params, Question, Role, Values, judge};
 
 const STEP: u32 = 300;
 const DAY: usize = 288;
 
 struct Columns(Vec<Vec<f64>>);
 
-impl Rows for Columns {
+impl Values for Columns {
     fn read(&self, row: usize, points: Range<usize>, values: &mut Vec<f64>) {
         values.extend(&self.0[row][points]);
     }
@@ -34,7 +34,7 @@ fn look(columns: &Columns, end: usize) -> Option<Judgement> {
     let input = Input {
         roles: &roles,
         deploys: &[],
-        rows: columns,
+        values: columns,
         threads: 1,
     };
     judge(&question, input, &Params::default(), None)
@@ -91,7 +91,7 @@ fn a_clear_step_is_found_with_direction_and_levels() {
         panic!("{judged:?}")
     };
     assert!(
-        changed.found && changed.sign == 1.0 && changed.like == 0,
+        changed.found && changed.trend == 1.0 && changed.like == 0,
         "{changed:?}"
     );
     assert!((changed.before - 50.0).abs() < 1.0 && (changed.after - 70.0).abs() < 1.0);
@@ -114,7 +114,7 @@ proptest! {
         // All values higher by the same amount.
         let raised = Columns(vec![values.iter().map(|value| value + 64.0).collect()]);
         let raised = look(&raised, end).unwrap();
-        prop_assert_eq!(before.verdicts[0].sign, raised.verdicts[0].sign);
+        prop_assert_eq!(before.verdicts[0].trend, raised.verdicts[0].trend);
         prop_assert!((before.verdicts[0].effect - raised.verdicts[0].effect).abs() < 1e-6);
         prop_assert_eq!(before.verdicts[0].like, raised.verdicts[0].like);
         // Older data than the history, whole days of it: the same verdict.

@@ -7,7 +7,7 @@ use crate::kind::Kind;
 pub(crate) struct Number {
     /// The value; finite.
     pub(crate) value: f64,
-    /// Whether it was written with a sign.
+    /// Whether it was written with plus or minus.
     pub(crate) is_signed: bool,
     /// 1 / sample rate.
     pub(crate) weight: f64,

@@ -188,7 +188,7 @@ impl Meaning {
         }
         let number = Number {
             value,
-            // As in the reference a blank before the sign makes it part of the value.
+            // As in the reference a blank before plus or minus makes it part of the value.
             is_signed: matches!(text[0], b'+' | b'-'),
             weight: self.weight,
         };
@@ -197,7 +197,7 @@ impl Meaning {
     }
 }
 
-/// A rate: a positive decimal number without a sign.
+/// A rate: a positive decimal number without plus or minus.
 pub(crate) fn sample_rate(text: &[u8]) -> Result<f64, Reject> {
     if !matches!(text.first(), Some(b'0'..=b'9' | b'.')) {
         return Err(Reject::SampleRate);

@@ -103,7 +103,7 @@ def collectd(server):
         "collectd.box_example_com.uptime.uptime": ("uptime/uptime", "value"),
     }
     for name, (pattern, column) in series.items():
-        wanted = [float(row[column]) for row in measured(pattern) if row[column] != "nan"]
+        wanted = [float(record[column]) for record in measured(pattern) if record[column] != "nan"]
 
         def equal():
             got = list(stored(server, name).values())

@@ -161,7 +161,7 @@ def normal(answer):
 
 
 def program(server, base, protocol, start, end):
-    """carbonapi itself, on a port that was free a moment before."""
+    """carbonapi itself, on a port that was free just before."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

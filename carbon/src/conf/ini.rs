@@ -8,14 +8,14 @@
 //! - `key = value` or `key: value`, cut at the first of the two; keys are case-insensitive.
 //! - A line that is indented deeper than the option above continues its value.
 //! - `[DEFAULT]` gives its options to every section, and is a section itself.
-//! - `%(key)s` stands for the value of another key of the section, `%%` for a percent sign.
+//! - `%(key)s` stands for the value of another key of the section, `%%` for a percent character.
 //!
 //! Different from carbon, so that no rule disappears without a word:
 //!
 //! - `[a] # comment` is the section `a` (carbon reads its options and then ignores them), with a
 //!   warning.
-//! - A percent sign that is neither of the two above is a percent sign (carbon does not start).
-//! - A byte order mark is skipped.
+//! - A percent character that is neither of the two above is itself (carbon does not start).
+//! - U+FEFF at the beginning is skipped.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ pub struct Entry {
     pub value: String,
     /// The line of the key.
     pub line: usize,
-    /// The first line that continues the value; 0 if there is none.
+    /// The first line that continues the value; 0 if it has one line.
     pub continued: usize,
 }
 

@@ -253,7 +253,7 @@ fn whole(path: &Path, message: String) -> Problem {
     }
 }
 
-/// The text of `path`, without a byte order mark.
+/// The text of `path`, without U+FEFF at its beginning.
 fn read(path: &Path) -> Result<String, Unread> {
     let refuse = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Unread::Missing,

@@ -162,7 +162,7 @@ fn reference_beyond(pattern: &str, most: usize) -> Option<usize> {
         let rest = &pattern[at..];
         let refers = |begin: &&str| {
             let number = rest.strip_prefix(*begin).unwrap_or_default();
-            // Directly behind a backslash a sign stands for itself.
+            // Directly behind a backslash a character stands for itself.
             let number = match *begin {
                 "\\" => number,
                 _ => number.trim_start_matches(['+', '-']),

@@ -22,7 +22,7 @@ use whisper::Timestamp;
 
 /// The first bytes of a segment.
 pub(crate) const MAGIC: &[u8] = b"plumbago journal 1\n";
-const MARK: [u8; 2] = [0xa5, b'J'];
+const FRAME_START: [u8; 2] = [0xa5, b'J'];
 const HEAD: usize = 10;
 /// The longest body that a reader accepts.
 const MAX_BODY: usize = 64 << 20;
@@ -52,8 +52,8 @@ pub(crate) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub(crate) fn new(buffer: &'a mut Vec<u8>, clock: Timestamp) -> Self {
         let start = buffer.len();
-        buffer.extend_from_slice(&MARK);
-        buffer.extend_from_slice(&[0; HEAD - MARK.len()]);
+        buffer.extend_from_slice(&FRAME_START);
+        buffer.extend_from_slice(&[0; HEAD - FRAME_START.len()]);
         buffer.extend_from_slice(&clock.0.to_le_bytes());
         Self {
             buffer,
@@ -124,7 +124,7 @@ impl<'a> Writer<'a> {
         let body = self.start + HEAD;
         let len = (self.buffer.len() - body) as u32;
         let checksum = crc32fast::hash(&self.buffer[body..]);
-        let head = &mut self.buffer[self.start + MARK.len()..body];
+        let head = &mut self.buffer[self.start + FRAME_START.len()..body];
         head[..4].copy_from_slice(&len.to_le_bytes());
         head[4..].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -206,7 +206,7 @@ impl<'a> Iterator for Reader<'a> {
                 self.rest = rest;
                 return Some(frame);
             }
-            let next = memchr::memmem::find(&self.rest[1..], &MARK);
+            let next = memchr::memmem::find(&self.rest[1..], &FRAME_START);
             let skip = next.map_or(self.rest.len(), |at| at + 1);
             self.unsound += skip;
             self.rest = &self.rest[skip..];
@@ -216,7 +216,7 @@ impl<'a> Iterator for Reader<'a> {
 }
 
 fn frame(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
-    let head = bytes.get(..HEAD)?.strip_prefix(&MARK)?;
+    let head = bytes.get(..HEAD)?.strip_prefix(&FRAME_START)?;
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let len = word(0) as usize;
     if !(4..=MAX_BODY).contains(&len) {
@@ -409,7 +409,7 @@ mod tests {
                 // A frame whose checksum is right and whose items are anything.
                 let start = segment.len();
                 let writer = Writer { buffer: &mut segment, start, series: 0, time: 0, value: 0.0 };
-                writer.buffer.extend_from_slice(&MARK);
+                writer.buffer.extend_from_slice(&FRAME_START);
                 writer.buffer.extend_from_slice(&[0; 12]);
                 writer.buffer.extend_from_slice(&bytes);
                 writer.finish();

@@ -2,7 +2,7 @@
 //!
 //! 1. Fields are separated by runs of blanks and tabs; whatever blanks, tabs and carriage returns
 //!    surround the line are dropped; blank lines are nothing.
-//! 2. The value is a finite decimal number ([`number`](super::number)). The timestamp is seconds since
+//! 2. The value is a finite decimal number ([`number`]). The timestamp is seconds since
 //!    1970, 1 to 4294967295, a fraction is cut off; `-1` and `N` are the time of receipt.
 //! 3. A bad line is counted by its cause and never hurts its neighbours. So is one longer than
 //!    [`MAX_LINE`]: reading goes on behind its end.

@@ -5,7 +5,7 @@ use whisper::Timestamp;
 use super::resolver::At;
 use crate::datapoint::PointTime;
 
-/// The finite number that `text` is: decimal, with an optional sign, fraction and exponent, and with
+/// The finite number that `text` is: decimal, with an optional plus or minus, fraction and exponent, and with
 /// single underscores between digits (`1_000`), as Python takes them. `None` for all other text, NaN
 /// and infinities included.
 #[inline]

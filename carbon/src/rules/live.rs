@@ -72,8 +72,8 @@ pub(crate) struct Rules {
     verdicts: RwLock<Verdicts>,
     pub(super) aggregator: Aggregator,
     pub(super) lent: RwLock<Lent>,
-    /// The log was told of a rule that cannot be applied within bounds, under these rules.
-    told: AtomicU64,
+    /// The log has named a rule that cannot be applied within bounds, under these rules.
+    logged: AtomicU64,
     swept: Mutex<Swept>,
 }
 
@@ -180,7 +180,7 @@ impl Rules {
             verdicts: RwLock::default(),
             aggregator: Aggregator::new(sources.limits),
             lent: RwLock::default(),
-            told: AtomicU64::new(u64::MAX),
+            logged: AtomicU64::new(u64::MAX),
             swept: Mutex::new(Swept {
                 at: Instant::now(),
                 made_room: Instant::now(),
@@ -300,7 +300,7 @@ impl Rules {
             return;
         }
         stats.rules_skipped.add(faults.count);
-        if self.told.swap(generation, Ordering::Relaxed) != generation {
+        if self.logged.swap(generation, Ordering::Relaxed) != generation {
             let why = faults.first.map(|error| error.to_string());
             let why = why.unwrap_or_else(|| "a name would grow too long".to_owned());
             tracing::warn!("a rule was skipped for a name: {why}; further ones are counted");

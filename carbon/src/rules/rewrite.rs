@@ -12,7 +12,7 @@
 //! Different from carbon:
 //!
 //! - A rule is cut at its first `=` with white space on both sides, so that a pattern can hold one
-//!   (`;dc=ams = ;dc=lon`). Without such a sign it is cut at the first `=`, as in carbon.
+//!   (`;dc=ams = ;dc=lon`). Without such a separator it is cut at the first `=`, as in carbon.
 //! - A replacement that names a missing group or has an unknown escape refuses the file (in carbon it
 //!   costs each point that the rule matches), as does a comment after a rule (in carbon it becomes
 //!   part of the names).

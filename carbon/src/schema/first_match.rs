@@ -3,7 +3,7 @@
 //! All patterns that need no backtracking are one automaton ([`regex::RegexSet`]); the others, those
 //! with look-around or back-references, are tried one by one, and only those before the first match
 //! of the automaton. The answer is that of trying all patterns in order, which
-//! [`FirstMatch::find_slowly`] does for the tests.
+//! `FirstMatch::find_slowly` does for tests and fuzz targets.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

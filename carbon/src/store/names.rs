@@ -37,7 +37,7 @@ impl Inner {
                 journal.forget(ids);
             }
         };
-        let settle = |reused: &mut Vec<u32>| match &self.observer {
+        let inform = |reused: &mut Vec<u32>| match &self.observer {
             None => reused.clear(),
             Some(_) => {
                 let mut observed = self.observed.lock();
@@ -45,7 +45,7 @@ impl Inner {
                 observed.reused = 0;
             }
         };
-        let count = self.index.reclaim(busy, freed, settle);
+        let count = self.index.reclaim(busy, freed, inform);
         self.stats.names_freed.add(count as u64);
         count
     }

@@ -77,7 +77,7 @@ pub(crate) struct Point {
     pub(crate) value: f64,
 }
 
-/// Values are equal when they are the same double, the sign of zero included.
+/// Values are equal when they are the same double, negative zero included.
 impl PartialEq for Point {
     fn eq(&self, other: &Self) -> bool {
         let bits = (self.value.to_bits(), other.value.to_bits());

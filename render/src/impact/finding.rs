@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::judge::Verdict;
-use super::windows::{Scratch, sign};
+use super::windows::{Scratch, polarity};
 
 /// Which way of changing is worse for a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ fn is_bad_number(word: &str) -> bool {
 
 /// Whether a verdict is worse (-1), better (1) or neither (0), by the direction of its series.
 pub fn worth(verdict: &Verdict, direction: Direction) -> i8 {
-    let up = verdict.sign as i8;
+    let up = verdict.trend as i8;
     match direction {
         Direction::UpIsWorse => -up,
         Direction::DownIsWorse => up,
@@ -181,12 +181,12 @@ pub fn group(verdicts: &[Verdict], names: &[&str], directions: &[Direction]) -> 
         for b in 0..a {
             let (one, other) = (&verdicts[found[a]], &verdicts[found[b]]);
             let alike = patterns[a] == patterns[b]
-                && one.sign == other.sign
+                && one.trend == other.trend
                 && one.presence == other.presence;
             let together = || {
                 let pairs = profiles[a].iter().zip(&profiles[b]);
                 let correlation: f64 = pairs.map(|(a, b)| a * b).sum();
-                correlation.abs() >= TOGETHER && sign(correlation) == one.sign * other.sign
+                correlation.abs() >= TOGETHER && polarity(correlation) == one.trend * other.trend
             };
             if alike || together() {
                 let (a, b) = (root(&parent, a), root(&parent, b));
@@ -262,7 +262,7 @@ pub fn words(name: &str, verdict: &Verdict) -> String {
         verdict.like, verdict.comparable
     );
     if verdict.presence {
-        let what = if verdict.sign < 0.0 {
+        let what = if verdict.trend < 0.0 {
             "stopped reporting"
         } else {
             "began to report"
@@ -270,7 +270,7 @@ pub fn words(name: &str, verdict: &Verdict) -> String {
         return format!("{name} {what}; {rarity}");
     }
     let (before, after) = (verdict.before, verdict.after);
-    let verb = if verdict.sign > 0.0 { "rose" } else { "fell" };
+    let verb = if verdict.trend > 0.0 { "rose" } else { "fell" };
     let factor = after / before;
     let size = if before > 0.0 && after > 0.0 && !(0.5..2.0).contains(&factor) {
         format!(" ({}x)", significant(factor, 2))

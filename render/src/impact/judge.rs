@@ -7,7 +7,7 @@ use super::measure::{Kind, Measured, Workspace, measure};
 use super::params::{Params, Plan, Question, alpha};
 use super::score::{Scored, Tail, score};
 use super::season::{deseason, times_of_day};
-use super::windows::{Scratch, sign};
+use super::windows::{Scratch, polarity};
 
 /// What a series is to the deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +19,9 @@ pub struct Role {
 }
 
 /// The values of the series.
-pub trait Rows: Sync {
-    /// Appends the values of series `row` at `points` to `values`, NaN for absent ones.
-    fn read(&self, row: usize, points: Range<usize>, values: &mut Vec<f64>);
+pub trait Values: Sync {
+    /// Appends the values of series `series` at `points` to `values`, NaN for absent ones.
+    fn read(&self, series: usize, points: Range<usize>, values: &mut Vec<f64>);
 }
 
 /// The series and the earlier deploys of their scopes.
@@ -32,7 +32,7 @@ pub struct Input<'a> {
     /// The starts of earlier deploys, by scope.
     pub deploys: &'a [Vec<usize>],
     /// The values of each series.
-    pub rows: &'a dyn Rows,
+    pub values: &'a dyn Values,
     /// How many threads share the work.
     pub threads: usize,
 }
@@ -41,11 +41,11 @@ pub struct Input<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// The index of the series.
-    pub row: usize,
+    pub series: usize,
     /// The deploy changed it.
     pub found: bool,
     /// 1 for a rise, -1 for a fall, 0 for neither.
-    pub sign: f64,
+    pub trend: f64,
     /// The size of the change over the series' own largest usual change.
     pub ratio: f64,
     /// Comparable times at which the series changed at least as much by itself.
@@ -66,7 +66,7 @@ pub struct Verdict {
     pub high: f64,
     /// The scale.
     pub kind: Kind,
-    /// The series stopped (sign -1) or began (1) to report.
+    /// The series stopped (trend -1) or began (1) to report.
     pub presence: bool,
     /// It changed much, but so did the controls.
     pub vetoed: bool,
@@ -90,7 +90,7 @@ pub struct Judgement {
 }
 
 /// The changes of one series, scored.
-struct Row {
+struct Scores {
     measured: Measured,
     change: Scored,
     presence: Scored,
@@ -110,56 +110,67 @@ pub fn judge(
 ) -> Option<Judgement> {
     let plan = Plan::new(question, params)?;
     let level = level.or_else(|| alpha(question.look, plan.short))?;
-    let rows = measure_all(&plan, input, params);
+    let all = measure_all(&plan, input, params);
     let placebos = plan.placebos();
-    let (limits, share) = common_movement(&rows, input.roles, placebos, params);
-    let mine: Vec<usize> = (0..rows.len())
-        .filter(|row| input.roles[*row].mine)
+    let (limits, share) = common_movement(&all, input.roles, placebos, params);
+    let mine: Vec<usize> = (0..all.len())
+        .filter(|series| input.roles[*series].mine)
         .collect();
     let changes = rarities(
         &mine,
-        &rows,
-        |row| &row.change,
+        &all,
+        |series| &series.change,
         placebos,
         params,
         Some(&limits),
     );
-    let presences = rarities(&mine, &rows, |row| &row.presence, placebos, params, None);
+    let presences = rarities(
+        &mine,
+        &all,
+        |series| &series.presence,
+        placebos,
+        params,
+        None,
+    );
     let threshold = threshold(&changes, &presences, placebos, level);
     let found = |rarity: f64| rarity <= threshold && rarity < 0.5;
     let mut scratch = Scratch::default();
     let verdicts = mine.iter().enumerate().map(|(at, index)| {
-        let row = &rows[*index];
+        let series = &all[*index];
         let (change, presence) = (changes[at][placebos], presences[at][placebos]);
         let gone = found(presence) && !found(change);
-        let scored = if gone { &row.presence } else { &row.change };
-        let last = if gone {
-            &row.measured.presence
+        let scored = if gone {
+            &series.presence
         } else {
-            &row.measured.change
+            &series.change
+        };
+        let last = if gone {
+            &series.measured.presence
+        } else {
+            &series.measured.change
         };
         let last = last[placebos];
-        let effect = row.measured.effect[placebos];
-        let usual = &row.measured.effect[..placebos];
+        let effect = series.measured.effect[placebos];
+        let usual = &series.measured.effect[..placebos];
         Verdict {
-            row: *index,
+            series: *index,
             found: found(change) || found(presence),
-            sign: if last.is_nan() { 0.0 } else { sign(last) },
+            trend: if last.is_nan() { 0.0 } else { polarity(last) },
             ratio: scored.ratio[placebos],
             like: scored.like[placebos],
             comparable: scored.placebos[placebos],
             rarity: change.min(presence),
-            before: row.measured.before,
-            after: row.measured.after,
+            before: series.measured.before,
+            after: series.measured.after,
             effect,
             low: effect - scratch.quantile(usual, 0.95),
             high: effect - scratch.quantile(usual, 0.05),
-            kind: row.measured.kind,
+            kind: series.measured.kind,
             presence: gone,
-            vetoed: row.change.ratio[placebos] <= limits[placebos]
-                && !row.change.usual(placebos, params)
-                && row.change.ratio[placebos] > 1.0,
-            placebos: row.measured.change[..placebos].to_vec(),
+            vetoed: series.change.ratio[placebos] <= limits[placebos]
+                && !series.change.usual(placebos, params)
+                && series.change.ratio[placebos] > 1.0,
+            placebos: series.measured.change[..placebos].to_vec(),
         }
     });
     Some(Judgement {
@@ -172,7 +183,7 @@ pub fn judge(
 }
 
 /// Measures and scores every series, on several threads.
-fn measure_all(plan: &Plan, input: Input<'_>, params: &Params) -> Vec<Row> {
+fn measure_all(plan: &Plan, input: Input<'_>, params: &Params) -> Vec<Scores> {
     let times = times_of_day(plan);
     let disturbed: Vec<Vec<usize>> = input
         .deploys
@@ -185,12 +196,12 @@ fn measure_all(plan: &Plan, input: Input<'_>, params: &Params) -> Vec<Row> {
         let mut values = Vec::new();
         let mut done = Vec::new();
         loop {
-            let row = next.fetch_add(1, Ordering::Relaxed);
-            let Some(role) = input.roles.get(row) else {
+            let series = next.fetch_add(1, Ordering::Relaxed);
+            let Some(role) = input.roles.get(series) else {
                 return done;
             };
             values.clear();
-            input.rows.read(row, plan.points.clone(), &mut values);
+            input.values.read(series, plan.points.clone(), &mut values);
             values.resize(plan.points.len(), f64::NAN);
             let mut measured = measure(&mut values, plan, params, &mut workspace);
             for placebo in role.deploys.into_iter().flat_map(|scope| &disturbed[scope]) {
@@ -209,8 +220,8 @@ fn measure_all(plan: &Plan, input: Input<'_>, params: &Params) -> Vec<Row> {
             );
             let presence = score(&measured.presence, 0.5, plan, params.scale_quantile);
             done.push((
-                row,
-                Row {
+                series,
+                Scores {
                     measured,
                     change,
                     presence,
@@ -218,38 +229,38 @@ fn measure_all(plan: &Plan, input: Input<'_>, params: &Params) -> Vec<Row> {
             ));
         }
     };
-    let mut rows: Vec<(usize, Row)> = if input.threads > 1 {
+    let mut all: Vec<(usize, Scores)> = if input.threads > 1 {
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..input.threads).map(|_| scope.spawn(work)).collect();
-            let mut rows = Vec::new();
+            let mut all = Vec::new();
             for worker in workers {
                 match worker.join() {
-                    Ok(done) => rows.extend(done),
+                    Ok(done) => all.extend(done),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
-            rows
+            all
         })
     } else {
         work()
     };
-    rows.sort_unstable_by_key(|(row, _)| *row);
-    rows.into_iter().map(|(_, row)| row).collect()
+    all.sort_unstable_by_key(|(series, _)| *series);
+    all.into_iter().map(|(_, series)| series).collect()
 }
 
 /// How far a series must move at each placebo, and at the deploy, because many controls move there too; and the share
 /// of controls that moved at the deploy.
 fn common_movement(
-    rows: &[Row],
+    all: &[Scores],
     roles: &[Role],
     placebos: usize,
     params: &Params,
 ) -> (Vec<f64>, f64) {
-    let controls: Vec<&Scored> = rows
+    let controls: Vec<&Scored> = all
         .iter()
         .zip(roles)
         .filter(|(_, role)| !role.mine)
-        .map(|(row, _)| &row.change)
+        .map(|(series, _)| &series.change)
         .collect();
     let mut limits = vec![0.0; placebos + 1];
     if controls.len() < params.veto_controls {
@@ -282,14 +293,14 @@ fn common_movement(
 /// The rarity of each change of the series `mine`; 1 for those that cannot be findings.
 fn rarities(
     mine: &[usize],
-    rows: &[Row],
-    family: impl Fn(&Row) -> &Scored,
+    all: &[Scores],
+    family: impl Fn(&Scores) -> &Scored,
     placebos: usize,
     params: &Params,
     limits: Option<&[f64]>,
 ) -> Vec<Vec<f64>> {
-    let pool = mine.iter().flat_map(|row| {
-        let scored = family(&rows[*row]);
+    let pool = mine.iter().flat_map(|series| {
+        let scored = family(&all[*series]);
         let known = scored.present[..placebos].iter().zip(&scored.ratio);
         known
             .filter(|(present, _)| **present)
@@ -308,8 +319,8 @@ fn rarities(
         }
     };
     mine.iter()
-        .map(|row| {
-            let scored = family(&rows[*row]);
+        .map(|series| {
+            let scored = family(&all[*series]);
             (0..=placebos).map(|index| of(scored, index)).collect()
         })
         .collect()

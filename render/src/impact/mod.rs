@@ -23,7 +23,7 @@ mod season;
 mod windows;
 
 pub use finding::{Direction, direction, group, words, worth};
-pub use judge::{Input, Judgement, Role, Rows, Verdict, judge};
+pub use judge::{Input, Judgement, Role, Values, Verdict, judge};
 pub use measure::Kind;
 pub use onset::{Candidate, Onset, explain, onset};
 pub use params::{LOOKS, Params, Question, alpha};

@@ -121,8 +121,8 @@ pub(super) fn presence(window: &[f64]) -> f64 {
     present as f64 / window.len() as f64
 }
 
-/// -1, 0 or 1; NaN for NaN. Unlike [`f64::signum`], 0 has no sign.
-pub(super) fn sign(value: f64) -> f64 {
+/// -1, 0 or 1; NaN for NaN. Unlike [`f64::signum`], the answer for 0 is 0.
+pub(super) fn polarity(value: f64) -> f64 {
     if value == 0.0 { 0.0 } else { value.signum() }
 }
 
@@ -132,8 +132,8 @@ pub(super) fn smaller(change: f64, other: f64, kappa: f64) -> f64 {
     if !other.is_finite() {
         return change;
     }
-    if sign(other) == sign(change) {
-        sign(change) * change.abs().min(kappa * other.abs())
+    if polarity(other) == polarity(change) {
+        polarity(change) * change.abs().min(kappa * other.abs())
     } else {
         0.0
     }
@@ -182,6 +182,6 @@ mod tests {
         assert_eq!(mean(&[1.0, NONE, 3.0]), 2.0);
         assert!(mean(&[1.0, NONE, NONE]).is_nan());
         assert_eq!(presence(&[1.0, NONE, NONE, 4.0]), 0.5);
-        assert_eq!((sign(0.0), sign(-2.0)), (0.0, -1.0));
+        assert_eq!((polarity(0.0), polarity(-2.0)), (0.0, -1.0));
     }
 }

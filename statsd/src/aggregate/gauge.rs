@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! queue.depth:320|g      sets        queue.depth:+10|g, queue.depth:-10|g     add
-//! queue.depth: -5|g      sets -5: a blank before the sign makes it part of the value
+//! queue.depth: -5|g      sets -5: a blank before the minus makes it part of the value
 //! ```
 //!
 //! 1. A gauge goes on from interval to interval. With one receiver its cell has the running value;

@@ -301,7 +301,7 @@ fn common(
     Some(Token::new(hash, line.start, len, kind, sample))
 }
 
-/// A number with a sign, a dot, an exponent or many digits.
+/// A number with plus or minus, a dot, an exponent or many digits.
 #[inline(never)]
 fn written(text: &[u8], weight: f64) -> Option<Number> {
     let value = match text {

@@ -12,7 +12,7 @@ use crate::options::Options;
 /// One case of `differences.txt`.
 struct Difference {
     case: &'static str,
-    row: &'static str,
+    reason: &'static str,
     without: Vec<String>,
     with: Vec<String>,
 }
@@ -27,11 +27,11 @@ fn differences() -> Vec<Difference> {
             ("#", _) => {}
             ("case", _) => found.push(Difference {
                 case: text,
-                row: "",
+                reason: "",
                 without: Vec::new(),
                 with: Vec::new(),
             }),
-            ("row", Some(last)) => last.row = text,
+            ("reason", Some(last)) => last.reason = text,
             ("-", Some(last)) => last.without.push(text.to_owned()),
             ("+", Some(last)) => last.with.push(text.to_owned()),
             _ => panic!("{line}"),
@@ -267,11 +267,11 @@ fn differences_are_documented() {
     let (_, table) = docs
         .split_once("## Differences from the reference")
         .unwrap();
-    for Difference { case, row, .. } in differences() {
-        let is_row = |line: &str| line.starts_with("| ") && line.contains(row);
+    for Difference { case, reason, .. } in differences() {
+        let is_line = |line: &str| line.starts_with("| ") && line.contains(reason);
         assert!(
-            !row.is_empty() && table.lines().any(is_row),
-            "{case}: {row}"
+            !reason.is_empty() && table.lines().any(is_line),
+            "{case}: {reason}"
         );
     }
 }

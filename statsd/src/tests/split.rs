@@ -129,10 +129,10 @@ fn sent() -> impl Strategy<Value = (usize, String)> {
         6 => Just(""), 2 => Just("|@0.5"), 1 => Just("|@0"), 1 => Just("|#t:u,b"),
         1 => Just("|#b,t:u|@0.25"), 1 => Just(":4|c"), 1 => Just("\r"), 1 => Just("|c:1|T1700000000"),
     ];
-    let sign = prop::sample::select(vec!["", "+", "-"]);
-    (0..3_usize, name, sign, value, kind, rest).prop_map(
-        |(sender, name, sign, value, kind, rest)| match kind {
-            "g" => (sender, format!("{name}{sender}:{sign}{value}|g{rest}")),
+    let change = prop::sample::select(vec!["", "+", "-"]);
+    (0..3_usize, name, change, value, kind, rest).prop_map(
+        |(sender, name, change, value, kind, rest)| match kind {
+            "g" => (sender, format!("{name}{sender}:{change}{value}|g{rest}")),
             _ => (sender, format!("{name}:{value}|{kind}{rest}")),
         },
     )

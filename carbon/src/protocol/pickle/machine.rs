@@ -69,7 +69,7 @@ pub enum Value {
     Tuple(Span),
     /// A list.
     List(u32),
-    /// A dictionary: keys and values in turn.
+    /// A dictionary: keys and values, alternating.
     Dict(u32),
     /// A set or a frozen set. Its members are not kept.
     Set,

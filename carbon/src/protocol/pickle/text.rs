@@ -155,7 +155,7 @@ pub(super) fn long(bytes: &[u8]) -> Value {
         return Value::Int(0);
     };
     let fill = if *last >= 0x80 { 0xff } else { 0 };
-    // Bytes that only repeat the sign say nothing.
+    // Bytes that only repeat the highest bit say nothing.
     let used = bytes.iter().rposition(|byte| *byte != fill);
     let len = used.map_or(1, |at| at + 1);
     let padded = |from: usize| {

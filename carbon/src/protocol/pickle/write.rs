@@ -67,7 +67,7 @@ pub fn list(out: &mut Vec<u8>, members: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'e');
 }
 
-/// Appends a dictionary, whose keys and values, in turn, `entries` appends.
+/// Appends a dictionary, whose keys and values, alternating, `entries` appends.
 pub fn dict(out: &mut Vec<u8>, entries: impl FnOnce(&mut Vec<u8>)) {
     out.extend(b"}(");
     entries(out);

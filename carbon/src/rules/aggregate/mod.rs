@@ -44,8 +44,8 @@ pub struct Active {
     outputs: AtomicUsize,
     /// The room that open intervals take, see [`Buffer::weight`].
     intervals: AtomicUsize,
-    /// The log was told that a bound is reached.
-    told: AtomicBool,
+    /// The log says that a bound is reached.
+    logged: AtomicBool,
 }
 
 /// Reads the text of aggregation-rules.conf.
@@ -60,7 +60,7 @@ impl Active {
             rule,
             outputs: AtomicUsize::new(0),
             intervals: AtomicUsize::new(0),
-            told: AtomicBool::new(false),
+            logged: AtomicBool::new(false),
         }
     }
 
@@ -80,7 +80,7 @@ impl Active {
 
     /// Whether this is the first refusal since the rule was read: for the log.
     pub fn is_news(&self) -> bool {
-        !self.told.swap(true, Ordering::Relaxed)
+        !self.logged.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -181,7 +181,7 @@ impl Aggregator {
         (active, emitted, going)
     }
 
-    /// The output called `name`; a new one of the rule `by` if there is none.
+    /// The output called `name`; a new one of the rule `by` if it is unknown.
     ///
     /// # Errors
     /// The rule has as many outputs as it may have.
@@ -239,7 +239,7 @@ impl Aggregator {
             let goes = Arc::strong_count(output) == 1 && idle();
             if goes {
                 output.by.outputs.fetch_sub(1, Ordering::Relaxed);
-                output.by.told.store(false, Ordering::Relaxed);
+                output.by.logged.store(false, Ordering::Relaxed);
                 swept.push(Arc::clone(output));
             }
             !goes

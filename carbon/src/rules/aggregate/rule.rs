@@ -7,7 +7,7 @@
 //!   characters, `*` beside other characters any number of characters of the node. Everything else is
 //!   a regular expression. A node has one field at most, and a `*` beside a field repeats what stands
 //!   before it. The whole name must match.
-//! - `<field>` in the output stands for what the input has captured, `%%` for a percent sign.
+//! - `<field>` in the output stands for what the input has captured, `%%` for a percent character.
 //! - The frequency is in seconds; its brackets may be missing. Lines that begin with `#` are comments.
 //!
 //! Different from carbon:
@@ -15,7 +15,7 @@
 //! - Dots in a class (`[a.b]`) and after a backslash do not cut the input.
 //! - A rule is cut at an `=` with white space on both sides, so that tags may be part of its names.
 //! - What costs carbon each matching point refuses the file: a field in the output that the input does
-//!   not capture, a lone percent sign, a frequency of 0 or less.
+//!   not capture, a lone percent character, a frequency of 0 or less.
 //! - A bad line refuses the file and is named. (carbon does not start; when the file changes, it stops
 //!   looking at it.)
 
@@ -286,7 +286,7 @@ fn template(output: &str, fields: &[String]) -> Result<Vec<Part>, Refused> {
         let Some((name, after)) = named else {
             return Err(refused(
                 format!("the output {output:?} has a \"%\" or \"<\" without its end"),
-                "\"%%\" for a percent sign, \"<field>\" for a field",
+                "\"%%\" for a percent character, \"<field>\" for a field",
             ));
         };
         let Some(number) = fields.iter().position(|field| field == name) else {
@@ -420,7 +420,7 @@ mod tests {
             ),
             (
                 "o.50% (10) = sum a",
-                "f:1: the output \"o.50%\" has a \"%\" or \"<\" without its end, write \"%%\" for a percent sign, \"<field>\" for a field",
+                "f:1: the output \"o.50%\" has a \"%\" or \"<\" without its end, write \"%%\" for a percent character, \"<field>\" for a field",
             ),
             (
                 "o (10) = sum <a>.<a>",
