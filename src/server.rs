@@ -186,6 +186,14 @@ fn cap_connections(config: &mut Config, descriptors: u64) {
     statsd.max_connections = each(caps[2], 2);
 }
 
+/// The page over the store, and the directory of its dashboards.
+fn page(config: &Config, host: Around, carbon: &Carbon) -> (Page, PathBuf) {
+    let directory = config.dashboards();
+    let dashboards = Dashboards::load(&directory);
+    let page = Page::new(Arc::new(host), Arc::new(carbon.clone()), dashboards);
+    (page, directory)
+}
+
 /// The end while the journal is still being read back: `lock` is held until the process is gone.
 fn early(lock: Arc<DataLock>) -> Ended {
     info!("stopped during the start: the journal keeps the datapoints that were not read back");
@@ -373,7 +381,6 @@ impl Running {
             let reporter = report(series, readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
         }
-        let dashboards = config.dashboards();
         let host = Around {
             addresses: addresses.clone(),
             events: events.clone(),
@@ -381,11 +388,7 @@ impl Running {
             banner,
             base_path: config.render.base_path.clone(),
         };
-        let page = Page::new(
-            Arc::new(host),
-            Arc::new(carbon.clone()),
-            Dashboards::load(&dashboards),
-        );
+        let (page, dashboards) = page(config, host, &carbon);
         let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only));
         let (stop_receiving, stopped) = watch::channel(false);
         let receivers = bound.carbon.start(&Needs {

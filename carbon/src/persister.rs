@@ -244,14 +244,7 @@ impl Persister {
             }
             // The budget slows passes down, but no shutdown.
             if kind.is_budgeted() {
-                while !self.updates.spend(Instant::now()) {
-                    let paused = Instant::now();
-                    parts.stop.pause(self.updates.wait());
-                    self.aside += paused.elapsed();
-                    if parts.stop.is_set() {
-                        break;
-                    }
-                }
+                self.keep_to_budget(parts);
             }
             match self.write(parts, *series, clocks, kind) {
                 Outcome::Written(points) => {
@@ -291,6 +284,25 @@ impl Persister {
             self.left.push(series);
         }
         self.waiting = waiting;
+        self.end_pass(parts, kind, begun);
+        pass
+    }
+
+    /// Waits until `max_updates_per_second` allows a further write, or the store stops.
+    fn keep_to_budget(&mut self, parts: &Parts<'_>) {
+        while !self.updates.spend(Instant::now()) {
+            let paused = Instant::now();
+            parts.stop.pause(self.updates.wait());
+            self.aside += paused.elapsed();
+            if parts.stop.is_set() {
+                break;
+            }
+        }
+    }
+
+    /// The end of a pass that began at `begun`: its time, the series that wait for their step, and the
+    /// receivers that wait for room.
+    fn end_pass(&mut self, parts: &Parts<'_>, kind: Kind, begun: Instant) {
         // One look at the clock for a pass: for a series it would cost as much as half of its write.
         let written = begun.elapsed().saturating_sub(self.aside);
         parts
@@ -307,7 +319,6 @@ impl Persister {
         parts.room.send();
         write_log(parts.index);
         report(parts);
-        pass
     }
 
     fn write(&mut self, parts: &Parts<'_>, id: SeriesId, clocks: &Clocks, kind: Kind) -> Outcome {

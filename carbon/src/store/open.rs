@@ -18,7 +18,8 @@ use crate::clock::Steady;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::journal::Journal;
-use crate::options::SyncPolicy;
+use crate::journal::disk::Disk;
+use crate::options::{JournalOptions, Options, SyncPolicy};
 use crate::persister::Persister;
 use crate::private;
 use crate::signal::Signal;
@@ -77,31 +78,12 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         "" => data.join("whisper"),
         tree => PathBuf::from(tree),
     };
-    // An inspected data directory may belong to a running server: create nothing there.
-    let index_directory = data.join("index");
-    if access != Access::Inspect {
-        std::fs::create_dir_all(&root).map_err(creating(&root))?;
-        private::create_dir(&index_directory).map_err(creating(&index_directory))?;
-    }
-    let names = index_directory.join("names");
-    let index = Index::open_limited(&root, names, access == Access::Inspect, &options)?;
-    let index = match access {
-        Access::Serve => index,
-        Access::Frozen | Access::Inspect => index.receives_nothing(),
-    };
+    let index = open_index(&root, data, access, &options)?;
     // Only a serving store has a journal; it wakes the persister when it pauses.
     let work = Arc::new(Signal::default());
     let journal = match (access, journal.sync) {
         (Access::Serve, SyncPolicy::Always | SyncPolicy::Every(_)) => {
-            let directory = data.join("journal");
-            private::create_dir(&directory).map_err(creating(&directory))?;
-            let disk = Arc::clone(&disk);
-            Some(Journal::open(
-                &directory,
-                disk,
-                &journal,
-                Arc::clone(&work),
-            )?)
+            Some(open_journal(data, &disk, &journal, &work)?)
         }
         _ => None,
     };
@@ -144,6 +126,33 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         left_out: Mutex::default(),
         trouble: Mutex::default(),
     })
+}
+
+/// The index of the tree `root`, kept in the data directory.
+fn open_index(root: &Path, data: &Path, access: Access, options: &Options) -> Result<Index> {
+    // An inspected data directory may belong to a running server: create nothing there.
+    let directory = data.join("index");
+    if access != Access::Inspect {
+        std::fs::create_dir_all(root).map_err(creating(root))?;
+        private::create_dir(&directory).map_err(creating(&directory))?;
+    }
+    let names = directory.join("names");
+    let index = Index::open_limited(root, names, access == Access::Inspect, options)?;
+    Ok(match access {
+        Access::Serve => index,
+        Access::Frozen | Access::Inspect => index.receives_nothing(),
+    })
+}
+
+fn open_journal(
+    data: &Path,
+    disk: &Arc<dyn Disk>,
+    options: &JournalOptions,
+    work: &Arc<Signal>,
+) -> Result<Journal> {
+    let directory = data.join("journal");
+    private::create_dir(&directory).map_err(creating(&directory))?;
+    Journal::open(&directory, Arc::clone(disk), options, Arc::clone(work))
 }
 
 fn creating(directory: &Path) -> impl FnOnce(std::io::Error) -> Error {

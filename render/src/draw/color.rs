@@ -9,6 +9,10 @@ pub struct Color {
     pub alpha: f32,
 }
 
+/// The colours of lines where no template and no parameter says otherwise, as in Graphite.
+pub(super) const LINE_COLORS: &str =
+    "blue,green,red,purple,brown,yellow,aqua,grey,magenta,pink,gold,rose";
+
 /// Graphite's names. They are not the web's: `red` is a dark pink.
 const NAMES: &[(&str, [u8; 3])] = &[
     ("aqua", [0, 150, 150]),

@@ -1,5 +1,7 @@
 //! Templates: named sets of colours and a font, as in Graphite's `graphTemplates.conf`.
 
+use super::color::LINE_COLORS;
+
 /// One section. What is `None` comes from [`DEFAULT`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Template {
@@ -17,7 +19,7 @@ pub(super) const DEFAULT: Template = Template {
     foreground: "black",
     major_line: "rose",
     minor_line: "grey",
-    line_colors: "blue,green,red,purple,brown,yellow,aqua,grey,magenta,pink,gold,rose",
+    line_colors: LINE_COLORS,
 };
 
 const SOLARIZED: &str = "268bd2aa,859900aa,dc322faa,d33682aa,db4b16aa,b58900aa,2aa198aa,6c71c4aa";

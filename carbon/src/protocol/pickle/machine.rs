@@ -469,20 +469,7 @@ impl Machine {
                 let top = self.top()?;
                 self.push(top)
             }
-            0x8f => self.push(Value::Set),
-            0x90 => {
-                let start = self.close()?;
-                self.stack.truncate(start);
-                match self.top()? {
-                    Value::Set => Ok(()),
-                    _ => Err(Malformed::Stack),
-                }
-            }
-            0x91 => {
-                let start = self.close()?;
-                self.stack.truncate(start);
-                self.push(Value::Set)
-            }
+            0x8f..=0x91 => self.step_set(opcode),
             b'c'
             | b'i'
             | b'o'
@@ -496,6 +483,22 @@ impl Machine {
             | 0x97
             | 0x98 => Err(Malformed::Code),
             _ => Err(Malformed::Opcode),
+        }
+    }
+
+    /// EMPTY_SET, ADDITEMS and FROZENSET: members of sets are never metrics, so they are dropped.
+    fn step_set(&mut self, opcode: u8) -> Result<(), Malformed> {
+        if opcode == 0x8f {
+            return self.push(Value::Set);
+        }
+        let start = self.close()?;
+        self.stack.truncate(start);
+        if opcode == 0x91 {
+            return self.push(Value::Set);
+        }
+        match self.top()? {
+            Value::Set => Ok(()),
+            _ => Err(Malformed::Stack),
         }
     }
 
