@@ -186,6 +186,14 @@ fn cap_connections(config: &mut Config, descriptors: u64) {
     statsd.max_connections = each(caps[2], 2);
 }
 
+/// `sink`, with its datapoints counted as the server's own.
+fn own_sink(sink: Arc<dyn Sink>, count: &Arc<AtomicU64>) -> Arc<dyn Sink> {
+    Arc::new(Own {
+        sink,
+        count: count.clone(),
+    })
+}
+
 /// The page over the store, and the directory of its dashboards.
 fn page(config: &Config, host: Around, carbon: &Carbon) -> (Page, PathBuf) {
     let directory = config.dashboards();
@@ -344,18 +352,10 @@ impl Running {
 
         let now = config.render.now;
         let own_count = Arc::new(AtomicU64::new(0));
-        let own_every = |interval: Span| -> Arc<dyn Sink> {
-            Arc::new(Own {
-                sink: Arc::new(carbon.every(interval)),
-                count: own_count.clone(),
-            })
-        };
+        let own_every = |interval: Span| own_sink(Arc::new(carbon.every(interval)), &own_count);
         let own = own_every(config.statsd.flush_interval);
         // Carbon's rule files hold for the lines of StatsD, and not for the server's own series.
-        let flushed: Arc<dyn Sink> = Arc::new(Own {
-            sink: carbon.ruled_sink(config.statsd.flush_interval),
-            count: own_count.clone(),
-        });
+        let flushed = own_sink(carbon.ruled_sink(config.statsd.flush_interval), &own_count);
         let own_series = config.stats.own && now == 0;
         let statsd = start_statsd(config, bound.statsd, &flushed, &events, supervisor)?;
         let mut background = JoinSet::new();
