@@ -231,6 +231,8 @@ def main():
         # After the load its idle counters are not work for the server any more.
         "statsd__delete_idle_stats": "true",
     }
+    # The files are created at once, without a wait for the second point of each series.
+    settings["carbon__infer_step"] = "false"
     with Server(**settings) as server:
         fill(server)
         base_mb = status(server, "RssAnon")
