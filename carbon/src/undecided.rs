@@ -1,10 +1,10 @@
 //! New series whose files wait for a second timestamp.
 //!
 //! 1. A series is here once, and its points are in the cache, where queries see them; the sweep of
-//!    the cache does not name it meanwhile. Whoever has it named by [`Undecided::due`] writes it, or
+//!    the cache does not return it. The persister writes each series that [`Undecided::due`] returns, or
 //!    adds it again.
-//! 2. It is looked at again every [`LOOK_EVERY`], and named when points have come since, or when it
-//!    has waited for [`LONGEST`].
+//! 2. Every [`LOOK_EVERY`] it is checked again, and returned if points have come since, or if it has
+//!    waited for [`LONGEST`].
 //! 3. The number of series is bounded ([`MOST`]); beyond it, and while the cache is more than half
 //!    full, series do not wait.
 

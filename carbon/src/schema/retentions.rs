@@ -3,8 +3,7 @@
 //! Semantics of carbon 1.1.10 (`carbon/storage.py`), checked against recordings of it: sections in
 //! the order of the file, `pattern` searched anywhere in the name, first match wins. A section
 //! without `pattern` or `retentions`, or whose archives whisper cannot have, is left out with a
-//! warning. A definition that is no retention, or a pattern that is no regular expression, refuses
-//! the file. The differences (units such as `min`, comments after values, …) are in `docs/carbon.md`.
+//! warning. An invalid retention or an invalid pattern refuses the file. The differences (units such as `min`, comments after values, …) are in `docs/carbon.md`.
 
 use whisper::{Aggregation, Header, Retention};
 
