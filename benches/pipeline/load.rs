@@ -1,0 +1,185 @@
+//! The names, and a thread that sends each of them once in every interval.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::baseline;
+
+const PACKET: usize = 1_432;
+/// Datagrams that one call sends.
+const TOGETHER: usize = 8;
+/// The part of an interval after which all names have been sent.
+const SENT_BY: f64 = 0.7;
+
+/// The type of a name, by the mix of the bench: 70 % counters, 20 % timers, 10 % gauges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Timer,
+    Gauge,
+}
+
+pub(crate) fn kind(name: u32) -> Kind {
+    match (name.wrapping_mul(0x9e37_79b9) >> 16) % 10 {
+        0..7 => Kind::Counter,
+        7..9 => Kind::Timer,
+        _ => Kind::Gauge,
+    }
+}
+
+/// A name of 38 bytes.
+pub(crate) fn path(name: u32) -> String {
+    let (host, service, endpoint) = (name % 1_000, name / 1_000 % 40, name / 40_000);
+    format!("prod.web.host{host:04}.svc{service:02}.ep{endpoint:03}.requests")
+}
+
+/// The same numbers in every run.
+fn random() -> impl FnMut(u64) -> u64 {
+    let mut state = 1_u64;
+    move |bound| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % bound
+    }
+}
+
+/// All names once, shuffled: packed into equally long datagrams, several of them a call.
+pub(crate) struct Pass {
+    segment: usize,
+    calls: Vec<Vec<u8>>,
+    /// The order in which the names are sent.
+    pub(crate) order: Vec<u32>,
+}
+
+impl Pass {
+    pub(crate) fn new(names: u32) -> Self {
+        let mut random = random();
+        let mut order: Vec<u32> = (0..names).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, random(at as u64 + 1) as usize);
+        }
+        let mut packets: Vec<Vec<u8>> = Vec::new();
+        for name in &order {
+            let path = path(*name);
+            let line = match kind(*name) {
+                Kind::Counter => format!("{path}:1|c"),
+                Kind::Timer => format!("{path}:{}|ms", random(2_000)),
+                Kind::Gauge => format!("{path}:{}|g", random(1_000_000)),
+            };
+            match packets.last_mut() {
+                Some(packet) if packet.len() + 1 + line.len() <= PACKET => {
+                    packet.push(b'\n');
+                    packet.extend_from_slice(line.as_bytes());
+                }
+                _ => packets.push(line.into_bytes()),
+            }
+        }
+        let segment = packets.iter().map(Vec::len).max().unwrap_or(1);
+        let calls = packets.chunks(TOGETHER).map(|packets| {
+            let mut call = Vec::with_capacity(segment * TOGETHER);
+            for packet in packets {
+                call.extend_from_slice(packet);
+                // Empty lines fill the datagrams up.
+                call.resize(call.len().next_multiple_of(segment), b'\n');
+            }
+            call
+        });
+        Self {
+            segment,
+            calls: calls.collect(),
+            order,
+        }
+    }
+}
+
+/// The time since 1970.
+pub(crate) fn now() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("a clock after 1970")
+}
+
+/// Sleeps until that time since 1970.
+pub(crate) fn sleep_until(at: Duration) {
+    std::thread::sleep(at.saturating_sub(now()));
+}
+
+/// The thread that sends, until it is dropped. Passes begin and end with the intervals of the server.
+pub(crate) struct Sender {
+    stop: Arc<AtomicBool>,
+    passes: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sender {
+    /// Sends one pass in each interval from now on.
+    pub(crate) fn start(pass: &Arc<Pass>, address: &str, interval: Duration) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.connect(address).expect("the server's address");
+        if pass.calls[0].len() > pass.segment {
+            baseline::segment(&socket, pass.segment);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let passes = Arc::new(AtomicU64::new(0));
+        let (pass, stopped, passed) = (pass.clone(), stop.clone(), passes.clone());
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                send_one(&pass, &socket, interval);
+                passed.fetch_add(1, Ordering::Relaxed);
+                sleep_until(next_multiple(interval));
+            }
+        });
+        Self {
+            stop,
+            passes,
+            thread: Some(thread),
+        }
+    }
+
+    /// How many passes have been sent.
+    pub(crate) fn passes(&self) -> u64 {
+        self.passes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The end of the present interval.
+pub(crate) fn next_multiple(interval: Duration) -> Duration {
+    let nanoseconds = interval.as_nanos() as u64;
+    let at = now().as_nanos() as u64 / nanoseconds + 1;
+    Duration::from_nanos(at * nanoseconds)
+}
+
+/// Sends a pass, evenly, within the interval that begins next or has just begun.
+fn send_one(pass: &Pass, socket: &UdpSocket, interval: Duration) {
+    let end = next_multiple(interval);
+    let begin = end.saturating_sub(interval);
+    let begin = if now() - begin > interval / 10 {
+        sleep_until(end);
+        end
+    } else {
+        begin
+    };
+    let calls = pass.calls.len() as f64;
+    for (at, call) in pass.calls.iter().enumerate() {
+        let due = begin + interval.mul_f64(SENT_BY * at as f64 / calls);
+        let ahead = due.saturating_sub(now());
+        // A sleep for each call would cost more than the call.
+        if ahead > Duration::from_millis(2) {
+            std::thread::sleep(ahead);
+        }
+        let sent = socket.send(call);
+        sent.expect("the server receives");
+    }
+}
