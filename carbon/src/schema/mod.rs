@@ -23,6 +23,7 @@
 //! [`aggregation()`], with a factor of 0.
 
 mod aggregation;
+pub mod built_in;
 mod first_match;
 pub mod infer;
 mod known;
@@ -272,9 +273,10 @@ impl Schema {
             return Some(self.without_inference());
         }
         match (new.interval, interval) {
-            (Some(seconds), _) => {
-                Some((infer::built_in(u64::from(seconds)), Reason::Source(seconds)))
-            }
+            (Some(seconds), _) => Some((
+                built_in::built_in(u64::from(seconds)),
+                Reason::Source(seconds),
+            )),
             (None, Some(seconds)) => Some((self.for_sender(seconds), Reason::Interval(seconds))),
             (None, None) => None,
         }
@@ -315,8 +317,8 @@ impl Schema {
     fn for_sender(&self, seconds: u32) -> Vec<Retention> {
         match infer::step(seconds) {
             // The built-in finest step may be shorter, for a statsd that flushes more often.
-            10 => infer::built_in(self.flush_seconds.min(10)),
-            step => infer::built_in(u64::from(step)),
+            10 => built_in::built_in(self.flush_seconds.min(10)),
+            step => built_in::built_in(u64::from(step)),
         }
     }
 
@@ -345,7 +347,7 @@ impl Schema {
     }
 
     fn default(&self) -> Vec<Retention> {
-        infer::built_in(self.flush_seconds.min(10))
+        built_in::built_in(self.flush_seconds.min(10))
     }
 
     /// Factor and method for `name`, and the rule that they come from.

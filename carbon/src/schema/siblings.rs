@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use whisper::{Header, Retention};
 
-use super::infer::is_built_in;
+use super::built_in::is_built_in;
 
 /// How many headers of a directory are read.
 const MAX_HEADERS: usize = 8;
@@ -149,7 +149,7 @@ impl Branches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::infer::built_in;
+    use crate::schema::built_in::built_in;
     use whisper::CreateOptions;
 
     fn create(directory: &Path, name: &str, retentions: Vec<Retention>) {

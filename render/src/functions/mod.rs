@@ -9,7 +9,7 @@
 //!    - a new series from an old one: `derivative` (name and values change, [`Series::derived`]);
 //!    - other steps: `summarize`;
 //!    - many series to one: `sumSeries` in `combine/mod.rs` ([`Context::aggregate`]);
-//!    - needs more of the past, or another window: `movingAverage` in `calculate/mod.rs`,
+//!    - needs more of the past, or another window: `movingAverage` in `calculate/moving.rs`,
 //!      `timeShift` in `transform/mod.rs`: `lazy: true`, then [`Args::over`];
 //!    - only names: `aliasByNode` in `alias.rs`; only looks: `color` in `graph.rs`;
 //!    - from nothing: `constantLine` in `special.rs`;

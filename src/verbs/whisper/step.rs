@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use carbon::conf::Problem;
-use carbon::schema::infer::is_built_in;
+use carbon::schema::built_in::is_built_in;
 use carbon::schema::{Chosen, New, Reason, Schema};
 use whisper::{File, Header, Point, Retention};
 

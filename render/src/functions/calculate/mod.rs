@@ -2,6 +2,7 @@
 //! a whole series.
 
 mod holt_winters;
+mod moving;
 mod regression;
 mod window;
 
@@ -9,11 +10,11 @@ use whisper::is_absent;
 
 use super::support::DEFAULT_STACK;
 use super::wall_clock::{as_wall_clock, at_each_step, timestamp};
-use super::{Args, Default, Function, Kind, Param, Value, percentile};
+use super::{Args, Default, Function, Kind, Param, percentile};
 use crate::aggregate::Aggregate;
 use crate::budget::Reservation;
 use crate::context::{Context, Window};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::python;
 use crate::series::{Column, Series, Stack, bytes_of};
 
@@ -68,7 +69,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                2 / (windowSize + 1), seconds if it is a time.",
         example: "exponentialMovingAverage(web.a.hits, 10)",
         lazy: true,
-        call: exponential,
+        call: moving::exponential,
         ..Function::PLAIN
     },
     Function {
@@ -148,7 +149,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                every point.",
         example: "movingAverage(web.a.hits, \"5min\")",
         lazy: true,
-        call: |context, args| moving(context, args, "average"),
+        call: |context, args| moving::moving(context, args, "average"),
         ..Function::PLAIN
     },
     Function {
@@ -157,7 +158,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "The largest of the last `windowSize` points, or of that time.",
         example: "movingMax(web.a.hits, 10)",
         lazy: true,
-        call: |context, args| moving(context, args, "max"),
+        call: |context, args| moving::moving(context, args, "max"),
         ..Function::PLAIN
     },
     Function {
@@ -166,7 +167,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "The median of the last `windowSize` points, or of that time.",
         example: "movingMedian(web.a.latency, \"1h\")",
         lazy: true,
-        call: |context, args| moving(context, args, "median"),
+        call: |context, args| moving::moving(context, args, "median"),
         ..Function::PLAIN
     },
     Function {
@@ -175,7 +176,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "The smallest of the last `windowSize` points, or of that time.",
         example: "movingMin(web.a.free, 10)",
         lazy: true,
-        call: |context, args| moving(context, args, "min"),
+        call: |context, args| moving::moving(context, args, "min"),
         ..Function::PLAIN
     },
     Function {
@@ -184,7 +185,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "The sum of the last `windowSize` points, or of that time.",
         example: "movingSum(web.a.errors, \"1h\")",
         lazy: true,
-        call: |context, args| moving(context, args, "sum"),
+        call: |context, args| moving::moving(context, args, "sum"),
         ..Function::PLAIN
     },
     Function {
@@ -201,7 +202,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         lazy: true,
         call: |context, args| {
             let func = args.text("func")?.to_owned();
-            moving(context, args, &func)
+            moving::moving(context, args, &func)
         },
         ..Function::PLAIN
     },
@@ -276,129 +277,6 @@ fn aggregate_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<
 
 fn shown_whole(value: f64) -> String {
     format!("{value:.0}")
-}
-
-/// How much earlier a function looks, and how many points of a series that is.
-enum Reach<'a> {
-    /// So many seconds, and the text that said so.
-    Time(i64, &'a str),
-    /// So many points, of the coarsest step that there is.
-    Points(i64, i64),
-}
-
-impl Reach<'_> {
-    fn seconds(&self) -> i64 {
-        match *self {
-            Self::Time(seconds, _) => seconds,
-            Self::Points(points, step) => points.saturating_mul(step),
-        }
-    }
-
-    fn points(&self, step: i64) -> i64 {
-        match *self {
-            Self::Time(seconds, _) => seconds.div_euclid(step),
-            Self::Points(points, _) => points,
-        }
-    }
-}
-
-/// The argument evaluated again from one window earlier, so that the first point shown has a full
-/// window behind it. `values` makes each new series from the old one and the points of a window,
-/// named after `word`. `None` for a query that finds no series.
-fn widened(
-    context: &mut Context<'_>,
-    args: &mut Args<'_>,
-    word: &str,
-    values: impl Fn(&Series, i64) -> Result<Vec<f64>>,
-    weigh: &mut dyn FnMut(&Reach<'_>),
-) -> Result<Vec<Series>> {
-    let original = args.original(context)?;
-    let Some(coarsest) = original.iter().map(|series| series.step).max() else {
-        return Ok(Vec::new());
-    };
-    drop(original);
-    let size = args.value("windowSize").clone();
-    let reach = match &size {
-        Value::Text(text) => Reach::Time(args.interval("windowSize")?.saturating_abs(), text),
-        // Python's int() cuts decimals off.
-        _ => Reach::Points(args.number("windowSize")? as i64, coarsest),
-    };
-    weigh(&reach);
-    let preview = reach.seconds();
-    let from = context.window.from.saturating_sub(preview);
-    let mut all = args.over(
-        context,
-        Window {
-            from,
-            ..context.window
-        },
-    )?;
-    for series in &mut all {
-        let name = match reach {
-            Reach::Time(_, text) => format!("{word}({},\"{text}\")", series.name),
-            Reach::Points(..) => format!("{word}({},{})", series.name, size.python_str()),
-        };
-        series.tag(word, size.python_str());
-        let points = reach.points(series.step);
-        let room = window::room(series.values.len());
-        let made = series.values.beside(room, || values(series, points))?;
-        *series = series.derived(name, made);
-        series.start = series.start.saturating_add(preview);
-    }
-    Ok(all)
-}
-
-fn moving(context: &mut Context<'_>, args: &mut Args<'_>, func: &str) -> Result<Vec<Series>> {
-    let aggregate = Aggregate::named(func);
-    // What is no number fails only where a window has something to weigh against it.
-    let x_files_factor = match args.value("xFilesFactor") {
-        Value::Text(text) => {
-            Err(args.refusal(&format!("xFilesFactor must be a number, not {text:?}")))
-        }
-        _ => Ok(args.number_if_given("xFilesFactor")?),
-    };
-    let word = format!("moving{}", capitalised(func));
-    let aggregate = match aggregate {
-        Err(_) if args.original(context)?.is_empty() => return Ok(Vec::new()),
-        aggregate => aggregate?,
-    };
-    let budget = context.budget();
-    let values = |series: &Series, points| {
-        let threshold = match &x_files_factor {
-            Ok(factor) => factor.unwrap_or(series.x_files_factor),
-            Err(_) if points <= 0 || series.values.iter().all(|&value| is_absent(value)) => 0.0,
-            Err(refusal) => return Err(Error::refused(refusal.to_string())),
-        };
-        window::moving(&series.values, points, threshold, aggregate, budget)
-    };
-    widened(context, args, &word, values, &mut |_| {})
-}
-
-/// Python's `capitalize`.
-fn capitalised(word: &str) -> String {
-    let mut chars = word.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string());
-    first.unwrap_or_default() + &chars.as_str().to_lowercase()
-}
-
-fn exponential(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let weight = std::cell::Cell::new(1.0);
-    let values = |series: &Series, points: i64| {
-        Ok(window::exponential(&series.values, points, weight.get()))
-    };
-    widened(
-        context,
-        args,
-        "exponentialMovingAverage",
-        values,
-        &mut |reach| {
-            let length = match *reach {
-                Reach::Time(seconds, _) => seconds,
-                Reach::Points(points, _) => points,
-            };
-            weight.set(2.0 / (length as f64 + 1.0));
-        },
-    )
 }
 
 /// A series of an argument evaluated from `bootstrapInterval` earlier, with what smoothing says
