@@ -17,6 +17,7 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use carbon::{Datapoint, NameError, SeriesId, Sink};
+use jiff::tz::TimeZone;
 use parking_lot::{Mutex, MutexGuard};
 use render::events::{Event, Store, TagQuery};
 use render::http::guard::Guard;
@@ -288,6 +289,8 @@ pub struct Around {
     pub events: Arc<Store>,
     /// The number of metrics and datapoints received from clients.
     pub received: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The zone in which pages write times.
+    pub time_zone: TimeZone,
     /// The sentence on top of every page.
     pub banner: Option<&'static str>,
     /// `render.base_path`.
@@ -313,6 +316,14 @@ impl Host for Around {
                 warn!("cannot read the events of the page: {why}");
                 Vec::new()
             })
+    }
+
+    fn generation(&self) -> u64 {
+        self.events.generation()
+    }
+
+    fn time_zone(&self) -> TimeZone {
+        self.time_zone.clone()
     }
 
     fn banner(&self) -> Option<&str> {

@@ -368,7 +368,18 @@ impl Running {
         let store: Arc<Carbon> = Arc::new(carbon.clone());
         let app = App::new(&config.render, store.clone(), store, events.clone())?;
         memory::return_of_requests(&app.memory).context("starting a thread")?;
+        let host = Around {
+            addresses: addresses.clone(),
+            events: events.clone(),
+            received: received(&carbon, &statsd, own_count.clone()),
+            time_zone: app.time_zone.clone(),
+            banner,
+            base_path: config.render.base_path.clone(),
+        };
+        let (page, dashboards) = page(config, host, &carbon);
+        background.spawn(supervisor.watched("page", page.clone().watch()));
         let readings = readings(Counted {
+            page: page.clone(),
             statsd: statsd.clone(),
             carbon: carbon.clone(),
             app: app.clone(),
@@ -381,14 +392,6 @@ impl Running {
             let reporter = report(series, readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
         }
-        let host = Around {
-            addresses: addresses.clone(),
-            events: events.clone(),
-            received: received(&carbon, &statsd, own_count),
-            banner,
-            base_path: config.render.base_path.clone(),
-        };
-        let (page, dashboards) = page(config, host, &carbon);
         let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only));
         let (stop_receiving, stopped) = watch::channel(false);
         let receivers = bound.carbon.start(&Needs {
@@ -598,6 +601,7 @@ fn loopback_only(listeners: &[TcpListener]) -> bool {
 
 /// The parts of the server that have counters.
 struct Counted {
+    page: Page,
     statsd: Statsd,
     carbon: Carbon,
     app: App,
@@ -609,6 +613,7 @@ struct Counted {
 /// The counters of all crates, read at each call.
 fn readings(counted: Counted) -> Readings {
     let Counted {
+        page,
         statsd,
         carbon,
         app,
@@ -631,6 +636,7 @@ fn readings(counted: Counted) -> Readings {
             panics.load(Ordering::Relaxed),
         ));
         readings.extend(connections.readings());
+        readings.extend(page.readings());
         readings.extend(report::process());
         readings
     })

@@ -23,7 +23,11 @@ fn the_page_the_api_and_events_are_below_the_base_path() {
     for link in ["href=\"/", "src=\"/", "action=\"/"] {
         assert!(!page.contains(link), "{link} on {page}");
     }
-    assert_eq!(server.get("/graphite/page/style.css").status, 200);
+    let style = page.split("href=\"page/").nth(2).unwrap();
+    let style = style.split('"').next().unwrap();
+    let style = server.get(&format!("/graphite/page/{style}"));
+    assert_eq!(style.status, 200);
+    assert!(style.head.contains("text/css"), "{}", style.head);
     let redirect = server.get("/graphite");
     assert_eq!(redirect.status, 308);
     assert!(

@@ -303,6 +303,21 @@ impl Server {
         self.http("GET", path, "", b"")
     }
 
+    /// Asks for an answer that does not end, and returns when its first message is there.
+    pub(crate) fn stream(&self, path: &str) -> TcpStream {
+        let address = self.address("render.http");
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        let mut begun = Vec::new();
+        let mut byte = [0];
+        while !begun.ends_with(b"\n\n") {
+            stream.read_exact(&mut byte).unwrap();
+            begun.extend(byte);
+        }
+        stream
+    }
+
     /// The status and the body of a GET, if something answers.
     pub(crate) fn try_get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.address("render.http")).ok()?;

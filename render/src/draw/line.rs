@@ -126,7 +126,7 @@ fn empty(mut sheet: Sheet, params: &Params, window: &Window, events: &[Event]) -
 }
 
 /// Lines need two points: with a series of one, every value is held for its step instead.
-fn mode(params: &Params, series: &[&Series]) -> LineMode {
+pub(super) fn mode(params: &Params, series: &[&Series]) -> LineMode {
     match params.line_mode {
         LineMode::Slope if series.iter().any(|s| s.values.len() == 1) => LineMode::Staircase,
         mode => mode,
@@ -180,11 +180,11 @@ fn describe(series: &[&Series]) -> String {
 }
 
 /// Pixels across which the time range is laid.
-fn pixels(sheet: &Sheet, params: &Params) -> f64 {
+pub(super) fn pixels(sheet: &Sheet, params: &Params) -> f64 {
     (sheet.width() - (params.line_width + 1.0)).max(1.0)
 }
 
-fn curves<'a>(params: &Params, series: &[&'a Series]) -> Vec<Curve<'a>> {
+pub(super) fn curves<'a>(params: &Params, series: &[&'a Series]) -> Vec<Curve<'a>> {
     let mut colors = params.colors.iter().cycle();
     let two_axes = series.iter().any(|s| s.drawing.second_y_axis);
     let mut first = true;
@@ -252,7 +252,7 @@ fn entries<'a>(params: &Params, curves: &'a [Curve<'_>]) -> impl Iterator<Item =
 
 /// Values before stacking, their limits, and the axes that follow; the axes' labels take room, so
 /// that fewer points fit, which may change the limits: repeated until nothing moves.
-fn arrange(
+pub(super) fn arrange(
     sheet: &mut Sheet,
     params: &Params,
     curves: &mut [Curve<'_>],

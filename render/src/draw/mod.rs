@@ -28,6 +28,7 @@
 mod color;
 mod curve;
 mod font;
+mod graph;
 mod legend;
 mod line;
 mod overlay;
@@ -45,6 +46,7 @@ mod x_axis;
 mod y_axis;
 
 pub use color::Color;
+pub use graph::graph;
 pub use params::{GraphType, Params, PieMode};
 pub use pie::Slice;
 pub use scene::Scene;

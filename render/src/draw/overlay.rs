@@ -173,6 +173,33 @@ impl<'a> Overlay<'a> {
         self.font.cap_height() + 4.0
     }
 
+    /// Rows of labels above the plot, and the pixels of one.
+    pub(super) fn rows(&self) -> (usize, f64) {
+        (self.rows, self.row_height())
+    }
+
+    /// Everything that is shown, as JSON: the ids of its events, its times, its look, and the
+    /// place of its label (pixels from the left, row from below, text).
+    pub(super) fn placed(&self) -> Vec<serde_json::Value> {
+        let one = |shown: &Shown<'_>| {
+            let ids: Vec<i64> = shown.events.iter().map(|event| event.id).collect();
+            let [r, g, b] = shown.color.rgb;
+            let [lr, lg, lb] = readable(shown.color, self.background).rgb;
+            serde_json::json!({
+                "ids": ids,
+                "from": shown.from,
+                "until": shown.until,
+                "open": shown.open,
+                "failed": shown.failed,
+                "undone": shown.undone,
+                "color": format!("#{r:02x}{g:02x}{b:02x}"),
+                "ink": format!("#{lr:02x}{lg:02x}{lb:02x}"),
+                "label": shown.place.as_ref().map(|place| (place.x, place.level, &place.text)),
+            })
+        };
+        self.all_shown.iter().map(one).collect()
+    }
+
     /// Pixels above the plot that the labels take.
     pub(super) fn room(&self) -> f64 {
         if self.rows == 0 {

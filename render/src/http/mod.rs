@@ -18,6 +18,7 @@ pub mod flight;
 mod functions;
 pub mod guard;
 mod html;
+mod negotiate;
 pub mod page;
 pub mod params;
 pub mod pool;

@@ -4,12 +4,13 @@ mod request;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::routing::any;
 
-use self::request::{Output, Picture, Request};
+use self::request::{Output, Picture, Request, Shape};
 use super::answer::JAVASCRIPT;
 use super::carbonapi::{self, Protocol};
+use super::negotiate::negotiated;
 use super::{Answer, App, Content, JSON, Params, Stream};
 use crate::budget::Budget;
 use crate::context::{Query, Window};
@@ -30,7 +31,7 @@ pub(super) fn routes() -> Router<App> {
 /// Says which parts of targets had no meaning and were left out.
 const IGNORED: HeaderName = HeaderName::from_static("x-plumbago-ignored");
 
-async fn handle(State(app): State<App>, params: Params) -> Answer {
+async fn handle(State(app): State<App>, headers: HeaderMap, params: Params) -> Answer {
     count(&app.stats.renders);
     if let Some(protocol) = Protocol::of(&params) {
         return carbonapi::render(app, params, protocol).await;
@@ -41,8 +42,12 @@ async fn handle(State(app): State<App>, params: Params) -> Answer {
     };
     let key = request.key(app.events.generation());
     let (budget, lane) = (request.limits.budget.clone(), request.lane());
+    let is_graph = request.is_graph();
     let answer = app.compute_once(key, budget, lane, move |app| request.answer(app));
-    answer.await
+    match is_graph {
+        true => negotiated(&headers, answer.await),
+        false => answer.await,
+    }
 }
 
 impl Request {
@@ -63,12 +68,17 @@ impl Request {
             Err(error) => {
                 let name = match &self.output {
                     Output::Series(format) => Some(format.name),
+                    Output::Picture(_) if self.is_graph() => Some("graph"),
                     Output::Picture(_) => None,
                 };
                 let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
                 refusal(app, &error, name, &targets)
             }
         }
+    }
+
+    fn is_graph(&self) -> bool {
+        matches!(&self.output, Output::Picture(picture) if matches!(picture.shape, Shape::Graph(_)))
     }
 
     fn shows_events(&self) -> bool {
@@ -91,12 +101,8 @@ impl Request {
             return Ok(draw::draw_pie(&picture.params, &slices, budget)?);
         }
         let series = self.evaluate(app, &self.targets, ignored)?;
-        let window = draw::Window {
-            from: self.window.from,
-            until: self.window.until,
-            zone: self.zone.clone(),
-        };
         let events = self.events(app)?;
+        let window = self.drawn_window();
         Ok(draw::draw(
             &picture.params,
             &series,
@@ -104,6 +110,29 @@ impl Request {
             &events,
             budget,
         )?)
+    }
+
+    fn drawn_window(&self) -> draw::Window {
+        draw::Window {
+            from: self.window.from,
+            until: self.window.until,
+            zone: self.zone.clone(),
+        }
+    }
+
+    /// A picture as numbers, which the page draws.
+    fn write_graph(
+        &self,
+        app: &App,
+        picture: &Picture,
+        since: Option<i64>,
+        ignored: &mut Vec<String>,
+    ) -> Result<Answer> {
+        let series = self.evaluate(app, &self.targets, ignored)?;
+        let (events, window) = (self.events(app)?, self.drawn_window());
+        let budget = &self.limits.budget;
+        let graph = draw::graph(&picture.params, &series, &window, &events, since, budget)?;
+        Ok(Answer::ok(JSON, graph))
     }
 
     /// A slice for each target that is written out as `name:value`, and for each series of others.
@@ -176,13 +205,14 @@ impl Request {
     fn write(&self, app: &App, ignored: &mut Vec<String>) -> Result<Answer> {
         match &self.output {
             Output::Series(format) => self.write_series(app, format, ignored),
-            Output::Picture(picture) => {
-                let scene = self.draw(app, picture, ignored)?;
-                match picture.is_svg {
-                    true => self.write_svg(&scene),
-                    false => Ok(Answer::ok("image/png", scene.png()?)),
+            Output::Picture(picture) => match picture.shape {
+                Shape::Graph(since) => self.write_graph(app, picture, since, ignored),
+                Shape::Svg => self.write_svg(&self.draw(app, picture, ignored)?),
+                Shape::Png => {
+                    let scene = self.draw(app, picture, ignored)?;
+                    Ok(Answer::ok("image/png", scene.png()?))
                 }
-            }
+            },
         }
     }
 
@@ -287,9 +317,10 @@ fn first_word(text: &str) -> String {
 /// A refusal: JSON with the position in the target if JSON was requested, else graphite-web's text.
 fn refusal(app: &App, error: &Error, format: Option<&str>, targets: &[&str]) -> Answer {
     let status = app.refuse(error);
-    let is_json = format
-        .and_then(format::named)
-        .is_some_and(|format| format.is_json);
+    let is_json = format == Some("graph")
+        || format
+            .and_then(format::named)
+            .is_some_and(|format| format.is_json);
     if !is_json {
         let mut text = format!("Invalid parameters ({error})");
         if status != StatusCode::BAD_REQUEST {

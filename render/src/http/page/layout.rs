@@ -1,41 +1,45 @@
-//! What every page has: its head, and the links to all dashboards.
+//! What every page has: its head, the strip, and the links to all pages.
 
 use maud::{DOCTYPE, Markup, html};
 
+use super::strip::strip;
 use super::view::View;
-use super::{FRONT, Page};
+use super::{FRONT, Page, assets};
 use crate::http::html::finish;
 
-/// A page between its head and its end.
-pub(super) struct Layout<'a> {
-    /// The title; the dashboard of that title is the current one.
-    pub(super) title: &'a str,
-    /// The options of the page, kept by the links to other dashboards.
-    pub(super) view: &'a View,
-    /// The relative path to `/`: "" or "../".
-    pub(super) up: &'a str,
+/// A page without what all pages have.
+pub(crate) struct Layout<'a> {
+    /// The title in the browser's tab.
+    pub(crate) title: &'a str,
+    /// The path of the page below `/`, without a slash at its start; its link is the current one.
+    pub(crate) path: &'a str,
+    /// The options of the page, kept by the links to other pages.
+    pub(crate) view: &'a View,
+    /// The relative path to `/`: "", "../" or "../../".
+    pub(crate) up: &'a str,
     /// The seconds between two refreshes; 0 for never.
-    pub(super) refresh: u64,
-    /// Further links of the header.
-    pub(super) links: Markup,
-    /// `main` and `footer`.
-    pub(super) content: Markup,
+    pub(crate) refresh: u64,
+    /// Further elements of the head.
+    pub(crate) head: Markup,
+    /// The contents of `main`. Parts with `data-part="NAME"` are replaced when events change.
+    pub(crate) content: Markup,
 }
 
 impl Layout<'_> {
-    /// The whole document.
-    pub(super) fn document(self, page: &Page) -> String {
+    /// The whole document. It reads events: the caller's thread may block.
+    pub(crate) fn document(self, page: &Page) -> String {
         let Self {
             title,
+            path,
             view,
             up,
             refresh,
-            links,
+            head,
             content,
         } = self;
         finish(html! {
             (DOCTYPE)
-            html lang="en" data-theme=[view.theme] {
+            html lang="en" data-theme=[view.theme] data-wall=[view.wall.then_some("1")] {
                 head {
                     meta charset="utf-8";
                     title { (title) " · plumbago" }
@@ -43,17 +47,25 @@ impl Layout<'_> {
                     @if refresh > 0 {
                         noscript { meta http-equiv="refresh" content=(refresh); }
                     }
-                    link rel="icon" href="data:,";
-                    link rel="stylesheet" href={ (up) "page/style.css" };
-                    script type="module" src={ (up) "page/page.js" } {}
+                    link rel="icon" href=(assets::path(up, "icon.svg"));
+                    link rel="stylesheet" href=(assets::path(up, "style.css"));
+                    script type="module" src=(assets::path(up, "app.js")) {}
+                    (head)
                 }
-                body data-refresh=(refresh) {
+                body data-refresh=(refresh) data-up=(up) data-version=(*assets::VERSION)
+                    data-tz=(view.zone(page).iana_name().unwrap_or("UTC")) {
+                    a class="skip" href="#main" { "Skip to the content" }
+                    p id="stale" class="stale" role="alert" hidden {}
+                    (strip(page, view, up))
                     header {
-                        a class="name" href=(home(up)) { "plumbago" }
-                        (navigation(page, title, view, up))
-                        (links)
+                        a class="name" href={ (home(up)) (view.kept()) } { "plumbago" }
+                        (navigation(page, path, view, up))
+                        (view.themes())
                     }
-                    (content)
+                    main id="main" tabindex="-1" {
+                        @for problem in &view.problems { p class="problem" role="alert" { (problem) } }
+                        (content)
+                    }
                 }
             }
         })
@@ -68,28 +80,38 @@ fn home(up: &str) -> &str {
     }
 }
 
-fn navigation(page: &Page, title: &str, view: &View, up: &str) -> Markup {
+/// Links to pages that are not dashboards: path and text.
+const PAGES: &[(&str, &str)] = &[("events/", "Events"), ("start", "Send data")];
+
+fn navigation(page: &Page, path: &str, view: &View, up: &str) -> Markup {
     let dashboards = page.dashboards();
-    let query = view.query();
+    let kept = view.kept();
     html! {
-        nav aria-label="dashboards" {
+        nav aria-label="pages" {
             @for (name, dashboard) in dashboards.iter() {
-                @let path = match name {
-                    FRONT => home(up).to_owned(),
-                    name => format!("{up}dashboards/{}", encode(name)),
+                @let (there, href) = match name {
+                    FRONT => (String::new(), home(up).to_owned()),
+                    name => {
+                        let there = format!("dashboards/{}", encode(name));
+                        let href = format!("{up}{there}");
+                        (there, href)
+                    }
                 };
-                @let is_current = dashboard.title == title;
-                a href={ (path) (query) } aria-current=[is_current.then_some("page")] {
+                a href={ (href) (kept) } aria-current=[(there == path).then_some("page")] {
                     (dashboard.title)
                 }
             }
-            a href={ (up) "start" } { "Send data" }
+            @for (there, text) in PAGES {
+                a href={ (up) (there) (kept) } aria-current=[(*there == path).then_some("page")] {
+                    (text)
+                }
+            }
         }
     }
 }
 
 /// A name as a part of a path.
-fn encode(part: &str) -> String {
+pub(super) fn encode(part: &str) -> String {
     form_urlencoded::byte_serialize(part.as_bytes())
         .collect::<String>()
         .replace('+', "%20")

@@ -6,7 +6,9 @@
 //! 2. Pictures are plain `/render` URLs that can be copied; the page computes no series itself.
 //! 3. Every link is relative, so the page works under any prefix a proxy puts before it.
 //! 4. The markup is written with `maud`, which escapes all text; the content security policy allows
-//!    only the script of this page.
+//!    only what this server sends.
+//! 5. A page is a [`Layout`]: the strip with the newest data and deploy, the links, the content. Parts
+//!    with `data-part` are replaced in open pages when an event or a dashboard changes ([`live`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,33 +16,40 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::get;
+use jiff::tz::TimeZone;
 use parking_lot::RwLock;
+use settings::Reading;
 
 pub use self::dashboard::{Dashboard, Dashboards, FRONT, Panel};
+use self::live::Live;
 use self::panels::dashboard_page;
 use self::start::{missing, start_page};
+pub use self::stats::Stats;
 use self::view::View;
 use self::words::count;
+use super::negotiate::negotiated;
 use super::params::InQuery;
 use super::{Answer, JSON, Params, html};
 use crate::budget::Budget;
 use crate::events::Event;
 use crate::source::Source;
 
+mod assets;
 mod dashboard;
 mod layout;
+mod live;
 mod panels;
 mod start;
+mod stats;
+mod strip;
 mod view;
-mod words;
+pub(crate) mod words;
 
-const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = include_str!("page.js");
-const POLICY: &str = "default-src 'none'; img-src 'self' data:; object-src 'self'; frame-src 'self'; \
-                      style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'self'";
+/// The content security policy of every page.
+pub(crate) const POLICY: &str =
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'";
 
 /// How long the number of series that a panel's pattern finds is kept.
 const NEEDS_KEPT: Duration = Duration::from_secs(10);
@@ -56,6 +65,16 @@ pub trait Host: Send + Sync {
     /// The newest `limit` events in `from..=until` (Unix seconds) that `expression` selects,
     /// newest last. The caller's thread may block.
     fn events(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event>;
+
+    /// A number that is another one after every change of the events.
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    /// The zone in which times are written.
+    fn time_zone(&self) -> TimeZone {
+        TimeZone::UTC
+    }
 
     /// A sentence shown on top of every page, for example that the data is made up.
     fn banner(&self) -> Option<&str>;
@@ -77,6 +96,7 @@ struct Inner {
     dashboards: RwLock<Arc<Dashboards>>,
     /// How many series each pattern found, and when.
     found: RwLock<BTreeMap<String, (Instant, usize)>>,
+    live: Live,
 }
 
 impl Page {
@@ -87,29 +107,36 @@ impl Page {
             source,
             dashboards: RwLock::new(Arc::new(dashboards)),
             found: RwLock::default(),
+            live: Live::new(),
         }))
     }
 
     /// Shows `dashboards` from now on.
     pub fn replace(&self, dashboards: Dashboards) {
         *self.0.dashboards.write() = Arc::new(dashboards);
+        self.0.live.dashboards_changed();
     }
 
-    /// The routes `/`, `/start`, `/dashboards/NAME`, `/received` and the two files they load.
+    /// What the page counts about itself.
+    pub fn readings(&self) -> Vec<Reading> {
+        let Live { stats, .. } = &self.0.live;
+        let help = "Open pages that get live updates now. For information only.";
+        let connected = self.0.live.connected() as f64;
+        let level = Reading::level("page", "live", help, connected);
+        std::iter::once(level).chain(stats.readings()).collect()
+    }
+
+    /// The routes `/`, `/start`, `/dashboards/NAME`, `/received`, `/page/live` and the files that
+    /// pages load.
     pub fn routes(self) -> Router {
         Router::new()
             .route("/", get(front))
             .route("/start", get(start))
             .route("/dashboards/{name}", get(named))
             .route("/received", get(received))
-            .route(
-                "/page/style.css",
-                get(|| file("text/css; charset=utf-8", STYLE)),
-            )
-            .route(
-                "/page/page.js",
-                get(|| file("text/javascript; charset=utf-8", SCRIPT)),
-            )
+            .route("/favicon.ico", get(assets::icon))
+            .route("/page/live", get(live::live))
+            .route("/page/{version}/{name}", get(assets::file))
             .with_state(self)
     }
 
@@ -166,21 +193,25 @@ fn is_ours(path: &str) -> bool {
     .any(|prefix| path.starts_with(prefix))
 }
 
-async fn front(State(page): State<Page>, InQuery(params): InQuery) -> Answer {
-    show(page, FRONT.to_owned(), params, "").await
+async fn front(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {
+    negotiated(&headers, show(page, FRONT.to_owned(), params, "").await)
 }
 
 async fn named(
     State(page): State<Page>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     InQuery(params): InQuery,
 ) -> Answer {
-    show(page, name, params, "../").await
+    negotiated(&headers, show(page, name, params, "../").await)
 }
 
-async fn start(State(page): State<Page>, InQuery(params): InQuery) -> Answer {
-    let view = View::of(&params);
-    html_answer(StatusCode::OK, start_page(&page, &view, false))
+async fn start(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {
+    let written = tokio::task::spawn_blocking(move || {
+        let view = View::of(&params);
+        html_answer(StatusCode::OK, start_page(&page, &view, false))
+    });
+    negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
 }
 
 /// The dashboard `name`, built on a blocking thread: finding series may read the disk.
@@ -222,16 +253,13 @@ async fn received(State(page): State<Page>) -> Answer {
     }
 }
 
-async fn file(content_type: &'static str, text: &'static str) -> Answer {
-    Answer::ok(content_type, text).with(header::CACHE_CONTROL, "max-age=60")
-}
-
-fn html_answer(status: StatusCode, body: String) -> Answer {
+/// A page as an answer: browsers ask before they show it again.
+pub(crate) fn html_answer(status: StatusCode, body: String) -> Answer {
     let page = Answer {
         status,
         ..Answer::ok(html::CONTENT_TYPE, body)
     };
-    page.with(header::CACHE_CONTROL, "no-store")
+    page.with(header::CACHE_CONTROL, "no-cache")
         .with(header::CONTENT_SECURITY_POLICY, POLICY)
         .with(header::REFERRER_POLICY, "same-origin")
 }

@@ -1,17 +1,19 @@
 //! A dashboard: a picture for each panel, and the events of its time range.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use form_urlencoded::Serializer;
+use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
-use super::layout::Layout;
-use super::view::{View, seconds_back};
-use super::words::{ago, count, length, timestamp};
-use super::{Dashboard, Page, Panel};
+use super::layout::{Layout, encode};
+use super::live::now;
+use super::strip::{age, event_path, status};
+use super::view::View;
+use super::words::{count, first_line, timestamp};
+use super::{Dashboard, FRONT, Page, Panel};
+use crate::events::Event;
 use crate::events::draft::is_web_link;
-use crate::events::{Event, Status};
 
 /// The page shows at most this many events in its table.
 const EVENTS_SHOWN: usize = 20;
@@ -31,50 +33,55 @@ pub(super) fn dashboard_page(
     let host = &page.0.host;
     let from = view.from.as_deref().unwrap_or(&dashboard.from);
     let events = view.events.as_deref().unwrap_or(&dashboard.events);
+    let zone = view.zone(page);
     let picture = PictureLinks {
         from,
+        until: view.until.as_deref(),
+        tz: view.tz.as_deref(),
         events,
         theme: view.theme,
         up,
     };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64();
-    let back = seconds_back(from)
-        .or_else(|| seconds_back(&dashboard.from))
-        .unwrap_or(3_600);
+    let now = now();
+    let (start, end) = view.range(&dashboard.from, &zone, now as i64);
     // Hidden events are hidden on the pictures only.
     let listed = if events == "none" { "*" } else { events };
-    let happened = host.events(listed, now - back as f64, now, EVENTS_SHOWN);
+    let happened = host.events(listed, start as f64, end as f64 + 0.999_999, EVENTS_SHOWN);
     let notes = [host.banner().unwrap_or_default(), &dashboard.note];
     let content = html! {
-        main {
+        div class="head" {
             h1 { (dashboard.title) }
-            @for note in notes.iter().filter(|note| !note.is_empty()) {
-                p class="note" { (note) }
-            }
-            @if panels.is_empty() {
-                p { "The panels of this dashboard have no data yet." }
-            }
+            (view.tools(&dashboard.from, &zone))
+        }
+        @for note in notes.iter().filter(|note| !note.is_empty()) {
+            p class="note" { (note) }
+        }
+        @if panels.is_empty() {
+            p { "The panels of this dashboard have no data yet." }
+        }
+        p id="zoomed" hidden { span {} button type="button" { "Back" } }
+        div id="tags" role="group" aria-label="events on the graphs, by tag" {}
+        div class="board" data-from=(dashboard.from) {
             div class="panels" {
                 @for (panel, n_series) in panels { (picture.figure(panel, *n_series)) }
             }
-            (events_table(&happened, now, up))
+            (events_list(&happened, now, &zone, up))
         }
-        footer {
-            span data-received={ (up) "received" } {
-                "received: " strong { (count(host.received(), "metric")) }
-            }
-            span { (name) ": " (count(panels.len() as u64, "panel")) }
+        p class="quiet foot" data-received={ (up) "received" } {
+            "received: " strong { (count(host.received(), "metric")) }
         }
+    };
+    let path = match name {
+        FRONT => String::new(),
+        name => format!("dashboards/{}", encode(name)),
     };
     let layout = Layout {
         title: &dashboard.title,
+        path: &path,
         view,
         up,
         refresh: dashboard.refresh.0.as_secs(),
-        links: view.links(from, events),
+        head: Markup::default(),
         content,
     };
     layout.document(page)
@@ -83,6 +90,8 @@ pub(super) fn dashboard_page(
 /// What the `/render` URLs of all panels have in common.
 struct PictureLinks<'a> {
     from: &'a str,
+    until: Option<&'a str>,
+    tz: Option<&'a str>,
     events: &'a str,
     theme: Option<&'static str>,
     up: &'a str,
@@ -92,8 +101,9 @@ impl PictureLinks<'_> {
     fn figure(&self, panel: &Panel, n_series: usize) -> Markup {
         let is_dark = self.theme == Some("dark");
         let png = self.url(panel, "png", is_dark);
+        let too_many = n_series > SERIES_PER_PANEL;
         html! {
-            figure {
+            figure data-query=[(!too_many).then(|| self.query(panel))] {
                 figcaption {
                     h2 { (panel.title) }
                     span class="links quiet" {
@@ -102,17 +112,15 @@ impl PictureLinks<'_> {
                         a href=(self.url(panel, "json", false)) { "JSON" }
                     }
                 }
-                @if n_series > SERIES_PER_PANEL {
+                @if too_many {
                     p class="quiet" {
                         (count(n_series as u64, "series match"))
                         ": too many to redraw every few seconds. To select some of them, write a \
                          dashboard file."
                     }
                 } @else {
-                    // The script draws the SVG; without it, the browser shows the PNG.
-                    div class="picture" data-label=(panel.title)
-                        data-light=(self.url(panel, "svg", false))
-                        data-dark=(self.url(panel, "svg", true)) {
+                    // The script draws the graph; without it, the browser shows the PNG.
+                    div class="picture" {
                         noscript {
                             picture {
                                 @if self.theme.is_none() {
@@ -128,6 +136,24 @@ impl PictureLinks<'_> {
         }
     }
 
+    /// The parameters of a panel's graph, but for its range, size and colours.
+    fn query(&self, panel: &Panel) -> String {
+        let mut query = Serializer::new(String::new());
+        for target in &panel.targets {
+            query.append_pair("target", target);
+        }
+        let mut params = BTreeMap::from([
+            ("events", self.events),
+            ("strict", "1"),
+            ("template", "grafana"),
+        ]);
+        for (key, value) in &panel.params {
+            params.insert(key, value);
+        }
+        query.extend_pairs(params);
+        query.finish()
+    }
+
     /// The `/render` URL of a panel.
     fn url(&self, panel: &Panel, format: &str, is_dark: bool) -> String {
         let start = format!("{}render?", self.up);
@@ -137,6 +163,11 @@ impl PictureLinks<'_> {
             query.append_pair("target", target);
         }
         query.append_pair("from", self.from);
+        for (name, value) in [("until", self.until), ("tz", self.tz)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
         query.append_pair("format", format);
         query.append_pair("strict", "1");
         if format == "json" {
@@ -165,51 +196,37 @@ impl PictureLinks<'_> {
     }
 }
 
-fn events_table(happened: &[Event], now: f64, up: &str) -> Markup {
+fn events_list(happened: &[Event], now: f64, zone: &TimeZone, up: &str) -> Markup {
     html! {
-        section {
+        section class="events" data-part="events" aria-label="deploys and events" {
             h2 { "Deploys and events" }
             @if happened.is_empty() {
                 p class="quiet" {
                     "No events in this time range. " a href={ (up) "start" } { "Post one" } "."
                 }
             } @else {
-                table {
-                    thead { tr { th { "when (UTC)" } th { "what" } th { "tags" } th { "status" } } }
-                    tbody { @for event in happened.iter().rev() { (event_line(event, now)) } }
-                }
+                ol { @for event in happened.iter().rev() { (event_line(event, now, zone, up)) } }
             }
+            p { a href={ (up) "events/" } { "All events" } }
         }
     }
 }
 
-fn event_line(event: &Event, now: f64) -> Markup {
-    let (class, words) = match event.status {
-        Status::Started => ("started", "under way"),
-        Status::Succeeded => ("succeeded", "succeeded"),
-        Status::Failed => ("failed", "failed"),
-        Status::RolledBack => ("rolled_back", "rolled back"),
-    };
-    let ended = event.until.filter(|until| *until > event.when);
+fn event_line(event: &Event, now: f64, zone: &TimeZone, up: &str) -> Markup {
     html! {
-        tr {
-            td class="when" {
-                (timestamp(event.when))
-                br; span class="quiet" { (ago(now - event.when)) }
-            }
-            td class="what" {
-                @match event.link.as_deref().filter(|link| is_web_link(link)) {
-                    Some(url) => a rel="noopener noreferrer" href=(url) { (event.what) },
-                    None => (event.what),
+        li data-event=(event.id) {
+            div class="what" {
+                a href=(event_path(up, event.id)) { (event.what) }
+                (status(event))
+                @if let Some(url) = event.link.as_deref().filter(|link| is_web_link(link)) {
+                    a class="out" rel="noopener noreferrer" href=(url) { "link" }
                 }
-                @if !event.data.is_empty() { br; span class="quiet" { (event.data) } }
             }
-            td { @for tag in &event.tags { span class="tag" { (tag) } } }
-            td {
-                span class=(class) {
-                    @if event.rollback_of.is_some() { "rollback" } @else { (words) }
-                    @if let Some(until) = ended { ", took " (length(until - event.when)) }
-                }
+            @let data = first_line(&event.data, 200);
+            @if !data.is_empty() { div class="by" { (data) } }
+            div class="quiet" {
+                (age(event.when, now, zone)) " · " (timestamp(event.when, zone)) " "
+                @for tag in &event.tags { span class="tag" { (tag) } }
             }
         }
     }

@@ -12,9 +12,9 @@ use super::words::count;
 pub(super) fn start_page(page: &Page, view: &View, waiting: bool) -> String {
     let host = &page.0.host;
     let content = html! {
-        main class="start" {
+        div class="start" {
             h1 { @if waiting { "Waiting for the first metric" } @else { "Send data" } }
-            p class="count" data-received="received" data-start[waiting] {
+            p class="count" data-received={ "received" } data-start[waiting] {
                 "received: " strong { (count(host.received(), "metric")) }
                 @if waiting {
                     br;
@@ -45,11 +45,16 @@ pub(super) fn start_page(page: &Page, view: &View, waiting: bool) -> String {
         }
     };
     let layout = Layout {
-        title: "Send data",
+        title: if waiting {
+            "Waiting for data"
+        } else {
+            "Send data"
+        },
+        path: if waiting { "" } else { "start" },
         view,
         up: "",
         refresh: if waiting { 5 } else { 0 },
-        links: Markup::default(),
+        head: Markup::default(),
         content,
     };
     layout.document(page)
@@ -85,20 +90,19 @@ fn statsd_examples(ip: &str, port: &str) -> Markup {
 /// The answer to an unknown dashboard.
 pub(super) fn missing(page: &Page, name: &str, up: &str) -> String {
     let content = html! {
-        main {
-            h1 { "No such dashboard" }
-            p {
-                "There is no dashboard called " code { (name) } ". A dashboard is a file NAME.toml \
-                 in the directory " code { "dashboards" } " of the data directory."
-            }
+        h1 { "No such dashboard" }
+        p {
+            "There is no dashboard called " code { (name) } ". A dashboard is a file NAME.toml \
+             in the directory " code { "dashboards" } " of the data directory."
         }
     };
     let layout = Layout {
         title: "No such dashboard",
+        path: "dashboards/",
         view: &View::default(),
         up,
         refresh: 0,
-        links: Markup::default(),
+        head: Markup::default(),
         content,
     };
     layout.document(page)

@@ -1,6 +1,7 @@
 //! The HTML of the pages: what it contains, and what it must not contain.
 
 use super::*;
+use crate::events::Status;
 use crate::source::{Fetched, Node, SourceError};
 use whisper::Timestamp;
 
@@ -112,10 +113,11 @@ fn panels_are_pictures_with_events_and_only_where_there_is_data() {
         text.contains("events=deploy+web") && text.contains("from=-6h") && text.contains("yMin=0")
     );
     assert!(text.contains("<noscript><picture>") && !text.contains("Not here"));
-    assert!(shown(&page, "events=none").contains("show events"));
+    let fallen_back = shown(&page, "from=%3Cb%3E");
+    assert!(fallen_back.contains("from=-1h"), "{fallen_back}");
     assert!(
-        shown(&page, "from=%3Cb%3E").contains("from=-1h"),
-        "an invalid range falls back to the dashboard's"
+        fallen_back.contains("from: &quot;&lt;b&gt;&quot; is not a time"),
+        "an invalid range is reported: {fallen_back}"
     );
 }
 
@@ -155,4 +157,35 @@ fn nothing_foreign_reaches_the_markup() {
         assert!(!text.contains("<script>") && !text.contains("<x"), "{text}");
         assert!(!text.contains("href=\"javascript:"), "{text}");
     }
+}
+
+#[test]
+fn the_strip_names_the_newest_deploy_and_what_is_under_way() {
+    let at = live::now();
+    let event = |minutes: f64, what: &str, status| Event {
+        what: what.to_owned(),
+        data: "bob: new session store\nmore".to_owned(),
+        when: at - minutes * 60.0,
+        status,
+        id: 7,
+        ..Event::default()
+    };
+    let events = vec![
+        event(30.0, "search 9", Status::Started),
+        event(20.0, "web 1", Status::Succeeded),
+        event(7.0, "web 2", Status::Failed),
+    ];
+    let page = page(&["a.b"], events, "title = \"T\"\n");
+    let text = shown(&page, "");
+    for part in [
+        "No data received since the start",
+        ">7 min ago</time>: <a href=\"events/7/\"><strong>web 2</strong></a>",
+        "class=\"item deploy loud failed\"",
+        "<span class=\"by\">bob: new session store</span>",
+        "<strong>search 9</strong></a><span class=\"badge started\">under way</span>",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let before_list = text.split("<main").next().unwrap();
+    assert!(!before_list.contains("web 1"), "only the newest deploy");
 }

@@ -1,106 +1,251 @@
-//! The options of the page in its URL, and links that change one of them.
+//! The options of a page in its URL, and links that change one of them.
 
 use form_urlencoded::Serializer;
+use jiff::tz::TimeZone;
 use maud::{Markup, html};
-use settings::Span;
 
+use super::Page;
+use super::live::now;
+use crate::attime;
+use crate::events::TagQuery;
 use crate::http::Params;
 
-/// `from`, `events` and `theme` of a page.
+/// The ranges that every dashboard offers.
+const RANGES: [&str; 7] = ["-15min", "-1h", "-3h", "-6h", "-1d", "-7d", "-30d"];
+
+/// `from`, `until`, `tz`, `events`, `theme` and `wall` of a page. Values that are not valid are left
+/// out and reported.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct View {
-    pub(super) from: Option<String>,
-    pub(super) events: Option<String>,
-    pub(super) theme: Option<&'static str>,
+pub(crate) struct View {
+    pub(crate) from: Option<String>,
+    pub(crate) until: Option<String>,
+    pub(crate) tz: Option<String>,
+    pub(crate) events: Option<String>,
+    pub(crate) theme: Option<&'static str>,
+    /// For a display on a wall: large, without links.
+    pub(crate) wall: bool,
+    /// What is wrong with the values that were left out.
+    pub(crate) problems: Vec<String>,
 }
 
 impl View {
-    /// The view that `params` ask for; unknown parameters and invalid values are ignored.
-    pub(super) fn of(params: &Params) -> Self {
+    /// The view that `params` ask for; unknown parameters are ignored.
+    pub(crate) fn of(params: &Params) -> Self {
         let mut view = Self::default();
         for (key, value) in params.pairs() {
+            if value.is_empty() {
+                continue;
+            }
+            let value = value.clone();
             match key.as_str() {
-                "from" if seconds_back(value).is_some() => view.from = Some(value.clone()),
-                "events" => view.events = Some(value.clone()),
-                "theme" => view.theme = ["light", "dark"].into_iter().find(|theme| theme == value),
+                "from" => view.from = Some(value),
+                "until" => view.until = Some(value),
+                "tz" => view.tz = Some(value),
+                "events" => view.events = Some(value),
+                "theme" => view.theme = ["light", "dark"].into_iter().find(|theme| *theme == value),
+                "wall" => view.wall = value == "1",
                 _ => {}
             }
         }
+        view.check();
         view
     }
 
+    fn check(&mut self) {
+        let mut problems = Vec::new();
+        if let Some(tz) = self.tz.take_if(|tz| TimeZone::get(tz).is_err()) {
+            problems.push(format!(
+                "tz: {tz:?} is not an IANA time zone, e.g. Europe/Berlin"
+            ));
+        }
+        let events = self.events.take_if(|events| {
+            let read = events.parse::<TagQuery>();
+            events != "none" && read.is_err()
+        });
+        if let Some(events) = events {
+            let why = events.parse::<TagQuery>().err();
+            let why = why.map(|why| why.to_string()).unwrap_or_default();
+            problems.push(format!("events: {events:?}: {why}"));
+        }
+        let at = now() as i64;
+        let read = |text: &String| attime::parse(text, &TimeZone::UTC, at);
+        for (name, value) in [("from", &mut self.from), ("until", &mut self.until)] {
+            if let Some(text) = value.take_if(|text| read(text).is_err()) {
+                problems.push(format!(
+                    "{name}: {text:?} is not a time, e.g. -3h, 14:30_20260131 or 1767225600"
+                ));
+            }
+        }
+        if let Some(from) = &self.from
+            && let (Ok(start), Ok(end)) = (read(from), self.until.as_ref().map_or(Ok(at), read))
+            && start >= end
+        {
+            problems.push("the range is empty: \"from\" must be before \"until\"".to_owned());
+            (self.from, self.until) = (None, None);
+        }
+        self.problems = problems;
+    }
+
+    /// The zone in which times are written.
+    pub(crate) fn zone(&self, page: &Page) -> TimeZone {
+        let named = self.tz.as_ref().and_then(|tz| TimeZone::get(tz).ok());
+        named.unwrap_or_else(|| page.0.host.time_zone())
+    }
+
+    /// The Unix seconds from `from`, by default `default`, until `until`, by default `now`.
+    pub(crate) fn range(&self, default: &str, zone: &TimeZone, now: i64) -> (i64, i64) {
+        let read = |text: &str| attime::parse(text, zone, now).ok();
+        let until = self.until.as_deref().and_then(read).unwrap_or(now);
+        let from = self.from.as_deref().and_then(read);
+        let from = from.or_else(|| read(default)).unwrap_or(now - 3_600);
+        match from < until {
+            true => (from, until),
+            false => (until - 3_600, until),
+        }
+    }
+
     /// The query that leads to this view.
-    pub(super) fn query(&self) -> String {
+    pub(crate) fn query(&self) -> String {
         let mut query = Serializer::for_suffix(String::from("?"), 1);
         let Self {
             from,
+            until,
+            tz,
             events,
             theme,
+            wall,
+            problems: _,
         } = self;
         for (key, value) in [
             ("from", from.as_deref()),
+            ("until", until.as_deref()),
+            ("tz", tz.as_deref()),
             ("events", events.as_deref()),
             ("theme", *theme),
+            ("wall", wall.then_some("1")),
         ] {
             if let Some(value) = value {
                 query.append_pair(key, value);
             }
         }
-        query.finish()
+        let query = query.finish();
+        match query.as_str() {
+            // A link to the page itself, without a query.
+            "?" => "?".to_owned(),
+            _ => query,
+        }
     }
 
-    /// Links to other time ranges, without events, and in the other colours. `from` and `events`
-    /// are those that the page shows.
-    pub(super) fn links(&self, from: &str, events: &str) -> Markup {
+    /// The query that a link to another page keeps: everything but the range and the events.
+    pub(crate) fn kept(&self) -> String {
+        let kept = Self {
+            from: None,
+            until: None,
+            events: None,
+            wall: false,
+            problems: Vec::new(),
+            ..self.clone()
+        };
+        match kept.query() {
+            query if query == "?" => String::new(),
+            query => query,
+        }
+    }
+
+    /// Links to other ranges, a form for any range and zone, and links to the other colours.
+    /// `from` is the range that the page shows if its query has none.
+    pub(super) fn tools(&self, from: &str, zone: &TimeZone) -> Markup {
         let link = |there: View, is_current: bool, text: &str| {
             html! { a href=(there.query()) aria-current=[is_current.then_some("true")] { (text) } }
         };
-        let ranges = ["-15min", "-1h", "-6h", "-1d", "-7d", "-30d"].map(|range| {
+        let shown = self.from.as_deref().unwrap_or(from);
+        let ranges = RANGES.map(|range| {
             let there = View {
                 from: Some(range.to_owned()),
+                until: None,
                 ..self.clone()
             };
-            link(there, range == from, range.trim_start_matches('-'))
+            let is_current = range == shown && self.until.is_none();
+            link(there, is_current, range.trim_start_matches('-'))
         });
-        let (hidden, switch) = match events {
-            "none" => (None, "show events"),
-            _ => (Some("none".to_owned()), "hide events"),
-        };
-        let switched = View {
-            events: hidden,
-            ..self.clone()
-        };
-        let themes = ["light", "dark"].map(|theme| {
+        let is_custom = self.until.is_some() || !RANGES.contains(&shown);
+        html! {
+            div class="tools" {
+                nav class="ranges" aria-label="time range" { @for range in ranges { (range) } }
+                details class="custom" {
+                    summary aria-current=[is_custom.then_some("true")] { "Custom" }
+                    form method="get" {
+                        (field("from", "From", self.from.as_deref().unwrap_or(from), "-3h"))
+                        (field("until", "Until", self.until.as_deref().unwrap_or(""), "now"))
+                        (field("tz", "Time zone", self.tz.as_deref().unwrap_or(""), zone.iana_name().unwrap_or("UTC")))
+                        (field("events", "Events", self.events.as_deref().unwrap_or(""), "deploy web, -canary"))
+                        @if let Some(theme) = self.theme {
+                            input type="hidden" name="theme" value=(theme);
+                        }
+                        button { "Show" }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Links to the other colours.
+    pub(super) fn themes(&self) -> Markup {
+        let themes = [None, Some("light"), Some("dark")].map(|theme| {
             let there = View {
-                theme: Some(theme),
+                theme,
                 ..self.clone()
             };
-            link(there, self.theme == Some(theme), theme)
+            (there.query(), theme, theme == self.theme)
         });
         html! {
-            nav class="right" aria-label="view" {
-                @for range in ranges { (range) }
-                (link(switched, false, switch))
-                @for theme in themes { (theme) }
+            nav class="themes" aria-label="colours" {
+                @for (query, theme, is_current) in themes {
+                    a href=(query) data-theme-link=(theme.unwrap_or("")) aria-current=[is_current.then_some("true")] {
+                        (theme.unwrap_or("auto"))
+                    }
+                }
             }
         }
     }
 }
 
-/// `-6h` as seconds.
-pub(super) fn seconds_back(from: &str) -> Option<u64> {
-    let span: Span = from.strip_prefix('-')?.parse().ok()?;
-    Some(span.0.as_secs()).filter(|seconds| *seconds > 0)
+fn field(name: &str, label: &str, value: &str, placeholder: &str) -> Markup {
+    html! {
+        label { (label) " " input name=(name) value=(value) placeholder=(placeholder) size="18"; }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn view(query: &str) -> View {
+        let pairs = form_urlencoded::parse(query.as_bytes()).into_owned();
+        View::of(&Params::from_pairs(pairs.collect()))
+    }
+
     #[test]
-    fn ranges_reach_back() {
-        assert_eq!(seconds_back("-6h"), Some(21_600));
-        assert_eq!(seconds_back("6h"), None);
-        assert_eq!(seconds_back("-0s"), None);
+    fn any_range_is_taken_and_invalid_values_are_reported() {
+        let read = view("from=-3h&until=-1h&tz=Europe/Berlin&theme=dark&other=1");
+        assert_eq!(read.problems, [""; 0]);
+        assert_eq!(
+            read.range("-1h", &TimeZone::UTC, 1_000_000),
+            (1_000_000 - 10_800, 1_000_000 - 3_600)
+        );
+        let query = read.query();
+        assert_eq!(query, "?from=-3h&until=-1h&tz=Europe%2FBerlin&theme=dark");
+        assert_eq!(view(&query[1..]), read);
+        assert_eq!(read.kept(), "?tz=Europe%2FBerlin&theme=dark");
+
+        let wrong = view("from=bogus&until=x&tz=Mars&events=deploy+-");
+        assert_eq!(
+            (wrong.from, wrong.until, wrong.tz, wrong.events),
+            (None, None, None, None)
+        );
+        assert_eq!(wrong.problems.len(), 4, "{:?}", wrong.problems);
+        let empty = view("from=-1h&until=-2h");
+        assert_eq!(empty.problems.len(), 1);
+        assert_eq!(view("from=-1h").problems, [""; 0]);
     }
 }

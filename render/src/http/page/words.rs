@@ -1,5 +1,7 @@
 //! Counts, times and durations as the page shows them.
 
+use jiff::tz::TimeZone;
+
 /// `1 metric`, `2,000 metrics`.
 pub(super) fn count(number: u64, unit: &str) -> String {
     let digits = number.to_string();
@@ -13,16 +15,28 @@ pub(super) fn count(number: u64, unit: &str) -> String {
     format!("{grouped} {unit}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A timestamp in UTC, to the second.
-pub(super) fn timestamp(when: f64) -> String {
+/// A timestamp in `zone`, to the second, with the zone's name.
+pub(crate) fn timestamp(when: f64, zone: &TimeZone) -> String {
     jiff::Timestamp::from_second(when as i64).map_or_else(
         |_| when.to_string(),
-        |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        |at| {
+            let at = at.to_zoned(zone.clone());
+            at.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+        },
     )
 }
 
+/// The first line of `text`, cut to `most` characters.
+pub(crate) fn first_line(text: &str, most: usize) -> String {
+    let line = text.trim().lines().next().unwrap_or_default();
+    match line.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
 /// How long ago something happened.
-pub(super) fn ago(seconds: f64) -> String {
+pub(crate) fn ago(seconds: f64) -> String {
     if seconds < 1.0 {
         return "just now".to_owned();
     }
@@ -30,7 +44,7 @@ pub(super) fn ago(seconds: f64) -> String {
 }
 
 /// A duration in its largest fitting unit: `45 s`, `12 min`, `3 h`, `6 d`.
-pub(super) fn length(seconds: f64) -> String {
+pub(crate) fn length(seconds: f64) -> String {
     let units = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
     let fitting = units.into_iter().find(|(unit, _)| seconds >= 2.0 * unit);
     let (unit, name) = fitting.unwrap_or((1.0, "s"));

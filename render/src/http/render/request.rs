@@ -46,10 +46,19 @@ pub(super) struct Request {
     pub(super) limits: Limits,
 }
 
+/// How a picture is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Shape {
+    Png,
+    Svg,
+    /// As numbers, for the page: only the values since a timestamp if there is one.
+    Graph(Option<i64>),
+}
+
 /// The parameters of a picture.
 pub(super) struct Picture {
-    /// SVG, else PNG.
-    pub(super) is_svg: bool,
+    /// How it is sent.
+    pub(super) shape: Shape,
     pub(super) pie: bool,
     pub(super) params: draw::Params,
     /// All parameters of the request: equal pictures have equal ones.
@@ -161,12 +170,12 @@ impl Hash for Request {
             Output::Picture(picture) => {
                 // `params` is read from the pairs.
                 let Picture {
-                    is_svg,
+                    shape,
                     pie,
                     params: _,
                     pairs,
                 } = &**picture;
-                (is_svg, pie, pairs).hash(hasher);
+                (shape, pie, pairs).hash(hasher);
             }
         }
     }
@@ -237,16 +246,29 @@ fn output(params: &Params, format: &str, is_pie: bool, strict: bool) -> Result<O
         // A pie has no numbers to send.
         Some(format) if !is_pie => Ok(Output::Series(format)),
         // Any other name draws a PNG, as in graphite-web.
-        None if strict && !["png", "svg"].contains(&format) => {
+        None if strict && !["png", "svg", "graph"].contains(&format) => {
             Err(Error::refused(format!("format: {format:?} is not known")))
         }
         _ => Ok(Output::Picture(Box::new(Picture {
-            is_svg: format == "svg",
+            shape: match format {
+                "svg" => Shape::Svg,
+                "graph" if !is_pie => Shape::Graph(since(params)?),
+                _ => Shape::Png,
+            },
             pie: is_pie,
             params: draw::Params::from_pairs(params.pairs()),
             pairs: params.pairs().to_vec(),
         }))),
     }
+}
+
+/// The timestamp from which on the values of a graph are sent.
+fn since(params: &Params) -> Result<Option<i64>> {
+    let read = |text: &str| {
+        let number = text.parse();
+        number.map_err(|_| Error::refused(format!("since: {text:?} is not a whole number")))
+    };
+    params.get("since").map(read).transpose()
 }
 
 /// The events to show; pictures show the default ones unless `events` is set.

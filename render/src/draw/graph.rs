@@ -1,0 +1,298 @@
+//! A picture as numbers: what a page needs to draw it by itself, and to answer the pointer.
+//!
+//! The layout is that of the pictures (axes, ticks, colours, places of event labels); the time axis
+//! runs over the whole window, and the plot begins at the same place on every graph whose labels fit
+//! [`AXIS_ROOM`], so that graphs below each other have the same times below each other.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::curve::Curve;
+use super::line::{arrange, curves, mode, pixels};
+use super::overlay::Overlay;
+use super::params::{AreaMode, LineMode, Params};
+use super::sheet::Sheet;
+use super::x_axis::{self, Scale};
+use super::y_axis::YAxis;
+use super::{Error, Window};
+use crate::Series;
+use crate::budget::Budget;
+use crate::error::Result;
+use crate::events::Event;
+use crate::format::Buffer;
+use crate::format::buffer::stopped;
+
+/// Pixels that are kept for the labels of the value axis.
+const AXIS_ROOM: f64 = 54.0;
+/// About the bytes of one value in JSON.
+const VALUE_BYTES: usize = 24;
+
+#[derive(Serialize)]
+struct Graph<'a> {
+    from: i64,
+    until: i64,
+    /// Pixels.
+    width: u32,
+    height: u32,
+    /// Left, top, right and bottom of the plot, in pixels.
+    plot: [f64; 4],
+    mode: &'static str,
+    stacked: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alpha: Option<f64>,
+    zero: bool,
+    axes: Vec<Axis<'a>>,
+    major: Vec<i64>,
+    minor: Vec<i64>,
+    /// Unix seconds and text.
+    labels: Vec<(i64, String)>,
+    series: Vec<Line<'a>>,
+    /// Rows of event labels above the plot, and pixels of one.
+    rows: (usize, f64),
+    shown: Vec<Value>,
+    events: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Axis<'a> {
+    low: f64,
+    high: f64,
+    log: bool,
+    right: bool,
+    ticks: &'a [(f64, String)],
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    color: String,
+    width: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dash: Option<f64>,
+    #[serde(skip_serializing_if = "is_false")]
+    right: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    area: bool,
+    /// Full-height lines where the value is above 0.
+    #[serde(skip_serializing_if = "is_false")]
+    infinite: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    unnamed: bool,
+    start: i64,
+    step: f64,
+    /// How many values there are, those before `since` included.
+    count: usize,
+    values: Vec<Option<f64>>,
+}
+
+fn is_false(is: &bool) -> bool {
+    !*is
+}
+
+/// Lays out `series` with `events` on `window` as JSON. Values at timestamps before `since` are
+/// left out.
+///
+/// # Errors
+/// As [`super::draw`].
+pub fn graph(
+    params: &Params,
+    series: &[Series],
+    window: &Window,
+    events: &[Event],
+    since: Option<i64>,
+    budget: &Budget,
+) -> Result<Buffer, Error> {
+    let mut sheet = Sheet::new(params, budget);
+    sheet.left = sheet.left.max(AXIS_ROOM);
+    let each = size_of::<Curve<'_>>() + size_of::<Line<'_>>() + 4 * size_of::<&Series>();
+    let _lists = budget.hold(series.len().saturating_mul(each))?;
+    let series: Vec<&Series> = series.iter().filter(|s| !s.values.is_empty()).collect();
+    let times = window.from..window.until.max(window.from + 1);
+    let mut curves = curves(params, &series);
+    let two_axes = curves.iter().any(|c| c.right);
+    sheet.bottom -= 2.0 * params.font.ascent();
+    let axes = arrange(&mut sheet, params, &mut curves, two_axes, &times)?;
+    let range = (times.end - times.start) as f64;
+    let (left, width) = (sheet.left, pixels(&sheet, params));
+    let overlay = Overlay::new(params, events, &times, &window.zone, &sheet, |at| {
+        left + (at - times.start as f64) / range * width
+    });
+    sheet.top += overlay.room();
+    let scale = Scale::choose(times.end - times.start, width);
+    let ticks = |every| x_axis::ticks(every, times.start, times.end, &window.zone);
+    let label = |at: i64| (at, x_axis::written(at, &window.zone, scale.format));
+    let has_values = |axis: &&YAxis| !series.is_empty() && !axis.labels.is_empty();
+    let graph = Graph {
+        from: times.start,
+        until: times.end,
+        width: params.width,
+        height: params.height,
+        plot: [left, sheet.top, left + width, sheet.bottom],
+        mode: match mode(params, &series) {
+            LineMode::Slope => "slope",
+            LineMode::Staircase => "staircase",
+            LineMode::Connected => "connected",
+        },
+        stacked: params.area_mode == AreaMode::Stacked && !two_axes,
+        alpha: params.area_alpha,
+        zero: params.null_as_zero,
+        axes: (axes.iter().flatten())
+            .filter(has_values)
+            .enumerate()
+            .map(|(n, axis)| axis_of(axis, n == 1))
+            .collect(),
+        major: ticks(scale.major),
+        minor: ticks(scale.minor),
+        labels: ticks(scale.label).into_iter().map(label).collect(),
+        series: lines(&curves, since, budget)?,
+        rows: overlay.rows(),
+        shown: overlay.placed(),
+        events: events
+            .iter()
+            .map(|event| (event.id.to_string(), event.to_json()))
+            .collect(),
+    };
+    let mut out = Buffer::new(budget);
+    serde_json::to_writer(&mut out, &graph).map_err(|error| stopped(error.into()))?;
+    Ok(out)
+}
+
+fn axis_of(axis: &YAxis, right: bool) -> Axis<'_> {
+    let (low, high) = axis.ends();
+    Axis {
+        low,
+        high,
+        log: axis.log_base.is_some(),
+        right,
+        ticks: &axis.labels,
+    }
+}
+
+fn lines<'a>(
+    curves: &'a [Curve<'_>],
+    since: Option<i64>,
+    budget: &Budget,
+) -> Result<Vec<Line<'a>>> {
+    let mut lines = Vec::with_capacity(curves.len());
+    for curve in curves.iter().filter(|curve| !curve.invisible()) {
+        budget.check()?;
+        let step = curve.step();
+        let before = since.map_or(0.0, |since| (since - curve.series.start) as f64 / step);
+        let skipped = (before.ceil().max(0.0) as usize).min(curve.values.len());
+        let values = &curve.values[skipped..];
+        budget.reserve(values.len() * (VALUE_BYTES + size_of::<Option<f64>>()))?;
+        let drawing = &curve.series.drawing;
+        let [r, g, b] = curve.color.rgb;
+        let alpha = (curve.color.alpha * 255.0).round() as u8;
+        lines.push(Line {
+            name: &curve.series.name,
+            color: match alpha {
+                255 => format!("#{r:02x}{g:02x}{b:02x}"),
+                alpha => format!("#{r:02x}{g:02x}{b:02x}{alpha:02x}"),
+            },
+            width: curve.width,
+            dash: curve.dash,
+            right: curve.right,
+            area: curve.area,
+            infinite: curve.infinite(),
+            unnamed: drawing.hide_from_legend || curve.series.name.is_empty(),
+            start: curve.series.start,
+            step,
+            count: curve.values.len(),
+            values: values.iter().map(|value| rounded(*value)).collect(),
+        });
+    }
+    Ok(lines)
+}
+
+/// A finite value to nine significant digits, more than a graph can show.
+fn rounded(value: f64) -> Option<f64> {
+    if !value.is_finite() {
+        return None;
+    }
+    if value == 0.0 || value.fract() == 0.0 {
+        return Some(value);
+    }
+    let digits = 8 - value.abs().log10().floor() as i32;
+    let scale = 10f64.powi(digits.clamp(-300, 300));
+    let near = (value * scale).round() / scale;
+    Some(if near.is_finite() { near } else { value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(
+        params: &[(&str, &str)],
+        series: &[Series],
+        events: &[Event],
+        since: Option<i64>,
+    ) -> Value {
+        let pairs: Vec<(String, String)> = params
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let params = Params::from_pairs(&pairs);
+        let window = Window::utc(0, 3600);
+        let budget = Budget::unlimited();
+        let out = graph(&params, series, &window, events, since, &budget).unwrap();
+        serde_json::from_slice(out.as_ref()).unwrap()
+    }
+
+    fn series(name: &str, values: Vec<f64>) -> Series {
+        Series::new(name, 60, 3660, 60, values.into())
+    }
+
+    #[test]
+    fn graphs_have_the_times_of_the_window_at_the_same_pixels() {
+        let small = of(&[], &[series("a", vec![1.0; 60])], &[], None);
+        let large = of(&[], &[series("b", vec![123_456.0; 60])], &[], None);
+        assert_eq!(small["plot"][0], large["plot"][0]);
+        assert_eq!(small["plot"][2], large["plot"][2]);
+        assert_eq!((&small["from"], &small["until"]), (&0.into(), &3600.into()));
+        let none = of(&[], &[], &[], None);
+        assert_eq!(none["plot"][0], small["plot"][0]);
+        assert_eq!(none["axes"].as_array().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn values_before_since_are_left_out() {
+        let values: Vec<f64> = (0..60).map(f64::from).collect();
+        let whole = of(&[], &[series("a", values.clone())], &[], None);
+        assert_eq!(whole["series"][0]["values"].as_array().unwrap().len(), 60);
+        let part = of(&[], &[series("a", values)], &[], Some(3_500));
+        let line = &part["series"][0];
+        assert_eq!(line["values"], serde_json::json!([58.0, 59.0]));
+        assert_eq!(line["count"], 60);
+        assert_eq!(
+            part["axes"], whole["axes"],
+            "the axis is that of all values"
+        );
+    }
+
+    #[test]
+    fn gaps_and_values_that_json_cannot_hold_are_null() {
+        let values = vec![f64::NAN, f64::INFINITY, 1.0 / 3.0, 1e300, -0.0];
+        let graph = of(&[], &[series("a", values)], &[], None);
+        let values = &graph["series"][0]["values"];
+        assert_eq!(values.to_string(), "[null,null,0.333333333,1e300,-0.0]");
+    }
+
+    #[test]
+    fn events_have_their_places() {
+        let event = Event {
+            id: 3,
+            what: "deploy web 2".to_owned(),
+            tags: vec!["deploy".to_owned()],
+            when: 1800.0,
+            ..Event::default()
+        };
+        let graph = of(&[], &[series("a", vec![1.0; 60])], &[event], None);
+        let shown = &graph["shown"][0];
+        assert_eq!(shown["ids"], serde_json::json!([3]));
+        assert_eq!(shown["from"], 1800.0);
+        assert_eq!(shown["label"][2], "web 2");
+        assert_eq!(graph["events"]["3"]["what"], "deploy web 2");
+    }
+}

@@ -1,0 +1,382 @@
+// The graphs of a page: fetched at the width they have, refreshed with what is new, with one
+// crosshair over all of them, drag to zoom, legends that isolate, and tags that can be hidden.
+
+import * as live from "./live.js";
+import { card, hideCard } from "./card.js";
+import { draw, isShown, readable, valueAt } from "./scene.js";
+
+const WHOLE_EVERY_MS = 300_000; // values that came late are seen then
+const OVERLAP_S = 120; // values that are asked for again
+const LEGEND_MOST = 40;
+const root = document.documentElement;
+const body = document.body;
+const board = document.querySelector(".board");
+const panels = [];
+
+/** Whether the page is dark. */
+export const dark = () =>
+  root.dataset.theme === "dark" ||
+  (root.dataset.theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
+
+const view = () => new URLSearchParams(location.search);
+const hidden = new Set((view().get("hide") ?? "").split(",").filter(Boolean));
+
+class Panel {
+  constructor(figure) {
+    this.figure = figure;
+    this.place = figure.querySelector(".picture");
+    this.unit = figure.dataset.unit ?? "";
+    this.legend = document.createElement("ul");
+    this.legend.className = "legend";
+    this.place.after(this.legend);
+    this.only = undefined; // the name of the one series that is shown
+    this.whole = 0;
+    this.asked = 0;
+  }
+
+  url(since) {
+    const query = new URLSearchParams(this.figure.dataset.query);
+    const asked = view();
+    query.set("from", asked.get("from") ?? board.dataset.from);
+    for (const name of ["until", "tz"]) if (asked.get(name)) query.set(name, asked.get(name));
+    const width = Math.max(160, Math.floor(this.place.clientWidth));
+    query.set("width", width);
+    query.set("height", Math.round(Math.min(Math.max(width * 0.42, 190), root.dataset.wall ? 420 : 250)));
+    query.set("fontSize", "12");
+    query.set("bgcolor", dark() ? "181e25" : "ffffff");
+    query.set("format", "graph");
+    if (since !== undefined) query.set("since", since);
+    return `${body.dataset.up}render?${query}`;
+  }
+
+  /** Fetches the graph; `part`: only what is newer than what is here. */
+  async load(part) {
+    const turn = ++this.asked;
+    const old = this.graph;
+    const now = Date.now();
+    const isPart = part && old && now - this.whole < WHOLE_EVERY_MS && old.width === Math.floor(this.place.clientWidth);
+    try {
+      const answer = await fetch(this.url(isPart ? newest(old) - OVERLAP_S : undefined));
+      const graph = await answer.json();
+      if (turn !== this.asked) return;
+      live.heardNow();
+      if (!answer.ok) return this.say(graph.error ?? "the server cannot draw this");
+      if (isPart && !merge(old, graph)) return this.load(false);
+      if (!isPart) this.whole = now;
+      this.graph = graph;
+      this.draw();
+    } catch (error) {
+      if (turn === this.asked && !old) this.say("The server does not answer.");
+    }
+  }
+
+  say(sentence) {
+    const words = document.createElement("p");
+    words.className = "problem";
+    words.textContent = sentence;
+    this.place.replaceChildren(words);
+    this.legend.replaceChildren();
+    this.graph = undefined;
+  }
+
+  draw() {
+    const { graph } = this;
+    for (const one of graph.series) one.off = this.only !== undefined && one.name !== this.only;
+    if (graph.series.every((one) => one.off)) for (const one of graph.series) one.off = false;
+    const heading = this.figure.querySelector("h2");
+    if (graph.title) heading.textContent = graph.title;
+    const drawn = draw(this.place, graph, hidden, describe(heading.textContent, graph, this.unit));
+    Object.assign(this, drawn);
+    this.writeLegend();
+    if (cross.at !== undefined) this.cross(cross.at);
+  }
+
+  writeLegend() {
+    const { graph } = this;
+    const named = graph.series.filter((one) => !one.unnamed).slice(0, LEGEND_MOST);
+    const key = named.map((one) => one.name + one.color).join("\n");
+    if (this.legendKey !== key) {
+      this.legendKey = key;
+      this.entries = named.map((one) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.title = `${one.name}: show only this`;
+        const swatch = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+        swatch.setAttribute("viewBox", "0 0 10 10");
+        const square = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+        for (const [name, value] of [["width", 10], ["height", 10], ["rx", 2], ["fill", one.color]]) square.setAttribute(name, value);
+        swatch.append(square);
+        const name = document.createElement("span");
+        name.textContent = one.name;
+        const value = document.createElement("b");
+        button.append(swatch, name, value);
+        button.onclick = () => {
+          this.only = this.only === one.name ? undefined : one.name;
+          this.draw();
+        };
+        const entry = document.createElement("li");
+        entry.append(button);
+        return { entry, button, value, name: one.name };
+      });
+      this.legend.replaceChildren(...this.entries.map(({ entry }) => entry));
+    }
+    for (const { button, name } of this.entries) button.setAttribute("aria-pressed", this.only === name);
+    this.values();
+  }
+
+  /** The values in the legend: at the crosshair, else the newest. */
+  values(at) {
+    const named = this.graph.series.filter((one) => !one.unnamed);
+    this.entries.forEach(({ value }, i) => {
+      const one = named[i];
+      const shown = at === undefined ? one.values.findLast((v) => v !== null) : valueAt(one, at);
+      const words = readable(shown ?? null, this.unit);
+      if (value.textContent !== words) value.textContent = words;
+    });
+  }
+
+  cross(at) {
+    const line = this.svg?.querySelector(".cross-hair");
+    if (!line) return;
+    const inside = at !== undefined && at >= this.graph.from && at <= this.graph.until;
+    line.style.display = inside ? "" : "none";
+    if (inside) line.setAttribute("transform", `translate(${this.scale.left + this.scale.x(at)})`);
+    this.values(inside ? at : undefined);
+  }
+}
+
+/** The newest timestamp of a graph. */
+const newest = (graph) =>
+  Math.floor(Math.max(graph.from, ...graph.series.map((one) => one.start + (one.count - 1) * one.step)));
+
+/** What a screen reader says of a graph. */
+function describe(title, graph, unit) {
+  const last = graph.series.slice(0, 5).map((one) =>
+    `${one.name} ${readable(one.values.findLast((v) => v !== null) ?? null, unit)}`);
+  return `${title}: ${last.join(", ") || "no data"}`;
+}
+
+/** Puts the values of `old` before those of `graph`; false if they do not fit together. */
+function merge(old, graph) {
+  if (old.series.length !== graph.series.length) return false;
+  if (graph.shown.some((shown) => shown.ids.some((id) => !old.events[id]))) return false;
+  graph.events = old.events;
+  return graph.series.every((one, i) => {
+    const before = old.series[i];
+    if (before.name !== one.name || before.step !== one.step) return false;
+    const shift = (one.start - before.start) / one.step;
+    const missing = one.count - one.values.length;
+    if (!Number.isInteger(shift) || shift < 0 || shift + missing > before.values.length) return false;
+    one.values = [...before.values.slice(shift, shift + missing), ...one.values];
+    return true;
+  });
+}
+
+// ---- The crosshair, the pointer, the zoom.
+
+const cross = { at: undefined };
+let frame;
+
+/** Moves the crosshair of all graphs; `undefined` takes it away. */
+export function crossAll(at) {
+  cross.at = at;
+  frame ??= requestAnimationFrame(() => {
+    frame = undefined;
+    for (const panel of panels) if (panel.graph) panel.cross(cross.at);
+    clock.textContent = cross.at === undefined ? "" : when(cross.at);
+    clock.hidden = cross.at === undefined;
+  });
+}
+
+const clock = document.createElement("p");
+clock.className = "clock";
+clock.hidden = true;
+
+/** A timestamp in the zone of the page. */
+export function when(at) {
+  const zone = view().get("tz") ?? body.dataset.tz;
+  const format = { dateStyle: "medium", timeStyle: "medium", timeZone: zone || "UTC" };
+  return `${new Intl.DateTimeFormat("en-GB", format).format(at * 1000)} ${zone || "UTC"}`;
+}
+
+function pointer(panel) {
+  const { place } = panel;
+  let start;
+  const x = (event) => {
+    const box = panel.svg.getBoundingClientRect();
+    const at = ((event.clientX - box.left) / box.width) * panel.graph.width;
+    return Math.max(panel.scale.left, Math.min(panel.scale.right, at));
+  };
+  const near = (event) => {
+    const reach = event.pointerType === "touch" ? 16 : 6;
+    const at = x(event);
+    const distance = (shown) => {
+      const from = panel.scale.left + Math.max(0, panel.scale.x(shown.from));
+      const end = shown.until === null ? from : panel.scale.left + panel.scale.x(shown.until);
+      return at < from ? from - at : at > end ? Math.min(at - end, at - from) : Math.min(at - from, 3);
+    };
+    const seen = panel.graph.shown.filter((shown) => isShown(panel.graph, shown, hidden));
+    const sorted = seen.map((shown) => [distance(shown), shown]).sort((a, b) => a[0] - b[0]);
+    return sorted[0]?.[0] <= reach ? sorted[0][1] : undefined;
+  };
+  const look = (event) => {
+    if (!panel.graph) return;
+    crossAll(panel.scale.at(x(event)));
+    const shown = near(event);
+    if (shown) card(panel, shown, event);
+    else hideCard();
+  };
+  place.addEventListener("pointermove", (event) => {
+    if (!panel.graph) return;
+    look(event);
+    if (start === undefined) return;
+    const box = panel.svg.querySelector(".selection");
+    const [from, to] = [start, x(event)].sort((a, b) => a - b);
+    box.style.display = "";
+    box.setAttribute("x", from);
+    box.setAttribute("width", to - from);
+  });
+  place.addEventListener("pointerdown", (event) => {
+    if (!panel.graph || event.button !== 0) return;
+    start = x(event);
+    if (event.pointerType !== "touch") place.setPointerCapture(event.pointerId);
+    look(event);
+  });
+  const end = (event) => {
+    if (start === undefined || !panel.graph) return;
+    const from = start;
+    start = undefined;
+    panel.svg.querySelector(".selection").style.display = "none";
+    const to = x(event);
+    if (event.type === "pointerup" && Math.abs(to - from) > 8) {
+      const [a, b] = [from, to].sort((x1, x2) => x1 - x2).map(panel.scale.at);
+      zoom(Math.floor(a), Math.ceil(b));
+    }
+  };
+  place.addEventListener("pointerup", end);
+  place.addEventListener("pointercancel", end);
+  place.addEventListener("pointerleave", (event) => {
+    if (event.pointerType === "touch") return;
+    crossAll(undefined);
+    hideCard();
+  });
+  place.addEventListener("dblclick", back);
+}
+
+/** Shows another range on all graphs. The browser's "back" leads to the one before. */
+export function zoom(from, until) {
+  const query = view();
+  query.set("from", from);
+  query.set("until", Math.max(until, from + 10));
+  history.pushState({ zoomed: true }, "", `?${query}`);
+  moved();
+}
+
+/** Back to the range before the zoom. */
+export function back() {
+  if (history.state?.zoomed) history.back();
+}
+
+function moved() {
+  crossAll(undefined);
+  hideCard();
+  const query = view();
+  const chip = document.getElementById("zoomed");
+  if (chip) {
+    const isAbsolute = /^\d+$/.test(query.get("from") ?? "");
+    chip.hidden = !isAbsolute;
+    if (isAbsolute) chip.querySelector("span").textContent = `${when(Number(query.get("from")))} to ${when(Number(query.get("until")))}`;
+  }
+  reload();
+  dispatchEvent(new Event("range"));
+}
+
+const reload = () => panels.forEach((panel) => panel.load(false));
+
+// ---- Tags that can be hidden.
+
+function writeTags() {
+  const bar = document.getElementById("tags");
+  if (!bar) return;
+  const colors = new Map();
+  for (const { graph } of panels) {
+    for (const shown of graph?.shown ?? []) {
+      for (const id of shown.ids) {
+        const tag = graph.events[id]?.tags[0];
+        if (tag) colors.set(tag, shown.color);
+      }
+    }
+  }
+  for (const tag of hidden) if (!colors.has(tag)) colors.set(tag, "#888888");
+  const key = JSON.stringify([...colors].sort());
+  if (bar.dataset.key === key) return;
+  bar.dataset.key = key;
+  const boxes = [...colors].sort().map(([tag, color]) => {
+    const label = document.createElement("label");
+    const box = document.createElement("input");
+    box.type = "checkbox";
+    box.checked = !hidden.has(tag);
+    box.name = tag;
+    box.onchange = () => {
+      if (box.checked) hidden.delete(tag);
+      else hidden.add(tag);
+      const query = view();
+      if (hidden.size) query.set("hide", [...hidden].join(","));
+      else query.delete("hide");
+      history.replaceState(history.state, "", `?${query}`);
+      for (const panel of panels) if (panel.graph) panel.draw();
+    };
+    const name = document.createElement("span");
+    name.textContent = tag;
+    name.style.borderBottomColor = color;
+    label.append(box, name);
+    return label;
+  });
+  bar.replaceChildren(...boxes);
+}
+
+// ---- Start and refresh.
+
+export function start() {
+  for (const figure of document.querySelectorAll("figure[data-query]")) {
+    const panel = new Panel(figure);
+    panels.push(panel);
+    pointer(panel);
+  }
+  if (!panels.length) return;
+  body.append(clock);
+  document.getElementById("zoomed")?.querySelector("button").addEventListener("click", () => {
+    if (history.state?.zoomed) history.back();
+    else location.search = "";
+  });
+  const loaded = panels.map((panel) => panel.load(false));
+  Promise.allSettled(loaded).then(() => {
+    writeTags();
+    body.dataset.drawn = Math.round(performance.now());
+  });
+  addEventListener("popstate", moved);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", reload);
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    clearTimeout(resized);
+    resized = setTimeout(reload, 200);
+  });
+  const fresh = async () => {
+    await Promise.allSettled(panels.map((panel) => panel.load(false)));
+    writeTags();
+  };
+  live.on("events", fresh);
+  live.on("back", fresh);
+  const every = Number(body.dataset.refresh || 0) * 1000;
+  if (!every) return;
+  let last = Date.now();
+  setInterval(() => {
+    if (document.hidden || Date.now() - last < every || view().get("until")) return;
+    last = Date.now();
+    panels.forEach((panel) => panel.load(true));
+  }, 1000);
+}
+
+let resized;

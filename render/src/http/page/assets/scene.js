@@ -1,0 +1,248 @@
+// A graph as SVG, from the numbers that the server lays out (`format=graph`): axes, ticks, colours
+// and the places of event labels are the server's; lines, areas and lines of events are drawn here.
+
+const NS = "http://www.w3.org/2000/svg";
+
+export function make(name, attributes = {}, parent) {
+  const element = document.createElementNS(NS, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  parent?.append(element);
+  return element;
+}
+
+const text = (parent, content, attributes) => {
+  make("text", attributes, parent).textContent = content;
+};
+
+/** The mapping between times, values and pixels of a graph. */
+export function scales(graph) {
+  const [left, top, right, bottom] = graph.plot;
+  const width = right - left;
+  const height = bottom - top;
+  const span = graph.until - graph.from;
+  const share = (axis, value) => {
+    if (!axis.log) return (value - axis.low) / (axis.high - axis.low);
+    if (value <= 0) return undefined;
+    return Math.log(value / axis.low) / Math.log(axis.high / axis.low);
+  };
+  return {
+    left, top, right, bottom, width, height,
+    x: (at) => ((at - graph.from) / span) * width,
+    at: (x) => graph.from + ((x - left) / width) * span,
+    y: (axis, value) => {
+      const part = share(axis, value);
+      // Far outside of the plot is outside: SVG has no room for any number.
+      return part === undefined ? undefined : height * (1 - Math.max(-9, Math.min(9, part)));
+    },
+  };
+}
+
+/** The values that are drawn: sums of the series below on a stacked graph. */
+function drawn(graph) {
+  const zero = (value) => (value === null && graph.zero ? 0 : value);
+  if (!graph.stacked) return graph.series.map((one) => one.values.map(zero));
+  const totals = [];
+  return graph.series.map((one) =>
+    one.infinite ? one.values : one.values.map((value, i) => {
+      if (zero(value) === null) return null;
+      totals[i] = (totals[i] ?? 0) + zero(value);
+      return totals[i];
+    }));
+}
+
+/** The runs of connected points of a series, in pixels of the plot. */
+function runs(graph, one, values, scale) {
+  const axis = graph.axes[one.right ? 1 : 0] ?? graph.axes[0];
+  const found = [];
+  let run = [];
+  const end = () => {
+    if (run.length) found.push(run);
+    run = [];
+  };
+  values.forEach((value, i) => {
+    const y = value === null ? undefined : scale.y(axis, value);
+    if (y === undefined) return graph.mode === "connected" ? undefined : end();
+    const x = scale.x(one.start + i * one.step);
+    if (graph.mode === "staircase") {
+      run.push([x, y], [scale.x(one.start + (i + 1) * one.step), y]);
+    } else {
+      run.push([x, y]);
+    }
+  });
+  end();
+  return found;
+}
+
+const number = (value) => Math.round(value * 10) / 10;
+const path = (points) => "M" + points.map(([x, y]) => `${number(x)} ${number(y)}`).join("L");
+
+function grid(graph, scale, svg) {
+  const { left, top, right, bottom } = scale;
+  const vertical = (times) => times
+    .map((at) => `M${Math.round(left + scale.x(at)) + 0.5} ${top}V${bottom}`)
+    .join("");
+  const majors = new Set(graph.major);
+  make("path", { class: "minor", d: vertical(graph.minor.filter((at) => !majors.has(at))) || "M0 0" }, svg);
+  let lines = vertical(graph.major);
+  for (const axis of graph.axes) {
+    let free = Infinity;
+    for (const [value, label] of axis.ticks) {
+      const y = Math.round(top + scale.y(axis, value)) + 0.5;
+      if (!axis.right) lines += `M${left} ${y}H${right}`;
+      if (y + 4 > free) continue;
+      free = y - 10;
+      text(svg, label, axis.right
+        ? { class: "axis", x: right + 5, y: y + 4 }
+        : { class: "axis end", x: left - 5, y: y + 4 });
+    }
+  }
+  make("path", { class: "major", d: lines || "M0 0" }, svg);
+  let free = -Infinity;
+  for (const [at, label] of graph.labels) {
+    const width = label.length * 6.6;
+    const start = Math.max(1, Math.min(left + scale.x(at) - width / 2, graph.width - width - 1));
+    if (start < free) continue;
+    free = start + width + 6;
+    text(svg, label, { class: "axis", x: start, y: bottom + 17 });
+  }
+}
+
+function areas(graph, shapes, scale, plot) {
+  const base = (one) => {
+    const axis = graph.axes[one.right ? 1 : 0] ?? graph.axes[0];
+    return Math.max(0, Math.min(scale.height, scale.y(axis, 0) ?? scale.height));
+  };
+  // The last first: on a stack, each shape covers those of the series above it.
+  graph.series.map((one, i) => [one, i]).reverse().forEach(([one, i]) => {
+    if (!one.area || one.off) return;
+    const group = make("g", { class: "area", "data-series": i }, plot);
+    for (const run of shapes[i]) {
+      const floor = base(one);
+      const d = `${path(run)}L${number(run.at(-1)[0])} ${floor}L${number(run[0][0])} ${floor}Z`;
+      if (graph.stacked) make("path", { d, class: "ground" }, group);
+      make("path", { d, fill: one.color, "fill-opacity": graph.alpha ?? 1 }, group);
+    }
+  });
+}
+
+function lines(graph, shapes, scale, plot) {
+  graph.series.forEach((one, i) => {
+    if (one.off || (one.area && graph.alpha === undefined)) return;
+    const group = make("g", { class: "line", "data-series": i, stroke: one.color }, plot);
+    if (one.infinite) {
+      const d = one.values
+        .map((value, n) => (value > 0 ? `M${number(scale.x(one.start + n * one.step))} 0V${scale.height}` : ""))
+        .join("");
+      if (d) make("path", { d, "stroke-width": one.width }, group);
+      return;
+    }
+    const whole = shapes[i].filter((run) => run.length > 1);
+    if (whole.length) {
+      const line = make("path", { d: whole.map(path).join(""), "stroke-width": one.width }, group);
+      if (one.dash) line.setAttribute("stroke-dasharray", `${one.dash} ${one.dash}`);
+    }
+    for (const [[x, y]] of shapes[i].filter((run) => run.length === 1)) {
+      make("circle", { cx: number(x), cy: number(y), r: 2, fill: one.color, stroke: "none" }, group);
+    }
+  });
+}
+
+/** Whether an event line is to be seen: one of its events has no hidden tag in front. */
+export const isShown = (graph, shown, hidden) =>
+  shown.ids.some((id) => !hidden.has(graph.events[id]?.tags[0] ?? ""));
+
+function events(graph, scale, svg, hidden) {
+  const { left, top, bottom } = scale;
+  const layer = make("g", { class: "events" }, svg);
+  graph.shown.forEach((shown, n) => {
+    if (!isShown(graph, shown, hidden)) return;
+    const x = left + Math.max(0, scale.x(shown.from));
+    const group = make("g", { class: "event", "data-shown": n, stroke: shown.color }, layer);
+    const dash = shown.undone ? { "stroke-dasharray": "4 3" } : {};
+    const labelled = shown.label ? top - 4 - shown.label[1] * graph.rows[1] - 6 : top;
+    if (shown.until !== null) {
+      const end = Math.max(left + Math.min(scale.width, scale.x(shown.until)), x + 2);
+      const fill = shown.failed ? "url(#failed)" : shown.color;
+      make("rect", { x, y: top, width: end - x, height: bottom - top, fill, stroke: "none", "fill-opacity": shown.failed ? 0.5 : 0.13 }, group);
+      make("path", { d: `M${x} ${labelled}V${bottom}M${x} ${top + 1}H${end}` + (shown.open ? "" : `M${end} ${top}V${bottom}`), ...dash }, group);
+    } else {
+      make("path", { d: `M${Math.round(x) + 0.5} ${labelled}V${bottom}`, "stroke-width": shown.ids.length > 1 ? 2 : 1.3, ...dash }, group);
+    }
+    if (shown.failed) {
+      make("path", { class: "cross", d: `M${x - 4} ${top + 3}l8 8m0 -8l-8 8` }, group);
+    }
+    if (shown.undone) {
+      make("path", { d: `M${x - 1} ${top + 16}h-8m3 -3l-3 3l3 3`, fill: "none" }, group);
+    }
+    if (shown.label) {
+      const [place, row, words] = shown.label;
+      const label = make("text", { class: "label", x: place, y: top - 4 - row * graph.rows[1], stroke: "none" }, group);
+      label.textContent = words;
+      label.style.fill = shown.ink;
+    }
+  });
+  ties(graph, scale, layer, hidden);
+}
+
+// A dotted line from each rollback to what it undoes.
+function ties(graph, scale, layer, hidden) {
+  const lineOf = new Map();
+  for (const shown of graph.shown) {
+    if (isShown(graph, shown, hidden)) for (const id of shown.ids) lineOf.set(id, shown);
+  }
+  for (const [id, shown] of lineOf) {
+    const undone = lineOf.get(graph.events[id]?.rollback_of);
+    if (!undone || undone === shown) continue;
+    const [from, to] = [shown, undone].map((one) => scale.left + Math.max(0, scale.x(one.from)));
+    const y = scale.top + 16;
+    make("path", { class: "tie", d: `M${from} ${y}H${to}`, stroke: shown.color }, layer);
+  }
+}
+
+/** Draws `graph` into `place`, in the place of what is there, without the events of `hidden` tags. */
+export function draw(place, graph, hidden, name) {
+  const scale = scales(graph);
+  const svg = make("svg", { viewBox: `0 0 ${graph.width} ${graph.height}`, width: graph.width, height: graph.height, role: "img", "aria-label": name });
+  const defs = make("defs", {}, svg);
+  const hatch = make("pattern", { id: "failed", width: 7, height: 7, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, defs);
+  make("rect", { class: "hatch", width: 3, height: 7 }, hatch);
+  grid(graph, scale, svg);
+  const values = drawn(graph);
+  const shapes = graph.series.map((one, i) => (one.infinite || one.off ? [] : runs(graph, one, values[i], scale)));
+  const inside = { x: scale.left, y: scale.top, width: scale.width, height: scale.height, class: "plot" };
+  areas(graph, shapes, scale, make("svg", inside, svg));
+  events(graph, scale, svg, hidden);
+  lines(graph, shapes, scale, make("svg", inside, svg));
+  if (!graph.series.some((one) => one.values.some((value) => value !== null))) {
+    text(svg, "No data in this range", { class: "empty", x: scale.left + scale.width / 2, y: scale.top + scale.height / 2 });
+  }
+  make("path", { class: "cross-hair", d: `M0 ${scale.top}V${scale.bottom}` }, svg).style.display = "none";
+  make("rect", { class: "selection", y: scale.top, height: scale.height, width: 0, x: 0 }, svg).style.display = "none";
+  place.replaceChildren(svg);
+  return { svg, scale };
+}
+
+/** The value of a series at a time, as it was sent: of the step that the time is in. */
+export function valueAt(one, at) {
+  const i = Math.floor((at - one.start) / one.step + 0.5);
+  return one.values[i] ?? null;
+}
+
+/** A number as people read it: `1.23 k`, `0.0042`, `1.5e+30`. */
+export function readable(value, unit = "") {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (unit === "%") return `${trim(value)} %`;
+  const after = unit ? ` ${unit}` : "";
+  if (size !== 0 && (size >= 1e18 || size < 1e-4)) return value.toExponential(2) + after;
+  for (const [least, prefix] of [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
+    if (size >= least) return `${trim(value / (prefix === "k" ? 1e3 : least))} ${prefix}${unit}`;
+  }
+  return trim(value) + after;
+}
+
+function trim(value) {
+  const size = Math.abs(value);
+  const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+  return String(Number(value.toFixed(size < 0.01 ? 5 : digits)));
+}
