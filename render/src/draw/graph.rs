@@ -276,7 +276,7 @@ mod tests {
         let values = vec![f64::NAN, f64::INFINITY, 1.0 / 3.0, 1e300, -0.0];
         let graph = of(&[], &[series("a", values)], &[], None);
         let values = &graph["series"][0]["values"];
-        assert_eq!(values.to_string(), "[null,null,0.333333333,1e300,-0.0]");
+        assert_eq!(values.to_string(), "[null,null,0.333333333,1e+300,-0.0]");
     }
 
     #[test]

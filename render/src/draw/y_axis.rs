@@ -299,7 +299,14 @@ fn in_units(value: f64, step: Option<f64>, system: UnitSystem) -> (f64, &'static
     }
 }
 
+/// From here on labels are in exponent form. (Graphite writes all digits, which leave no room for a
+/// plot.)
+const EXPONENT: f64 = 1e20;
+
 fn label(value: f64, step: Option<f64>, span: f64, system: UnitSystem) -> String {
+    if value.abs() >= EXPONENT || span >= EXPONENT {
+        return general(value);
+    }
     let (value, prefix) = in_units(value, step, system);
     let (span, _) = in_units(span, step, system);
     let number = if value < 0.1 {
@@ -382,6 +389,18 @@ mod tests {
             texts((0.0, 6.0), none, UnitSystem::Si),
             ["0", "1.0", "2.0", "3.0", "4.0", "5.0", "6.0"]
         );
+    }
+
+    #[test]
+    fn huge_values_are_in_exponent_form() {
+        let labels = texts((0.0, 3e100), AxisLimits::default(), UnitSystem::Si);
+        assert_eq!(labels[1..3], ["5e+99", "1e+100"]);
+        assert_eq!(labels[0], "0");
+        for high in [1e21, 1e150, 1e300] {
+            for label in texts((-high, high), AxisLimits::default(), UnitSystem::Si) {
+                assert!(label.len() < 12, "{label}");
+            }
+        }
     }
 
     #[test]
