@@ -144,11 +144,7 @@ fn live_updates_are_bounded_and_end_with_the_server() {
 /// The middle of the plot of the first graph, and its width.
 fn plot(browser: &Browser) -> (f64, f64, f64) {
     let (_, y) = browser.place(".picture");
-    let found = browser.eval(
-        "(() => { const box = document.querySelector('.picture .major').getBoundingClientRect(); \
-         return [box.left, box.width] })()",
-    );
-    let (left, width) = (found[0].as_f64().unwrap(), found[1].as_f64().unwrap());
+    let (left, width) = browser.across(".picture .major");
     (left + width / 2.0, y, width)
 }
 

@@ -317,6 +317,17 @@ impl Browser {
         (found[0].as_f64().unwrap(), found[1].as_f64().unwrap())
     }
 
+    /// The left edge and the width of an element.
+    #[track_caller]
+    pub(crate) fn across(&self, selector: &str) -> (f64, f64) {
+        let quoted = serde_json::to_string(selector).unwrap();
+        let found = self.eval(&format!(
+            "(() => {{ const box = document.querySelector({quoted}).getBoundingClientRect(); \
+             return [box.left, box.width] }})()"
+        ));
+        (found[0].as_f64().unwrap(), found[1].as_f64().unwrap())
+    }
+
     /// Clicks on the middle of an element.
     #[track_caller]
     pub(crate) fn click(&self, selector: &str) {
