@@ -6,11 +6,8 @@ registers its series with."""
 import json
 import os
 import re
-import signal
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,9 +17,8 @@ from urllib.parse import parse_qs
 import whisper
 from carbon.util import TaggedSeries
 
+from carbon_cache import Carbon
 from server import BINARY, Server, check, until
-
-TOOLS = os.path.dirname(sys.executable)
 
 
 class TagDatabase:
@@ -56,73 +52,6 @@ class TagDatabase:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-class Carbon:
-    """carbon-cache over the tree: `with Carbon(…) as carbon`."""
-
-    def __init__(self, home, tree, url, hashed):
-        self.home, self.port = home, free_port()
-        os.makedirs(os.path.join(home, "conf"), exist_ok=True)
-        settings = {
-            "STORAGE_DIR": home,
-            "CONF_DIR": os.path.join(home, "conf"),
-            "LOG_DIR": home,
-            "PID_DIR": home,
-            "LOCAL_DATA_DIR": tree,
-            "MAX_CREATES_PER_MINUTE": "inf",
-            "LINE_RECEIVER_INTERFACE": "127.0.0.1",
-            "LINE_RECEIVER_PORT": self.port,
-            "PICKLE_RECEIVER_INTERFACE": "127.0.0.1",
-            "PICKLE_RECEIVER_PORT": free_port(),
-            "CACHE_QUERY_INTERFACE": "127.0.0.1",
-            "CACHE_QUERY_PORT": free_port(),
-            "GRAPHITE_URL": url,
-            "ENABLE_TAGS": True,
-            "TAG_HASH_FILENAMES": hashed,
-            "TAG_UPDATE_INTERVAL": 1,
-            "CARBON_METRIC_INTERVAL": 0,
-        }
-        files = {
-            "carbon.conf": "[cache]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()),
-            "storage-schemas.conf": "[one]\npattern = .*\nretentions = 1s:1h,1m:7d\n",
-            "storage-aggregation.conf": "[default]\npattern = .*\nxFilesFactor = 0\naggregationMethod = average\n",
-        }
-        for name, text in files.items():
-            with open(os.path.join(home, "conf", name), "w", encoding="utf8") as file:
-                file.write(text)
-
-    def __enter__(self):
-        command = [sys.executable, os.path.join(TOOLS, "carbon-cache.py"), "--nodaemon"]
-        command += ["--config", os.path.join(self.home, "conf", "carbon.conf"), "start"]
-        environment = dict(os.environ, GRAPHITE_ROOT=self.home)
-        self.log = open(os.path.join(self.home, "carbon.log"), "ab")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
-        until(self.listens, "carbon-cache")
-        return self
-
-    def listens(self):
-        if self.process.poll() is not None:
-            with open(self.log.name, encoding="utf8", errors="replace") as log:
-                sys.exit("carbon-cache did not start:\n" + log.read())
-        try:
-            socket.create_connection(("127.0.0.1", self.port)).close()
-        except OSError:
-            return False
-        return True
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=30)
-
-    def lines(self, lines):
-        with socket.create_connection(("127.0.0.1", self.port)) as connection:
-            connection.sendall("".join(line + "\n" for line in lines).encode())
 
 
 class Run:
