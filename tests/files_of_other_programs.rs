@@ -348,3 +348,34 @@ fn names_are_imported_from_a_file_and_from_a_server() {
         tree.counter("index_files_without_name") == 0
     });
 }
+
+#[test]
+fn hashed_files_that_appear_are_counted_and_those_of_known_series_are_not() {
+    let tree = Tree::new(&["plain.a"], &[("carbon.infer_step", "false")]).start();
+    let nameless = |server: &Server| server.metric("plumbago_carbon_index_files_without_name");
+    // The round of the start is over when files are found at once.
+    seconds(&tree.path("plain.b"));
+    let found = |server: &Server, query: &str| server.json(&format!("/metrics/find?query={query}"));
+    tree.server.wait_until("the new file is found", |server| {
+        found(server, "plain.b") != serde_json::json!([])
+    });
+    // The server's own, whose name it knows.
+    tree.server.lines(format!("own;dc=ams 1 {}\n", now()));
+    let own = tree.path("own;dc=ams");
+    tree.server.wait_until("its own file", |_| own.exists());
+    // Another program's: in new directories, then in directories that are watched.
+    for name in ["foreign;dc=ams", "foreign;dc=fra"] {
+        seconds(&tree.path(name));
+    }
+    tree.server
+        .wait_until("two files without a name", |server| nameless(server) == 2.0);
+    let warning = "2 tagged files whose names are not known yet";
+    assert!(tree.server.log().contains(warning), "{}", tree.server.log());
+    fs::remove_file(tree.path("foreign;dc=ams")).unwrap();
+    tree.server
+        .wait_until("one file without a name", |server| nameless(server) == 1.0);
+    // Its name comes with its next point.
+    tree.server.lines(format!("foreign;dc=fra 1 {}\n", now()));
+    tree.server
+        .wait_until("no file without a name", |server| nameless(server) == 0.0);
+}

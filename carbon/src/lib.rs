@@ -75,6 +75,7 @@ pub mod conf;
 pub mod datapoint;
 pub mod error;
 pub mod expiry;
+mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod index;

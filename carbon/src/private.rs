@@ -81,6 +81,17 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Syncs the directory of `path`, so that the new file survives a crash.
+///
+/// # Errors
+/// The system refused.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -338,6 +338,17 @@ impl Server {
         self.http("POST", path, headers, body.as_bytes())
     }
 
+    /// The value of the metric `name` on `/metrics`.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").text();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = line.unwrap_or_else(|| panic!("no {name}:\n{text}"));
+        value.parse().unwrap()
+    }
+
     /// The answer to a GET, which must be 200 and JSON.
     pub(crate) fn json(&self, path: &str) -> Value {
         let answer = self.get(path);

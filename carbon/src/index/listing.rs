@@ -71,6 +71,9 @@ impl Index {
         };
         if new {
             self.log.append(Record::Stored, names.name_bytes(id.0));
+            if series::is_tagged(names.name(id)) {
+                self.announce_hashed(names.name(id));
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
+use crate::frame::{frame, write_frame};
 use crate::private;
 
 const MAGIC: &[u8] = b"plumbago names 1\n";
@@ -338,7 +339,7 @@ impl Log {
             len: copy.len,
             unsynced: false,
         };
-        sync_directory(&self.path).map_err(|error| rewrite_error(&self.path, error))
+        private::sync_directory(&self.path).map_err(|error| rewrite_error(&self.path, error))
     }
 
     fn rename(&self, copy: &Copy) -> Result<()> {
@@ -415,14 +416,6 @@ fn set_aside(path: &Path, why: &io::Error) -> Result<()> {
     Ok(())
 }
 
-/// Syncs the directory of `path`, so that the new file survives a crash.
-pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 fn encode(body: &mut Vec<u8>, last: &mut Vec<u8>, record: Record, name: &[u8]) {
     let shared = last.iter().zip(name).take_while(|(a, b)| a == b).count();
     let rest = &name[shared..];
@@ -432,27 +425,6 @@ fn encode(body: &mut Vec<u8>, last: &mut Vec<u8>, record: Record, name: &[u8]) {
     body.extend_from_slice(rest);
     last.truncate(shared);
     last.extend_from_slice(rest);
-}
-
-/// Writes a frame and returns its length.
-fn write_frame(file: &mut File, body: &[u8]) -> io::Result<u64> {
-    if body.is_empty() {
-        return Ok(0);
-    }
-    let mut frame = Vec::with_capacity(body.len() + 8);
-    frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    frame.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
-    frame.extend_from_slice(body);
-    file.write_all(&frame)?;
-    Ok(frame.len() as u64)
-}
-
-/// The body of the frame at the start of `bytes`, if it is complete.
-fn frame(bytes: &[u8]) -> Option<&[u8]> {
-    let (head, rest) = bytes.split_first_chunk::<8>()?;
-    let [a, b, c, d, e, f, g, h] = *head;
-    let body = rest.get(..u32::from_le_bytes([a, b, c, d]) as usize)?;
-    (crc32fast::hash(body) == u32::from_le_bytes([e, f, g, h])).then_some(body)
 }
 
 fn decode(mut body: &[u8], mut each: impl FnMut(Record, &[u8])) {

@@ -17,8 +17,10 @@
 
 mod bits;
 mod compact;
+mod expression;
 mod glob;
 mod grace;
+mod hashed;
 mod intern;
 pub(crate) mod limits;
 mod listing;
@@ -28,6 +30,7 @@ mod plain;
 mod presence;
 mod reclaim;
 mod reconcile;
+mod regex;
 mod registration;
 mod search;
 mod sorted;
@@ -40,9 +43,10 @@ pub(crate) use bits::Bits;
 pub use grace::Pin;
 pub use limits::Refused;
 pub use reconcile::Reconciled;
+pub use regex::regex;
 pub use state::Index;
 pub use tagged::Imported;
-pub use tags::{TagValue, regex};
+pub use tags::TagValue;
 pub use tree::{Found, GoOn};
 
 pub use crate::error::{PatternError, TagError};

@@ -67,6 +67,7 @@ impl Index {
             held: Mutex::default(),
             grace: Grace::default(),
             nameless: AtomicUsize::new(0),
+            hashed: Mutex::default(),
             unlinked: Mutex::default(),
             walk: Mutex::default(),
             receives_nothing: read_only,

@@ -3,20 +3,50 @@
 //!
 //! Plain series have no sets of their own. A query that can match one looks at their names in the
 //! table, a batch at a time, so that no lock is held for long; one that asks for a name in full
-//! looks it up. In a store that receives nothing ([`Index::receives_nothing`]) the tag queries see
+//! looks it up, and one that says how the names begin looks at those below that place of the tree. In a store that receives nothing ([`Index::receives_nothing`]) the tag queries see
 //! what was registered, and nothing else.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
+use super::expression::{NAME, PlainSpecs};
 use super::state::Index;
-use super::tags::{NAME, PlainSpecs, kept};
+use super::tags::kept;
 use super::tree::GoOn;
 use crate::datapoint::SeriesId;
 use crate::error::TagError;
 use crate::series;
 
 /// Names that are looked at while the index is locked.
-const AT_ONCE: u32 = 4_096;
+const AT_ONCE: usize = 4_096;
+
+/// Series that are looked at one by one because of how their names begin. With more, all are.
+const MOST_BELOW: usize = 1 << 16;
+
+/// Series that a query looks at.
+enum Candidates {
+    Some(Vec<SeriesId>),
+    /// All ids below this one.
+    All(u32),
+}
+
+impl Candidates {
+    /// The next places from `at` on.
+    fn batch(&self, at: usize) -> Range<usize> {
+        let len = match self {
+            Self::Some(ids) => ids.len(),
+            Self::All(end) => *end as usize,
+        };
+        at.min(len)..len.min(at.saturating_add(AT_ONCE))
+    }
+
+    fn get(&self, at: usize) -> Option<SeriesId> {
+        match self {
+            Self::Some(ids) => ids.get(at).copied(),
+            Self::All(_) => u32::try_from(at).ok().map(SeriesId),
+        }
+    }
+}
 
 impl Index {
     /// The index of a store that receives nothing: plain series are not registered by themselves.
@@ -25,34 +55,60 @@ impl Index {
         self
     }
 
-    /// Calls `visit` with each name of a plain series that satisfies `specs`, in no order. A series
-    /// that the tag index has is left out.
+    /// The plain series that may satisfy `specs` and begin with `prefix`.
+    fn candidates(&self, specs: &PlainSpecs<'_>, prefix: &str) -> Candidates {
+        let names = self.names();
+        if let Some(name) = specs.exactly() {
+            let id = names.get(name.as_bytes());
+            return Candidates::Some(id.into_iter().collect());
+        }
+        let beginning = match specs.beginning() {
+            known if known.len() > prefix.len() => known,
+            _ => prefix,
+        };
+        let below = match beginning {
+            "" => None,
+            beginning => self
+                .tree
+                .read()
+                .series_beginning(&names, beginning, MOST_BELOW),
+        };
+        match below {
+            Some(below) => Candidates::Some(below),
+            None => Candidates::All(u32::try_from(names.end()).unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// Calls `visit` with each name of a plain series that satisfies `specs` and begins with `prefix`, in
+    /// no order. A series that the tag index has is left out.
     fn each_plain(
         &self,
         specs: &PlainSpecs<'_>,
+        prefix: &str,
         go_on: &mut GoOn<'_>,
         visit: &mut dyn FnMut(SeriesId, &str, &mut GoOn<'_>) -> Result<(), TagError>,
     ) -> Result<(), TagError> {
         if self.receives_nothing {
             return Ok(());
         }
-        let ids = match specs.exactly() {
-            Some(name) => match self.names().get(name.as_bytes()) {
-                Some(id) => id.0..id.0 + 1,
-                None => return Ok(()),
-            },
-            None => 0..u32::try_from(self.names().end()).unwrap_or(u32::MAX),
-        };
-        let mut start = ids.start;
-        while start < ids.end {
-            let batch = start..ids.end.min(start.saturating_add(AT_ONCE));
-            start = batch.end;
+        let _pin = self.pin();
+        let candidates = self.candidates(specs, prefix);
+        let mut at = 0;
+        loop {
+            let batch = candidates.batch(at);
+            if batch.is_empty() {
+                return Ok(());
+            }
+            at += batch.len();
             let names = self.names();
             let tags = self.tags.read();
             let flags = self.flags.read();
-            for id in batch.filter(|id| flags.listed.get(*id)).map(SeriesId) {
+            for id in batch.filter_map(|at| candidates.get(at)) {
+                if !flags.listed.get(id.0) {
+                    continue;
+                }
                 let name = names.name(id);
-                if series::is_tagged(name) || tags.contains(id) {
+                if !name.starts_with(prefix) || series::is_tagged(name) || tags.contains(id) {
                     continue;
                 }
                 if !go_on(None) {
@@ -63,7 +119,6 @@ impl Index {
                 }
             }
         }
-        Ok(())
     }
 
     /// The names of the plain series that satisfy every expression.
@@ -76,7 +131,7 @@ impl Index {
         let Some(specs) = PlainSpecs::parse(expressions)? else {
             return Ok(found);
         };
-        self.each_plain(&specs, go_on, &mut |_, name, go_on| {
+        self.each_plain(&specs, "", go_on, &mut |_, name, go_on| {
             found.push(kept(name, go_on)?);
             Ok(())
         })?;
@@ -92,7 +147,7 @@ impl Index {
         let Some(all) = PlainSpecs::parse(&[])? else {
             return Ok(found);
         };
-        self.each_plain(&all, go_on, &mut |id, name, go_on| {
+        self.each_plain(&all, "", go_on, &mut |id, name, go_on| {
             found.push((id, kept(name, go_on)?));
             Ok(())
         })?;
@@ -112,10 +167,10 @@ impl Index {
         let Some(specs) = PlainSpecs::parse(expressions)? else {
             return Ok(found);
         };
-        self.each_plain(&specs, go_on, &mut |_, name, go_on| {
+        self.each_plain(&specs, prefix, go_on, &mut |_, name, go_on| {
             let is_full = found.len() >= limit;
             let is_late = found.last().is_none_or(|last| name >= last.as_str());
-            if !name.starts_with(prefix) || (is_full && is_late) {
+            if is_full && is_late {
                 return Ok(());
             }
             if is_full {
@@ -200,7 +255,7 @@ mod tests {
         #[test]
         fn as_a_look_at_every_series(
             names in prop::collection::btree_set("[mn](\\.[ab])?(;a=[xy])?", 0..12),
-            specs in prop::collection::vec("(name|a|c)(=|!=|=~|!=~)(x|y|m|m\\.a|n\\.|\\.\\*|\\.\\+|)", 1..4),
+            specs in prop::collection::vec("(name|a|c)(=|!=|=~|!=~)(x|y|m|m\\.a|m\\\\\\.|n\\.|\\.\\*|\\.\\+|)", 1..4),
             limit in 0..5_usize,
         ) {
             let names: Vec<String> = names.into_iter().collect();
@@ -209,12 +264,12 @@ mod tests {
             let selects = |name: &String| texts.iter().all(|text| {
                 let end = text.find(['=', '!']).unwrap();
                 let value = series::tags(name).find(|(tag, _)| *tag == &text[..end]);
-                super::super::tags::selects(text, value.map_or("", |(_, value)| value))
+                super::super::expression::selects(text, value.map_or("", |(_, value)| value))
             });
             let expected: Vec<String> = names.iter().filter(|name| selects(name)).cloned().collect();
             match index.find_tagged(&texts) {
                 Ok(found) => prop_assert_eq!(found, expected.clone()),
-                Err(_) => prop_assert!(texts.iter().all(|text| super::super::tags::selects(text, ""))),
+                Err(_) => prop_assert!(texts.iter().all(|text| super::super::expression::selects(text, ""))),
             }
             let mut values: Vec<String> = expected
                 .iter()
@@ -225,6 +280,18 @@ mod tests {
             values.truncate(limit);
             let completed = index.complete_values(&texts, "name", "", limit, &mut |_| true).unwrap();
             prop_assert_eq!(completed, values);
+            for prefix in ["m", "m.", "m.a", "n.b"] {
+                let mut values: Vec<String> = expected
+                    .iter()
+                    .map(|name| name.split(';').next().unwrap().to_owned())
+                    .filter(|name| name.starts_with(prefix))
+                    .collect();
+                values.sort();
+                values.dedup();
+                values.truncate(limit);
+                let completed = |prefix| index.complete_values(&texts, "name", prefix, limit, &mut |_| true);
+                prop_assert_eq!(completed(prefix).unwrap(), values);
+            }
         }
     }
 }

@@ -15,15 +15,16 @@ use crate::series;
 impl Index {
     /// The directory with the series that begin with `prefix` (`a.b.`) holds whisper files and
     /// directories of these names, and no others: lists series that are new, and drops those whose
-    /// file is gone. `busy` as for [`Index::reconcile`].
+    /// file is gone. Hashed files of tagged series count only if `hashed`: the walk at the start knows of
+    /// those that were there. `busy` as for [`Index::reconcile`].
     ///
     /// # Errors
     /// The log cannot be written.
     pub(crate) fn compare_directory(
         &self,
         prefix: &str,
-        stems: &[String],
-        directories: &[String],
+        (stems, directories): (&[String], &[String]),
+        hashed: bool,
         busy: impl Fn(SeriesId) -> bool,
     ) -> Result<Reconciled> {
         let _walk = self.no_walk();
@@ -45,6 +46,9 @@ impl Index {
             }
         }
         for name in new {
+            if hashed {
+                self.hashed_came(prefix, &name[prefix.len()..]);
+            }
             report.added += usize::from(self.file_came(prefix, &name)?);
         }
         let suspects: Vec<SeriesId> = {
@@ -104,9 +108,6 @@ impl Index {
         busy: impl Fn(SeriesId) -> bool,
     ) -> Result<(Reconciled, Option<SeriesId>)> {
         let mut report = Reconciled::default();
-        if super::tagged::is_hashed(prefix, stem) {
-            return Ok((report, None));
-        }
         let _walk = self.no_walk();
         let name = [prefix, stem].concat();
         let path = self
@@ -117,6 +118,7 @@ impl Index {
         let known = self.names().get(name.as_bytes());
         let is_stored = known.is_some_and(|id| self.flags.read().stored.get(id.0));
         if is_there && !is_stored {
+            self.hashed_came(prefix, stem);
             report.added = usize::from(self.file_came(prefix, &name)?);
         } else if let Some(id) = known
             && !is_there
@@ -132,7 +134,6 @@ impl Index {
     fn file_came(&self, prefix: &str, name: &str) -> Result<bool> {
         let stem = &name[prefix.len()..];
         if stem.contains('.') || super::tagged::is_hashed(prefix, stem) {
-            // The walk at the next start counts hashed files without a name.
             return Ok(false);
         }
         if let Some(tagged) = super::tagged::unhashed(prefix, stem) {
@@ -164,6 +165,7 @@ impl Index {
             flags.listed.clear(id.0);
             tree.remove(&names, id);
             removed += 1;
+            self.leaf_went(names.name(id));
             self.log.append(Record::Gone, names.name_bytes(id.0));
         }
         removed

@@ -82,11 +82,11 @@ impl Index {
         for name in &walk.unhashed {
             report.added += usize::from(self.found_unhashed(name));
         }
-        self.nameless.store(walk.nameless, Ordering::Relaxed);
         // A series below a directory that cannot be read may have its file.
         if report.unreadable == 0 {
             report.removed = self.drop_unseen(&seen, busy);
         }
+        self.nameless.store(walk.nameless, Ordering::Relaxed);
         self.sync()?;
         Ok(report)
     }
@@ -135,7 +135,7 @@ impl Index {
     }
 
     /// Records that tagged series have their hashed files, and returns how many were thought not to.
-    fn found_named(&self, ids: &[SeriesId]) -> usize {
+    pub(super) fn found_named(&self, ids: &[SeriesId]) -> usize {
         let names = self.names();
         let mut new = 0;
         for id in ids {

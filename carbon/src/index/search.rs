@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::expression::NAME;
 use super::glob::{NodePattern, Pattern};
 use super::plain::FIRST_TAG;
 use super::state::Index;
 use super::tagged::unhashed_tree_path;
-use super::tags::{NAME, TagValue};
+use super::tags::TagValue;
 use super::tree::{Found, GoOn, Tree};
 use crate::datapoint::SeriesId;
 use crate::error::{PatternError, Result, TagError};

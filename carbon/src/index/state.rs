@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::bits::Bits;
 use super::grace::{Grace, Pin};
+use super::hashed::Hashed;
 use super::limits::{Limits, Refused};
 use super::log::Log;
 use super::tags::Tags;
@@ -41,6 +42,8 @@ pub struct Index {
     pub(super) grace: Grace,
     /// Hashed files of tagged series whose name is not known.
     pub(super) nameless: AtomicUsize,
+    /// Hashed files that have appeared while the server runs.
+    pub(super) hashed: Mutex<Hashed>,
     /// Names that were unlinked and wait for the grace to be over.
     pub(super) unlinked: Mutex<Vec<SeriesId>>,
     /// Held while the disk is walked and while files are deleted: a file that the walk has seen exists

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::series::{self, Names};
 
 /// Digits of a hash.
-const HASH: usize = 64;
+pub(super) const HASH: usize = 64;
 /// How many `_DOT_` of a file name may be those of the series' name.
 const MOST_DOTS: usize = 8;
 
@@ -160,10 +160,7 @@ impl Index {
             if !was_stored {
                 continue;
             }
-            let less = |count: usize| Some(count.saturating_sub(1));
-            let _ = self
-                .nameless
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            self.one_less_nameless();
             self.log.append(Record::Gone, names.name_bytes(leaf.0));
             self.log.append(Record::Stored, names.name_bytes(id.0));
         }

@@ -7,6 +7,7 @@ use crate::clock::Clocks;
 use crate::index::Reconciled;
 use crate::journal::Journal;
 use crate::persister::{Kind, Pass};
+use crate::watch;
 
 /// How often data directory and lock are checked.
 const GUARD_EVERY: Duration = Duration::from_secs(1);
@@ -39,12 +40,7 @@ pub(crate) fn verify(inner: &Inner) {
         ),
         Err(error) => tracing::warn!(%error, "cannot read the whisper tree to refresh the index"),
     }
-    let nameless = inner.index.nameless();
-    if nameless > 0 {
-        tracing::warn!(
-            "{nameless} tagged files whose names are not known yet: tag expressions do not find them; import the names from the old graphite-web with `plumbago tags import URL` (docs/migration.md)"
-        );
-    }
+    watch::warn_of_nameless(inner);
 }
 
 /// The journal's thread: writes and syncs what is pending.

@@ -48,7 +48,7 @@ impl Carbon {
             (
                 "index.filesWithoutName",
                 "Files of tagged series whose names are not known, so that no tag expression finds \
-                 them; counted at the start. If this is not 0, import the names from the old \
+                 them. If this is not 0, import the names from the old \
                  graphite-web with `plumbago tags import`.",
                 self.index().nameless(),
             ),

@@ -42,6 +42,8 @@ pub(crate) fn run(inner: &Inner) {
     let mut watcher = Watcher::new(inner);
     let mut confirmed = Instant::now();
     let mut looked = Instant::now();
+    let mut named = Instant::now();
+    let mut pause = ROUND;
     while !inner.stop.is_set() {
         inner.stop.pause(TICK);
         watcher.changes();
@@ -49,6 +51,13 @@ pub(crate) fn run(inner: &Inner) {
         let watched = watcher.watches.as_ref().map_or(0, Watches::len);
         inner.stats.watched.set(watched as u64);
         looked = Instant::now();
+        if named.elapsed() >= pause && inner.index.has_hashed_waiting() {
+            named = Instant::now();
+            name_hashed(inner);
+            // It looks at all tagged series.
+            pause = ROUND.max(named.elapsed() * 50);
+            named = Instant::now();
+        }
         while confirmed.elapsed() >= ROUND / PARTS || inner.maps.is_crowded() {
             confirmed = Instant::now();
             let found = inner.maps.confirm_next(|key, path| {
@@ -58,6 +67,25 @@ pub(crate) fn run(inner: &Inner) {
                 inner.work.send();
             }
         }
+    }
+}
+
+/// Counts hashed files that have appeared and belong to no known series.
+fn name_hashed(inner: &Inner) {
+    match inner.index.name_hashed() {
+        Ok(0) => {}
+        Ok(_) => warn_of_nameless(inner),
+        Err(error) => tracing::warn!(%error, "the index could not be written"),
+    }
+}
+
+/// Says how many hashed files there are whose series are not known.
+pub(crate) fn warn_of_nameless(inner: &Inner) {
+    let nameless = inner.index.nameless();
+    if nameless > 0 {
+        tracing::warn!(
+            "{nameless} tagged files whose names are not known yet: tag expressions do not find them; import the names from the old graphite-web with `plumbago tags import URL` (docs/migration.md)"
+        );
     }
 }
 
@@ -74,6 +102,8 @@ struct Watcher<'a> {
     /// The round began because changes were missed, or there was none before: all directories are
     /// compared.
     compares_all: bool,
+    /// The round at the start, which the index makes, too.
+    is_first: bool,
     /// Directories that may be read now.
     budget: f64,
 }
@@ -95,6 +125,7 @@ impl<'a> Watcher<'a> {
             followed: HashSet::new(),
             unwatched: 0,
             compares_all: true,
+            is_first: true,
             budget: 0.0,
         }
     }
@@ -134,6 +165,7 @@ impl<'a> Watcher<'a> {
         self.budget = (self.budget + elapsed.as_secs_f64() * rate).min(rate);
         while self.budget >= 1.0 && !self.inner.stop.is_set() {
             let Some(directory) = self.todo.pop() else {
+                self.is_first = false;
                 if self.unwatched == 0 {
                     self.compares_all = false;
                     return;
@@ -153,19 +185,14 @@ impl<'a> Watcher<'a> {
     /// Watches a directory if there is room, and compares it with the index unless it was watched
     /// already.
     fn read(&mut self, directory: &Path) {
-        let was_watched = match &mut self.watches {
-            None => {
-                self.unwatched += 1;
-                false
-            }
+        let (was_watched, is_watched) = match &mut self.watches {
+            None => (false, false),
             Some(watches) => {
                 let was_watched = watches.has(directory);
-                if !was_watched && !watches.add(directory) {
-                    self.unwatched += 1;
-                }
-                was_watched
+                (was_watched, was_watched || watches.add(directory))
             }
         };
+        self.unwatched += usize::from(!is_watched);
         let Some(prefix) = self.prefix(directory) else {
             return;
         };
@@ -211,7 +238,10 @@ impl<'a> Watcher<'a> {
         if !was_watched || self.compares_all {
             let busy = |id| self.inner.cache.holds(id);
             let index = &self.inner.index;
-            self.say(index.compare_directory(&prefix, &stems, &directories, busy));
+            // Directories without a watch are compared in each round.
+            let hashed = !self.is_first && (is_watched || self.compares_all);
+            let names = (&stems[..], &directories[..]);
+            self.say(index.compare_directory(&prefix, names, hashed, busy));
         }
     }
 
