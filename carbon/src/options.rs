@@ -41,6 +41,10 @@ settings::options! {
         /// Longest frame of pickle and protobuf. A connection that announces a longer one is closed. One
         /// frame needs up to 50 times its size in memory while it is read.
         max_frame_size: ByteSize = ByteSize(1 << 20) => between(ByteSize(1 << 10), ByteSize(64 << 20));
+        /// Most bytes that all TCP connections together keep of lines and frames whose end has not come;
+        /// one frame of max_frame_size is always kept. Beyond it, connections with such bytes that have been
+        /// silent longest are closed, and if there are none, the one that goes beyond. 0: no limit.
+        max_unread_size: ByteSize = ByteSize(256 << 20);
         /// An existing tree of whisper files to use in place. Empty: "whisper" in the data directory.
         whisper_dir: String = String::new() => check_directory;
         /// Most files written per second; further points stay in the cache. 0: no limit.

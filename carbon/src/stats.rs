@@ -168,6 +168,10 @@ settings::counters! {
         /// Times that a file in use was replaced or deleted by another program. Its last points are
         /// written again. If this grows and no tool is running, look for the program that does it.
         replaced = "filesReplaced";
+        /// TCP connections closed because of carbon.max_unread_size. If this grows, senders stop in the
+        /// middle of lines or frames, or send very large frames at once: let them send smaller ones, or
+        /// raise the limit.
+        connections_unread = "connectionsUnread";
         /// Files of other programs that were found while the server runs. For information only.
         found = "filesFound";
         /// Series dropped from the index because another program deleted their file. For information

@@ -31,6 +31,10 @@ impl Buffer for Reading {
         self.frames.rest();
         self.machine = Machine::default();
     }
+
+    fn unread(&self) -> usize {
+        self.frames.unread().len()
+    }
 }
 
 /// Answers the requests of a connection, one after the other.
@@ -59,6 +63,9 @@ pub(super) async fn answer(mut connection: Connection) -> io::Result<()> {
         }
         if outcome.is_err() {
             stats.carbonlink_errors.add(1);
+            return Ok(());
+        }
+        if !connection.keeps(reading.unread()) {
             return Ok(());
         }
     }

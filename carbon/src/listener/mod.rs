@@ -87,7 +87,7 @@ impl Listeners {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{JournalOptions, Options, Span, SyncPolicy};
+    use crate::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
     use crate::store::Setup;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpStream;
@@ -158,6 +158,55 @@ mod tests {
         assert_eq!((stats.received.get(), stats.rejected_torn.get()), (1, 1));
         assert_eq!(stats.connections_idle.get(), 1);
         assert_eq!(stats.connections_closed.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn half_frames_of_many_connections_have_a_common_limit() {
+        const HALF: usize = 100 << 10;
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            max_frame_size: ByteSize(256 << 10),
+            max_unread_size: ByteSize(1 << 20),
+            ..Options::default()
+        };
+        let carbon = limited(dir.path(), options);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(Listeners::new(&carbon).pickle(listener, async {
+            let _ = stopped.await;
+        }));
+        let mut half = (200_u32 << 10).to_be_bytes().to_vec();
+        half.resize(HALF, b'(');
+        let mut clients = Vec::new();
+        for _ in 0..40 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            // A connection that is over the limit may be closed while it sends.
+            let _ = client.write_all(&half).await;
+            clients.push(client);
+        }
+        // Ten halves fit.
+        while carbon.stats().connections_unread.get() < 30 {
+            tokio::task::yield_now().await;
+        }
+        // A sender of whole frames is not among those that are closed.
+        let at = carbon.now().0;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let item = format!("(lp0\n(S'a.b'\n(I{at}\nI5\ntta.");
+        for _ in 0..100 {
+            let len = item.len() as u32;
+            client.write_all(&len.to_be_bytes()).await.unwrap();
+            client.write_all(item.as_bytes()).await.unwrap();
+        }
+        while carbon.stats().received.get() < 100 {
+            tokio::task::yield_now().await;
+        }
+        drop(clients);
+        stop.send(()).unwrap();
+        server.await.unwrap();
+        let stats = carbon.stats();
+        assert_eq!(stats.connections_closed.get(), 41);
+        assert_eq!(stats.received.get(), 100);
     }
 
     #[tokio::test]

@@ -4,12 +4,15 @@
 //!    connection that has been silent longest makes room for a new one; a new one is refused only
 //!    while all of them are sending.
 //! 2. A silent connection gives back its buffers, and is closed after `carbon.idle_timeout`.
-//! 3. The time of each connection's last read is in one table, which each listener looks through once a
+//! 3. Lines and frames whose end has not come are kept up to a limit (`carbon.max_unread_size`, all
+//!    connections together). Beyond it, the connections that keep some and have been silent longest are
+//!    closed; if none is silent, the one that goes beyond it.
+//! 4. The time of each connection's last read is in one table, which each listener looks through once a
 //!    second: a connection has no timer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -40,17 +43,41 @@ pub(super) struct Peer {
     pub(super) leaves: AtomicBool,
     /// Has it look at these.
     pub(super) wake: Notify,
+    /// Bytes that it keeps of a line or a frame whose end has not come.
+    unread: AtomicUsize,
+}
+
+/// Bytes that all connections keep of lines and frames whose end has not come.
+#[derive(Debug)]
+pub(super) struct Unread {
+    total: AtomicUsize,
+    max: usize,
+}
+
+impl Unread {
+    /// `peer` keeps `bytes` now; whether all is within the limit.
+    pub(super) fn set(&self, peer: &Peer, bytes: usize) -> bool {
+        let before = peer.unread.swap(bytes, Ordering::Relaxed);
+        if bytes <= before {
+            self.total.fetch_sub(before - bytes, Ordering::Relaxed);
+            return true;
+        }
+        let total = self.total.fetch_add(bytes - before, Ordering::Relaxed);
+        total + (bytes - before) <= self.max
+    }
 }
 
 /// The connections of all listeners.
 pub(super) struct Peers {
     pub(super) start: Instant,
     pub(super) known: HashMap<Id, Arc<Peer>>,
+    pub(super) unread: Arc<Unread>,
     /// How many of them leave.
     leaving: usize,
     max: usize,
     idle_timeout: Duration,
     complained: Option<Instant>,
+    complained_of_memory: Option<Instant>,
 }
 
 /// Whether a new connection is taken.
@@ -69,6 +96,7 @@ impl Peer {
             rests: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
             wake: Notify::new(),
+            unread: AtomicUsize::new(0),
         }
     }
 
@@ -90,13 +118,23 @@ impl Peers {
             0 => usize::MAX,
             max => max as usize,
         };
+        let max_unread = match options.max_unread_size.0 {
+            0 => usize::MAX,
+            // One frame can always be read.
+            bytes => usize::try_from(bytes.max(options.max_frame_size.0)).unwrap_or(usize::MAX),
+        };
         Self {
             start: Instant::now(),
             known: HashMap::new(),
+            unread: Arc::new(Unread {
+                total: AtomicUsize::new(0),
+                max: max_unread,
+            }),
             leaving: 0,
             max,
             idle_timeout: options.idle_timeout.0,
             complained: None,
+            complained_of_memory: None,
         }
     }
 
@@ -136,6 +174,39 @@ impl Peers {
         room
     }
 
+    /// Has silent connections that keep unread bytes leave, until the others are within the limit: how many
+    /// leave, and whether that is enough.
+    pub(super) fn make_memory(&mut self) -> (usize, bool) {
+        let kept = |peer: &Peer| peer.unread.load(Ordering::Relaxed);
+        let mut total: usize = self.silent().map(|(peer, _)| kept(peer)).sum();
+        let mut leaving = 0;
+        if total > self.unread.max {
+            let mut silent: Vec<(Duration, Arc<Peer>)> = self
+                .silent()
+                .filter(|(peer, silent)| *silent >= SILENT && kept(peer) > 0)
+                .map(|(peer, silent)| (silent, Arc::clone(peer)))
+                .collect();
+            silent.sort_by_key(|(silent, _)| *silent);
+            while total > self.unread.max
+                && let Some((_, peer)) = silent.pop()
+            {
+                total = total.saturating_sub(kept(&peer));
+                peer.leave();
+                leaving += 1;
+            }
+        }
+        self.leaving += leaving;
+        let logged = self.complained_of_memory;
+        if logged.is_none_or(|logged| logged.elapsed() >= LOG_PAUSE) {
+            self.complained_of_memory = Some(Instant::now());
+            tracing::warn!(
+                connections = self.known.len(),
+                "carbon.max_unread_size is reached: connections with unfinished lines and frames are closed"
+            );
+        }
+        (leaving, total <= self.unread.max)
+    }
+
     pub(super) fn ended(&mut self, id: Id) {
         if let Some(peer) = self.known.remove(&id) {
             self.leaving -= usize::from(peer.leaves.load(Ordering::Relaxed));
@@ -162,7 +233,7 @@ impl Peers {
 mod tests {
     use super::*;
     use crate::listener::tests::limited;
-    use crate::options::{Options, Span};
+    use crate::options::{ByteSize, Options, Span};
     use tokio::time::timeout;
 
     fn silent(peers: &mut Peers, silent: Duration) -> Arc<Peer> {
@@ -202,6 +273,41 @@ mod tests {
             peers.ended(id);
         }
         assert_eq!((peers.leaving, peers.make_room()), (0, Room::Free));
+    }
+
+    #[tokio::test]
+    async fn unread_bytes_have_a_common_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            max_unread_size: ByteSize(3_000),
+            max_frame_size: ByteSize(1_024),
+            ..Options::default()
+        };
+        let mut peers = Peers::new(&limited(dir.path(), options));
+        peers.start -= Duration::from_secs(100);
+        let unread = Arc::clone(&peers.unread);
+        let old = silent(&mut peers, Duration::from_secs(50));
+        let empty = silent(&mut peers, Duration::from_secs(90));
+        let oldest = silent(&mut peers, Duration::from_secs(60));
+        let sends = silent(&mut peers, Duration::ZERO);
+        for peer in [&old, &oldest] {
+            assert!(unread.set(peer, 1_000));
+        }
+        assert!(unread.set(&sends, 900));
+        assert!(!unread.set(&sends, 1_200));
+        assert_eq!(peers.make_memory(), (1, true));
+        let leaves = |peer: &Peer| peer.leaves.load(Ordering::Relaxed);
+        assert!(leaves(&oldest) && !leaves(&old) && !leaves(&empty) && !leaves(&sends));
+        // The one that leaves has not ended yet: those that stay are within the limit.
+        assert!(!unread.set(&sends, 1_300));
+        assert_eq!(peers.make_memory(), (0, true));
+        unread.set(&oldest, 0);
+        assert!(unread.set(&sends, 1_300));
+        // Only what sends is left.
+        let other = silent(&mut peers, Duration::ZERO);
+        assert!(!unread.set(&other, 3_000));
+        assert_eq!(peers.make_memory(), (1, false));
+        assert!(leaves(&old) && !leaves(&other) && !leaves(&sends));
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout
 
 use super::LAST_LOOK;
 use super::complaints::Complaints;
-use super::peers::{BUSY, Peer, Peers, Room, millis};
+use super::peers::{BUSY, Peer, Peers, Room, Unread, millis};
 use crate::datapoint::Datapoint;
 use crate::protocol::{Buffer, Flow, Metrics};
 use crate::store::Carbon;
@@ -37,6 +37,9 @@ pub(super) struct Connection {
     pub(super) complaints: Arc<Complaints>,
     stream: TcpStream,
     peer: Arc<Peer>,
+    peers: Arc<Mutex<Peers>>,
+    /// Unread bytes of all connections.
+    unread: Arc<Unread>,
     /// The start of the table of connections.
     start: Instant,
     stopped: watch::Receiver<bool>,
@@ -55,7 +58,10 @@ pub(super) async fn accept<F: Future<Output = io::Result<()>> + Send + 'static>(
     let (stop, stopped) = watch::channel(false);
     let complaints = Arc::new(Complaints::new(key));
     let mut connections = JoinSet::new();
-    let start = peers.lock().start;
+    let (start, unread) = {
+        let peers = peers.lock();
+        (peers.start, Arc::clone(&peers.unread))
+    };
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
@@ -74,6 +80,8 @@ pub(super) async fn accept<F: Future<Output = io::Result<()>> + Send + 'static>(
                         complaints: complaints.clone(),
                         stream,
                         peer: peer.clone(),
+                        peers: Arc::clone(&peers),
+                        unread: Arc::clone(&unread),
                         start,
                         stopped: stopped.clone(),
                     };
@@ -176,6 +184,20 @@ impl Connection {
         }
     }
 
+    /// The connection keeps `bytes` of a line or a frame whose end has not come; whether it may. Beyond
+    /// the limit, silent connections that keep some are asked to leave.
+    pub(super) fn keeps(&self, bytes: usize) -> bool {
+        if self.unread.set(&self.peer, bytes) {
+            return true;
+        }
+        let stats = self.carbon.stats();
+        let (closed, fits) = self.peers.lock().make_memory();
+        stats
+            .connections_unread
+            .add(closed as u64 + u64::from(!fits));
+        fits
+    }
+
     /// Sends `bytes`.
     ///
     /// # Errors
@@ -195,6 +217,12 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.unread.set(&self.peer, 0);
+    }
+}
+
 /// A stream of metrics and the datapoints of its last read.
 struct Reading<M> {
     metrics: M,
@@ -209,6 +237,10 @@ impl<M: Metrics> Buffer for Reading<M> {
     fn rest(&mut self) {
         self.metrics.rest();
         self.points = Vec::new();
+    }
+
+    fn unread(&self) -> usize {
+        self.metrics.unread()
     }
 }
 
@@ -242,6 +274,9 @@ pub(super) async fn take(mut connection: Connection, metrics: impl Metrics) -> i
         drop(pin);
         if flow == Flow::Close {
             return Ok(());
+        }
+        if !connection.keeps(reading.unread()) {
+            break Ok(());
         }
     };
     let Reading { metrics, points } = &mut reading;

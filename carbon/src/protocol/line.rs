@@ -132,6 +132,10 @@ impl Buffer for Stream {
         self.buffer.shrink_to_fit();
         self.brimming = false;
     }
+
+    fn unread(&self) -> usize {
+        self.filled
+    }
 }
 
 impl Metrics for Stream {

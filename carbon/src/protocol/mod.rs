@@ -20,6 +20,9 @@ pub trait Buffer: Send + 'static {
 
     /// Gives back the memory that is not in use: the sender pauses.
     fn rest(&mut self);
+
+    /// Bytes of a line or a frame whose end has not come.
+    fn unread(&self) -> usize;
 }
 
 /// A stream of metrics.

@@ -157,6 +157,10 @@ impl Buffer for Stream {
     fn rest(&mut self) {
         self.0.rest();
     }
+
+    fn unread(&self) -> usize {
+        self.0.unread().len()
+    }
 }
 
 impl Metrics for Stream {

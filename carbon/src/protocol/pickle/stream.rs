@@ -33,6 +33,10 @@ impl Buffer for Stream {
         self.frames.rest();
         self.machine = Machine::default();
     }
+
+    fn unread(&self) -> usize {
+        self.frames.unread().len()
+    }
 }
 
 impl Metrics for Stream {
