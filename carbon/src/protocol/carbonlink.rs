@@ -250,7 +250,7 @@ impl<'r> Reader<'r> {
                 out.push(if tuple { ')' } else { ']' });
                 Ok(())
             }
-            Value::Dict(_) | Value::Set | Value::Surrogate => out.write_str("..."),
+            Value::Dict(_) | Value::Set(_) | Value::Surrogate => out.write_str("..."),
         };
     }
 }

@@ -1,13 +1,13 @@
-//! Numbers as clients print them, read as Python's `float()` reads ASCII text.
+//! Numbers as clients print them, read as Python's `float()` reads text.
 
 use whisper::Timestamp;
 
 use super::resolver::At;
 use crate::datapoint::PointTime;
 
-/// The finite number that `text` is: decimal, with an optional plus or minus, fraction and exponent, and with
-/// single underscores between digits (`1_000`), as Python takes them. `None` for all other text, NaN
-/// and infinities included.
+/// The finite number that `text` is: decimal, with an optional plus or minus, fraction and exponent, with
+/// single underscores between digits (`1_000`), with spaces around it, in the digits of any script, as
+/// Python takes them. `None` for all other text, NaN and infinities included.
 #[inline]
 pub fn finite(text: &[u8]) -> Option<f64> {
     match short(text) {
@@ -67,12 +67,42 @@ fn short(text: &[u8]) -> Option<f64> {
 
 #[cold]
 fn general(text: &[u8]) -> Option<f64> {
-    let text = std::str::from_utf8(text).ok()?;
+    let text = std::str::from_utf8(text).ok()?.trim_matches(is_space);
+    let ascii = in_ascii_digits(text);
+    let text = ascii.as_deref().unwrap_or(text);
     let value: f64 = match text.contains('_') {
         false => text.parse().ok()?,
         true => without_underscores(text)?.parse().ok()?,
     };
     value.is_finite().then_some(value)
+}
+
+/// Whether `c` is a space to Python's `str.strip()`.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+/// The zeros of all scripts whose digits are decimal (Unicode 14, as CPython 3.11 has it) but ASCII's,
+/// in order; each is followed by its other nine digits.
+const ZEROS: [u32; 65] = [
+    0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6,
+    0xe50, 0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50,
+    0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+    0x104a0, 0x10d30, 0x11066, 0x110f0, 0x11136, 0x111d0, 0x112f0, 0x11450, 0x114d0, 0x11650,
+    0x116c0, 0x11730, 0x118e0, 0x11950, 0x11c50, 0x11d50, 0x11da0, 0x16a60, 0x16ac0, 0x16b50,
+    0x1d7ce, 0x1d7d8, 0x1d7e2, 0x1d7ec, 0x1d7f6, 0x1e140, 0x1e2f0, 0x1e950, 0x1fbf0,
+];
+
+/// `text` with ASCII's digits in place of those of other scripts; `None` if it is ASCII.
+fn in_ascii_digits(text: &str) -> Option<String> {
+    let digit = |c: char| {
+        let code = u32::from(c);
+        let below = ZEROS.partition_point(|zero| *zero <= code).checked_sub(1);
+        let value = below.map(|at| code - ZEROS[at]).filter(|value| *value < 10);
+        value.and_then(|value| char::from_digit(value, 10))
+    };
+    let ascii = |c: char| digit(c).unwrap_or(c);
+    (!text.is_ascii()).then(|| text.chars().map(ascii).collect())
 }
 
 /// `text` without its underscores, each of which must stand between two digits.
@@ -110,6 +140,26 @@ mod tests {
             assert_eq!(finite(text.as_bytes()), value, "{text}");
         }
         assert_eq!(timestamp(b"1_700_000_000"), At::seconds(1_700_000_000.0));
+    }
+
+    #[test]
+    fn digits_of_all_scripts_are_digits_and_spaces_around_are_left_out() {
+        for (text, value) in [
+            ("\u{661}\u{662}", Some(12.0)),
+            ("-\u{ff11}.\u{1d7d7}e\u{0968}", Some(-190.0)),
+            ("1\u{669}_\u{1fbf9}", Some(199.0)),
+            ("\u{a0}1.5\u{2003}\x1f", Some(1.5)),
+            (" 12.5 ", Some(12.5)),
+            ("\u{65f}", None),
+            ("\u{66a}", None),
+            ("\u{b2}", None),
+            ("\u{4e00}", None),
+            ("1 2", None),
+            ("\u{2003}", None),
+        ] {
+            assert_eq!(finite(text.as_bytes()), value, "{text:?}");
+        }
+        assert!(ZEROS.is_sorted());
     }
 
     proptest! {

@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use whisper::{Aggregation, CreateOptions, Retention};
 
-use crate::recorded::{cases, hex, quirk};
+use crate::golden::recording;
+use crate::recorded::{hex, quirk};
 
 const NOW: Timestamp = Timestamp(1_700_001_000);
 
@@ -185,7 +186,7 @@ fn comparable(answer: &Value) -> Value {
 
 #[test]
 fn golden_carbonlink() {
-    let all = cases("carbonlink");
+    let all = recording("carbonlink");
     let (state, cases) = all.split_first().unwrap();
     let server = Server::start(state);
     let mut wrong = Vec::new();

@@ -2,7 +2,8 @@
 //!
 //! The recordings lie in `tests/golden`, or in the directory that `PLUMBAGO_GOLDEN` names. A case
 //! without `quirk` must be taken as recorded. A case with one shows behaviour of carbon that has a
-//! documented reason to differ (`docs/carbon.md`); the tests state what holds instead.
+//! documented reason to differ: it must be taken as `documented` reads it, and `docs/carbon.md` lists each
+//! of this project's own recordings that is not taken as recorded.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +11,9 @@
 )]
 
 mod carbonlink;
+mod documented;
+#[path = "../support/golden.rs"]
+mod golden;
 mod lines;
 mod pickle;
 mod recorded;

@@ -1,9 +1,5 @@
 //! Reading the recordings, and the form in which points are compared.
 
-use std::fs;
-use std::io::Read;
-use std::path::PathBuf;
-
 use carbon::index::Index;
 use carbon::protocol::{Flow, Metrics, Resolver};
 use carbon::stats::Stats;
@@ -12,26 +8,6 @@ use serde_json::Value;
 
 /// The time of receipt.
 pub(crate) const NOW: Timestamp = Timestamp(1_800_000_000);
-
-/// The lines of the recording called `name`.
-pub(crate) fn cases(name: &str) -> Vec<Value> {
-    let ours = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden"));
-    let dir = std::env::var_os("PLUMBAGO_GOLDEN").map_or_else(ours, PathBuf::from);
-    let plain = dir.join(format!("{name}.jsonl"));
-    let text = if plain.exists() {
-        fs::read_to_string(&plain).unwrap()
-    } else {
-        let path = dir.join(format!("{name}.jsonl.gz"));
-        let file = fs::File::open(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-        let mut text = String::new();
-        flate2::read::GzDecoder::new(file)
-            .read_to_string(&mut text)
-            .unwrap();
-        text
-    };
-    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    lines.collect()
-}
 
 /// The slug of a case's quirk, if it has one.
 pub(crate) fn quirk(case: &Value) -> Option<&str> {

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
 use carbon::series::{canonical, file_path, is_tagged, tags, unhashed_path};
+use carbon::{Carbon, Datapoint, PointTime, Setup, Sink};
 use serde_json::Value;
+use whisper::{CreateOptions, Retention};
 
-use crate::recorded::{cases, quirk};
+use crate::golden::recording;
+use crate::recorded::{NOW, quirk};
 
 #[test]
 fn golden_tags() {
-    let cases = cases("carbon-tags");
+    let cases = recording("carbon-tags");
     let tags = cases.iter().filter(|case| case["kind"] == "tags");
     let mut wrong = Vec::new();
     for case in tags.clone() {
@@ -20,6 +25,76 @@ fn golden_tags() {
     }
     assert!(tags.count() > 0);
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// carbon renames a file that it finds under the readable name of its series; here it stays what it is, and
+/// is the only one of its series.
+#[test]
+fn golden_tags_rename() {
+    let cases = recording("carbon-tags");
+    let renames: Vec<&Value> = cases
+        .iter()
+        .filter(|case| case["kind"] == "rename")
+        .collect();
+    assert!(!renames.is_empty());
+    for case in renames {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("whisper");
+        let retentions = vec![Retention::new(60, 1_000).unwrap()];
+        let mut before = Vec::new();
+        for file in case["before"].as_array().unwrap() {
+            let path = root.join(file.as_str().unwrap());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            whisper::create(&path, &CreateOptions::new(retentions.clone())).unwrap();
+            before.push(path);
+        }
+        let metric = case["metric"].as_str().unwrap();
+        let options = Options {
+            infer_step: false,
+            ..Options::default()
+        };
+        let journal = JournalOptions {
+            sync: SyncPolicy::Off,
+            ..JournalOptions::default()
+        };
+        let setup = Setup {
+            clock: Arc::new(|| NOW),
+            ..Setup::new(options, journal, Span::seconds(10))
+        };
+        let carbon = Carbon::open(setup, dir.path()).unwrap();
+        let series = carbon.intern(metric.as_bytes()).unwrap();
+        carbon.submit(&[Datapoint {
+            series,
+            at: PointTime::of_clock(NOW),
+            value: 2.5,
+        }]);
+        carbon.drain(|_| {}).unwrap();
+        assert_eq!(whisper_files(&root), before, "{}", case["name"]);
+        let file = whisper::File::open(&before[0]).unwrap();
+        let slots = file.slots(0).unwrap();
+        assert!(
+            slots.iter().any(|slot| slot.value == 2.5),
+            "{}",
+            case["name"]
+        );
+    }
+}
+
+/// All whisper files below `root`.
+fn whisper_files(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(directory) = todo.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => todo.push(path),
+                false => found.push(path),
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 fn compare(case: &Value) -> Result<(), String> {

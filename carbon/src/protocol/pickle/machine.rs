@@ -1,8 +1,8 @@
 //! The stack machine that a pickle is a program for, with the opcodes that make data.
 //!
 //! Values are 16 bytes and [`Copy`]. Text is a range of the frame where it stands there byte for byte,
-//! else a range of `decoded`. A tuple never changes, so it is a range of `items`; a list or a
-//! dictionary may grow after others refer to it, so it is the number of a vector.
+//! else a range of `decoded`. A tuple never changes, so it is a range of `items`; a list, a dictionary or a
+//! set may grow after others refer to it, so it is the number of a vector.
 
 use super::text;
 
@@ -71,8 +71,8 @@ pub enum Value {
     List(u32),
     /// A dictionary: keys and values, alternating.
     Dict(u32),
-    /// A set or a frozen set. Its members are not kept.
-    Set,
+    /// A set or a frozen set.
+    Set(u32),
 }
 
 /// Reads pickles, one after the other, and keeps its memory between them.
@@ -85,7 +85,7 @@ pub struct Machine {
     /// How many places of the memo are taken.
     memo_len: usize,
     items: Vec<Value>,
-    /// Members of lists and dictionaries; those from `in_use` on are left from earlier pickles.
+    /// Members of lists, dictionaries and sets; those from `in_use` on are left from earlier pickles.
     vectors: Vec<Vec<Value>>,
     in_use: usize,
     decoded: Vec<u8>,
@@ -229,6 +229,18 @@ impl Machine {
         let flat = self.vectors.get(number as usize).map(Vec::as_slice);
         let pairs = flat.unwrap_or(&[]).chunks_exact(2);
         Some(pairs.map(|pair| (pair[0], pair[1])))
+    }
+
+    /// What Python walks through in a set (in the order of the pickle, equal members more than once) or a
+    /// dictionary (its keys); `None` for other values.
+    pub fn elements(&self, value: Value) -> Option<impl Iterator<Item = Value>> {
+        let (number, step) = match value {
+            Value::Set(number) => (number, 1),
+            Value::Dict(number) => (number, 2),
+            _ => return None,
+        };
+        let flat = self.vectors.get(number as usize).map(Vec::as_slice);
+        Some(flat.unwrap_or(&[]).iter().copied().step_by(step))
     }
 
     /// Text as UTF-8; `None` for other values.
@@ -486,18 +498,17 @@ impl Machine {
         }
     }
 
-    /// EMPTY_SET, ADDITEMS and FROZENSET: members of sets are never metrics, so they are dropped.
+    /// EMPTY_SET, ADDITEMS and FROZENSET.
     fn step_set(&mut self, opcode: u8) -> Result<(), Malformed> {
         if opcode == 0x8f {
-            return self.push(Value::Set);
+            return self.push_vector(Value::Set, None);
         }
         let start = self.close()?;
-        self.stack.truncate(start);
         if opcode == 0x91 {
-            return self.push(Value::Set);
+            return self.push_vector(Value::Set, Some(start));
         }
-        match self.top()? {
-            Value::Set => Ok(()),
+        match self.group_from(start)? {
+            (Value::Set(number), _) => self.extend(number, start),
             _ => Err(Malformed::Stack),
         }
     }
@@ -565,7 +576,7 @@ impl Machine {
         self.push(Value::Tuple(span))
     }
 
-    /// Makes a list or a dictionary of the values from `start` on.
+    /// Makes a list, a dictionary or a set of the values from `start` on.
     fn push_vector(
         &mut self,
         kind: fn(u32) -> Value,

@@ -1,7 +1,7 @@
 //! The metrics of a pickle: `[(name, (timestamp, value)), …]`, as carbon's senders write them.
 //!
-//! 1. The whole is a list or a tuple; each item is a list or a tuple of a text and of a list or a
-//!    tuple of two numbers.
+//! 1. The whole is a list, a tuple, a set or a dictionary, whose keys are the items; each item is a list
+//!    or a tuple of a text and of a list or a tuple of two numbers.
 //! 2. A number is an integer, a float, a boolean, or text or bytes that Python's `float()` takes.
 //! 3. An item that is not so is counted and skipped; the items around it are taken. A pickle that
 //!    cannot be read is counted and skipped whole; the connection goes on.
@@ -16,12 +16,15 @@ pub fn read(frame: &[u8], machine: &mut Machine, resolver: &mut Resolver<'_>) {
         Err(Malformed::Code) => resolver.reject(Reject::Code, frame),
         Err(_) => resolver.reject(Reject::Frame, frame),
         Ok(whole) => match machine.members(whole) {
-            None => resolver.reject(Reject::Frame, frame),
             Some(items) => {
                 for item in items {
                     take(*item, machine, frame, resolver);
                 }
             }
+            None => match machine.elements(whole) {
+                Some(items) => items.for_each(|item| take(item, machine, frame, resolver)),
+                None => resolver.reject(Reject::Frame, frame),
+            },
         },
     }
 }
@@ -57,9 +60,11 @@ fn number(value: Value, machine: &Machine, frame: &[u8]) -> Option<f64> {
         Value::Int(integer) => Some(integer as f64),
         Value::Float(float) => Some(float),
         Value::Bool(bool) => Some(f64::from(u8::from(bool))),
-        Value::Text(_) | Value::Decoded(_) | Value::Bytes(_) => {
-            let text = machine.text_or_bytes(value, frame)?;
-            number::finite(text.trim_ascii())
+        Value::Text(_) | Value::Decoded(_) => number::finite(machine.text(value, frame)?),
+        // Python reads bytes as ASCII.
+        Value::Bytes(_) => {
+            let bytes = machine.text_or_bytes(value, frame)?;
+            bytes.is_ascii().then(|| number::finite(bytes))?
         }
         _ => None,
     }
