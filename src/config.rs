@@ -200,6 +200,8 @@ pub struct Loaded {
     config: Config,
     refused: Vec<(Place, String)>,
     warnings: Vec<(Place, String)>,
+    /// What the start says itself, as a warning.
+    ignored: Vec<(Place, String)>,
 }
 
 /// Everything that keeps a configuration from being used, a line each: file, line, key, what is
@@ -230,6 +232,7 @@ impl Loaded {
             config: Config::default(),
             refused: vec![(Place::Default, line)],
             warnings: Vec::new(),
+            ignored: Vec::new(),
         }
     }
 
@@ -263,9 +266,10 @@ impl Loaded {
     /// The configuration, if nothing at all is wrong with it.
     ///
     /// # Errors
-    /// All that is wrong, warnings included.
+    /// All that is wrong: warnings, and lines of rule files that have no effect, included.
     pub fn flawless(mut self) -> Result<Config, Refused> {
         self.refused.append(&mut self.warnings);
+        self.refused.append(&mut self.ignored);
         self.usable()
     }
 }
@@ -334,6 +338,7 @@ impl Sources {
         warnings.extend(dashboards.into_iter().map(|line| (Place::Default, line)));
         Loaded {
             refused: lines(complaints),
+            ignored: lines(config.ignored_rules().into_iter().map(located).collect()),
             warnings,
             config,
         }
@@ -445,6 +450,17 @@ impl Config {
                 })
             })
             .collect()
+    }
+
+    /// Lines of rule files that have no effect, as in carbon.
+    fn ignored_rules(&self) -> Vec<Problem> {
+        let key = "rewrite_rules";
+        let ignored = self.carbon.ignored_rewrites().into_iter();
+        let ignored = ignored.map(|line| Problem {
+            path: settings::Path::from(key).below("carbon"),
+            message: line.to_string(),
+        });
+        ignored.collect()
     }
 
     /// The whole configuration as TOML, each key below its comment.

@@ -19,17 +19,6 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// The value of a counter on `/metrics`.
-fn counter(server: &Server, name: &str) -> f64 {
-    let text = server.get("/metrics").text();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}:\n{text}"))
-        .parse()
-        .unwrap()
-}
-
 #[test]
 fn lines_and_statsd_metrics_go_where_the_files_say_and_follow_them() {
     let directory = tempfile::tempdir().unwrap();
@@ -72,7 +61,7 @@ fn lines_and_statsd_metrics_go_where_the_files_say_and_follow_them() {
         serde_json::json!([])
     );
     let denied = "plumbago_carbon_blacklist_matches_total";
-    assert!(counter(&server, denied) >= 3.0);
+    assert!(server.metric(denied) >= 3.0);
 
     // Changed files are noticed without a signal.
     file("blacklist.conf", "^web\\.h2\\.\n");
@@ -81,7 +70,7 @@ fn lines_and_statsd_metrics_go_where_the_files_say_and_follow_them() {
         "[post]\n^stats_counts\\.seen$ = seen.total\n",
     );
     server.wait_until("both files are read again", |server| {
-        counter(server, "plumbago_carbon_rules_reloads_total") >= 2.0
+        server.metric("plumbago_carbon_rules_reloads_total") >= 2.0
     });
     server.wait_until("the new list", |server| {
         server.lines(format!("noise.x 7 {at}\n"));
@@ -91,11 +80,9 @@ fn lines_and_statsd_metrics_go_where_the_files_say_and_follow_them() {
         server.statsd("seen:2|c\nsecret:1|c");
         !server.points("seen.total").is_empty() && !server.points("stats_counts.secret").is_empty()
     });
-    let before = counter(&server, denied);
+    let before = server.metric(denied);
     server.lines(format!("web.h2.hits 5 {at}\n"));
-    server.wait_until("web.h2 is denied", |server| {
-        counter(server, denied) > before
-    });
+    server.wait_until("web.h2 is denied", |server| server.metric(denied) > before);
 
     // A file with a fault is named, and the rules stay.
     file("blacklist.conf", "^noise\\.\n(\n");

@@ -11,17 +11,6 @@ use std::time::{Duration, Instant};
 
 use support::{Server, now};
 
-/// The value of a counter on `/metrics`.
-fn counter(server: &Server, name: &str) -> f64 {
-    let text = server.get("/metrics").text();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}:\n{text}"))
-        .parse()
-        .unwrap()
-}
-
 /// The bytes of all segments of the journal.
 fn journal_bytes(server: &Server) -> u64 {
     fs::read_dir(server.data().join("journal"))
@@ -62,7 +51,7 @@ fn a_name_that_no_file_can_have_takes_no_room_from_others() {
     server.wait_for_sum("stats_counts.innocent.count", 3.0);
     drop(sender);
     server.wait_until("points dropped", |server| {
-        counter(server, "plumbago_carbon_points_unwritable_total") >= 40_000.0
+        server.metric("plumbago_carbon_points_unwritable_total") >= 40_000.0
     });
     assert!(server.log().contains("blocked.y"), "{}", server.log());
     let took = timed_stop(&mut server);
@@ -70,7 +59,7 @@ fn a_name_that_no_file_can_have_takes_no_room_from_others() {
     assert!(journal_bytes(&server) < 100, "the journal is empty");
     server.run();
     assert_eq!(
-        counter(&server, "plumbago_carbon_journal_replayed_points_total"),
+        server.metric("plumbago_carbon_journal_replayed_points_total"),
         0.0
     );
     server.wait_for("innocent.line", |values| values == [2.0]);
@@ -93,7 +82,7 @@ fn a_name_whose_path_is_too_long_is_refused_by_name() {
     );
     server.lines(format!("{name} 1 {}\nshort 1 {}\n", now(), now()));
     server.wait_for("short", |values| values == [1.0]);
-    assert_eq!(counter(&server, "plumbago_carbon_rejects_name_total"), 1.0);
+    assert_eq!(server.metric("plumbago_carbon_rejects_name_total"), 1.0);
     server.wait_until("line in the log", |server| {
         server
             .log()
@@ -117,7 +106,7 @@ fn sigterm_ends_a_server_whose_cache_is_full() {
     }
     server.lines(&lines);
     server.wait_until("full cache", |server| {
-        counter(server, "plumbago_carbon_cache_bytes") > 60_000.0
+        server.metric("plumbago_carbon_cache_bytes") > 60_000.0
     });
     for chunk in 0..10 {
         let packet: Vec<String> = (0..50).map(|n| format!("c{chunk}.m{n}:1|c")).collect();
@@ -125,7 +114,7 @@ fn sigterm_ends_a_server_whose_cache_is_full() {
     }
     // The flush finds no room.
     server.wait_until("waiting flush", |server| {
-        counter(server, "plumbago_carbon_cache_waits_total") > 0.0
+        server.metric("plumbago_carbon_cache_waits_total") > 0.0
     });
     let took = timed_stop(&mut server);
     assert!(took < Duration::from_secs(30), "{took:?}");
@@ -156,7 +145,7 @@ fn sigterm_leaves_to_the_journal_what_the_timeout_cuts_off() {
     }
     server.lines(&lines);
     server.wait_until("all lines", |server| {
-        counter(server, "plumbago_carbon_metrics_received_total") >= 1_000.0
+        server.metric("plumbago_carbon_metrics_received_total") >= 1_000.0
     });
     timed_stop(&mut server);
     let log = server.log();

@@ -84,6 +84,7 @@ pub mod listener;
 mod metadata;
 pub mod options;
 pub mod pattern;
+mod patterns;
 mod persister;
 pub mod private;
 pub mod protocol;

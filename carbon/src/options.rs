@@ -249,6 +249,18 @@ fn rule_file<T>(parse: fn(&str, &mut Findings) -> T) -> impl Fn(&String, &mut Ch
     }
 }
 
+impl Options {
+    /// Lines of the file that `rewrite_rules` names which have no effect: the server starts with them,
+    /// as carbon does.
+    pub fn ignored_rewrites(&self) -> Vec<conf::Problem> {
+        match self.rewrite_rules.as_str() {
+            "" => Vec::new(),
+            path => load(path.as_ref(), Missing::Empty, rewrite::parse)
+                .map_or_else(|_| Vec::new(), |loaded| loaded.ignored),
+        }
+    }
+}
+
 settings::options! {
     /// `[journal]`.
     #[derive(PartialEq, Eq)]

@@ -13,6 +13,9 @@ use std::sync::OnceLock;
 
 use fancy_regex::{Captures, Regex};
 
+/// The accepted form of a pattern, for messages.
+pub const PYTHON: &str = "a regular expression as Python has them";
+
 /// A compiled regular expression.
 #[derive(Debug)]
 pub struct Pattern {

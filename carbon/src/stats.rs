@@ -62,6 +62,12 @@ settings::counters! {
         /// Datapoints added to aggregates, once for each aggregate. If this stops growing, check
         /// carbon.aggregation_rules and the names of the senders.
         aggregated = "aggregator.datapointsAdded";
+        /// Datapoints of aggregator.datapointsAdded whose effect a restart keeps. If this stays behind, the
+        /// data directory cannot be written: see the log.
+        aggregates_saved = "aggregator.datapointsSaved";
+        /// Times that the open intervals of aggregates could not be saved. If this grows, a restart loses
+        /// them: the log has the reason.
+        aggregates_unsaved = "aggregator.saveFailures";
         /// Aggregates made and stored. If this stops growing while aggregator.datapointsAdded grows,
         /// check the timestamps of the senders.
         aggregates_sent = "aggregateDatapointsSent";
@@ -162,16 +168,16 @@ settings::counters! {
         /// Silent TCP connections closed to make room because of carbon.max_connections. If this
         /// grows, raise the limit.
         connections_evicted = "connectionsEvicted";
+        /// TCP connections closed because of carbon.max_unread_size. If this grows, senders stop in the
+        /// middle of lines or frames, or send very large frames at once: let them send smaller ones, or
+        /// raise the limit.
+        connections_unread = "connectionsUnread";
         /// TCP connections refused because of carbon.max_connections while all others were sending.
         /// If this grows, raise the limit.
         connections_refused = "connectionsRefused";
         /// Times that a file in use was replaced or deleted by another program. Its last points are
         /// written again. If this grows and no tool is running, look for the program that does it.
         replaced = "filesReplaced";
-        /// TCP connections closed because of carbon.max_unread_size. If this grows, senders stop in the
-        /// middle of lines or frames, or send very large frames at once: let them send smaller ones, or
-        /// raise the limit.
-        connections_unread = "connectionsUnread";
         /// Files of other programs that were found while the server runs. For information only.
         found = "filesFound";
         /// Series dropped from the index because another program deleted their file. For information

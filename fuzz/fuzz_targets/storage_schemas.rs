@@ -2,36 +2,13 @@
 //! A storage-schemas.conf and names: read twice, it is the same; each rule has archives with a
 //! step; the first match found in one search is that of trying each pattern.
 
-use std::path::Path;
-
-use carbon::conf::load_text;
 use carbon::schema::Schemas;
-use carbon::series::canonical;
 use libfuzzer_sys::fuzz_target;
+use plumbago_fuzz::rule_list;
 
 fuzz_target!(|text: &str| {
-    // Names after an empty line with a dot.
-    let (file, names) = text.split_once("\n.\n").unwrap_or((text, ""));
-    let read = || load_text(Path::new("f"), file, Schemas::parse);
-    let (first, second) = match (read(), read()) {
-        (Ok(first), Ok(second)) => (first, second),
-        (Err(first), Err(second)) => return assert_eq!(first, second),
-        _ => panic!("accepted once, refused once"),
-    };
-    assert_eq!(first.value.rules(), second.value.rules());
-    assert_eq!(first.warnings, second.warnings);
-    for rule in first.value.rules() {
+    rule_list::check(text, Schemas::parse, |rule| {
         assert!(!rule.retentions.is_empty());
         assert!(rule.finest() > 0);
-    }
-    for name in names.lines().take(32) {
-        let Ok(name) = canonical(name.as_bytes()) else {
-            continue;
-        };
-        assert_eq!(
-            first.value.find(&name),
-            first.value.find_slowly(&name),
-            "{name}"
-        );
-    }
+    });
 });

@@ -2,3 +2,4 @@
 
 pub mod bytes;
 pub mod pattern;
+pub mod rule_list;

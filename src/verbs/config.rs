@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use carbon::conf::{Loaded, Problem};
+use carbon::conf::{Findings, Loaded, Missing, Problem, load};
+use carbon::rules::{aggregate, lists, rewrite};
 use carbon::schema::{load_aggregations, load_schemas};
 
 use crate::config::{Config, Sources};
@@ -59,32 +60,68 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn rule_files(config: &Config) -> String {
     let carbon = &config.carbon;
     let mut text = String::new();
-    if !carbon.schemas.is_empty() {
-        let path = Path::new(&carbon.schemas);
+    let mut add = |path: &str, described: &dyn Fn(&Path) -> String| {
+        if !path.is_empty() {
+            text += &described(Path::new(path));
+        }
+    };
+    add(&carbon.schemas, &|path| {
         let loaded = load_schemas(path, config.statsd.flush_interval);
-        text += &described(path, loaded, |schemas| schemas.rules().len());
-    }
-    if !carbon.aggregation.is_empty() {
-        let path = Path::new(&carbon.aggregation);
+        described(path, loaded, |schemas| rules(schemas.rules().len()))
+    });
+    add(&carbon.aggregation, &|path| {
         let loaded = load_aggregations(path);
-        text += &described(path, loaded, |rules| rules.rules().len());
+        described(path, loaded, |aggregations| {
+            rules(aggregations.rules().len())
+        })
+    });
+    let lists = [(&carbon.allow, true), (&carbon.deny, false)];
+    for (list, allows) in lists {
+        add(list, &|path| {
+            let loaded = match allows {
+                true => read(path, lists::parse_allowed),
+                false => read(path, lists::parse),
+            };
+            described(path, loaded, |list| counted(list.len(), "pattern"))
+        });
     }
+    add(&carbon.rewrite_rules, &|path| {
+        let loaded = read(path, rewrite::parse);
+        described(path, loaded, |rewrites| {
+            let (pre, post) = (rewrites.pre.len(), rewrites.post.len());
+            format!("{} ({pre} in [pre], {post} in [post])", rules(pre + post))
+        })
+    });
+    add(&carbon.aggregation_rules, &|path| {
+        let loaded = read(path, aggregate::parse);
+        described(path, loaded, |aggregates| rules(aggregates.len()))
+    });
     text
+}
+
+/// Reads a file of rules that act on received names.
+fn read<T>(path: &Path, parse: fn(&str, &mut Findings) -> T) -> Result<Loaded<T>, Vec<Problem>> {
+    load(path, Missing::Empty, parse)
+}
+
+fn rules(n: usize) -> String {
+    counted(n, "rule")
+}
+
+/// `1 rule`, `2 rules`.
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn described<T>(
     path: &Path,
     loaded: Result<Loaded<T>, Vec<Problem>>,
-    count: impl Fn(&T) -> usize,
+    summary: impl Fn(&T) -> String,
 ) -> String {
     let Ok(loaded) = loaded else {
         return String::new();
     };
-    let rules = match count(&loaded.value) {
-        1 => "1 rule".to_owned(),
-        n => format!("{n} rules"),
-    };
-    let mut text = format!("{}: {rules}\n", path.display());
+    let mut text = format!("{}: {}\n", path.display(), summary(&loaded.value));
     for warning in &loaded.warnings {
         text += &format!("warning: {warning}\n");
     }
@@ -117,6 +154,24 @@ mod tests {
              warning: D/s:5: [stats] priority: has no effect, as in carbon: the sections apply in the order of the file\n\
              warning: D/s:4: [stats] retentions: the finest step of 60 s is longer than the flush interval of 10 s: of several flushes in one step only the last is kept\n\
              D/a: 1 rule\n"
+        );
+        config.carbon = carbon::options::Options {
+            allow: write("allow", "# nothing yet\n"),
+            deny: write("deny", "^tmp\\.\n"),
+            rewrite_rules: write("rewrite", "[pre]\na = b\nb = c\nd -> e\n[post]\na = b\n"),
+            aggregation_rules: write("rules", "o (10) = sum a\no (60) = sum b\n"),
+            ..carbon::options::Options::default()
+        };
+        let shown = rule_files(&config).replace(&directory.path().display().to_string(), "D");
+        assert_eq!(
+            shown,
+            "D/allow: 0 patterns\n\
+             warning: D/allow: the list has no pattern: every name is allowed\n\
+             D/deny: 1 pattern\n\
+             D/rewrite: 3 rules (2 in [pre], 1 in [post])\n\
+             D/rules: 2 rules\n\
+             warning: D/rules:2: o (60) = sum b: line 1 makes \"o\" with another frequency or method: \
+             the first point decides which of the two is used for all\n"
         );
         // A fault is reported by the check itself.
         config.carbon.schemas = write("s", "[a]\npattern = (\nretentions = 10s:1h\n");

@@ -19,7 +19,8 @@
 
 use std::collections::HashMap;
 
-use super::{Findings, lines};
+use super::problem::Findings;
+use super::read::lines;
 
 /// The section whose options are those of every section.
 const DEFAULT: &str = "DEFAULT";

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Missing, Problem, load};
+use super::problem::{Findings, Problem};
+use super::read::{Missing, load};
 use crate::stats::Stats;
 
 /// How a file becomes a value, see [`super`].
-pub type Parse<T> = Box<dyn Fn(&str, &mut super::Findings) -> T + Send + Sync>;
+pub type Parse<T> = Box<dyn Fn(&str, &mut Findings) -> T + Send + Sync>;
 
 /// The value of a rule file, and what is needed to read it again.
 ///
@@ -64,17 +65,17 @@ impl<T> Watched<T> {
     /// Reads `path`, which the key `key` of the configuration names, and logs its warnings.
     ///
     /// # Errors
-    /// Everything that makes the file unusable, as [`super::load`].
+    /// Everything that makes the file unusable, as [`load`].
     pub fn open(
         key: &'static str,
         path: &Path,
         missing: Missing,
-        parse: impl Fn(&str, &mut super::Findings) -> T + Send + Sync + 'static,
+        parse: impl Fn(&str, &mut Findings) -> T + Send + Sync + 'static,
     ) -> Result<Self, Vec<Problem>> {
         // Before the file is read: a change meanwhile is seen by the first look.
         let seen = Stamp::of(path);
         let loaded = load(path, missing, &parse)?;
-        for warning in &loaded.warnings {
+        for warning in loaded.logged() {
             tracing::warn!("{key}: {warning}");
         }
         Ok(Self {
@@ -114,7 +115,7 @@ impl<T> Watched<T> {
         let Self { key, .. } = self;
         match loaded {
             Ok(loaded) => {
-                for warning in &loaded.warnings {
+                for warning in loaded.logged() {
                     tracing::warn!("{key}: {warning}");
                 }
                 *self.current.write() = Arc::new(loaded.value);
@@ -183,47 +184,6 @@ impl<T> std::fmt::Debug for Watched<T> {
     }
 }
 
-/// A reader's own hold on a [`Watched`] value: one load of a counter as long as it has not changed.
-#[derive(Debug)]
-pub struct Cached<T> {
-    watched: Arc<Watched<T>>,
-    generation: u64,
-    value: Arc<T>,
-}
-
-impl<T> Cached<T> {
-    /// A hold on what `watched` has now.
-    pub fn new(watched: Arc<Watched<T>>) -> Self {
-        let generation = watched.generation();
-        let value = watched.get();
-        Self {
-            watched,
-            generation,
-            value,
-        }
-    }
-
-    /// The value in effect.
-    pub fn get(&mut self) -> &Arc<T> {
-        let generation = self.watched.generation();
-        if generation != self.generation {
-            self.value = self.watched.get();
-            self.generation = generation;
-        }
-        &self.value
-    }
-}
-
-impl<T> Clone for Cached<T> {
-    fn clone(&self) -> Self {
-        Self {
-            watched: Arc::clone(&self.watched),
-            generation: self.generation,
-            value: Arc::clone(&self.value),
-        }
-    }
-}
-
 /// All rule files of a store.
 #[derive(Clone, Default)]
 pub struct Files(Vec<Arc<dyn Watch>>);
@@ -258,7 +218,6 @@ impl std::fmt::Debug for Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conf::Findings;
 
     fn number(text: &str, findings: &mut Findings) -> u32 {
         text.trim().parse().unwrap_or_else(|_| {
@@ -317,25 +276,24 @@ mod tests {
     fn changes_are_seen_and_bad_ones_keep_the_old_value() {
         let rig = Rig::new();
         rig.write("1");
-        let watched = Arc::new(rig.open().unwrap());
-        let mut cached = Cached::new(Arc::clone(&watched));
+        let watched = rig.open().unwrap();
         watched.look(&rig.stats);
-        assert_eq!((**cached.get(), rig.counts()), (1, (0, 0)));
+        assert_eq!((*watched.get(), rig.counts()), (1, (0, 0)));
         rig.write("2");
-        assert_eq!(**cached.get(), 1);
+        assert_eq!(*watched.get(), 1);
         watched.look(&rig.stats);
-        assert_eq!((**cached.get(), rig.counts()), (2, (1, 0)));
+        assert_eq!((*watched.get(), rig.counts()), (2, (1, 0)));
         rig.write("x");
         watched.look(&rig.stats);
         watched.look(&rig.stats);
-        assert_eq!((**cached.get(), rig.counts()), (2, (1, 1)));
+        assert_eq!((*watched.get(), rig.counts()), (2, (1, 1)));
         fs::remove_file(&rig.path).unwrap();
         watched.look(&rig.stats);
         watched.look(&rig.stats);
-        assert_eq!((**cached.get(), rig.counts()), (2, (1, 2)));
+        assert_eq!((*watched.get(), rig.counts()), (2, (1, 2)));
         rig.write("3");
         watched.look(&rig.stats);
-        assert_eq!((**cached.get(), rig.counts()), (3, (2, 2)));
+        assert_eq!((*watched.get(), rig.counts()), (3, (2, 2)));
     }
 
     #[test]

@@ -12,11 +12,24 @@
 
 use super::Faults;
 use crate::conf::{Findings, lines};
-use crate::pattern::Pattern;
+use crate::pattern::{PYTHON, Pattern};
+use crate::patterns::Patterns;
 
 /// The patterns of a list.
 #[derive(Debug, Default)]
-pub struct List(Vec<Pattern>);
+pub struct List {
+    patterns: Vec<Pattern>,
+    search: Patterns,
+}
+
+/// Reads the text of whitelist.conf: a list that allows every name if it has no pattern.
+pub fn parse_allowed(text: &str, findings: &mut Findings) -> List {
+    let list = parse(text, findings);
+    if list.is_empty() {
+        findings.warn(0, "", "the list has no pattern: every name is allowed");
+    }
+    list
+}
 
 /// Reads the text of a list.
 pub fn parse(text: &str, findings: &mut Findings) -> List {
@@ -33,23 +46,30 @@ pub fn parse(text: &str, findings: &mut Findings) -> List {
         }
         match Pattern::new(line) {
             Ok(pattern) => patterns.push(pattern),
-            Err(error) => findings.refuse(number, "", error.to_string(), ""),
+            Err(error) => findings.refuse(number, "", error.to_string(), PYTHON),
         }
     }
-    List(patterns)
+    let search = Patterns::new(patterns.iter().map(Pattern::text));
+    List { patterns, search }
 }
 
 impl List {
     /// Whether it has no pattern.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.patterns.is_empty()
+    }
+
+    /// How many patterns it has.
+    pub fn len(&self) -> usize {
+        self.patterns.len()
     }
 
     /// Whether any pattern matches somewhere in `name`.
     pub fn matches(&self, name: &str, faults: &mut Faults) -> bool {
-        self.0
-            .iter()
-            .any(|pattern| faults.note(pattern.is_in(name)).unwrap_or(false))
+        self.search.any(name, |number| {
+            let matches = self.patterns[number].is_in(name);
+            faults.note(matches).unwrap_or(false)
+        })
     }
 }
 

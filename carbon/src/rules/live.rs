@@ -3,11 +3,12 @@
 //! 1. A thread of the store calls [`Rules::tick`], which compares the generations of the files with those in use. When one
 //!    has changed it puts the new rules together, forgets the verdicts, has StatsD's names judged again,
 //!    and emits what the aggregates of removed rules hold.
-//! 2. The same thread submits the aggregates that are due, as a receiver would: they are journalled
-//!    and visible at once.
+//! 2. The same thread saves the open intervals and submits the aggregates that are due, as a receiver
+//!    would: they are journalled and visible at once.
 //! 3. Locks are taken in the order verdicts, names; a lock is never held while a name is judged or
 //!    admitted. A verdict that was made with older rules is not kept ([`Verdicts`]).
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +17,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use whisper::Timestamp;
 
-use super::aggregate::buffer::Added;
-use super::aggregate::{self, Active, Aggregator, Emitted, Limits, Output};
+use super::aggregate::{self, Active, Added, Aggregator, Emitted, Left, Limits, Output};
 use super::lent::Lent;
 use super::lists::{self, List};
 use super::rewrite::{self, Rewrites};
+use super::saving::Saving;
 use super::verdicts::{Fate, Found, Judged, Verdicts};
 use super::{Faults, Refusal, Ruleset};
 use crate::conf::{Files, Missing, Problem, Watched};
@@ -75,6 +76,10 @@ pub(crate) struct Rules {
     /// The log has named a rule that cannot be applied within bounds, under these rules.
     logged: AtomicU64,
     swept: Mutex<Swept>,
+    /// The file of open intervals.
+    saving: Mutex<Option<Saving>>,
+    /// What was read back and belongs to no rule, to be submitted.
+    left: Mutex<Option<Left>>,
 }
 
 #[derive(Debug)]
@@ -135,7 +140,7 @@ impl Rules {
         let allow = open(
             "carbon.allow",
             sources.allow,
-            lists::parse,
+            lists::parse_allowed,
             &mut problems,
             files,
         );
@@ -185,6 +190,8 @@ impl Rules {
                 at: Instant::now(),
                 made_room: Instant::now(),
             }),
+            saving: Mutex::default(),
+            left: Mutex::default(),
         };
         rules.update();
         Ok(Some(rules))
@@ -210,9 +217,11 @@ impl Rules {
         }
         let changed = files[3] != before.files[3];
         let (aggregates, emitted, gone) = match &self.aggregates {
-            Some(watched) if changed => self
-                .aggregator
-                .replace(&before.set.aggregates, &watched.get()),
+            Some(watched) if changed => {
+                let old = before.set.aggregates.rules();
+                let (rules, emitted, gone) = self.aggregator.replace(old, &watched.get());
+                (rules.into(), emitted, gone)
+            }
             _ => (before.set.aggregates.clone(), Vec::new(), Vec::new()),
         };
         let set = Ruleset {
@@ -357,8 +366,44 @@ impl Rules {
         self.verdicts.read().len()
     }
 
+    /// Goes on with the open intervals that the file `path` has, before any point is received, and saves
+    /// them there from now on; each time synced, if `synced`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn restore(&self, path: &Path, synced: bool, now: Timestamp) -> io::Result<()> {
+        let saving = Saving::new(path.to_owned(), synced);
+        let saved = saving.read()?;
+        let rules = self.current.read().set.aggregates.clone();
+        let left = self
+            .aggregator
+            .restore(saved, rules.rules(), i64::from(now.0));
+        *self.left.lock() = Some(left);
+        *self.saving.lock() = Some(saving);
+        Ok(())
+    }
+
+    /// Saves the open intervals, as far as they have changed.
+    fn save(&self, stats: &Stats) {
+        if let Some(saving) = &mut *self.saving.lock() {
+            // Counted after they were added: what is saved has all of them.
+            let added = stats.aggregated.get();
+            match saving.save(&self.aggregator) {
+                true => stats
+                    .aggregates_saved
+                    .add(added - stats.aggregates_saved.get()),
+                false => stats.aggregates_unsaved.add(1),
+            }
+        }
+    }
+
     /// Puts changed rules into use, submits what is due, drops what is no longer used.
     pub(crate) fn tick(&self, around: &Around<'_>) {
+        let left = self.left.lock().take();
+        if let Some((emitted, gone)) = left {
+            self.submit(around, emitted);
+            self.let_go(around, &gone);
+        }
         if let Some((emitted, gone)) = self.update() {
             self.submit(around, emitted);
             self.let_go(around, &gone);
@@ -367,6 +412,8 @@ impl Rules {
         let mut due = Vec::new();
         let now = around.now;
         self.aggregator.due(i64::from(now.0), false, &mut due);
+        // Before it is submitted: what is read back has all points of what was stored.
+        self.save(around.stats);
         self.submit(around, due);
         let mut swept = self.swept.lock();
         if swept.at.elapsed() < SWEEP {
@@ -383,18 +430,20 @@ impl Rules {
         self.let_go(around, &gone);
     }
 
-    /// Submits everything that has not been emitted, complete or not: the store is shut down.
+    /// Submits everything that has not been emitted, complete or not: the store is shut down. The next start
+    /// goes on with the open intervals.
     pub(crate) fn finish(&self, around: &Around<'_>) {
         let mut due = Vec::new();
         let now = around.now;
         self.aggregator.due(i64::from(now.0), true, &mut due);
+        self.save(around.stats);
         self.submit(around, due);
     }
 
     fn is_tight(&self) -> bool {
         let current = self.current.read();
         let limit = self.aggregator.limits().outputs;
-        let mut rules = current.set.aggregates.iter();
+        let mut rules = current.set.aggregates.rules().iter();
         rules.any(|rule| rule.outputs() >= limit)
     }
 

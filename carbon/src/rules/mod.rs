@@ -8,7 +8,8 @@
 //! 2. Parsers and [`Ruleset::judge`] are pure: no I/O, no clock, no locks. `live` has what changes
 //!    while the server runs.
 //! 3. A name is judged once ([`verdicts`]); afterwards it costs one hash.
-//! 4. Receivers ask through `Resolver`, StatsD through a [`crate::Sink`] of its own
+//! 4. The open intervals of aggregates are saved ([`saving`]) and survive a restart.
+//! 5. Receivers ask through `Resolver`, StatsD through a [`crate::Sink`] of its own
 //!    (`store::ruled`), whose ids follow the rules when these are read again ([`lent`]).
 
 pub mod aggregate;
@@ -16,12 +17,14 @@ mod lent;
 pub mod lists;
 mod live;
 pub mod rewrite;
+mod saving;
 mod verdicts;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::pattern::PatternError;
+use crate::patterns::Patterns;
 use aggregate::Active;
 use lists::List;
 pub(crate) use live::{Around, Rules, Session, Sources};
@@ -76,10 +79,34 @@ pub struct Ruleset {
     /// rewrite-rules.conf.
     pub rewrites: Arc<Rewrites>,
     /// aggregation-rules.conf.
-    pub aggregates: Vec<Arc<Active>>,
+    pub aggregates: Aggregates,
     /// Whether points of aggregated names, and of names that no rule is for, are stored
     /// (FORWARD_ALL).
     pub forward: bool,
+}
+
+/// The rules of aggregation-rules.conf, searched for together.
+#[derive(Clone, Debug, Default)]
+pub struct Aggregates {
+    rules: Vec<Arc<Active>>,
+    search: Arc<Patterns>,
+}
+
+impl From<Vec<Arc<Active>>> for Aggregates {
+    fn from(rules: Vec<Arc<Active>>) -> Self {
+        let search = Patterns::new(rules.iter().map(|active| active.rule.pattern()));
+        Self {
+            rules,
+            search: Arc::new(search),
+        }
+    }
+}
+
+impl Aggregates {
+    /// The rules in order.
+    pub fn rules(&self) -> &[Arc<Active>] {
+        &self.rules
+    }
 }
 
 /// What the rules make of a name.
@@ -105,7 +132,8 @@ impl Ruleset {
         }
         let name = self.rewrites.pre.apply(Cow::Borrowed(name), faults);
         let mut feeds = Vec::new();
-        for active in &self.aggregates {
+        let Aggregates { rules, search } = &self.aggregates;
+        for active in search.candidates(&name).into_iter().map(|n| &rules[n]) {
             if let Some(output) = active.rule.output(&name, faults) {
                 feeds.push((Arc::clone(active), output));
             }

@@ -6,8 +6,8 @@
 //!   aggregation rules see it, those of `[post]` afterwards; all of a section, one after the other.
 //! - A rule is `pattern = replacement`, where every match of the pattern is replaced as Python's
 //!   `re.sub` does. The replacement may be empty. Lines that begin with `#` are comments.
-//! - A line that is neither, and a rule whose pattern is not a regular expression, are ignored. The
-//!   server warns of them.
+//! - A line that is neither, a rule whose pattern is not a regular expression, and rules outside of the
+//!   two sections are ignored. The server warns of them, and `plumbago config --check` fails.
 //!
 //! Different from carbon:
 //!
@@ -21,7 +21,8 @@ use std::borrow::Cow;
 
 use super::Faults;
 use crate::conf::{Findings, lines};
-use crate::pattern::{Pattern, PatternError, Replacement};
+use crate::pattern::{PYTHON, Pattern, PatternError, Replacement};
+use crate::patterns::Patterns;
 
 /// The longest name that a rule makes. No series may have such a name (`carbon::series`).
 const LONGEST: usize = 16 << 10;
@@ -37,13 +38,19 @@ pub struct Rewrites {
 
 /// The rules of a section, in the order in which they are applied.
 #[derive(Debug, Default)]
-pub struct Section(Vec<Rewrite>);
+pub struct Section {
+    rules: Vec<Rewrite>,
+    search: Patterns,
+}
 
 #[derive(Debug)]
 struct Rewrite {
     pattern: Pattern,
     replacement: Replacement,
 }
+
+/// The accepted form of a line.
+const RULE: &str = "\"pattern = replacement\"";
 
 /// Which section a line belongs to.
 #[derive(Clone, Copy)]
@@ -68,35 +75,39 @@ pub fn parse(text: &str, findings: &mut Findings) -> Rewrites {
                 "pre" => Place::Pre,
                 "post" => Place::Post,
                 _ => {
-                    let warning = format!(
-                        "{line:?} is not a section that carbon knows: only rules below [pre] and \
-                         [post] are used"
+                    let wrong = format!(
+                        "{line:?} is not a section that carbon knows, its rules are ignored"
                     );
-                    findings.warn(number, "", warning);
+                    findings.ignore(number, "", wrong, "\"[pre]\" or \"[post]\"");
                     Place::Unknown
                 }
             };
             continue;
         }
         let Some((pattern, replacement)) = cut(line) else {
-            let warning = format!("{line:?} is neither a section nor a rule, it is ignored");
-            findings.warn(number, "", warning);
+            let wrong = format!("{line:?} is neither a section nor a rule and is ignored");
+            findings.ignore(number, "", wrong, RULE);
             continue;
         };
         let Some(rewrite) = read(number, pattern, replacement, findings) else {
             continue;
         };
         match place {
-            Place::Pre => rewrites.pre.0.push(rewrite),
-            Place::Post => rewrites.post.0.push(rewrite),
-            Place::Before => findings.warn(
+            Place::Pre => rewrites.pre.rules.push(rewrite),
+            Place::Post => rewrites.post.rules.push(rewrite),
+            Place::Before => findings.ignore(
                 number,
-                line,
-                "the rule is above the first section and is not used; put it below [pre] or [post]",
+                pattern,
+                "the rule is above the first section and is ignored",
+                "\"[pre]\" or \"[post]\" above it",
             ),
-            // The warning of the heading holds for all of them.
+            // What is said of the heading holds for all of them.
             Place::Unknown => {}
         }
+    }
+    for section in [&mut rewrites.pre, &mut rewrites.post] {
+        let texts = section.rules.iter().map(|rule| rule.pattern.text());
+        section.search = Patterns::new(texts);
     }
     rewrites
 }
@@ -128,7 +139,8 @@ fn read(
     let compiled = match Pattern::new(pattern) {
         Ok(compiled) => compiled,
         Err(error) => {
-            findings.warn(number, "", format!("{error}; the rule is ignored"));
+            let wrong = format!("{error}; the rule is ignored");
+            findings.ignore(number, pattern, wrong, PYTHON);
             return None;
         }
     };
@@ -138,7 +150,8 @@ fn read(
             replacement,
         }),
         Err(error) => {
-            findings.refuse(number, pattern, error.to_string(), "");
+            let accepted = "\"\\1\" for a group, \"\\\\\" for a backslash";
+            findings.refuse(number, pattern, error.to_string(), accepted);
             None
         }
     }
@@ -147,16 +160,24 @@ fn read(
 impl Section {
     /// Whether it has no rule.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rules.is_empty()
+    }
+
+    /// How many rules it has.
+    pub fn len(&self) -> usize {
+        self.rules.len()
     }
 
     /// What the rules make of `name`. A rule that cannot be applied within bounds is skipped.
     pub fn apply<'n>(&self, name: Cow<'n, str>, faults: &mut Faults) -> Cow<'n, str> {
         let mut name = name;
+        // The first rule that matches makes another name, which any rule behind it may match.
+        let first = self.search.candidates(&name).first().copied();
+        let from = first.unwrap_or(self.rules.len());
         for Rewrite {
             pattern,
             replacement,
-        } in &self.0
+        } in &self.rules[from..]
         {
             let replaced = pattern.replace(&name, replacement, LONGEST, || true);
             let replaced: Result<_, PatternError> = replaced;
@@ -172,11 +193,12 @@ impl Section {
 mod tests {
     use super::*;
     use crate::conf::load_text;
+    use proptest::prelude::*;
 
     fn rewrites(text: &str) -> (Rewrites, Vec<String>) {
         let loaded = load_text("f".as_ref(), text, parse).unwrap();
-        let warnings = loaded.warnings.iter().map(ToString::to_string);
-        (loaded.value, warnings.collect())
+        let ignored = loaded.logged().map(ToString::to_string).collect();
+        (loaded.value, ignored)
     }
 
     fn pre(rules: &str, name: &str) -> String {
@@ -205,12 +227,16 @@ mod tests {
     }
 
     #[test]
-    fn what_carbon_ignores_is_ignored_with_a_warning() {
+    fn what_carbon_ignores_is_ignored_and_named() {
         let text = "^z = y\n[pre] # first\n[pre]\n^a -> b\n^(a = b\n[ab]\\. = [x]\n^c = d\n";
         let (rewrites, warnings) = rewrites(text);
         assert!(rewrites.pre.is_empty() && rewrites.post.is_empty());
         let lines: Vec<&str> = warnings.iter().map(|w| &w[..4]).collect();
         assert_eq!(lines, ["f:1:", "f:2:", "f:4:", "f:5:", "f:6:"]);
+        assert_eq!(
+            warnings[2],
+            "f:4: \"^a -> b\" is neither a section nor a rule and is ignored, write \"pattern = replacement\""
+        );
     }
 
     #[test]
@@ -221,8 +247,8 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "f:2: ^a: \"\\\\1\": the pattern has no group \"1\"",
-                "f:3: ^a: \"\\\\q\": bad escape \\q",
+                "f:2: ^a: \"\\\\1\": the pattern has no group \"1\", write \"\\1\" for a group, \"\\\\\" for a backslash",
+                "f:3: ^a: \"\\\\q\": bad escape \\q, write \"\\1\" for a group, \"\\\\\" for a backslash",
                 "f:4: ^(a): the replacement \"\\\\1 # x\" has a comment in it, write the comment on a line of its own",
             ]
         );
@@ -234,5 +260,25 @@ mod tests {
         let mut faults = Faults::default();
         let name = rewrites.pre.apply("a".repeat(60).into(), &mut faults);
         assert_eq!((name.starts_with("ba"), faults.count), (true, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_search_for_the_first_rule_changes_nothing(
+            rules in prop::collection::vec(("(a|b|ab|\\.c|\\(\\?!a\\)b|\\^a|c\\$)", "[abc.]{0,2}"), 0..6),
+            name in "[abc.]{0,8}",
+        ) {
+            let lines: Vec<String> = rules.iter().map(|(from, to)| format!("{from} = {to}")).collect();
+            let (rewrites, _) = rewrites(&format!("[pre]\n{}\n", lines.join("\n")));
+            let mut expected = name.clone();
+            for (from, to) in &rules {
+                let pattern = Pattern::new(from).unwrap();
+                let replacement = pattern.replacement(to).unwrap();
+                let replaced = pattern.replace(&expected, &replacement, LONGEST, || true).unwrap();
+                expected = replaced.unwrap_or(expected);
+            }
+            let got = rewrites.pre.apply(name.into(), &mut Faults::default());
+            prop_assert_eq!(got, expected);
+        }
     }
 }

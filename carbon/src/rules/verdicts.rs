@@ -5,7 +5,9 @@
 //! 2. The ids in here are not held. An entry is used only if its id has the name that it had, which is
 //!    compared; the caller has a pin.
 //! 3. The table is bounded ([`MAX_NAMES`], [`MAX_JUDGED`]): when it is full it is emptied, and names are
-//!    judged again as they come.
+//!    judged again as they come. The bounds are no options: they change no result, only how often a name
+//!    is judged, and they bound memory (64 MB of plain names, some 200 MB of others) against clients that
+//!    send ever new names, which a list may refuse, so that no other limit counts them.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;

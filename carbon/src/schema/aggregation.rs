@@ -6,10 +6,9 @@
 
 use whisper::Aggregation;
 
-use super::first_match::FirstMatch;
-use super::retentions::{comment, compile};
+use super::rule_list::{RuleList, comment, compile, other_keys, unknown};
 use crate::conf::Findings;
-use crate::conf::ini::{self, Entry, Section};
+use crate::conf::ini::{Entry, Section};
 use crate::pattern::Pattern;
 
 /// The keys of a section, in lower case.
@@ -33,52 +32,17 @@ pub struct AggregationRule {
 }
 
 /// The rules of a storage-aggregation.conf.
-#[derive(Debug, Default)]
-pub struct Aggregations {
-    rules: Vec<AggregationRule>,
-    matcher: FirstMatch,
-}
+pub type Aggregations = RuleList<AggregationRule>;
 
 impl Aggregations {
     /// Reads the text of a storage-aggregation.conf.
     pub fn parse(text: &str, findings: &mut Findings) -> Self {
-        let mut rules = Vec::new();
-        let mut patterns = Vec::new();
-        for section in ini::parse(text, &KEYS, findings) {
-            if let Some((rule, pattern)) = rule(section, findings) {
-                rules.push(rule);
-                patterns.push(pattern);
-            }
-        }
-        if findings.is_refused() {
-            return Self::default();
-        }
-        Self {
-            rules,
-            matcher: FirstMatch::new(patterns),
-        }
-    }
-
-    /// The first rule whose pattern matches in `name`, which is in canonical form.
-    pub fn find(&self, name: &str) -> Option<&AggregationRule> {
-        self.matcher.find(name).map(|number| &self.rules[number])
-    }
-
-    /// All rules in order.
-    pub fn rules(&self) -> &[AggregationRule] {
-        &self.rules
-    }
-
-    /// As [`Aggregations::find`], by trying one pattern after the other.
-    #[cfg(any(test, fuzzing))]
-    pub fn find_slowly(&self, name: &str) -> Option<&AggregationRule> {
-        let number = self.matcher.find_slowly(name);
-        number.map(|number| &self.rules[number])
+        Self::read(text, &KEYS, findings, rule)
     }
 }
 
 fn rule(section: Section, findings: &mut Findings) -> Option<(AggregationRule, Pattern)> {
-    other_keys(&section, findings);
+    other_keys(&section, unused, findings);
     let factor = section.get("xfilesfactor");
     let x_files_factor = factor.and_then(|entry| factor_of(&section, entry, findings));
     let method = section.get("aggregationmethod");
@@ -147,24 +111,18 @@ fn method_of(section: &Section, entry: &Entry, findings: &mut Findings) -> Optio
     method
 }
 
-/// Warns of keys that have no effect.
-fn other_keys(section: &Section, findings: &mut Findings) {
-    for entry in &section.entries {
-        let key = entry.key.as_str();
-        let why = if KEYS.contains(&key) {
-            continue;
-        } else if GO_CARBON.contains(&key) {
-            "is go-carbon's and has no effect".to_owned()
-        } else if key == "retentions" {
-            "has no effect here; it belongs in storage-schemas.conf".to_owned()
-        } else {
-            match settings::nearest(&key.replace('_', ""), KEYS) {
-                Some(known) => format!("is unknown and has no effect; did you mean {known}?"),
-                None => "is unknown and has no effect".to_owned(),
-            }
-        };
-        findings.warn(entry.line, section.place(key), why);
+/// Why a key has no effect.
+fn unused(key: &str) -> Option<String> {
+    if KEYS.contains(&key) {
+        return None;
     }
+    Some(if GO_CARBON.contains(&key) {
+        "is go-carbon's and has no effect".to_owned()
+    } else if key == "retentions" {
+        "has no effect here; it belongs in storage-schemas.conf".to_owned()
+    } else {
+        unknown(settings::nearest(&key.replace('_', ""), KEYS))
+    })
 }
 
 /// The built-in aggregation: sum for counts, max for upper, min for lower, last for gauges, else

@@ -28,6 +28,7 @@ mod first_match;
 pub mod infer;
 mod known;
 mod retentions;
+mod rule_list;
 pub mod siblings;
 
 use std::collections::HashSet;
@@ -40,6 +41,7 @@ use whisper::{Aggregation, Allocation, CreateOptions, Point, Retention};
 pub use aggregation::{AggregationRule, Aggregations, aggregation};
 pub(crate) use known::Known;
 pub use retentions::{SchemaRule, Schemas};
+pub use rule_list::RuleList;
 use siblings::{Branch, Branches};
 
 use crate::conf::{Files, Findings, Loaded, Missing, Problem, Watched, load};

@@ -7,9 +7,9 @@
 
 use whisper::{Aggregation, Header, Retention};
 
-use super::first_match::FirstMatch;
+use super::rule_list::{RuleList, comment, compile, other_keys, unknown};
 use crate::conf::Findings;
-use crate::conf::ini::{self, Entry, Section};
+use crate::conf::ini::{Entry, Section};
 use crate::pattern::Pattern;
 
 /// The keys of a section in lower case, with those of go-carbon that mean nothing here.
@@ -46,52 +46,17 @@ impl SchemaRule {
 }
 
 /// The rules of a storage-schemas.conf.
-#[derive(Debug, Default)]
-pub struct Schemas {
-    rules: Vec<SchemaRule>,
-    matcher: FirstMatch,
-}
+pub type Schemas = RuleList<SchemaRule>;
 
 impl Schemas {
     /// Reads the text of a storage-schemas.conf.
     pub fn parse(text: &str, findings: &mut Findings) -> Self {
-        let mut rules = Vec::new();
-        let mut patterns = Vec::new();
-        for section in ini::parse(text, &KEYS, findings) {
-            if let Some((rule, pattern)) = rule(section, findings) {
-                rules.push(rule);
-                patterns.push(pattern);
-            }
-        }
-        if findings.is_refused() {
-            return Self::default();
-        }
-        Self {
-            rules,
-            matcher: FirstMatch::new(patterns),
-        }
-    }
-
-    /// The first rule whose pattern matches in `name`, which is in canonical form.
-    pub fn find(&self, name: &str) -> Option<&SchemaRule> {
-        self.matcher.find(name).map(|number| &self.rules[number])
-    }
-
-    /// All rules in order.
-    pub fn rules(&self) -> &[SchemaRule] {
-        &self.rules
-    }
-
-    /// As [`Schemas::find`], by trying one pattern after the other.
-    #[cfg(any(test, fuzzing))]
-    pub fn find_slowly(&self, name: &str) -> Option<&SchemaRule> {
-        let number = self.matcher.find_slowly(name);
-        number.map(|number| &self.rules[number])
+        Self::read(text, &KEYS, findings, rule)
     }
 }
 
 fn rule(section: Section, findings: &mut Findings) -> Option<(SchemaRule, Pattern)> {
-    other_keys(&section, findings);
+    other_keys(&section, unused, findings);
     let skip = |findings: &mut Findings, why: &str| {
         let warning = format!("{why}; the section is left out, as in carbon");
         findings.warn(section.line, format!("[{}]", section.name), warning);
@@ -177,87 +142,19 @@ fn cut(definition: &str, retention: Retention) -> Option<String> {
     })
 }
 
-/// Compiles the pattern of a section; what is wrong or doubtful about it goes to the findings.
-pub(super) fn compile(
-    section: &Section,
-    entry: &Entry,
-    findings: &mut Findings,
-) -> Option<Pattern> {
-    let place = section.place(&entry.key);
-    let text = &entry.value;
-    // In an expression with the flag x, white space and comments mean nothing.
-    let has_comments = text.contains("(?") && text.contains('x');
-    if let Some(wrong) = comment(text).filter(|_| !has_comments) {
-        findings.refuse(entry.line, place, wrong, "the comment on a line of its own");
-        return None;
-    }
-    if entry.continued > 0 {
-        let warning = format!(
-            "line {} is indented and continues the pattern, which then has a line break in it; no \
-             name matches that",
-            entry.continued
-        );
-        findings.warn(entry.line, place.clone(), warning);
-    }
-    let quoted = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
-    if quoted('"') || quoted('\'') {
-        let warning =
-            format!("the quotes are part of the pattern {text}, as in carbon; remove them");
-        findings.warn(entry.line, place.clone(), warning);
-    }
-    match Pattern::new(text) {
-        Ok(pattern) => Some(pattern),
-        Err(error) => {
-            findings.refuse(
-                entry.line,
-                place,
-                error.to_string(),
-                "a regular expression as Python has them",
-            );
-            None
+/// Why a key has no effect.
+fn unused(key: &str) -> Option<String> {
+    Some(match key {
+        "pattern" | "retentions" => return None,
+        "priority" => {
+            "has no effect, as in carbon: the sections apply in the order of the file".to_owned()
         }
-    }
-}
-
-/// What is wrong with a value that ends in a comment.
-pub(super) fn comment(value: &str) -> Option<String> {
-    let mut before = ' ';
-    for (at, c) in value.char_indices() {
-        if matches!(c, '#' | ';') && before.is_whitespace() && at > 0 {
-            return Some(format!(
-                "{:?} after the value would be part of it",
-                &value[at..]
-            ));
+        "compressed" | "migration" => "is go-carbon's and has no effect".to_owned(),
+        "xfilesfactor" | "aggregationmethod" => {
+            "has no effect here; it belongs in storage-aggregation.conf".to_owned()
         }
-        before = c;
-    }
-    None
-}
-
-/// Warns of keys that have no effect.
-fn other_keys(section: &Section, findings: &mut Findings) {
-    for entry in section
-        .entries
-        .iter()
-        .filter(|entry| entry.key != "pattern")
-    {
-        let why = match entry.key.as_str() {
-            "retentions" => continue,
-            "priority" => {
-                "has no effect, as in carbon: the sections apply in the order of the file"
-                    .to_owned()
-            }
-            "compressed" | "migration" => "is go-carbon's and has no effect".to_owned(),
-            "xfilesfactor" | "aggregationmethod" => {
-                "has no effect here; it belongs in storage-aggregation.conf".to_owned()
-            }
-            key => match settings::nearest(key, ["pattern", "retentions"]) {
-                Some(known) => format!("is unknown and has no effect; did you mean {known}?"),
-                None => "is unknown and has no effect".to_owned(),
-            },
-        };
-        findings.warn(entry.line, section.place(&entry.key), why);
-    }
+        key => unknown(settings::nearest(key, ["pattern", "retentions"])),
+    })
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ impl Carbon {
         if inner.access == Access::Serve {
             // Points of the journal go into the files before any new point is taken.
             inner.replay(&data.join("journal"), &*replaying)?;
+            inner.restore_aggregates()?;
         }
         // From here on, dropping the store ends its threads.
         let carbon = Self(Arc::clone(&inner), Arc::new(Handle(Arc::clone(&inner))));

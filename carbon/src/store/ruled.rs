@@ -8,6 +8,7 @@ use super::carbon::Carbon;
 use super::inner::Inner;
 use crate::conf::{Files, Problem};
 use crate::datapoint::{Datapoint, NameError, SeriesId, Sink};
+use crate::error::{Error, Result};
 use crate::options::{Options, Span};
 use crate::rules::aggregate::Limits;
 use crate::rules::{Around, Rules, Sources};
@@ -19,7 +20,10 @@ const TICK: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// Everything that makes a file unusable.
-pub(crate) fn open(options: &Options, files: &mut Files) -> Result<Option<Rules>, Vec<Problem>> {
+pub(crate) fn open(
+    options: &Options,
+    files: &mut Files,
+) -> std::result::Result<Option<Rules>, Vec<Problem>> {
     let limit = |limit: u64| match limit {
         0 => usize::MAX,
         limit => usize::try_from(limit).unwrap_or(usize::MAX),
@@ -61,6 +65,21 @@ impl Inner {
         }
     }
 
+    /// Goes on with the aggregates of the last run: no receiver has begun.
+    ///
+    /// # Errors
+    /// Their file cannot be read.
+    pub(crate) fn restore_aggregates(&self) -> Result<()> {
+        let Some(rules) = &self.rules else {
+            return Ok(());
+        };
+        let path = self.data.join("aggregates");
+        let synced = self.journal.is_some();
+        rules
+            .restore(&path, synced, (self.clock)())
+            .map_err(|error| Error::io(&path, "reading the saved aggregates", error))
+    }
+
     /// Stores what aggregates hold: the receivers have ended.
     pub(crate) fn finish_rules(&self) {
         self.with_rules(Rules::finish);
@@ -91,7 +110,7 @@ struct RuledSink {
 }
 
 impl Sink for RuledSink {
-    fn intern(&self, name: &[u8]) -> Result<SeriesId, NameError> {
+    fn intern(&self, name: &[u8]) -> std::result::Result<SeriesId, NameError> {
         let stats = self.carbon.stats();
         let lent = self.rules.lend(name, self.carbon.index(), stats);
         if let Err(reason @ NameError::Limit(_)) = lent {

@@ -8,8 +8,11 @@
 //!    alone would take the place of the right one.
 //! 3. An interval of the future closes an hour after its last point and is not remembered: it will be
 //!    the present.
+//! 4. What has changed since it was saved is known ([`Buffer::save`]). An interval that was read back is
+//!    emitted again ([`Buffer::resume`]): what was emitted of it last is not known.
 
 use super::method::{Method, Values};
+use super::saved::Writer;
 
 /// How long late points are gathered before their interval is emitted again, at most; in seconds.
 const GATHER: i64 = 5;
@@ -60,12 +63,24 @@ pub struct Buffer {
     closed: Vec<(i64, i64)>,
     /// When the last point came.
     touched: i64,
+    /// Whether anything has changed since it was saved.
+    changed: bool,
+    /// Intervals that were saved and are no longer open.
+    ended: Vec<i64>,
+    /// Whether `closed` has changed since it was saved.
+    closed_changed: bool,
 }
 
 #[derive(Debug)]
 struct Interval {
     start: i64,
     values: Values,
+    /// How many of the kept values are saved.
+    values_saved: usize,
+    /// It has changed since it was saved.
+    changed: bool,
+    /// It was saved before.
+    saved: bool,
     /// When the last point came.
     touched: i64,
     /// When it is due; `None` while it has nothing new.
@@ -88,13 +103,7 @@ impl Buffer {
             Err(_) if self.is_closed(start) => return Added::Late,
             Err(_) if self.open.len() >= MAX_OPEN || !room() => return Added::Full,
             Err(at) => {
-                let new = Interval {
-                    start,
-                    values: Values::default(),
-                    touched: now,
-                    due: None,
-                };
-                self.open.insert(at, new);
+                self.open.insert(at, Interval::new(start, now));
                 at
             }
         };
@@ -105,7 +114,9 @@ impl Buffer {
         }
         open.values.add(method, value);
         open.touched = now;
+        open.changed = true;
         self.touched = now;
+        self.changed = true;
         if open.due.is_none() {
             let end = start + timing.frequency;
             open.due = Some(match end > now {
@@ -127,6 +138,7 @@ impl Buffer {
     ) -> usize {
         let mut given_back = 0;
         let mut closing = Vec::new();
+        let ended = &mut self.ended;
         self.open.retain_mut(|open| {
             if open.due.is_some_and(|due| due <= now || all) {
                 open.due = None;
@@ -141,16 +153,96 @@ impl Buffer {
             let stays = open.due.is_some() || now < until;
             if !stays {
                 given_back += weight(&open.values);
+                if open.saved {
+                    ended.push(open.start);
+                }
                 if !in_future {
                     closing.push(open.start);
                 }
             }
             stays
         });
+        self.changed |= !self.ended.is_empty();
         for start in closing {
             self.close(start, timing.frequency);
         }
         given_back
+    }
+
+    /// Whether anything has changed since it was saved.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Whether there is nothing to save.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.closed.is_empty()
+    }
+
+    /// Writes what has changed since the last call; everything, if `all`.
+    pub(super) fn save(&mut self, all: bool, writer: &mut Writer<'_>) {
+        for start in std::mem::take(&mut self.ended) {
+            if !all {
+                writer.ended(start);
+            }
+        }
+        for open in &mut self.open {
+            if all || open.changed {
+                let from = if all { 0 } else { open.values_saved };
+                writer.interval(open.start, open.touched, &open.values, from);
+                open.values_saved = open.values.kept();
+                open.changed = false;
+                open.saved = true;
+            }
+        }
+        if self.closed_changed || (all && !self.closed.is_empty()) {
+            writer.closed(self.touched, &self.closed);
+        }
+        self.closed_changed = false;
+        self.changed = false;
+    }
+
+    /// Sets an interval that was saved; `added` are kept values since its last record.
+    pub(super) fn set(
+        &mut self,
+        start: i64,
+        touched: i64,
+        (count, total): (u64, f64),
+        added: impl Iterator<Item = f64>,
+    ) {
+        let at = match self.open.binary_search_by_key(&start, |open| open.start) {
+            Ok(at) => at,
+            Err(at) => {
+                self.open.insert(at, Interval::new(start, touched));
+                at
+            }
+        };
+        let open = &mut self.open[at];
+        open.values.restore(count, total, added);
+        open.touched = touched;
+        self.touched = self.touched.max(touched);
+    }
+
+    /// Removes an interval that was saved.
+    pub(super) fn forget(&mut self, start: i64) {
+        self.open.retain(|open| open.start != start);
+    }
+
+    /// Sets which intervals are closed.
+    pub(super) fn set_closed(&mut self, touched: i64, ranges: Vec<(i64, i64)>) {
+        self.closed = ranges;
+        self.touched = self.touched.max(touched);
+    }
+
+    /// What was read back goes on at `now`: each interval is emitted when it is over, or at once.
+    pub(super) fn resume(&mut self, timing: Timing, now: i64) {
+        for open in &mut self.open {
+            let end = open.start + timing.frequency;
+            open.due = Some(match end > now {
+                true => end.min(now + timing.frequency),
+                false => now,
+            });
+        }
     }
 
     /// The room that its intervals take.
@@ -178,6 +270,8 @@ impl Buffer {
 
     /// Remembers that the interval from `start` on is closed.
     fn close(&mut self, start: i64, frequency: i64) {
+        self.closed_changed = true;
+        self.changed = true;
         let at = self.closed.partition_point(|(first, _)| *first <= start);
         self.closed.insert(at, (start, start));
         // Neighbours become one; so do the two closest, if there are too many.
@@ -203,6 +297,20 @@ impl Buffer {
     fn join(&mut self, at: usize) {
         let (_, last) = self.closed.remove(at + 1);
         self.closed[at].1 = last.max(self.closed[at].1);
+    }
+}
+
+impl Interval {
+    fn new(start: i64, touched: i64) -> Self {
+        Self {
+            start,
+            values: Values::default(),
+            values_saved: 0,
+            changed: false,
+            saved: false,
+            touched,
+            due: None,
+        }
     }
 }
 

@@ -77,19 +77,31 @@ impl Values {
         self.all.len()
     }
 
+    /// Count, sum (or minimum or maximum), and kept values in the order of their arrival.
+    pub(super) fn parts(&self) -> (u64, f64, &[f64]) {
+        (self.count, self.total, &self.all)
+    }
+
+    /// Sets count and sum (or minimum or maximum), and keeps further values.
+    pub(super) fn restore(&mut self, count: u64, total: f64, added: impl Iterator<Item = f64>) {
+        self.count = count;
+        self.total = total;
+        self.all.extend(added);
+    }
+
     /// The aggregate. May be infinite or NaN; 0 without values.
-    pub fn result(&mut self, method: Method) -> f64 {
+    pub fn result(&self, method: Method) -> f64 {
         match method {
             Method::Sum | Method::Min | Method::Max => self.total,
             Method::Avg => self.total / self.count.max(1) as f64,
             Method::Count => self.count as f64,
-            Method::Percentile(share) => percentile(share, &mut self.all),
+            Method::Percentile(share) => percentile(share, self.all.clone()),
         }
     }
 }
 
 /// Rank `share * (n - 1)` of the sorted values, linear between neighbours.
-fn percentile(share: f64, values: &mut [f64]) -> f64 {
+fn percentile(share: f64, mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let rank = share * values.len().saturating_sub(1) as f64;
     let (left, right) = (rank.floor(), rank.ceil());

@@ -5,22 +5,27 @@
 //! 2. There is one output for a name, whichever rules make it. The rule that makes it first decides
 //!    frequency and method, as in carbon.
 //! 3. Nothing here reads a clock: the time is an argument.
-//! 4. What clients can make larger is bounded for each rule: its output series, and its open intervals
+//! 4. Open intervals can be saved ([`saved`]): [`Aggregator::save`] has what has changed since the last
+//!    call, [`Aggregator::restore`] goes on with what was read back.
+//! 5. What clients can make larger is bounded for each rule: its output series, and its open intervals
 //!    (with the values that percentiles keep). At a bound further points are refused and counted.
 
 pub mod buffer;
 pub mod method;
 pub mod rule;
+pub mod saved;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use buffer::{Added, Buffer, Timing};
+pub use buffer::Added;
+use buffer::{Buffer, Timing};
 use method::Method;
 pub use rule::Rule;
+use saved::{Restored, Saved, Writer};
 
 use crate::conf::Findings;
 use crate::datapoint::SeriesId;
@@ -69,6 +74,11 @@ impl Active {
         self.outputs.load(Ordering::Relaxed)
     }
 
+    /// How much of its room for open intervals is taken.
+    pub fn open_intervals(&self) -> usize {
+        self.intervals.load(Ordering::Relaxed)
+    }
+
     /// Takes one of `limit`, if there is one left.
     fn take(&self, taken: &AtomicUsize, limit: usize) -> bool {
         if taken.fetch_add(1, Ordering::Relaxed) < limit {
@@ -94,9 +104,21 @@ pub struct Output {
     buffer: Mutex<Buffer>,
     /// The id under which the store knows it, once it has been emitted.
     pub(crate) series: Mutex<Option<SeriesId>>,
+    /// Its number among those that are saved; 0: it was not saved.
+    number: AtomicU32,
 }
 
 impl Output {
+    fn new(name: &str, by: &Arc<Active>, buffer: Buffer) -> Self {
+        Self {
+            name: name.into(),
+            by: Arc::clone(by),
+            buffer: Mutex::new(buffer),
+            series: Mutex::default(),
+            number: AtomicU32::new(0),
+        }
+    }
+
     fn timing(&self, limits: &Limits) -> (Timing, Method) {
         let rule = &self.by.rule;
         let timing = Timing {
@@ -120,7 +142,20 @@ impl Output {
 pub struct Aggregator {
     limits: Limits,
     outputs: RwLock<HashMap<Box<str>, Arc<Output>>>,
+    saving: Mutex<Numbers>,
 }
+
+/// The numbers of outputs that are saved.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// The last one that was given out.
+    last: u32,
+    /// Those of outputs that are gone.
+    gone: Vec<u32>,
+}
+
+/// What is new in outputs, and outputs that are no longer in use.
+pub type Left = (Vec<Emitted>, Vec<Arc<Output>>);
 
 /// There is no room for another output of the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +178,7 @@ impl Aggregator {
         Self {
             limits,
             outputs: RwLock::default(),
+            saving: Mutex::default(),
         }
     }
 
@@ -178,7 +214,94 @@ impl Aggregator {
         for output in &going {
             self.emit(output, 0, true, &mut emitted);
         }
+        self.note_gone(&going);
         (active, emitted, going)
+    }
+
+    /// The numbers of `gone` are no longer in use.
+    fn note_gone(&self, gone: &[Arc<Output>]) {
+        let numbers = gone
+            .iter()
+            .map(|output| output.number.load(Ordering::Relaxed));
+        self.saving
+            .lock()
+            .gone
+            .extend(numbers.filter(|number| *number > 0));
+    }
+
+    /// Appends to `body` what has changed since the last call, in the form of [`saved`]; everything, if
+    /// `all`, and it is all that has to be read back then.
+    pub fn save(&self, all: bool, body: &mut Vec<u8>) {
+        let mut numbers = self.saving.lock();
+        for number in std::mem::take(&mut numbers.gone) {
+            if !all {
+                Writer { body, number }.gone();
+            }
+        }
+        if all {
+            numbers.last = 0;
+        }
+        for output in self.outputs.read().values() {
+            let mut buffer = output.buffer.lock();
+            if !all && !buffer.is_changed() {
+                continue;
+            }
+            let mut number = output.number.load(Ordering::Relaxed);
+            let is_new = all || number == 0;
+            if is_new {
+                number = match all && buffer.is_empty() {
+                    true => 0,
+                    false => numbers.last + 1,
+                };
+                output.number.store(number, Ordering::Relaxed);
+                numbers.last = numbers.last.max(number);
+            }
+            if number == 0 {
+                continue;
+            }
+            let mut writer = Writer { body, number };
+            if is_new {
+                writer.output(&output.by.rule.text, &output.name);
+            }
+            buffer.save(is_new, &mut writer);
+        }
+    }
+
+    /// Goes on at `now` with what was saved, under the rules `active`. Outputs whose rules are not among
+    /// these are returned, with what is in them.
+    pub fn restore(&self, saved: Saved, active: &[Arc<Active>], now: i64) -> Left {
+        let (mut emitted, mut gone) = (Vec::new(), Vec::new());
+        let mut outputs = self.write();
+        for Restored {
+            rule: text,
+            name,
+            mut buffer,
+        } in saved.outputs()
+        {
+            let known = active.iter().find(|active| active.rule.text == text);
+            let by = match known {
+                Some(by) => Arc::clone(by),
+                None => {
+                    let mut findings = Findings::new("".as_ref());
+                    match rule::parse(&text, &mut findings).pop() {
+                        Some(rule) => Arc::new(Active::new(rule)),
+                        None => continue,
+                    }
+                }
+            };
+            by.intervals.fetch_add(buffer.weight(), Ordering::Relaxed);
+            let frequency = i64::from(by.rule.frequency);
+            let late = i64::from(self.limits.late);
+            buffer.resume(Timing { frequency, late }, now);
+            let output = Arc::new(Output::new(&name, &by, buffer));
+            if known.is_some() && by.take(&by.outputs, self.limits.outputs) {
+                outputs.insert(name.into(), output);
+            } else {
+                self.emit(&output, 0, true, &mut emitted);
+                gone.push(output);
+            }
+        }
+        (emitted, gone)
     }
 
     /// The output called `name`; a new one of the rule `by` if it is unknown.
@@ -198,12 +321,7 @@ impl Aggregator {
         if !by.take(&by.outputs, self.limits.outputs) {
             return Err(Full);
         }
-        let output = Arc::new(Output {
-            name: name.into(),
-            by: Arc::clone(by),
-            buffer: Mutex::default(),
-            series: Mutex::default(),
-        });
+        let output = Arc::new(Output::new(name, by, Buffer::default()));
         outputs.insert(name.into(), Arc::clone(&output));
         Ok(output)
     }
@@ -244,6 +362,7 @@ impl Aggregator {
             }
             !goes
         });
+        self.note_gone(&swept);
         swept
     }
 

@@ -21,7 +21,7 @@
 
 use super::method::{METHODS, Method};
 use crate::conf::{Findings, lines};
-use crate::pattern::Pattern;
+use crate::pattern::{PYTHON, Pattern};
 use crate::rules::Faults;
 
 /// The longest interval of a rule: ten years.
@@ -70,7 +70,7 @@ pub fn parse(text: &str, findings: &mut Findings) -> Vec<Rule> {
                         "line {first} makes {output:?} with another frequency or method: the \
                          first point decides which of the two is used for all"
                     );
-                    findings.warn(number, "", warning);
+                    findings.warn(number, line, warning);
                 }
                 outputs.push((number, output, rule.frequency, rule.method));
                 rules.push(rule);
@@ -189,7 +189,7 @@ fn compile(input: &str) -> Result<(Pattern, Vec<String>), Refused> {
     let expression = format!("\\A(?:{}$)", nodes.join("\\."));
     match Pattern::new(&expression) {
         Ok(pattern) => Ok((pattern, fields)),
-        Err(error) => Err(refused(format!("the input {input:?}: {error}"), "")),
+        Err(error) => Err(refused(format!("the input {input:?}: {error}"), PYTHON)),
     }
 }
 
@@ -308,6 +308,11 @@ fn template(output: &str, fields: &[String]) -> Result<Vec<Part>, Refused> {
 }
 
 impl Rule {
+    /// The regular expression that it is for.
+    pub(crate) fn pattern(&self) -> &str {
+        self.pattern.text()
+    }
+
     /// The series that points of `name` go to, if the rule is for them.
     pub fn output(&self, name: &str, faults: &mut Faults) -> Option<String> {
         let found = faults.note(self.pattern.captures(name))??;
@@ -439,6 +444,9 @@ mod tests {
         let loaded = load_text("f".as_ref(), text, parse).unwrap();
         let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].starts_with("f:3: line 1 makes \"o\" with another frequency"));
+        assert!(
+            warnings[0]
+                .starts_with("f:3: o (60) = sum c: line 1 makes \"o\" with another frequency")
+        );
     }
 }

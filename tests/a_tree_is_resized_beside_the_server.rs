@@ -1,0 +1,146 @@
+//! `plumbago whisper resize --schemas` over the tree of a running server that is written to all the time:
+//! a dry run changes nothing, the rate is kept, and no point is missing.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{Server, now, plumbago, run};
+use whisper::Header;
+
+const SERIES: usize = 60;
+const RATE: u64 = 20;
+
+/// How many archives the files of the tree have: how many files for each number.
+fn archives(tree: &Path) -> BTreeMap<usize, usize> {
+    let mut found = BTreeMap::new();
+    for n in 0..SERIES {
+        let header = Header::read(&tree.join(format!("web/h{n}/hits.wsp"))).unwrap();
+        *found.entry(header.archives().len()).or_default() += 1;
+    }
+    found
+}
+
+/// The values of a series by their seconds.
+fn values(server: &Server, n: usize, from: i64) -> BTreeMap<i64, f64> {
+    let path = format!("/render?format=json&from={}&target=web.h{n}.hits", from - 1);
+    let series = server.json(&path);
+    let points = series[0]["datapoints"].as_array().cloned();
+    let points = points.unwrap_or_default().into_iter();
+    points
+        .filter_map(|point| Some((point[1].as_i64()?, point[0].as_f64()?)))
+        .collect()
+}
+
+#[test]
+fn no_point_is_missing_after_a_resize_beside_a_writing_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let schemas = directory.path().join("storage-schemas.conf");
+    fs::write(&schemas, "[web]\npattern = ^web\\.\nretentions = 1s:1h\n").unwrap();
+    let mut server = Server::with(&[
+        ("carbon.schemas", &format!("{schemas:?}")),
+        ("stats.self", "false"),
+    ]);
+    let tree = server.data().join("whisper");
+    // One point for each series and second, from half an hour ago on.
+    let from = now() - 1_800;
+    let send = |round: i64| {
+        let line = |n: usize| {
+            format!(
+                "web.h{n}.hits {} {}\n",
+                round * 100 + n as i64,
+                from + round
+            )
+        };
+        server.lines((0..SERIES).map(line).collect::<String>());
+    };
+    send(0);
+    server.wait_until("all files", |_| {
+        (0..SERIES).all(|n| tree.join(format!("web/h{n}/hits.wsp")).exists())
+    });
+    fs::write(
+        &schemas,
+        "[web]\npattern = ^web\\.\nretentions = 1s:2h,1m:7d\n",
+    )
+    .unwrap();
+    let rate = RATE.to_string();
+    let mut arguments = vec!["whisper", "resize", "--schemas", schemas.to_str().unwrap()];
+    arguments.extend(["--rate", &rate, tree.to_str().unwrap()]);
+
+    let dry = run(&[&arguments[..], &["--dry-run"]].concat());
+    let said = String::from_utf8_lossy(&dry.stdout).into_owned();
+    assert!(dry.status.success(), "{said}");
+    assert!(
+        said.contains(&format!("{SERIES} files would be resized")),
+        "{said}"
+    );
+    assert_eq!(archives(&tree), [(1, SERIES)].into());
+
+    let ended = AtomicBool::new(false);
+    let (rounds, said, took) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut round = 1;
+            while !ended.load(Ordering::Relaxed) {
+                send(round);
+                round += 1;
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            round
+        });
+        let begun = Instant::now();
+        let child = plumbago()
+            .args(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let done = child.unwrap().wait_with_output().unwrap();
+        let took = begun.elapsed();
+        ended.store(true, Ordering::Relaxed);
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(
+            done.status.success(),
+            "{said}{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        (writer.join().unwrap(), said, took)
+    });
+    // Each file is named with what it was and what it is.
+    let named = said.lines().filter(|line| line.contains(": 1:3600 0 "));
+    assert_eq!(named.count(), SERIES, "{said}");
+    assert!(said.contains(&format!("{SERIES} files resized")), "{said}");
+    let least = Duration::from_secs(SERIES as u64 / RATE);
+    assert!(took >= least.mul_f64(0.9), "{took:?} for {SERIES} files");
+    send(rounds);
+    assert_eq!(archives(&tree), [(2, SERIES)].into());
+
+    let check = |server: &Server| {
+        for n in 0..SERIES {
+            let expected: BTreeMap<i64, f64> = (0..=rounds)
+                .map(|round| (from + round, (round * 100 + n as i64) as f64))
+                .collect();
+            server.wait_until(&format!("all points of web.h{n}.hits"), |server| {
+                values(server, n, from) == expected
+            });
+        }
+    };
+    check(&server);
+    // In the files as well, and without the process that wrote them.
+    server.kill();
+    server.run();
+    check(&server);
+    server.restart();
+    check(&server);
+    let again = run(&arguments);
+    let said = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(
+        said.contains(&format!("{SERIES} have their retentions")),
+        "{said}"
+    );
+}
