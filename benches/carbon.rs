@@ -12,7 +12,11 @@
 //!   *read*: a thread that reads the same bytes from a socket and counts line feeds.
 //! - *rules*: resolving the name of a received point with 50 rules (20 patterns of lists, 10 rewrites, 20
 //!   aggregation rules of which none matches) against resolving it without rules: a known name, a new one.
-//! - *index*: a million names of the tree that `find` is measured on, read back as at a restart.
+//! - *schemas*: finding the section of a storage-schemas.conf of 50 patterns that a name of a new series
+//!   matches, each name once and timed by itself, in a tree of a million names that are spread over the
+//!   sections; against trying one pattern after the other, as carbon does.
+//! - *index*: a million names of the tree that `find` is measured on, read back as at a restart; patterns,
+//!   and tag queries by `name`, which find series without tags.
 //!
 //! `cargo bench --bench carbon`, or `cargo bench --bench carbon -- serve PORT DATA [off|200ms]`
 //! for a server that other generators can load; `-- METRICS` for another number of names,
@@ -31,9 +35,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use carbon::index::Index;
 use carbon::listener::Listeners;
 use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
+use carbon::pattern::Pattern;
 use carbon::protocol::pickle::write;
 use carbon::protocol::resolver::At;
-use carbon::schema::Schema;
+use carbon::schema::{Schema, load_schemas};
 use carbon::{Carbon, PointTime, Setup, Timestamp};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
@@ -62,8 +67,12 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "rules") {
         return rules();
     }
+    if args.first().is_some_and(|arg| arg == "schemas") {
+        return schemas();
+    }
     let metrics: u32 = args.first().map_or(10_000, |arg| arg.parse().unwrap());
     rules();
+    schemas();
     index();
     points(metrics);
     journal(metrics.min(2_000));
@@ -505,6 +514,97 @@ fn rules() {
     );
 }
 
+/// A storage-schemas.conf of 50 sections, as large installations have them: by team, by kind of host, by
+/// the end of the name, and one for the rest.
+fn fifty_sections() -> (String, Vec<String>) {
+    let mut patterns: Vec<String> = Vec::new();
+    patterns.extend((0..12).map(|n| format!("^team{n:02}\\.")));
+    patterns.extend((0..12).map(|n| format!("^servers\\.rack{n:02}[a-f]?\\..*\\.cpu\\.")));
+    patterns.extend(
+        (0..10)
+            .map(|n| format!("^(stats|summary)\\.timers\\.app{n:02}\\..*\\.(upper|lower)_9\\d$")),
+    );
+    patterns.extend((0..8).map(|n| format!("\\.interface-eth{n}\\.if_(octets|packets)\\.")));
+    patterns.extend((0..7).map(|n| format!("\\.(requests|errors)\\.code{n}\\d\\d\\.count$")));
+    patterns.push(".*".to_owned());
+    let section = |(n, pattern): (usize, &String)| {
+        format!("[section{n}]\npattern = {pattern}\nretentions = 10s:6h,1m:7d\n")
+    };
+    let text = patterns.iter().enumerate().map(section).collect();
+    (text, patterns)
+}
+
+/// A name of the tree that those sections are for.
+fn spread_name(i: u32) -> String {
+    let (kind, host) = (i % 6, i / 6);
+    match kind {
+        0 => format!(
+            "team{:02}.service{:03}.host{host:06}.load",
+            host % 14,
+            host % 300
+        ),
+        1 => format!(
+            "servers.rack{:02}b.host{host:06}.cpu.{}",
+            host % 13,
+            host % 8
+        ),
+        2 => format!(
+            "stats.timers.app{:02}.endpoint{host:06}.upper_90",
+            host % 11
+        ),
+        3 => format!(
+            "collectd.host{host:06}.interface-eth{}.if_octets.rx",
+            host % 9
+        ),
+        4 => format!("web.site{host:06}.requests.code{}04.count", host % 8),
+        _ => name(i),
+    }
+}
+
+/// What finding the rule of a new series costs.
+fn schemas() {
+    const NAMES: u32 = 1_000_000;
+    /// Names that are searched for one pattern after the other.
+    const SLOWLY: usize = 20_000;
+    let (text, patterns) = fifty_sections();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("storage-schemas.conf");
+    fs::write(&path, text).unwrap();
+    let schemas = load_schemas(&path, Span::seconds(10)).unwrap().value;
+    assert_eq!(schemas.rules().len(), 50);
+    let names: Vec<String> = (0..NAMES).map(spread_name).collect();
+    let mut found = vec![0_u32; 50];
+    let mut time = |name: &String| {
+        let begun = Instant::now();
+        let rule = schemas.find(name);
+        let nanos = begun.elapsed().as_nanos() as f64;
+        let line = rule.unwrap().line;
+        found[line / 3] += 1;
+        nanos
+    };
+    let times: Vec<f64> = names.iter().map(&mut time).collect();
+    assert!(found.iter().all(|names| *names > 0), "{found:?}");
+    let patterns: Vec<Pattern> = patterns.iter().map(|p| Pattern::new(p).unwrap()).collect();
+    let one_by_one = |name: &String| {
+        let begun = Instant::now();
+        let first = patterns.iter().position(|p| p.is_in(name).unwrap());
+        let nanos = begun.elapsed().as_nanos() as f64;
+        assert_eq!(schemas.find(name).unwrap().line, first.unwrap() * 3 + 1);
+        nanos
+    };
+    let sample = names.iter().step_by(NAMES as usize / SLOWLY);
+    let slow = median(sample.map(one_by_one).collect());
+    let mut sorted = times;
+    sorted.sort_by(f64::total_cmp);
+    let part = |share: f64| sorted[(sorted.len() as f64 * share) as usize];
+    println!(
+        "schemas, 50 patterns{:8.0} ns   one by one {slow:6.0} ns   {:5.2}x   (p99 {:.0} ns)",
+        part(0.5),
+        part(0.5) / slow,
+        part(0.99)
+    );
+}
+
 fn index() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("names");
@@ -534,7 +634,7 @@ fn index() {
 fn read_back(log: &Path) {
     let before = anonymous_mb();
     let (started, busy) = (Instant::now(), cpu(ClockId::ThreadCPUTime));
-    let index = Index::open(log.parent().unwrap(), log.to_owned(), true).unwrap();
+    let index = Index::open(log.parent().unwrap(), log.to_owned(), false).unwrap();
     println!(
         "index of {} names: ready in {:.2} s ({:.2} s of CPU), {:.1} MB ({:.1} by its own account)",
         index.len(),
@@ -561,4 +661,52 @@ fn read_back(log: &Path) {
         }
         println!("{query:38} {hits:6} hits {:10.1} us", median(times));
     }
+    by_name(&index);
+}
+
+/// Asks for series without tags as tag queries do: by the tag `name`, which each of them has.
+fn by_name(index: &Index) {
+    let ask = |what: &str, search: &dyn Fn() -> usize| {
+        let before = anonymous_mb();
+        let mut times = vec![];
+        let mut hits = 0;
+        for _ in 0..11 {
+            let before = cpu(ClockId::ThreadCPUTime);
+            hits = search();
+            times.push((cpu(ClockId::ThreadCPUTime) - before) * 1e6);
+        }
+        let kept = anonymous_mb() - before;
+        println!(
+            "{what:38} {hits:6} hits {:10.1} us, {kept:.1} MB kept",
+            median(times)
+        );
+    };
+    for expression in [
+        "name=find.host0500.svc20.metric12",
+        "name=~find\\.host0500\\.svc20\\.",
+        "name=~find\\.host05..\\.svc20\\.metric12",
+        "name=~.*svc20\\.metric12$",
+        "name!=~find",
+    ] {
+        ask(expression, &|| {
+            index
+                .find_tagged(&[expression])
+                .map_or(0, |found| found.len())
+        });
+    }
+    for prefix in [
+        "find.host0500.svc20.",
+        "find.host0500.",
+        "find.host05",
+        "find",
+        "",
+    ] {
+        ask(&format!("autocomplete {prefix:?}"), &|| {
+            let found = index.complete_values(&[], "name", prefix, 100, &mut |_| true);
+            found.map_or(0, |found| found.len())
+        });
+    }
+    ask("/tags/name", &|| {
+        index.values("name").map_or(0, |(_, values)| values.len())
+    });
 }
