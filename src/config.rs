@@ -48,6 +48,8 @@ pub struct Config {
     pub render: render::options::Options,
     /// Deploys and other changes.
     pub events: render::events::Options,
+    /// What deploys changed.
+    pub impact: render::verdicts::Options,
     /// Who may write over HTTP.
     pub auth: guard::Options,
 }
@@ -125,6 +127,7 @@ impl Default for Config {
             journal: JournalOptions::default(),
             render: render::options::Options::default(),
             events: render::events::Options::default(),
+            impact: render::verdicts::Options::default(),
             auth: guard::Options::default(),
         }
     }
@@ -175,6 +178,10 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "events",
         keys: render::events::options::KEYS,
+    },
+    Section {
+        name: "impact",
+        keys: render::verdicts::options::KEYS,
     },
     Section {
         name: "auth",
@@ -403,6 +410,7 @@ impl Config {
             journal,
             render,
             events,
+            impact,
             auth,
         } = self;
         let mut all = Vec::new();
@@ -422,6 +430,7 @@ impl Config {
         section("journal", &|problems| journal.check(problems));
         section("render", &|problems| render.check(problems));
         section("events", &|problems| events.check(problems));
+        section("impact", &|problems| impact.check(problems));
         section("auth", &|problems| auth.check(problems));
         all.extend(bound::check(self));
         all
@@ -591,6 +600,9 @@ fn set(tree: &mut Node, text: &str, n: usize) -> Result<(), String> {
 fn example(key: &str) -> Option<String> {
     if key == "events.rules" {
         return Some("{tags = \"deploy\", color = \"red\"}".to_owned());
+    }
+    if key == "impact.rules" {
+        return Some("{tags = \"deploy\", targets = [\"stats.**\"]}".to_owned());
     }
     let defaults = Value::try_from(Config::default()).ok()?;
     let mut value = &defaults;

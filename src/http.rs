@@ -20,9 +20,12 @@ use carbon::{Datapoint, NameError, SeriesId, Sink};
 use jiff::tz::TimeZone;
 use parking_lot::{Mutex, MutexGuard};
 use render::events::{Event, Store, TagQuery};
+use render::http::App;
 use render::http::guard::Guard;
+use render::http::impact::with_verdict;
 use render::http::page::Host;
 use render::options::ALWAYS;
+use render::verdicts::{Happened, what_happened};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -289,8 +292,10 @@ pub struct Around {
     pub events: Arc<Store>,
     /// The number of metrics and datapoints received from clients.
     pub received: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// The zone in which pages write times.
-    pub time_zone: TimeZone,
+    /// The series, and the zone in which pages write times.
+    pub app: App,
+    /// `impact.events`.
+    pub deploys: String,
     /// The sentence on top of every page.
     pub banner: Option<&'static str>,
     /// `render.base_path`.
@@ -318,12 +323,28 @@ impl Host for Around {
             })
     }
 
+    fn event(&self, id: i64) -> Option<Event> {
+        with_verdict(&self.events, id).ok()
+    }
+
+    fn happened(&self, name: &str, at: i64) -> Option<Happened> {
+        let deploys: TagQuery = self.deploys.parse().ok()?;
+        let budget = self.app.limits().budget;
+        let (source, now) = (&*self.app.source, self.app.now());
+        what_happened(source, &self.events, &deploys, name, at, now, &budget).unwrap_or_else(
+            |why| {
+                warn!("what happened to {name}: {why}");
+                None
+            },
+        )
+    }
+
     fn generation(&self) -> u64 {
         self.events.generation()
     }
 
     fn time_zone(&self) -> TimeZone {
-        self.time_zone.clone()
+        self.app.time_zone.clone()
     }
 
     fn banner(&self) -> Option<&str> {

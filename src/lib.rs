@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod events;
 pub mod http;
+pub mod impact;
 pub mod lock;
 pub mod log;
 pub mod memory;

@@ -27,8 +27,10 @@ use render::events::Store;
 use render::events::metrics;
 use render::http::events::{EventsState, routes as events_routes};
 use render::http::guard::Guard;
+use render::http::impact::{ImpactState, routes as impact_routes};
 use render::http::page::{Dashboards, Page};
 use render::http::{App, router};
+use render::verdicts::{Handle, Judge};
 use settings::Span;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -42,6 +44,7 @@ use crate::demo::{self, shop::Shop};
 use crate::events::IntoEvents;
 use crate::http::connections::{Connections, Limits};
 use crate::http::{self, Around, Front, Health, Own, Readiness};
+use crate::impact::Impact;
 use crate::lock::DataLock;
 use crate::log::Log;
 use crate::memory;
@@ -98,6 +101,9 @@ pub async fn run(
     let lock = Arc::new(DataLock::take(&config.data)?);
     let bound = Bound::open(&config)?;
     cap_connections(&mut config, descriptors);
+    if surroundings.demo && config.impact.rules.is_empty() {
+        config.impact.rules = demo::rules();
+    }
     let supervisor = Supervisor::default();
     let answering = Answering::start(&config, bound.http, &supervisor);
     let readiness = answering.readiness.clone();
@@ -335,6 +341,8 @@ struct Running {
     http: JoinHandle<anyhow::Result<()>>,
     /// Tasks that end with the process: the reporter, the demo's visitors.
     background: JoinSet<()>,
+    /// Judges deploys.
+    impact: Impact,
     /// Removes the files of Unix sockets when dropped.
     _binder: Binder,
 }
@@ -350,13 +358,12 @@ impl Running {
         let (shop, events, carbon) = (opened.shop, opened.events, opened.carbon);
         let addresses = bound.binder.addresses().clone();
 
-        let now = config.render.now;
         let own_count = Arc::new(AtomicU64::new(0));
         let own_every = |interval: Span| own_sink(Arc::new(carbon.every(interval)), &own_count);
         let own = own_every(config.statsd.flush_interval);
         // Carbon's rule files hold for the lines of StatsD, and not for the server's own series.
         let flushed = own_sink(carbon.ruled_sink(config.statsd.flush_interval), &own_count);
-        let own_series = config.stats.own && now == 0;
+        let own_series = config.stats.own && config.render.now == 0;
         let statsd = start_statsd(config, bound.statsd, &flushed, &events, supervisor)?;
         let mut background = JoinSet::new();
         let banner = shop.is_some().then_some(demo::BANNER);
@@ -372,18 +379,21 @@ impl Running {
             addresses: addresses.clone(),
             events: events.clone(),
             received: received(&carbon, &statsd, own_count.clone()),
-            time_zone: app.time_zone.clone(),
+            app: app.clone(),
+            deploys: config.impact.events.clone(),
             banner,
             base_path: config.render.base_path.clone(),
         };
         let (page, dashboards) = page(config, host, &carbon);
         background.spawn(supervisor.watched("page", page.clone().watch()));
+        let impact = Impact::start(config, &events, &carbon, &app, &page, supervisor)?;
         let readings = readings(Counted {
             page: page.clone(),
             statsd: statsd.clone(),
             carbon: carbon.clone(),
             app: app.clone(),
             events: events.clone(),
+            judge: impact.judge.clone(),
             panics: panics.clone(),
             connections: answering.connections.clone(),
         });
@@ -402,8 +412,7 @@ impl Running {
             stopped: &stopped,
             supervisor,
         })?;
-        let base_path = &config.render.base_path;
-        let routes = all_routes(app, events, page.clone(), &guard, now, base_path);
+        let routes = all_routes(app, events, page.clone(), &guard, &impact.handle, config);
         let health = health(&carbon, answering.readiness, guard, readings, panics);
         answering.front.open(health.beside(routes));
         Ok(Self {
@@ -417,6 +426,7 @@ impl Running {
             stop_http: answering.stop,
             http: answering.task,
             background,
+            impact,
             _binder: bound.binder,
         })
     }
@@ -445,6 +455,11 @@ impl Running {
         // Carbon first: a full cache must not block the receivers that stop next.
         self.carbon.shut_down();
         self.background.shutdown().await;
+        let impact = self.impact;
+        let judged = tokio::task::spawn_blocking(|| impact.stop());
+        let judged = within(supervisor, "stopping the judge of deploys", judged)
+            .await
+            .flatten();
         let statsd = self.statsd.write().take();
         let stopped = tokio::task::spawn_blocking(|| statsd.map_or(Ok(()), statsd::Server::stop));
         let stopped = within(supervisor, "stopping statsd", stopped).await;
@@ -461,7 +476,7 @@ impl Running {
         let drained = drained.and_then(|result| result.context("carbon"));
         let _ = self.stop_http.send(true);
         let answered = within(supervisor, "HTTP", self.http).await.flatten();
-        drained.and(stopped).and(received).and(answered)
+        drained.and(stopped).and(received).and(answered).and(judged)
     }
 }
 
@@ -506,7 +521,7 @@ fn start_demo(
     let Some(shop) = shop else {
         return Ok(());
     };
-    let events = events.clone();
+    let (events, seen) = (events.clone(), events.clone());
     let post = move |draft| match events.insert(draft) {
         Ok(saved) => Some(saved.event.id),
         Err(why) => {
@@ -517,7 +532,8 @@ fn start_demo(
     let flush = config.statsd.flush_interval.0;
     demo::fill(shop, &**own, demo::now(), flush, &post)?;
     if let Some(address) = address {
-        let visitors = demo::visit(shop, address.parse()?, post);
+        let broken = move |now| demo::is_broken(&seen, now);
+        let visitors = demo::visit(shop, address.parse()?, post, broken);
         background.spawn(supervisor.watched("demo", visitors));
     }
     Ok(())
@@ -541,25 +557,33 @@ fn health(
     }
 }
 
-/// The routes of queries, events and the page. `now` stops their clock unless it is 0.
+/// The routes of queries, events, verdicts and the page.
 fn all_routes(
     app: App,
     events: Arc<Store>,
     page: Page,
     guard: &Arc<Guard>,
-    now: i64,
-    base_path: &str,
+    handle: &Handle,
+    config: &Config,
 ) -> Router {
+    let render = &config.render;
+    let verdicts = impact_routes(ImpactState {
+        store: events.clone(),
+        handle: handle.clone(),
+        guard: guard.clone(),
+        base_path: render.base_path.as_str().into(),
+    });
     let event_routes = events_routes(EventsState {
         store: events,
         guard: guard.clone(),
         time_zone: app.time_zone.clone(),
-        clock: (now != 0).then_some(now),
+        clock: (render.now != 0).then_some(render.now),
         room: Default::default(),
-        base_path: base_path.into(),
+        base_path: render.base_path.as_str().into(),
     });
     router(app, guard)
         .merge(event_routes)
+        .merge(verdicts)
         .merge(guard.watch(page.routes()))
 }
 
@@ -606,6 +630,7 @@ struct Counted {
     carbon: Carbon,
     app: App,
     events: Arc<Store>,
+    judge: Arc<Judge>,
     panics: Arc<AtomicU64>,
     connections: Connections,
 }
@@ -618,6 +643,7 @@ fn readings(counted: Counted) -> Readings {
         carbon,
         app,
         events,
+        judge,
         panics,
         connections,
     } = counted;
@@ -629,6 +655,7 @@ fn readings(counted: Counted) -> Readings {
         readings.extend(carbon.readings());
         readings.extend(app.stats.readings());
         readings.extend(events.stats().readings());
+        readings.extend(judge.stats.readings());
         readings.push(Reading::count(
             "http",
             "panics",

@@ -45,8 +45,32 @@ fn the_demo_has_a_past_a_present_and_deploys() {
             .collect();
         values.iter().sum::<f64>() / values.len() as f64
     };
-    assert!(mean("-32min", "-21min") > 1.4 * mean("-45min", "-34min"));
-    assert!(mean("-32min", "-21min") > 1.4 * mean("-18min", "-2min"));
+    assert!(mean("-41min", "-23min") > 1.4 * mean("-56min", "-43min"));
+    assert!(mean("-41min", "-23min") > 1.4 * mean("-20min", "-2min"));
+
+    // Its deploys are judged: the harmful one is worse, its rollback better, the harmless one
+    // changed nothing.
+    let impact_of = |what: &str| {
+        let events = server.json("/events/get_data?tags=deploy&from=-8d");
+        let mut events = events.as_array().unwrap().iter();
+        let event = events.find(|event| event["what"] == what).unwrap();
+        event["impact"].clone()
+    };
+    let verdict = |what: &str| {
+        server.wait_until(what, |_| impact_of(what).is_object());
+        impact_of(what)
+    };
+    let worse = verdict("checkout 3.0");
+    assert_eq!(worse["verdict"], "worse", "{worse}");
+    let first = worse["series"][0]["name"].as_str().unwrap();
+    assert!(
+        first.contains("errors") || first.contains("checkout"),
+        "{worse}"
+    );
+    let back = verdict("checkout back to 2.9");
+    assert_eq!(back["verdict"], "better", "{back}");
+    let quiet = verdict("web 2.3");
+    assert_eq!(quiet["verdict"], "unchanged", "{quiet}");
 
     // The shop is open: what it sends arrives through the socket.
     server.wait_until("a visitor", |server| {

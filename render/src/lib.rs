@@ -41,6 +41,7 @@ pub mod source;
 pub mod stats;
 pub mod stored;
 mod value;
+pub mod verdicts;
 
 pub use context::{Context, Limits, Query, Window};
 pub use error::{Error, Result};

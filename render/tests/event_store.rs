@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 use render::events::options::Rule;
 use render::events::{Draft, Error, Event, GraphiteTags, Options, Status, Store, TagQuery};
+use render::impact::{Correction, Outcome, Report, SeriesReport};
 
 fn open(directory: &Path) -> Arc<Store> {
     Store::open(&directory.join("made/events.db"), &Options::default()).unwrap()
@@ -553,4 +554,85 @@ proptest! {
             );
         }
     }
+}
+
+fn verdict(sentence: &str) -> Report {
+    Report {
+        verdict: Outcome::Worse,
+        sentence: sentence.to_owned(),
+        series: vec![SeriesReport::default(); 5],
+        ..Report::default()
+    }
+}
+
+#[test]
+fn a_verdict_stays_with_its_event_until_that_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let id = store
+        .insert(draft("web 1", "deploy", 1000.0))
+        .unwrap()
+        .event
+        .id;
+    assert_eq!(store.impact(id).unwrap(), None);
+    assert!(store.correct(id, Some(Correction::Right)).is_err());
+    let before = store.generation();
+    store.set_impact(id, verdict("first")).unwrap();
+    assert_ne!(store.generation(), before, "pictures are drawn again");
+    // Lists have the strongest series only.
+    let event = store.event(id).unwrap();
+    let brief = event.impact.unwrap();
+    assert_eq!(
+        (&*brief.sentence, brief.series.len()),
+        ("first", Report::BRIEF)
+    );
+    assert_eq!(store.impact(id).unwrap().unwrap().series.len(), 5);
+
+    // A correction survives a new verdict, and both a change of other fields and a restart.
+    store.correct(id, Some(Correction::Expected)).unwrap();
+    store.set_impact(id, verdict("second")).unwrap();
+    let data = Draft {
+        data: Some("by ann".to_owned()),
+        ..Draft::default()
+    };
+    store.update(id, data).unwrap();
+    drop(store);
+    let store = open(dir.path());
+    let kept = store.impact(id).unwrap().unwrap();
+    assert_eq!(kept.correction, Some(Correction::Expected));
+    assert_eq!(kept.sentence, "second");
+
+    // Another time is another question.
+    let moved = Draft {
+        when: Some(2000.0),
+        ..Draft::default()
+    };
+    assert_eq!(store.update(id, moved).unwrap().impact, None);
+    assert_eq!(store.impact(id).unwrap(), None);
+    store.set_impact(id, verdict("third")).unwrap();
+    store.remove(id).unwrap();
+    assert_eq!(store.impact(id).unwrap(), None);
+    assert!(matches!(
+        store.set_impact(id, verdict("late")),
+        Err(Error::NotFound(_))
+    ));
+}
+
+#[test]
+fn a_database_of_version_1_gets_room_for_verdicts() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = open(dir.path())
+        .insert(draft("web 1", "deploy", 1000.0))
+        .unwrap()
+        .event
+        .id;
+    let path = dir.path().join("made/events.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("DROP TABLE impacts; PRAGMA user_version = 1;")
+        .unwrap();
+    drop(db);
+    let store = open(dir.path());
+    assert_eq!(store.event(id).unwrap().what, "web 1");
+    store.set_impact(id, verdict("first")).unwrap();
+    assert_eq!(store.event(id).unwrap().impact.unwrap().sentence, "first");
 }

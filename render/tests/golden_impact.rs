@@ -9,7 +9,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use render::impact::{
-    Direction, Input, Kind, Params, Question, Role, Values, direction, group, judge, onset,
+    Direction, Followed, Input, Judgement, Kind, Params, Question, Role, State, Subject, Values,
+    direction, follow, group, group_followed, judge, onset, report,
 };
 use serde::Deserialize;
 
@@ -18,7 +19,21 @@ use serde::Deserialize;
 enum Recorded {
     World(World),
     Judge(Box<Judged>),
+    Follow(Follow),
     Onset(Onset),
+}
+
+#[derive(Deserialize)]
+struct Follow {
+    world: u32,
+    end: usize,
+    service: String,
+    deploys: BTreeMap<String, Vec<usize>>,
+    looks: Vec<u32>,
+    lasting: Vec<bool>,
+    passing: Vec<bool>,
+    groups: Vec<Vec<usize>>,
+    verdict: String,
 }
 
 #[derive(Deserialize)]
@@ -114,16 +129,17 @@ fn same(ours: f64, theirs: Option<f64>) -> bool {
     theirs.map_or(ours.is_nan(), |theirs| close(ours, theirs))
 }
 
+/// The role of each series of `world` to a deploy of `service`, given the deploys of each service.
+fn roles(world: &World, service: &str, deploys: &BTreeMap<String, Vec<usize>>) -> Vec<Role> {
+    let of = |series: &String| Role {
+        mine: series == service,
+        deploys: deploys.keys().position(|scope| scope == series),
+    };
+    world.service.iter().map(of).collect()
+}
+
 fn check(world: &World, case: &Judged) {
-    let scopes: Vec<&String> = case.deploys.keys().collect();
-    let roles: Vec<Role> = world
-        .service
-        .iter()
-        .map(|service| Role {
-            mine: *service == case.service,
-            deploys: scopes.iter().position(|scope| *scope == service),
-        })
-        .collect();
+    let roles = roles(world, &case.service, &case.deploys);
     let deploys: Vec<Vec<usize>> = case.deploys.values().cloned().collect();
     let question = Question {
         step: world.step,
@@ -246,7 +262,7 @@ fn golden_verdicts_equal_the_reference() {
                 judged += 1;
                 found += case.found.iter().filter(|found| **found).count();
             }
-            Recorded::Onset(_) => {}
+            Recorded::Onset(_) | Recorded::Follow(_) => {}
         }
     }
     assert!(judged > 40 && found > 20, "{judged} {found}");
@@ -284,8 +300,96 @@ fn golden_onsets_equal_the_reference() {
                 }
                 asked += 1;
             }
-            Recorded::Judge(_) => {}
+            Recorded::Judge(_) | Recorded::Follow(_) => {}
         }
     }
     assert!(asked > 50, "{asked}");
+}
+
+fn check_looks(world: &World, case: &Follow) {
+    let roles = roles(world, &case.service, &case.deploys);
+    let deploys: Vec<Vec<usize>> = case.deploys.values().cloned().collect();
+    let params = Params::default();
+    let look = |look: &u32| {
+        let question = Question {
+            step: world.step,
+            end: case.end,
+            gap: 0,
+            look: *look,
+            earlier: case.deploys[&case.service].clone(),
+        };
+        let input = Input {
+            roles: &roles,
+            deploys: &deploys,
+            values: world,
+            threads: 2,
+        };
+        // As recorded: a look that a short history does not allow finds nothing.
+        let judged = judge(&question, input, &params, None);
+        let judged = judged.or_else(|| judge(&question, input, &params, Some(-1.0)));
+        (*look, judged.unwrap())
+    };
+    let looks: Vec<(u32, Judgement)> = case.looks.iter().map(look).collect();
+    let place = format!("world {} deploy {}", case.world, case.end);
+    let followed = follow(&looks);
+    let is = |state: State| -> Vec<bool> {
+        let of = |one: &Followed| one.state == Some(state);
+        followed.iter().map(of).collect()
+    };
+    assert_eq!(is(State::Lasting), case.lasting, "{place}");
+    assert_eq!(is(State::Passing), case.passing, "{place}");
+    let names = world.names.iter().zip(&roles);
+    let subjects: Vec<Subject<'_>> = names
+        .filter(|(_, role)| role.mine)
+        .map(|(name, _)| Subject {
+            name,
+            direction: direction(name),
+            least: None,
+        })
+        .collect();
+    assert_eq!(
+        group_followed(&looks, &followed, &subjects),
+        case.groups,
+        "{place}"
+    );
+    let report = report(&looks, &subjects, true, &params);
+    assert_eq!(report.verdict.name(), case.verdict, "{place}");
+    let named: Vec<&str> = report.series.iter().map(|one| &*one.name).collect();
+    let groups = case.groups.iter().flatten().map(|at| subjects[*at].name);
+    assert!(
+        named
+            .iter()
+            .copied()
+            .zip(groups)
+            .all(|(ours, theirs)| ours == theirs),
+        "{place}"
+    );
+    assert_eq!(
+        report.changed,
+        case.groups.iter().map(Vec::len).sum::<usize>()
+    );
+}
+
+#[test]
+fn golden_sequences_of_looks_equal_the_reference() {
+    let mut worlds = BTreeMap::new();
+    let (mut followed, mut lasting, mut passing) = (0, 0, 0);
+    for recorded in recorded() {
+        match recorded {
+            Recorded::World(world) => {
+                worlds.insert(world.world, world);
+            }
+            Recorded::Follow(case) => {
+                check_looks(&worlds[&case.world], &case);
+                followed += 1;
+                lasting += case.lasting.iter().filter(|one| **one).count();
+                passing += case.passing.iter().filter(|one| **one).count();
+            }
+            Recorded::Judge(_) | Recorded::Onset(_) => {}
+        }
+    }
+    assert!(
+        followed > 15 && lasting > 10 && passing > 0,
+        "{followed} {lasting} {passing}"
+    );
 }

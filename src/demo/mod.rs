@@ -14,7 +14,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use carbon::{Datapoint, PointTime, Sink, Timestamp};
-use render::events::{Draft, Status};
+use render::events::{Draft, Event, Status, Store, TagQuery};
+use render::verdicts::options::Rule;
 use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
@@ -37,7 +38,8 @@ const DATAGRAM: usize = 1_400;
 /// The sentence on top of every page.
 pub const BANNER: &str = "Demo: a made-up web shop. The week before the first start is generated. \
                           Since then the shop sends StatsD to this server as an application \
-                          would, and deploys every few minutes.";
+                          would, and deploys three times an hour. A deploy with the tag \
+                          demo:broken breaks it until an event rolls that back.";
 
 const DASHBOARD: &str = include_str!("past-week.toml");
 
@@ -74,7 +76,10 @@ pub fn open(data: &Path) -> anyhow::Result<Shop> {
             opened
         }
     };
-    Ok(Shop { opened })
+    Ok(Shop {
+        opened,
+        broken: false,
+    })
 }
 
 /// Generates the week before `now` and passes each of its changes to `post`. `post` stores an event,
@@ -132,9 +137,44 @@ pub fn fill(
     Ok(())
 }
 
+/// The series that deploys of the shop are judged by: any of its services may slow down the others.
+pub fn rules() -> Vec<Rule> {
+    let targets = [
+        "stats.shop.**",
+        "stats.timers.shop.**",
+        "stats.gauges.shop.**",
+    ];
+    vec![Rule {
+        tags: Some("deploy".to_owned()),
+        targets: targets.map(str::to_owned).to_vec(),
+        ..Rule::default()
+    }]
+}
+
+/// Whether the newest deploy with the tag `demo:broken` was not rolled back yet.
+pub fn is_broken(events: &Store, now: i64) -> bool {
+    const AT_MOST: f64 = 6.0 * 3_600.0;
+    let now = now as f64;
+    let newest = |tags: &str, from: f64, limit: usize| {
+        let query: TagQuery = tags.parse().unwrap_or_default();
+        events.query(&query, from, now, limit).unwrap_or_default()
+    };
+    let Some(broken) = newest("demo:broken", now - AT_MOST, 1).pop() else {
+        return false;
+    };
+    let later = newest("*", broken.when, 1_000);
+    let undoes = |event: &Event| event.rollback_of == Some(broken.id);
+    broken.status != Status::RolledBack && !later.iter().any(undoes)
+}
+
 /// Simulates visitors until the runtime ends: sends StatsD to `statsd` and passes each change to
-/// `post` when it happens.
-pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft) -> Option<i64>) {
+/// `post` when it happens. `broken` says whether the shop is broken now.
+pub async fn visit(
+    shop: Shop,
+    statsd: SocketAddr,
+    post: impl Fn(Draft) -> Option<i64>,
+    broken: impl Fn(i64) -> bool,
+) {
     let bound = UdpSocket::bind(match statsd {
         SocketAddr::V4(_) => "127.0.0.1:0",
         SocketAddr::V6(_) => "[::1]:0",
@@ -148,11 +188,15 @@ pub async fn visit(shop: Shop, statsd: SocketAddr, post: impl Fn(Draft) -> Optio
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut posted = now();
     let mut packet = String::new();
+    let mut shop = shop;
     loop {
         ticks.tick().await;
         let at = now();
         for change in shop.changes(posted, at) {
             tokio::task::block_in_place(|| post_change(&change, &post));
+        }
+        if at != posted {
+            shop.broken = tokio::task::block_in_place(|| broken(at));
         }
         posted = at;
         for line in shop.visit(at, TICK.as_secs_f64(), &mut random) {
@@ -240,7 +284,10 @@ mod tests {
     #[test]
     fn the_same_week_comes_out_each_time_with_the_deploys_that_the_page_tells_of() {
         let now = 1_700_000_000;
-        let shop = Shop { opened: now };
+        let shop = Shop {
+            opened: now,
+            broken: false,
+        };
         let events = Mutex::new(Vec::new());
         let kept = Kept::default();
         fill(shop, &kept, now, FLUSH, |event| {

@@ -11,6 +11,8 @@ use std::f64::consts::TAU;
 pub struct Shop {
     /// The first start, in Unix seconds: earlier history is generated, later traffic is sent.
     pub opened: i64,
+    /// Somebody broke it by a deploy with the tag `demo:broken`.
+    pub broken: bool,
 }
 
 /// The effect of a change.
@@ -97,16 +99,16 @@ const HISTORY: &[Planned] = &[
         "search 1.5",
         "bob: synonyms",
     ),
-    (-48, Kind::Harmless, "web", "web 2.3", "ann: footer"),
+    (-58, Kind::Harmless, "web", "web 2.3", "ann: footer"),
     (
-        -33,
+        -42,
         Kind::Harmful,
         "checkout",
         "checkout 3.0",
         "bob: new payment provider",
     ),
     (
-        -20,
+        -22,
         Kind::Rollback,
         "checkout",
         "checkout back to 2.9",
@@ -114,19 +116,20 @@ const HISTORY: &[Planned] = &[
     ),
 ];
 
-/// The changes after the start, in minutes from the beginning of each round.
-const ROUND: i64 = 40;
+/// The changes after the start, in minutes from the beginning of each round. They are more than a quarter of an
+/// hour apart: the effects of closer ones cannot be told apart.
+const ROUND: i64 = 60;
 const ROUNDS: &[Planned] = &[
-    (6, Kind::Harmless, "web", "web 2.", "ann: small things"),
+    (8, Kind::Harmless, "web", "web 2.", "ann: small things"),
     (
-        19,
+        30,
         Kind::Harmful,
         "checkout",
         "checkout 3.",
         "bob: another try",
     ),
     (
-        27,
+        52,
         Kind::Rollback,
         "checkout",
         "checkout back from 3.",
@@ -184,6 +187,9 @@ impl Shop {
 
     /// The part of the shop that a harmful deploy affects at `at`.
     fn harmed(self, at: i64) -> Option<&'static str> {
+        if self.broken {
+            return Some("checkout");
+        }
         let minutes = (at - self.opened).div_euclid(MINUTE);
         let (minutes, table) = if minutes < 0 {
             (minutes, HISTORY)
@@ -445,11 +451,12 @@ mod tests {
 
     const SHOP: Shop = Shop {
         opened: 1_700_000_000,
+        broken: false,
     };
 
     #[test]
     fn a_harmful_deploy_hurts_until_it_is_rolled_back() {
-        for (from, until) in [(-HISTORY[3].0, -HISTORY[4].0), (33, 20), (-19, -27)] {
+        for (from, until) in [(-HISTORY[3].0, -HISTORY[4].0), (42, 22), (-30, -52)] {
             let before = SHOP.opened - from * MINUTE - 1;
             let during = SHOP.opened - from * MINUTE;
             let after = SHOP.opened - until * MINUTE;

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub mod check;
 pub mod config;
 pub mod event;
 pub mod expire;
+pub mod impact;
 pub mod load;
 pub mod serve;
 pub mod tags;
@@ -29,6 +31,10 @@ pub enum Verb {
     Tags(tags::Args),
     /// Posts and lists events (deploys, incidents, maintenance) on a running server.
     Event(event::Args),
+    /// Says what a deploy changed, as text, JSON and exit code.
+    Impact(impact::Args),
+    /// Says by its exit code whether the newest deploy made something worse.
+    Check(check::Args),
 }
 
 /// Runs `verb`.
@@ -44,5 +50,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Expire(args) => expire::run(args),
         Verb::Tags(args) => tags::run(args),
         Verb::Event(args) => event::run(args),
+        Verb::Impact(args) => impact::run(&args),
+        Verb::Check(args) => check::run(&args),
     }
 }

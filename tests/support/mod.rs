@@ -23,8 +23,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Nothing takes this long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing takes this long unless it is broken, work of the lowest priority on a busy machine included.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A plumbago to be started, stopped and started again in one directory.
 pub(crate) struct Server {

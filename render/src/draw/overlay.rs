@@ -352,6 +352,16 @@ impl<'a> Overlay<'a> {
         if let Some(id) = event.rollback_of {
             text.push_str(&format!(" · undoes {id}"));
         }
+        if let Some(impact) = &event.impact {
+            let verdict = impact.verdict.name().replace('_', " ");
+            text.push_str(if whole { "\n" } else { " · " });
+            text.push_str(&verdict);
+            // Of a crowd only the verdicts fit.
+            if whole && !impact.sentence.starts_with(&verdict) {
+                text.push_str(": ");
+                text.push_str(shortened(&impact.sentence, 400));
+            }
+        }
         if !whole {
             return;
         }

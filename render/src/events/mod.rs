@@ -31,6 +31,8 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
+use crate::impact::Report;
+
 pub use draft::Draft;
 pub use expr::TagQuery;
 pub use graphite::GraphiteTags;
@@ -122,6 +124,10 @@ pub struct Event {
     /// How it is drawn; filled in by [`Store::overlay`], never stored.
     #[serde(skip)]
     pub look: Look,
+    /// What it changed, with the strongest series only ([`Store::impact`] has all). Kept beside the
+    /// event; exports leave it out.
+    #[serde(skip)]
+    pub impact: Option<Box<Report>>,
 }
 
 impl Event {
@@ -129,7 +135,9 @@ impl Event {
     pub(crate) fn text_len(&self) -> usize {
         let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let tags = self.tags.iter().map(|tag| tag.len() + 24).sum::<usize>();
-        self.what.len() + self.data.len() + optional(&self.link) + optional(&self.key) + tags + 64
+        let impact = self.impact.as_ref().map_or(0, |impact| impact.text_len());
+        let texts = self.what.len() + self.data.len();
+        texts + optional(&self.link) + optional(&self.key) + tags + impact + 64
     }
 
     /// Where its band ends, seen at `now`, or `None` if it is a line.
@@ -168,6 +176,9 @@ impl Event {
         }
         if let Some(key) = &self.key {
             json["key"] = key.as_str().into();
+        }
+        if let Some(impact) = &self.impact {
+            json["impact"] = serde_json::to_value(impact).unwrap_or_default();
         }
         json
     }

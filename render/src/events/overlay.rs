@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::{Event, Rules, Status};
+use crate::impact::{Outcome, Report};
 
 /// Reports of one release that lie further apart, in seconds, are two releases.
 const FLEET_GAP: f64 = 900.0;
@@ -84,6 +85,18 @@ impl Fleet {
         self.first.status = worse(self.first.status, event.status);
         self.first.link = self.first.link.take().or(event.link);
         self.first.rollback_of = self.first.rollback_of.or(event.rollback_of);
+        // The worst verdict on one of them is the verdict on the release.
+        let rank = |impact: &Option<Box<Report>>| {
+            let verdict = impact.as_ref().map(|impact| impact.verdict);
+            let mut all = Outcome::ALL.into_iter();
+            verdict.and_then(|verdict| all.position(|one| one == verdict))
+        };
+        let ranks = (rank(&event.impact), rank(&self.first.impact));
+        if let (Some(theirs), ours) = ranks
+            && ours.is_none_or(|ours| theirs < ours)
+        {
+            self.first.impact = event.impact;
+        }
         if !self.hosts.contains(&host) {
             self.hosts.push(host);
         }

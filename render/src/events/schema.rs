@@ -9,15 +9,31 @@
 //!    most 2^n seconds. What overlaps a time is then found class by class, each a short walk, however
 //!    many bands there are and however long the longest is. (A table of its own and not a partial
 //!    index: SQLite prepares a statement again whenever a parameter might decide about one.)
+//! 4. `impacts` holds the verdict on an event, if there is one: `brief` for lists, `report` in full,
+//!    both JSON. It goes when the event goes, or when its time or tags change.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::words::{GRAPHITES, filed_under};
 use super::{Event, OPEN_AT_MOST, Status};
+use crate::impact::Report;
 
 /// The layout this program writes.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
+/// What version 2 adds to version 1.
+pub(super) const IMPACTS: &str = "
+CREATE TABLE impacts (
+    event       INTEGER PRIMARY KEY,
+    verdict     TEXT NOT NULL,
+    complete    INTEGER NOT NULL,
+    updated     REAL NOT NULL,
+    brief       TEXT NOT NULL,
+    report      TEXT NOT NULL
+) STRICT;
+";
+
+/// The layout of version 1.
 pub(super) const CREATE: &str = "
 CREATE TABLE events (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -55,12 +71,14 @@ CREATE TABLE event_tags (
 
 /// The columns that [`read`] expects, of `events` called `e`.
 pub(super) const COLUMNS: &str =
-    "e.id, e.at, e.until, e.what, e.data, e.tags, e.status, e.rollback_of, e.link, e.key";
+    "e.id, e.at, e.until, e.what, e.data, e.tags, e.status, e.rollback_of, e.link, e.key,
+     (SELECT i.brief FROM impacts i WHERE i.event = e.id)";
 
 /// The event in a record of [`COLUMNS`].
 pub(super) fn read(record: &Row<'_>) -> rusqlite::Result<Event> {
     let tags: String = record.get(5)?;
     let status: String = record.get(6)?;
+    let impact: Option<String> = record.get(10)?;
     Ok(Event {
         id: record.get(0)?,
         when: record.get(1)?,
@@ -74,6 +92,7 @@ pub(super) fn read(record: &Row<'_>) -> rusqlite::Result<Event> {
         link: record.get(8)?,
         key: record.get(9)?,
         look: super::Look::default(),
+        impact: impact.and_then(|text| serde_json::from_str(&text).ok()),
     })
 }
 
@@ -92,10 +111,18 @@ pub(super) fn find_key(db: &Connection, key: &str) -> rusqlite::Result<Option<Ev
 }
 
 /// Writes `event`, under its own id unless that is 0, over an event of that id if there is one.
-/// Returns the id.
-pub(super) fn write(db: &Connection, event: &Event) -> rusqlite::Result<i64> {
-    if event.id != 0 {
-        remove(db, event.id)?;
+/// Returns the id. The verdict on an event whose time or tags change is dropped.
+pub(super) fn write(db: &Connection, event: &mut Event) -> rusqlite::Result<i64> {
+    let old = match event.id {
+        0 => None,
+        id => take_out(db, id)?,
+    };
+    let judged = |event: &Event| (event.when, event.until, event.tags.clone());
+    if let Some(old) = old
+        && judged(&old) != judged(event)
+    {
+        remove_impact(db, event.id)?;
+        event.impact = None;
     }
     db.prepare_cached(
         "INSERT INTO events (id, at, until, what, data, tags, status, rollback_of, link, key)
@@ -137,10 +164,55 @@ pub(super) fn write(db: &Connection, event: &Event) -> rusqlite::Result<i64> {
     Ok(id)
 }
 
-/// Removes the event called `id`; false if it does not exist.
+/// Removes the event called `id`, and the verdict on it; false if it does not exist.
 pub(super) fn remove(db: &Connection, id: i64) -> rusqlite::Result<bool> {
+    let removed = take_out(db, id)?.is_some();
+    if removed {
+        remove_impact(db, id)?;
+    }
+    Ok(removed)
+}
+
+/// The verdict on the event called `id`, in full.
+pub(super) fn impact(db: &Connection, id: i64) -> rusqlite::Result<Option<Report>> {
+    let text: Option<String> = db
+        .prepare_cached("SELECT report FROM impacts WHERE event = ?1")?
+        .query_row([id], |record| record.get(0))
+        .optional()?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// Keeps `report` as the verdict on the event called `id`.
+pub(super) fn write_impact(db: &Connection, id: i64, report: &Report) -> rusqlite::Result<()> {
+    let json = |report: &Report| {
+        serde_json::to_string(report)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+    };
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO impacts (event, verdict, complete, updated, brief, report)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        id,
+        report.verdict.name(),
+        report.complete,
+        report.updated,
+        json(&report.brief())?,
+        json(report)?,
+    ])?;
+    Ok(())
+}
+
+fn remove_impact(db: &Connection, id: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM impacts WHERE event = ?1")?
+        .execute([id])?;
+    Ok(())
+}
+
+/// Removes the event called `id` and what is filed for it, but not the verdict on it.
+fn take_out(db: &Connection, id: i64) -> rusqlite::Result<Option<Event>> {
     let Some(event) = find(db, id)? else {
-        return Ok(false);
+        return Ok(None);
     };
     for word in filed_under(&event.tags).into_keys() {
         let tag: Option<i64> = db
@@ -156,7 +228,7 @@ pub(super) fn remove(db: &Connection, id: i64) -> rusqlite::Result<bool> {
     }
     db.prepare_cached("DELETE FROM events WHERE id = ?1")?
         .execute([id])?;
-    Ok(true)
+    Ok(Some(event))
 }
 
 /// The length class of an event's band, `None` for a line. A change still under way is filed as

@@ -14,6 +14,8 @@
 //!    asked, never a signal to the process.
 //! 6. An answer holds [`MAX_ANSWER`] events and [`MAX_ANSWER_BYTES`] of text at most.
 
+mod impacts;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,11 +27,13 @@ use carbon::{Alarm, OnDeath};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
+use self::impacts::{Judge, judge};
 use super::select::{Found, Range};
 use super::{
     Draft, Error, Event, GraphiteTags, Options, Rules, Stats, Status, TagQuery, file, overlay,
     schema, select,
 };
+use crate::impact::Report;
 
 /// Most events in one answer; more is [`Error::TooMany`] where all were asked for.
 pub const MAX_ANSWER: usize = 100_000;
@@ -84,6 +88,8 @@ enum Job {
     Remove(i64, Answer<()>),
     /// Events of another store, under their ids where those are free. Answers how many are new.
     Import(Vec<Event>, Answer<usize>),
+    /// A change to the verdict on an event, given the one so far.
+    Impact(i64, Box<Judge>, Answer<Report>),
 }
 
 impl Job {
@@ -96,6 +102,7 @@ impl Job {
             Self::Update(_, _, _, answer) => answer.send(Err(error)).is_ok(),
             Self::Remove(_, answer) => answer.send(Err(error)).is_ok(),
             Self::Import(_, answer) => answer.send(Err(error)).is_ok(),
+            Self::Impact(_, _, answer) => answer.send(Err(error)).is_ok(),
         };
     }
 }
@@ -476,13 +483,8 @@ fn prepare(db: &Connection, path: &Path) -> Result<(), Error> {
         db.pragma_query_value(None, "user_version", |record| record.get::<_, i64>(0))
     };
     match setup().map_err(refuse)? {
-        0 => db
-            .execute_batch(&format!(
-                "BEGIN IMMEDIATE; {} PRAGMA user_version = {}; COMMIT;",
-                schema::CREATE,
-                schema::VERSION
-            ))
-            .map_err(failed("creating the tables")),
+        0 => create(db, &[schema::CREATE, schema::IMPACTS]),
+        1 => create(db, &[schema::IMPACTS]),
         schema::VERSION => Ok(()),
         found => Err(Error::Newer {
             path: path.to_owned(),
@@ -490,6 +492,16 @@ fn prepare(db: &Connection, path: &Path) -> Result<(), Error> {
             known: schema::VERSION,
         }),
     }
+}
+
+/// Creates tables and sets the version, all or nothing.
+fn create(db: &Connection, tables: &[&str]) -> Result<(), Error> {
+    db.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {} PRAGMA user_version = {}; COMMIT;",
+        tables.concat(),
+        schema::VERSION
+    ))
+    .map_err(failed("creating the tables"))
 }
 
 fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
@@ -679,6 +691,13 @@ fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
             };
             reply(outcome, Some(answer))
         }
+        Job::Impact(id, change, answer) => {
+            let outcome = savepoint(db, || judge(db, id, change));
+            if let Err(error) = &outcome {
+                failure(error);
+            }
+            reply(outcome, Some(answer))
+        }
         Job::Import(events, answer) => {
             let outcome = savepoint(db, || import(db, events));
             match &outcome {
@@ -721,7 +740,7 @@ fn insert(db: &Connection, draft: Draft, now: f64) -> Result<Saved, Error> {
         }
         None => draft.create(now)?,
     };
-    event.id = schema::write(db, &event).map_err(&refuse)?;
+    event.id = schema::write(db, &mut event).map_err(&refuse)?;
     Ok(Saved { event, created })
 }
 
@@ -741,7 +760,7 @@ fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Err
         )));
     }
     draft.apply(&mut event, now)?;
-    schema::write(db, &event).map_err(&refuse)?;
+    schema::write(db, &mut event).map_err(&refuse)?;
     Ok(event)
 }
 
@@ -771,11 +790,18 @@ fn import(db: &Connection, events: Vec<Event>) -> Result<usize, Error> {
             continue;
         }
         match in_place {
-            Some(known) if known == event => continue,
+            Some(known)
+                if Event {
+                    impact: None,
+                    ..known.clone()
+                } == event =>
+            {
+                continue;
+            }
             Some(_) => event.id = 0,
             None => {}
         }
-        let id = schema::write(db, &event).map_err(&refuse)?;
+        let id = schema::write(db, &mut event).map_err(&refuse)?;
         if id != old_id {
             renamed.insert(old_id, id);
         }

@@ -18,6 +18,7 @@ pub mod flight;
 mod functions;
 pub mod guard;
 mod html;
+pub mod impact;
 mod negotiate;
 pub mod page;
 pub mod params;

@@ -273,7 +273,7 @@ pub fn words(name: &str, verdict: &Verdict) -> String {
     let verb = if verdict.trend > 0.0 { "rose" } else { "fell" };
     let factor = after / before;
     let size = if before > 0.0 && after > 0.0 && !(0.5..2.0).contains(&factor) {
-        format!(" ({}x)", significant(factor, 2))
+        format!(" ({}x)", number(factor, 2))
     } else if before != 0.0 && factor.is_finite() {
         format!(" ({:+.0} %)", 100.0 * (factor - 1.0))
     } else {
@@ -281,14 +281,14 @@ pub fn words(name: &str, verdict: &Verdict) -> String {
     };
     format!(
         "{name} {verb} from {} to {}{size}, {:.1} times its own largest usual change; {rarity}",
-        significant(before, 3),
-        significant(after, 3),
+        number(before, 3),
+        number(after, 3),
         verdict.ratio
     )
 }
 
 /// `value` with so many significant digits and no exponent, trailing zeros of fractions removed.
-fn significant(value: f64, digits: i32) -> String {
+pub(super) fn number(value: f64, digits: i32) -> String {
     if !value.is_finite() {
         return "unknown".to_owned();
     }
@@ -348,7 +348,7 @@ mod tests {
             (99.96, 3, "100"),
             (f64::NAN, 3, "unknown"),
         ] {
-            assert_eq!(significant(value, digits), expected);
+            assert_eq!(number(value, digits), expected);
         }
     }
 }

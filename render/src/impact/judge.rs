@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::follow::in_its_unit;
 use super::measure::{Kind, Measured, Workspace, measure};
 use super::params::{Params, Plan, Question, alpha};
 use super::score::{Scored, Tail, score};
@@ -70,6 +71,10 @@ pub struct Verdict {
     pub presence: bool,
     /// It changed much, but so did the controls.
     pub vetoed: bool,
+    /// The smallest change that would have been found, as a share of the level before.
+    pub visible: Option<f64>,
+    /// How many points of history and windows are present.
+    pub present: usize,
     /// Its changes at the placebos, for telling which series move together.
     pub placebos: Vec<f64>,
 }
@@ -113,28 +118,18 @@ pub fn judge(
     let all = measure_all(&plan, input, params);
     let placebos = plan.placebos();
     let (limits, share) = common_movement(&all, input.roles, placebos, params);
-    let mine: Vec<usize> = (0..all.len())
-        .filter(|series| input.roles[*series].mine)
-        .collect();
-    let changes = rarities(
-        &mine,
-        &all,
-        |series| &series.change,
-        placebos,
-        params,
-        Some(&limits),
-    );
-    let presences = rarities(
-        &mine,
-        &all,
-        |series| &series.presence,
-        placebos,
-        params,
-        None,
-    );
-    let threshold = threshold(&changes, &presences, placebos, level);
+    let is_mine = |series: &usize| input.roles[*series].mine;
+    let mine: Vec<usize> = (0..all.len()).filter(is_mine).collect();
+    let rarities = |family: fn(&Scores) -> &Scored, limits| {
+        rarities(&mine, &all, family, placebos, params, limits)
+    };
+    let changes = rarities(|series| &series.change, Some(&limits));
+    let presences = rarities(|series| &series.presence, None);
+    let bars = threshold(&changes, &presences, placebos, level);
+    let threshold = bars.findings;
     let found = |rarity: f64| rarity <= threshold && rarity < 0.5;
     let mut scratch = Scratch::default();
+    let mut seen = Visible::new(&mine, &all, placebos, params, bars.alone);
     let verdicts = mine.iter().enumerate().map(|(at, index)| {
         let series = &all[*index];
         let (change, presence) = (changes[at][placebos], presences[at][placebos]);
@@ -170,6 +165,8 @@ pub fn judge(
             vetoed: series.change.ratio[placebos] <= limits[placebos]
                 && !series.change.usual(placebos, params)
                 && series.change.ratio[placebos] > 1.0,
+            visible: seen.share(series),
+            present: series.measured.present,
             placebos: series.measured.change[..placebos].to_vec(),
         }
     });
@@ -297,16 +294,9 @@ fn rarities(
     family: impl Fn(&Scores) -> &Scored,
     placebos: usize,
     params: &Params,
-    limits: Option<&[f64]>,
+    limits: Option<&Vec<f64>>,
 ) -> Vec<Vec<f64>> {
-    let pool = mine.iter().flat_map(|series| {
-        let scored = family(&all[*series]);
-        let known = scored.present[..placebos].iter().zip(&scored.ratio);
-        known
-            .filter(|(present, _)| **present)
-            .map(|(_, ratio)| *ratio)
-    });
-    let tail = Tail::new(pool.collect());
+    let tail = pooled_tail(mine, all, &family, placebos);
     let of = |scored: &Scored, index: usize| {
         let ratio = scored.ratio[index];
         let enough = index < placebos || scored.placebos[index] as usize >= params.min_placebos;
@@ -326,27 +316,129 @@ fn rarities(
         .collect()
 }
 
+/// The tail of the ratios at the placebos of all series `mine`.
+fn pooled_tail(
+    mine: &[usize],
+    all: &[Scores],
+    family: impl Fn(&Scores) -> &Scored,
+    placebos: usize,
+) -> Tail {
+    let pool = mine.iter().flat_map(|series| {
+        let scored = family(&all[*series]);
+        let known = scored.present[..placebos].iter().zip(&scored.ratio);
+        known
+            .filter(|(present, _)| **present)
+            .map(|(_, ratio)| *ratio)
+    });
+    Tail::new(pool.collect())
+}
+
+/// Rarities that decide.
+#[derive(Clone, Copy, Debug)]
+struct Bars {
+    /// The largest rarity of a finding; -1 for none.
+    findings: f64,
+    /// A single change that is rarer than this would be a finding.
+    alone: f64,
+}
+
 /// The largest rarity at which the findings that it would make at the placebos, per placebo, are at most
-/// the share `level` of the findings that it makes at the deploy; -1 for none.
-fn threshold(changes: &[Vec<f64>], presences: &[Vec<f64>], placebos: usize, level: f64) -> f64 {
+/// the share `level` of the findings that it makes at the deploy; and the same for a deploy with one finding.
+fn threshold(changes: &[Vec<f64>], presences: &[Vec<f64>], placebos: usize, level: f64) -> Bars {
+    let mut bars = Bars {
+        findings: -1.0,
+        alone: -1.0,
+    };
     if placebos == 0 {
-        return -1.0;
+        return bars;
     }
     let all = || changes.iter().chain(presences);
     let mut deploy: Vec<f64> = all().map(|rarities| rarities[placebos]).collect();
+    // Rarities of 1 never decide.
+    let rare = |rarity: &f64| *rarity < 0.5;
     let mut usual: Vec<f64> = all()
         .flat_map(|rarities| &rarities[..placebos])
         .copied()
+        .filter(rare)
         .collect();
+    deploy.retain(rare);
     deploy.sort_unstable_by(f64::total_cmp);
     usual.sort_unstable_by(f64::total_cmp);
-    let mut largest = -1.0;
     for (n, rarity) in deploy.iter().enumerate() {
         let usual = usual.partition_point(|other| other <= rarity);
         let false_ones = (usual + 1) as f64 / placebos as f64;
-        if false_ones <= level * (n + 1) as f64 && *rarity < 0.5 {
-            largest = *rarity;
+        if false_ones <= level * (n + 1) as f64 {
+            bars.findings = *rarity;
         }
     }
-    largest
+    let allowed = (level * placebos as f64).floor() as usize;
+    if let Some(allowed) = allowed.checked_sub(1) {
+        bars.alone = usual.get(allowed).copied().unwrap_or(0.5);
+    }
+    bars
+}
+
+/// The smallest changes that would be found.
+struct Visible<'a> {
+    tail: Tail,
+    placebos: usize,
+    params: &'a Params,
+    /// A change must be rarer.
+    bar: f64,
+    ratios: Vec<f64>,
+}
+
+impl<'a> Visible<'a> {
+    fn new(mine: &[usize], all: &[Scores], placebos: usize, params: &'a Params, bar: f64) -> Self {
+        Self {
+            tail: pooled_tail(mine, all, |series| &series.change, placebos),
+            placebos,
+            params,
+            bar,
+            ratios: Vec::new(),
+        }
+    }
+
+    /// The smallest change of `series` that would be found, as a share of its level before.
+    fn share(&mut self, series: &Scores) -> Option<f64> {
+        let Self {
+            tail,
+            placebos,
+            params,
+            bar,
+            ratios,
+        } = self;
+        let scored = &series.change;
+        ratios.clear();
+        let known = scored.present[..*placebos].iter().zip(&scored.ratio);
+        ratios.extend(
+            known
+                .filter(|(present, _)| **present)
+                .map(|(_, ratio)| *ratio),
+        );
+        ratios.sort_unstable_by(f64::total_cmp);
+        let n = ratios.len() as f64;
+        let found = |ratio: f64| {
+            let like = (ratios.len() - ratios.partition_point(|other| *other < ratio)) as f64;
+            let rarity = (like + params.prior * tail.beyond(ratio)) / (n + params.prior);
+            like <= params.cap * n && rarity < *bar
+        };
+        let (mut low, mut high) = (1e-3_f64, 1e4_f64);
+        if !found(high) {
+            return None;
+        }
+        // To a hundredth, on the scale of logarithms.
+        while high > 1.01 * low {
+            let middle = (low * high).sqrt();
+            if found(middle) {
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        let before = series.measured.before;
+        let change = in_its_unit(series.measured.kind, before, high * scored.scale);
+        let share = change / before.abs();
+        share.is_finite().then_some(share)
+    }
 }

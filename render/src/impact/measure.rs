@@ -32,6 +32,8 @@ pub(super) struct Measured {
     pub(super) before: f64,
     /// The level after the deploy.
     pub(super) after: f64,
+    /// How many points are present.
+    pub(super) present: usize,
 }
 
 /// Buffers for one series after another.
@@ -56,6 +58,7 @@ pub(super) fn measure(
     params: &Params,
     work: &mut Workspace,
 ) -> Measured {
+    let present = values.iter().filter(|value| value.is_finite()).count();
     let scale = Scale::of(values, plan.end, params.trifle, work);
     let Workspace {
         scratch,
@@ -111,6 +114,7 @@ pub(super) fn measure(
     };
     Measured {
         kind,
+        present,
         presence: series.presences(),
         before: level(series.before(deploy)),
         after: level(series.after(deploy)),

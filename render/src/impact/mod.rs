@@ -14,16 +14,20 @@
 //! 4. Adding a constant to plain series, or shifting all times, changes no verdict.
 
 mod finding;
+mod follow;
 mod judge;
 mod measure;
 mod onset;
 mod params;
+mod report;
 mod score;
 mod season;
 mod windows;
 
 pub use finding::{Direction, direction, group, words, worth};
+pub use follow::{CONFIRMS, Followed, Least, Subject, follow, group_followed, report};
 pub use judge::{Input, Judgement, Role, Values, Verdict, judge};
 pub use measure::Kind;
 pub use onset::{Candidate, Onset, explain, onset};
 pub use params::{LOOKS, Params, Question, alpha};
+pub use report::{Correction, LookReport, Outcome, Report, SeriesReport, State, Worth};

@@ -14,6 +14,8 @@ pub(super) struct Scored {
     pub(super) placebos: Vec<u32>,
     /// The change is known.
     pub(super) present: Vec<bool>,
+    /// The series' own large change, by which the deploy's is divided.
+    pub(super) scale: f64,
 }
 
 /// Scores `changes`. A placebo is compared with those of other parts of the history only: its
@@ -32,6 +34,7 @@ pub(super) fn score(changes: &[f64], floor: f64, plan: &Plan, quantile: f64) -> 
         like: vec![0; deploy + 1],
         placebos: vec![0; deploy + 1],
         present: changes.iter().map(|change| change.is_finite()).collect(),
+        scale: f64::NAN,
     };
     let mut others = Vec::with_capacity(own.len());
     // Placebos of one part follow each other.
@@ -56,6 +59,7 @@ pub(super) fn score(changes: &[f64], floor: f64, plan: &Plan, quantile: f64) -> 
     let last = changes[deploy];
     let size = if last.is_finite() { last.abs() } else { 0.0 };
     scored.put(deploy, size, &others, floor, quantile);
+    scored.scale = quantile_of_sorted(&others, quantile) + floor;
     scored
 }
 

@@ -6,6 +6,9 @@
 //!    request shows an open band while the command runs.
 //! 3. The terminal sends an interrupt to the command directly; `wrap` forwards signals that it
 //!    receives. In both cases it waits for the command to end.
+//! 4. With `--on-worse` it then waits for the verdict on the event. If the deploy got worse, the given command
+//!    runs as an event of its own that rolls back the first, and `wrap` exits with 1. Nothing else, such as a
+//!    server that cannot be reached, starts that command.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -21,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Described, now};
 use crate::client::{self, Client};
+use crate::verbs::impact;
 
 /// How many times the final state is posted before giving up, and the pause in between.
 const ATTEMPTS: u32 = 3;
@@ -28,7 +32,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  plumbago event wrap --tag \"deploy web\" -- cap production deploy\n  plumbago event wrap --tag backup --metric cron.backup -- pg_dumpall -f /backup/all.sql"
+    after_help = "Examples:\n  plumbago event wrap --tag \"deploy web\" -- cap production deploy\n  plumbago event wrap --tag \"deploy web\" --on-worse \"cap production rollback\" -- cap production deploy\n  plumbago event wrap --tag backup --metric cron.backup -- pg_dumpall -f /backup/all.sql"
 )]
 pub(super) struct Wrap {
     /// The name of the event; default: the command.
@@ -47,6 +51,18 @@ pub(super) struct Wrap {
         default_value = "127.0.0.1:8125"
     )]
     statsd: String,
+    /// A command for the shell that runs if the deploy got worse, such as a rollback. It has the id of the
+    /// event in PLUMBAGO_EVENT and the verdict in PLUMBAGO_SENTENCE. The exit code is 1 then.
+    #[arg(long, value_name = "CMD")]
+    on_worse: Option<String>,
+    /// How long --on-worse waits for the verdict.
+    #[arg(
+        long,
+        value_name = "SPAN",
+        default_value = "10m",
+        requires = "on_worse"
+    )]
+    wait: String,
     #[command(flatten)]
     server: client::Args,
     /// The command and its arguments.
@@ -60,10 +76,13 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
         described,
         metric,
         statsd,
+        on_worse,
+        wait,
         server,
         command,
     } = args;
     let client = Client::new(&server)?;
+    let wait = impact::span(&wait)?;
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     let what = what.unwrap_or_else(|| words.join(" ").chars().take(200).collect());
     let began = now();
@@ -103,13 +122,74 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     event.insert("duration".to_owned(), seconds.into());
     let status = if code == 0 { "succeeded" } else { "failed" };
     event.insert("status".to_owned(), status.into());
-    post(&client, event);
+    let id = post(&client, event.clone());
     if let Some(metric) = metric
         && let Err(why) = send_timer(&statsd, &metric, took)
     {
         eprintln!("plumbago: the timer was not sent: {why:#}");
     }
+    if let (Some(undo), Some(id), 0) = (on_worse, id, code) {
+        return undo_if_worse(&client, &event, id, &undo, wait);
+    }
     Ok(ExitCode::from(code))
+}
+
+/// Waits for the verdict on `event`, which has the id `id`, and runs `undo` if it is worse.
+fn undo_if_worse(
+    client: &Client,
+    event: &Map<String, Value>,
+    id: i64,
+    undo: &str,
+    wait: Duration,
+) -> anyhow::Result<ExitCode> {
+    let judged = match impact::wait_for(client, id, wait) {
+        Ok(judged) => judged,
+        Err(why) => {
+            eprintln!("plumbago: no verdict, nothing is rolled back: {why:#}");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    if !impact::is_worse(&judged) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let sentence = judged["impact"]["sentence"].as_str().unwrap_or_default();
+    eprintln!("plumbago: worse, running {undo:?}: {sentence}");
+    let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
+    let mut undoing = Map::new();
+    let what = format!("rollback of {}", text("what"));
+    let what: String = what.chars().take(200).collect();
+    undoing.insert("what".to_owned(), what.into());
+    undoing.insert(
+        "tags".to_owned(),
+        format!("{} rollback", text("tags")).into(),
+    );
+    undoing.insert("data".to_owned(), sentence.into());
+    undoing.insert("when".to_owned(), now().into());
+    undoing.insert("rollback_of".to_owned(), id.into());
+    undoing.insert("key".to_owned(), format!("undo {}", text("key")).into());
+    let clock = Instant::now();
+    let shell = Command::new("sh")
+        .args(["-c", undo])
+        .env("PLUMBAGO_EVENT", id.to_string())
+        .env("PLUMBAGO_SENTENCE", sentence)
+        .status();
+    let undone = match &shell {
+        Ok(status) => status.success(),
+        Err(why) => {
+            eprintln!("plumbago: {undo:?}: {why}");
+            false
+        }
+    };
+    undoing.insert("duration".to_owned(), clock.elapsed().as_secs_f64().into());
+    let status = if undone { "succeeded" } else { "failed" };
+    undoing.insert("status".to_owned(), status.into());
+    post(client, undoing);
+    if undone {
+        let mut event = event.clone();
+        event.insert("status".to_owned(), "rolled_back".into());
+        post(client, event);
+    }
+    Ok(ExitCode::from(1))
 }
 
 /// Runs the command to its end and forwards signals to it.
@@ -159,17 +239,19 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn post(client: &Client, event: Map<String, Value>) {
+/// Posts `event`, a few times if need be; its id.
+fn post(client: &Client, event: Map<String, Value>) -> Option<i64> {
     let event = Value::Object(event);
     for attempt in 1..=ATTEMPTS {
         match client.post("/events/", &event) {
-            Ok(_) => return,
+            Ok(stored) => return stored["id"].as_i64(),
             Err(why) if attempt == ATTEMPTS => {
                 eprintln!("plumbago: the event was not stored: {why:#}");
             }
             Err(_) => std::thread::sleep(PAUSE),
         }
     }
+    None
 }
 
 fn send_timer(statsd: &str, metric: &str, took: Duration) -> anyhow::Result<()> {

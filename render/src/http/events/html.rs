@@ -19,7 +19,9 @@ th { font-weight: 600; }
 time, .faint { white-space: nowrap; opacity: .75; font-variant-numeric: tabular-nums; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: inherit; opacity: .85; }
 .tag { border: 1px solid var(--faint); border-radius: .6rem; padding: 0 .5rem; margin-right: .3rem; white-space: nowrap; text-decoration: none; color: inherit; }
-.failed, .rolled_back { color: #d33; }
+.failed, .rolled_back, .worse strong { color: #d33; }
+.better strong { color: #2a2; }
+.verdict { margin: .2rem 0; overflow-wrap: anywhere; }
 input { font: inherit; padding: .2rem .5rem; width: min(28rem, 60vw); }
 ";
 
@@ -79,7 +81,7 @@ pub(super) fn list(base: &str, events: &[Event], expression: &str, limit: usize)
                 @for event in events.iter().rev() {
                     tr {
                         td { (time(event.when)) }
-                        td { (what(event)) (data(event)) }
+                        td { (what(event)) (verdict(event)) (data(event)) }
                         td { (tags(base, event)) }
                         td { (reference(base, event.id)) }
                     }
@@ -112,6 +114,7 @@ pub(super) fn event(base: &str, event: &Event) -> String {
                 tr { th { "Undoes" } td { (reference(base, undone)) } }
             }
         }
+        (verdict(event))
         (data(event))
         p { a href={ (base) "/events/" } { "All events" } }
     })
@@ -155,6 +158,19 @@ fn what(event: &Event) -> Markup {
         @if event.status != Status::Succeeded {
             @let name = event.status.name();
             " " span class=(name) { "(" (name.replace('_', " ")) ")" }
+        }
+    }
+}
+
+/// What the event changed, as a sentence.
+fn verdict(event: &Event) -> Markup {
+    html! {
+        @if let Some(impact) = &event.impact {
+            @let name = impact.verdict.name();
+            p class={ "verdict " (name) } {
+                strong { (name.replace('_', " ")) }
+                @if !impact.sentence.starts_with(&name.replace('_', " ")) { ": " (impact.sentence) }
+            }
         }
     }
 }

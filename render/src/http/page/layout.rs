@@ -81,7 +81,11 @@ fn home(up: &str) -> &str {
 }
 
 /// Links to pages that are not dashboards: path and text.
-const PAGES: &[(&str, &str)] = &[("events/", "Events"), ("start", "Send data")];
+const PAGES: &[(&str, &str)] = &[
+    ("events/", "Events"),
+    ("changes", "Changes"),
+    ("start", "Send data"),
+];
 
 fn navigation(page: &Page, path: &str, view: &View, up: &str) -> Markup {
     let dashboards = page.dashboards();

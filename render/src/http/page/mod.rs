@@ -35,9 +35,11 @@ use super::{Answer, JSON, Params, html};
 use crate::budget::Budget;
 use crate::events::Event;
 use crate::source::Source;
+use crate::verdicts::Happened;
 
 mod assets;
 mod dashboard;
+mod deploy;
 mod layout;
 mod live;
 mod panels;
@@ -65,6 +67,18 @@ pub trait Host: Send + Sync {
     /// The newest `limit` events in `from..=until` (Unix seconds) that `expression` selects,
     /// newest last. The caller's thread may block.
     fn events(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event>;
+
+    /// The event called `id`, with all of its verdict. The caller's thread may block.
+    fn event(&self, id: i64) -> Option<Event> {
+        let _ = id;
+        None
+    }
+
+    /// What happened to the series `name` around `at`. The caller's thread may block.
+    fn happened(&self, name: &str, at: i64) -> Option<Happened> {
+        let _ = (name, at);
+        None
+    }
 
     /// A number that is another one after every change of the events.
     fn generation(&self) -> u64 {
@@ -126,6 +140,15 @@ impl Page {
         std::iter::once(level).chain(stats.readings()).collect()
     }
 
+    /// The targets of all panels of all dashboards.
+    pub fn targets(&self) -> Vec<String> {
+        let dashboards = self.dashboards();
+        let panels = dashboards
+            .iter()
+            .flat_map(|(_, dashboard)| &dashboard.panels);
+        panels.flat_map(|panel| panel.targets.clone()).collect()
+    }
+
     /// The routes `/`, `/start`, `/dashboards/NAME`, `/received`, `/page/live` and the files that
     /// pages load.
     pub fn routes(self) -> Router {
@@ -135,6 +158,7 @@ impl Page {
             .route("/dashboards/{name}", get(named))
             .route("/received", get(received))
             .route("/favicon.ico", get(assets::icon))
+            .merge(deploy::routes())
             .route("/page/live", get(live::live))
             .route("/page/{version}/{name}", get(assets::file))
             .with_state(self)
@@ -180,7 +204,7 @@ impl Page {
 }
 
 /// Whether a series is a self metric of this server.
-fn is_ours(path: &str) -> bool {
+pub(crate) fn is_ours(path: &str) -> bool {
     [
         "carbon.",
         "stats.statsd.",

@@ -1,0 +1,119 @@
+//! Verdicts on deploys: the time and memory of one look.
+//!
+//! 2,000 series of 10,080 points (a week of minutes): gauges with noise and a daily season, counts, rare counts,
+//! some with gaps. One in fifty changes at the deploy. The reference is the same look at a tenth of the series:
+//! the cost must grow with the number of series. Values are held in memory; the server reads them from files.
+//!
+//!     cargo bench --profile quick --bench impact
+
+use std::ops::Range;
+use std::time::Instant;
+
+use render::impact::{Input, Params, Question, Role, Values, judge};
+
+const SERIES: usize = 2_000;
+const WEEK: usize = 10_080;
+const ROUNDS: usize = 5;
+
+struct Columns(Vec<Vec<f32>>);
+
+impl Values for Columns {
+    fn read(&self, series: usize, points: Range<usize>, values: &mut Vec<f64>) {
+        values.extend(self.0[series][points].iter().map(|value| f64::from(*value)));
+    }
+}
+
+fn main() {
+    let columns = Columns((0..SERIES).map(|n| column(n as u64)).collect());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("impact, one look at 30 minutes, {threads} threads, median of {ROUNDS}");
+    for n in [SERIES / 10, SERIES] {
+        let before = peak_kib();
+        let mut times: Vec<f64> = (0..ROUNDS).map(|_| look(&columns, n, threads)).collect();
+        times.sort_by(f64::total_cmp);
+        let grown = peak_kib().saturating_sub(before) / 1024;
+        let time = times[ROUNDS / 2];
+        println!(
+            "{n:>5} series: {:>7.1} ms, {:>6.1} µs a series, {grown} MiB more at the peak",
+            time * 1e3,
+            time * 1e6 / n as f64
+        );
+    }
+}
+
+fn look(columns: &Columns, n: usize, threads: usize) -> f64 {
+    let role = |series: usize| Role {
+        mine: !series.is_multiple_of(5),
+        deploys: None,
+    };
+    let roles: Vec<Role> = (0..n).map(role).collect();
+    let question = Question {
+        step: 60,
+        end: WEEK,
+        gap: 0,
+        look: 30,
+        earlier: Vec::new(),
+    };
+    let input = Input {
+        roles: &roles,
+        deploys: &[],
+        values: columns,
+        threads,
+    };
+    let begun = Instant::now();
+    let judged = judge(&question, input, &Params::default(), None);
+    let took = begun.elapsed().as_secs_f64();
+    let found = judged.map_or(0, |judged| {
+        judged
+            .verdicts
+            .iter()
+            .filter(|verdict| verdict.found)
+            .count()
+    });
+    assert!(found > n / 200, "{found} of {n}");
+    took
+}
+
+/// A week and an hour of one series.
+fn column(seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut even = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let mut drift = 0.0;
+    (0..WEEK + 60)
+        .map(|at| {
+            drift = 0.9 * drift + even() - even();
+            let season = (at as f64 / 1_440.0 * std::f64::consts::TAU).sin();
+            let step = if at >= WEEK && seed.is_multiple_of(50) {
+                30.0
+            } else {
+                0.0
+            };
+            let level = 50.0 + 10.0 * season + 2.0 * drift + step;
+            let value = match seed % 4 {
+                0 | 1 => level + even(),
+                2 => (level * (0.8 + 0.4 * even())).round(),
+                _ => f64::from(u8::from(even() < 0.05 + step / 60.0)),
+            };
+            if seed.is_multiple_of(10) && even() < 0.1 {
+                f32::NAN
+            } else {
+                value as f32
+            }
+        })
+        .collect()
+}
+
+/// The most memory that this process has had.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let digits = line.and_then(|line| line.split_whitespace().next());
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_default()
+}

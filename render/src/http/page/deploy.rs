@@ -1,0 +1,482 @@
+//! `/deploy/ID`: what one deploy changed. `/changes`: all deploys of a range by what they changed, and the
+//! reverse: what happened to a series at a time.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::routing::get;
+use form_urlencoded::Serializer;
+use jiff::tz::TimeZone;
+use maud::{Markup, html};
+
+use super::layout::Layout;
+use super::live::now;
+use super::strip::{age, event_path, status};
+use super::words::{count, length, timestamp};
+use super::{Page, View, failed, html_answer};
+use crate::attime;
+use crate::events::Event;
+use crate::events::draft::is_web_link;
+use crate::http::negotiate::negotiated;
+use crate::http::params::InQuery;
+use crate::http::{Answer, Params};
+use crate::impact::{Outcome, Report, SeriesReport, State as Lasting, Worth};
+
+/// Series that are shown as graphs.
+const GRAPHS: usize = 12;
+/// Targets of the picture for chats.
+const DRAWN: usize = 5;
+/// Minutes before and after the deploy on its graphs.
+const AROUND: f64 = 90.0 * 60.0;
+/// The deploys around one that are listed, on each side.
+const NEIGHBOURS: f64 = 86_400.0;
+/// Events on `/changes`.
+const LISTED: usize = 500;
+
+/// The routes of these pages.
+pub(super) fn routes() -> Router<Page> {
+    Router::new()
+        .route("/deploy/{id}", get(deploy))
+        .route("/deploy/{id}/", get(deploy))
+        .route("/changes", get(changes))
+        .route("/changes/", get(changes))
+}
+
+async fn deploy(
+    State(page): State<Page>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    InQuery(params): InQuery,
+) -> Answer {
+    let written = tokio::task::spawn_blocking(move || {
+        let (number, is_picture) = match id.strip_suffix(".png") {
+            Some(number) => (number, true),
+            None => (id.as_str(), false),
+        };
+        let event = number.parse().ok().and_then(|id| page.0.host.event(id));
+        match event {
+            Some(event) if is_picture => picture(&page, &event),
+            Some(event) => html_answer(StatusCode::OK, deploy_page(&page, &event, &params)),
+            None => html_answer(StatusCode::NOT_FOUND, unknown(&page, &params)),
+        }
+    });
+    negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
+}
+
+/// A redirection to the picture of what `event` changed most, for chats.
+fn picture(page: &Page, event: &Event) -> Answer {
+    let mut targets: Vec<&str> = event
+        .impact
+        .iter()
+        .flat_map(|report| strongest(report))
+        .collect();
+    targets.truncate(DRAWN);
+    let title = match &event.impact {
+        Some(report) => format!("{}: {}", event.what, verdict_words(report.verdict)),
+        None => event.what.clone(),
+    };
+    let query = graph_query(
+        event,
+        &targets,
+        &[("title", &title), ("width", "800"), ("height", "400")],
+    );
+    let place = format!("{}/render?{query}", page.0.host.base_path());
+    let moved = Answer {
+        status: StatusCode::TEMPORARY_REDIRECT,
+        ..Answer::text(StatusCode::OK, "")
+    };
+    moved.with(header::LOCATION, &place)
+}
+
+/// The strongest series of each group.
+fn strongest(report: &Report) -> Vec<&str> {
+    let mut last = None;
+    let first_of_group = |one: &&SeriesReport| last.replace(one.group) != Some(one.group);
+    report
+        .series
+        .iter()
+        .filter(first_of_group)
+        .map(|one| &*one.name)
+        .collect()
+}
+
+/// The parameters of a graph of `targets` around `event`.
+fn graph_query(event: &Event, targets: &[&str], further: &[(&str, &str)]) -> String {
+    let end = event.until.unwrap_or(event.when);
+    let mut query = Serializer::new(String::new());
+    for target in targets {
+        query.append_pair("target", target);
+    }
+    query.append_pair("from", &format!("{:.0}", event.when - AROUND));
+    query.append_pair("until", &format!("{:.0}", (end + AROUND).min(now())));
+    query.append_pair("events", "deploy");
+    for (name, value) in further {
+        query.append_pair(name, value);
+    }
+    query.finish()
+}
+
+fn unknown(page: &Page, params: &Params) -> String {
+    let view = View::of(params);
+    let layout = Layout {
+        title: "Not found",
+        path: "changes",
+        view: &view,
+        up: "../",
+        refresh: 0,
+        head: html! {},
+        content: html! {
+            h1 { "There is no such event" }
+            p { a href="../changes" { "All changes" } }
+        },
+    };
+    layout.document(page)
+}
+
+const fn verdict_words(verdict: Outcome) -> &'static str {
+    match verdict {
+        Outcome::Worse => "worse",
+        Outcome::Better => "better",
+        Outcome::Changed => "changed",
+        Outcome::Unchanged => "unchanged",
+        Outcome::NotEnoughData => "not enough data",
+    }
+}
+
+/// The verdict as a badge.
+fn badge(report: &Report) -> Markup {
+    let class = match report.verdict {
+        Outcome::Worse => "badge failed",
+        Outcome::Better => "badge succeeded",
+        _ => "badge",
+    };
+    html! {
+        span class=(class) {
+            (verdict_words(report.verdict))
+            @if !report.complete { " so far" }
+        }
+    }
+}
+
+fn deploy_page(page: &Page, event: &Event, params: &Params) -> String {
+    let view = View::of(params);
+    let zone = view.zone(page);
+    let up = "../";
+    let content = html! {
+        h1 { (event.what) " " (status(event)) @if let Some(report) = &event.impact { (badge(report)) } }
+        div data-part="verdict" {
+            @match &event.impact {
+                Some(report) => {
+                    p { strong { (report.sentence) } }
+                    (graphs(event, report, up))
+                    (figures(report, &zone))
+                }
+                None => p {
+                    "There is no verdict yet. The first look is taken five minutes after the end of a deploy; "
+                    "the tags in " code { "impact.events" } " say which events are judged."
+                }
+            }
+        }
+        (facts(event, &zone, up))
+        (opinion(event, up))
+        (neighbours(page, event, &zone, up))
+    };
+    let layout = Layout {
+        title: &event.what,
+        path: "changes",
+        view: &view,
+        up,
+        refresh: 0,
+        head: html! {},
+        content,
+    };
+    layout.document(page)
+}
+
+/// A small graph for each changed series, the strongest first, and a list of the others.
+fn graphs(event: &Event, report: &Report, up: &str) -> Markup {
+    let shown = report.series.iter().take(GRAPHS);
+    let others = report.series.iter().skip(GRAPHS);
+    let graph = |one: &SeriesReport| {
+        let size = [("width", "420"), ("height", "180"), ("hideLegend", "true")];
+        format!("{up}render?{}", graph_query(event, &[&one.name], &size))
+    };
+    html! {
+        div class="panels" {
+            @for one in shown {
+                figure class="panel" {
+                    figcaption { (change(one)) }
+                    img src=(graph(one)) alt=(one.sentence) width="420" height="180" loading="lazy";
+                }
+            }
+        }
+        @if report.series.len() > GRAPHS {
+            details {
+                summary { (count(others.len() as u64, "more series")) }
+                ul { @for one in others { li { (change(one)) } } }
+            }
+        }
+    }
+}
+
+/// What happened to one series, in words.
+fn change(one: &SeriesReport) -> Markup {
+    let class = match one.worth {
+        Worth::Worse => "badge failed",
+        Worth::Better => "badge succeeded",
+        Worth::Unknown => "badge",
+    };
+    let words = match one.worth {
+        Worth::Worse => "worse",
+        Worth::Better => "better",
+        Worth::Unknown => "changed",
+    };
+    let lasting = match one.state {
+        Lasting::SoFar => ", so far",
+        Lasting::Lasting => ", lasting",
+        Lasting::Passing => ", for a few minutes only",
+    };
+    html! { span class=(class) { (words) (lasting) } " " (one.sentence) }
+}
+
+/// What was looked at, and how sure the verdict is.
+fn figures(report: &Report, zone: &TimeZone) -> Markup {
+    let quiet = report
+        .tested
+        .saturating_sub(report.changed + report.passing);
+    let looks: Vec<String> = report
+        .looks
+        .iter()
+        .map(|look| look.minutes.to_string())
+        .collect();
+    html! {
+        p class="quiet" {
+            (count(report.tested as u64, "series")) " judged, " (quiet) " of them without a change; "
+            (report.without_data) " with too little data, " (report.left_out) " left out; compared with "
+            (report.controls) " series of others, as much as which " (report.vetoed) " moved. "
+            @if !looks.is_empty() { "Looks after " (looks.join(", ")) " minutes. " }
+            "Each change was compared with the changes of the same series at " (report.comparable)
+            " times without a deploy. "
+            @if let Some(visible) = report.visible {
+                "Half of the series would have shown a change of " (format!("{:.0} %", 100.0 * visible)) ". "
+            }
+            "On data with known truth, 1 to 5 % of the innocent deploys were accused, and 2 to 4 % of the findings "
+            "were false. Computed " (timestamp(report.updated, zone)) "."
+        }
+    }
+}
+
+/// Who, when, where to read more, and how to undo it.
+fn facts(event: &Event, zone: &TimeZone, up: &str) -> Markup {
+    let undo = format!(
+        "plumbago event wrap --what {} --tag {} -- YOUR-ROLLBACK-COMMAND",
+        quoted(&format!("rollback of {}", event.what)),
+        quoted(&format!("{} rollback", event.tags.join(" ")))
+    );
+    html! {
+        table {
+            tr { th { "When" } td { (timestamp(event.when, zone)) } }
+            @if let Some(until) = event.until {
+                tr { th { "Duration" } td { (length(until - event.when)) } }
+            }
+            tr { th { "Tags" } td { (event.tags.join(" ")) } }
+            @if !event.data.is_empty() { tr { th { "Data" } td { (event.data) } } }
+            @if let Some(link) = event.link.as_deref().filter(|link| is_web_link(link)) {
+                tr { th { "Link" } td { a href=(link) rel="noreferrer" { (link) } } }
+            }
+            @if let Some(undone) = event.rollback_of {
+                tr { th { "Undoes" } td { a href={ (up) "deploy/" (undone) } { "#" (undone) } } }
+            } @else {
+                tr { th { "Roll back" } td { code { (undo) } } }
+            }
+            tr { th { "Event" } td { a href=(event_path(up, event.id)) { "#" (event.id) } } }
+        }
+    }
+}
+
+/// `text` as one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Buttons for a person's opinion of the verdict.
+fn opinion(event: &Event, up: &str) -> Markup {
+    let Some(report) = &event.impact else {
+        return html! {};
+    };
+    let choices = [
+        ("right", "right"),
+        ("wrong", "wrong"),
+        ("expected", "intended"),
+        ("none", "no opinion"),
+    ];
+    html! {
+        p {
+            @match report.correction {
+                Some(correction) => { "A person said: " strong { (correction.name()) } ". " }
+                None => "Was this verdict right? ",
+            }
+            @for (name, words) in choices {
+                form class="inline" method="post" action={ (up) "impact?event=" (event.id) "&correction=" (name) } {
+                    button { (words) }
+                }
+            }
+        }
+    }
+}
+
+/// The deploys of the days before and after.
+fn neighbours(page: &Page, event: &Event, zone: &TimeZone, up: &str) -> Markup {
+    let (from, until) = (event.when - NEIGHBOURS, event.when + NEIGHBOURS);
+    let mut others = page.0.host.events("deploy", from, until, 50);
+    others.retain(|other| other.id != event.id);
+    html! {
+        @if !others.is_empty() {
+            h2 { "Deploys around it" }
+            (table(&others, zone, up))
+        }
+    }
+}
+
+/// Events with their verdicts.
+fn table(events: &[Event], zone: &TimeZone, up: &str) -> Markup {
+    let at = now();
+    html! {
+        table {
+            tr { th { "When" } th { "What" } th { "Verdict" } }
+            @for event in events {
+                tr {
+                    td { (timestamp(event.when, zone)) " (" (age(event.when, at, zone)) ")" }
+                    td { a href={ (up) "deploy/" (event.id) } { (event.what) } " " (status(event)) }
+                    td {
+                        @if let Some(report) = &event.impact { (badge(report)) " " (report.sentence) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn changes(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {
+    let written = tokio::task::spawn_blocking(move || {
+        html_answer(StatusCode::OK, changes_page(&page, &params))
+    });
+    negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
+}
+
+/// How much an event moved, for the order of the list.
+fn weight(event: &Event) -> (u8, usize) {
+    event.impact.as_ref().map_or((0, 0), |report| {
+        let rank = match report.verdict {
+            Outcome::Worse => 4,
+            Outcome::Changed => 3,
+            Outcome::Better => 2,
+            Outcome::Unchanged => 1,
+            Outcome::NotEnoughData => 0,
+        };
+        (rank, report.changed)
+    })
+}
+
+fn changes_page(page: &Page, params: &Params) -> String {
+    let view = View::of(params);
+    let zone = view.zone(page);
+    let (from, until) = view.range("-7d", &zone, now() as i64);
+    let expression = view.events.as_deref().unwrap_or("deploy");
+    let mut events = page
+        .0
+        .host
+        .events(expression, from as f64, until as f64, LISTED);
+    // The newest first, or what moved most.
+    events.reverse();
+    let by_size = params.get("by") == Some("size");
+    if by_size {
+        events.sort_by_key(|event| std::cmp::Reverse(weight(event)));
+    }
+    let order = if by_size { "time" } else { "size" };
+    let content = html! {
+        h1 { "What changed" }
+        (question(page, params, &zone))
+        p {
+            (count(events.len() as u64, "event")) " from " (timestamp(from as f64, &zone)) " to "
+            (timestamp(until as f64, &zone)) ". "
+            a href={ "changes?by=" (order) } {
+                @if by_size { "Order by time" } @else { "Order by what moved most" }
+            }
+        }
+        div data-part="changes" { (table(&events, &zone, "")) }
+    };
+    let layout = Layout {
+        title: "Changes",
+        path: "changes",
+        view: &view,
+        up: "",
+        refresh: 0,
+        head: html! {},
+        content,
+    };
+    layout.document(page)
+}
+
+/// "What happened here?": a form, and the answer if it was filled in.
+fn question(page: &Page, params: &Params, zone: &TimeZone) -> Markup {
+    let target = params.get("target").unwrap_or_default();
+    let at = params.get("at").unwrap_or_default();
+    let time = attime::parse(if at.is_empty() { "now" } else { at }, zone, now() as i64);
+    html! {
+        form action="changes" method="get" {
+            label { "What happened to the series " input name="target" value=(target) placeholder="stats.web.errors"; }
+            label { " around " input name="at" value=(at) placeholder="-2h, 14:30, 1767225600"; }
+            " " button { "Ask" }
+        }
+        @if !target.is_empty() {
+            @match time {
+                Err(why) => p class="problem" role="alert" { (why) },
+                Ok(time) => (answer(page, target, time, zone)),
+            }
+        }
+    }
+}
+
+fn answer(page: &Page, target: &str, time: i64, zone: &TimeZone) -> Markup {
+    let happened = page.0.host.happened(target, time);
+    html! {
+        @match happened {
+            None => p { "There is no series " code { (target) } " with enough points around "
+                (timestamp(time as f64, zone)) "." },
+            Some(happened) => {
+                p {
+                    code { (target) } " changed most at " strong { (timestamp(happened.at as f64, zone)) } "; "
+                    "a change as large at " (happened.like) " of " (happened.comparable) " comparable times. "
+                    @if !happened.rare { "It does so by itself: no deploy is needed to explain it. " }
+                    @if happened.deploys.is_empty() { "No deploy explains it." }
+                }
+                @if !happened.deploys.is_empty() { (table(&happened.deploys, zone, "")) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_one_word() {
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
+
+    #[test]
+    fn each_group_has_one_series_in_the_picture() {
+        let one = |name: &str, group| SeriesReport {
+            name: name.to_owned(),
+            group,
+            ..SeriesReport::default()
+        };
+        let report = Report {
+            series: vec![one("a", 0), one("b", 0), one("c", 1)],
+            ..Report::default()
+        };
+        assert_eq!(strongest(&report), ["a", "c"]);
+    }
+}

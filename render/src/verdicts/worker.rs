@@ -1,0 +1,215 @@
+//! When verdicts are computed: as the windows after deploys fill, and on request.
+//!
+//! 1. The worker sleeps until the next look is due, an event comes, or a verdict is asked for.
+//! 2. Events of the last [`BACK`] without a complete verdict are due, the newest first; older ones are judged on
+//!    request only. Nothing but the events themselves is remembered, so a restart goes on where it was.
+//! 3. After a verdict that nobody asked for the worker rests for as long as it took.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::judge::Judge;
+use crate::events::{Draft, Event};
+use crate::impact::{Outcome, Report};
+
+/// How far back events are judged without a request, in seconds: two days of history are left then.
+const BACK: f64 = 5.0 * 86_400.0;
+/// Events looked at in one search.
+const MAX_FOUND: usize = 1_000;
+/// How often events are searched when none is due.
+const SEARCH: Duration = Duration::from_secs(5);
+/// How long an event is left alone when its verdict failed.
+const RETRY: f64 = 60.0;
+/// Most requests that wait.
+const MAX_REQUESTS: usize = 256;
+
+/// What the worker needs from the server.
+pub trait Host: Send + Sync {
+    /// The clock, in Unix seconds.
+    fn now(&self) -> f64;
+
+    /// The targets of all panels of all dashboards.
+    fn dashboards(&self) -> Vec<String>;
+
+    /// Called when a deploy turns out worse.
+    ///
+    /// # Errors
+    /// Why a message about it was not delivered.
+    fn worse(&self, event: &Event, report: &Report) -> Result<(), String>;
+}
+
+/// Asks the worker for verdicts, and stops it. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Handle(Arc<Control>);
+
+#[derive(Default)]
+struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+    cancelled: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    requests: VecDeque<i64>,
+    stopped: bool,
+}
+
+impl Handle {
+    /// Asks for a new verdict on the event called `id`; false if too many requests wait.
+    pub fn request(&self, id: i64) -> bool {
+        let mut state = self.0.state.lock();
+        if !state.requests.contains(&id) {
+            if state.requests.len() >= MAX_REQUESTS {
+                return false;
+            }
+            state.requests.push_back(id);
+        }
+        self.0.changed.notify_all();
+        true
+    }
+
+    /// Stops the worker: a verdict in progress is abandoned.
+    pub fn stop(&self) {
+        self.0.cancelled.store(true, Ordering::Relaxed);
+        self.0.state.lock().stopped = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Computes verdicts until it is stopped.
+pub struct Worker {
+    judge: Arc<Judge>,
+    host: Arc<dyn Host>,
+    handle: Handle,
+    worse_tags: Vec<String>,
+    /// Events whose verdict failed, and when to try again.
+    failed: BTreeMap<i64, f64>,
+}
+
+impl Worker {
+    /// A worker that judges by `judge`; `worse_tags` are the tags of the event that it posts when a deploy turns
+    /// out worse.
+    pub fn new(judge: Arc<Judge>, host: Arc<dyn Host>, worse_tags: &str) -> (Self, Handle) {
+        let handle = Handle::default();
+        let worker = Self {
+            judge,
+            host,
+            handle: handle.clone(),
+            worse_tags: worse_tags.split_whitespace().map(str::to_owned).collect(),
+            failed: BTreeMap::new(),
+        };
+        (worker, handle)
+    }
+
+    /// Works until [`Handle::stop`]. Blocks the calling thread.
+    pub fn run(mut self) {
+        while let Some(requested) = self.wait() {
+            let begun = Instant::now();
+            let now = self.host.now();
+            let event = match requested {
+                Some(id) => self.judge.store.event(id).ok(),
+                None => self.due(now),
+            };
+            let Some(event) = event else {
+                self.rest(SEARCH);
+                continue;
+            };
+            self.judge(&event, now);
+            if requested.is_none() {
+                self.rest(begun.elapsed());
+            }
+        }
+    }
+
+    /// The next request, if one waits; `None` when stopped.
+    fn wait(&self) -> Option<Option<i64>> {
+        let mut state = self.handle.0.state.lock();
+        (!state.stopped).then(|| state.requests.pop_front())
+    }
+
+    /// Sleeps, but not longer than until something is wanted.
+    fn rest(&self, time: Duration) {
+        let mut state = self.handle.0.state.lock();
+        if state.requests.is_empty() && !state.stopped {
+            self.handle.0.changed.wait_for(&mut state, time);
+        }
+    }
+
+    /// The newest event whose verdict is due.
+    fn due(&mut self, now: f64) -> Option<Event> {
+        let query = self.judge.events.as_ref()?;
+        let found = self.judge.store.query(query, now - BACK, now, MAX_FOUND);
+        let found = found
+            .map_err(|error| tracing::warn!(%error, "events to judge"))
+            .ok()?;
+        self.failed.retain(|_, again| *again > now);
+        let due = |event: &&Event| {
+            let Some(end) = Judge::end(event, now) else {
+                return false;
+            };
+            let next = match &event.impact {
+                None => Some(Judge::due(end, crate::impact::LOOKS[0])),
+                Some(report) if report.complete => None,
+                Some(report) => report.next.or(Some(now)),
+            };
+            next.is_some_and(|next| next <= now) && !self.failed.contains_key(&event.id)
+        };
+        found.iter().rev().find(due).cloned()
+    }
+
+    fn judge(&mut self, event: &Event, now: f64) {
+        let cancelled = &self.handle.0.cancelled;
+        let stats = &self.judge.stats;
+        let dashboards = self.host.dashboards();
+        let judged = self.judge.judge(event, now, dashboards, cancelled);
+        if cancelled.load(Ordering::Relaxed) {
+            return;
+        }
+        let kept = judged
+            .map_err(|error| error.to_string())
+            .and_then(|report| {
+                let store = &self.judge.store;
+                store
+                    .set_impact(event.id, report)
+                    .map_err(|error| error.to_string())
+            });
+        match kept {
+            Ok(report) => {
+                stats.judged.add(1);
+                let before = event.impact.as_ref().map(|report| report.verdict);
+                if report.verdict == Outcome::Worse && before != Some(Outcome::Worse) {
+                    stats.worse.add(1);
+                    self.announce(event, &report);
+                }
+            }
+            Err(error) => {
+                stats.failed.add(1);
+                tracing::warn!(error, event = event.id, "no verdict");
+                self.failed.insert(event.id, now + RETRY);
+            }
+        }
+    }
+
+    /// Says that `event` turned out worse: an event of its own, and what the host does.
+    fn announce(&self, event: &Event, report: &Report) {
+        if !self.worse_tags.is_empty() {
+            let tags: Vec<&str> = self.worse_tags.iter().map(String::as_str).collect();
+            let draft = Draft {
+                data: Some(report.sentence.clone()),
+                key: Some(format!("impact-{}", event.id)),
+                when: Some(self.host.now()),
+                ..Draft::new(format!("worse: {}", event.what), &tags)
+            };
+            self.judge.store.insert_later(draft);
+        }
+        if let Err(error) = self.host.worse(event, report) {
+            self.judge.stats.webhooks_failed.add(1);
+            tracing::warn!(error, event = event.id, "a webhook was not delivered");
+        }
+    }
+}
