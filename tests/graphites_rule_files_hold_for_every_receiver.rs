@@ -119,3 +119,43 @@ fn a_bad_file_is_refused_by_the_check_and_at_the_start() {
     assert!(!status.success());
     assert!(server.log().contains(expected), "{}", server.log());
 }
+
+#[test]
+fn a_line_without_effect_fails_the_check_and_not_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = write(directory.path(), name, text);
+        format!("{:?}", path.to_str().unwrap())
+    };
+    let rewrite = file("rewrite-rules.conf", "[pre]\n^a\\. = b.\n^b -> c\n");
+    let deny = file("blacklist.conf", "^noise\\.\n");
+    let text = format!("[carbon]\nrewrite_rules = {rewrite}\ndeny = {deny}\n");
+    let config = directory.path().join("plumbago.toml");
+    fs::write(&config, text).unwrap();
+    let checked = run(&["config", "--check", config.to_str().unwrap()]);
+    let (out, said) = (checked.stdout, checked.stderr);
+    let (out, said) = (
+        String::from_utf8_lossy(&out),
+        String::from_utf8_lossy(&said),
+    );
+    assert!(!checked.status.success(), "{out}{said}");
+    for summary in [
+        "rewrite-rules.conf: 1 rule (1 in [pre], 0 in [post])",
+        "blacklist.conf: 1 pattern",
+    ] {
+        assert!(out.contains(summary), "{out}");
+    }
+    let expected = "rewrite-rules.conf:3: \"^b -> c\" is neither a section nor a rule and is ignored, \
+                    write \"pattern = replacement\"";
+    assert!(
+        said.contains("plumbago.toml:2: carbon.rewrite_rules: "),
+        "{said}"
+    );
+    assert!(said.contains(expected), "{said}");
+    let mut server = Server::prepared(&[]);
+    server.config = Some(config);
+    server.run();
+    server.lines(format!("a.x 3 {}\n", now()));
+    server.wait_for("b.x", |values| values == [3.0]);
+    assert!(server.log().contains(expected), "{}", server.log());
+}

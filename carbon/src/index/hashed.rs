@@ -1,12 +1,12 @@
-//! Hashed files of tagged series that appear while the server runs: whose are they?
+//! Hashed files of tagged series that appear while the server runs.
 //!
-//! 1. A file of a known series, above all one that the server itself has just created, is not worth a
-//!    word. A file of no known series is counted ([`Index::nameless`]) and listed by its hash, as the walk
-//!    at the start does.
-//! 2. A hash says nothing of its series, and the hashes of all tagged series would take more memory than
-//!    their names. So hashes of new files wait ([`Hashed::waiting`]), and [`Index::name_hashed`] goes
-//!    through all tagged series once for many of them.
-//! 3. Files of the server's own do not wait: [`Index::stored`] has announced them, or finds them waiting.
+//! 1. A file that belongs to no known series is counted ([`Index::nameless`]) and listed by its hash, as
+//!    the walk at the start does. A file of a known series is recorded as that of the series.
+//! 2. A series cannot be computed from its hash, and the hashes of all tagged series would take more
+//!    memory than their names. So hashes of new files wait ([`Hashed::waiting`]), and
+//!    [`Index::name_hashed`] computes the hash of each tagged series once for many of them.
+//! 3. Files that the server itself creates do not wait: [`Index::stored`] announces them, or removes them
+//!    from those that wait.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ type Hash = [u8; HASH / 2];
 /// Hashes of files that have appeared.
 #[derive(Debug, Default)]
 pub(super) struct Hashed {
-    /// It is not known whose they are.
+    /// Their series are not known yet.
     waiting: HashSet<Hash>,
     /// Created by the server, and not seen yet.
     own: HashSet<Hash>,
@@ -93,13 +93,13 @@ impl Index {
         id.is_some_and(|id| self.flags.read().stored.get(id.0))
     }
 
-    /// Whether hashed files have appeared of which it is not known whose they are.
+    /// Whether there are hashed files that [`Index::name_hashed`] has not looked at.
     pub(crate) fn has_hashed_waiting(&self) -> bool {
         !self.hashed.lock().waiting.is_empty()
     }
 
-    /// Finds out whose the files are that have appeared. Those of no known series are listed by their
-    /// hashes; how many they are.
+    /// Finds the series of the hashed files that have appeared. Files without a known series are listed by
+    /// their hashes; returns how many these are.
     ///
     /// # Errors
     /// The log cannot be written.

@@ -55,17 +55,13 @@ impl Index {
         self
     }
 
-    /// The plain series that may satisfy `specs` and begin with `prefix`.
-    fn candidates(&self, specs: &PlainSpecs<'_>, prefix: &str) -> Candidates {
+    /// The series that may satisfy `specs` and whose names may begin with `beginning`.
+    fn candidates(&self, specs: &PlainSpecs<'_>, beginning: &str) -> Candidates {
         let names = self.names();
         if let Some(name) = specs.exactly() {
             let id = names.get(name.as_bytes());
             return Candidates::Some(id.into_iter().collect());
         }
-        let beginning = match specs.beginning() {
-            known if known.len() > prefix.len() => known,
-            _ => prefix,
-        };
         let below = match beginning {
             "" => None,
             beginning => self
@@ -92,7 +88,19 @@ impl Index {
             return Ok(());
         }
         let _pin = self.pin();
-        let candidates = self.candidates(specs, prefix);
+        let known = specs.beginning();
+        let (beginning, other) = match known.len() > prefix.len() {
+            true => (known, prefix),
+            false => (prefix, known),
+        };
+        // No name begins with both.
+        if !beginning.starts_with(other) {
+            return Ok(());
+        }
+        let candidates = self.candidates(specs, beginning);
+        // Without a beginning nothing is compared: a comparison with an empty text takes longer than one
+        // with a short text, because its address is that of no memory.
+        let begins = |name: &str| beginning.is_empty() || name.starts_with(beginning);
         let mut at = 0;
         loop {
             let batch = candidates.batch(at);
@@ -108,7 +116,7 @@ impl Index {
                     continue;
                 }
                 let name = names.name(id);
-                if !name.starts_with(prefix) || series::is_tagged(name) || tags.contains(id) {
+                if !begins(name) || series::is_tagged(name) || tags.contains(id) {
                     continue;
                 }
                 if !go_on(None) {

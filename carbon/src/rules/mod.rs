@@ -18,6 +18,7 @@ pub mod lists;
 mod live;
 pub mod rewrite;
 mod saving;
+mod session;
 mod verdicts;
 
 use std::borrow::Cow;
@@ -27,8 +28,9 @@ use crate::pattern::PatternError;
 use crate::patterns::Patterns;
 use aggregate::Active;
 use lists::List;
-pub(crate) use live::{Around, Rules, Session, Sources};
+pub(crate) use live::{Around, Rules, Sources};
 use rewrite::Rewrites;
+pub(crate) use session::Session;
 
 /// Rules that could not be applied within bounds: they count as not matching.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@
 //! 1. The thread of the rules appends a frame with what has changed, several times a second, before it
 //!    submits an aggregate: what was read back is never older than what was stored of it.
 //! 2. A frame that is incomplete or whose checksum is wrong ends the file; the log says what is lost.
-//! 3. A file of many obsolete records is written anew under another name and renamed. So it is at the
+//! 3. A file of many obsolete records is rewritten under another name and renamed. So it is at the
 //!    start, and after a write that failed.
 //! 4. With a journal each frame is synced, as the journal is: aggregates survive what datapoints survive.
 
@@ -22,7 +22,7 @@ use crate::frame::{frame, write_frame};
 use crate::private;
 
 const MAGIC: &[u8] = b"plumbago aggregates 1\n";
-/// A file is written anew when it is longer than this and [`GROWTH`] times its length after the last time.
+/// A file is rewritten when it is longer than this and [`GROWTH`] times its length after the last time.
 const SMALL: u64 = 1 << 20;
 const GROWTH: u64 = 4;
 
@@ -31,10 +31,10 @@ const GROWTH: u64 = 4;
 pub(crate) struct Saving {
     path: PathBuf,
     synced: bool,
-    /// `None`: the file is written anew next time.
+    /// `None`: the next write rewrites the file.
     file: Option<File>,
     len: u64,
-    /// The length when it was written anew.
+    /// The length when it was rewritten last.
     begun: u64,
     body: Vec<u8>,
     /// The last write failed, and the log says so.

@@ -79,7 +79,7 @@ fn name_hashed(inner: &Inner) {
     }
 }
 
-/// Says how many hashed files there are whose series are not known.
+/// Logs how many hashed files have no known series.
 pub(crate) fn warn_of_nameless(inner: &Inner) {
     let nameless = inner.index.nameless();
     if nameless > 0 {

@@ -112,9 +112,9 @@ pub(crate) fn listed(recording: &str) -> Deviations {
     let (_, table) = text
         .split_once("| recording | behaviour of carbon | cases |\n")
         .unwrap();
-    let rows = table.lines().take_while(|line| line.starts_with('|'));
-    let cells = rows.map(|row| {
-        row.trim_matches('|')
+    let lines = table.lines().take_while(|line| line.starts_with('|'));
+    let cells = lines.map(|line| {
+        line.trim_matches('|')
             .split('|')
             .map(str::trim)
             .collect::<Vec<_>>()
@@ -131,11 +131,11 @@ pub(crate) fn listed(recording: &str) -> Deviations {
 
 /// The table of docs/carbon.md, for a failed comparison.
 pub(crate) fn table(found: &Deviations) -> String {
-    let rows = found.iter().map(|((recording, quirk), names)| {
+    let lines = found.iter().map(|((recording, quirk), names)| {
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         format!("| {recording} | {quirk} | {} |\n", names.join(", "))
     });
-    rows.collect()
+    lines.collect()
 }
 
 /// Holds what deviates against the list in docs/carbon.md; not for recordings of another directory.

@@ -4,47 +4,8 @@
 //! else a range of `decoded`. A tuple never changes, so it is a range of `items`; a list, a dictionary or a
 //! set may grow after others refer to it, so it is the number of a vector.
 
+use super::input::{Input, Malformed, Span};
 use super::text;
-
-/// Why a pickle cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// It ends before its STOP opcode, or inside an argument.
-    #[error("the pickle is cut short")]
-    Cut,
-    /// An opcode that pickle does not have.
-    #[error("the pickle has an unknown opcode")]
-    Opcode,
-    /// An opcode that imports, calls or asks for something.
-    #[error("the pickle refers to code, which is never loaded")]
-    Code,
-    /// An opcode finds other operands than it needs.
-    #[error("the pickle's opcodes do not fit together")]
-    Stack,
-    /// More values on the stack, in tuples, in the memo or of lists than data of this length needs.
-    #[error("the pickle needs too much memory for its length")]
-    Memory,
-    /// A number, a text or a length is not as its opcode needs it.
-    #[error("the pickle has a malformed argument")]
-    Argument,
-    /// The pickle names a protocol above 5.
-    #[error("the pickle has a protocol above 5")]
-    Protocol,
-}
-
-/// A part of the frame or of one of the machine's vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    start: u32,
-    len: u32,
-}
-
-impl Span {
-    fn of<T>(self, whole: &[T]) -> &[T] {
-        let start = self.start as usize;
-        whole.get(start..start + self.len as usize).unwrap_or(&[])
-    }
-}
 
 /// A value that a pickle made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,69 +56,6 @@ pub struct Machine {
 
 /// What a pickle may hold beside what its length allows.
 const SPARE: usize = 4 << 10;
-
-/// The bytes of a pickle that have not been read.
-struct Input<'f> {
-    frame: &'f [u8],
-    at: usize,
-}
-
-impl<'f> Input<'f> {
-    #[inline]
-    fn take(&mut self, n: usize) -> Result<&'f [u8], Malformed> {
-        let rest = &self.frame[self.at..];
-        let taken = rest.get(..n).ok_or(Malformed::Cut)?;
-        self.at += n;
-        Ok(taken)
-    }
-
-    #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let rest = &self.frame[self.at..];
-        let taken = rest.first_chunk().ok_or(Malformed::Cut)?;
-        self.at += N;
-        Ok(*taken)
-    }
-
-    #[inline]
-    fn byte(&mut self) -> Result<u8, Malformed> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn length4(&mut self) -> Result<usize, Malformed> {
-        Ok(u32::from_le_bytes(self.array()?) as usize)
-    }
-
-    /// A length that old opcodes give as a signed number.
-    fn signed4(&mut self) -> Result<usize, Malformed> {
-        let length = i32::from_le_bytes(self.array()?);
-        usize::try_from(length).map_err(|_| Malformed::Argument)
-    }
-
-    fn length8(&mut self) -> Result<usize, Malformed> {
-        let length = u64::from_le_bytes(self.array()?);
-        usize::try_from(length).map_err(|_| Malformed::Argument)
-    }
-
-    /// The range of the next `n` bytes.
-    #[inline]
-    fn span(&mut self, n: usize) -> Result<Span, Malformed> {
-        let start = self.at as u32;
-        self.take(n)?;
-        Ok(Span {
-            start,
-            len: n as u32,
-        })
-    }
-
-    /// The bytes before the next line feed.
-    fn line(&mut self) -> Result<&'f [u8], Malformed> {
-        let rest = &self.frame[self.at..];
-        let end = memchr::memchr(b'\n', rest).ok_or(Malformed::Cut)?;
-        self.at += end + 1;
-        Ok(&rest[..end])
-    }
-}
 
 impl Machine {
     /// The value that the pickle at the start of `frame` makes; bytes after its STOP opcode are

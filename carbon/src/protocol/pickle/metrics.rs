@@ -6,7 +6,8 @@
 //! 3. An item that is not so is counted and skipped; the items around it are taken. A pickle that
 //!    cannot be read is counted and skipped whole; the connection goes on.
 
-use super::machine::{Machine, Malformed, Value};
+use super::input::Malformed;
+use super::machine::{Machine, Value};
 use crate::protocol::number;
 use crate::protocol::resolver::{At, Reject, Resolver};
 
@@ -61,10 +62,11 @@ fn number(value: Value, machine: &Machine, frame: &[u8]) -> Option<f64> {
         Value::Float(float) => Some(float),
         Value::Bool(bool) => Some(f64::from(u8::from(bool))),
         Value::Text(_) | Value::Decoded(_) => number::finite(machine.text(value, frame)?),
-        // Python reads bytes as ASCII.
+        // Python reads bytes as ASCII, where fewer characters are spaces.
         Value::Bytes(_) => {
             let bytes = machine.text_or_bytes(value, frame)?;
-            bytes.is_ascii().then(|| number::finite(bytes))?
+            let is_text = |byte: &u8| byte.is_ascii() && !(0x1c..=0x1f).contains(byte);
+            bytes.iter().all(is_text).then(|| number::finite(bytes))?
         }
         _ => None,
     }

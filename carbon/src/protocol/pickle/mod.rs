@@ -10,11 +10,13 @@
 //!    recursion, and [`Value`]s are walked only as deep as the caller asks.
 //! 4. [`metrics`] is the receiver's part: a list of `(name, (timestamp, value))`.
 
+mod input;
 pub mod machine;
 pub mod metrics;
 mod stream;
 mod text;
 pub mod write;
 
-pub use machine::{Machine, Malformed, Value};
+pub use input::{Malformed, Span};
+pub use machine::{Machine, Value};
 pub use stream::Stream;

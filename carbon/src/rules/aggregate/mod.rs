@@ -289,12 +289,13 @@ impl Aggregator {
                     }
                 }
             };
-            by.intervals.fetch_add(buffer.weight(), Ordering::Relaxed);
+            let weight = buffer.weight();
             let frequency = i64::from(by.rule.frequency);
             let late = i64::from(self.limits.late);
             buffer.resume(Timing { frequency, late }, now);
             let output = Arc::new(Output::new(&name, &by, buffer));
             if known.is_some() && by.take(&by.outputs, self.limits.outputs) {
+                by.intervals.fetch_add(weight, Ordering::Relaxed);
                 outputs.insert(name.into(), output);
             } else {
                 self.emit(&output, 0, true, &mut emitted);
