@@ -250,6 +250,36 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Bytes that are wrong although their checksum is right make no aggregate that cannot be saved.
+        #[test]
+        fn a_damaged_body_is_read_as_far_as_it_can_be(
+            points in prop::collection::vec((-30..5_i64, -50..50_i64, 0..3_u8), 1..20),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        ) {
+            let active = rules(TEXT);
+            let aggregator = Aggregator::new(LIMITS);
+            for (delay, value, host) in points {
+                feed(&aggregator, &active, host, 1_000_000 + delay, value as f64, 1_000_000);
+            }
+            let mut body = Vec::new();
+            aggregator.save(true, &mut body);
+            for (at, byte) in damage {
+                let at = at.index(body.len());
+                body[at] = byte;
+            }
+            let mut saved = Saved::default();
+            saved.apply(&body);
+            let next = Aggregator::new(LIMITS);
+            next.restore(saved, &rules(TEXT), 1_000_000);
+            let mut again = Vec::new();
+            next.save(true, &mut again);
+            prop_assert!(Saved::default().apply(&again));
+            next.due(1_000_000, true, &mut Vec::new());
+            next.len();
+        }
+    }
+
     #[test]
     fn outputs_of_rules_that_are_gone_are_emitted() {
         let dir = tempfile::tempdir().unwrap();
