@@ -18,7 +18,8 @@
 //! addresses: so memory, threads and CPU time are the server's alone, and it can be killed and stopped as an
 //! operator would.
 //!
-//! 1. *Creation*: until every series has its file, or for `creating` intervals (120). CPU time per file.
+//! 1. *Creation*: until every series has its file, or for `creating` intervals (120). CPU time per file, with all that
+//!    the server does meanwhile: where the creation takes several intervals, that includes their points.
 //! 2. *Steady*: CPU time per point received by carbon, by thread. The second figure adds what it takes to write all
 //!    points that wait at the end. *Written*: bytes on the device between two syncs of all file systems, at the
 //!    beginning and after the stop, for all processes; *dirtied*: pages that the server alone made dirty.

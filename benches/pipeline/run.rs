@@ -164,20 +164,29 @@ impl Bench<'_> {
     /// Sends until all series have files.
     fn create(&mut self) {
         let before = Cpu::of(self.pid());
-        let begun = Instant::now();
         let sender = self.sender();
-        let mut files = 0.0;
-        for _ in 0..self.arguments.creating {
-            sleep_until(next_multiple(self.arguments.interval));
-            // Flushes are over when all names have had one, and the server keeps up.
+        let until = next_multiple(self.arguments.interval)
+            + self.arguments.interval * self.arguments.creating;
+        // The first flush of all names begins the creation.
+        let mut begun = None;
+        let mut done: Option<(Cpu, f64)> = None;
+        while now() < until {
+            std::thread::sleep(LOOK * 100);
             let (created, series) = (self.created(), self.metric("carbon_index_series"));
-            if sender.passes() > 2 && created == files && created >= series {
-                break;
+            let begun = *begun.get_or_insert_with(Instant::now);
+            let is_complete =
+                sender.passes() > 0 && series > f64::from(self.row.names) && created >= series;
+            match done {
+                // Series that come with the second flush.
+                Some(_) if is_complete && sender.passes() > 2 => break,
+                None if is_complete => {
+                    let cpu = Cpu::of(self.pid()).since(&before);
+                    done = Some((cpu, begun.elapsed().as_secs_f64()));
+                }
+                _ => {}
             }
-            files = created;
         }
-        let took = begun.elapsed().as_secs_f64();
-        let cpu = Cpu::of(self.pid()).since(&before);
+        let (cpu, took) = done.unwrap_or_else(|| (Cpu::of(self.pid()).since(&before), f64::NAN));
         drop(sender);
         let created = self.created();
         self.row.series = self.metric("carbon_index_series");

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use whisper::map::{Event, Maps};
-use whisper::{Point, Updated};
+use whisper::{Point, Timestamp, Updated};
 
 use crate::cache::{Cache, Waiting};
 use crate::clock::Clocks;
@@ -347,16 +347,13 @@ impl Persister {
         if !kind.may_wait() || !self.undecided.may_wait(id, now, parts.cache) {
             return false;
         }
-        // Another program may have created it.
-        if path.symlink_metadata().is_ok() {
-            return false;
-        }
         self.points.clear();
         parts.cache.read(id, &mut self.points);
         let chosen = of_new(parts, id, path, &self.points, |new| {
             parts.schema.choose(new)
         });
-        !self.points.is_empty() && chosen.is_none()
+        // Another program may have created it.
+        !self.points.is_empty() && chosen.is_none() && path.symlink_metadata().is_err()
     }
 
     /// Whether a file may be created now.
@@ -451,51 +448,57 @@ impl Persister {
         stored: bool,
         points: &[Point],
     ) -> whisper::Result<Option<Updated>> {
-        let error = match self.update_many(parts, id, clocks, path, points) {
-            Ok(updated) => {
-                if !stored {
-                    parts.index.stored(id);
-                }
-                return Ok(Some(updated));
+        if stored {
+            match self.update_many(parts, id, clocks, path, points) {
+                Err(error) if error.is_missing() => parts.index.not_stored(id),
+                written => return written.map(Some),
             }
-            Err(error) => error,
-        };
+            if self.is_undecided(parts, id, path, kind) {
+                return Ok(None);
+            }
+        }
         // The file is missing, or it was damaged and set aside: create a new one.
-        if !error.is_missing() {
-            return Err(error);
-        }
-        parts.index.not_stored(id);
-        if stored && self.is_undecided(parts, id, path, kind) {
-            return Ok(None);
-        }
-        let chosen = of_new(parts, id, path, points, |new| parts.schema.choose_now(new));
-        let creating = Instant::now();
-        let created = parts.maps.create(path, &chosen.options);
-        self.aside += creating.elapsed();
-        match created {
-            Ok(()) => {
-                parts.stats.creates.add(1);
-                parts.stats.steps_assumed.add(u64::from(chosen.is_assumed));
+        let error = match self.create(parts, id, clocks, path, points) {
+            Err(error @ whisper::Error::Exists { .. }) => error,
+            created => return created.map(Some),
+        };
+        // Another program has created it meanwhile, or the name is a dangling link.
+        match self.update_many(parts, id, clocks, path, points) {
+            Err(whisper::Error::SetAside { .. }) => {
+                self.create(parts, id, clocks, path, points).map(Some)
             }
-            // Another program has created it meanwhile, or the name is a dangling link.
-            Err(error @ whisper::Error::Exists { .. }) => {
-                let written = self.update_many(parts, id, clocks, path, points);
-                return match written {
-                    Err(missing) if missing.is_missing() => Err(error),
-                    written => {
-                        parts.index.stored(id);
-                        written.map(Some)
-                    }
-                };
+            Err(missing) if missing.is_missing() => Err(error),
+            written => {
+                parts.index.stored(id);
+                written.map(Some)
             }
-            Err(error) => return Err(error),
         }
-        parts.index.stored(id);
-        self.update_many(parts, id, clocks, path, points).map(Some)
     }
 
-    /// Writes into an existing file. With several clocks, the points to which the same clock applies are
-    /// written together.
+    /// Creates the file, with `points` in it.
+    fn create(
+        &mut self,
+        parts: &Parts<'_>,
+        id: SeriesId,
+        clocks: &Clocks,
+        path: &Path,
+        points: &[Point],
+    ) -> whisper::Result<Updated> {
+        let chosen = of_new(parts, id, path, points, |new| parts.schema.choose_now(new));
+        let creating = Instant::now();
+        let (now, options) = (clocks.earliest(), &chosen.options);
+        let written = parts.maps.create_with(id.0, path, options, now, |draft| {
+            self.by_clocks(clocks, points, |now, points| draft.update_many(now, points))
+        });
+        self.aside += creating.elapsed();
+        let written = written?;
+        parts.stats.creates.add(1);
+        parts.stats.steps_assumed.add(u64::from(chosen.is_assumed));
+        parts.index.stored(id);
+        Ok(written)
+    }
+
+    /// Writes into an existing file.
     fn update_many(
         &mut self,
         parts: &Parts<'_>,
@@ -504,7 +507,19 @@ impl Persister {
         path: &Path,
         points: &[Point],
     ) -> whisper::Result<Updated> {
-        let update = |now, points: &[Point]| parts.maps.update_many(id.0, path, now, points);
+        self.by_clocks(clocks, points, |now, points| {
+            parts.maps.update_many(id.0, path, now, points)
+        })
+    }
+
+    /// Has `update` write `points`. With several clocks, those to which the same clock applies are written
+    /// together.
+    fn by_clocks(
+        &mut self,
+        clocks: &Clocks,
+        points: &[Point],
+        mut update: impl FnMut(Timestamp, &[Point]) -> whisper::Result<Updated>,
+    ) -> whisper::Result<Updated> {
         if let Some(now) = clocks.single() {
             return update(now, points);
         }

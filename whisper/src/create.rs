@@ -7,6 +7,7 @@
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,11 @@ use rustix::io::Errno;
 use crate::aggregation::Aggregation;
 use crate::error::{Error, Result};
 use crate::header::Header;
+use crate::pending::{Layer, Nothing};
+use crate::point::Point;
 use crate::retention::Retention;
+use crate::units::Timestamp;
+use crate::update::{Scratch, Updated, update_many};
 
 /// What a new file is like.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,28 +69,95 @@ pub enum Allocation {
 /// [`Error::Archives`], [`Error::Exists`] and [`Error::XFilesFactor`], in this order, and
 /// [`Error::Io`]. None of them leaves a file behind.
 pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
+    let header = header_of(path, options)?;
+    Staged::create(path, &Draft::new(header, options.allocation))
+}
+
+/// The header of a new file at `path`.
+pub(crate) fn header_of(path: &Path, options: &CreateOptions) -> Result<Header> {
     let CreateOptions {
         retentions,
         x_files_factor,
         aggregation,
-        allocation,
+        allocation: _,
     } = options;
-    let header = match Header::new(retentions, *x_files_factor, *aggregation) {
-        Err(Error::XFilesFactor(_)) if path.symlink_metadata().is_ok() => {
-            return Err(Error::Exists {
-                path: path.to_owned(),
-            });
-        }
-        header => header?,
-    };
-    let staged = Staged::new(path, &header, *allocation)?;
-    match staged.publish_new() {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists {
-            path: path.to_owned(),
-        }),
-        Err(e) => Err(Error::io(path, "giving the new file its name", e)),
-        Ok(()) => Ok(()),
+    match Header::new(retentions, *x_files_factor, *aggregation) {
+        Err(Error::XFilesFactor(_)) if path.symlink_metadata().is_ok() => Err(Error::exists(path)),
+        header => header,
     }
+}
+
+/// A new file in memory: its header, and the points that it begins with.
+#[derive(Debug)]
+pub struct Draft {
+    header: Header,
+    allocation: Allocation,
+    layer: Layer<'static, Nothing>,
+    scratch: Scratch,
+}
+
+impl Draft {
+    pub(crate) fn new(header: Header, allocation: Allocation) -> Self {
+        Self {
+            layer: Layer::new(None, &header),
+            header,
+            allocation,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// As [`crate::File::update_many`], into the new file.
+    ///
+    /// # Errors
+    /// As [`crate::File::update_many`].
+    pub fn update_many(&mut self, now: Timestamp, points: &[Point]) -> Result<Updated> {
+        update_many(
+            &mut self.layer,
+            &self.header,
+            &mut self.scratch,
+            now,
+            points,
+        )
+    }
+
+    /// Writes all of it to an empty file.
+    pub(crate) fn fill(&self, mut file: &fs::File) -> io::Result<()> {
+        let mut patches = self.layer.patches();
+        let mut head = self.header.to_bytes();
+        // The first points of the finest archive follow the header: one write for both.
+        if let [(at, bytes), rest @ ..] = patches
+            && *at == head.len() as u64
+        {
+            head.extend_from_slice(bytes);
+            patches = rest;
+        }
+        file.write_all(&head)?;
+        let len = self.header.file_size();
+        match self.allocation {
+            Allocation::Sparse => file.set_len(len)?,
+            Allocation::Zeroes => write_zeroes(file, len - head.len() as u64)?,
+            Allocation::Reserved => match reserve(file, len) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    write_zeroes(file, len - head.len() as u64)?;
+                }
+                reserved => reserved?,
+            },
+        }
+        for (at, bytes) in patches {
+            file.write_all_at(bytes, *at)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_zeroes(mut file: &fs::File, mut left: u64) -> io::Result<()> {
+    const ZEROES: [u8; 16 << 10] = [0; 16 << 10];
+    while left > 0 {
+        let n = left.min(ZEROES.len() as u64);
+        file.write_all(&ZEROES[..n as usize])?;
+        left -= n;
+    }
+    Ok(())
 }
 
 /// A file under a temporary name. Dropped before it is published, it is removed.
@@ -98,8 +170,17 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Writes a header and empty archives beside `path`.
-    pub(crate) fn new(path: &Path, header: &Header, allocation: Allocation) -> Result<Self> {
+    /// Writes `draft` to a file that gets the name `path`, unless something has that name already.
+    pub(crate) fn create(path: &Path, draft: &Draft) -> Result<()> {
+        match Self::new(path, draft)?.publish_new() {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::exists(path)),
+            Err(e) => Err(Error::io(path, "giving the new file its name", e)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Writes `draft` beside `path`.
+    pub(crate) fn new(path: &Path, draft: &Draft) -> Result<Self> {
         let open = || -> io::Result<_> {
             let temporary = temporary_name(path);
             let file = fs::OpenOptions::new()
@@ -115,40 +196,16 @@ impl Staged {
             opened => opened,
         }
         .map_err(|e| Error::io(path, "creating it under a temporary name", e))?;
-        let mut staged = Self {
+        let staged = Self {
             file,
             temporary,
             path: path.to_owned(),
             published: false,
         };
-        staged
-            .fill(header, allocation)
+        draft
+            .fill(&staged.file)
             .map_err(|e| Error::io(path, "allocating its archives", e))?;
         Ok(staged)
-    }
-
-    fn fill(&mut self, header: &Header, allocation: Allocation) -> io::Result<()> {
-        self.file.write_all(&header.to_bytes())?;
-        let len = header.file_size();
-        match allocation {
-            Allocation::Sparse => self.file.set_len(len),
-            Allocation::Zeroes => self.write_zeroes(header),
-            Allocation::Reserved => match reserve(&self.file, len) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_zeroes(header),
-                reserved => Ok(reserved?),
-            },
-        }
-    }
-
-    fn write_zeroes(&mut self, header: &Header) -> io::Result<()> {
-        const ZEROES: [u8; 16 << 10] = [0; 16 << 10];
-        let mut left = header.file_size() - header.size() as u64;
-        while left > 0 {
-            let n = left.min(ZEROES.len() as u64);
-            self.file.write_all(&ZEROES[..n as usize])?;
-            left -= n;
-        }
-        Ok(())
     }
 
     /// The name it has until it is complete.

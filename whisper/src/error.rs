@@ -182,6 +182,12 @@ impl Error {
         matches!(self, Self::Damaged { .. } | Self::Truncated { .. })
     }
 
+    pub(crate) fn exists(path: &Path) -> Self {
+        Self::Exists {
+            path: path.to_owned(),
+        }
+    }
+
     pub(crate) fn io(path: &Path, action: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Io {
             path: path.to_owned(),

@@ -76,7 +76,7 @@ pub mod update;
 
 pub use aggregation::Aggregation;
 pub use archive::Archive;
-pub use create::{Allocation, CreateOptions, create};
+pub use create::{Allocation, CreateOptions, Draft, create};
 pub use dump::Dump;
 pub use erase::{Erased, erase};
 pub use error::{Error, Result};

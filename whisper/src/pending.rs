@@ -63,20 +63,32 @@ pub(crate) fn fetch_over<S: Storage>(
     {
         return fetch::read(under, header, range, &mut Vec::new()).map(Some);
     }
-    let mut layer = Layer {
-        under,
-        bases: vec![None; header.archives().len()],
-        patches: Vec::new(),
-    };
+    let mut layer = Layer::new(under, header);
     update::update_many(&mut layer, header, &mut Scratch::default(), written, points)?;
     fetch::read(&layer, header, range, &mut Vec::new()).map(Some)
 }
 
 /// Writes kept in memory above a storage that is only read; zeroes elsewhere.
-struct Layer<'a, S> {
+#[derive(Debug)]
+pub(crate) struct Layer<'a, S> {
     under: Option<&'a S>,
     bases: Vec<Option<Timestamp>>,
     patches: Vec<(u64, Box<[u8]>)>,
+}
+
+impl<'a, S> Layer<'a, S> {
+    pub(crate) fn new(under: Option<&'a S>, header: &Header) -> Self {
+        Self {
+            under,
+            bases: vec![None; header.archives().len()],
+            patches: Vec::new(),
+        }
+    }
+
+    /// What was written, in this order: where, and the bytes.
+    pub(crate) fn patches(&self) -> &[(u64, Box<[u8]>)] {
+        &self.patches
+    }
 }
 
 impl<S: Storage> Storage for Layer<'_, S> {
@@ -117,7 +129,8 @@ impl<S: Storage> Storage for Layer<'_, S> {
 }
 
 /// The storage below a file that is not there.
-enum Nothing {}
+#[derive(Debug)]
+pub(crate) enum Nothing {}
 
 impl Storage for Nothing {
     fn read(&self, _: u64, _: usize, _: &mut Vec<u8>) -> Result<()> {

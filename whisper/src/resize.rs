@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::aggregation::Aggregation;
 use crate::archive::Archive;
-use crate::create::{Allocation, Staged};
+use crate::create::{Allocation, Draft, Staged};
 use crate::dump::Dump;
 use crate::error::{Error, Result};
 use crate::file::{File, Lock};
@@ -101,7 +101,8 @@ pub fn resize(path: &Path, now: Timestamp, options: &ResizeOptions) -> Result<Re
         Target::New(new) => new,
         Target::Replace { .. } => path,
     };
-    let staged = Staged::new(destination, &header, *allocation)?;
+    let draft = Draft::new(header.clone(), *allocation);
+    let staged = Staged::new(destination, &draft)?;
     let mut new = File::open_mut(staged.temporary(), Lock::None)?;
     let mut points = Vec::new();
     for (index, archive) in header.archives().iter().enumerate() {

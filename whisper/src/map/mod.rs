@@ -39,6 +39,8 @@
 //! used again.
 
 mod confirm;
+mod create;
+mod directories;
 mod memory;
 mod recent;
 mod shard;
@@ -50,14 +52,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Resource, getrlimit};
 
 use crate::aggregation::Aggregation;
-use crate::create::{CreateOptions, create, reserve};
+use crate::create::reserve;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::file::{File, Lock};
@@ -69,6 +71,7 @@ use crate::units::Timestamp;
 use crate::update::{self, Updated};
 
 pub use confirm::Confirmed;
+use directories::Directories;
 use memory::Mapping;
 use shard::{BASES, Entry, HeaderNow, Identity, Shard};
 
@@ -157,6 +160,9 @@ pub struct Maps {
     next_shard: AtomicU32,
     events: Mutex<Vec<Event>>,
     missed: AtomicU64,
+    directories: Mutex<Directories>,
+    /// The file system has no files without a name.
+    names_new_files: AtomicBool,
 }
 
 impl Maps {
@@ -184,21 +190,8 @@ impl Maps {
             next_shard: AtomicU32::new(0),
             events: Mutex::default(),
             missed: AtomicU64::new(0),
-        }
-    }
-
-    /// Creates a file, and its directory if that is not there. It is mapped when it is used.
-    ///
-    /// # Errors
-    /// As [`create()`].
-    pub fn create(&self, path: &Path, options: &CreateOptions) -> Result<()> {
-        match create(path, options) {
-            Err(error) if error.is_missing() => {
-                let dir = path.parent().unwrap_or(Path::new("."));
-                fs::create_dir_all(dir).map_err(|e| Error::io(dir, "making the directory", e))?;
-                create(path, options)
-            }
-            created => created,
+            directories: Mutex::default(),
+            names_new_files: AtomicBool::new(false),
         }
     }
 
