@@ -3,6 +3,8 @@
 //! ```text
 //! cargo bench --profile quick --bench render            # a thousand series
 //! cargo bench --profile quick --bench render -- 100     # fewer
+//! cargo bench --profile quick --bench render -- cold 10000 /var/tmp         # files that are not in memory
+//! cargo bench --profile quick --bench render -- cold 10000 /var/tmp drop    # nor are their names
 //! ```
 //!
 //! Data: whisper files of 1,440 points (10 s over 4 hours) with fixed values, opened by the store
@@ -10,7 +12,9 @@
 //! the same files one by one with `whisper::File` and nothing else: what any answer has to do at
 //! least, without keeping files mapped. For the writer of JSON it is serde_json writing the same
 //! numbers. Times are processor time of all threads (the machine may be busy), medians of the
-//! rounds. Last, the memory that a sum over 100,000 series takes, points made up as they are asked for.
+//! rounds. *cold*: the wall time of fetching all series of a wide glob whose pages are not in the page cache
+//! (`POSIX_FADV_DONTNEED`; with `drop` the whole machine's caches are dropped), with read-ahead and, as the
+//! reference, without. Last, the memory that a sum over 100,000 series takes, points made up as they are asked for.
 
 #![allow(clippy::unwrap_used)]
 
@@ -39,6 +43,11 @@ fn main() {
     let mut arguments = std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with('-'));
+    let words: Vec<String> = arguments.by_ref().collect();
+    if words.first().is_some_and(|word| word == "cold") {
+        return cold(&words[1..]);
+    }
+    let mut arguments = words.into_iter();
     let n_series = arguments.next().map_or(1_000, |n| n.parse().unwrap());
     let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     fill(data.path(), n_series);
@@ -68,7 +77,7 @@ fn fill(data: &Path, n_series: usize) {
     }
 }
 
-fn serve(data: &Path) -> Router {
+fn store(data: &Path) -> Arc<Carbon> {
     let mut setup = Setup::new(
         Default::default(),
         Default::default(),
@@ -78,6 +87,11 @@ fn serve(data: &Path) -> Router {
     setup.clock = Arc::new(|| Timestamp(NOW as u32));
     let store = Arc::new(Carbon::open(setup, data).unwrap());
     store.reconcile().unwrap();
+    store
+}
+
+fn serve(data: &Path) -> Router {
+    let store = store(data);
     let events = events::Store::open(&data.join("events.db"), &Default::default()).unwrap();
     let options = Options {
         now: NOW,
@@ -86,6 +100,67 @@ fn serve(data: &Path) -> Router {
     };
     let app = App::new(&options, store.clone(), store, events).unwrap();
     router(app, &Arc::new(Guard::new(&guard::Options::default(), true)))
+}
+
+/// Files that are not in memory: `words` are their number, a directory, and whether to drop all caches.
+fn cold(words: &[String]) {
+    let n_files: usize = words[0].parse().unwrap();
+    let data = tempfile::tempdir_in(&words[1]).unwrap();
+    let drops = words.get(2).is_some_and(|word| word == "drop");
+    fill(data.path(), n_files);
+    let store = store(data.path());
+    let names: Vec<String> = (0..n_files)
+        .map(|n| name(n).replace('/', ".").replace(".wsp", ""))
+        .collect();
+    let (now, from) = (Timestamp(NOW as u32), Timestamp((NOW - 14_400) as u32));
+    println!("fetches of {n_files} series that are not in memory, wall and CPU time");
+    for _ in 0..ROUNDS {
+        for ahead in [true, false] {
+            rustix::fs::sync();
+            if drops {
+                std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+            } else {
+                forget_pages(data.path(), n_files);
+            }
+            let (begun, cpu) = (std::time::Instant::now(), processor_time());
+            let mut next: Box<dyn FnMut(usize)> = match ahead {
+                true => Source::announce(&*store, &names, from, now, now),
+                false => Box::new(|_| {}),
+            };
+            for (at, name) in names.iter().enumerate() {
+                next(at);
+                let fetched = Source::fetch(&*store, name, from, now, now)
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(fetched.values.len() as i64, N_POINTS);
+            }
+            drop(next);
+            println!(
+                "  {:<14} {:>8.1} ms wall {:>8.1} ms CPU",
+                if ahead { "read ahead" } else { "one by one" },
+                begun.elapsed().as_secs_f64() * 1e3,
+                processor_time().saturating_sub(cpu).as_secs_f64() * 1e3,
+            );
+        }
+    }
+    println!(
+        "  {} files read ahead",
+        store
+            .stats()
+            .readings()
+            .iter()
+            .find(|one| one.name == "filesReadAhead")
+            .unwrap()
+            .value
+    );
+}
+
+/// Drops the pages of all files from the page cache.
+fn forget_pages(data: &Path, n_files: usize) {
+    for n in 0..n_files {
+        let file = std::fs::File::open(data.join("whisper").join(name(n))).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
 }
 
 /// Processor time of all threads so far.

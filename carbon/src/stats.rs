@@ -138,6 +138,9 @@ settings::counters! {
         /// Times that a query went on without a file that is damaged or cannot be read. If this
         /// grows, check the files that the log names with `plumbago whisper verify`.
         left_out = "filesLeftOut";
+        /// Files that the kernel was asked to read before a query came to them, because the query had waited
+        /// for others. If this grows all the time, more memory would make queries faster.
+        read_ahead = "filesReadAhead";
         /// Damaged files renamed to NAME.wsp.corrupt. If this grows, check the disk, and restore
         /// the files from a backup.
         set_aside = "filesSetAside";

@@ -65,7 +65,10 @@ impl Query<'_> {
         let fetcher = Fetcher::new(self);
         let mut all = Vec::new();
         for (number, (pattern, window)) in wanted.iter().enumerate() {
-            for name in fetcher.names(pattern)?.iter() {
+            let names = fetcher.names(pattern)?;
+            let mut next = fetcher.announce(&names, *window);
+            for (at, name) in names.iter().enumerate() {
+                next(at);
                 let Some(stored) = fetcher.stored(name, pattern, *window)? else {
                     continue;
                 };
@@ -287,7 +290,10 @@ impl Evaluator<'_> {
         let mut rows = budget.hold(0)?;
         let mut expressions: Vec<&str> = Vec::new();
         for pattern in patterns {
-            for name in self.fetcher.names(pattern)?.iter() {
+            let names = self.fetcher.names(pattern)?;
+            let mut next = self.fetcher.announce(&names, context.window);
+            for (at, name) in names.iter().enumerate() {
+                next(at);
                 let Some(series) = self.fetcher.one(name, pattern, context.window)? else {
                     continue;
                 };

@@ -65,7 +65,10 @@ impl<'q> Fetcher<'q> {
             return Ok(marked(series.clone(), context));
         }
         let mut all: Vec<Series> = Vec::new();
-        for name in self.names(pattern)?.iter() {
+        let names = self.names(pattern)?;
+        let mut next = self.announce(&names, context.window);
+        for (at, name) in names.iter().enumerate() {
+            next(at);
             let Some(series) = self.one(name, pattern, context.window)? else {
                 continue;
             };
@@ -79,6 +82,18 @@ impl<'q> Fetcher<'q> {
             self.fetched.borrow_mut().insert(key, all.clone());
         }
         Ok(marked(all, context))
+    }
+
+    /// Announces to the source that `names` are fetched one after the other over `window`. What is returned is to be
+    /// called before each with its number.
+    pub(crate) fn announce<'a>(
+        &'a self,
+        names: &'a [String],
+        Window { from, until }: Window,
+    ) -> Box<dyn FnMut(usize) + 'a> {
+        let (from, until) = (timestamp(from), timestamp(until));
+        let now = timestamp(self.query.now);
+        self.query.source.announce(names, from, until, now)
     }
 
     /// The series names that `pattern` matches, sorted, each once.

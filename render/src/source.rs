@@ -83,6 +83,19 @@ pub trait Source: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Fetched>, SourceError>;
 
+    /// Announces fetches of `names`, one after the other, with these arguments of [`Source::fetch`]. What is
+    /// returned is called before each with the number of its name, so that the source can read ahead.
+    fn announce<'a>(
+        &'a self,
+        names: &'a [String],
+        from: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Box<dyn FnMut(usize) + 'a> {
+        let _ = (names, from, until, now);
+        Box::new(|_| {})
+    }
+
     /// From when to when the series called `name` may hold points, at the clock `now`: what
     /// `/metrics/find` says in its machine formats. `None` if that is not known.
     ///

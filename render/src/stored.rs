@@ -93,6 +93,17 @@ impl Source for Carbon {
         }))
     }
 
+    fn announce<'a>(
+        &'a self,
+        names: &'a [String],
+        from: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Box<dyn FnMut(usize) + 'a> {
+        let mut ahead = self.read_ahead(names, from, until, now);
+        Box::new(move |at| ahead.next(at))
+    }
+
     fn reach(
         &self,
         name: &str,

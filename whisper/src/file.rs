@@ -5,11 +5,14 @@
 //! fills no coarser archive is `open`, `pread`, `lseek`, `pwrite`, `pread`, `close`.
 
 use std::cell::Cell;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom, flock, fstat, open, seek, stat};
+use rustix::fs::{
+    Advice, FlockOperation, Mode, OFlags, SeekFrom, fadvise, flock, fstat, open, seek, stat,
+};
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::aggregation::Aggregation;
@@ -257,6 +260,18 @@ impl File {
         update::write_runs(&mut self.bytes, &self.header, archive, points, bytes)
     }
 
+    /// Asks the system to read what [`File::fetch`] with the same arguments will read, and does not wait
+    /// for it.
+    ///
+    /// # Errors
+    /// As [`File::fetch`].
+    pub fn read_ahead(&self, now: Timestamp, from: Timestamp, until: Timestamp) -> Result<()> {
+        if let Some(range) = fetch::choose(&self.header, now, from, until, None)? {
+            fetch::read(&Ahead(&self.bytes), &self.header, range, &mut Vec::new())?;
+        }
+        Ok(())
+    }
+
     /// How many names the file has.
     pub(crate) fn links(&self) -> Result<u64> {
         let found = fstat(&self.bytes.fd).map_err(|e| self.bytes.io("counting its names", e))?;
@@ -306,6 +321,29 @@ impl Bytes {
             len,
         }
     }
+}
+
+/// The bytes of a file that are wanted later: asked for where they would be read, and zeros until then.
+struct Ahead<'a>(&'a Bytes);
+
+impl Storage for Ahead<'_> {
+    fn read(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<()> {
+        let bytes = NonZeroU64::new(len as u64);
+        fadvise(&self.0.fd, offset, bytes, Advice::WillNeed)
+            .map_err(|e| self.0.io("asking for points ahead", e))?;
+        into.resize(into.len() + len, 0);
+        Ok(())
+    }
+
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {
+        self.0.base(header, index)
+    }
+
+    fn based(&mut self, _: usize, _: Timestamp) {}
 }
 
 impl Storage for Bytes {

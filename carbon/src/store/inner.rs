@@ -69,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     /// Damaged files that have been logged.
     pub(crate) left_out: Mutex<HashSet<String>>,
+    /// Threads that read files ahead for queries.
+    pub(crate) readers: AtomicUsize,
     /// Present problems, by the part that found them.
     pub(crate) trouble: Mutex<BTreeMap<&'static str, String>>,
 }

@@ -9,6 +9,7 @@
 //!    journal alone, which is then kept for the next start.
 //! 4. An answer from cache and file is the answer of the file alone after the cached points were written to
 //!    it (`whisper::pending`), coarser archives included.
+mod ahead;
 mod background;
 mod carbon;
 mod checkpoint;
@@ -26,6 +27,7 @@ mod setup;
 mod shutdown;
 mod submit;
 
+pub use ahead::ReadAhead;
 pub use carbon::Carbon;
 pub use fetch::{Fetched, Info};
 pub(crate) use inner::Inner;

@@ -122,6 +122,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         observer,
         observed: Mutex::default(),
         undecided: AtomicUsize::new(0),
+        readers: AtomicUsize::new(0),
         stop: Stop::default(),
         threads: Mutex::default(),
         left_out: Mutex::default(),
