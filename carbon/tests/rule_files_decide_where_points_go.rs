@@ -10,14 +10,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use carbon::journal::disk::RealDisk;
 use carbon::options::{Options, Span};
 use carbon::protocol::resolver::At;
 use carbon::{Carbon, Datapoint, NameError, PointTime, Setup, Sink, Timestamp};
 
-use support::NOW;
+use support::{NOW, until};
 
 struct Rig {
     directory: tempfile::TempDir,
@@ -67,15 +66,6 @@ fn time(at: u32) -> PointTime {
     PointTime::new(Timestamp(at)).unwrap()
 }
 
-/// Waits for `done`.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
-        std::thread::yield_now();
-    }
-}
-
 impl Rig {
     /// Receives a point, as each receiver does.
     fn receive(&self, name: &str, at: u32, value: f64) {
@@ -93,7 +83,7 @@ impl Rig {
 
     fn wait_for(&self, name: &str, expected: &[(u32, f64)]) {
         let expected: BTreeMap<u32, f64> = expected.iter().copied().collect();
-        until(&format!("{name}: {expected:?}"), || {
+        until(&self.carbon, &format!("{name}: {expected:?}"), || {
             self.values(name) == expected
         });
     }
@@ -175,7 +165,7 @@ fn lists_rewrites_and_aggregates_come_in_carbons_order() {
     );
     // Closed intervals take no further points, which are stored themselves all the same.
     rig.pass(200);
-    until("the intervals close", || {
+    until(&rig.carbon, "the intervals close", || {
         rig.level("bufferedDatapoints") == 0.0
     });
     rig.receive("in.h1.y", AT, 9.0);
@@ -220,7 +210,7 @@ fn rules_hold_for_ids_too_and_follow_the_files() {
         "aggregation_rules",
         "sum (10) = sum m.*\ncount (10) = count m.*\n",
     );
-    until("the new rules", || {
+    until(&rig.carbon, "the new rules", || {
         submit(AT + 10);
         !rig.values("c").is_empty() && rig.counts().0 > 1
     });
@@ -228,19 +218,21 @@ fn rules_hold_for_ids_too_and_follow_the_files() {
     assert!(!rig.values("a").contains_key(&(AT + 20)) && rig.values("b").is_empty());
     rig.pass(5);
     // The files are read one after the other: this rule may come after those above.
-    until("an aggregate of the new rule", || {
+    until(&rig.carbon, "an aggregate of the new rule", || {
         submit(AT + 20);
         rig.values("count").contains_key(&(AT + 20))
     });
     // The rule that stayed has kept its interval.
     rig.receive("m.y", AT, 5.0);
     rig.pass(6);
-    until("a late point", || rig.values("sum").get(&AT) == Some(&7.0));
+    until(&rig.carbon, "a late point", || {
+        rig.values("sum").get(&AT) == Some(&7.0)
+    });
     // Files with a fault leave the rules as they are.
     let refused = rig.carbon.stats().rules_refused.get();
     rig.rewrite("deny", "^c$\n(\n");
     rig.rewrite("aggregation_rules", "sum (0) = sum m.*\n");
-    until("both are refused", || {
+    until(&rig.carbon, "both are refused", || {
         rig.carbon.stats().rules_refused.get() >= refused + 2
     });
     let denied = rig.counts().0;
@@ -255,14 +247,14 @@ fn received_names_follow_the_files() {
     rig.receive("a", AT, 1.0);
     rig.receive("b", AT, 1.0);
     rig.rewrite("deny", "^a$\n");
-    until("the list", || {
+    until(&rig.carbon, "the list", || {
         rig.receive("a", AT + 10, 1.0);
         rig.counts().0 > 0
     });
     rig.receive("b", AT + 10, 1.0);
     rig.wait_for("b", &[(AT, 1.0), (AT + 10, 1.0)]);
     rig.rewrite("deny", "# nothing\n");
-    until("the list", || {
+    until(&rig.carbon, "the list", || {
         rig.receive("a", AT + 20, 1.0);
         rig.values("a").contains_key(&(AT + 20))
     });

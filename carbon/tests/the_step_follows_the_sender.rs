@@ -7,11 +7,11 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
 use carbon::{Carbon, Datapoint, PointTime, Setup, Sink, Timestamp};
-use support::NOW;
+use support::{NOW, until};
 use whisper::{Header, Retention};
 
 fn open(data: &Path, options: Options) -> Carbon {
@@ -53,16 +53,6 @@ fn steps(data: &Path, name: &str) -> Vec<u32> {
     archives.map(|archive| archive.step.seconds()).collect()
 }
 
-/// Waits until `done`.
-#[track_caller]
-fn until(done: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "waited too long");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// The step and the number of known values of what queries answer for the last ten minutes.
 fn answer(store: &Carbon, name: &str) -> (u32, usize) {
     let now = Timestamp(NOW);
@@ -79,24 +69,32 @@ fn a_file_is_created_with_the_second_timestamp() {
     let store = open(data.path(), Options::default());
     let batch: Vec<u32> = (0..10).map(|n| NOW - 600 + n * 60).collect();
     send(&store, "batch", &batch);
-    until(|| steps(data.path(), "batch") == [60, 600]);
+    until(&store, "the file of batch", || {
+        steps(data.path(), "batch") == [60, 600]
+    });
     send(&store, "slow", &[NOW - 90]);
-    until(|| store.undecided() == 1);
+    until(&store, "series without a step", || store.undecided() == 1);
     assert_eq!(answer(&store, "slow"), (10, 1));
     // The same timestamp says nothing new.
     send(&store, "slow", &[NOW - 90]);
     send(&store, "fast", &[NOW - 90, NOW - 80]);
-    until(|| steps(data.path(), "fast") == [10, 60, 600]);
+    until(&store, "the file of fast", || {
+        steps(data.path(), "fast") == [10, 60, 600]
+    });
     assert_eq!(steps(data.path(), "slow"), [0; 0]);
     send(&store, "slow", &[NOW - 30]);
     assert_eq!(answer(&store, "slow"), (60, 2));
-    until(|| steps(data.path(), "slow") == [60, 600]);
-    until(|| store.undecided() == 0);
+    until(&store, "the file of slow", || {
+        steps(data.path(), "slow") == [60, 600]
+    });
+    until(&store, "series without a step", || store.undecided() == 0);
     assert_eq!(answer(&store, "slow"), (60, 2));
     assert_eq!(store.stats().steps_assumed.get(), 0);
     // What the server itself writes does not wait.
     send(&store.every(Span::seconds(60)), "own", &[NOW - 90]);
-    until(|| steps(data.path(), "own") == [60, 600]);
+    until(&store, "the file of own", || {
+        steps(data.path(), "own") == [60, 600]
+    });
 }
 
 #[test]
@@ -105,14 +103,16 @@ fn a_kill_keeps_the_wait_and_a_shutdown_ends_it() {
     let store = open(data.path(), Options::default());
     send(&store, "slow", &[NOW - 90]);
     send(&store, "once", &[NOW - 90]);
-    until(|| store.undecided() == 2);
+    until(&store, "series without a step", || store.undecided() == 2);
     store.commit().unwrap();
     store.abandon();
     let store = open(data.path(), Options::default());
     assert_eq!(store.undecided(), 2);
     assert_eq!(answer(&store, "once"), (10, 1));
     send(&store, "slow", &[NOW - 30]);
-    until(|| steps(data.path(), "slow") == [60, 600]);
+    until(&store, "the file of slow", || {
+        steps(data.path(), "slow") == [60, 600]
+    });
     store.drain(|_| {}).unwrap();
     assert_eq!(steps(data.path(), "once"), [10, 60, 600]);
     assert_eq!(store.stats().steps_assumed.get(), 1);
@@ -130,7 +130,7 @@ fn a_checkpoint_carries_over_what_waits() {
     let data = tempfile::tempdir().unwrap();
     let store = open(data.path(), Options::default());
     send(&store, "once", &[NOW - 90]);
-    until(|| store.undecided() == 1);
+    until(&store, "series without a step", || store.undecided() == 1);
     // A start makes a checkpoint of what it has read back.
     for _ in 0..3 {
         store.commit().unwrap();
@@ -154,10 +154,12 @@ fn a_limit_on_creations_is_spent_on_decided_series_only() {
     for n in 0..20 {
         send(&store, &format!("once.n{n}"), &[NOW - 90]);
     }
-    until(|| store.undecided() == 20);
+    until(&store, "series without a step", || store.undecided() == 20);
     assert_eq!(store.stats().creates_delayed.get(), 0);
     send(&store, "slow", &[NOW - 90, NOW - 30]);
-    until(|| steps(data.path(), "slow") == [60, 600]);
+    until(&store, "the file of slow", || {
+        steps(data.path(), "slow") == [60, 600]
+    });
     store.drain(|_| {}).unwrap();
     assert_eq!(store.stats().creates.get(), 21);
 }
@@ -174,9 +176,13 @@ fn a_flood_of_names_does_not_wait_beyond_half_of_the_cache() {
     for n in 0..1_500 {
         send(&store, &format!("flood.n{n}"), &[NOW - 90]);
     }
-    until(|| store.stats().steps_assumed.get() > 0 && store.undecided() <= 512);
+    until(&store, "series without a step", || {
+        store.stats().steps_assumed.get() > 0 && store.undecided() <= 512
+    });
     send(&store, "slow", &[NOW - 90, NOW - 30]);
-    until(|| steps(data.path(), "slow") == [60, 600]);
+    until(&store, "the file of slow", || {
+        steps(data.path(), "slow") == [60, 600]
+    });
     store.drain(|_| {}).unwrap();
     assert_eq!(store.stats().creates.get(), 1_501);
     assert_eq!(steps(data.path(), "flood.n0"), [10, 60, 600]);
@@ -191,7 +197,9 @@ fn files_of_the_same_directory_are_followed_at_once() {
     whisper::create(&branch.join("load.wsp"), &whisper::CreateOptions::new(old)).unwrap();
     let store = open(data.path(), Options::default());
     send(&store, "servers.web01.users", &[NOW - 90]);
-    until(|| steps(data.path(), "servers.web01.users") == [60]);
+    until(&store, "the file of servers.web01.users", || {
+        steps(data.path(), "servers.web01.users") == [60]
+    });
     let without = Options {
         infer_siblings: false,
         infer_step: false,
@@ -201,5 +209,7 @@ fn files_of_the_same_directory_are_followed_at_once() {
     drop(store);
     let store = open(data.path(), without);
     send(&store, "servers.web01.other", &[NOW - 90]);
-    until(|| steps(data.path(), "servers.web01.other") == [10, 60, 600]);
+    until(&store, "the file of servers.web01.other", || {
+        steps(data.path(), "servers.web01.other") == [10, 60, 600]
+    });
 }

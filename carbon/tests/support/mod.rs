@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use carbon::journal::disk::{Disk, Segment};
 use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
@@ -68,6 +69,24 @@ pub(crate) fn series(carbon: &Carbon, n: u32) -> Vec<SeriesId> {
     (0..n)
         .map(|n| carbon.intern(format!("test.m{n}").as_bytes()).unwrap())
         .collect()
+}
+
+/// Waits until `done`: looks again when the store has written something, and from time to time.
+#[track_caller]
+pub(crate) fn until(carbon: &Carbon, what: &str, mut done: impl FnMut() -> bool) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build().unwrap();
+    let begun = Instant::now();
+    loop {
+        let room = carbon.room();
+        if done() {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited too long for {what}");
+        let look = async { tokio::time::timeout(Duration::from_millis(20), room).await };
+        let _ = runtime.block_on(look);
+    }
 }
 
 /// A disk that remembers what was synced and can fail.
