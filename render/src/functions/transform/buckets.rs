@@ -3,7 +3,11 @@
 
 use whisper::{ABSENT, is_absent};
 
+use super::super::{Args, Value};
+use super::time;
 use crate::aggregate::{Aggregate, enough};
+use crate::attime;
+use crate::context::{Context, Window};
 use crate::error::{Error, Result};
 use crate::series::{Column, Series};
 
@@ -139,6 +143,117 @@ fn count(range: i64, interval: i64) -> Result<i64> {
         )));
     }
     Ok(n_buckets)
+}
+
+pub(super) fn hitcount(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let interval = args.interval("intervalString")?;
+    let text = args.text("intervalString")?.to_owned();
+    let align = args.flag("alignToInterval");
+    let mut all = if align {
+        let unit = match interval {
+            86_400.. => attime::Unit::Days,
+            3_600.. => attime::Unit::Hours,
+            60.. => attime::Unit::Minutes,
+            _ => attime::Unit::Seconds,
+        };
+        let from = time::floor(context, unit, 1);
+        args.over(
+            context,
+            Window {
+                from,
+                ..context.window
+            },
+        )?
+    } else {
+        args.original(context)?
+    };
+    let note = if align { ", true" } else { "" };
+    for series in &mut all {
+        if align && interval > 0 {
+            let n_full = (series.end - series.start).div_euclid(interval);
+            series.end = series.start + n_full.saturating_add(1).saturating_mul(interval);
+        }
+        let (hits, start) = hits(series, interval)?;
+        series.tag("hitcount", text.as_str());
+        let name = format!("hitcount({}, \"{text}\"{note})", series.name);
+        *series = series.derived(name, hits);
+        series.start = start;
+        series.step = interval;
+    }
+    Ok(all)
+}
+
+pub(super) fn summarize(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
+    let interval = args.interval("intervalString")?;
+    let text = args.text("intervalString")?.to_owned();
+    let func = args.text("func")?.to_owned();
+    let aligned = args.flag("alignToFrom");
+    let note = if aligned { ", true" } else { "" };
+    let mut all = args.series("seriesList")?;
+    for series in &mut all {
+        let aggregate = Aggregate::named(&func)?;
+        let interval = length(interval)?;
+        let (start, end) = if aligned {
+            (series.start, series.end)
+        } else {
+            let floor = |at: i64| at - at.rem_euclid(interval);
+            (floor(series.start), floor(series.end) + interval)
+        };
+        let (values, reached) = summarise(series, aggregate, interval, start, end)?;
+        series.tag("summarize", text.as_str());
+        series.tag("summarizeFunction", func.as_str());
+        let name = format!("summarize({}, \"{text}\", \"{func}\"{note})", series.name);
+        *series = series.derived(name, values);
+        series.start = start;
+        series.end = if aligned { reached } else { end };
+        series.step = interval;
+    }
+    Ok(all)
+}
+
+pub(super) fn smart_summarize(
+    context: &mut Context<'_>,
+    args: &mut Args<'_>,
+) -> Result<Vec<Series>> {
+    let interval = args.interval("intervalString")?;
+    let text = args.text("intervalString")?.to_owned();
+    let func = args.text("func")?.to_owned();
+    // Truth values stood for something once, and mean nothing now.
+    let align = !matches!(args.value("alignTo"), Value::None | Value::Boolean(_));
+    let mut all = if align {
+        let word = args.text("alignTo")?;
+        let refuse = |error| args.refusal(&format!("alignTo: {error}"));
+        let (unit, _) = attime::unit(word).map_err(refuse)?;
+        let weekday = match word.chars().next_back() {
+            Some(digit) if unit == attime::Unit::Weeks && !digit.is_alphabetic() => {
+                let day = digit.to_digit(10).and_then(|day| i8::try_from(day).ok());
+                day.ok_or_else(|| args.refusal("alignTo: weeks begin on day 1 (Monday) to 7"))?
+            }
+            _ => 1,
+        };
+        let from = time::floor(context, unit, weekday);
+        args.over(
+            context,
+            Window {
+                from,
+                ..context.window
+            },
+        )?
+    } else {
+        args.original(context)?
+    };
+    for series in &mut all {
+        let aggregate = Aggregate::named(&func)?;
+        let (start, end) = (series.start, series.end);
+        let (values, reached) = summarise(series, aggregate, interval, start, end)?;
+        series.tag("smartSummarize", text.as_str());
+        series.tag("smartSummarizeFunction", func.as_str());
+        let name = format!("smartSummarize({}, \"{text}\", \"{func}\")", series.name);
+        *series = series.derived(name, values);
+        series.end = reached;
+        series.step = interval;
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use whisper::{ABSENT, present};
 
+use super::super::Args;
+use crate::error::Result;
+
 /// The values a counter can have, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Range {
@@ -51,6 +54,14 @@ pub(super) fn growth(values: &[f64], range: Range) -> Vec<f64> {
         }
     };
     values.iter().map(&mut next).collect()
+}
+
+/// The range of the counter that the arguments give.
+pub(super) fn range(args: &Args<'_>) -> Result<Range> {
+    Ok(Range {
+        max: args.number_if_given("maxValue")?,
+        min: args.number_if_given("minValue")?,
+    })
 }
 
 #[cfg(test)]

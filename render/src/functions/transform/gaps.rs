@@ -2,11 +2,13 @@
 
 use whisper::{ABSENT, is_absent};
 
-use crate::aggregate::Aggregate;
-use crate::error::Result;
-use crate::series::Series;
-
+use super::super::Args;
 use super::buckets;
+use crate::aggregate::{self, Aggregate};
+use crate::context::Context;
+use crate::error::Result;
+use crate::python;
+use crate::series::{Series, bytes_of, or_absent};
 
 /// A run of absent values: where it begins, and where the next present value is (or the end).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +117,75 @@ pub(super) fn delay(values: &[f64], steps: i64) -> Vec<f64> {
     } else {
         empty.chain(values[..n - by].iter().copied()).collect()
     }
+}
+
+/// Fills gaps in place. A limit that is no number only matters where there is a gap.
+pub(super) fn fill(args: &mut Args<'_>, fill: fn(&mut [f64], f64)) -> Result<Vec<Series>> {
+    let limit = args.number("limit");
+    let mut all = args.series("seriesList")?;
+    let gaps = all.iter().any(|series| any(&series.values));
+    let limit = match limit {
+        Err(error) if gaps => return Err(error),
+        limit => limit.unwrap_or(f64::INFINITY),
+    };
+    for series in &mut all {
+        series.rename(format!("{}({})", args.function().name, series.name));
+        if any(&series.values) {
+            fill(series.values.write()?, limit);
+        }
+    }
+    Ok(all)
+}
+
+pub(super) fn transform_null(
+    context: &mut Context<'_>,
+    args: &mut Args<'_>,
+) -> Result<Vec<Series>> {
+    let default = args.number("default")?;
+    let tag = args.value("default").python_str();
+    let reference = if args.given("referenceSeries") {
+        args.series("referenceSeries")?
+    } else {
+        Vec::new()
+    };
+    let columns: Vec<&[f64]> = reference.iter().map(|series| &*series.values).collect();
+    let known = aggregate::rows(Aggregate::Count, &columns, 0.0, context.budget())?;
+    let note = if reference.is_empty() {
+        ""
+    } else {
+        ",referenceSeries"
+    };
+    let mut all = args.series("seriesList")?;
+    for series in &mut all {
+        series.tag("transformNull", tag.as_str());
+        if !reference.is_empty() {
+            series.tag("referenceSeries", "1");
+        }
+        let default_text = python::general(default);
+        series.rename(format!(
+            "transformNull({},{default_text}{note})",
+            series.name
+        ));
+        if known.is_empty() {
+            series.map(|value| value.or(Some(default)))?;
+            continue;
+        }
+        // As many more as the reference is longer.
+        let _room = context.budget().hold(bytes_of(known.len()))?;
+        let values = series.values.write()?;
+        // Of a reference that goes on for longer the last points count, as in Graphite.
+        let length = values.len();
+        let longest = length.max(known.len());
+        values.resize(longest, whisper::ABSENT);
+        for (i, value) in values.iter_mut().enumerate() {
+            if is_absent(*value) {
+                let stands = known.get(i).is_some_and(|known| !is_absent(*known));
+                *value = or_absent(stands.then_some(default));
+            }
+        }
+        values.drain(..longest - length);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -8,13 +8,11 @@ mod time;
 use whisper::is_absent;
 
 use super::wall_clock::as_wall_clock;
-use super::{Args, Default, Function, Kind, Param, Value};
-use crate::aggregate::{self, Aggregate};
-use crate::attime;
-use crate::context::{Context, Window};
+use super::{Args, Default, Function, Kind, Param};
+use crate::aggregate::Aggregate;
 use crate::error::Result;
 use crate::python;
-use crate::series::{Series, bytes_of, or_absent};
+use crate::series::{Series, or_absent};
 
 const SERIES: Param = Param::series("seriesList");
 
@@ -124,7 +122,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                end, or from the day, hour or minute before the start if `alignToInterval`.",
         example: "hitcount(web.a.requests_per_second, \"1h\")",
         lazy: true,
-        call: hitcount,
+        call: buckets::hitcount,
         ..Function::PLAIN
     },
     Function {
@@ -184,7 +182,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         params: &[SERIES, LIMIT],
         help: "Draws a straight line over gaps of up to `limit` points.",
         example: "interpolate(web.a.temperature, 10)",
-        call: |_, args| fill(args, gaps::interpolate),
+        call: |_, args| gaps::fill(args, gaps::interpolate),
         ..Function::PLAIN
     },
     Function {
@@ -213,7 +211,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         params: &[SERIES, LIMIT],
         help: "Fills gaps of up to `limit` points with the value before them.",
         example: "keepLastValue(web.a.version, 5)",
-        call: |_, args| fill(args, gaps::keep_last),
+        call: |_, args| gaps::fill(args, gaps::keep_last),
         ..Function::PLAIN
     },
     Function {
@@ -293,7 +291,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                where (or a reset to `minValue`), else nothing is known.",
         example: "nonNegativeDerivative(web.a.requests_total)",
         call: |_, args| {
-            let range = counter_range(args)?;
+            let range = counter::range(args)?;
             derive(args, "nonNegativeDerivative", "1", None, |series| {
                 counter::growth(&series.values, range)
             })
@@ -342,7 +340,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "The growth of a counter per second: nonNegativeDerivative divided by the step.",
         example: "perSecond(web.a.requests_total)",
         call: |_, args| {
-            let range = counter_range(args)?;
+            let range = counter::range(args)?;
             derive(args, "perSecond", "1", None, |series| {
                 let step = series.step as f64;
                 let mut growth = counter::growth(&series.values, range);
@@ -464,7 +462,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                begins at that unit of time (`weeks3`: on Wednesday).",
         example: "smartSummarize(web.a.hits, \"1h\", \"sum\", \"days\")",
         lazy: true,
-        call: smart_summarize,
+        call: buckets::smart_summarize,
         ..Function::PLAIN
     },
     Function {
@@ -486,7 +484,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "One point per interval, an aggregate of the points in it. Intervals begin at whole \
                multiples of their length, or with the series if `alignToFrom`.",
         example: "summarize(web.a.hits, \"1h\", \"max\")",
-        call: summarize,
+        call: buckets::summarize,
         ..Function::PLAIN
     },
     Function {
@@ -554,7 +552,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         help: "Puts `default` where there is no value; with `referenceSeries` only where at least \
                one of those has one.",
         example: "transformNull(web.*.errors, -1)",
-        call: transform_null,
+        call: gaps::transform_null,
         ..Function::PLAIN
     },
 ];
@@ -590,185 +588,4 @@ fn whole(args: &Args<'_>, param: &str) -> Result<String> {
     } else {
         Err(args.refusal(&format!("{param} must be finite")))
     }
-}
-
-fn counter_range(args: &Args<'_>) -> Result<counter::Range> {
-    Ok(counter::Range {
-        max: args.number_if_given("maxValue")?,
-        min: args.number_if_given("minValue")?,
-    })
-}
-
-/// Fills gaps in place. A limit that is no number only matters where there is a gap.
-fn fill(args: &mut Args<'_>, fill: fn(&mut [f64], f64)) -> Result<Vec<Series>> {
-    let limit = args.number("limit");
-    let mut all = args.series("seriesList")?;
-    let gaps = all.iter().any(|series| gaps::any(&series.values));
-    let limit = match limit {
-        Err(error) if gaps => return Err(error),
-        limit => limit.unwrap_or(f64::INFINITY),
-    };
-    for series in &mut all {
-        series.rename(format!("{}({})", args.function().name, series.name));
-        if gaps::any(&series.values) {
-            fill(series.values.write()?, limit);
-        }
-    }
-    Ok(all)
-}
-
-fn hitcount(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let interval = args.interval("intervalString")?;
-    let text = args.text("intervalString")?.to_owned();
-    let align = args.flag("alignToInterval");
-    let mut all = if align {
-        let unit = match interval {
-            86_400.. => attime::Unit::Days,
-            3_600.. => attime::Unit::Hours,
-            60.. => attime::Unit::Minutes,
-            _ => attime::Unit::Seconds,
-        };
-        let from = time::floor(context, unit, 1);
-        args.over(
-            context,
-            Window {
-                from,
-                ..context.window
-            },
-        )?
-    } else {
-        args.original(context)?
-    };
-    let note = if align { ", true" } else { "" };
-    for series in &mut all {
-        if align && interval > 0 {
-            let n_full = (series.end - series.start).div_euclid(interval);
-            series.end = series.start + n_full.saturating_add(1).saturating_mul(interval);
-        }
-        let (hits, start) = buckets::hits(series, interval)?;
-        series.tag("hitcount", text.as_str());
-        let name = format!("hitcount({}, \"{text}\"{note})", series.name);
-        *series = series.derived(name, hits);
-        series.start = start;
-        series.step = interval;
-    }
-    Ok(all)
-}
-
-fn summarize(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let interval = args.interval("intervalString")?;
-    let text = args.text("intervalString")?.to_owned();
-    let func = args.text("func")?.to_owned();
-    let aligned = args.flag("alignToFrom");
-    let note = if aligned { ", true" } else { "" };
-    let mut all = args.series("seriesList")?;
-    for series in &mut all {
-        let aggregate = Aggregate::named(&func)?;
-        let interval = buckets::length(interval)?;
-        let (start, end) = if aligned {
-            (series.start, series.end)
-        } else {
-            let floor = |at: i64| at - at.rem_euclid(interval);
-            (floor(series.start), floor(series.end) + interval)
-        };
-        let (values, reached) = buckets::summarise(series, aggregate, interval, start, end)?;
-        series.tag("summarize", text.as_str());
-        series.tag("summarizeFunction", func.as_str());
-        let name = format!("summarize({}, \"{text}\", \"{func}\"{note})", series.name);
-        *series = series.derived(name, values);
-        series.start = start;
-        series.end = if aligned { reached } else { end };
-        series.step = interval;
-    }
-    Ok(all)
-}
-
-fn smart_summarize(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let interval = args.interval("intervalString")?;
-    let text = args.text("intervalString")?.to_owned();
-    let func = args.text("func")?.to_owned();
-    // Truth values stood for something once, and mean nothing now.
-    let align = !matches!(args.value("alignTo"), Value::None | Value::Boolean(_));
-    let mut all = if align {
-        let word = args.text("alignTo")?;
-        let refuse = |error| args.refusal(&format!("alignTo: {error}"));
-        let (unit, _) = attime::unit(word).map_err(refuse)?;
-        let weekday = match word.chars().next_back() {
-            Some(digit) if unit == attime::Unit::Weeks && !digit.is_alphabetic() => {
-                let day = digit.to_digit(10).and_then(|day| i8::try_from(day).ok());
-                day.ok_or_else(|| args.refusal("alignTo: weeks begin on day 1 (Monday) to 7"))?
-            }
-            _ => 1,
-        };
-        let from = time::floor(context, unit, weekday);
-        args.over(
-            context,
-            Window {
-                from,
-                ..context.window
-            },
-        )?
-    } else {
-        args.original(context)?
-    };
-    for series in &mut all {
-        let aggregate = Aggregate::named(&func)?;
-        let (start, end) = (series.start, series.end);
-        let (values, reached) = buckets::summarise(series, aggregate, interval, start, end)?;
-        series.tag("smartSummarize", text.as_str());
-        series.tag("smartSummarizeFunction", func.as_str());
-        let name = format!("smartSummarize({}, \"{text}\", \"{func}\")", series.name);
-        *series = series.derived(name, values);
-        series.end = reached;
-        series.step = interval;
-    }
-    Ok(all)
-}
-
-fn transform_null(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>> {
-    let default = args.number("default")?;
-    let tag = args.value("default").python_str();
-    let reference = if args.given("referenceSeries") {
-        args.series("referenceSeries")?
-    } else {
-        Vec::new()
-    };
-    let columns: Vec<&[f64]> = reference.iter().map(|series| &*series.values).collect();
-    let known = aggregate::rows(Aggregate::Count, &columns, 0.0, context.budget())?;
-    let note = if reference.is_empty() {
-        ""
-    } else {
-        ",referenceSeries"
-    };
-    let mut all = args.series("seriesList")?;
-    for series in &mut all {
-        series.tag("transformNull", tag.as_str());
-        if !reference.is_empty() {
-            series.tag("referenceSeries", "1");
-        }
-        let default_text = python::general(default);
-        series.rename(format!(
-            "transformNull({},{default_text}{note})",
-            series.name
-        ));
-        if known.is_empty() {
-            series.map(|value| value.or(Some(default)))?;
-            continue;
-        }
-        // As many more as the reference is longer.
-        let _room = context.budget().hold(bytes_of(known.len()))?;
-        let values = series.values.write()?;
-        // Of a reference that goes on for longer the last points count, as in Graphite.
-        let length = values.len();
-        let longest = length.max(known.len());
-        values.resize(longest, whisper::ABSENT);
-        for (i, value) in values.iter_mut().enumerate() {
-            if is_absent(*value) {
-                let stands = known.get(i).is_some_and(|known| !is_absent(*known));
-                *value = or_absent(stands.then_some(default));
-            }
-        }
-        values.drain(..longest - length);
-    }
-    Ok(all)
 }
