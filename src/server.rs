@@ -24,7 +24,7 @@ use axum::Router;
 use carbon::{Access, Carbon, OnDeath, Setup, Sink, Timestamp};
 use parking_lot::RwLock;
 use render::events::Store;
-use render::events::metrics;
+use render::events::observer::observer;
 use render::http::events::{EventsState, routes as events_routes};
 use render::http::guard::Guard;
 use render::http::impact::{ImpactState, routes as impact_routes};
@@ -312,7 +312,7 @@ impl Opened {
             setup.access = Access::Frozen;
             setup.clock = Arc::new(move || Timestamp(at));
         }
-        setup.observer = metrics::observer(&events);
+        setup.observer = observer(&events);
         setup.guard = Some(Arc::new(move || lock.check()));
         setup.on_death = Arc::clone(on_death);
         setup.replaying = Arc::new(move |bytes, of| readiness.replaying(bytes, of));

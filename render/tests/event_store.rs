@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use proptest::prelude::*;
-use render::events::options::Rule;
+use render::events::rules::Rule;
 use render::events::{Draft, Error, Event, GraphiteTags, Options, Status, Store, TagQuery};
 use render::impact::{Correction, Outcome, Report, SeriesReport};
 

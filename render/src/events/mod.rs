@@ -18,6 +18,7 @@ mod file;
 pub mod graphite;
 pub mod lines;
 pub mod metrics;
+pub mod observer;
 pub mod options;
 mod overlay;
 mod python;

@@ -1,8 +1,34 @@
 //! `events.rules`, checked and ready: looks by tag, and metrics that are events.
 
+use serde::{Deserialize, Serialize};
+
 use super::metrics::MetricRules;
-use super::options::Rule;
 use super::{Error, Event, Look, TagQuery, words};
+
+/// One rule: for the events that `tags` selects, or for the metrics that `metric` names.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// A tag expression; the rule gives `color` and `label` to the events that it selects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<String>,
+    /// A colour name of Graphite's or hex digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub color: Option<String>,
+    /// The short text beside the line: `{what}`, `{tag:PREFIX}` (the rest of the first tag that
+    /// begins with PREFIX) and plain text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// A metric name with `*` for a node or a part of one: every value that is not 0 is an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
+    /// What such an event says; `{1}` is what the first `*` stands for. Default: the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+    /// Its tags, separated by blanks, with `{1}` as in `what`. Default: the nodes of the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_tags: Option<String>,
+}
 
 /// The rules of `events.rules`, in their order.
 #[derive(Clone, Debug, Default)]
