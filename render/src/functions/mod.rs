@@ -42,6 +42,7 @@ mod describe;
 mod filter_data;
 mod filter_series;
 mod graph;
+mod node;
 mod param;
 mod pattern;
 mod percentile;
@@ -62,8 +63,9 @@ use crate::error::{Error, Result};
 use crate::series::Series;
 
 pub use crate::value::Value;
-pub use args::{Args, NodeOrTag, node_key};
+pub use args::Args;
 pub use describe::{describe, signature};
+pub use node::{NodeOrTag, node_key};
 pub use param::{Default, Kind, Param};
 pub use pie::{PIE, PieFunction};
 
