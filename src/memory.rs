@@ -13,6 +13,11 @@
 //! process with what they have reserved, and gives back what lies free between blocks once that is
 //! a small part of `render.max_memory`: otherwise each heap grows to the most that its thread ever
 //! held, and together they pass the budget.
+//!
+//! The thread may come too late: in a few milliseconds requests can free 100 MB in the heap of one
+//! thread and allocate as much in that of another. So requests look themselves after each 16 MiB that
+//! they reserve, and what the process holds beside their reservations and its own needs is charged
+//! to all of them ([`Memory::charge`]) until it is given back.
 #![expect(unsafe_code)]
 
 use std::io;
@@ -21,7 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use render::budget::Memory;
+use render::budget::{Memory, Occasion};
 use tracing::debug;
 
 /// Blocks from this size on are mapped and unmapped by themselves.
@@ -60,9 +65,9 @@ pub fn return_freed() {
     }
 }
 
-/// How often is looked whether requests hold much.
+/// How often the memory of the process is read.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often the memory of the process is read while they do: it can grow by 20 MB meanwhile.
+/// How often it is read while requests hold much: it can grow by 20 MB meanwhile.
 const CLOSE_LOOK: Duration = Duration::from_millis(10);
 /// From so much on it is worth the work.
 const MUCH: u64 = 64 << 20;
@@ -70,6 +75,12 @@ const MUCH: u64 = 64 << 20;
 const UNLIMITED: u64 = 512 << 20;
 /// How often memory goes back only because requests hold half of what they held.
 const REST: Duration = Duration::from_secs(1);
+/// How often memory goes back because a request would be refused otherwise.
+const SHORT_REST: Duration = Duration::from_millis(5);
+/// So much of the memory of the process may be nobody's, at small limits on requests.
+const TOLERANCE: u64 = 16 << 20;
+/// How long requests have to hold much until what the process needs beside them is taken for its own.
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// Starts the thread that gives free memory back while requests hold much of `memory`, and after
 /// them, and has requests that grow look themselves before the process passes the limit. The thread
@@ -78,12 +89,19 @@ const REST: Duration = Duration::from_secs(1);
 /// # Errors
 /// The system does not start it.
 pub fn return_of_requests(memory: &Arc<Memory>) -> io::Result<()> {
-    let heaps = Arc::new(Heaps::default());
-    let own = Arc::clone(&heaps);
-    memory.on_growth(move |memory| {
+    let own = anonymous().unwrap_or(0);
+    let heaps = Arc::new(Heaps(Mutex::new(Free::new(own))));
+    let looking = Arc::clone(&heaps);
+    memory.on_growth(move |memory, occasion| {
         // Threads of the runtime have other clients to answer.
         if tokio::runtime::Handle::try_current().is_err() {
-            own.look(memory, Free::is_over);
+            looking.look(
+                memory,
+                match occasion {
+                    Occasion::Growth => Free::is_over,
+                    Occasion::Refusal => Free::is_charged,
+                },
+            );
         }
     });
     let memory = Arc::downgrade(memory);
@@ -96,22 +114,16 @@ fn look_after(heaps: &Heaps, memory: &Weak<Memory>) {
         let Some(memory) = memory.upgrade() else {
             return;
         };
-        // Requests that hold little cost no more than this load.
-        let pause = match memory.peak() {
-            peak if peak >= MUCH => {
-                heaps.look(&memory, Free::is_due);
-                CLOSE_LOOK
-            }
-            _ => LOOK,
-        };
+        heaps.look(&memory, Free::is_due);
+        let much = memory.peak() >= MUCH;
         drop(memory);
-        thread::sleep(pause);
+        thread::sleep(if much { CLOSE_LOOK } else { LOOK });
     }
 }
 
 /// The memory of the process, read by one thread at a time: the others wait until it has given back
 /// what lies free.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Heaps(Mutex<Free>);
 
 /// What a look finds, in bytes.
@@ -126,8 +138,22 @@ struct Found {
     limit: u64,
 }
 
+impl Found {
+    /// The memory that is not reserved.
+    fn beside(self) -> u64 {
+        self.anonymous.saturating_sub(self.used)
+    }
+
+    /// Whether requests hold so little that the memory beside them is the server's own, but for what
+    /// lies free.
+    fn is_quiet(self) -> bool {
+        self.used <= (self.limit / 16).max(4 << 20)
+    }
+}
+
 impl Heaps {
-    /// Gives free memory back if `is_due` says so.
+    /// Gives free memory back if `is_due` says so, and charges to requests what the process holds
+    /// beside their reservations and its own needs.
     fn look(&self, memory: &Memory, is_due: fn(&Free, Found) -> bool) {
         let mut free = self.0.lock();
         let found = |anonymous| Found {
@@ -139,50 +165,116 @@ impl Heaps {
         let Some(before) = anonymous().map(found) else {
             return;
         };
-        if !is_due(&free, before) {
-            return;
+        free.see(before);
+        let mut last = before;
+        if is_due(&free, before) {
+            let begun = Instant::now();
+            memory.restart_peak();
+            trim();
+            if let Some(after) = anonymous().map(found) {
+                free.trimmed(after);
+                last = after;
+                let took = begun.elapsed();
+                debug!(?before, ?after, free.own, ?took, "gave free memory back");
+            }
         }
-        let begun = Instant::now();
-        memory.restart_peak();
-        trim();
-        if let Some(after) = anonymous().map(found) {
-            free.trimmed(after);
-            let took = begun.elapsed();
-            debug!(?before, ?after, ?took, "gave free memory back");
-        }
+        memory.charge(free.charge(last));
     }
 }
 
 /// What lies free in the heaps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Free {
-    /// The memory beside that of requests after it was last given back: what the server needs.
+    /// The memory that the server needs itself.
     own: u64,
-    /// When that was.
+    /// When memory was last given back, and the memory beside requests after that, or less: so much
+    /// cannot be given back.
     at: Option<Instant>,
+    left: u64,
+    /// The least memory beside requests after it was given back, and since when.
+    least: u64,
+    since: Instant,
 }
 
 impl Free {
-    /// Whether a sixteenth of the limit lies free, or half of the most that requests held.
+    /// Of a server that needs `own`.
+    fn new(own: u64) -> Self {
+        Self {
+            own,
+            at: None,
+            left: 0,
+            least: u64::MAX,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether a sixteenth of the limit lies free, or half of the most that requests held. While they
+    /// hold little, less is enough: the server may need more than before.
     fn is_due(&self, found: Found) -> bool {
         let bound = match found.limit {
             0 => UNLIMITED,
             limit => limit / 16,
         };
-        let beside = found.anonymous.saturating_sub(found.used);
-        let much = beside.saturating_sub(self.own) >= bound.max(MUCH / 2);
-        much || found.used <= found.peak / 2 && self.at.is_none_or(|at| at.elapsed() >= REST)
+        let more = found.beside().saturating_sub(self.own.max(self.left));
+        let rested = self.rested(REST);
+        let quiet = found.is_quiet() && more >= (bound / 2).max(TOLERANCE) && rested;
+        more >= bound.max(MUCH / 2) && (!found.is_quiet() || rested)
+            || quiet
+            || found.peak >= MUCH && found.used <= found.peak / 2 && rested
     }
 
-    /// Whether the process has more than requests may reserve and the server needs.
+    /// Whether the process is about to have more than requests may reserve and the server needs.
     fn is_over(&self, found: Found) -> bool {
-        found.anonymous > found.limit.saturating_add(self.own)
+        let close = found.limit.saturating_sub(found.limit / 32);
+        found.anonymous > close.saturating_add(self.own) && self.is_worth_it(found)
     }
 
-    /// Takes what is left beside requests for needed.
+    /// Whether requests are charged for what may lie free.
+    fn is_charged(&self, found: Found) -> bool {
+        self.charge(found) > found.limit / 64 && self.is_worth_it(found) && self.rested(SHORT_REST)
+    }
+
+    /// Whether more lies free than the last time left.
+    fn is_worth_it(&self, found: Found) -> bool {
+        found.beside() > self.left.saturating_add(found.limit / 64)
+    }
+
+    fn rested(&self, rest: Duration) -> bool {
+        self.at.is_none_or(|at| at.elapsed() >= rest)
+    }
+
+    /// What requests are charged: the memory beside their reservations that the server does not need.
+    /// A little is charged always, for what they allocate between two looks.
+    fn charge(&self, found: Found) -> u64 {
+        let tolerance = TOLERANCE.saturating_sub(found.limit / 16);
+        let more = found.beside().saturating_sub(self.own);
+        more.saturating_sub(tolerance).max(found.limit / 64)
+    }
+
+    /// Learns from a look that the server needs less than was thought. While requests hold much, they
+    /// have reserved memory that they do not use yet.
+    fn see(&mut self, found: Found) {
+        self.left = self.left.min(found.beside());
+        if found.is_quiet() {
+            self.own = self.own.min(found.beside());
+        }
+    }
+
+    /// Takes what is left beside requests for the server's own: at once while they hold little, else
+    /// the least of a minute.
     fn trimmed(&mut self, found: Found) {
-        self.own = found.anonymous.saturating_sub(found.used);
-        self.at = Some(Instant::now());
+        let now = Instant::now();
+        self.at = Some(now);
+        self.left = found.beside();
+        self.least = self.least.min(found.beside());
+        if found.is_quiet() {
+            self.own = found.beside();
+        } else if now.duration_since(self.since) >= WINDOW {
+            self.own = self.own.max(self.least);
+        } else {
+            return;
+        }
+        (self.least, self.since) = (u64::MAX, now);
     }
 }
 
@@ -227,23 +319,21 @@ mod tests {
 
     #[test]
     fn memory_goes_back_while_requests_hold_much() {
-        let mut free = Free::default();
+        let mut free = Free::new(0);
         assert!(!free.is_due(found(563, 500, 500)));
         assert!(free.is_due(found(564, 500, 500)));
-        // What could not be given back is needed.
-        free.trimmed(found(550, 490, 500));
+        free.own = 60 * MB;
         assert!(!free.is_due(found(564, 500, 500)));
         assert!(free.is_due(found(624, 500, 500)));
         // Reserved, and not touched yet.
-        free.trimmed(found(100, 490, 500));
         assert!(!free.is_due(found(100, 500, 500)));
-        assert!(free.is_due(found(664, 600, 600)));
+        assert!(free.is_due(found(724, 600, 600)));
         // Small limits are not worth constant work, and none is not no bound.
         let with = |anonymous, limit| Found {
             limit,
             ..found(anonymous, 10, 10)
         };
-        let free = Free::default();
+        let free = Free::new(0);
         assert!(!free.is_due(with(41, 10 * MB)));
         assert!(free.is_due(with(42, 10 * MB)));
         assert!(!free.is_due(with(521, 0)));
@@ -252,7 +342,7 @@ mod tests {
 
     #[test]
     fn memory_goes_back_when_half_of_a_large_peak_is_free() {
-        let mut free = Free::default();
+        let mut free = Free::new(36 * MB);
         assert!(free.is_due(found(100, 64, 128)));
         assert!(!free.is_due(found(100, 65, 128)));
         // Not twice in a second.
@@ -261,13 +351,66 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_grow_look_when_the_limit_is_passed() {
-        let mut free = Free::default();
-        assert!(!free.is_over(found(1_024, 1_000, 1_000)));
-        assert!(free.is_over(found(1_025, 1_000, 1_000)));
-        free.trimmed(found(1_020, 1_000, 1_000));
-        assert!(!free.is_over(found(1_044, 1_024, 1_024)));
-        assert!(free.is_over(found(1_045, 1_024, 1_024)));
+    fn requests_that_grow_look_when_the_limit_is_close() {
+        let mut free = Free::new(20 * MB);
+        assert!(!free.is_over(found(1_012, 980, 980)));
+        assert!(free.is_over(found(1_013, 980, 980)));
+        // Not again and again for what cannot be given back.
+        free.trimmed(found(1_013, 980, 980));
+        assert!(!free.is_over(found(1_029, 980, 980)));
+        assert!(free.is_over(found(1_030, 980, 980)));
+    }
+
+    #[test]
+    fn what_lies_free_is_charged() {
+        let mut free = Free::new(20 * MB);
+        // Always a little, but nothing can be given back for that.
+        assert_eq!(free.charge(found(500, 490, 500)), 16 * MB);
+        assert!(!free.is_charged(found(500, 490, 500)));
+        assert_eq!(free.charge(found(550, 490, 500)), 40 * MB);
+        assert!(free.is_charged(found(550, 490, 500)));
+        free.trimmed(found(550, 490, 500));
+        assert!(!free.is_charged(found(550, 490, 500)));
+        // At small limits the server may need more, as it does whenever it knows more series.
+        let small = Found {
+            limit: 16 * MB,
+            ..found(50, 10, 10)
+        };
+        assert_eq!(free.charge(small), 5 * MB);
+    }
+
+    #[test]
+    fn what_the_server_needs_is_learned_while_requests_hold_little() {
+        let mut free = Free::new(20 * MB);
+        free.see(found(520, 510, 520));
+        assert_eq!(free.own, 20 * MB);
+        free.see(found(70, 60, 520));
+        assert_eq!(free.own, 10 * MB);
+        free.trimmed(found(600, 500, 520));
+        assert_eq!(free.own, 10 * MB);
+        free.trimmed(found(160, 60, 520));
+        assert_eq!(free.own, 100 * MB);
+        // More than a thirty-second part of the limit is looked at again, with a pause.
+        assert!(!free.is_due(found(150, 10, 10)));
+        free.at = None;
+        assert!(free.is_due(found(150, 10, 10)));
+        assert!(!free.is_due(found(141, 10, 10)));
+    }
+
+    #[test]
+    fn a_server_that_is_never_quiet_learns_after_a_minute() {
+        let mut free = Free::new(20 * MB);
+        let minute = |free: &mut Free| {
+            free.since = Instant::now().checked_sub(WINDOW).unwrap();
+        };
+        free.trimmed(found(600, 500, 520));
+        free.trimmed(found(570, 500, 520));
+        minute(&mut free);
+        free.trimmed(found(650, 500, 520));
+        assert_eq!(free.own, 70 * MB);
+        minute(&mut free);
+        free.trimmed(found(530, 500, 520));
+        assert_eq!(free.own, 70 * MB);
     }
 
     #[test]

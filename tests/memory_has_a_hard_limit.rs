@@ -7,7 +7,9 @@ mod support;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::UdpSocket;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -137,6 +139,181 @@ fn requests_that_need_too_much_are_refused_in_a_limited_address_space() {
 #[test]
 fn requests_that_need_too_much_are_refused_in_a_limited_data_segment() {
     requests_are_refused_under(Resource::Data);
+}
+
+/// The anonymous memory of a server, in bytes.
+fn anonymous(server: &Server) -> u64 {
+    let status = format!("/proc/{}/status", server.pid().as_raw_nonzero());
+    let status = fs::read_to_string(status).unwrap();
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = kib.unwrap().trim_end_matches("kB").trim();
+    kib.parse::<u64>().unwrap() << 10
+}
+
+/// The most anonymous memory that a server has while `work` goes on.
+fn peak(server: &Server, work: impl FnOnce()) -> u64 {
+    /// Ends the watch however the work ends.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(Ordering::Acquire) {
+                most = most.max(anonymous(server));
+                std::thread::yield_now();
+            }
+            most
+        });
+        let end = Done(&done);
+        work();
+        drop(end);
+        watch.join().unwrap()
+    })
+}
+
+/// A server with [`BUDGET`] for requests and the series `f.s0` to `f.s199`, all in their files.
+fn with_series() -> Server {
+    let server = limited(
+        Resource::As,
+        &[
+            ("stats.self", "false"),
+            ("render.max_memory", "128MiB"),
+            ("render.concurrency", "4"),
+            ("carbon.infer_step", "false"),
+        ],
+    );
+    let mut lines = String::new();
+    for series in 0..200 {
+        writeln!(lines, "f.s{series} {series} {}", now()).unwrap();
+    }
+    server.lines(&lines);
+    server.wait_until("files", |server| {
+        let text = server.get("/metrics").text();
+        text.contains("plumbago_carbon_creates_total 200\n")
+            && text.contains("plumbago_carbon_cache_size 0\n")
+    });
+    server
+}
+
+/// What requests may hold together.
+const BUDGET: u64 = 128 << 20;
+
+/// Each request holds many small columns, nearly as much as there is, and gives them back to the heap
+/// of its thread, from where the next one cannot take them.
+#[test]
+fn what_threads_keep_free_counts_as_memory_of_requests() {
+    let server = with_series();
+    let request = |n: usize| {
+        let scaled = (0..22).map(|by| format!("scale(f.*,{n}.{by})"));
+        let scaled = scaled.collect::<Vec<_>>().join(",");
+        format!("target=sumSeries(group({scaled}))&from=-2d&format=json")
+    };
+    // What is set up once.
+    ask(&server, "target=sumSeries(f.*)&from=-2d&format=json", false);
+    let idle = anonymous(&server);
+    let n_answered = AtomicUsize::new(0);
+    let most = peak(&server, || {
+        std::thread::scope(|scope| {
+            for client in 0..6 {
+                let (server, request, n_answered) = (&server, &request, &n_answered);
+                scope.spawn(move || {
+                    for round in 0..5 {
+                        let answer = ask(server, &request(10 * client + round), false);
+                        match answer.status {
+                            200 => {
+                                n_answered.fetch_add(1, Ordering::Relaxed);
+                            }
+                            413 => assert!(answer.text().contains("render.max_memory")),
+                            other => panic!("{other} {}", answer.text()),
+                        }
+                    }
+                });
+            }
+        });
+    });
+    let beyond = most.saturating_sub(idle + BUDGET) >> 20;
+    assert_eq!(
+        beyond,
+        0,
+        "MiB: {} idle, {} at most",
+        idle >> 20,
+        most >> 20
+    );
+    assert!(n_answered.load(Ordering::Relaxed) > 0);
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+/// Bodies that are still arriving, and the parameters that were read from others.
+#[test]
+fn bodies_and_parameters_count_as_memory_of_requests() {
+    let server = with_series();
+    ask(&server, "target=f.s1&format=json", true);
+    let idle = anonymous(&server);
+    let head = |length: usize| {
+        format!(
+            "POST /render HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        )
+    };
+    const LENGTH: usize = 7 << 20;
+    let body = "x".repeat(LENGTH);
+    let most = peak(&server, || {
+        // All but the last byte of each body.
+        let mut clients: Vec<TcpStream> = Vec::new();
+        for _ in 0..24 {
+            let mut client = TcpStream::connect(server.address("render.http")).unwrap();
+            client.write_all(head(LENGTH).as_bytes()).unwrap();
+            client.write_all(&body.as_bytes()[1..]).unwrap();
+            clients.push(client);
+        }
+        // Others are answered all the same.
+        let answer = ask(&server, "target=f.s1&format=json", true);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let answers = clients.iter_mut().map(|client| {
+            client.write_all(b"x").unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+        let refused = answers.filter(|answer| answer.starts_with("HTTP/1.1 413"));
+        let refused: Vec<String> = refused.collect();
+        assert!(refused.len() > 12, "{}", refused.len());
+        assert!(
+            refused
+                .iter()
+                .all(|answer| answer.contains("a quarter of render.max_memory"))
+        );
+        // Forms of many parameters, together.
+        std::thread::scope(|scope| {
+            for n in 0..12 {
+                let server = &server;
+                scope.spawn(move || {
+                    let form = format!("target=f.s{n}&format=json{}", "&abc=defg".repeat(190_000));
+                    let answer = ask(server, &form, true);
+                    let status = answer.status;
+                    assert!(matches!(status, 200 | 413), "{status} {}", answer.text());
+                });
+            }
+        });
+    });
+    let beyond = most.saturating_sub(idle + BUDGET) >> 20;
+    assert_eq!(
+        beyond,
+        0,
+        "MiB: {} idle, {} at most",
+        idle >> 20,
+        most >> 20
+    );
+    let answer = ask(&server, "target=f.s1&format=json", true);
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 #[test]

@@ -8,7 +8,13 @@ use render::attime;
 
 fuzz_target!(|input: (u8, i64, &str)| {
     let (zone, now, text) = input;
-    let zones = ["UTC", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Pacific/Apia"];
+    let zones = [
+        "UTC",
+        "America/New_York",
+        "Australia/Lord_Howe",
+        "Asia/Kolkata",
+        "Pacific/Apia",
+    ];
     let zone = TimeZone::get(zones[usize::from(zone) % zones.len()]).expect("a zone");
     let now = now.rem_euclid(4_102_444_800);
     if let Ok(time) = attime::parse(text, &zone, now) {

@@ -12,6 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
     let mut path = PathBuf::new();
     file_path(Path::new("/root"), &name, &mut path);
     let below = path.strip_prefix("/root").unwrap();
-    assert!(below.components().all(|part| matches!(part, Component::Normal(_))));
+    assert!(
+        below
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+    );
     assert!(below.components().all(|part| part.as_os_str().len() <= 255));
 });

@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use carbon::index::Index;
-use carbon::protocol::{Buffer, Metrics, Resolver};
 use carbon::protocol::line::{MAX_LINE, Stream, read};
+use carbon::protocol::{Buffer, Metrics, Resolver};
 use carbon::stats::Stats;
 use carbon::{Datapoint, Timestamp};
 use libfuzzer_sys::fuzz_target;

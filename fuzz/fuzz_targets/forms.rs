@@ -4,6 +4,7 @@
 #![no_main]
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
@@ -11,8 +12,9 @@ use axum::extract::FromRequest;
 use axum::http::{Request, header};
 use libfuzzer_sys::fuzz_target;
 use plumbago_fuzz::bytes::Bytes;
+use render::budget::Memory;
 use render::http::Params;
-use render::http::params::{MAX_BODY, MAX_PAIRS};
+use render::http::params::{MAX_BODY, MAX_PAIRS, Reading};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
@@ -27,6 +29,8 @@ const KINDS: [&str; 8] = [
     "",
 ];
 type Pair = (String, String);
+/// The memory of all requests: more than any body of these sizes needs.
+const MEMORY: u64 = 1 << 30;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Bytes(data);
@@ -66,7 +70,11 @@ fuzz_target!(|data: &[u8]| {
     let boundary = "-----boundary-of-parts";
     let plain: Vec<Pair> = pairs
         .iter()
-        .filter(|(name, value)| !name.contains(['"', '\\']) && !name.contains(char::is_control) && !value.contains(boundary))
+        .filter(|(name, value)| {
+            !name.contains(['"', '\\'])
+                && !name.contains(char::is_control)
+                && !value.contains(boundary)
+        })
         .cloned()
         .collect();
     let mut body = String::new();
@@ -129,13 +137,22 @@ fn read(uri: &str, kind: &str, body: &[u8]) -> Option<Vec<Pair>> {
         .header(header::CONTENT_TYPE, kind)
         .body(Body::from(body.to_vec()))
         .unwrap();
-    let mut reading = pin!(Params::from_request(request, &()));
-    // The body is there: nothing is waited for.
-    match reading
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-    {
-        Poll::Ready(params) => params.ok().map(|params| params.pairs().to_vec()),
-        Poll::Pending => panic!("a body that is there is waited for"),
-    }
+    let memory = Memory::new(MEMORY);
+    let state = Reading {
+        memory: Arc::clone(&memory),
+        stats: Arc::default(),
+    };
+    let pairs = {
+        let mut reading = pin!(Params::from_request(request, &state));
+        // The body is there: nothing is waited for.
+        match reading
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(params) => params.ok().map(|params| params.pairs().to_vec()),
+            Poll::Pending => panic!("a body that is there is waited for"),
+        }
+    };
+    assert_eq!(memory.used(), 0);
+    pairs
 }

@@ -10,7 +10,11 @@ fuzz_target!(|text: &str| {
     let Ok(parsed) = parse(&text) else {
         return;
     };
-    assert!(parsed.rest.is_none_or(|at| text.is_char_boundary(at) && at > 0));
+    assert!(
+        parsed
+            .rest
+            .is_none_or(|at| text.is_char_boundary(at) && at > 0)
+    );
     let printed = parsed.expression.to_string();
     let again = parse(&printed).expect("what is printed parses");
     assert_eq!(again.rest, None, "{printed:?}");

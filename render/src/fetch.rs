@@ -103,6 +103,9 @@ impl<'q> Fetcher<'q> {
         }
         let (source, budget) = (self.query.source, &self.query.limits.budget);
         let mut names = if pattern.starts_with("seriesByTag(") {
+            // Parsed, and the texts of the arguments.
+            let bytes = query::size_of_parsed(pattern).saturating_add(pattern.len());
+            let _tree = budget.hold(bytes)?;
             let expressions = tag_expressions(pattern)?;
             let expressions: Vec<&str> = expressions.iter().map(String::as_str).collect();
             source.find_tagged(&expressions, budget)?

@@ -41,8 +41,8 @@ settings::options! {
         /// How many values one request may fetch, and how many it may show (8 bytes each); a request
         /// that needs more is refused with a 413. 0: no limit.
         max_points: usize = 50_000_000;
-        /// Memory that all requests together may hold (values, names, answers, pictures); a request that
-        /// needs more is refused with a 413. A size such as "2GiB", or a share of the memory of the
+        /// Memory that all requests together may hold (bodies, values, names, answers, pictures); a request
+        /// that needs more is refused with a 413. A size such as "2GiB", or a share of the memory of the
         /// machine or its cgroup, such as "25%". "0B": no limit.
         max_memory: MemorySize = MemorySize::Percent(25);
         /// How long one request may take, including the wait before it is computed; then it is answered with a

@@ -4,11 +4,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::extract::FromRef;
 use axum::http::StatusCode;
 use jiff::tz::TimeZone;
 
 use super::Answer;
 use super::flight::{Flights, Key};
+use super::params::Reading;
 use super::pool::{self, Lane, Pool, Refusal};
 use crate::budget::{Budget, Memory};
 use crate::context::Limits;
@@ -33,7 +35,7 @@ pub struct Shared {
     /// Where requests are computed.
     pub pool: Pool,
     /// Counters.
-    pub stats: Stats,
+    pub stats: Arc<Stats>,
     /// The time zone of requests that name none.
     pub time_zone: TimeZone,
     /// The events on pictures that do not say which.
@@ -45,6 +47,15 @@ pub struct Shared {
     timeout: Duration,
     fixed_now: Option<i64>,
     in_flight: Flights,
+}
+
+impl FromRef<App> for Reading {
+    fn from_ref(app: &App) -> Self {
+        Self {
+            memory: Arc::clone(&app.memory),
+            stats: Arc::clone(&app.stats),
+        }
+    }
 }
 
 impl Deref for App {
@@ -97,7 +108,7 @@ impl App {
             events,
             default_events,
             pool: Pool::new(*concurrency),
-            stats: Stats::default(),
+            stats: Arc::default(),
             time_zone: zone,
             max_series: *max_series,
             max_points: *max_points,

@@ -123,7 +123,9 @@ struct Fetch {
 pub(super) async fn render(app: App, params: Params, protocol: Protocol) -> Answer {
     let limits = app.limits();
     let wanted = match protocol {
-        Protocol::Two => by_parameters(&app, &params),
+        Protocol::Two => params
+            .reserve_copies(2, &limits.budget)
+            .and_then(|()| by_parameters(&app, &params)),
         Protocol::Three => by_message(params.message(), &limits),
     };
     let wanted = match wanted {

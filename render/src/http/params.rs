@@ -3,18 +3,24 @@
 //! The pairs of the body follow those of the query string; if a parameter is repeated, the last
 //! value wins, as in graphite-web. A body is a form (urlencoded or multipart), or a JSON object whose
 //! lists stand for repeated parameters. A request in `carbonapi_v3_pb` has a message as its body,
-//! which is kept as it is.
+//! which is kept as it is. Bodies and parameters are reserved in the memory of all requests while
+//! they are held.
 
 mod body;
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{Method, header};
+use axum::http::{Method, StatusCode, header};
 
 use super::Answer;
 use super::carbonapi::{Protocol, accepts_version_3};
-use body::{check_number, form, in_body, whole};
+use crate::budget::{Budget, Memory, Reservation};
+use crate::error::Result as Checked;
+use crate::stats::{Stats, count};
+use body::{check_number, form, in_body, refused, size_of_form, whole};
 
 /// How long a body may be.
 pub const MAX_BODY: usize = 8 << 20;
@@ -30,6 +36,8 @@ pub struct Params {
     pairs: Vec<(String, String)>,
     n_in_query: usize,
     message: Option<Bytes>,
+    /// What `pairs` has reserved, unless it was not read from a request.
+    reserved: Option<Arc<Reservation>>,
 }
 
 impl Params {
@@ -40,7 +48,17 @@ impl Params {
             n_in_query: pairs.len(),
             pairs,
             message: None,
+            reserved: None,
         }
+    }
+
+    /// Sets memory aside in `budget` for copies of all parameters, so many of them.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve`].
+    pub fn reserve_copies(&self, n_copies: usize, budget: &Budget) -> Checked<()> {
+        let size = self.reserved.as_ref().map_or(0, |held| held.bytes());
+        budget.reserve(size.saturating_mul(n_copies))
     }
 
     /// All of them, in order.
@@ -88,11 +106,37 @@ impl Params {
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for Params {
+/// What reading parameters needs.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Where they are reserved.
+    pub memory: Arc<Memory>,
+    /// Where refusals are counted.
+    pub stats: Arc<Stats>,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Params
+where
+    Reading: FromRef<S>,
+{
     type Rejection = Answer;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Answer> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Answer> {
+        let Reading { memory, stats } = Reading::from_ref(state);
+        let read = Self::read(request, Budget::new(memory, None)).await;
+        if let Err(refusal) = &read
+            && refusal.status == StatusCode::PAYLOAD_TOO_LARGE
+        {
+            count(&stats.limited);
+        }
+        read
+    }
+}
+
+impl Params {
+    async fn read(request: Request, budget: Budget) -> Result<Self, Answer> {
         let (head, body) = request.into_parts();
+        let mut reserved = budget.hold(size_of_query(&head)).map_err(refused)?;
         let mut pairs = query(&head)?;
         let n_in_query = pairs.len();
         let format = pairs.iter().rev().find(|(name, _)| name == "format");
@@ -100,18 +144,20 @@ impl<S: Send + Sync> FromRequest<S> for Params {
         let mut message = None;
         if named == Some(Protocol::Three) || accepts_version_3(&head.headers) {
             // carbonapi sends its messages as the bodies of GETs.
-            message = Some(whole(body).await?);
+            message = Some(whole(body, &budget).await?);
         } else if head.method == Method::POST {
             let kind = head.headers.get(header::CONTENT_TYPE);
             let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-            pairs.append(&mut in_body(kind, body).await?);
+            pairs.append(&mut in_body(kind, body, &mut reserved).await?);
         }
         check_number(pairs.len())?;
+        reserved.resize(size_of_pairs(&pairs)).map_err(refused)?;
         Ok(Self {
             method: head.method,
             pairs,
             n_in_query,
             message,
+            reserved: Some(Arc::new(reserved)),
         })
     }
 }
@@ -131,8 +177,23 @@ impl<S: Send + Sync> FromRequestParts<S> for InQuery {
             n_in_query: pairs.len(),
             pairs,
             message: None,
+            reserved: None,
         }))
     }
+}
+
+/// The least that the allocator takes for a text, with its own note of the size.
+const SMALLEST_TEXT: usize = 32;
+
+/// The bytes that `pairs` takes.
+fn size_of_pairs(pairs: &Vec<(String, String)>) -> usize {
+    let text = |text: &String| text.capacity() + SMALLEST_TEXT;
+    let texts = pairs.iter().map(|(name, value)| text(name) + text(value));
+    texts.sum::<usize>() + pairs.capacity() * size_of::<(String, String)>()
+}
+
+fn size_of_query(head: &Parts) -> usize {
+    size_of_form(head.uri.query().unwrap_or_default().as_bytes())
 }
 
 fn query(head: &Parts) -> Result<Vec<(String, String)>, Answer> {
@@ -141,17 +202,25 @@ fn query(head: &Parts) -> Result<Vec<(String, String)>, Answer> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use axum::body::Body;
-    use axum::http::StatusCode;
 
     use super::*;
+
+    fn reading(limit: u64) -> Reading {
+        Reading {
+            memory: Memory::new(limit),
+            stats: Arc::default(),
+        }
+    }
 
     async fn read(uri: &str, kind: &str, body: &'static str) -> Params {
         let request = axum::http::Request::post(uri)
             .header(header::CONTENT_TYPE, kind)
             .body(Body::from(body))
             .unwrap();
-        Params::from_request(request, &()).await.unwrap()
+        Params::from_request(request, &reading(0)).await.unwrap()
     }
 
     #[tokio::test]
@@ -162,8 +231,52 @@ mod tests {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(format!("{{\"{long}\": [{ones}]}}")))
             .unwrap();
-        let refused = Params::from_request(request, &()).await.unwrap_err();
+        let refused = Params::from_request(request, &reading(0))
+            .await
+            .unwrap_err();
         assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn bodies_and_parameters_are_reserved_while_they_are_held() {
+        let form = "application/x-www-form-urlencoded";
+        let part = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nbcd\r\n";
+        for (kind, body) in [
+            (form, "a=bcd&".repeat(1_000)),
+            (form, "%FF".repeat(10_000)),
+            (
+                "application/json",
+                format!("{{\"a\":[{}1]}}", "1,".repeat(2_000)),
+            ),
+            (
+                "multipart/form-data; boundary=x",
+                format!("{}--x--\r\n", part.repeat(500)),
+            ),
+        ] {
+            let request = || {
+                let request = axum::http::Request::post("/render?a=1");
+                let request = request.header(header::CONTENT_TYPE, kind);
+                request.body(Body::from(body.clone())).unwrap()
+            };
+            let reading_all = reading(0);
+            let params = Params::from_request(request(), &reading_all).await.unwrap();
+            let (held, peak) = (reading_all.memory.used(), reading_all.memory.peak());
+            assert!(held >= size_of_pairs(&params.pairs) as u64, "{kind}");
+            let copies = Budget::new(Arc::clone(&reading_all.memory), None);
+            params.reserve_copies(2, &copies).unwrap();
+            assert_eq!(reading_all.memory.used(), 3 * held, "{kind}");
+            drop((params, copies));
+            assert_eq!(reading_all.memory.used(), 0, "{kind}");
+            // Less than was needed at most: refused before it is allocated.
+            for limit in [20_000, peak - 1] {
+                let few = reading(limit);
+                let read = Params::from_request(request(), &few).await;
+                let refused = read.err().map(|answer| answer.status);
+                assert_eq!(refused, Some(StatusCode::PAYLOAD_TOO_LARGE), "{kind}");
+                assert_eq!(few.memory.used(), 0, "{kind}");
+                assert_eq!(few.stats.limited.load(Ordering::Relaxed), 1, "{kind}");
+            }
+        }
     }
 
     #[tokio::test]
@@ -184,7 +297,7 @@ mod tests {
                     .header(header::CONTENT_TYPE, kind)
                     .body(Body::from(body))
                     .unwrap();
-                let params = Params::from_request(request, &()).await;
+                let params = Params::from_request(request, &reading(0)).await;
                 params.err().map(|answer| answer.status)
             };
             if piece.len() * MAX_PAIRS < MAX_BODY {
@@ -228,7 +341,9 @@ mod tests {
                 .header(header::CONTENT_TYPE, kind)
                 .body(Body::from(body))
                 .unwrap();
-            let refused = Params::from_request(request, &()).await.unwrap_err();
+            let refused = Params::from_request(request, &reading(0))
+                .await
+                .unwrap_err();
             assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{kind}");
         }
         assert!(

@@ -92,6 +92,15 @@ impl Request {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             digits.then(|| text.parse().unwrap_or(u64::MAX))
         };
+        let limits = app.limits();
+        // Targets and variables, to be read and for what is said of them; a picture also keeps all
+        // parameters, to tell equal pictures.
+        let n_copies = if matches!(output, Output::Picture(_)) {
+            4
+        } else {
+            3
+        };
+        params.reserve_copies(n_copies, &limits.budget)?;
         // Only together with a format, as in graphite-web.
         let callback = params.get("format").and_then(|_| params.get("jsonp"));
         Ok(Self {
@@ -115,7 +124,7 @@ impl Request {
             strict,
             events,
             max_age,
-            limits: app.limits(),
+            limits,
             zone,
         })
     }
