@@ -74,6 +74,7 @@ fn storing(directory: &Path) {
         clock: None,
         room: Default::default(),
         base_path: Default::default(),
+        page: None,
     });
     runtime.spawn(async move { axum::serve(listener, router).await });
     for n_threads in [1, 8] {

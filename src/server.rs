@@ -13,6 +13,7 @@
 //!    [`PATIENCE`] at most, and exit code 1.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use render::events::observer::observer;
 use render::http::events::{EventsState, routes as events_routes};
 use render::http::guard::Guard;
 use render::http::impact::{ImpactState, routes as impact_routes};
-use render::http::page::{Dashboards, Page};
+use render::http::page::Page;
 use render::http::{App, router};
 use render::verdicts::{Handle, Judge};
 use settings::Span;
@@ -131,6 +132,7 @@ pub async fn run(
             info!("{key} listens on {}", addresses.join(", "));
         }
     }
+    running.greet(&config);
     if let Some(path) = &surroundings.ready_file {
         bound::write_ready_file(path, &running.addresses)?;
     }
@@ -200,12 +202,10 @@ fn own_sink(sink: Arc<dyn Sink>, count: &Arc<AtomicU64>) -> Arc<dyn Sink> {
     })
 }
 
-/// The page over the store, and the directory of its dashboards.
-fn page(config: &Config, host: Around, carbon: &Carbon) -> (Page, PathBuf) {
+/// The page over the store.
+fn page(config: &Config, host: Around, carbon: &Carbon) -> Page {
     let directory = config.dashboards();
-    let dashboards = Dashboards::load(&directory);
-    let page = Page::new(Arc::new(host), Arc::new(carbon.clone()), dashboards);
-    (page, directory)
+    Page::in_directory(Arc::new(host), Arc::new(carbon.clone()), directory)
 }
 
 /// The end while the journal is still being read back: `lock` is held until the process is gone.
@@ -331,7 +331,6 @@ struct Running {
     statsd: Statsd,
     carbon: Carbon,
     page: Page,
-    dashboards: PathBuf,
     addresses: BTreeMap<&'static str, Vec<String>>,
     /// Tells the receivers to stop.
     stop_receiving: watch::Sender<bool>,
@@ -384,7 +383,7 @@ impl Running {
             banner,
             base_path: config.render.base_path.clone(),
         };
-        let (page, dashboards) = page(config, host, &carbon);
+        let page = page(config, host, &carbon);
         background.spawn(supervisor.watched("page", page.clone().watch()));
         let impact = Impact::start(config, &events, &carbon, &app, &page, supervisor)?;
         let readings = readings(Counted {
@@ -419,7 +418,6 @@ impl Running {
             statsd,
             carbon,
             page,
-            dashboards,
             addresses,
             stop_receiving,
             receivers,
@@ -429,6 +427,28 @@ impl Running {
             impact,
             _binder: bound.binder,
         })
+    }
+
+    /// Logs what a person wants to know who has just started the server.
+    fn greet(&self, config: &Config) {
+        let version = env!("CARGO_PKG_VERSION");
+        let data = fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
+        let series = self.carbon.index().len();
+        info!(
+            "plumbago {version}: {series} series, data in {}",
+            data.display()
+        );
+        let http = self
+            .addresses
+            .get("render.http")
+            .and_then(|all| all.first());
+        if let Some(address) = http {
+            let host = match address.rsplit_once(':') {
+                Some(("0.0.0.0" | "[::]", port)) => format!("localhost:{port}"),
+                _ => address.clone(),
+            };
+            info!("Open http://{host}{}/", config.render.base_path);
+        }
     }
 
     /// Reloads the configuration and applies the keys that can change while the server runs.
@@ -441,7 +461,7 @@ impl Running {
             .usable()
             .map_err(anyhow::Error::from)
             .and_then(|config| log.reload(&config.log, surroundings.rust_log.as_deref()));
-        self.page.replace(Dashboards::load(&self.dashboards));
+        self.page.reload();
         self.carbon.reload();
         match done {
             Ok(()) => info!("configuration reloaded"),
@@ -580,6 +600,7 @@ fn all_routes(
         clock: (render.now != 0).then_some(render.now),
         room: Default::default(),
         base_path: render.base_path.as_str().into(),
+        page: Some(page.clone()),
     });
     router(app, guard)
         .merge(event_routes)

@@ -35,6 +35,7 @@ impl Server {
             clock: None,
             room: Default::default(),
             base_path: Default::default(),
+            page: None,
         });
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime

@@ -15,7 +15,7 @@ fn the_demo_has_a_past_a_present_and_deploys() {
         "made-up web shop",
         "Logins per second",
         "Checkouts per second",
-        "Errors per second",
+        "HTTP errors by status, per second",
         "checkout 3.0",
         "checkout back to 2.9",
     ] {

@@ -16,21 +16,18 @@ fn at(server: &Server, path: &str) -> String {
     format!("http://{}{path}", server.address("render.http"))
 }
 
-/// A server with one graph.
+/// A server with two graphs.
 fn with_a_graph() -> Server {
     let server = Server::with(&[("carbon.infer_step", "false")]);
     let now = support::now();
-    let lines: String = (0..60)
-        .map(|n| {
-            format!(
-                "stats_counts.shop.logins {} {}\nstats.shop.logins {} {}\n",
-                n % 7,
-                now - n * 10,
-                n % 7,
-                now - n * 10
-            )
-        })
-        .collect();
+    let mut lines = String::new();
+    for name in ["logins", "checkouts"] {
+        for n in 0..60 {
+            let (value, at) = (n % 7, now - n * 10);
+            lines +=
+                &format!("stats_counts.shop.{name} {value} {at}\nstats.shop.{name} {value} {at}\n");
+        }
+    }
     server.lines(lines);
     server.wait_until("graphs", |server| {
         server.json("/received")["graphs"] == true
@@ -248,4 +245,229 @@ fn a_tap_is_as_good_as_a_pointer_and_a_phone_shows_it_all() {
     assert!(browser.eval(scaled).as_f64().unwrap() > 0.99);
     let smallest = "Math.min(...[...document.querySelectorAll('svg text')].map((t) => parseFloat(getComputedStyle(t).fontSize)))";
     assert!(browser.eval(smallest).as_f64().unwrap() >= 11.0);
+}
+
+#[test]
+fn the_explorer_finds_names_edits_targets_and_shows_errors() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = with_a_graph();
+    let now = support::now();
+    server.lines(format!(
+        "hosts.web1.load 3 {now}\nhosts.web2.load 4 {now}\n"
+    ));
+    server.wait_until("names", |server| {
+        server
+            .json("/metrics/find?query=hosts.*")
+            .as_array()
+            .is_some_and(|all| all.len() == 2)
+    });
+    browser.open(&at(&server, "/explore"));
+    browser.wait("document.querySelector('[data-branch=hosts]')");
+    browser.click("[data-branch=hosts]");
+    browser.wait("document.querySelector('[data-branch=\"hosts.web1\"]')");
+    browser.click("#q");
+    browser.type_text("web2 load");
+    browser.wait("document.querySelectorAll('#names [data-name]').length === 1 && document.querySelector('#hits').textContent.startsWith('1 of')");
+    browser.click("#names [data-name]");
+    browser.wait("document.querySelector('.explore .picture > svg') && location.search.includes('target=hosts.web2.load')");
+
+    // The editor completes functions and names, and points at what is wrong.
+    browser.eval(
+        "(() => { const box = document.querySelector('#target'); box.value = ''; box.focus() })()",
+    );
+    browser.type_text("sumSe");
+    browser.wait("document.querySelector('#completions li')?.dataset.insert === 'sumSeries('");
+    browser.key("Tab");
+    browser.type_text("hosts.web1");
+    browser.wait("[...document.querySelectorAll('#completions li')].some((entry) => entry.dataset.insert === 'hosts.web1.load')");
+    browser.wait("document.querySelector('#signature').textContent.startsWith('sumSeries(')");
+    browser.key("Tab");
+    browser.wait("document.querySelector('#refused').hidden === false");
+    let refused = browser.text("document.querySelector('#refused').textContent");
+    assert!(
+        refused.starts_with("sumSeries(hosts.web1.load\n") && refused.contains('^'),
+        "{refused}"
+    );
+    browser.type_text(")");
+    browser.wait("document.querySelector('#refused').hidden && document.querySelector('.legend span')?.textContent === 'sumSeries(hosts.web1.load)'");
+    assert_eq!(
+        browser.complaints().len(),
+        1,
+        "the refused target is one failed request"
+    );
+}
+
+#[test]
+fn events_are_posted_edited_rolled_back_and_deleted_on_their_page() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = with_a_graph();
+    browser.open(&at(&server, "/events/"));
+    browser.wait("document.querySelector('.has-script')");
+    browser.click(".post summary");
+    browser.click("#post [name=what]");
+    browser.type_text("web <i>1.4.2</i>");
+    browser.click("#post button");
+    browser
+        .wait("document.querySelector('.events li .what a')?.textContent === 'web <i>1.4.2</i>'");
+    let shown = browser.text("document.querySelector('.events li').innerText");
+    assert!(!shown.contains("succeeded"), "no status was given: {shown}");
+
+    browser.eval("window.prompt = () => 'web 1.4.1'");
+    browser.click("[data-act=rollback]");
+    browser.wait("document.querySelectorAll('.events li').length === 2");
+    browser.wait("document.querySelector('.events li:last-child .badge.rolled_back')");
+    let cure = browser.text("document.querySelector('.events li').innerText");
+    assert!(
+        cure.contains("web 1.4.1") && cure.contains("rollback"),
+        "{cure}"
+    );
+
+    browser.click(".events li [data-act=edit]");
+    browser.wait("document.querySelector('#post [name=what]').value === 'web 1.4.1'");
+    browser.click("#post [name=data]");
+    browser.type_text("ann: back");
+    browser.click("#post button");
+    browser.wait("document.querySelector('.events li .data')?.textContent === 'ann: back'");
+
+    browser.eval("window.confirm = () => true");
+    browser.click(".events li [data-act=delete]");
+    browser.wait("document.querySelectorAll('.events li').length === 1");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_keyboard_does_everything_and_lists_its_keys() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = with_a_graph();
+    let event = format!(
+        r#"{{"what": "web 2.0", "tags": "deploy web", "when": {}}}"#,
+        support::now() - 300
+    );
+    assert_eq!(server.post("/events/", &event).status, 200);
+    browser.open(&at(&server, "/"));
+    browser
+        .wait("document.querySelector('.picture .event') && document.querySelector('.has-script')");
+    browser.key("?");
+    browser.wait("document.querySelector('dialog').open");
+    assert!(
+        browser
+            .text("document.querySelector('dialog').innerText")
+            .contains("next event")
+    );
+    browser.key("Escape");
+    browser.wait("!document.querySelector('dialog').open");
+    browser.key("n");
+    browser.wait("!document.querySelector('#card').hidden && document.querySelector('#card').innerText.includes('web 2.0')");
+    browser.key("Escape");
+    browser.wait("document.querySelector('#card').hidden");
+    browser.key("+");
+    browser.wait("/from=\\d+/.test(location.search)");
+    browser.key("b");
+    browser.wait("!/from/.test(location.search)");
+    browser.key("w");
+    browser.wait("document.documentElement.dataset.wall === '1' && getComputedStyle(document.querySelector('header')).display === 'none'");
+    browser.wait("document.querySelector('.has-script')");
+    browser.key("w");
+    browser.wait("document.documentElement.dataset.wall === undefined && document.querySelector('.has-script')");
+    browser.key("/");
+    browser.wait("location.pathname === '/explore'");
+}
+
+#[test]
+fn without_scripts_there_are_pictures_and_with_hostile_names_only_text() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = with_a_graph();
+    let hostile =
+        "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>";
+    let now = support::now();
+    let event = serde_json::json!({"what": hostile, "tags": ["deploy", "<b>x</b>"], "data": hostile, "link": "javascript:alert(1)", "status": "failed", "when": now - 60});
+    let posted = server.post("/events/", &event.to_string());
+    let refused = posted.status == 400;
+    let event = serde_json::json!({"what": hostile, "tags": ["deploy", "<b>x</b>"], "data": hostile, "status": "failed", "when": now - 60});
+    assert!(refused && server.post("/events/", &event.to_string()).status == 200);
+    for path in [
+        "/",
+        "/events/",
+        "/events/1/",
+        "/explore?target=alias(stats.shop.logins,'<img src=x onerror=alert(1)>')&q=<script>",
+    ] {
+        browser.open(&at(&server, path));
+        browser.wait("document.querySelector('.has-script')");
+        browser.wait("document.querySelector('.strip .deploy')");
+        assert_eq!(
+            browser.eval(
+                "document.querySelectorAll('main script, main img:not(noscript img)').length"
+            ),
+            0,
+            "{path}"
+        );
+        assert!(
+            browser.text("document.title").ends_with("· plumbago"),
+            "{path}"
+        );
+    }
+    assert_eq!(browser.complaints(), [""; 0]);
+
+    browser.scripts(false);
+    for path in ["/", "/explore?target=stats.shop.logins"] {
+        browser.open(&at(&server, path));
+        browser.wait("[...document.images].some((image) => image.naturalWidth > 100)");
+    }
+    assert!(
+        browser
+            .text("document.querySelector('.strip').innerText")
+            .contains("Last deploy")
+    );
+}
+
+#[test]
+fn an_accessibility_checker_finds_nothing_serious() {
+    let Some(axe) = std::env::var_os("PLUMBAGO_AXE") else {
+        eprintln!("skipped: PLUMBAGO_AXE does not name axe-core's axe.min.js");
+        return;
+    };
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let axe = std::fs::read_to_string(axe).unwrap();
+    let server = with_a_graph();
+    for status in ["failed", "started", "succeeded", "rolled_back"] {
+        let event = format!(
+            r#"{{"what": "web 2", "tags": "deploy web", "data": "ann: x", "status": "{status}", "when": {}}}"#,
+            support::now() - 100
+        );
+        assert_eq!(server.post("/events/", &event).status, 200);
+    }
+    for dark in [false, true] {
+        browser.prefer_dark(dark);
+        for path in [
+            "/",
+            "/explore?target=stats.shop.logins&q=shop",
+            "/events/",
+            "/events/1/",
+            "/start",
+            "/dashboards/none",
+        ] {
+            browser.open(&at(&server, path));
+            browser.wait("document.querySelector('.has-script')");
+            if path.len() < 2 || path.starts_with("/explore") {
+                browser.wait("document.querySelector('.picture > svg') && document.querySelector('.legend li')");
+            }
+            browser.call("Page.setBypassCSP", serde_json::json!({"enabled": true}));
+            browser.eval(&format!("{axe}; 1"));
+            let found = browser.text(
+                "axe.run().then((run) => run.violations.filter((one) => ['serious', 'critical'].includes(one.impact)) \
+                 .map((one) => `${one.id}: ${one.nodes[0].html}`).join('\\n'))",
+            );
+            assert_eq!(found, "", "{path}, dark: {dark}");
+        }
+    }
 }

@@ -59,6 +59,7 @@ impl Server {
             clock: Some(NOW),
             room: Default::default(),
             base_path: Default::default(),
+            page: None,
         };
         Self {
             router: routes(state),

@@ -65,6 +65,7 @@ impl Server {
             clock: Some(NOW),
             room: Default::default(),
             base_path: Default::default(),
+            page: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()

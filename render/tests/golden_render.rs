@@ -57,6 +57,7 @@ fn serve(data: &Path) -> Router {
         clock: Some(NOW),
         room: Default::default(),
         base_path: Default::default(),
+        page: None,
     };
     router(app.unwrap(), &guard).merge(render::http::events::routes(events))
 }

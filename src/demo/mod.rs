@@ -38,8 +38,9 @@ const DATAGRAM: usize = 1_400;
 /// The sentence on top of every page.
 pub const BANNER: &str = "Demo: a made-up web shop. The week before the first start is generated. \
                           Since then the shop sends StatsD to this server as an application \
-                          would, and deploys three times an hour. A deploy with the tag \
-                          demo:broken breaks it until an event rolls that back.";
+                          would. The first deploy comes within 30 seconds, a harmful one after 22 \
+                          minutes. A deploy with the tag demo:broken breaks the shop until an event \
+                          rolls that back.";
 
 const DASHBOARD: &str = include_str!("past-week.toml");
 
@@ -96,7 +97,8 @@ pub fn fill(
     post: impl Fn(Draft) -> Option<i64>,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
-    let start = (now - WEEK) / MINUTE * MINUTE;
+    // And the hour before it, for graphs that compare with last week.
+    let start = (now - WEEK - 2 * HOUR) / MINUTE * MINUTE;
     let fine = (now - FINE) / MINUTE * MINUTE;
     let step = (flush.as_secs() as i64).clamp(1, FINEST);
     let end = now / step * step;

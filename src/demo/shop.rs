@@ -119,17 +119,19 @@ const HISTORY: &[Planned] = &[
 /// The changes after the start, in minutes from the beginning of each round. They are more than a quarter of an
 /// hour apart: the effects of closer ones cannot be told apart.
 const ROUND: i64 = 60;
+/// Seconds from the start to the first round: the first deploy comes at once, but to be seen.
+const FIRST: i64 = 20;
 const ROUNDS: &[Planned] = &[
-    (8, Kind::Harmless, "web", "web 2.", "ann: small things"),
+    (0, Kind::Harmless, "web", "web 2.", "ann: small things"),
     (
-        30,
+        22,
         Kind::Harmful,
         "checkout",
         "checkout 3.",
         "bob: another try",
     ),
     (
-        52,
+        44,
         Kind::Rollback,
         "checkout",
         "checkout back from 3.",
@@ -172,11 +174,12 @@ impl Shop {
             .iter()
             .enumerate()
             .map(|(index, planned)| change(HISTORY, index, at(planned.0), ""));
-        let round_of = |at: i64| (at - self.opened).max(0) / (ROUND * MINUTE);
+        let round_of = |at: i64| (at - self.opened - FIRST).max(0) / (ROUND * MINUTE);
         let rounds = (round_of(after)..=round_of(until)).flat_map(|round| {
             ROUNDS.iter().enumerate().map(move |(index, planned)| {
                 let version = (round + 4).to_string();
-                change(ROUNDS, index, at(round * ROUND + planned.0), &version)
+                let at = at(round * ROUND + planned.0) + FIRST;
+                change(ROUNDS, index, at, &version)
             })
         });
         history
@@ -190,11 +193,11 @@ impl Shop {
         if self.broken {
             return Some("checkout");
         }
-        let minutes = (at - self.opened).div_euclid(MINUTE);
-        let (minutes, table) = if minutes < 0 {
-            (minutes, HISTORY)
+        let since = at - self.opened;
+        let (minutes, table) = if since < FIRST {
+            (since.div_euclid(MINUTE), HISTORY)
         } else {
-            (minutes % ROUND, ROUNDS)
+            ((since - FIRST) / MINUTE % ROUND, ROUNDS)
         };
         let last = table.iter().rfind(|(from, ..)| *from <= minutes)?;
         (last.1 == Kind::Harmful).then_some(last.2)
@@ -243,6 +246,7 @@ impl Shop {
             "shop.pages" => load,
             "shop.logins" => load * 0.15,
             "shop.checkouts" => load * 0.12 * checkouts,
+            "shop.app.errors" => load * 0.003 * errors,
             "shop.errors.404" => load * 0.012,
             "shop.errors.500" => load * 0.004 * errors,
             "shop.errors.503" => load * 0.002 * errors * errors.sqrt(),
@@ -283,6 +287,9 @@ impl Shop {
                 ));
             }
         }
+        for _ in 0..random.count(self.load(at) * USERS * seconds) {
+            lines.push(format!("shop.users:{:.0}|s", random.even() * 1e6));
+        }
         lines.push(format!("shop.carts:{:.0}|g", self.carts(at)));
         lines
     }
@@ -312,14 +319,24 @@ impl Shop {
             }
         }
         all.push(filled("stats.gauges.shop.carts".to_owned(), What::Carts));
+        all.push(filled(
+            "stats.sets.shop.users.count".to_owned(),
+            What::Users,
+        ));
         all
     }
 }
+
+/// Unique users as a share of the page views.
+const USERS: f64 = 0.4;
+/// The seconds of a flush, in which users are unique.
+const FLUSH: f64 = 10.0;
 
 const COUNTERS: &[&str] = &[
     "shop.pages",
     "shop.logins",
     "shop.checkouts",
+    "shop.app.errors",
     "shop.errors.404",
     "shop.errors.500",
     "shop.errors.503",
@@ -355,6 +372,7 @@ enum What {
         stat: &'static str,
     },
     Carts,
+    Users,
 }
 
 impl Filled {
@@ -367,6 +385,10 @@ impl Filled {
             What::Rate(counter) => count(counter, shop.rate(counter, at)) / length,
             What::Count(counter) => count(counter, shop.rate(counter, at)),
             What::Carts => shop.carts(at).round(),
+            What::Users => {
+                let mean = shop.load(at) * USERS * FLUSH;
+                Random::of("shop.users", at).around(mean).round().max(0.0)
+            }
             What::Stat { timer, share, stat } => {
                 let n = count(timer, shop.load(at) * share).max(1.0);
                 let mut random = Random::of(timer, at + 1);
@@ -456,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_harmful_deploy_hurts_until_it_is_rolled_back() {
-        for (from, until) in [(-HISTORY[3].0, -HISTORY[4].0), (42, 22), (-30, -52)] {
+        for (from, until) in [(-HISTORY[3].0, -HISTORY[4].0), (42, 22)] {
             let before = SHOP.opened - from * MINUTE - 1;
             let during = SHOP.opened - from * MINUTE;
             let after = SHOP.opened - until * MINUTE;
@@ -470,6 +492,19 @@ mod tests {
                 SHOP.rate("shop.errors.500", during) > 4.0 * SHOP.rate("shop.errors.500", after)
             );
         }
+    }
+
+    #[test]
+    fn the_first_deploy_after_the_start_comes_within_half_a_minute() {
+        let changes = SHOP.changes(SHOP.opened, SHOP.opened + 30);
+        assert_eq!(changes.len(), 1);
+        let harmful = SHOP.opened + FIRST + ROUNDS[1].0 * MINUTE;
+        assert_eq!(SHOP.harmed(harmful - 1), None);
+        assert_eq!(SHOP.harmed(harmful), Some("checkout"));
+        assert_eq!(
+            SHOP.harmed(SHOP.opened + FIRST + ROUNDS[2].0 * MINUTE),
+            None
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::curve::Curve;
+use super::figures::with_figures;
 use super::line::{arrange, curves, mode, pixels};
 use super::overlay::Overlay;
 use super::params::{AreaMode, LineMode, Params};
@@ -29,6 +30,9 @@ const VALUE_BYTES: usize = 24;
 
 #[derive(Serialize)]
 struct Graph<'a> {
+    /// With its figures.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    title: String,
     from: i64,
     until: i64,
     /// Pixels.
@@ -41,6 +45,9 @@ struct Graph<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     alpha: Option<f64>,
     zero: bool,
+    /// The absent values over which a connected line goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<f64>,
     axes: Vec<Axis<'a>>,
     major: Vec<i64>,
     minor: Vec<i64>,
@@ -105,6 +112,7 @@ pub fn graph(
     let mut sheet = Sheet::new(params, budget);
     sheet.left = sheet.left.max(AXIS_ROOM);
     let each = size_of::<Curve<'_>>() + size_of::<Line<'_>>() + 4 * size_of::<&Series>();
+    let title = with_figures(&params.title.join(" "), series);
     let _lists = budget.hold(series.len().saturating_mul(each))?;
     let series: Vec<&Series> = series.iter().filter(|s| !s.values.is_empty()).collect();
     let times = window.from..window.until.max(window.from + 1);
@@ -123,6 +131,7 @@ pub fn graph(
     let label = |at: i64| (at, x_axis::written(at, &window.zone, scale.format));
     let has_values = |axis: &&YAxis| !series.is_empty() && !axis.labels.is_empty();
     let graph = Graph {
+        title,
         from: times.start,
         until: times.end,
         width: params.width,
@@ -136,6 +145,7 @@ pub fn graph(
         stacked: params.area_mode == AreaMode::Stacked && !two_axes,
         alpha: params.area_alpha,
         zero: params.null_as_zero,
+        gap: Some(params.connected_limit).filter(|limit| limit.is_finite()),
         axes: (axes.iter().flatten())
             .filter(has_values)
             .enumerate()

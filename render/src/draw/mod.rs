@@ -27,6 +27,7 @@
 
 mod color;
 mod curve;
+mod figures;
 mod font;
 mod graph;
 mod legend;
@@ -46,6 +47,7 @@ mod x_axis;
 mod y_axis;
 
 pub use color::Color;
+pub use figures::{short, unknown_figure, with_figures, without_figures};
 pub use graph::graph;
 pub use params::{GraphType, Params, PieMode};
 pub use pie::Slice;

@@ -286,7 +286,7 @@ impl From<Event> for Draft {
             when: Some(event.when),
             until: Some(event.until),
             duration: None,
-            status: Some(event.status),
+            status: Some(event.status).filter(|status| !status.is_unstated()),
             rollback_of: Some(event.rollback_of),
             link: Some(event.link),
             key: event.key,
@@ -331,7 +331,7 @@ pub(super) fn timestamp(name: &str, value: &Value) -> Result<f64, Error> {
 /// Reads a status by its name.
 pub(super) fn status(value: &Value) -> Result<Status, Error> {
     value.as_str().and_then(Status::parse).ok_or_else(|| {
-        let names = Status::ALL.map(Status::name).join(", ");
+        let names = Status::GIVEN.map(Status::name).join(", ");
         Error::Refused(format!("\"status\" must be one of {names}"))
     })
 }

@@ -51,10 +51,12 @@ pub const OPEN_AT_MOST: f64 = 86_400.0;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
+    /// The sender gave none.
+    #[default]
+    Unstated,
     /// Under way: a band that is still open, or a change whose end is not reported.
     Started,
-    /// It went well; also what an event without a status is taken for.
-    #[default]
+    /// It went well.
     Succeeded,
     /// It did not.
     Failed,
@@ -63,17 +65,18 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status, in the order of a deploy's life.
-    pub const ALL: [Self; 4] = [
+    /// Every status that a sender can give, in the order of a deploy's life.
+    pub const GIVEN: [Self; 4] = [
         Self::Started,
         Self::Succeeded,
         Self::Failed,
         Self::RolledBack,
     ];
 
-    /// The word for it in JSON, in the database and on the command line.
+    /// The word for it in JSON, in the database and on the command line; empty if there is none.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Unstated => "",
             Self::Started => "started",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
@@ -81,9 +84,14 @@ impl Status {
         }
     }
 
+    /// Whether the sender gave none.
+    pub fn is_unstated(&self) -> bool {
+        *self == Self::Unstated
+    }
+
     /// The status called `name`.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.name() == name)
+        Self::GIVEN.into_iter().find(|status| status.name() == name)
     }
 }
 
@@ -115,6 +123,7 @@ pub struct Event {
     /// When it ended; an event with an end is drawn as a band.
     pub until: Option<f64>,
     /// How it went.
+    #[serde(skip_serializing_if = "Status::is_unstated")]
     pub status: Status,
     /// The id of the event that this one undoes.
     pub rollback_of: Option<i64>,
@@ -166,7 +175,7 @@ impl Event {
         if let Some(until) = self.until {
             json["until"] = (until.floor() as i64).into();
         }
-        if self.status != Status::default() {
+        if !self.status.is_unstated() {
             json["status"] = self.status.name().into();
         }
         if let Some(id) = self.rollback_of {
@@ -270,7 +279,7 @@ mod tests {
         );
         event.status = Status::Failed;
         assert_eq!(event.to_json()["status"], "failed");
-        for status in Status::ALL {
+        for status in Status::GIVEN {
             assert_eq!(Status::parse(status.name()), Some(status));
         }
     }

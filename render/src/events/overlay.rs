@@ -158,7 +158,7 @@ fn worse(a: Status, b: Status) -> Status {
         Status::Failed => 3,
         Status::RolledBack => 2,
         Status::Started => 1,
-        Status::Succeeded => 0,
+        Status::Succeeded | Status::Unstated => 0,
     };
     if rank(a) >= rank(b) { a } else { b }
 }

@@ -740,8 +740,49 @@ fn insert(db: &Connection, draft: Draft, now: f64) -> Result<Saved, Error> {
         }
         None => draft.create(now)?,
     };
+    if created {
+        check_rollback(db, &mut event)?;
+    }
     event.id = schema::write(db, &mut event).map_err(&refuse)?;
+    roll_back(db, &event)?;
     Ok(Saved { event, created })
+}
+
+/// A rollback names an event that exists, and is not itself what was rolled back.
+fn check_rollback(db: &Connection, event: &mut Event) -> Result<(), Error> {
+    let Some(id) = event.rollback_of else {
+        return Ok(());
+    };
+    let undone = schema::find(db, id).map_err(failed("reading an event"))?;
+    if undone.is_none() {
+        return Err(Error::Refused(format!(
+            "\"rollback_of\": there is no event {id}"
+        )));
+    }
+    if event.status == Status::RolledBack {
+        event.status = Status::Unstated;
+    }
+    Ok(())
+}
+
+/// Marks the event that `event` undoes as rolled back. One that was under way has ended.
+fn roll_back(db: &Connection, event: &Event) -> Result<(), Error> {
+    let refuse = failed("marking what was rolled back");
+    let Some(id) = event.rollback_of.filter(|id| *id != event.id) else {
+        return Ok(());
+    };
+    let Some(mut undone) = schema::find(db, id).map_err(&refuse)? else {
+        return Ok(());
+    };
+    if undone.status == Status::RolledBack {
+        return Ok(());
+    }
+    if undone.status == Status::Started && undone.until.is_none() {
+        undone.until = Some(event.when.max(undone.when));
+    }
+    undone.status = Status::RolledBack;
+    schema::write(db, &mut undone).map_err(&refuse)?;
+    Ok(())
 }
 
 fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Error> {
@@ -759,8 +800,13 @@ fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Err
             other.id
         )));
     }
+    let before = event.rollback_of;
     draft.apply(&mut event, now)?;
+    if event.rollback_of != before {
+        check_rollback(db, &mut event)?;
+    }
     schema::write(db, &mut event).map_err(&refuse)?;
+    roll_back(db, &event)?;
     Ok(event)
 }
 

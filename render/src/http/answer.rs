@@ -156,6 +156,12 @@ impl Answer {
         self
     }
 
+    /// As [`Answer::with`], in the place of the headers of that name.
+    pub(super) fn replacing(mut self, name: HeaderName, value: &str) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
+        self.with(name, value)
+    }
+
     /// Asks caches not to store the answer.
     pub fn uncached(self) -> Self {
         self.with(header::CACHE_CONTROL, "no-cache")

@@ -36,6 +36,7 @@ use self::room::{bodies, export};
 use super::answer::JAVASCRIPT;
 use super::guard::{Guard, MAX_BODY, Scope};
 use super::html::CONTENT_TYPE;
+use super::page::{Page, event_pages};
 use super::params::InQuery;
 use super::{Answer, JSON, Params};
 use crate::attime;
@@ -46,6 +47,9 @@ use crate::events::{Draft, Error, Event, GraphiteTags, Saved, Store, TagQuery, l
 pub const MAX_IMPORT: usize = 64 * 1024 * 1024;
 /// Events on the page that lists them, unless `limit` says otherwise.
 const LISTED: usize = 200;
+
+/// Seconds after an event in which its page looks for its rollback.
+const ROLLED_BACK_WITHIN: f64 = 7.0 * 86_400.0;
 
 /// What the events routes work with.
 #[derive(Clone)]
@@ -62,6 +66,8 @@ pub struct EventsState {
     pub room: Room,
     /// The path before all paths of links (`render.base_path`), empty or without a slash at its end.
     pub base_path: Arc<str>,
+    /// The page in whose frame events are shown; without one they are plain pages.
+    pub page: Option<Page>,
 }
 
 impl EventsState {
@@ -295,6 +301,11 @@ async fn list(
         let write = |events| listed.write(events, Event::to_json);
         return state.list(kind, question, write).await;
     }
+    if let Some(page) = state.page.clone() {
+        let found = state.ask(question).await?;
+        let shown = move || event_pages::list(&page, &params, &found, limit);
+        return Ok(blocking(shown).await);
+    }
     let base = Arc::clone(&state.base_path);
     let write = move |events: Vec<Event>| Ok(html::list(&base, &events, &expression, limit));
     let page = state.list(CONTENT_TYPE, question, write).await?;
@@ -331,6 +342,7 @@ async fn show(
     State(state): State<EventsState>,
     headers: HeaderMap,
     Path(id): Path<String>,
+    InQuery(params): InQuery,
 ) -> Outcome {
     let json = accepts_json(&headers);
     let event = match event_id(&id) {
@@ -339,6 +351,7 @@ async fn show(
     };
     match event {
         Ok(event) if json => Ok(Answer::value(StatusCode::OK, &dated(&event))),
+        Ok(event) if state.page.is_some() => framed(&state, params, event).await,
         Ok(event) => Ok(html::secured(
             StatusCode::OK,
             html::event(&state.base_path, &event),
@@ -347,9 +360,40 @@ async fn show(
             let sentence = "Event matching query does not exist";
             Err(Answer::error(StatusCode::NOT_FOUND, sentence))
         }
-        Err(Error::NotFound(_)) => Err(html::secured(StatusCode::NOT_FOUND, html::not_found())),
+        Err(Error::NotFound(_)) => Err(match state.page.clone() {
+            Some(page) => blocking(move || event_pages::missing(&page)).await,
+            None => html::secured(StatusCode::NOT_FOUND, html::not_found()),
+        }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The page of `event` in the frame of all pages.
+async fn framed(state: &EventsState, params: Params, event: Event) -> Outcome {
+    let Some(page) = state.page.clone() else {
+        return Ok(html::secured(
+            StatusCode::OK,
+            html::event(&state.base_path, &event),
+        ));
+    };
+    let undoing = |other: &Event| other.rollback_of == Some(event.id);
+    let (from, id) = (event.when, event.id);
+    // A rollback comes soon, or is found by its own page.
+    let later = state
+        .ask(move |store| store.query(&TagQuery::every(), from, from + ROLLED_BACK_WITHIN, LISTED))
+        .await?;
+    let undone_by: Vec<Event> = later
+        .into_iter()
+        .filter(undoing)
+        .filter(|other| other.id != id)
+        .collect();
+    Ok(blocking(move || event_pages::one(&page, &params, &event, &undone_by)).await)
+}
+
+/// The answer that `write` makes; it may read the disk.
+async fn blocking(write: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    let written = tokio::task::spawn_blocking(write).await;
+    written.unwrap_or_else(|_| Answer::text(StatusCode::INTERNAL_SERVER_ERROR, ""))
 }
 
 async fn change(State(state): State<EventsState>, Path(id): Path<String>, body: Bytes) -> Outcome {

@@ -1,11 +1,12 @@
 //! `/render`: targets in, series out.
 
+mod graph;
 mod request;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
-use axum::routing::any;
+use axum::routing::{any, get};
 
 use self::request::{Output, Picture, Request, Shape};
 use super::answer::JAVASCRIPT;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/render", any(handle))
         .route("/render/", any(handle))
+        .route("/graph/{name}", get(graph::graph))
 }
 
 /// Says which parts of targets had no meaning and were left out.

@@ -36,7 +36,7 @@ enum What {
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  plumbago event post \"web 1.4.2\" --tag \"deploy web\" --link https://ci.example.com/7\n  plumbago event post \"new switch\" --tag maintenance --when 14:00 --duration 30m\n  plumbago event post \"web 1.4.1\" --tag \"deploy web\" --status rolled_back --rollback-of 12"
+    after_help = "Examples:\n  plumbago event post \"web 1.4.2\" --tag \"deploy web\" --link https://ci.example.com/7\n  plumbago event post \"new switch\" --tag maintenance --when 14:00 --duration 30m\n  plumbago event post \"web 1.4.1\" --tag \"deploy web\" --rollback-of 12"
 )]
 struct Post {
     /// The name of the event, one line.
@@ -218,7 +218,7 @@ fn line(event: &Value) -> String {
         Some(until) => format!("{}s", until - when),
         None => "-".to_owned(),
     };
-    let status = event["status"].as_str().unwrap_or("succeeded");
+    let status = event["status"].as_str().unwrap_or("-");
     let tags: Vec<&str> = event["tags"]
         .as_array()
         .into_iter()
@@ -296,7 +296,7 @@ mod tests {
             line(&json!({"id": 1, "when": 0, "what": "a\n\u{1b}[2Jb", "tags": ["x"], "until": 5}));
         assert_eq!(
             line,
-            "     1  1970-01-01 00:00:00      5s  succeeded    a  [2Jb  [x]\n"
+            "     1  1970-01-01 00:00:00      5s  -            a  [2Jb  [x]\n"
         );
     }
 }

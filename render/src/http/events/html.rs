@@ -155,7 +155,7 @@ fn what(event: &Event) -> Markup {
             Some(link) => a href=(link) rel="noreferrer" { (event.what) },
             None => (event.what),
         }
-        @if event.status != Status::Succeeded {
+        @if ![Status::Unstated, Status::Succeeded].contains(&event.status) {
             @let name = event.status.name();
             " " span class=(name) { "(" (name.replace('_', " ")) ")" }
         }

@@ -24,7 +24,22 @@ const FILES: &[(&str, &str, &str)] = &[
         "text/javascript; charset=utf-8",
         include_str!("assets/card.js"),
     ),
+    (
+        "events.js",
+        "text/javascript; charset=utf-8",
+        include_str!("assets/events.js"),
+    ),
+    (
+        "explore.js",
+        "text/javascript; charset=utf-8",
+        include_str!("assets/explore.js"),
+    ),
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
+    (
+        "keys.js",
+        "text/javascript; charset=utf-8",
+        include_str!("assets/keys.js"),
+    ),
     (
         "live.js",
         "text/javascript; charset=utf-8",

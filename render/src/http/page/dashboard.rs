@@ -7,30 +7,43 @@
 //! events = "deploy"             # which events are drawn, as in /render's `events`
 //!
 //! [[panels]]
-//! title = "Logins"
+//! title = "Logins ({last})"     # with figures of the first series
 //! targets = ["stats.shop.logins"]
 //! needs = "stats.shop.logins"   # shown only when this pattern finds a series
-//! except = ["carbon"]           # series with these first nodes do not count for `needs`
 //! params = { areaMode = "stacked", yMin = "0" }   # any further parameter of /render
 //! ```
+//!
+//! `docs/dashboards.md` describes every key.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use settings::{Complaint, Place, Problems, Span, document};
 
+use super::variables::{self, Choice};
+use crate::draw::unknown_figure;
 use crate::error::Error;
 use crate::events::TagQuery;
+use crate::events::draft::is_web_link;
 use crate::query::{self, Argument, Base, Call, Expression};
 use crate::{attime, functions};
 
 /// The name of the dashboard that `/` shows.
 pub const FRONT: &str = "end-user";
 
-const END_USER: &str = include_str!("end-user.toml");
+/// The name of the dashboard of machines.
+pub(super) const HOSTS: &str = "hosts";
+
+/// The built-in dashboards; a file of the same name replaces one.
+const BUILT_IN: &[(&str, &str)] = &[
+    (FRONT, include_str!("end-user.toml")),
+    (HOSTS, include_str!("hosts.toml")),
+    ("plumbago", include_str!("plumbago.toml")),
+];
 
 /// A page of panels.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -50,9 +63,58 @@ pub struct Dashboard {
     /// The events drawn on every panel.
     #[serde(default = "every_event")]
     pub events: String,
+    /// What targets, titles and `needs` say as `$NAME`.
+    #[serde(default)]
+    pub variables: Vec<Variable>,
+    /// Links beside the title.
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// The panels, in order.
     #[serde(default)]
     pub panels: Vec<Panel>,
+}
+
+/// A variable of a dashboard: its values are the names that a pattern finds.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    /// The name: letters, digits and underscores.
+    pub name: String,
+    /// A pattern; the last node of each name that it finds is a value.
+    pub values: String,
+    /// The value of a page that chooses none; by default the first one found.
+    #[serde(default)]
+    pub default: String,
+}
+
+/// A link to somewhere else.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Its text.
+    pub title: String,
+    /// `http`, `https`, or a path of this server.
+    pub url: String,
+}
+
+/// The direction of a series that is good news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Good {
+    /// More is better.
+    Up,
+    /// Less is better.
+    Down,
+}
+
+impl Good {
+    /// As it stands in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
 }
 
 /// A picture with a heading.
@@ -69,9 +131,65 @@ pub struct Panel {
     /// Series that do not count for that: those whose first node is one of these.
     #[serde(default)]
     pub except: Vec<String>,
+    /// The unit of the values, written behind each.
+    #[serde(default)]
+    pub unit: String,
+    /// The direction that is good news.
+    #[serde(default)]
+    pub good: Option<Good>,
+    /// Values beyond this one are worth a look: above it, or below it if more is better.
+    #[serde(default)]
+    pub warn: Option<f64>,
+    /// Values beyond this one are alarming.
+    #[serde(default)]
+    pub critical: Option<f64>,
+    /// The events on this panel, instead of those of the dashboard.
+    #[serde(default)]
+    pub events: Option<String>,
+    /// How long before its own time each series is drawn a second time, for example `7d`.
+    #[serde(default)]
+    pub compare: Option<String>,
+    /// Links beside the title.
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// Further parameters of `/render`.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
+}
+
+impl Panel {
+    /// A panel of `targets` and nothing else.
+    pub(super) fn of(targets: Vec<String>) -> Self {
+        Self {
+            title: targets.join(", "),
+            targets,
+            needs: String::new(),
+            except: Vec::new(),
+            unit: String::new(),
+            good: None,
+            warn: None,
+            critical: None,
+            events: None,
+            compare: None,
+            links: Vec::new(),
+            params: BTreeMap::new(),
+        }
+    }
+
+    /// The targets, and after them those of an earlier time, grey and dashed.
+    pub(super) fn drawn(&self) -> Vec<String> {
+        let mut all = self.targets.clone();
+        if let Some(back) = &self.compare {
+            let back = back.trim_start_matches('-');
+            all.extend(self.targets.iter().map(|target| {
+                format!(
+                    "color(dashed(aliasSub(timeShift({target}, '{back}'), \
+                     '^timeShift[(](.*), [^,]*[)]$', '\\1, {back} ago')), '8a94a0')"
+                )
+            }));
+        }
+        all
+    }
 }
 
 fn an_hour() -> String {
@@ -109,7 +227,18 @@ fn shown(file: &str, complaints: &[Complaint]) -> Vec<String> {
 /// A good value for a key of a dashboard.
 fn example(key: &str) -> Option<String> {
     let text = match key {
-        "title" | "panels.title" => "\"Logins\"",
+        "title" | "panels.title" | "links.title" | "panels.links.title" => "\"Logins\"",
+        "variables" => "{name = \"app\", values = \"stats.*\"}",
+        "variables.name" => "\"app\"",
+        "variables.values" => "\"stats.*\"",
+        "variables.default" => "\"shop\"",
+        "links" | "panels.links" => "{title = \"Runbook\", url = \"https://wiki.example.com/\"}",
+        "links.url" | "panels.links.url" => "\"https://wiki.example.com/\"",
+        "panels.unit" => "\"ms\"",
+        "panels.good" => "\"up\" or \"down\"",
+        "panels.warn" | "panels.critical" => "99.5",
+        "panels.events" => "\"deploy\"",
+        "panels.compare" => "\"7d\"",
         "note" => "\"Per second\"",
         "from" => "\"-1h\"",
         "refresh" => "\"10s\"",
@@ -156,6 +285,8 @@ impl Dashboard {
             from,
             refresh,
             events,
+            variables,
+            links,
             panels,
         } = self;
         if attime::parse(from, &TimeZone::UTC, 1_000_000_000).is_err() {
@@ -165,23 +296,83 @@ impl Dashboard {
             let wrong = format!("\"{refresh}\" is too short");
             problems.refuse("refresh", wrong, "\"1s\" or more, or \"0s\" for never");
         }
-        if !["none", ""].contains(&events.as_str())
-            && let Err(why) = events.parse::<TagQuery>()
-        {
-            problems.say("events", format!("{events:?}: {why}"));
+        if let Err(why) = check_events(events) {
+            problems.say("events", why);
         }
+        for (n, variable) in variables.iter().enumerate() {
+            if !variables::is_name(&variable.name) {
+                let wrong = format!("{:?} is not a name", variable.name);
+                let accepted = "letters, digits and underscores, such as \"app\"";
+                problems.refuse(("variables", n, "name"), wrong, accepted);
+            }
+        }
+        for (n, link) in links.iter().enumerate() {
+            if let Err(why) = link.check() {
+                problems.say(("links", n, "url"), why);
+            }
+        }
+        // A target with a variable is checked with a value that could be a node.
+        let some = Choice::any(variables);
         for (n, panel) in panels.iter().enumerate() {
+            panel.check(n, problems);
             if panel.targets.is_empty() {
                 let wrong = "a panel without targets shows nothing";
                 problems.refuse(("panels", n, "targets"), wrong, "[\"stats.shop.logins\"]");
             }
             for (i, text) in panel.targets.iter().enumerate() {
-                if let Err(why) = check_target(text) {
+                if let Err(why) = check_target(&some.put_into(text)) {
                     problems.say(("panels", n, "targets", i), format!("{text:?}: {why}"));
                 }
             }
         }
     }
+}
+
+impl Panel {
+    /// Looks for wrong values of the `n`th panel, its targets excepted.
+    fn check(&self, n: usize, problems: &mut Problems) {
+        if let Some(figure) = unknown_figure(&self.title) {
+            let wrong = format!("{figure} is not a figure");
+            let accepted = "{last}, {min}, {max}, {avg} or {sum}, such as {last:percent2}";
+            problems.refuse(("panels", n, "title"), wrong, accepted);
+        }
+        if let Some(Err(why)) = self.events.as_deref().map(check_events) {
+            problems.say(("panels", n, "events"), why);
+        }
+        if let Some(back) = &self.compare {
+            let span: Result<Span, _> = back.trim_start_matches('-').parse();
+            if !span.is_ok_and(|span| !span.0.is_zero()) {
+                let wrong = format!("{back:?} is not a duration");
+                problems.refuse(("panels", n, "compare"), wrong, "\"7d\"");
+            }
+        }
+        for (i, link) in self.links.iter().enumerate() {
+            if let Err(why) = link.check() {
+                problems.say(("panels", n, "links", i), why);
+            }
+        }
+    }
+}
+
+impl Link {
+    fn check(&self) -> Result<(), String> {
+        let Self { title: _, url } = self;
+        let is_path = url.starts_with('/') && !url.starts_with("//");
+        match is_path || is_web_link(url) {
+            true => Ok(()),
+            false => Err(format!(
+                "{url:?} is not an http or https address, nor a path"
+            )),
+        }
+    }
+}
+
+fn check_events(events: &str) -> Result<(), String> {
+    if ["none", ""].contains(&events) {
+        return Ok(());
+    }
+    let read = events.parse::<TagQuery>();
+    read.map(|_| ()).map_err(|why| format!("{events:?}: {why}"))
 }
 
 /// Whether all of `text` is a target, with functions that there are.
@@ -226,69 +417,106 @@ fn check_call(call: &Call) -> Result<(), String> {
 }
 
 /// All dashboards by name.
-#[derive(Clone, Debug)]
-pub struct Dashboards(BTreeMap<String, Dashboard>);
+#[derive(Clone, Debug, Default)]
+pub struct Dashboards {
+    all: BTreeMap<String, Dashboard>,
+    /// What is wrong with the file of a name, a line each.
+    wrong: BTreeMap<String, Vec<String>>,
+}
 
 impl Dashboards {
-    /// The built-in one and every `NAME.toml` in `directory`, which may be missing. A file that
-    /// cannot be read is left out: [`Dashboards::check`] says why.
+    /// The built-in ones and every `NAME.toml` in `directory`, which may be missing. A file that
+    /// cannot be read has no dashboard: [`Dashboards::wrong`] says why.
     pub fn load(directory: &Path) -> Self {
-        Self::read(directory).0
-    }
-
-    /// What is wrong with the files in `directory`, a line each: file, line, key, what is wrong
-    /// and what to write.
-    pub fn check(directory: &Path) -> Vec<String> {
-        Self::read(directory).1
-    }
-
-    fn read(directory: &Path) -> (Self, Vec<String>) {
-        let mut all = BTreeMap::new();
-        let mut lines = Vec::new();
-        let mut take = |name: &str, file: &str, text: &str| {
-            let (dashboard, complaints) = Dashboard::parse(text);
-            lines.extend(shown(file, &complaints));
-            if let Some(dashboard) = dashboard {
-                all.insert(name.to_owned(), dashboard);
-            }
-        };
-        take(FRONT, "the built-in dashboard", END_USER);
-        let files = fs::read_dir(directory).into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> = files.map(|file| file.path()).collect();
-        paths.retain(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        });
-        paths.sort();
-        let mut unreadable = Vec::new();
-        for path in paths {
+        let mut dashboards = Self::default();
+        for (name, text) in BUILT_IN {
+            dashboards.take(name, "a built-in dashboard", text);
+        }
+        for path in files(directory) {
             let Some(name) = path.file_stem().and_then(|name| name.to_str()) else {
                 continue;
             };
             let file = path.display().to_string();
             match fs::read_to_string(&path) {
-                Ok(text) => take(name, &file, &text),
-                Err(error) => unreadable.push(format!("{file}: cannot be read: {error}")),
+                Ok(text) => dashboards.take(name, &file, &text),
+                Err(error) => {
+                    let line = format!("{file}: cannot be read: {error}");
+                    dashboards.wrong.insert(name.to_owned(), vec![line]);
+                }
             }
         }
-        lines.append(&mut unreadable);
-        (Self(all), lines)
+        dashboards
+    }
+
+    fn take(&mut self, name: &str, file: &str, text: &str) {
+        let (dashboard, complaints) = Dashboard::parse(text);
+        let lines = shown(file, &complaints);
+        if !lines.is_empty() {
+            self.wrong.insert(name.to_owned(), lines);
+        }
+        if let Some(dashboard) = dashboard {
+            self.all.insert(name.to_owned(), dashboard);
+        }
+    }
+
+    /// What is wrong with the files in `directory`, a line each: file, line, key, what is wrong
+    /// and what to write.
+    pub fn check(directory: &Path) -> Vec<String> {
+        Self::load(directory)
+            .wrong
+            .into_values()
+            .flatten()
+            .collect()
     }
 
     /// The dashboard called `name`.
     pub fn get(&self, name: &str) -> Option<&Dashboard> {
-        self.0.get(name)
+        self.all.get(name)
+    }
+
+    /// What is wrong with the file of the dashboard `name`, a line each.
+    pub fn wrong(&self, name: &str) -> &[String] {
+        self.wrong.get(name).map_or(&[], |lines| lines)
+    }
+
+    /// The names of files that give no dashboard.
+    pub fn unreadable(&self) -> impl Iterator<Item = &str> {
+        let names = self.wrong.keys().map(String::as_str);
+        names.filter(|name| !self.all.contains_key(*name))
     }
 
     /// Names and dashboards, the front page first, then by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Dashboard)> {
-        let front = self.0.get_key_value(FRONT);
-        let rest = self.0.iter().filter(|(name, _)| *name != FRONT);
+        let front = self.all.get_key_value(FRONT);
+        let rest = self.all.iter().filter(|(name, _)| *name != FRONT);
         front
             .into_iter()
             .chain(rest)
             .map(|(name, dashboard)| (name.as_str(), dashboard))
     }
+}
+
+/// The files of dashboards in `directory`, by name.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = files.map(|file| file.path()).collect();
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    paths.sort();
+    paths
+}
+
+/// A number that changes when a file of a dashboard in `directory` changes.
+pub(super) fn fingerprint(directory: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for path in files(directory) {
+        let about = fs::metadata(&path).ok();
+        let about = about.map(|about| (about.len(), about.modified().ok()));
+        (path, about).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -309,8 +537,13 @@ mod tests {
         fs::write(dir.path().join("notes.txt"), "no dashboard").unwrap();
         let all = Dashboards::load(dir.path());
         let names: Vec<&str> = all.iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["end-user", "a"]);
+        assert_eq!(names, ["end-user", "a", "hosts", "plumbago"]);
+        assert_eq!(all.unreadable().collect::<Vec<_>>(), ["broken"]);
         assert_eq!(all.get(FRONT).unwrap().title, "Mine");
+        let before = fingerprint(dir.path());
+        assert_eq!(fingerprint(dir.path()), before);
+        fs::write(dir.path().join("a.toml"), "title = \"AA\"\n").unwrap();
+        assert_ne!(fingerprint(dir.path()), before);
         let file = dir.path().join("broken.toml");
         assert_eq!(
             Dashboards::check(dir.path()),
@@ -319,6 +552,66 @@ mod tests {
                 file.display()
             )]
         );
+    }
+
+    #[test]
+    fn every_key_is_read_and_checked() {
+        let text = r#"
+title = "A"
+[[variables]]
+name = "app"
+values = "stats.*"
+[[links]]
+title = "Wiki"
+url = "https://wiki.example.com/$app"
+[[panels]]
+title = "$app ({last:percent2})"
+targets = ["stats.$app.a"]
+unit = "%"
+good = "up"
+warn = 99.5
+critical = 98
+events = "deploy"
+compare = "7d"
+links = [{ title = "Log", url = "/dashboards/hosts" }]
+"#;
+        let (dashboard, complaints) = Dashboard::parse(text);
+        assert_eq!(shown("x", &complaints), [""; 0]);
+        let panel = dashboard.unwrap().panels.remove(0);
+        assert_eq!((panel.good, panel.warn), (Some(Good::Up), Some(99.5)));
+        let drawn = panel.drawn();
+        assert_eq!(drawn.len(), 2);
+        assert!(
+            drawn[1].contains("timeShift(stats.$app.a, '7d')"),
+            "{drawn:?}"
+        );
+        for (from, to, expected) in [
+            ("{last:percent2}", "{lst}", "{lst} is not a figure"),
+            ("\"7d\"", "\"soon\"", "\"soon\" is not a duration"),
+            (
+                "https://wiki",
+                "javascript:",
+                "is not an http or https address",
+            ),
+            ("\"app\"", "\"a b\"", "\"a b\" is not a name"),
+            ("\"deploy\"", "\"deploy -\"", "stands alone"),
+            ("\"up\"", "\"sideways\"", "good"),
+        ] {
+            let (_, complaints) = Dashboard::parse(&text.replacen(from, to, 1));
+            let lines = shown("x", &complaints);
+            assert!(
+                lines.iter().any(|line| line.contains(expected)),
+                "{to}: {lines:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_built_in_dashboards_have_no_mistakes() {
+        for (name, text) in BUILT_IN {
+            let (_, complaints) = Dashboard::parse(text);
+            assert_eq!(shown(name, &complaints), [""; 0]);
+        }
     }
 
     #[test]

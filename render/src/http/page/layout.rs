@@ -60,6 +60,7 @@ impl Layout<'_> {
                     header {
                         a class="name" href={ (home(up)) (view.kept()) } { "plumbago" }
                         (navigation(page, path, view, up))
+                        button id="help" type="button" class="needs-script" aria-label="keyboard" { "?" }
                         (view.themes())
                     }
                     main id="main" tabindex="-1" {
@@ -82,6 +83,7 @@ fn home(up: &str) -> &str {
 
 /// Links to pages that are not dashboards: path and text.
 const PAGES: &[(&str, &str)] = &[
+    ("explore", "Explore"),
     ("events/", "Events"),
     ("changes", "Changes"),
     ("start", "Send data"),
@@ -103,6 +105,12 @@ fn navigation(page: &Page, path: &str, view: &View, up: &str) -> Markup {
                 };
                 a href={ (href) (kept) } aria-current=[(there == path).then_some("page")] {
                     (dashboard.title)
+                }
+            }
+            @for name in dashboards.unreadable() {
+                @let there = format!("dashboards/{}", encode(name));
+                a class="wrong" href={ (up) (there) (kept) } aria-current=[(there == path).then_some("page")] {
+                    (name) ": error"
                 }
             }
             @for (there, text) in PAGES {

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::words::count;
-use super::{Inner, Page, Stats, assets};
+use super::{Inner, Page, Stats, assets, fingerprint};
 use crate::http::params::InQuery;
 use crate::http::{Answer, JSON};
 
@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) const MOST: usize = 200;
 /// Looks between two counts of the received metrics.
 const LOOKS_PER_COUNT: u32 = 5;
+/// Looks between two looks at the files of dashboards.
+const LOOKS_PER_FILES: u32 = 10;
 
 /// What has changed, for those who wait for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -121,12 +123,16 @@ impl Page {
         let _ending = Ending(Arc::clone(&self.0));
         let live = &self.0.live;
         let mut looks = 0u32;
+        let mut files = None;
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             if looks.is_multiple_of(LOOKS_PER_COUNT) {
                 live.count_received(self.0.host.received());
+            }
+            if looks.is_multiple_of(LOOKS_PER_FILES) {
+                files = self.look_at_files(files).await;
             }
             looks = looks.wrapping_add(1);
             let events = self.0.host.generation();
@@ -136,6 +142,21 @@ impl Page {
                 changed
             });
         }
+    }
+
+    /// Reads the dashboards again if their files have another fingerprint than `before`, and drops
+    /// the list of names if nobody searches. Returns the fingerprint.
+    async fn look_at_files(&self, before: Option<u64>) -> Option<u64> {
+        let page = self.clone();
+        let look = tokio::task::spawn_blocking(move || {
+            page.0.search.tidy();
+            let now = page.0.directory.as_deref().map(fingerprint);
+            if before.is_some() && before != now {
+                page.reload();
+            }
+            now
+        });
+        look.await.unwrap_or(before)
     }
 
     /// The present state as JSON.

@@ -11,6 +11,7 @@
 //!    with `data-part` are replaced in open pages when an event or a dashboard changes ([`live`]).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,13 @@ use parking_lot::RwLock;
 use settings::Reading;
 
 pub use self::dashboard::{Dashboard, Dashboards, FRONT, Panel};
+use self::dashboard::{HOSTS, fingerprint};
 use self::live::Live;
 use self::panels::dashboard_page;
+use self::search::Search;
 use self::start::{missing, start_page};
 pub use self::stats::Stats;
+use self::variables::Choice;
 use self::view::View;
 use self::words::count;
 use super::negotiate::negotiated;
@@ -34,18 +38,23 @@ use super::params::InQuery;
 use super::{Answer, JSON, Params, html};
 use crate::budget::Budget;
 use crate::events::Event;
-use crate::source::Source;
+use crate::source::{Node, Source};
 use crate::verdicts::Happened;
 
 mod assets;
 mod dashboard;
 mod deploy;
+pub(crate) mod event_pages;
+mod explore;
 mod layout;
 mod live;
 mod panels;
+mod search;
 mod start;
 mod stats;
 mod strip;
+mod unfurl;
+mod variables;
 mod view;
 pub(crate) mod words;
 
@@ -111,18 +120,45 @@ struct Inner {
     /// How many series each pattern found, and when.
     found: RwLock<BTreeMap<String, (Instant, usize)>>,
     live: Live,
+    search: Arc<Search>,
+    /// Where the files of dashboards are looked for.
+    directory: Option<PathBuf>,
 }
 
 impl Page {
+    /// A page over `source` in the server `host`, with the dashboards in `directory`.
+    pub fn in_directory(host: Arc<dyn Host>, source: Arc<dyn Source>, directory: PathBuf) -> Self {
+        let dashboards = Dashboards::load(&directory);
+        Self::with(host, source, dashboards, Some(directory))
+    }
+
     /// A page over `source` in the server `host`.
     pub fn new(host: Arc<dyn Host>, source: Arc<dyn Source>, dashboards: Dashboards) -> Self {
+        Self::with(host, source, dashboards, None)
+    }
+
+    fn with(
+        host: Arc<dyn Host>,
+        source: Arc<dyn Source>,
+        dashboards: Dashboards,
+        directory: Option<PathBuf>,
+    ) -> Self {
         Self(Arc::new(Inner {
+            directory,
             host,
             source,
             dashboards: RwLock::new(Arc::new(dashboards)),
             found: RwLock::default(),
             live: Live::new(),
+            search: Arc::default(),
         }))
+    }
+
+    /// Reads the dashboards again.
+    pub fn reload(&self) {
+        if let Some(directory) = &self.0.directory {
+            self.replace(Dashboards::load(directory));
+        }
     }
 
     /// Shows `dashboards` from now on.
@@ -159,7 +195,9 @@ impl Page {
             .route("/received", get(received))
             .route("/favicon.ico", get(assets::icon))
             .merge(deploy::routes())
+            .route("/explore", get(explore::explore))
             .route("/page/live", get(live::live))
+            .route("/page/search", get(explore::search))
             .route("/page/{version}/{name}", get(assets::file))
             .with_state(self)
     }
@@ -193,13 +231,50 @@ impl Page {
         count
     }
 
-    /// The panels that have data, with the number of series they read.
-    fn shown<'a>(&self, dashboard: &'a Dashboard) -> Vec<(&'a Panel, usize)> {
+    /// The panels that have data, with the values of the variables and the number of series they
+    /// read.
+    fn shown(&self, dashboard: &Dashboard, choice: &Choice) -> Vec<(Panel, usize)> {
         let counted = dashboard.panels.iter().map(|panel| {
-            let always = panel.needs.is_empty();
-            (panel, if always { 1 } else { self.found(panel) })
+            let panel = choice.put_into_panel(panel);
+            let count = match panel.needs.is_empty() {
+                true => 1,
+                false => self.found(&panel),
+            };
+            (panel, count)
         });
         counted.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Whether the dashboard `name` has a panel with data.
+    fn has_data(&self, name: &str) -> bool {
+        let dashboards = self.dashboards();
+        let Some(dashboard) = dashboards.get(name) else {
+            return false;
+        };
+        let (_, choice) = variables::offered(self, dashboard, &mut View::default());
+        !self.shown(dashboard, &choice).is_empty()
+    }
+
+    /// Whether there is a series that is not one of this server's own.
+    fn has_series(&self) -> bool {
+        // The pattern is fixed: no budget applies.
+        let tops = self.0.source.find("*", &Budget::unlimited());
+        let foreign = |node: &Node| {
+            !["carbon", "stats", "stats_counts", "statsd", "plumbago"].contains(&node.path.as_str())
+        };
+        let any = Panel {
+            needs: "stats*.**".to_owned(),
+            ..Panel::of(Vec::new())
+        };
+        tops.is_ok_and(|nodes| nodes.iter().any(foreign)) || self.found(&any) > 0
+    }
+
+    /// Where `/` leads if the front dashboard has no data; nothing if there is no data at all.
+    fn elsewhere(&self) -> Option<&'static str> {
+        if self.has_data(HOSTS) {
+            return Some("dashboards/hosts");
+        }
+        self.has_series().then_some("explore")
     }
 }
 
@@ -218,7 +293,11 @@ pub(crate) fn is_ours(path: &str) -> bool {
 }
 
 async fn front(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {
-    negotiated(&headers, show(page, FRONT.to_owned(), params, "").await)
+    let base = unfurl::base(&headers, &page);
+    negotiated(
+        &headers,
+        show(page, FRONT.to_owned(), params, ("", base)).await,
+    )
 }
 
 async fn named(
@@ -227,7 +306,8 @@ async fn named(
     headers: HeaderMap,
     InQuery(params): InQuery,
 ) -> Answer {
-    negotiated(&headers, show(page, name, params, "../").await)
+    let base = unfurl::base(&headers, &page);
+    negotiated(&headers, show(page, name, params, ("../", base)).await)
 }
 
 async fn start(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {
@@ -239,18 +319,37 @@ async fn start(State(page): State<Page>, headers: HeaderMap, InQuery(params): In
 }
 
 /// The dashboard `name`, built on a blocking thread: finding series may read the disk.
-async fn show(page: Page, name: String, params: Params, up: &'static str) -> Answer {
+async fn show(
+    page: Page,
+    name: String,
+    params: Params,
+    (up, base): (&'static str, Option<String>),
+) -> Answer {
     let written = tokio::task::spawn_blocking(move || {
-        let view = View::of(&params);
+        let mut view = View::of(&params);
         let dashboards = page.dashboards();
         let Some(dashboard) = dashboards.get(&name) else {
             return html_answer(StatusCode::NOT_FOUND, missing(&page, &name, up));
         };
-        let panels = page.shown(dashboard);
+        let (variables, choice) = variables::offered(&page, dashboard, &mut view);
+        let panels = page.shown(dashboard, &choice);
         if panels.is_empty() && name == FRONT {
+            if let Some(place) = page.elsewhere() {
+                let place = format!("{up}{place}{}", view.kept());
+                let moved = html_answer(StatusCode::SEE_OTHER, String::new());
+                return moved.with(header::LOCATION, &place);
+            }
             return html_answer(StatusCode::OK, start_page(&page, &view, true));
         }
-        let body = dashboard_page(&page, &name, dashboard, &panels, &view, up);
+        let view = (&view, &*variables);
+        let body = dashboard_page(
+            &page,
+            &name,
+            dashboard,
+            &panels,
+            view,
+            (up, base.as_deref()),
+        );
         html_answer(StatusCode::OK, body)
     });
     written.await.unwrap_or_else(|_| failed())
@@ -264,10 +363,7 @@ fn failed() -> Answer {
 /// The number of received metrics, for the live count: `{"text": "3 metrics", "graphs": true}`.
 async fn received(State(page): State<Page>) -> Answer {
     let answer = tokio::task::spawn_blocking(move || {
-        let dashboards = page.dashboards();
-        let graphs = dashboards
-            .get(FRONT)
-            .is_some_and(|front| !page.shown(front).is_empty());
+        let graphs = page.has_data(FRONT) || page.elsewhere().is_some();
         let text = count(page.0.host.received(), "metric");
         format!("{{\"text\": \"{text}\", \"graphs\": {graphs}}}\n")
     });

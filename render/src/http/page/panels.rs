@@ -6,12 +6,16 @@ use form_urlencoded::Serializer;
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
+use super::dashboard::Good;
 use super::layout::{Layout, encode};
 use super::live::now;
 use super::strip::{age, event_path, status};
+use super::unfurl;
+use super::variables::{self, Offered};
 use super::view::View;
 use super::words::{count, first_line, timestamp};
 use super::{Dashboard, FRONT, Page, Panel};
+use crate::draw::without_figures;
 use crate::events::Event;
 use crate::events::draft::is_web_link;
 
@@ -26,9 +30,9 @@ pub(super) fn dashboard_page(
     page: &Page,
     name: &str,
     dashboard: &Dashboard,
-    panels: &[(&Panel, usize)],
-    view: &View,
-    up: &str,
+    panels: &[(Panel, usize)],
+    (view, variables): (&View, &[Offered]),
+    (up, base): (&str, Option<&str>),
 ) -> String {
     let host = &page.0.host;
     let from = view.from.as_deref().unwrap_or(&dashboard.from);
@@ -51,13 +55,23 @@ pub(super) fn dashboard_page(
     let content = html! {
         div class="head" {
             h1 { (dashboard.title) }
+            @for link in &dashboard.links { a href=(link.url) { (link.title) } }
+            (variables::form(variables, view))
             (view.tools(&dashboard.from, &zone))
+        }
+        @for line in page.dashboards().wrong(name) {
+            p class="problem" role="alert" { (line) }
         }
         @for note in notes.iter().filter(|note| !note.is_empty()) {
             p class="note" { (note) }
         }
         @if panels.is_empty() {
             p { "The panels of this dashboard have no data yet." }
+            ul class="quiet" {
+                @for panel in &dashboard.panels {
+                    li { (without_figures(&panel.title)) ": no series matches " code { (panel.needs) } }
+                }
+            }
         }
         p id="zoomed" hidden { span {} button type="button" { "Back" } }
         div id="tags" role="group" aria-label="events on the graphs, by tag" {}
@@ -71,6 +85,14 @@ pub(super) fn dashboard_page(
             "received: " strong { (count(host.received(), "metric")) }
         }
     };
+    let unfurled = base.and_then(|base| Some((base, &panels.first()?.0)));
+    let unfurled = unfurled.map(|(base, panel)| {
+        let absolute = PictureLinks {
+            up: base,
+            ..picture
+        };
+        absolute.url(panel, "png", false)
+    });
     let path = match name {
         FRONT => String::new(),
         name => format!("dashboards/{}", encode(name)),
@@ -81,31 +103,34 @@ pub(super) fn dashboard_page(
         view,
         up,
         refresh: dashboard.refresh.0.as_secs(),
-        head: Markup::default(),
+        head: unfurl::tags(&dashboard.title, unfurled.as_deref()),
         content,
     };
     layout.document(page)
 }
 
 /// What the `/render` URLs of all panels have in common.
-struct PictureLinks<'a> {
-    from: &'a str,
-    until: Option<&'a str>,
-    tz: Option<&'a str>,
-    events: &'a str,
-    theme: Option<&'static str>,
-    up: &'a str,
+#[derive(Clone, Copy)]
+pub(super) struct PictureLinks<'a> {
+    pub(super) from: &'a str,
+    pub(super) until: Option<&'a str>,
+    pub(super) tz: Option<&'a str>,
+    pub(super) events: &'a str,
+    pub(super) theme: Option<&'static str>,
+    pub(super) up: &'a str,
 }
 
 impl PictureLinks<'_> {
-    fn figure(&self, panel: &Panel, n_series: usize) -> Markup {
+    pub(super) fn figure(&self, panel: &Panel, n_series: usize) -> Markup {
         let is_dark = self.theme == Some("dark");
         let png = self.url(panel, "png", is_dark);
         let too_many = n_series > SERIES_PER_PANEL;
         html! {
-            figure data-query=[(!too_many).then(|| self.query(panel))] {
+            figure data-query=[(!too_many).then(|| self.query(panel))] data-unit=(panel.unit)
+                data-good=[panel.good.map(Good::name)] data-warn=[panel.warn] data-critical=[panel.critical] {
                 figcaption {
-                    h2 { (panel.title) }
+                    h2 { (without_figures(&panel.title)) }
+                    @for link in &panel.links { a href=(link.url) { (link.title) } }
                     span class="links quiet" {
                         a href=(self.url(panel, "svg", is_dark)) { "SVG" } " "
                         a href=(png) { "PNG" } " "
@@ -127,7 +152,7 @@ impl PictureLinks<'_> {
                                     source media="(prefers-color-scheme: dark)"
                                         srcset=(self.url(panel, "png", true));
                                 }
-                                img alt=(panel.title) src=(png);
+                                img alt=(without_figures(&panel.title)) src=(png);
                             }
                         }
                     }
@@ -139,12 +164,13 @@ impl PictureLinks<'_> {
     /// The parameters of a panel's graph, but for its range, size and colours.
     fn query(&self, panel: &Panel) -> String {
         let mut query = Serializer::new(String::new());
-        for target in &panel.targets {
-            query.append_pair("target", target);
+        for target in panel.drawn() {
+            query.append_pair("target", &target);
         }
         let mut params = BTreeMap::from([
-            ("events", self.events),
+            ("events", panel.events.as_deref().unwrap_or(self.events)),
             ("strict", "1"),
+            ("title", &panel.title),
             ("template", "grafana"),
         ]);
         for (key, value) in &panel.params {
@@ -159,8 +185,8 @@ impl PictureLinks<'_> {
         let start = format!("{}render?", self.up);
         let begun = start.len();
         let mut query = Serializer::for_suffix(start, begun);
-        for target in &panel.targets {
-            query.append_pair("target", target);
+        for target in panel.drawn() {
+            query.append_pair("target", &target);
         }
         query.append_pair("from", self.from);
         for (name, value) in [("until", self.until), ("tz", self.tz)] {
@@ -175,7 +201,7 @@ impl PictureLinks<'_> {
         }
         let colour = |light, dark| if is_dark { dark } else { light };
         let mut params: BTreeMap<&str, &str> = BTreeMap::from([
-            ("events", self.events),
+            ("events", panel.events.as_deref().unwrap_or(self.events)),
             ("width", "600"),
             ("height", "300"),
             ("hideLegend", "false"),
@@ -196,7 +222,7 @@ impl PictureLinks<'_> {
     }
 }
 
-fn events_list(happened: &[Event], now: f64, zone: &TimeZone, up: &str) -> Markup {
+pub(super) fn events_list(happened: &[Event], now: f64, zone: &TimeZone, up: &str) -> Markup {
     html! {
         section class="events" data-part="events" aria-label="deploys and events" {
             h2 { "Deploys and events" }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::Page;
-use super::layout::Layout;
+use super::layout::{Layout, encode};
 use super::view::View;
 use super::words::count;
 
@@ -87,18 +87,30 @@ fn statsd_examples(ip: &str, port: &str) -> Markup {
     }
 }
 
-/// The answer to an unknown dashboard.
+/// The answer to an unknown dashboard, or to one whose file cannot be used.
 pub(super) fn missing(page: &Page, name: &str, up: &str) -> String {
+    let dashboards = page.dashboards();
+    let wrong = dashboards.wrong(name);
+    let title = match wrong.is_empty() {
+        true => "No such dashboard",
+        false => "This dashboard has an error",
+    };
     let content = html! {
-        h1 { "No such dashboard" }
-        p {
-            "There is no dashboard called " code { (name) } ". A dashboard is a file NAME.toml \
-             in the directory " code { "dashboards" } " of the data directory."
+        h1 { (title) }
+        @for line in wrong { p class="problem" role="alert" { (line) } }
+        @if wrong.is_empty() {
+            p {
+                "There is no dashboard called " code { (name) } ". A dashboard is a file NAME.toml \
+                 in the directory " code { "dashboards" } " of the data directory."
+            }
+        } @else {
+            p { "The page follows as soon as the file is corrected." }
         }
     };
+    let path = format!("dashboards/{}", encode(name));
     let layout = Layout {
-        title: "No such dashboard",
-        path: "dashboards/",
+        title,
+        path: &path,
         view: &View::default(),
         up,
         refresh: 0,

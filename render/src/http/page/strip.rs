@@ -85,7 +85,7 @@ fn deploy(event: &Event, words: &str, at: f64, zone: &TimeZone, up: &str) -> Mar
         Status::Failed => "item deploy loud failed",
         Status::RolledBack => "item deploy loud rolled_back",
         Status::Started => "item deploy loud started",
-        Status::Succeeded => "item deploy",
+        Status::Succeeded | Status::Unstated => "item deploy",
     };
     html! {
         span class=(class) {
@@ -110,15 +110,20 @@ pub(crate) fn status(event: &Event) -> Markup {
         Status::Succeeded => ("succeeded", "succeeded"),
         Status::Failed => ("failed", "failed"),
         Status::RolledBack => ("rolled_back", "rolled back"),
+        Status::Unstated => ("", ""),
     };
     let ended = event.until.filter(|until| *until > event.when);
-    let plain = event.status == Status::Succeeded && ended.is_none();
+    let took = match words {
+        "" => "took ",
+        _ => ", took ",
+    };
+    let plain = event.status.is_unstated() && ended.is_none();
     html! {
         @if event.rollback_of.is_some() { span class="badge rollback" { "rollback" } }
         @if !plain {
             span class={ "badge " (class) } {
                 (words)
-                @if let Some(until) = ended { ", took " (length(until - event.when)) }
+                @if let Some(until) = ended { (took) (length(until - event.when)) }
             }
         }
     }

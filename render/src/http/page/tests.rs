@@ -73,10 +73,18 @@ fn page(names: &'static [&'static str], events: Vec<Event>, toml: &str) -> Page 
 fn shown(page: &Page, query: &str) -> String {
     let dashboards = page.dashboards();
     let front = dashboards.get(FRONT).unwrap();
-    let panels = page.shown(front);
     let pairs = form_urlencoded::parse(query.as_bytes()).into_owned();
-    let view = View::of(&Params::from_pairs(pairs.collect()));
-    dashboard_page(page, FRONT, front, &panels, &view, "")
+    let mut view = View::of(&Params::from_pairs(pairs.collect()));
+    let (variables, choice) = variables::offered(page, front, &mut view);
+    let panels = page.shown(front, &choice);
+    dashboard_page(
+        page,
+        FRONT,
+        front,
+        &panels,
+        (&view, &variables),
+        ("", Some("http://a/")),
+    )
 }
 
 #[test]
@@ -86,8 +94,7 @@ fn without_data_the_page_says_what_to_send() {
         Vec::new(),
         "title = \"T\"\n[[panels]]\ntitle = \"All\"\nneeds = \"**\"\ntargets = [\"a\"]\n",
     );
-    let dashboards = page.dashboards();
-    assert!(page.shown(dashboards.get(FRONT).unwrap()).is_empty());
+    assert!(!page.has_data(FRONT) && page.elsewhere().is_none());
     let text = start_page(&page, &View::default(), true);
     assert!(text.contains("nc -u -w1 127.0.0.1 9125"), "{text}");
     assert!(text.contains("curl http://127.0.0.1:9080/events/"));

@@ -13,6 +13,12 @@ use crate::http::Params;
 /// The ranges that every dashboard offers.
 const RANGES: [&str; 7] = ["-15min", "-1h", "-3h", "-6h", "-1d", "-7d", "-30d"];
 
+/// The fields of the form for any range.
+const FIELDS: [&str; 4] = ["from", "until", "tz", "events"];
+
+/// Variables that a page reads.
+const MOST_VARIABLES: usize = 20;
+
 /// `from`, `until`, `tz`, `events`, `theme` and `wall` of a page. Values that are not valid are left
 /// out and reported.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,6 +30,10 @@ pub(crate) struct View {
     pub(crate) theme: Option<&'static str>,
     /// For a display on a wall: large, without links.
     pub(crate) wall: bool,
+    /// The values of a dashboard's variables (`var-NAME`).
+    pub(crate) variables: Vec<(String, String)>,
+    /// Further parameters of this page, kept by links that change the view.
+    pub(crate) extra: Vec<(String, String)>,
     /// What is wrong with the values that were left out.
     pub(crate) problems: Vec<String>,
 }
@@ -44,7 +54,13 @@ impl View {
                 "events" => view.events = Some(value),
                 "theme" => view.theme = ["light", "dark"].into_iter().find(|theme| *theme == value),
                 "wall" => view.wall = value == "1",
-                _ => {}
+                key => {
+                    if let Some(name) = key.strip_prefix("var-")
+                        && view.variables.len() < MOST_VARIABLES
+                    {
+                        view.variables.push((name.to_owned(), value));
+                    }
+                }
             }
         }
         view.check();
@@ -104,9 +120,8 @@ impl View {
         }
     }
 
-    /// The query that leads to this view.
-    pub(crate) fn query(&self) -> String {
-        let mut query = Serializer::for_suffix(String::from("?"), 1);
+    /// The parameters that lead to this view.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (String, String)> {
         let Self {
             from,
             until,
@@ -114,26 +129,32 @@ impl View {
             events,
             theme,
             wall,
+            variables,
+            extra,
             problems: _,
         } = self;
-        for (key, value) in [
+        let known = [
             ("from", from.as_deref()),
             ("until", until.as_deref()),
             ("tz", tz.as_deref()),
             ("events", events.as_deref()),
             ("theme", *theme),
             ("wall", wall.then_some("1")),
-        ] {
-            if let Some(value) = value {
-                query.append_pair(key, value);
-            }
-        }
-        let query = query.finish();
-        match query.as_str() {
-            // A link to the page itself, without a query.
-            "?" => "?".to_owned(),
-            _ => query,
-        }
+        ];
+        let known = known
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (format!("var-{name}"), value.clone()));
+        known.chain(variables).chain(extra.iter().cloned())
+    }
+
+    /// The query that leads to this view.
+    pub(crate) fn query(&self) -> String {
+        Serializer::for_suffix(String::from("?"), 1)
+            .extend_pairs(self.pairs())
+            .finish()
     }
 
     /// The query that a link to another page keeps: everything but the range and the events.
@@ -143,6 +164,8 @@ impl View {
             until: None,
             events: None,
             wall: false,
+            variables: Vec::new(),
+            extra: Vec::new(),
             problems: Vec::new(),
             ..self.clone()
         };
@@ -179,8 +202,8 @@ impl View {
                         (field("until", "Until", self.until.as_deref().unwrap_or(""), "now"))
                         (field("tz", "Time zone", self.tz.as_deref().unwrap_or(""), zone.iana_name().unwrap_or("UTC")))
                         (field("events", "Events", self.events.as_deref().unwrap_or(""), "deploy web, -canary"))
-                        @if let Some(theme) = self.theme {
-                            input type="hidden" name="theme" value=(theme);
+                        @for (name, value) in self.pairs().filter(|(name, _)| !FIELDS.contains(&name.as_str())) {
+                            input type="hidden" name=(name) value=(value);
                         }
                         button { "Show" }
                     }

@@ -1,6 +1,9 @@
 // The start of every page. Without JavaScript the page shows the same pictures and reloads itself;
 // everything here is an addition.
 
+import * as events from "./events.js";
+import * as explore from "./explore.js";
+import * as keys from "./keys.js";
 import * as live from "./live.js";
 import * as panels from "./panels.js";
 
@@ -13,9 +16,17 @@ async function refreshParts() {
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-part]")) {
       const next = page.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
-      if (next && next.innerHTML !== part.innerHTML && !part.contains(document.activeElement)) {
-        part.replaceWith(document.importNode(next, true));
-      }
+      const focused = part.contains(document.activeElement) ? document.activeElement : undefined;
+      if (!next || next.innerHTML === part.innerHTML || focused?.matches("input, textarea, select")) continue;
+      const fresh = document.importNode(next, true);
+      part.replaceWith(fresh);
+      // The focus stays on the same link or button.
+      const { act, id } = focused?.dataset ?? {};
+      const href = focused?.getAttribute("href");
+      const same = act
+        ? `[data-act="${CSS.escape(act)}"][data-id="${CSS.escape(id)}"]`
+        : href && `a[href="${CSS.escape(href)}"]`;
+      if (same) fresh.querySelector(same)?.focus({ preventScroll: true });
     }
   } catch {
     // The next change, or the banner.
@@ -27,6 +38,10 @@ addEventListener("range", refreshParts);
 live.on("dashboards", () => location.reload());
 
 panels.start();
+explore.start();
+events.start();
+keys.start();
+document.body.classList.add("has-script");
 
 // The number of received metrics. The start page reloads as soon as the store has a series to draw.
 const count = document.querySelector("[data-received]");

@@ -76,7 +76,10 @@ function changes(parent, panel, shown) {
     row.insertCell().textContent = one.name;
     row.insertCell().textContent = readable(before, panel.unit);
     row.insertCell().textContent = readable(after, panel.unit);
-    row.insertCell().textContent = change === undefined ? "" : `${change > 0 ? "+" : ""}${change} %`;
+    const cell = row.insertCell();
+    cell.textContent = change === undefined ? "" : `${change > 0 ? "+" : ""}${change} %`;
+    const { good } = panel.figure.dataset;
+    if (good && Math.abs(change) >= 10) cell.className = change > 0 === (good === "up") ? "succeeded" : "failed";
   }
   if (table.rows.length > 1) parent.append(table);
 }

@@ -11,7 +11,8 @@ const LEGEND_MOST = 40;
 const root = document.documentElement;
 const body = document.body;
 const board = document.querySelector(".board");
-const panels = [];
+/** All graphs of the page. */
+export const panels = [];
 
 /** Whether the page is dark. */
 export const dark = () =>
@@ -36,6 +37,7 @@ class Panel {
 
   url(since) {
     const query = new URLSearchParams(this.figure.dataset.query);
+    if (view().get("events")) query.set("events", view().get("events"));
     const asked = view();
     query.set("from", asked.get("from") ?? board.dataset.from);
     for (const name of ["until", "tz"]) if (asked.get(name)) query.set(name, asked.get(name));
@@ -51,6 +53,7 @@ class Panel {
 
   /** Fetches the graph; `part`: only what is newer than what is here. */
   async load(part) {
+    if (!new URLSearchParams(this.figure.dataset.query).has("target")) return;
     const turn = ++this.asked;
     const old = this.graph;
     const now = Date.now();
@@ -60,10 +63,12 @@ class Panel {
       const graph = await answer.json();
       if (turn !== this.asked) return;
       live.heardNow();
+      this.wrong = answer.ok ? undefined : graph;
       if (!answer.ok) return this.say(graph.error ?? "the server cannot draw this");
       if (isPart && !merge(old, graph)) return this.load(false);
       if (!isPart) this.whole = now;
       this.graph = graph;
+      this.figure.graph = graph;
       this.draw();
     } catch (error) {
       if (turn === this.asked && !old) this.say("The server does not answer.");
@@ -76,7 +81,8 @@ class Panel {
     words.textContent = sentence;
     this.place.replaceChildren(words);
     this.legend.replaceChildren();
-    this.graph = undefined;
+    this.legendKey = undefined;
+    this.graph = this.figure.graph = undefined;
   }
 
   draw() {
@@ -85,10 +91,21 @@ class Panel {
     if (graph.series.every((one) => one.off)) for (const one of graph.series) one.off = false;
     const heading = this.figure.querySelector("h2");
     if (graph.title) heading.textContent = graph.title;
+    this.judge();
     const drawn = draw(this.place, graph, hidden, describe(heading.textContent, graph, this.unit));
     Object.assign(this, drawn);
     this.writeLegend();
     if (cross.at !== undefined) this.cross(cross.at);
+  }
+
+  /** Colours the panel if the newest value of its first series is beyond a threshold. */
+  judge() {
+    const { warn, critical, good } = this.figure.dataset;
+    const last = this.graph.series[0]?.values.findLast((value) => value !== null);
+    const beyond = (limit) =>
+      limit !== undefined && last !== undefined && (good === "up" ? last < Number(limit) : last > Number(limit));
+    this.figure.dataset.level = beyond(critical) ? "critical" : beyond(warn) ? "warn" : "";
+    this.graph.limits = [["warn", warn], ["critical", critical]].filter(([, limit]) => limit !== undefined);
   }
 
   writeLegend() {
@@ -145,6 +162,22 @@ class Panel {
   }
 }
 
+/** Draws another query in `figure`; returns the refusal of the server, if it refuses. */
+export async function redraw(figure, hasTargets) {
+  const panel = panels.find((one) => one.figure === figure);
+  if (!hasTargets) {
+    panel.asked += 1;
+    panel.graph = figure.graph = undefined;
+    panel.place.replaceChildren();
+    panel.legend.replaceChildren();
+    panel.legendKey = undefined;
+    return undefined;
+  }
+  await panel.load(false);
+  writeTags();
+  return panel.wrong;
+}
+
 /** The newest timestamp of a graph. */
 const newest = (graph) =>
   Math.floor(Math.max(graph.from, ...graph.series.map((one) => one.start + (one.count - 1) * one.step)));
@@ -187,6 +220,9 @@ export function crossAll(at) {
     clock.hidden = cross.at === undefined;
   });
 }
+
+/** Where the crosshair is, in Unix seconds. */
+export const crossed = () => cross.at;
 
 const clock = document.createElement("p");
 clock.className = "clock";
@@ -291,7 +327,8 @@ function moved() {
   dispatchEvent(new Event("range"));
 }
 
-const reload = () => panels.forEach((panel) => panel.load(false));
+/** Fetches all graphs again. */
+export const reload = () => panels.forEach((panel) => panel.load(false));
 
 // ---- Tags that can be hidden.
 

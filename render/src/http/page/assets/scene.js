@@ -55,13 +55,18 @@ function runs(graph, one, values, scale) {
   const axis = graph.axes[one.right ? 1 : 0] ?? graph.axes[0];
   const found = [];
   let run = [];
+  let absent = 0;
   const end = () => {
     if (run.length) found.push(run);
     run = [];
   };
   values.forEach((value, i) => {
     const y = value === null ? undefined : scale.y(axis, value);
-    if (y === undefined) return graph.mode === "connected" ? undefined : end();
+    if (y === undefined) {
+      absent += 1;
+      return graph.mode === "connected" && absent <= (graph.gap ?? Infinity) ? undefined : end();
+    }
+    absent = 0;
     const x = scale.x(one.start + i * one.step);
     if (graph.mode === "staircase") {
       run.push([x, y], [scale.x(one.start + (i + 1) * one.step), y]);
@@ -213,6 +218,12 @@ export function draw(place, graph, hidden, name) {
   areas(graph, shapes, scale, make("svg", inside, svg));
   events(graph, scale, svg, hidden);
   lines(graph, shapes, scale, make("svg", inside, svg));
+  for (const [level, limit] of graph.limits ?? []) {
+    const y = graph.axes[0] && scale.y(graph.axes[0], Number(limit));
+    if (y >= 0 && y <= scale.height) {
+      make("path", { class: `limit ${level}`, d: `M${scale.left} ${scale.top + y}H${scale.right}` }, svg);
+    }
+  }
   if (!graph.series.some((one) => one.values.some((value) => value !== null))) {
     text(svg, "No data in this range", { class: "empty", x: scale.left + scale.width / 2, y: scale.top + scale.height / 2 });
   }
