@@ -471,3 +471,91 @@ fn an_accessibility_checker_finds_nothing_serious() {
         }
     }
 }
+
+#[test]
+fn a_graph_has_a_short_address_that_chats_unfurl() {
+    let server = with_a_graph();
+    let event = format!(
+        r#"{{"what": "web 2.0", "tags": "deploy web", "when": {}}}"#,
+        support::now() - 300
+    );
+    assert_eq!(server.post("/events/", &event).status, 200);
+    let picture = server.get("/graph/stats.shop.logins.png");
+    assert_eq!(picture.status, 200);
+    assert!(picture.body.starts_with(b"\x89PNG"));
+    let head = picture.head.to_ascii_lowercase();
+    assert!(head.contains("cache-control: max-age=30\r\n"), "{head}");
+    assert!(!head.contains("no-cache"), "{head}");
+    let text = server.get("/graph/scale(stats.shop.logins,2).txt").text();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    assert!(
+        first.starts_with("scale(stats.shop.logins,2): last ") && first.contains("max 12"),
+        "{text}"
+    );
+    let second = lines.next().unwrap_or_default();
+    assert!(
+        second.starts_with("  since web 2.0 (5 min ago): ") && second.contains("before"),
+        "{text}"
+    );
+    for (path, status) in [
+        ("/graph/stats.shop.logins.gif", 404),
+        ("/graph/.png", 404),
+        ("/graph/sumSeries(.txt", 400),
+    ] {
+        assert_eq!(server.get(path).status, status, "{path}");
+    }
+    let page = server
+        .get("/explore?target=stats.shop.logins&from=-2h")
+        .text();
+    let address = server.address("render.http");
+    let image = format!(
+        "<meta property=\"og:image\" content=\"http://{address}/graph/stats.shop.logins.png?from=-2h\">"
+    );
+    assert!(page.contains(&image), "{image}");
+}
+
+#[test]
+fn a_dashboard_is_read_again_when_its_file_changes_and_shows_its_errors() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = with_a_graph();
+    let dashboards = server.data().join("dashboards");
+    std::fs::create_dir_all(&dashboards).unwrap();
+    let text = r#"
+title = "Shop"
+[[variables]]
+name = "what"
+values = "stats.shop.*"
+default = "logins"
+[[panels]]
+title = "Now $what ({max:0})"
+targets = ["stats.shop.$what"]
+unit = "/s"
+good = "down"
+warn = 1
+compare = "1h"
+"#;
+    std::fs::write(dashboards.join("shop.toml"), text).unwrap();
+    server.wait_until("the dashboard", |server| {
+        server.get("/dashboards/shop").status == 200
+    });
+    browser.open(&at(&server, "/dashboards/shop?var-what=checkouts"));
+    browser.wait("document.querySelector('figure h2').textContent === 'Now checkouts (6)'");
+    browser.wait("document.querySelectorAll('.legend li').length >= 1");
+    let values = browser.text(
+        "[...document.querySelectorAll('select option')].map((one) => one.textContent).join()",
+    );
+    assert_eq!(values, "checkouts,logins");
+    // The open page follows the file.
+    let wrong = text.replace("stats.shop.$what\"", "skale(stats.shop.$what)\"");
+    std::fs::write(dashboards.join("shop.toml"), wrong).unwrap();
+    browser.wait("document.querySelector('main > .problem')?.textContent.includes('unknown function: skale')");
+    let problem = browser.text("document.querySelector('main > .problem').textContent");
+    assert!(problem.contains("shop.toml:9: panels.targets"), "{problem}");
+    std::fs::write(dashboards.join("shop.toml"), "title = \n").unwrap();
+    browser.wait("document.querySelector('h1').textContent === 'This dashboard has an error'");
+    std::fs::write(dashboards.join("shop.toml"), text).unwrap();
+    browser.wait("document.querySelector('h1').textContent === 'Shop'");
+}

@@ -96,8 +96,8 @@ fn is_false(is: &bool) -> bool {
     !*is
 }
 
-/// Lays out `series` with `events` on `window` as JSON. Values at timestamps before `since` are
-/// left out.
+/// Lays out `series` with `events` on `window` as JSON. Values and ticks at timestamps before `since`
+/// are left out, and so are the fields of events.
 ///
 /// # Errors
 /// As [`super::draw`].
@@ -127,7 +127,13 @@ pub fn graph(
     });
     sheet.top += overlay.room();
     let scale = Scale::choose(times.end - times.start, width);
-    let ticks = |every| x_axis::ticks(every, times.start, times.end, &window.zone);
+    // The client has those before.
+    let is_new = |at: &i64| since.is_none_or(|since| *at >= since);
+    let ticks = |every| {
+        let mut ticks = x_axis::ticks(every, times.start, times.end, &window.zone);
+        ticks.retain(is_new);
+        ticks
+    };
     let label = |at: i64| (at, x_axis::written(at, &window.zone, scale.format));
     let has_values = |axis: &&YAxis| !series.is_empty() && !axis.labels.is_empty();
     let graph = Graph {
@@ -159,6 +165,7 @@ pub fn graph(
         shown: overlay.placed(),
         events: events
             .iter()
+            .filter(|_| since.is_none())
             .map(|event| (event.id.to_string(), event.to_json()))
             .collect(),
     };

@@ -58,14 +58,15 @@ class Panel {
     const old = this.graph;
     const now = Date.now();
     const isPart = part && old && now - this.whole < WHOLE_EVERY_MS && old.width === Math.floor(this.place.clientWidth);
+    const since = isPart ? newest(old) - OVERLAP_S : undefined;
     try {
-      const answer = await fetch(this.url(isPart ? newest(old) - OVERLAP_S : undefined));
+      const answer = await fetch(this.url(since));
       const graph = await answer.json();
       if (turn !== this.asked) return;
       live.heardNow();
       this.wrong = answer.ok ? undefined : graph;
       if (!answer.ok) return this.say(graph.error ?? "the server cannot draw this");
-      if (isPart && !merge(old, graph)) return this.load(false);
+      if (isPart && !merge(old, graph, since)) return this.load(false);
       if (!isPart) this.whole = now;
       this.graph = graph;
       this.figure.graph = graph;
@@ -190,10 +191,13 @@ function describe(title, graph, unit) {
 }
 
 /** Puts the values of `old` before those of `graph`; false if they do not fit together. */
-function merge(old, graph) {
+function merge(old, graph, since) {
   if (old.series.length !== graph.series.length) return false;
   if (graph.shown.some((shown) => shown.ids.some((id) => !old.events[id]))) return false;
   graph.events = old.events;
+  const kept = (at) => at >= graph.from && at < since;
+  for (const name of ["major", "minor"]) graph[name] = [...old[name].filter(kept), ...graph[name]];
+  graph.labels = [...old.labels.filter(([at]) => kept(at)), ...graph.labels];
   return graph.series.every((one, i) => {
     const before = old.series[i];
     if (before.name !== one.name || before.step !== one.step) return false;
@@ -340,7 +344,8 @@ function writeTags() {
     for (const shown of graph?.shown ?? []) {
       for (const id of shown.ids) {
         const tag = graph.events[id]?.tags[0];
-        if (tag) colors.set(tag, shown.color);
+        // A line that stands for several events has the colour of one of them.
+        if (tag && (shown.ids.length === 1 || !colors.has(tag))) colors.set(tag, shown.color);
       }
     }
   }
@@ -386,6 +391,16 @@ export function start() {
     if (history.state?.zoomed) history.back();
     else location.search = "";
   });
+  // A graph that is scrolled out of sight is brought up to date when it is seen again.
+  const sight = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const panel = panels.find((one) => one.figure === target);
+      panel.isSeen = isIntersecting;
+      if (isIntersecting && panel.isOld) panel.load(true);
+      if (isIntersecting) panel.isOld = false;
+    }
+  });
+  for (const panel of panels) sight.observe(panel.figure);
   const loaded = panels.map((panel) => panel.load(false));
   Promise.allSettled(loaded).then(() => {
     writeTags();
@@ -412,7 +427,10 @@ export function start() {
   setInterval(() => {
     if (document.hidden || Date.now() - last < every || view().get("until")) return;
     last = Date.now();
-    panels.forEach((panel) => panel.load(true));
+    for (const panel of panels) {
+      if (panel.isSeen) panel.load(true);
+      else panel.isOld = true;
+    }
   }, 1000);
 }
 
