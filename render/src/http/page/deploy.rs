@@ -143,6 +143,15 @@ const fn verdict_words(verdict: Outcome) -> &'static str {
     }
 }
 
+/// The verdict on a deploy as a badge, with its sentence as hover text, if there is one.
+pub(super) fn verdict(event: &Event) -> Markup {
+    html! {
+        @if let Some(report) = &event.impact {
+            span title=(report.sentence) { (badge(report)) }
+        }
+    }
+}
+
 /// The verdict as a badge.
 fn badge(report: &Report) -> Markup {
     let class = match report.verdict {

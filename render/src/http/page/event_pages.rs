@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use maud::{Markup, html};
 
+use super::deploy::verdict;
 use super::layout::Layout;
 use super::live::now;
 use super::strip::{age, event_path, status};
@@ -49,6 +50,7 @@ pub(crate) fn list(page: &Page, params: &Params, events: &[Event], limit: usize)
                             div class="what" {
                                 a href=(event_path("../", event.id)) { (event.what) }
                                 (status(event))
+                                (verdict(event))
                                 (link(event))
                             }
                             @if !event.data.is_empty() { div class="by data" { (event.data) } }
@@ -86,7 +88,7 @@ pub(crate) fn one(page: &Page, params: &Params, event: &Event, undone_by: &[Even
     let zone = view.zone(page);
     let at = now();
     let content = html! {
-        h1 { (event.what) (status(event)) }
+        h1 { (event.what) (status(event)) (verdict(event)) }
         section data-part="event" aria-label="event" {
             table {
                 tr { th { "When" } td { (timestamp(event.when, &zone)) " (" (age(event.when, at, &zone)) ")" } }
@@ -109,6 +111,7 @@ pub(crate) fn one(page: &Page, params: &Params, event: &Event, undone_by: &[Even
         p {
             @let around = format!("from={}&until={}", event.when as i64 - 3600, (event.when as i64 + 3600).min(at as i64 + 1));
             a href={ "../../?" (around) } { "Graphs around it" } " · "
+            a href={ "../../deploy/" (event.id) } { "What it changed" } " · "
             a href="../" { "All events" }
         }
     };

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
 use super::dashboard::Good;
+use super::deploy::verdict;
 use super::layout::{Layout, encode};
 use super::live::now;
 use super::strip::{age, event_path, status};
@@ -244,10 +245,12 @@ fn event_line(event: &Event, now: f64, zone: &TimeZone, up: &str) -> Markup {
             div class="what" {
                 a href=(event_path(up, event.id)) { (event.what) }
                 (status(event))
+                (verdict(event))
                 @if let Some(url) = event.link.as_deref().filter(|link| is_web_link(link)) {
                     a class="out" rel="noopener noreferrer" href=(url) { "link" }
                 }
             }
+            @if let Some(report) = &event.impact { div class="by" { (report.sentence) } }
             @let data = first_line(&event.data, 200);
             @if !data.is_empty() { div class="by" { (data) } }
             div class="quiet" {

@@ -6,10 +6,12 @@
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
+use super::deploy::verdict;
 use super::live::{Arrivals, now};
 use super::words::{ago, first_line, length, timestamp};
 use super::{Page, View};
 use crate::events::{Event, OPEN_AT_MOST, Status};
+use crate::impact::Outcome;
 
 /// The events that count as deploys.
 pub(super) const DEPLOYS: &str = "deploy,deployment,release,rollback";
@@ -85,13 +87,17 @@ fn deploy(event: &Event, words: &str, at: f64, zone: &TimeZone, up: &str) -> Mar
         Status::Failed => "item deploy loud failed",
         Status::RolledBack => "item deploy loud rolled_back",
         Status::Started => "item deploy loud started",
-        Status::Succeeded | Status::Unstated => "item deploy",
+        Status::Succeeded | Status::Unstated => match &event.impact {
+            Some(report) if report.verdict == Outcome::Worse => "item deploy loud failed",
+            _ => "item deploy",
+        },
     };
     html! {
         span class=(class) {
             (words) " " (age(event.when, at, zone)) ": "
             a href=(event_path(up, event.id)) { strong { (event.what) } }
             (status(event))
+            (verdict(event))
             @let by = first_line(&event.data, 80);
             @if !by.is_empty() { span class="by" { (by) } }
         }
