@@ -145,7 +145,7 @@ impl Page {
     }
 
     /// Reads the dashboards again if their files have another fingerprint than `before`, and drops
-    /// the list of names if nobody searches. Returns the fingerprint.
+    /// the list of names if it is not used. Returns the fingerprint.
     async fn look_at_files(&self, before: Option<u64>) -> Option<u64> {
         let page = self.clone();
         let look = tokio::task::spawn_blocking(move || {
@@ -197,7 +197,7 @@ pub(super) async fn live(State(page): State<Page>, InQuery(params): InQuery) -> 
     live.stats.opened.add(1);
     let (sender, messages) = mpsc::channel(1);
     let versions = live.versions.subscribe();
-    tokio::spawn(tell(page.clone(), versions, sender));
+    tokio::spawn(send_states(page.clone(), versions, sender));
     let feed = Feed {
         messages,
         _place: place,
@@ -216,7 +216,11 @@ pub(super) async fn live(State(page): State<Page>, InQuery(params): InQuery) -> 
 }
 
 /// Sends the state to one page until it goes or the server shuts down.
-async fn tell(page: Page, mut versions: watch::Receiver<Versions>, sender: mpsc::Sender<Bytes>) {
+async fn send_states(
+    page: Page,
+    mut versions: watch::Receiver<Versions>,
+    sender: mpsc::Sender<Bytes>,
+) {
     while !versions.borrow_and_update().stopped {
         let message = Bytes::from(format!("retry: 2000\ndata: {}\n\n", page.beat()));
         match sender.try_send(message) {

@@ -7,7 +7,7 @@ import * as keys from "./keys.js";
 import * as live from "./live.js";
 import * as panels from "./panels.js";
 
-// The parts of this page as the server writes them now. Parts that somebody works in stay.
+// The parts of this page as the server writes them now. A part with the focus in a field stays.
 async function refreshParts() {
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });

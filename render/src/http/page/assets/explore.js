@@ -93,7 +93,7 @@ function preview(name) {
 
 let asked = 0;
 async function searchNames() {
-  const turn = ++asked;
+  const number = ++asked;
   const words = $("q").value;
   const own = query();
   if (words) own.set("q", words);
@@ -102,13 +102,13 @@ async function searchNames() {
   if (!words.trim()) return tree();
   try {
     const found = await json(`page/search?q=${encodeURIComponent(words)}`);
-    if (turn !== asked) return;
+    if (number !== asked) return;
     $("hits").textContent = `${found.hits.toLocaleString("en")}${found.more ? " and more" : ""} of ${found.of.toLocaleString("en")} names`;
     const list = $("names");
     list.replaceChildren();
     for (const name of found.names) leaf(item(list, "li", ""), name, name);
   } catch (error) {
-    if (turn === asked) $("hits").textContent = error.message;
+    if (number === asked) $("hits").textContent = error.message;
   }
 }
 
@@ -122,11 +122,11 @@ function leaf(parent, name, text) {
 }
 
 async function tree() {
-  const turn = ++asked;
+  const number = ++asked;
   const list = $("names");
   $("hits").textContent = "All names as a tree. Type to search.";
   const nodes = await json("metrics/find?query=*").catch(() => []);
-  if (turn === asked) branches(list, nodes);
+  if (number === asked) branches(list, nodes);
 }
 
 function branches(list, nodes) {
@@ -173,7 +173,7 @@ function word() {
 
 async function complete() {
   const { text } = word();
-  sign();
+  showSignature();
   if (text.length < 2) return closeCompletions();
   const lower = text.toLowerCase();
   const named = Object.keys(functions).filter((name) => name.toLowerCase().startsWith(lower)).slice(0, 8);
@@ -203,7 +203,7 @@ const signature = (name) => {
 };
 
 /** Shows the parameters of the function around the cursor. */
-function sign() {
+function showSignature() {
   let depth = 0;
   const before = editor.value.slice(0, editor.selectionStart);
   for (let i = before.length - 1; i >= 0; i -= 1) {
@@ -230,7 +230,7 @@ function take(entry) {
   editor.setRangeText(entry.dataset.insert, from, editor.selectionStart, "end");
   closeCompletions();
   editor.focus();
-  sign();
+  showSignature();
   changed();
 }
 

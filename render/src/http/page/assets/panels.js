@@ -54,7 +54,7 @@ class Panel {
   /** Fetches the graph; `part`: only what is newer than what is here. */
   async load(part) {
     if (!new URLSearchParams(this.figure.dataset.query).has("target")) return;
-    const turn = ++this.asked;
+    const number = ++this.asked;
     const old = this.graph;
     const now = Date.now();
     const isPart = part && old && now - this.whole < WHOLE_EVERY_MS && old.width === Math.floor(this.place.clientWidth);
@@ -62,7 +62,7 @@ class Panel {
     try {
       const answer = await fetch(this.url(since));
       const graph = await answer.json();
-      if (turn !== this.asked) return;
+      if (number !== this.asked) return;
       live.heardNow();
       this.wrong = answer.ok ? undefined : graph;
       if (!answer.ok) return this.say(graph.error ?? "the server cannot draw this");
@@ -72,7 +72,7 @@ class Panel {
       this.figure.graph = graph;
       this.draw();
     } catch (error) {
-      if (turn === this.asked && !old) this.say("The server does not answer.");
+      if (number === this.asked && !old) this.say("The server does not answer.");
     }
   }
 
