@@ -292,7 +292,7 @@ fn a_deployment_on_github_is_one_band() {
         event["until"].as_i64().unwrap() - event["when"].as_i64().unwrap(),
         300
     );
-    assert_eq!(event.get("status"), None);
+    assert_eq!(event["status"], "succeeded");
     assert_eq!(send("deployment", &json!({})).status, 400);
     assert_eq!(
         server.send("POST", "/webhooks/github", &[], "{}").status,

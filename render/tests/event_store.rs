@@ -636,3 +636,43 @@ fn a_database_of_version_1_gets_room_for_verdicts() {
     store.set_impact(id, verdict("first")).unwrap();
     assert_eq!(store.event(id).unwrap().impact.unwrap().sentence, "first");
 }
+
+#[test]
+fn a_rollback_marks_what_it_names_and_must_name_an_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("events.db"), &Options::default()).unwrap();
+    let deploy = Draft {
+        when: Some(100.0),
+        status: Some(Status::Started),
+        ..Draft::new("web 2", &["deploy"])
+    };
+    let deploy = store.insert(deploy).unwrap().event;
+    let cure = Draft {
+        when: Some(160.0),
+        status: Some(Status::RolledBack),
+        rollback_of: Some(Some(deploy.id)),
+        ..Draft::new("web 1", &["deploy"])
+    };
+    let cure = store.insert(cure).unwrap().event;
+    assert_eq!(
+        cure.status,
+        Status::Unstated,
+        "the cure is not what was undone"
+    );
+    let undone = store.event(deploy.id).unwrap();
+    assert_eq!(
+        (undone.status, undone.until),
+        (Status::RolledBack, Some(160.0))
+    );
+    let unknown = Draft {
+        rollback_of: Some(Some(99)),
+        ..Draft::new("web 0", &["deploy"])
+    };
+    let refused = store.insert(unknown).unwrap_err();
+    assert_eq!(refused.to_string(), "\"rollback_of\": there is no event 99");
+    let late = Draft {
+        rollback_of: Some(Some(99)),
+        ..Draft::default()
+    };
+    assert!(store.update(cure.id, late).is_err());
+}

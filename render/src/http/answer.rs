@@ -156,10 +156,12 @@ impl Answer {
         self
     }
 
-    /// As [`Answer::with`], in the place of the headers of that name.
-    pub(super) fn replacing(mut self, name: HeaderName, value: &str) -> Self {
-        self.headers.retain(|(known, _)| *known != name);
-        self.with(name, value)
+    /// Lets caches keep the answer as `control` says.
+    pub(super) fn kept(mut self, control: &str) -> Self {
+        let about_caches = [header::CACHE_CONTROL, header::PRAGMA];
+        self.headers
+            .retain(|(name, _)| !about_caches.contains(name));
+        self.with(header::CACHE_CONTROL, control)
     }
 
     /// Asks caches not to store the answer.

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 
 use super::{Request, handle};
 use crate::draw::short;
@@ -40,7 +40,8 @@ pub(super) async fn graph(
     }
     let mut pairs = vec![
         ("target".to_owned(), target.to_owned()),
-        ("format".to_owned(), format.to_owned()),
+        // The text is made of the series themselves.
+        ("format".to_owned(), format.replace("txt", "json")),
     ];
     let defaults = [
         ("from", "-1h"),
@@ -49,6 +50,7 @@ pub(super) async fn graph(
         ("events", DEPLOYS),
         ("title", target),
         ("template", "plain"),
+        ("strict", "1"),
         ("cacheTimeout", "30"),
     ];
     let defaults = defaults
@@ -63,7 +65,7 @@ pub(super) async fn graph(
         _ => handle(State(app), headers, params).await,
     };
     match answer.status {
-        StatusCode::OK => answer.replacing(header::CACHE_CONTROL, KEPT),
+        StatusCode::OK => answer.kept(KEPT),
         _ => answer,
     }
 }
