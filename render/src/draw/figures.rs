@@ -134,7 +134,7 @@ pub fn with_figures(title: &str, series: &[Series]) -> String {
             return None;
         }
         match name {
-            "last" => known().last(),
+            "last" => known().next_back(),
             "min" => known().reduce(f64::min),
             "max" => known().reduce(f64::max),
             "avg" => Some(known().sum::<f64>() / n as f64),

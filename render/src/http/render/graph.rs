@@ -122,7 +122,7 @@ fn line(series: &Series) -> String {
     format!(
         "{}: last {}, min {}, max {}, average {}\n",
         series.name,
-        figure(known().last()),
+        figure(known().next_back()),
         figure(known().reduce(f64::min)),
         figure(known().reduce(f64::max)),
         figure(average),
