@@ -88,7 +88,7 @@ fn column(seed: u64) -> Vec<f32> {
         .map(|at| {
             drift = 0.9 * drift + even() - even();
             let season = (at as f64 / 1_440.0 * std::f64::consts::TAU).sin();
-            let step = if at >= WEEK && seed.is_multiple_of(50) {
+            let step = if at >= WEEK && seed % 50 == 1 {
                 30.0
             } else {
                 0.0

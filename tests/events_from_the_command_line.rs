@@ -11,6 +11,9 @@ use std::time::Duration;
 use render::events::{Event, Options, Status, Store, TagQuery};
 use render::http::events::{EventsState, routes};
 use render::http::guard::{Guard, Options as AuthOptions};
+use render::http::impact::{self, ImpactState};
+use render::impact::{Outcome, Report};
+use render::verdicts::Handle;
 use rustix::process::{Pid, Signal, kill_process};
 
 struct Server {
@@ -37,6 +40,12 @@ impl Server {
             base_path: Default::default(),
             page: None,
         });
+        let router = router.merge(impact::routes(ImpactState {
+            store: Arc::clone(&store),
+            handle: Handle::default(),
+            guard: Arc::new(Guard::new(auth, true)),
+            base_path: Default::default(),
+        }));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime
             .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
@@ -279,4 +288,60 @@ fn a_command_runs_without_a_server_and_one_that_cannot_is_told() {
     assert!(event.data.starts_with("did not start"), "{}", event.data);
     let killed = server.event(&["wrap", "--", "sh", "-c", "kill -9 $$"]);
     assert_eq!(killed.status.code(), Some(137));
+}
+
+#[test]
+fn a_deploy_that_got_worse_is_rolled_back_by_wrap() {
+    for (verdict, expected) in [(Outcome::Worse, 1), (Outcome::Unchanged, 0)] {
+        let server = Server::start();
+        let directory = tempfile::tempdir().unwrap();
+        let undone = directory.path().join("undone");
+        let undo = format!(
+            "echo \"$PLUMBAGO_EVENT: $PLUMBAGO_SENTENCE\" > {}",
+            undone.display()
+        );
+        let arguments = [
+            "event",
+            "wrap",
+            "--what",
+            "web 2",
+            "--tag",
+            "deploy web",
+            "--wait",
+            "50s",
+        ];
+        let mut wrap = server.command(&arguments);
+        wrap.args(["--on-worse", &undo, "--", "true"]);
+        let mut wrap = wrap.stderr(Stdio::null()).spawn().unwrap();
+        let query: TagQuery = "deploy -rollback".parse().unwrap();
+        let event = loop {
+            let found = server.store.query(&query, 0.0, f64::MAX, 10).unwrap();
+            match found.into_iter().find(|event| event.until.is_some()) {
+                Some(event) => break event,
+                None => std::thread::park_timeout(Duration::from_millis(5)),
+            }
+        };
+        let report = Report {
+            verdict,
+            complete: true,
+            sentence: "web.errors rose".to_owned(),
+            ..Report::default()
+        };
+        server.store.set_impact(event.id, report).unwrap();
+        assert_eq!(wrap.wait().unwrap().code(), Some(expected));
+        let rollbacks: TagQuery = "rollback".parse().unwrap();
+        let rollbacks = server.store.query(&rollbacks, 0.0, f64::MAX, 10).unwrap();
+        let event = server.store.event(event.id).unwrap();
+        if verdict == Outcome::Worse {
+            let text = std::fs::read_to_string(&undone).unwrap();
+            assert_eq!(text, format!("{}: web.errors rose\n", event.id));
+            assert_eq!(rollbacks.len(), 1);
+            assert_eq!(rollbacks[0].rollback_of, Some(event.id));
+            assert_eq!(rollbacks[0].status, Status::Succeeded);
+            assert_eq!(event.status, Status::RolledBack);
+        } else {
+            assert!(!undone.exists() && rollbacks.is_empty());
+            assert_eq!(event.status, Status::Succeeded);
+        }
+    }
 }

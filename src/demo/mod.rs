@@ -38,8 +38,8 @@ const DATAGRAM: usize = 1_400;
 /// The sentence on top of every page.
 pub const BANNER: &str = "Demo: a made-up web shop. The week before the first start is generated. \
                           Since then the shop sends StatsD to this server as an application \
-                          would. The first deploy comes within 30 seconds, a harmful one after 22 \
-                          minutes. A deploy with the tag demo:broken breaks the shop until an event \
+                          would. The first deploy comes within 30 seconds, a harmful one after an \
+                          hour. A deploy with the tag demo:broken breaks the shop until an event \
                           rolls that back.";
 
 const DASHBOARD: &str = include_str!("past-week.toml");

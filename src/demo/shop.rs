@@ -99,7 +99,7 @@ const HISTORY: &[Planned] = &[
         "search 1.5",
         "bob: synonyms",
     ),
-    (-58, Kind::Harmless, "web", "web 2.3", "ann: footer"),
+    (-112, Kind::Harmless, "web", "web 2.3", "ann: footer"),
     (
         -42,
         Kind::Harmful,
@@ -116,22 +116,22 @@ const HISTORY: &[Planned] = &[
     ),
 ];
 
-/// The changes after the start, in minutes from the beginning of each round. They are more than a quarter of an
-/// hour apart: the effects of closer ones cannot be told apart.
-const ROUND: i64 = 60;
+/// The changes after the start, in minutes from the beginning of each round. The harmful one is more than an hour
+/// after the harmless one: else its effect would be seen as that one's, too.
+const ROUND: i64 = 120;
 /// Seconds from the start to the first round: the first deploy comes at once, but to be seen.
 const FIRST: i64 = 20;
 const ROUNDS: &[Planned] = &[
     (0, Kind::Harmless, "web", "web 2.", "ann: small things"),
     (
-        22,
+        64,
         Kind::Harmful,
         "checkout",
         "checkout 3.",
         "bob: another try",
     ),
     (
-        44,
+        88,
         Kind::Rollback,
         "checkout",
         "checkout back from 3.",
@@ -517,7 +517,7 @@ mod tests {
         }
         assert_eq!(whole, pieces);
         assert!(whole.windows(2).all(|pair| pair[0].at < pair[1].at));
-        assert!(whole.len() > 20);
+        assert!(whole.len() > 15);
     }
 
     #[test]

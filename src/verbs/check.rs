@@ -9,6 +9,7 @@ use crate::client::Client;
 
 /// Arguments of `plumbago check`.
 #[derive(clap::Args)]
+#[group(skip)]
 #[command(
     after_help = "Exit code: 0 not worse, 1 worse, 2 wrong usage, 3 no verdict: no such deploy, not enough data, too early, or the server cannot be reached.\n\nExamples:\n  plumbago check --since-deploy \"deploy service:web\"\n  plumbago check --since-deploy \"deploy web\" --wait 10m || ./rollback.sh"
 )]
@@ -24,7 +25,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// The arguments are wrong, or the terminal is closed.
+/// None: what goes wrong is printed, and the exit code is 3.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Args {
         since_deploy,

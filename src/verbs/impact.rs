@@ -22,6 +22,7 @@ const UNKNOWN: u8 = 3;
 
 /// Arguments of `plumbago impact`.
 #[derive(clap::Args)]
+#[group(skip)]
 #[command(
     after_help = "Exit code: 0 not worse, 1 worse, 2 wrong usage, 3 no verdict: not enough data, too early, or the server cannot be reached.\n\nExamples:\n  plumbago impact 12\n  plumbago impact 12 --wait 10m || ./rollback.sh\n  plumbago impact 12 --json | jq .impact.sentence"
 )]
@@ -48,7 +49,7 @@ pub struct Answer {
 /// Runs the verb.
 ///
 /// # Errors
-/// The arguments are wrong, or the terminal is closed.
+/// None: what goes wrong is printed, and the exit code is 3.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Args { event, answer } = args;
     answer.of(|_| Ok(*event))
@@ -60,22 +61,25 @@ impl Answer {
         &self,
         find: impl FnOnce(&Client) -> anyhow::Result<i64>,
     ) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.server)?;
-        let wait = self.wait.as_deref().map(span).transpose()?;
-        let found = find(&client).and_then(|id| wait_for(&client, id, wait.unwrap_or_default()));
-        let event = match found {
+        let ask = || {
+            let wait = self.wait.as_deref().map(span).transpose()?;
+            let client = Client::new(&self.server)?;
+            let id = find(&client)?;
+            wait_for(&client, id, wait.unwrap_or_default())
+        };
+        let event = match ask() {
             Ok(event) => event,
             Err(why) => {
                 eprintln!("plumbago: {why:#}");
                 return Ok(ExitCode::from(UNKNOWN));
             }
         };
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            writeln!(out, "{event:#}")?;
-        } else {
-            out.write_all(text(&event).as_bytes())?;
-        }
+        let text = match self.json {
+            true => format!("{event:#}\n"),
+            false => text(&event),
+        };
+        // A closed pipe must not look like a worse deploy.
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
         Ok(ExitCode::from(code(&event)))
     }
 }

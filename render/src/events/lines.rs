@@ -4,10 +4,15 @@ use serde_json::Value;
 
 use super::{Draft, Error, Event};
 
-/// The event as one line, with its line end: every field as it is stored.
+/// The event as one line, with its line end: every field as it is stored. The verdict on it is left
+/// out: it depends on the series of this server.
 pub fn write(event: &Event) -> String {
+    let event = Event {
+        impact: None,
+        ..event.clone()
+    };
     // A structure of plain fields cannot fail to print.
-    let mut line = serde_json::to_string(event).unwrap_or_default();
+    let mut line = serde_json::to_string(&event).unwrap_or_default();
     line.push('\n');
     line
 }

@@ -136,7 +136,7 @@ pub struct Event {
     pub look: Look,
     /// What it changed, with the strongest series only ([`Store::impact`] has all). Kept beside the
     /// event; exports leave it out.
-    #[serde(skip)]
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub impact: Option<Box<Report>>,
 }
 

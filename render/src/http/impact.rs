@@ -4,22 +4,28 @@
 //! |---|---|
 //! | `GET /impact?event=ID` | the event with its verdict, all changed series included |
 //! | `POST /impact?event=ID` | asks for a new verdict; 202, the answer comes with the event |
+//! | `GET /impact/calibration` | false alarms on deploys that never happened, by this server's own data |
+//! | `POST /impact/calibration` | measures them again; 202 |
+//! | `GET /stats/deploys` | delivery figures of `from` until `until` for the events that `tags` selects |
 //! | `POST /impact?event=ID&correction=right` | a person's opinion of it: `right`, `wrong`, `expected`, or `none` to take it back |
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::get;
+use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::guard::{Guard, Scope};
 use super::params::InQuery;
 use super::{Answer, Params};
-use crate::events::{Error, Event, Store};
+use crate::attime;
+use crate::events::{Error, Event, Store, TagQuery};
 use crate::impact::{Correction, Report};
-use crate::verdicts::Handle;
+use crate::verdicts::{Handle, delivery};
 
 /// What the routes of verdicts work with.
 #[derive(Clone)]
@@ -45,8 +51,16 @@ where
     for path in ["/impact", "/impact/"] {
         router = router.route(path, get(show).post(change));
     }
+    for path in ["/impact/calibration", "/impact/calibration/"] {
+        router = router.route(path, get(calibration).post(calibrate));
+    }
     let guarded = state.guard.protect(router, Scope::Events);
-    guarded.with_state(state)
+    let mut open = Router::new();
+    for path in ["/stats/deploys", "/stats/deploys/"] {
+        open = open.route(path, get(figures));
+    }
+    let open = state.guard.watch(open);
+    guarded.merge(open).with_state(state)
 }
 
 fn id_of(params: &Params) -> Result<i64, Answer> {
@@ -127,5 +141,48 @@ async fn change(
     Ok(Answer::value(
         StatusCode::OK,
         &json!({"event": id, "impact": report}),
+    ))
+}
+
+async fn figures(State(state): State<ImpactState>, InQuery(params): InQuery) -> Outcome {
+    let bad = |why: String| Answer::error(StatusCode::BAD_REQUEST, &why);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs_f64();
+    let time = |name: &str, default: &str| {
+        let text = params.get(name).unwrap_or(default);
+        let at = attime::parse(text, &TimeZone::UTC, now as i64);
+        at.map(|at| at as f64).map_err(|why| bad(why.to_string()))
+    };
+    let (from, until) = (time("from", "-30d")?, time("until", "now")?);
+    let tags = params.get("tags").unwrap_or("deploy");
+    let query: TagQuery = tags
+        .parse()
+        .map_err(|why| bad(format!("\"tags\": {why}")))?;
+    let figures = state
+        .ask(move |store| {
+            let mut deploys = store.overlay(&query, from, until, now)?;
+            // Bands that reach into the range began before it.
+            deploys.retain(|event| event.when >= from);
+            Ok(delivery(&deploys, from, until))
+        })
+        .await?;
+    let figures = serde_json::to_value(figures).unwrap_or_default();
+    Ok(Answer::value(StatusCode::OK, &figures))
+}
+
+async fn calibration(State(state): State<ImpactState>) -> Outcome {
+    let last = state.handle.calibration();
+    if last.is_none() {
+        state.handle.calibrate();
+    }
+    let json = serde_json::to_value(last).unwrap_or_default();
+    Ok(Answer::value(StatusCode::OK, &json!({"calibration": json})))
+}
+
+async fn calibrate(State(state): State<ImpactState>) -> Outcome {
+    state.handle.calibrate();
+    Ok(Answer::value(
+        StatusCode::ACCEPTED,
+        &json!({"requested": true}),
     ))
 }

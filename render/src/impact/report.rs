@@ -184,6 +184,8 @@ pub struct Report {
     pub visible: Option<f64>,
     /// The ids of earlier deploys of the same scope that cannot be told apart from this one.
     pub joint: Vec<i64>,
+    /// The ids of later deploys of the same scope within the looks so far: a change may be theirs.
+    pub followed: Vec<i64>,
     /// When the next look can be taken, in Unix seconds.
     pub next: Option<f64>,
     /// When it was computed, in Unix seconds.

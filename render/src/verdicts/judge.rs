@@ -164,10 +164,32 @@ impl Judge {
         } else if undone.is_some() && next.is_none() {
             report.sentence += "; then it was rolled back";
         }
+        report.followed = self.followed(event, &case.scope.key, end, &judged)?;
+        if let (Some(next), true) = (report.followed.first(), report.changed > 0) {
+            report.sentence += &format!("; event {next} followed within the last look");
+        }
         if let Some(first) = report.joint.first() {
             report.sentence += &format!("; cannot be told apart from event {first}");
         }
         Ok(report)
+    }
+
+    /// The ids of the deploys with something of `key` in common that came before the last of `looks` at `event`,
+    /// which ended at `end`, was over.
+    fn followed(
+        &self,
+        event: &Event,
+        key: &Key,
+        end: f64,
+        looks: &[(u32, Judgement)],
+    ) -> Result<Vec<i64>, Failure> {
+        let (Some(query), Some((minutes, _))) = (&self.events, looks.last()) else {
+            return Ok(Vec::new());
+        };
+        let until = end + f64::from(*minutes) * MINUTE;
+        let later = self.store.query(query, event.when, until, MAX_DEPLOYS)?;
+        let shares = |other: &&Event| other.id != event.id && self.selector.key(other).meets(key);
+        Ok(later.iter().filter(shares).map(|other| other.id).collect())
     }
 
     /// When `event` was rolled back, if it was.

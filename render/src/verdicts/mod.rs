@@ -6,6 +6,8 @@
 //!    what the store has by then, so that late data counts as soon as the next look is taken.
 //! 3. A verdict depends only on the store, the events and the time: computed again, it is the same again.
 
+mod calibration;
+mod delivery;
 mod judge;
 pub mod options;
 mod reverse;
@@ -14,6 +16,8 @@ mod stats;
 mod values;
 mod worker;
 
+pub use calibration::Calibration;
+pub use delivery::{Delivery, Durations, Figures, delivery};
 pub use judge::Judge;
 pub use options::Options;
 pub use reverse::{Happened, what_happened};

@@ -28,7 +28,8 @@ pub struct Happened {
     pub deploys: Vec<Event>,
 }
 
-/// What happened to the series `name` around `at`, at the clock `now`; `None` if it has too few points there.
+/// What happened to the series `name` around `at`, at the clock `now`; `None` if it has too few points there, or
+/// did not change.
 /// `deploys` says which events count.
 ///
 /// # Errors
@@ -72,7 +73,9 @@ pub fn what_happened(
     let known = usize::try_from((now - base).div_euclid(step)).unwrap_or_default();
     points.truncate(known.min(end));
     let step_u32 = u32::try_from(step).unwrap_or(u32::MAX);
-    let Some(found) = onset(&points, guess, step_u32, &params) else {
+    let found = onset(&points, guess, step_u32, &params);
+    // A series without points, or a constant one, has no change.
+    let Some(found) = found.filter(|found| found.size > 0.0) else {
         return Ok(None);
     };
     let changed = base + found.at as i64 * step;

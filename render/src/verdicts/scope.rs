@@ -407,7 +407,7 @@ fn is_own(name: &str) -> bool {
 
 impl Selector {
     /// What decides which series belong to `event`, going by its tags alone.
-    fn key(&self, event: &Event) -> Key {
+    pub(super) fn key(&self, event: &Event) -> Key {
         let tag = |prefix: &str| {
             let value = event.tags.iter().find_map(|tag| tag.strip_prefix(prefix));
             value.map(str::to_owned)

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::calibration::{Calibration, Running};
 use super::judge::Judge;
 use crate::events::{Draft, Event};
 use crate::impact::{Outcome, Report};
@@ -57,6 +58,10 @@ struct Control {
 struct State {
     requests: VecDeque<i64>,
     stopped: bool,
+    /// A calibration is wanted.
+    calibrate: bool,
+    /// The last one, or the one in progress.
+    calibration: Option<Calibration>,
 }
 
 impl Handle {
@@ -71,6 +76,17 @@ impl Handle {
         }
         self.0.changed.notify_all();
         true
+    }
+
+    /// The last calibration, if there was one since the start.
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.0.state.lock().calibration.clone()
+    }
+
+    /// Asks for a new calibration.
+    pub fn calibrate(&self) {
+        self.0.state.lock().calibrate = true;
+        self.0.changed.notify_all();
     }
 
     /// Stops the worker: a verdict in progress is abandoned.
@@ -89,6 +105,7 @@ pub struct Worker {
     worse_tags: Vec<String>,
     /// Events whose verdict failed, and when to try again.
     failed: BTreeMap<i64, f64>,
+    calibration: Option<Running>,
 }
 
 impl Worker {
@@ -102,6 +119,7 @@ impl Worker {
             handle: handle.clone(),
             worse_tags: worse_tags.split_whitespace().map(str::to_owned).collect(),
             failed: BTreeMap::new(),
+            calibration: None,
         };
         (worker, handle)
     }
@@ -115,11 +133,14 @@ impl Worker {
                 Some(id) => self.judge.store.event(id).ok(),
                 None => self.due(now),
             };
-            let Some(event) = event else {
-                self.rest(SEARCH);
-                continue;
-            };
-            self.judge(&event, now);
+            match event {
+                Some(event) => self.judge(&event, now),
+                None if requested.is_none() && self.calibrate(now) => {}
+                None => {
+                    self.rest(SEARCH);
+                    continue;
+                }
+            }
             if requested.is_none() {
                 self.rest(begun.elapsed());
             }
@@ -135,7 +156,7 @@ impl Worker {
     /// Sleeps, but not longer than until something is wanted.
     fn rest(&self, time: Duration) {
         let mut state = self.handle.0.state.lock();
-        if state.requests.is_empty() && !state.stopped {
+        if state.requests.is_empty() && !state.stopped && !state.calibrate {
             self.handle.0.changed.wait_for(&mut state, time);
         }
     }
@@ -193,6 +214,33 @@ impl Worker {
                 self.failed.insert(event.id, now + RETRY);
             }
         }
+    }
+
+    /// Judges the next deploy of a calibration; false if there is nothing to do.
+    fn calibrate(&mut self, now: f64) -> bool {
+        let wanted = std::mem::take(&mut self.handle.0.state.lock().calibrate);
+        if wanted {
+            self.calibration = Some(Running::begin(&self.judge, now));
+        }
+        let Some(running) = &mut self.calibration else {
+            return false;
+        };
+        let next = running.next();
+        if let Some(event) = &next {
+            let cancelled = &self.handle.0.cancelled;
+            match self
+                .judge
+                .judge(event, now, self.host.dashboards(), cancelled)
+            {
+                Ok(report) => running.count(&report),
+                Err(error) => tracing::warn!(%error, "a part of the calibration"),
+            }
+        }
+        self.handle.0.state.lock().calibration = Some(running.so_far.clone());
+        if next.is_none() {
+            self.calibration = None;
+        }
+        true
     }
 
     /// Says that `event` turned out worse: an event of its own, and what the host does.

@@ -36,10 +36,22 @@ const LISTED: usize = 500;
 /// The routes of these pages.
 pub(super) fn routes() -> Router<Page> {
     Router::new()
-        .route("/deploy/{id}", get(deploy))
-        .route("/deploy/{id}/", get(deploy))
-        .route("/changes", get(changes))
-        .route("/changes/", get(changes))
+        .route(
+            "/deploy/{id}",
+            get(|page, id, headers, query| deploy(page, id, headers, query, "../")),
+        )
+        .route(
+            "/deploy/{id}/",
+            get(|page, id, headers, query| deploy(page, id, headers, query, "../../")),
+        )
+        .route(
+            "/changes",
+            get(|page, headers, query| changes(page, headers, query, "")),
+        )
+        .route(
+            "/changes/",
+            get(|page, headers, query| changes(page, headers, query, "../")),
+        )
 }
 
 async fn deploy(
@@ -47,6 +59,7 @@ async fn deploy(
     Path(id): Path<String>,
     headers: HeaderMap,
     InQuery(params): InQuery,
+    up: &'static str,
 ) -> Answer {
     let written = tokio::task::spawn_blocking(move || {
         let (number, is_picture) = match id.strip_suffix(".png") {
@@ -56,8 +69,8 @@ async fn deploy(
         let event = number.parse().ok().and_then(|id| page.0.host.event(id));
         match event {
             Some(event) if is_picture => picture(&page, &event),
-            Some(event) => html_answer(StatusCode::OK, deploy_page(&page, &event, &params)),
-            None => html_answer(StatusCode::NOT_FOUND, unknown(&page, &params)),
+            Some(event) => html_answer(StatusCode::OK, deploy_page(&page, &event, &params, up)),
+            None => html_answer(StatusCode::NOT_FOUND, unknown(&page, &params, up)),
         }
     });
     negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
@@ -116,18 +129,18 @@ fn graph_query(event: &Event, targets: &[&str], further: &[(&str, &str)]) -> Str
     query.finish()
 }
 
-fn unknown(page: &Page, params: &Params) -> String {
+fn unknown(page: &Page, params: &Params, up: &str) -> String {
     let view = View::of(params);
     let layout = Layout {
         title: "Not found",
         path: "changes",
         view: &view,
-        up: "../",
+        up,
         refresh: 0,
         head: html! {},
         content: html! {
             h1 { "There is no such event" }
-            p { a href="../changes" { "All changes" } }
+            p { a href={ (up) "changes" } { "All changes" } }
         },
     };
     layout.document(page)
@@ -167,10 +180,9 @@ fn badge(report: &Report) -> Markup {
     }
 }
 
-fn deploy_page(page: &Page, event: &Event, params: &Params) -> String {
+fn deploy_page(page: &Page, event: &Event, params: &Params, up: &str) -> String {
     let view = View::of(params);
     let zone = view.zone(page);
-    let up = "../";
     let content = html! {
         h1 { (event.what) " " (status(event)) @if let Some(report) = &event.impact { (badge(report)) } }
         div data-part="verdict" {
@@ -221,7 +233,7 @@ fn graphs(event: &Event, report: &Report, up: &str) -> Markup {
         }
         @if report.series.len() > GRAPHS {
             details {
-                summary { (count(others.len() as u64, "more series")) }
+                summary { (others.len()) " more series" }
                 ul { @for one in others { li { (change(one)) } } }
             }
         }
@@ -260,7 +272,7 @@ fn figures(report: &Report, zone: &TimeZone) -> Markup {
         .collect();
     html! {
         p class="quiet" {
-            (count(report.tested as u64, "series")) " judged, " (quiet) " of them without a change; "
+            (report.tested) " series judged, " (quiet) " of them without a change; "
             (report.without_data) " with too little data, " (report.left_out) " left out; compared with "
             (report.controls) " series of others, as much as which " (report.vetoed) " moved. "
             @if !looks.is_empty() { "Looks after " (looks.join(", ")) " minutes. " }
@@ -366,9 +378,14 @@ fn table(events: &[Event], zone: &TimeZone, up: &str) -> Markup {
     }
 }
 
-async fn changes(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {
+async fn changes(
+    State(page): State<Page>,
+    headers: HeaderMap,
+    InQuery(params): InQuery,
+    up: &'static str,
+) -> Answer {
     let written = tokio::task::spawn_blocking(move || {
-        html_answer(StatusCode::OK, changes_page(&page, &params))
+        html_answer(StatusCode::OK, changes_page(&page, &params, up))
     });
     negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
 }
@@ -387,7 +404,7 @@ fn weight(event: &Event) -> (u8, usize) {
     })
 }
 
-fn changes_page(page: &Page, params: &Params) -> String {
+fn changes_page(page: &Page, params: &Params, up: &str) -> String {
     let view = View::of(params);
     let zone = view.zone(page);
     let (from, until) = view.range("-7d", &zone, now() as i64);
@@ -405,21 +422,21 @@ fn changes_page(page: &Page, params: &Params) -> String {
     let order = if by_size { "time" } else { "size" };
     let content = html! {
         h1 { "What changed" }
-        (question(page, params, &zone))
+        (question(page, params, &zone, up))
         p {
             (count(events.len() as u64, "event")) " from " (timestamp(from as f64, &zone)) " to "
             (timestamp(until as f64, &zone)) ". "
-            a href={ "changes?by=" (order) } {
+            a href={ (up) "changes?by=" (order) } {
                 @if by_size { "Order by time" } @else { "Order by what moved most" }
             }
         }
-        div data-part="changes" { (table(&events, &zone, "")) }
+        div data-part="changes" { (table(&events, &zone, up)) }
     };
     let layout = Layout {
         title: "Changes",
         path: "changes",
         view: &view,
-        up: "",
+        up,
         refresh: 0,
         head: html! {},
         content,
@@ -428,12 +445,12 @@ fn changes_page(page: &Page, params: &Params) -> String {
 }
 
 /// "What happened here?": a form, and the answer if it was filled in.
-fn question(page: &Page, params: &Params, zone: &TimeZone) -> Markup {
+fn question(page: &Page, params: &Params, zone: &TimeZone, up: &str) -> Markup {
     let target = params.get("target").unwrap_or_default();
     let at = params.get("at").unwrap_or_default();
     let time = attime::parse(if at.is_empty() { "now" } else { at }, zone, now() as i64);
     html! {
-        form action="changes" method="get" {
+        form action={ (up) "changes" } method="get" {
             label { "What happened to the series " input name="target" value=(target) placeholder="stats.web.errors"; }
             label { " around " input name="at" value=(at) placeholder="-2h, 14:30, 1767225600"; }
             " " button { "Ask" }
@@ -441,18 +458,20 @@ fn question(page: &Page, params: &Params, zone: &TimeZone) -> Markup {
         @if !target.is_empty() {
             @match time {
                 Err(why) => p class="problem" role="alert" { (why) },
-                Ok(time) => (answer(page, target, time, zone)),
+                Ok(time) => (answer(page, target, time, zone, up)),
             }
         }
     }
 }
 
-fn answer(page: &Page, target: &str, time: i64, zone: &TimeZone) -> Markup {
+fn answer(page: &Page, target: &str, time: i64, zone: &TimeZone, up: &str) -> Markup {
     let happened = page.0.host.happened(target, time);
     html! {
         @match happened {
-            None => p { "There is no series " code { (target) } " with enough points around "
-                (timestamp(time as f64, zone)) "." },
+            None => p {
+                "There is no series " code { (target) } " that changed around "
+                (timestamp(time as f64, zone)) ", or it has too few points there."
+            },
             Some(happened) => {
                 p {
                     code { (target) } " changed most at " strong { (timestamp(happened.at as f64, zone)) } "; "
@@ -460,7 +479,7 @@ fn answer(page: &Page, target: &str, time: i64, zone: &TimeZone) -> Markup {
                     @if !happened.rare { "It does so by itself: no deploy is needed to explain it. " }
                     @if happened.deploys.is_empty() { "No deploy explains it." }
                 }
-                @if !happened.deploys.is_empty() { (table(&happened.deploys, zone, "")) }
+                @if !happened.deploys.is_empty() { (table(&happened.deploys, zone, up)) }
             }
         }
     }

@@ -1,0 +1,266 @@
+//! Delivery figures from the deploys of a range: how often, how long from the commit, how many failed, how long
+//! until that was repaired. Values in, values out.
+//!
+//! What events alone cannot know is not in them: incidents without a deploy, and failures found days later
+//! that no event undoes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::events::{Event, Status};
+use crate::impact::{Correction, Outcome};
+
+/// Tags by which figures are split.
+const GROUPS: [&str; 3] = ["service:", "app:", "team:"];
+/// Most groups; further ones are only in the total.
+const MAX_GROUPS: usize = 500;
+const DAY: f64 = 86_400.0;
+
+/// The middle of some durations, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Durations {
+    /// How many there are.
+    pub count: usize,
+    /// The median; `None` without any.
+    pub median: Option<f64>,
+    /// The 90th percentile.
+    pub p90: Option<f64>,
+}
+
+/// The figures of some deploys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Figures {
+    /// Deploys that ended, a fleet's deploy once; rollbacks are not counted.
+    pub deploys: usize,
+    /// The same per day.
+    pub per_day: f64,
+    /// The share that failed or was rolled back.
+    pub failed: f64,
+    /// The share that was judged worse.
+    pub worse: f64,
+    /// The share that was judged worse, and a person confirmed it.
+    pub confirmed: f64,
+    /// From a deploy that failed or was rolled back to the end of what undid it, or of the next deploy of the same
+    /// service that succeeded.
+    pub restore: Durations,
+    /// From the commit to the deploy's end, where the events say when that was.
+    pub lead: Durations,
+}
+
+/// The figures of a range.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Delivery {
+    /// The beginning of the range, in Unix seconds.
+    pub from: f64,
+    /// Its end.
+    pub until: f64,
+    /// Of all deploys.
+    pub all: Figures,
+    /// Of the deploys with each `service:`, `app:` or `team:` tag.
+    pub groups: BTreeMap<String, Figures>,
+}
+
+/// The figures of `deploys`, which are the deploys from `from` until `until`, oldest first, fleets merged.
+pub fn delivery(deploys: &[Event], from: f64, until: f64) -> Delivery {
+    let mut tags: BTreeSet<&str> = BTreeSet::new();
+    for tag in deploys.iter().flat_map(|event| &event.tags) {
+        if GROUPS.iter().any(|group| tag.starts_with(group)) && tags.len() < MAX_GROUPS {
+            tags.insert(tag);
+        }
+    }
+    let days = ((until - from) / DAY).max(1.0 / 24.0);
+    let groups = tags.into_iter().map(|tag| {
+        let has = |event: &&Event| event.tags.iter().any(|other| other == tag);
+        let some: Vec<&Event> = deploys.iter().filter(has).collect();
+        (tag.to_owned(), figures(&some, days))
+    });
+    Delivery {
+        from,
+        until,
+        groups: groups.collect(),
+        all: figures(&deploys.iter().collect::<Vec<_>>(), days),
+    }
+}
+
+fn figures(events: &[&Event], days: f64) -> Figures {
+    let undone: BTreeSet<i64> = events
+        .iter()
+        .filter_map(|event| event.rollback_of)
+        .collect();
+    let is_failure = |event: &Event| {
+        matches!(event.status, Status::Failed | Status::RolledBack) || undone.contains(&event.id)
+    };
+    let is_deploy = |event: &Event| event.rollback_of.is_none() && event.status != Status::Started;
+    let deploys: Vec<&Event> = events
+        .iter()
+        .copied()
+        .filter(|event| is_deploy(event))
+        .collect();
+    let share = |n: usize| match deploys.len() {
+        0 => 0.0,
+        all => n as f64 / all as f64,
+    };
+    let is_worse = |event: &Event| {
+        let report = event.impact.as_ref();
+        report.is_some_and(|report| report.verdict == Outcome::Worse)
+    };
+    let is_confirmed = |event: &Event| {
+        let correction = event.impact.as_ref().and_then(|report| report.correction);
+        is_worse(event) && correction == Some(Correction::Right)
+    };
+    let failures: Vec<&Event> = deploys
+        .iter()
+        .copied()
+        .filter(|event| is_failure(event))
+        .collect();
+    let restored = failures.iter().filter_map(|failure| {
+        let undo = events
+            .iter()
+            .find(|event| event.rollback_of == Some(failure.id));
+        let next = || {
+            let mut later = deploys.iter().filter(|event| event.when > failure.when);
+            later.find(|event| {
+                event.status == Status::Succeeded
+                    && !is_failure(event)
+                    && shares_service(event, failure)
+            })
+        };
+        let end = undo.or_else(next).map(|event| end(event))?;
+        Some((end - failure.when).max(0.0))
+    });
+    let lead = deploys.iter().filter_map(|event| {
+        let lead = end(event) - committed(event)?;
+        (lead >= 0.0).then_some(lead)
+    });
+    Figures {
+        deploys: deploys.len(),
+        per_day: deploys.len() as f64 / days,
+        failed: share(failures.len()),
+        worse: share(deploys.iter().filter(|event| is_worse(event)).count()),
+        confirmed: share(deploys.iter().filter(|event| is_confirmed(event)).count()),
+        restore: durations(restored.collect()),
+        lead: durations(lead.collect()),
+    }
+}
+
+fn end(event: &Event) -> f64 {
+    event.until.unwrap_or(event.when)
+}
+
+/// Whether two deploys are of one service: they share a tag that names one, or all of their tags.
+fn shares_service(a: &Event, b: &Event) -> bool {
+    let of = |event: &Event| -> BTreeSet<String> {
+        let named = event
+            .tags
+            .iter()
+            .filter(|tag| GROUPS[..2].iter().any(|group| tag.starts_with(group)));
+        named.cloned().collect()
+    };
+    let (mine, theirs) = (of(a), of(b));
+    match mine.is_empty() && theirs.is_empty() {
+        true => a.tags == b.tags,
+        false => !mine.is_disjoint(&theirs),
+    }
+}
+
+/// When the commit of a deploy was made, in Unix seconds: the tag `committed:TIME`, or a line of its data that begins
+/// so. TIME is Unix seconds or `2026-11-20T13:00:00Z`.
+fn committed(event: &Event) -> Option<f64> {
+    const KEY: &str = "committed:";
+    let tags = event.tags.iter().map(String::as_str);
+    let text = tags
+        .chain(event.data.lines())
+        .find_map(|text| text.trim().strip_prefix(KEY))?;
+    let text = text.trim();
+    match text.parse::<f64>() {
+        Ok(seconds) => seconds.is_finite().then_some(seconds),
+        Err(_) => text
+            .parse::<jiff::Timestamp>()
+            .ok()
+            .map(|at| at.as_second() as f64),
+    }
+}
+
+fn durations(mut all: Vec<f64>) -> Durations {
+    all.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| {
+        all.get(((all.len() as f64 - 1.0) * share).round().max(0.0) as usize)
+            .copied()
+    };
+    Durations {
+        count: all.len(),
+        median: at(0.5),
+        p90: at(0.9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::impact::Report;
+
+    fn deploy(id: i64, tags: &str, when: f64, status: Status) -> Event {
+        Event {
+            id,
+            when,
+            status,
+            tags: tags.split_whitespace().map(str::to_owned).collect(),
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn figures_of_a_day() {
+        let mut events = vec![
+            deploy(
+                1,
+                "deploy service:web committed:700",
+                1_000.0,
+                Status::Succeeded,
+            ),
+            deploy(2, "deploy service:web", 2_000.0, Status::RolledBack),
+            deploy(3, "deploy service:web rollback", 2_500.0, Status::Succeeded),
+            deploy(4, "deploy service:search", 3_000.0, Status::Failed),
+            deploy(5, "deploy service:search", 4_000.0, Status::Succeeded),
+            deploy(6, "deploy service:search", 5_000.0, Status::Started),
+        ];
+        events[2].rollback_of = Some(2);
+        events[2].until = Some(2_600.0);
+        events[1].impact = Some(Box::new(Report {
+            verdict: Outcome::Worse,
+            correction: Some(Correction::Right),
+            ..Report::default()
+        }));
+        events[4].data = "by ann\ncommitted: 1970-01-01T00:10:00Z".to_owned();
+        let all = delivery(&events, 0.0, 2.0 * DAY);
+        assert_eq!((all.all.deploys, all.all.per_day), (4, 2.0));
+        assert_eq!(
+            (all.all.failed, all.all.worse, all.all.confirmed),
+            (0.5, 0.25, 0.25)
+        );
+        assert_eq!(
+            (all.all.restore.count, all.all.restore.median),
+            (2, Some(1_000.0))
+        );
+        assert_eq!((all.all.lead.count, all.all.lead.p90), (2, Some(3_400.0)));
+        let web = &all.groups["service:web"];
+        assert_eq!(
+            (web.deploys, web.failed, web.restore.median),
+            (2, 0.5, Some(600.0))
+        );
+        assert_eq!(web.lead.median, Some(300.0));
+        assert_eq!(all.groups.len(), 2);
+    }
+
+    #[test]
+    fn no_deploys_have_no_figures() {
+        let none = delivery(&[], 0.0, 0.0).all;
+        assert_eq!(
+            (none.deploys, none.failed, none.restore.median),
+            (0, 0.0, None)
+        );
+        let json = serde_json::to_value(none).unwrap();
+        assert!(json["lead"]["median"].is_null());
+    }
+}
