@@ -16,6 +16,8 @@ use std::ops::Range;
 
 use jiff::tz::TimeZone;
 
+use self::labels::arrange;
+use self::shapes::{band, cross, line, tie_line};
 use super::color::Color;
 use super::font::Font;
 use super::params::Params;
@@ -24,6 +26,9 @@ use super::sheet::Sheet;
 use super::x_axis::written;
 use crate::error::Result;
 use crate::events::{Event, Status};
+
+mod labels;
+mod shapes;
 
 /// Colours of tags that everybody uses, chosen to differ from Graphite's series colours, from
 /// each other and from the red of failure.
@@ -527,131 +532,6 @@ fn crowds(all_shown: Vec<Shown<'_>>) -> Vec<Shown<'_>> {
     merged
 }
 
-/// Gives labels their places in at most `most` rows; returns how many rows that took.
-///
-/// The newest, the failed and the undone ones choose first, then the others, from right to left. A label stands
-/// to the right of its pole, else to the left, else cut to the right. A pole goes up through the
-/// rows below its label's: no label may be in its way.
-fn arrange(
-    all_shown: &mut [Shown<'_>],
-    font: Font,
-    (left, right): (f64, f64),
-    most: usize,
-) -> usize {
-    let mut order: Vec<usize> = (0..all_shown.len()).collect();
-    order.sort_by(|a, b| all_shown[*b].x.total_cmp(&all_shown[*a].x));
-    let newest = order.first().copied();
-    let is_plain = |shown: &Shown<'_>| !shown.failed && !shown.undone;
-    order.sort_by_key(|i| Some(*i) != newest && is_plain(&all_shown[*i]));
-    let poles: Vec<f64> = all_shown.iter().map(|shown| shown.x).collect();
-    let mut taken = Taken::new(most);
-    let mut rows = 0;
-    for i in order {
-        let x = all_shown[i].x;
-        let text = all_shown[i].label.clone();
-        if text.is_empty() || most == 0 {
-            continue;
-        }
-        let width = font.width(&text);
-        let (after, before) = (x + GAP, x - GAP - width);
-        let at_right = |level: &usize| {
-            after + width + GAP <= right && taken.is_free(*level, x, after..after + width)
-        };
-        let at_left =
-            |level: &usize| before >= left && taken.is_free(*level, x, before..before + width);
-        let placed = if let Some(level) = (0..most).find(at_right) {
-            Some((level, after, text, width))
-        } else if let Some(level) = rows_for(&poles, before..x, most).into_iter().find(at_left) {
-            Some((level, before, text, width))
-        } else {
-            let rooms = (0..most).map(|level| (level, taken.room(level, x, right)));
-            let widest = rooms.fold((0, f64::MIN), |best, room| match room.1 > best.1 {
-                true => room,
-                false => best,
-            });
-            let cut = font.fit(&text, widest.1);
-            let width = font.width(&cut);
-            (!cut.is_empty()).then_some((widest.0, after, cut, width))
-        };
-        if let Some((level, at, text, width)) = placed {
-            taken.take(level, x, at..at + width);
-            rows = rows.max(level + 1);
-            all_shown[i].place = Some(Placed { level, x: at, text });
-        }
-    }
-    rows
-}
-
-/// The rows for a label over `place`, the best first: not the lowest if there are poles below it,
-/// which have labels of their own.
-fn rows_for(poles: &[f64], place: Range<f64>, most: usize) -> Vec<usize> {
-    let crosses = poles.iter().any(|x| place.start < *x && *x < place.end);
-    let mut rows: Vec<usize> = (0..most).collect();
-    if crosses && most > 1 {
-        rows.rotate_left(1);
-    }
-    rows
-}
-
-/// The places that are taken above a plot.
-struct Taken {
-    /// The labels of each row.
-    labels: Vec<Vec<Range<f64>>>,
-    /// Each pole with the row of its label.
-    poles: Vec<(f64, usize)>,
-}
-
-impl Taken {
-    fn new(most: usize) -> Self {
-        Self {
-            labels: vec![Vec::new(); most],
-            poles: Vec::new(),
-        }
-    }
-
-    /// Whether a label at `place` in the row `level` and its pole at `x` touch nothing.
-    fn is_free(&self, level: usize, x: f64, place: Range<f64>) -> bool {
-        let touches =
-            |label: &Range<f64>| label.start - GAP < place.end && place.start < label.end + GAP;
-        let is_crossed = |(pole, row): &(f64, usize)| {
-            *row > level && place.start - GAP < *pole && *pole < place.end + GAP
-        };
-        self.is_passable(level, x)
-            && !self.labels[level].iter().any(touches)
-            && !self.poles.iter().any(is_crossed)
-    }
-
-    /// Whether a pole at `x` reaches the row `level`.
-    fn is_passable(&self, level: usize, x: f64) -> bool {
-        let in_the_way = |label: &Range<f64>| label.start - GAP < x && x < label.end + GAP;
-        !self.labels[..level].iter().flatten().any(in_the_way)
-    }
-
-    /// The pixels to the right of a pole at `x` that are free in the row `level`.
-    fn room(&self, level: usize, x: f64, right: f64) -> f64 {
-        if !self.is_passable(level, x) {
-            return f64::MIN;
-        }
-        let at = x + GAP;
-        let labels = self.labels[level]
-            .iter()
-            .filter(|label| label.end + GAP > at);
-        let poles = self
-            .poles
-            .iter()
-            .filter(|(pole, row)| *row > level && *pole > x);
-        let ends = labels
-            .map(|label| label.start)
-            .chain(poles.map(|(pole, _)| *pole));
-        ends.fold(right, f64::min) - at - GAP
-    }
-
-    fn take(&mut self, level: usize, x: f64, place: Range<f64>) {
-        self.labels[level].push(place);
-        self.poles.push((x, level));
-    }
-}
-
 /// A colour that can be read on `background`: the event's own, darker or lighter if need be.
 fn readable(color: Color, background: Color) -> Color {
     let apart = (color.luminance() - background.luminance()).abs();
@@ -665,130 +545,4 @@ fn readable(color: Color, background: Color) -> Color {
     } else {
         color.towards(towards, (0.45 - apart).min(0.6) + 0.1)
     }
-}
-
-const UNDONE_DASH: (f64, f64) = (4.0, 3.0);
-
-fn line(sheet: &mut Sheet, shown: &Shown<'_>, top: f64) {
-    let x = shown.x.round();
-    let crowd = shown.events.len() > 1 || shown.events.iter().any(|e| e.look.merged > 0);
-    let width = if crowd { 2.0 } else { 1.0 };
-    let paint = Paint::own(shown.color);
-    let center = x + width / 2.0;
-    let dash = shown.undone.then_some(UNDONE_DASH);
-    sheet.stroke(
-        &[(center, top.round()), (center, sheet.bottom)],
-        width,
-        dash,
-        paint,
-    );
-    if shown.undone && !shown.tied {
-        undone(sheet, center, paint);
-    }
-    sheet.push(Item::Feel {
-        from: spot(x - 3.0, top),
-        to: spot(x + 4.0, sheet.bottom),
-    });
-}
-
-fn band(sheet: &mut Sheet, shown: &Shown<'_>, top: f64) {
-    let (top_y, bottom) = (sheet.top, sheet.bottom);
-    let left = shown.x.round();
-    let right = shown.x_end.round().max(left + 2.0);
-    let tint = if shown.failed {
-        shown.alarm
-    } else {
-        shown.color
-    };
-    sheet.push(Item::Block {
-        from: spot(left, top_y),
-        to: spot(right, bottom),
-        paint: Paint::own(tint.with_alpha(0.12)),
-    });
-    if shown.failed {
-        hatch(sheet, left, right, tint);
-    }
-    let edge = Paint::own(shown.color);
-    let faint = Paint::own(shown.color.with_alpha(0.6));
-    let dash = shown.undone.then_some(UNDONE_DASH);
-    sheet.stroke(
-        &[(left + 0.5, top.round()), (left + 0.5, bottom)],
-        1.0,
-        dash,
-        edge,
-    );
-    if !shown.open {
-        sheet.stroke(
-            &[(right - 0.5, top_y), (right - 0.5, bottom)],
-            1.0,
-            dash,
-            faint,
-        );
-    }
-    // A bar along the top says that both edges belong together.
-    sheet.push(Item::Block {
-        from: spot(left, top_y),
-        to: spot(right, top_y + 2.0),
-        paint: edge,
-    });
-    if shown.undone && !shown.tied {
-        undone(sheet, left + 0.5, edge);
-    }
-    sheet.push(Item::Feel {
-        from: spot(left - 2.0, top),
-        to: spot(right + 2.0, bottom),
-    });
-}
-
-/// Slanted lines over a band.
-fn hatch(sheet: &mut Sheet, left: f64, right: f64, color: Color) {
-    let (top, bottom) = (sheet.top, sheet.bottom);
-    let height = bottom - top;
-    let paint = Paint::own(color.with_alpha(0.35));
-    let step = ((right - left + height) / 400.0).max(7.0);
-    let mut start = left - height;
-    while start < right {
-        // From the bottom edge up to the right, cut to the band.
-        let (x0, x1) = (start.max(left), (start + height).min(right));
-        if x1 > x0 {
-            let y = |x: f64| bottom - (x - start);
-            sheet.stroke(&[(x0, y(x0)), (x1, y(x1))], 1.0, None, paint);
-        }
-        start += step;
-    }
-}
-
-/// A red cross: this failed.
-fn cross(sheet: &mut Sheet, x: f64, y: f64, color: Color) {
-    let x = x.round() + 0.5;
-    let paint = Paint::own(color);
-    for (dx, dy) in [(3.5, 3.5), (3.5, -3.5)] {
-        sheet.stroke(&[(x - dx, y - dy), (x + dx, y + dy)], 1.8, None, paint);
-    }
-}
-
-/// An arrow back: this was undone.
-fn undone(sheet: &mut Sheet, x: f64, paint: Paint) {
-    let y = sheet.top + 6.0;
-    sheet.stroke(&[(x - 1.0, y), (x - 8.0, y)], 1.2, None, paint);
-    sheet.stroke(
-        &[(x - 5.0, y - 3.0), (x - 8.5, y), (x - 5.0, y + 3.0)],
-        1.2,
-        None,
-        paint,
-    );
-}
-
-/// From a rollback to what it undoes, with a head at that end.
-fn tie_line(sheet: &mut Sheet, tie: &Tie) {
-    let y = sheet.top + 12.0;
-    let paint = Paint::own(tie.color.with_alpha(0.8));
-    let towards = if tie.to < tie.from { 1.0 } else { -1.0 };
-    sheet.stroke(&[(tie.from, y), (tie.to, y)], 1.0, Some((2.0, 2.0)), paint);
-    let head = [
-        (tie.to + 4.0 * towards, y - 3.0),
-        (tie.to + towards, y),
-        (tie.to + 4.0 * towards, y + 3.0),
-    ];
-    sheet.stroke(&head, 1.2, None, paint);
 }
