@@ -10,6 +10,8 @@
 //! - *bursts*: 200,000 points of 10,000 known metrics over one TCP connection, sent at once as lines and as
 //!   pickles of 500 points, from the first byte to the last point in the cache, journal at 200 ms.
 //!   *read*: a thread that reads the same bytes from a socket and counts line feeds.
+//! - *cache*: 30 points of each of 100,000 series, step by step, into the cache and out of it, by kind of
+//!   value, against the same points in a `Vec` for each series.
 //! - *rules*: resolving the name of a received point with 50 rules (20 patterns of lists, 10 rewrites, 20
 //!   aggregation rules of which none matches) against resolving it without rules: a known name, a new one.
 //! - *schemas*: finding the section of a storage-schemas.conf of 50 patterns that a name of a new series
@@ -20,7 +22,7 @@
 //!
 //! `cargo bench --bench carbon`, or `cargo bench --bench carbon -- serve PORT DATA [off|200ms]`
 //! for a server that other generators can load; `-- METRICS` for another number of names,
-//! `-- rules` for that part alone.
+//! `-- rules`, `-- bursts`, `-- cache` for that part alone.
 
 #![allow(missing_docs, reason = "a program, not a library")]
 #![allow(clippy::unwrap_used, reason = "a bench ends where it goes wrong")]
@@ -32,6 +34,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use carbon::cache::Cache;
 use carbon::index::Index;
 use carbon::listener::Listeners;
 use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
@@ -39,13 +42,13 @@ use carbon::pattern::Pattern;
 use carbon::protocol::pickle::write;
 use carbon::protocol::resolver::At;
 use carbon::schema::{Schema, load_schemas};
-use carbon::{Carbon, PointTime, Setup, Timestamp};
+use carbon::{Carbon, Datapoint, PointTime, SeriesId, Setup, Timestamp};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use whisper::Retention;
+use whisper::{Point, Retention};
 
 const STEPS: u32 = 20;
 const ROUNDS: usize = 5;
@@ -70,9 +73,13 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "schemas") {
         return schemas();
     }
+    if args.first().is_some_and(|arg| arg == "cache") {
+        return cache();
+    }
     let metrics: u32 = args.first().map_or(10_000, |arg| arg.parse().unwrap());
     rules();
     schemas();
+    cache();
     index();
     points(metrics);
     journal(metrics.min(2_000));
@@ -324,6 +331,78 @@ fn journal(metrics: u32) {
         "ingest without journal {off:.3} us/point, with 200ms {on:.3}: {:+.1} %",
         (on / off - 1.0) * 100.0
     );
+}
+
+/// The value of step `n` of the series `i`.
+type Values = fn(i: u32, n: u32) -> f64;
+
+/// Kinds of series, as statsd makes them.
+const KINDS: [(&str, Values); 5] = [
+    ("idle counter", |_, _| 0.0),
+    ("counter", |i, n| f64::from((i * 7 + n * 37) % 200)),
+    ("rate", |i, n| f64::from((i * 7 + n * 37) % 200) / 10.0),
+    ("gauge", |i, n| {
+        f64::from((i * 31 + n * n * 7) % 10_000) / 100.0
+    }),
+    ("mean", |i, n| f64::from(i % 100 + n * 37) / 7.0),
+];
+
+/// What points cost that wait in the cache.
+fn cache() {
+    const SERIES: u32 = 100_000;
+    const POINTS: u32 = 30;
+    let all = f64::from(SERIES * POINTS);
+    let at = |n: u32| PointTime::of_clock(Timestamp(1_700_000_000 + 10 * n));
+    for (what, value) in KINDS {
+        let cache = Cache::new(1 << 30);
+        let mut plain: Vec<Vec<Point>> = vec![Vec::new(); SERIES as usize];
+        let (mut coded_ns, mut plain_ns) = (0.0, 0.0);
+        for n in 0..POINTS {
+            let points: Vec<Datapoint> = (0..SERIES)
+                .map(|i| Datapoint {
+                    series: SeriesId(i),
+                    at: at(n),
+                    value: value(i, n),
+                })
+                .collect();
+            let begun = Instant::now();
+            for points in points.chunks(1_000) {
+                assert_eq!(cache.reserve(points.len()), points.len());
+                cache.insert(points, &mut Vec::new());
+            }
+            coded_ns += begun.elapsed().as_nanos() as f64;
+            let begun = Instant::now();
+            for point in &points {
+                plain[point.series.0 as usize].push(Point {
+                    at: point.at.timestamp(),
+                    value: point.value,
+                });
+            }
+            plain_ns += begun.elapsed().as_nanos() as f64;
+        }
+        let bytes = cache.used_bytes() as f64;
+        let plain_bytes: usize = plain
+            .iter()
+            .map(|points| size_of::<Vec<Point>>() + points.capacity() * size_of::<Point>())
+            .sum();
+        let mut read = Vec::new();
+        let begun = Instant::now();
+        for i in 0..SERIES {
+            read.clear();
+            cache.take(SeriesId(i), &mut read);
+            assert_eq!(read.len(), POINTS as usize);
+            cache.done(SeriesId(i));
+        }
+        let taken_ns = begun.elapsed().as_nanos() as f64;
+        println!(
+            "cache, {what:12} {:5.1} ns in {:5.1} out {:5.2} bytes a point   plain {:5.1} ns {:5.2} bytes",
+            coded_ns / all,
+            taken_ns / all,
+            bytes / all,
+            plain_ns / all,
+            plain_bytes as f64 / all,
+        );
+    }
 }
 
 /// Points of one burst.

@@ -1,78 +1,49 @@
 //! Datapoints that are not in their file yet. Queries read them here.
 //!
-//! 1. The points of a series are a chain of chunks of five, one cache line each, in order of arrival.
-//!    The table of chains is indexed by id: nothing is hashed, and nothing is allocated per series.
+//! 1. The points of a series are a chain: the newest as it is, the others coded in chunks ([`chain`]). The
+//!    table of chains is indexed by id: nothing is hashed, and nothing is allocated per series.
 //! 2. Ids are assigned to shards in blocks of 1,024. Points mostly arrive in the order of their ids, and
 //!    then take one lock per block and not one per point.
 //! 3. Points that the writer has taken ([`Cache::take`]) stay readable until it calls [`Cache::done`];
 //!    points that it could not write go back to the front ([`Cache::put_back`]). A point is always here
 //!    or in its file, so a reader looks here first and into the file second.
-//! 4. The number of chunks is bounded. Room is reserved before a point is taken ([`Cache::reserve`]), so
-//!    the bound holds with any number of receivers.
+//! 4. Memory is bounded, in units of a chunk. Room is reserved before a point is taken
+//!    ([`Cache::reserve`]), so the bound holds with any number of receivers.
 //! 5. A series without points can be claimed ([`Cache::claim`]): new points are still accepted, and the
 //!    writer waits for the end of the claim before it takes them.
 //! 6. Of several points of a series with the same timestamp, the last to arrive wins. Readers and writers
 //!    decide that; inserting compares nothing.
+
+mod chain;
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use whisper::{Point, Timestamp};
 
+use self::chain::{CHUNK_BYTES, Chain, Chunks, EMPTY, MOST_PER_POINT};
 use crate::datapoint::{Datapoint, SeriesId};
 use crate::signal::Signal;
 
-/// Points per chunk: with the link they fill a cache line.
-const CHUNK_POINTS: usize = 5;
-/// Bytes per chunk.
-pub const CHUNK_BYTES: usize = 64;
-/// Chunks allocated together.
-const SLAB: usize = 1 << 10;
+/// Units that a series with points takes beside its chunks: its chain, and its share of tables.
+const UNITS_PER_SERIES: usize = 2;
+/// Units that a further point takes at most: of a new series, or of one that has points.
+const UNITS_PER_POINT: usize = if MOST_PER_POINT > UNITS_PER_SERIES {
+    MOST_PER_POINT
+} else {
+    UNITS_PER_SERIES
+};
 
 const SHARDS: usize = 16;
 const BLOCK_BITS: u32 = 10;
 const BLOCK: usize = 1 << BLOCK_BITS;
 const NONE: u32 = u32::MAX;
 
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Chunk {
-    values: [f64; CHUNK_POINTS],
-    times: [u32; CHUNK_POINTS],
-    next: u32,
-}
-
-const _: () = assert!(size_of::<Chunk>() == CHUNK_BYTES);
-
-const EMPTY_CHUNK: Chunk = Chunk {
-    values: [0.0; CHUNK_POINTS],
-    times: [0; CHUNK_POINTS],
-    next: NONE,
-};
-
-/// The points of a series. Every chunk is full except the last, and except the one that was last in a
-/// chain that was put back before new points ([`Shard::join`]): its unused slots have timestamp 0.
-#[derive(Clone, Copy, Debug)]
-struct Chain {
-    first: u32,
-    last: u32,
-    count: u32,
-    /// Points in the last chunk.
-    filled: u32,
-}
-
-const NO_CHAIN: Chain = Chain {
-    first: NONE,
-    last: NONE,
-    count: 0,
-    filled: 0,
-};
-
 /// The cache.
 #[derive(Debug)]
 pub struct Cache {
     shards: Box<[Mutex<Shard>]>,
-    /// Chunks in use or reserved.
+    /// Units in use or reserved.
     used: AtomicUsize,
     max: usize,
     points: AtomicUsize,
@@ -95,17 +66,27 @@ impl Drop for Claim<'_> {
 
 #[derive(Debug, Default)]
 struct Shard {
-    blocks: Vec<Option<Box<[Chain; BLOCK]>>>,
-    slabs: Vec<Box<[Chunk; SLAB]>>,
-    /// Chunks allocated so far, those in `free` included.
-    bump: u32,
-    free: Vec<u32>,
-    /// The most chunks in use since the shard was last empty.
-    peak: usize,
-    /// Series that have points, in the order in which their first one came.
-    waiting: Vec<u32>,
+    blocks: Vec<Option<Box<Block>>>,
+    chunks: Chunks,
+    /// Series that have points, those in a writer's hand counted once more.
+    held: usize,
+    /// Series that the next sweep returns.
+    waiting: usize,
     in_hand: Vec<(u32, Chain)>,
 }
+
+/// The chains of consecutive ids.
+#[derive(Debug)]
+struct Block {
+    /// Which of them the next sweep returns.
+    waiting: [u64; BLOCK / 64],
+    chains: [Chain; BLOCK],
+}
+
+const EMPTY_BLOCK: Block = Block {
+    waiting: [0; BLOCK / 64],
+    chains: [EMPTY; BLOCK],
+};
 
 /// A series that has points waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +111,7 @@ impl Cache {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             used: AtomicUsize::new(0),
-            max: (max_bytes / CHUNK_BYTES).max(1),
+            max: (max_bytes / CHUNK_BYTES).max(UNITS_PER_POINT),
             points: AtomicUsize::new(0),
             claimed: AtomicU32::new(NONE),
             unclaimed: Signal::default(),
@@ -145,28 +126,31 @@ impl Cache {
     /// Reserves room for up to `wanted` points and returns for how many there is room.
     /// [`Cache::insert`] gives unused room back.
     pub fn reserve(&self, wanted: usize) -> usize {
-        let before = self.used.fetch_add(wanted, Ordering::Relaxed);
-        let granted = self.max.saturating_sub(before).min(wanted);
+        let before = self
+            .used
+            .fetch_add(wanted * UNITS_PER_POINT, Ordering::Relaxed);
+        let granted = (self.max.saturating_sub(before) / UNITS_PER_POINT).min(wanted);
         if granted < wanted {
-            self.used.fetch_sub(wanted - granted, Ordering::Relaxed);
+            self.release(wanted - granted);
         }
         granted
     }
 
-    /// Gives back reserved room.
+    /// Gives back the room of `reserved` points.
     pub fn release(&self, reserved: usize) {
-        self.used.fetch_sub(reserved, Ordering::Relaxed);
+        self.used
+            .fetch_sub(reserved * UNITS_PER_POINT, Ordering::Relaxed);
     }
 
     /// Adds `points`, for each of which room was reserved. Series that had no points waiting are
     /// appended to `woken`.
     pub fn insert(&self, points: &[Datapoint], woken: &mut Vec<SeriesId>) {
         let mut rest = points;
-        let mut chunks = 0;
+        let mut units = 0;
         while let [first, ..] = rest {
             let block = first.series.0 >> BLOCK_BITS;
             let mut shard = self.shard(shard_of(first.series.0));
-            let before = shard.in_use();
+            let before = shard.units();
             let mut taken = 0;
             for point in rest {
                 // The next block of ids belongs to another shard.
@@ -176,22 +160,22 @@ impl Cache {
                 shard.push(point, woken);
                 taken += 1;
             }
-            chunks += shard.in_use() - before;
+            units += shard.units() - before;
             rest = &rest[taken..];
         }
         self.points.fetch_add(points.len(), Ordering::Relaxed);
         self.used
-            .fetch_sub(points.len() - chunks, Ordering::Relaxed);
+            .fetch_sub(points.len() * UNITS_PER_POINT - units, Ordering::Relaxed);
     }
 
     /// The points of `id` in order of arrival, those that the writer has taken first.
     pub fn read(&self, id: SeriesId, into: &mut Vec<Point>) {
         let shard = self.shard(shard_of(id.0));
         for (_, chain) in shard.in_hand.iter().filter(|(own, _)| *own == id.0) {
-            shard.copy(*chain, into);
+            chain.read(&shard.chunks, into);
         }
         if let Some(chain) = shard.chain(id.0) {
-            shard.copy(chain, into);
+            chain.read(&shard.chunks, into);
         }
     }
 
@@ -231,19 +215,20 @@ impl Cache {
         }
     }
 
-    /// Every series that has points waiting, once: ordered by shard, and within a shard by the arrival of
-    /// the oldest point. A series is returned by one sweep only: the caller takes its points
-    /// ([`Cache::take`]) or postpones it ([`Cache::postpone`]).
+    /// Every series that has points waiting, once, ordered by shard and id. A series is returned by one
+    /// sweep only: the caller takes its points ([`Cache::take`]) or postpones it ([`Cache::postpone`]).
     pub fn sweep(&self, into: &mut Vec<Waiting>) {
         for n in 0..SHARDS {
-            let mut shard = self.shard(n);
-            let waiting = std::mem::take(&mut shard.waiting);
-            into.extend(waiting.iter().filter_map(|id| {
-                let count = shard.chain(*id).map_or(0, |chain| chain.count);
-                let series = SeriesId(*id);
-                (count > 0).then_some(Waiting { series, count })
-            }));
+            self.shard(n).sweep(n, into);
         }
+    }
+
+    /// The timestamp of the point of `id` that arrived first.
+    pub(crate) fn oldest(&self, id: SeriesId) -> Option<Timestamp> {
+        let shard = self.shard(shard_of(id.0));
+        let mut points = Vec::new();
+        shard.chain(id.0)?.read(&shard.chunks, &mut points);
+        points.first().map(|point| point.at)
     }
 
     /// Copies the waiting points of `id` to `into` for the writer and returns how many there are. They
@@ -253,11 +238,13 @@ impl Cache {
         let Some(slot) = shard.slot(id.0) else {
             return 0;
         };
-        let chain = std::mem::replace(slot, NO_CHAIN);
+        let chain = *slot;
         if chain.count == 0 {
             return 0;
         }
-        shard.copy(chain, into);
+        // The step is that of the next points, too.
+        slot.count = 0;
+        chain.read(&shard.chunks, into);
         shard.in_hand.push((id.0, chain));
         chain.count as usize
     }
@@ -268,8 +255,11 @@ impl Cache {
         let Some(at) = shard.in_hand.iter().position(|(own, _)| *own == id.0) else {
             return;
         };
+        let before = shard.units();
         let (_, chain) = shard.in_hand.swap_remove(at);
-        let freed = shard.free(chain);
+        shard.held -= 1;
+        shard.chunks.free(&chain);
+        let freed = before - shard.units();
         drop(shard);
         self.used.fetch_sub(freed, Ordering::Relaxed);
         self.points
@@ -282,14 +272,22 @@ impl Cache {
         let Some(at) = shard.in_hand.iter().position(|(own, _)| *own == id.0) else {
             return;
         };
+        let before = shard.units();
         let (_, chain) = shard.in_hand.swap_remove(at);
         shard.join(id.0, chain);
+        // Coded together they may take a chunk more or less.
+        let after = shard.units();
+        drop(shard);
+        if after > before {
+            self.used.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(before - after, Ordering::Relaxed);
+        }
     }
 
     /// Has the next sweep return `id`, whose points were not taken after the last one.
     pub fn postpone(&self, id: SeriesId) {
-        let mut shard = self.shard(shard_of(id.0));
-        shard.waiting.push(id.0);
+        self.shard(shard_of(id.0)).wait(id.0);
     }
 
     /// How many points there are.
@@ -302,7 +300,7 @@ impl Cache {
         self.len() == 0
     }
 
-    /// Bytes of chunks in use or reserved.
+    /// Bytes in use or reserved.
     pub fn used_bytes(&self) -> usize {
         self.used.load(Ordering::Relaxed) * CHUNK_BYTES
     }
@@ -314,13 +312,14 @@ impl Cache {
 
     /// How many series have points waiting.
     pub fn waiting(&self) -> usize {
-        (0..SHARDS).map(|n| self.shard(n).waiting.len()).sum()
+        (0..SHARDS).map(|n| self.shard(n).waiting).sum()
     }
 }
 
 impl Shard {
-    fn in_use(&self) -> usize {
-        self.bump as usize - self.free.len()
+    /// Units in use.
+    fn units(&self) -> usize {
+        self.chunks.in_use() + self.held * UNITS_PER_SERIES
     }
 
     fn holds(&self, id: u32) -> bool {
@@ -328,135 +327,104 @@ impl Shard {
             || self.chain(id).is_some_and(|chain| chain.count > 0)
     }
 
-    fn chain(&self, id: u32) -> Option<Chain> {
+    fn chain(&self, id: u32) -> Option<&Chain> {
         let block = self.blocks.get(block_of(id))?.as_ref()?;
-        Some(block[id as usize % BLOCK])
+        Some(&block.chains[id as usize % BLOCK])
     }
 
     fn slot(&mut self, id: u32) -> Option<&mut Chain> {
         let block = self.blocks.get_mut(block_of(id))?.as_mut()?;
-        Some(&mut block[id as usize % BLOCK])
+        Some(&mut block.chains[id as usize % BLOCK])
     }
 
-    fn chunk(&self, n: u32) -> &Chunk {
-        &self.slabs[n as usize / SLAB][n as usize % SLAB]
-    }
-
-    fn chunk_mut(&mut self, n: u32) -> &mut Chunk {
-        &mut self.slabs[n as usize / SLAB][n as usize % SLAB]
+    /// Has the next sweep return `id`.
+    fn wait(&mut self, id: u32) {
+        if let Some(Some(block)) = self.blocks.get_mut(block_of(id)) {
+            self.waiting += usize::from(block.wait(id));
+        }
     }
 
     #[inline]
     fn push(&mut self, point: &Datapoint, woken: &mut Vec<SeriesId>) {
         let id = point.series.0;
-        let block = block_of(id);
-        if self.blocks.len() <= block {
-            self.blocks.resize_with(block + 1, || None);
+        let n = block_of(id);
+        if self.blocks.len() <= n {
+            self.blocks.resize_with(n + 1, || None);
         }
-        let mut chain = self.blocks[block].get_or_insert_with(|| Box::new([NO_CHAIN; BLOCK]))
-            [id as usize % BLOCK];
-        if chain.count == 0 {
-            self.waiting.push(id);
+        let block = self.blocks[n].get_or_insert_with(|| Box::new(EMPTY_BLOCK));
+        let chain = &mut block.chains[id as usize % BLOCK];
+        let is_first = chain.count == 0;
+        chain.push(&mut self.chunks, point.at.timestamp().0, point.value);
+        if is_first {
+            self.held += 1;
+            self.waiting += usize::from(block.wait(id));
             woken.push(point.series);
-            chain.first = self.allocate();
-            chain.last = chain.first;
-            chain.filled = 0;
-        } else if chain.filled as usize == CHUNK_POINTS {
-            let new = self.allocate();
-            self.chunk_mut(chain.last).next = new;
-            chain.last = new;
-            chain.filled = 0;
-        }
-        let chunk = self.chunk_mut(chain.last);
-        chunk.times[chain.filled as usize] = point.at.timestamp().0;
-        chunk.values[chain.filled as usize] = point.value;
-        chain.filled += 1;
-        chain.count += 1;
-        if let Some(block) = &mut self.blocks[block] {
-            block[id as usize % BLOCK] = chain;
         }
     }
 
-    fn allocate(&mut self) -> u32 {
-        let chunk = self.free.pop().unwrap_or_else(|| {
-            if self.bump as usize == self.slabs.len() * SLAB {
-                self.slabs.push(Box::new([EMPTY_CHUNK; SLAB]));
-            }
-            self.bump += 1;
-            self.bump - 1
-        });
-        self.peak = self.peak.max(self.in_use());
-        self.chunk_mut(chunk).next = NONE;
-        chunk
-    }
-
-    /// Frees the chunks of `chain` and returns how many they are. An empty shard starts over with its
-    /// chunks in order, and keeps no more memory than it needed since it was last empty.
-    fn free(&mut self, chain: Chain) -> usize {
-        let mut chunk = chain.first;
-        let mut freed = 0;
-        while chunk != NONE {
-            self.free.push(chunk);
-            freed += 1;
-            if chunk == chain.last {
-                break;
-            }
-            chunk = self.chunk(chunk).next;
+    /// Appends the waiting series of this shard, the `n`th, to `into`.
+    fn sweep(&mut self, n: usize, into: &mut Vec<Waiting>) {
+        if self.waiting == 0 {
+            return;
         }
-        if self.in_use() == 0 {
-            self.free.clear();
-            self.bump = 0;
-            self.slabs.truncate(self.peak.div_ceil(SLAB));
-            self.peak = 0;
-        }
-        freed
-    }
-
-    /// Copies the points of `chain`.
-    fn copy(&self, chain: Chain, into: &mut Vec<Point>) {
-        let mut chunk = chain.first;
-        into.reserve(chain.count as usize);
-        while chunk != NONE {
-            let Chunk {
-                values,
-                times,
-                next,
-            } = self.chunk(chunk);
-            let filled = if chunk == chain.last {
-                chain.filled as usize
-            } else {
-                CHUNK_POINTS
-            };
-            for (at, value) in times[..filled].iter().zip(values) {
-                if *at != 0 {
-                    let (at, value) = (Timestamp(*at), *value);
-                    into.push(Point { at, value });
-                }
+        self.waiting = 0;
+        for (at, block) in self.blocks.iter_mut().enumerate() {
+            if let Some(block) = block {
+                block.sweep((at * SHARDS + n) << BLOCK_BITS, into);
             }
-            if chunk == chain.last {
-                break;
-            }
-            chunk = *next;
         }
     }
 
     /// Puts `chain` before the points that wait for `id`.
-    fn join(&mut self, id: u32, mut chain: Chain) {
-        let waiting = self.chain(id).unwrap_or(NO_CHAIN);
-        if waiting.count > 0 {
-            // The last chunk becomes an inner one. A `PointTime` is never 0, so 0 means unused.
-            let filled = chain.filled as usize;
-            let last = self.chunk_mut(chain.last);
-            last.times[filled..].fill(0);
-            last.next = waiting.first;
-            chain.last = waiting.last;
-            chain.filled = waiting.filled;
-            chain.count += waiting.count;
-        } else {
-            self.waiting.push(id);
+    fn join(&mut self, id: u32, chain: Chain) {
+        self.wait(id);
+        let Self {
+            blocks,
+            chunks,
+            held,
+            ..
+        } = self;
+        let Some(Some(block)) = blocks.get_mut(block_of(id)) else {
+            return;
+        };
+        let slot = &mut block.chains[id as usize % BLOCK];
+        let since = std::mem::replace(slot, chain);
+        if since.count == 0 {
+            return;
         }
-        if let Some(slot) = self.slot(id) {
-            *slot = chain;
+        *held -= 1;
+        let mut points = Vec::new();
+        since.read(chunks, &mut points);
+        chunks.free(&since);
+        for point in points {
+            slot.push(chunks, point.at.0, point.value);
+        }
+    }
+}
+
+impl Block {
+    /// Has the next sweep return `id`. Whether it would not have done so before.
+    fn wait(&mut self, id: u32) -> bool {
+        let word = &mut self.waiting[id as usize % BLOCK / 64];
+        let bit = 1 << (id % 64);
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    /// Appends the waiting series to `into`; the first chain is that of the id `first`.
+    fn sweep(&mut self, first: usize, into: &mut Vec<Waiting>) {
+        for (at, word) in self.waiting.iter_mut().enumerate() {
+            let mut bits = std::mem::take(word);
+            while bits != 0 {
+                let at = at * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let count = self.chains[at].count;
+                if count > 0 {
+                    let series = SeriesId((first + at) as u32);
+                    into.push(Waiting { series, count });
+                }
+            }
         }
     }
 }
@@ -513,15 +481,17 @@ mod tests {
 
     #[test]
     fn the_bound_holds() {
-        let cache = Cache::new(10 * CHUNK_BYTES);
+        let cache = Cache::new(20 * CHUNK_BYTES);
         assert_eq!(cache.reserve(100), 10);
         assert_eq!(cache.reserve(1), 0);
         let points: Vec<_> = (1..=10).map(|at| point(1, at)).collect();
         cache.insert(&points, &mut Vec::new());
-        // Ten points of one series fill two chunks.
-        assert_eq!(cache.used_bytes(), 2 * CHUNK_BYTES);
-        assert_eq!(cache.reserve(100), 8);
-        cache.release(8);
+        // Nine tokens of thousandths, three bytes each, fill three chunks.
+        let used = UNITS_PER_SERIES + 3;
+        assert_eq!(cache.used_bytes(), used * CHUNK_BYTES);
+        let room = (20 - used) / UNITS_PER_POINT;
+        assert_eq!(cache.reserve(100), room);
+        cache.release(room);
         cache.take(SeriesId(1), &mut Vec::new());
         cache.done(SeriesId(1));
         assert_eq!(cache.used_bytes(), 0);
@@ -601,6 +571,9 @@ mod tests {
                 }
                 let all: usize = twin.values().map(Vec::len).sum::<usize>() + hand.as_ref().map_or(0, |(_, l)| l.len());
                 prop_assert_eq!(cache.len(), all);
+                let held: usize = (0..SHARDS).map(|n| cache.shard(n).units()).sum();
+                prop_assert_eq!(cache.used_bytes(), held * CHUNK_BYTES);
+                if all == 0 { prop_assert_eq!(held, 0); }
             }
         }
     }

@@ -236,7 +236,7 @@ impl Persister {
         let all = !kind.may_wait();
         self.undecided
             .due(Instant::now(), all, parts.cache, &mut waiting);
-        order(parts.write_strategy, &mut waiting);
+        order(parts, &mut waiting);
         let mut next = 0;
         while let Some(Waiting { series, .. }) = waiting.get(next) {
             if !go_on(pass) {
@@ -274,7 +274,7 @@ impl Persister {
                 waiting.drain(..next);
                 next = 0;
                 waiting.append(&mut since);
-                order(WriteStrategy::Max, &mut waiting);
+                order(parts, &mut waiting);
             }
         }
         // The sweep returns each series once: the rest has to be postponed, or it would be forgotten.
@@ -623,14 +623,15 @@ fn report(parts: &Parts<'_>) {
     }
 }
 
-fn order(strategy: WriteStrategy, waiting: &mut [Waiting]) {
-    match strategy {
+fn order(parts: &Parts<'_>, waiting: &mut [Waiting]) {
+    match parts.write_strategy {
         WriteStrategy::Sorted | WriteStrategy::Max => {
             let by = |w: &Waiting| (std::cmp::Reverse(w.count), w.series);
             waiting.sort_unstable_by_key(by);
         }
         WriteStrategy::Naive => waiting.sort_unstable_by_key(|w| w.series),
-        // Unsorted: each shard returns the longest wait first.
-        WriteStrategy::TimeSorted => {}
+        WriteStrategy::TimeSorted => {
+            waiting.sort_by_cached_key(|w| (parts.cache.oldest(w.series), w.series));
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::datapoint::SeriesId;
 pub(crate) const LONGEST: Duration = Duration::from_secs(2 * 300);
 /// How often it is looked whether a series has new points.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How many series wait at most. Each takes 100 bytes here, and 64 in the cache.
+/// How many series wait at most. Each takes 100 bytes here, and 32 in the cache.
 const MOST: usize = 1_000_000;
 
 /// The series that wait.
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(due(&mut undecided, start, true, &cache), ids);
         assert_eq!(due(&mut undecided, start, true, &cache), []);
         undecided.add(A, 1, start);
-        assert_eq!(cache.reserve(64), 64);
+        assert_eq!(cache.reserve(128), 128);
         assert!(!undecided.may_wait(A, start, &cache));
         assert_eq!(due(&mut undecided, start + LOOK_EVERY, false, &cache), [A]);
     }

@@ -1,0 +1,523 @@
+//! The waiting points of a series, in a few bytes each.
+//!
+//! ```text
+//! chain: the newest point as it is, and the usual step
+//! code:  tokens in chunks, oldest first, read from the end back
+//! token: value | time | control
+//!   control, bit 7 set:  bits 0-6: so many points before this one have its value, each one step earlier
+//!   bits 0-1  value of the point before: 0 the same, 1 an integer, 2 thousandths, 3 bits
+//!   bits 2-3  its time: 0 one step earlier, 1 one step and a signed byte, 2 four bytes of difference,
+//!             3 as 0, and the bits of the value have their last zeros cut off instead of the first
+//!   bits 4-6  bytes of the value, less one (not with value 0)
+//! ```
+//!
+//! 1. Each token leads from a point to the one that arrived before it. So a point is added without reading
+//!    the code, and reading begins with the newest.
+//! 2. Every value and every order of timestamps comes back as it was, bit by bit: a difference is coded as
+//!    an integer or as thousandths only if that is exact.
+//! 3. A point that repeats value and step is counted in the chain and takes no bytes ([`Chain::run`]).
+//! 4. The step of a chain is the distance of its first two points. No token is older than it.
+
+use whisper::{Point, Timestamp};
+
+/// Bytes of code in a chunk: with the link they are 16.
+const CODE: usize = 12;
+/// Bytes per chunk.
+pub(super) const CHUNK_BYTES: usize = 16;
+/// The most chunks that a further point takes: a token has 13 bytes at most, and a run one.
+pub(super) const MOST_PER_POINT: usize = 2;
+/// Chunks allocated together.
+const SLAB: usize = 1 << 12;
+const NONE: u32 = u32::MAX;
+
+const RUN: u8 = 0x80;
+const LONGEST_RUN: u8 = 0x7f;
+const INTEGER: u8 = 1;
+const THOUSANDTHS: u8 = 2;
+const BITS: u8 = 3;
+const VALUE: u8 = 3;
+const NEAR: u8 = 1 << 2;
+const FAR: u8 = 2 << 2;
+const TIME: u8 = 3 << 2;
+/// In place of [`TIME`]: one step earlier, and the value is coded from its last byte.
+const CUT: u8 = 3 << 2;
+
+/// Integers and thousandths are coded up to here: their products and differences are exact.
+const SMALL: f64 = (1_u64 << 40) as f64;
+
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    code: [u8; CODE],
+    older: u32,
+}
+
+const _: () = assert!(size_of::<Chunk>() == CHUNK_BYTES);
+
+const EMPTY_CHUNK: Chunk = Chunk {
+    code: [0; CODE],
+    older: NONE,
+};
+
+/// The chunks of all chains of a shard.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    slabs: Vec<Box<[Chunk; SLAB]>>,
+    /// Chunks allocated so far, those in the free list included.
+    bump: u32,
+    /// The first chunk of the free list, linked as chains are.
+    free: u32,
+    n_free: u32,
+    /// The most chunks in use since none was.
+    peak: u32,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self {
+            slabs: Vec::new(),
+            bump: 0,
+            free: NONE,
+            n_free: 0,
+            peak: 0,
+        }
+    }
+}
+
+impl Chunks {
+    /// How many chunks are in use.
+    pub(super) fn in_use(&self) -> usize {
+        (self.bump - self.n_free) as usize
+    }
+
+    fn get(&self, n: u32) -> &Chunk {
+        &self.slabs[n as usize / SLAB][n as usize % SLAB]
+    }
+
+    fn get_mut(&mut self, n: u32) -> &mut Chunk {
+        &mut self.slabs[n as usize / SLAB][n as usize % SLAB]
+    }
+
+    /// A chunk that follows `older`.
+    fn allocate(&mut self, older: u32) -> u32 {
+        let chunk = if self.free == NONE {
+            if self.bump as usize == self.slabs.len() * SLAB {
+                self.slabs.push(Box::new([EMPTY_CHUNK; SLAB]));
+            }
+            self.bump += 1;
+            self.bump - 1
+        } else {
+            let chunk = self.free;
+            self.free = self.get(chunk).older;
+            self.n_free -= 1;
+            chunk
+        };
+        self.peak = self.peak.max(self.bump - self.n_free);
+        self.get_mut(chunk).older = older;
+        chunk
+    }
+
+    /// Frees the chunks of `chain`. If no chunk is in use any more, chunks are used in order again, and no
+    /// more memory is kept than was needed since the last such time.
+    pub(super) fn free(&mut self, chain: &Chain) {
+        let mut chunk = chain.last;
+        while chunk != NONE {
+            let free = self.free;
+            let older = std::mem::replace(&mut self.get_mut(chunk).older, free);
+            self.free = chunk;
+            self.n_free += 1;
+            chunk = older;
+        }
+        if self.in_use() == 0 {
+            self.free = NONE;
+            self.n_free = 0;
+            self.bump = 0;
+            self.slabs.truncate((self.peak as usize).div_ceil(SLAB));
+            self.peak = 0;
+        }
+    }
+}
+
+/// The points of a series.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain {
+    /// The newest point, if there is one.
+    value: f64,
+    time: u32,
+    /// How many points there are.
+    pub(super) count: u32,
+    /// The last chunk of the code.
+    last: u32,
+    /// Seconds between points that need no time in the code.
+    step: u16,
+    /// Points before the newest that have its value, each a step earlier, and are not in the code.
+    run: u8,
+    /// Bytes in the last chunk; the [`Kind`] of `value` in the upper half.
+    tail: u8,
+}
+
+const _: () = assert!(size_of::<Chain>() == 24);
+
+/// A chain without points.
+pub(super) const EMPTY: Chain = Chain {
+    value: 0.0,
+    time: 0,
+    count: 0,
+    last: NONE,
+    step: 0,
+    run: 0,
+    tail: 0,
+};
+
+/// How a value can be coded exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Integer,
+    Thousandths,
+    Bits,
+}
+
+impl Kind {
+    fn of(value: f64) -> Self {
+        if value.abs() > SMALL {
+            return Self::Bits;
+        }
+        // Compared as bits: -0 is no integer.
+        if ((value as i64) as f64).to_bits() == value.to_bits() {
+            return Self::Integer;
+        }
+        match (thousandths(value) as f64 / 1_000.0).to_bits() == value.to_bits() {
+            true => Self::Thousandths,
+            false => Self::Bits,
+        }
+    }
+}
+
+/// The nearest number of thousandths.
+fn thousandths(value: f64) -> i64 {
+    (value * 1_000.0 + 0.5_f64.copysign(value)) as i64
+}
+
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)) as u64
+}
+
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+/// A token while it is assembled.
+#[derive(Default)]
+struct Token {
+    bytes: [u8; 24],
+    len: usize,
+}
+
+impl Token {
+    /// Appends `number` without its leading zeros and returns how many bytes it takes, at least one.
+    fn number(&mut self, number: u64) -> u8 {
+        let len = 8 - (number | 1).leading_zeros() as usize / 8;
+        self.bytes[self.len..self.len + 8].copy_from_slice(&number.to_le_bytes());
+        self.len += len;
+        len as u8
+    }
+}
+
+impl Chain {
+    fn filled(&self) -> usize {
+        usize::from(self.tail & 0xf)
+    }
+
+    fn kind(&self) -> Kind {
+        match self.tail >> 4 {
+            0 => Kind::Integer,
+            1 => Kind::Thousandths,
+            _ => Kind::Bits,
+        }
+    }
+
+    fn set_tail(&mut self, filled: usize, kind: Kind) {
+        self.tail = filled as u8 | (kind as u8) << 4;
+    }
+
+    /// Adds a point.
+    #[inline]
+    pub(super) fn push(&mut self, chunks: &mut Chunks, at: u32, value: f64) {
+        if self.count == 0 {
+            // The step of earlier points stays: it is that of the next ones, too.
+            (self.last, self.run) = (NONE, 0);
+            self.set_tail(0, Kind::of(value));
+        } else {
+            let difference = at.wrapping_sub(self.time);
+            if self.count == 1 {
+                self.step = u16::try_from(difference).unwrap_or(self.step);
+            }
+            let repeats = value.to_bits() == self.value.to_bits();
+            if repeats && difference == u32::from(self.step) {
+                if self.run == LONGEST_RUN {
+                    self.end_run(chunks);
+                }
+                self.run += 1;
+            } else {
+                self.end_run(chunks);
+                self.push_token(chunks, difference, value);
+            }
+        }
+        (self.time, self.value) = (at, value);
+        self.count += 1;
+    }
+
+    fn end_run(&mut self, chunks: &mut Chunks) {
+        if self.run > 0 {
+            self.append(chunks, &[RUN | self.run]);
+            self.run = 0;
+        }
+    }
+
+    /// Appends the token that leads from a new point, with `value` and `difference` seconds later, to the
+    /// newest one.
+    fn push_token(&mut self, chunks: &mut Chunks, difference: u32, value: f64) {
+        let mut token = Token::default();
+        let mut control = 0;
+        let step = u32::from(self.step);
+        let off = difference.wrapping_sub(step) as i32;
+        let kind = Kind::of(value);
+        if value.to_bits() != self.value.to_bits() {
+            let len = match (kind, self.kind()) {
+                (Kind::Integer, Kind::Integer) => {
+                    control = INTEGER;
+                    token.number(zigzag(value as i64 - self.value as i64))
+                }
+                (Kind::Bits, _) | (_, Kind::Bits) => {
+                    control = BITS;
+                    let bits = value.to_bits() ^ self.value.to_bits();
+                    if off == 0 && bits.trailing_zeros() > bits.leading_zeros() {
+                        control |= CUT;
+                        token.number(bits.swap_bytes())
+                    } else {
+                        token.number(bits)
+                    }
+                }
+                _ => {
+                    control = THOUSANDTHS;
+                    token.number(zigzag(thousandths(value) - thousandths(self.value)))
+                }
+            };
+            control |= (len - 1) << 4;
+        }
+        match i8::try_from(off) {
+            Ok(0) => {}
+            Ok(off) => {
+                control |= NEAR;
+                token.bytes[token.len] = off as u8;
+                token.len += 1;
+            }
+            Err(_) => {
+                control |= FAR;
+                token.bytes[token.len..token.len + 4].copy_from_slice(&difference.to_le_bytes());
+                token.len += 4;
+            }
+        }
+        token.bytes[token.len] = control;
+        self.append(chunks, &token.bytes[..=token.len]);
+        self.set_tail(self.filled(), kind);
+    }
+
+    /// Appends `bytes` to the code.
+    fn append(&mut self, chunks: &mut Chunks, mut bytes: &[u8]) {
+        let kind = self.kind();
+        let mut filled = self.filled();
+        while !bytes.is_empty() {
+            if self.last == NONE || filled == CODE {
+                self.last = chunks.allocate(self.last);
+                filled = 0;
+            }
+            let (now, rest) = bytes.split_at(bytes.len().min(CODE - filled));
+            chunks.get_mut(self.last).code[filled..filled + now.len()].copy_from_slice(now);
+            filled += now.len();
+            bytes = rest;
+        }
+        self.set_tail(filled, kind);
+    }
+
+    /// Appends the points to `into`, in the order in which they were added.
+    pub(super) fn read(&self, chunks: &Chunks, into: &mut Vec<Point>) {
+        let (mut at, mut value) = (self.time, self.value);
+        let point = |at: u32, value: f64| Point {
+            at: Timestamp(at),
+            value,
+        };
+        let start = into.len();
+        into.resize(start + self.count as usize, point(at, value));
+        // From the newest back.
+        let mut places = into[start..].iter_mut().rev().skip(1);
+        let step = u32::from(self.step);
+        let mut code = Code {
+            chunks,
+            chunk: self.last,
+            filled: self.filled(),
+        };
+        let mut run = self.run;
+        loop {
+            for place in places.by_ref().take(usize::from(run)) {
+                at = at.wrapping_sub(step);
+                *place = point(at, value);
+            }
+            let Some(place) = places.next() else {
+                return;
+            };
+            let control = code.pop();
+            if control & RUN != 0 {
+                // The first of the run is this place.
+                at = at.wrapping_sub(step);
+                *place = point(at, value);
+                run = (control & LONGEST_RUN) - 1;
+                continue;
+            }
+            run = 0;
+            at = at.wrapping_sub(match control & TIME {
+                NEAR => step.wrapping_add_signed(i32::from(code.pop() as i8)),
+                FAR => code.number(4) as u32,
+                _ => step,
+            });
+            if control & VALUE != 0 {
+                let number = code.number((control >> 4) + 1);
+                value = older(value, control, number);
+            }
+            *place = point(at, value);
+        }
+    }
+}
+
+/// The value before `value`, to which `number` leads.
+#[inline]
+fn older(value: f64, control: u8, number: u64) -> f64 {
+    match control & VALUE {
+        INTEGER => (value as i64 - unzigzag(number)) as f64,
+        THOUSANDTHS => (thousandths(value) - unzigzag(number)) as f64 / 1_000.0,
+        _ if control & TIME == CUT => f64::from_bits(value.to_bits() ^ number.swap_bytes()),
+        _ => f64::from_bits(value.to_bits() ^ number),
+    }
+}
+
+/// Reads code from the end back.
+struct Code<'a> {
+    chunks: &'a Chunks,
+    chunk: u32,
+    filled: usize,
+}
+
+impl Code<'_> {
+    #[inline]
+    fn pop(&mut self) -> u8 {
+        if self.filled == 0 {
+            self.chunk = self.chunks.get(self.chunk).older;
+            self.filled = CODE;
+        }
+        self.filled -= 1;
+        self.chunks.get(self.chunk).code[self.filled]
+    }
+
+    /// A number of `len` bytes.
+    #[inline]
+    fn number(&mut self, len: u8) -> u64 {
+        (0..len).fold(0, |number, _| number << 8 | u64::from(self.pop()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(chain: &Chain, chunks: &Chunks) -> Vec<(u32, u64)> {
+        let mut points = Vec::new();
+        chain.read(chunks, &mut points);
+        points.iter().map(|p| (p.at.0, p.value.to_bits())).collect()
+    }
+
+    /// Chunks of a chain with `values`, ten seconds apart.
+    fn chunks_of(values: impl IntoIterator<Item = f64>) -> usize {
+        let mut chunks = Chunks::default();
+        let mut chain = EMPTY;
+        let values: Vec<f64> = values.into_iter().collect();
+        for (n, value) in values.iter().enumerate() {
+            chain.push(&mut chunks, 1_000 + 10 * n as u32, *value);
+        }
+        let expected = values.iter().enumerate();
+        let expected: Vec<_> = expected
+            .map(|(n, value)| (1_000 + 10 * n as u32, value.to_bits()))
+            .collect();
+        assert_eq!(read(&chain, &chunks), expected);
+        let used = chunks.in_use();
+        chunks.free(&chain);
+        assert_eq!(chunks.in_use(), 0);
+        used
+    }
+
+    #[test]
+    fn counters_and_gauges_take_few_bytes() {
+        assert_eq!(chunks_of([0.0; 120]), 0, "an idle counter");
+        assert_eq!(chunks_of([0.1; 1_000]), 1, "eight tokens of a run");
+        let small = |n: u32| f64::from(n * 37 % 61);
+        assert_eq!(chunks_of((0..31).map(small)), 5, "2 bytes a point");
+        let rate = |n: u32| f64::from(n * 37 % 61) / 10.0;
+        assert_eq!(chunks_of((0..31).map(rate)), 8, "3 bytes a point");
+        let sawtooth = |n: u32| f64::from(n % 5) * 0.25;
+        assert_eq!(chunks_of((0..31).map(sawtooth)), 7, "quarters");
+    }
+
+    #[test]
+    fn freed_chunks_are_used_again() {
+        let mut chunks = Chunks::default();
+        let mut chain = EMPTY;
+        for round in 1..20_u32 {
+            for n in 0..500 {
+                chain.push(&mut chunks, n, f64::from(n).sqrt());
+            }
+            assert!(chunks.bump < 500, "round {round}");
+            chunks.free(&chain);
+            chain.count = 0;
+        }
+        assert_eq!(chunks.in_use(), 0);
+    }
+
+    fn value() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            4 => (-300_i32..300).prop_map(f64::from),
+            4 => (-90_000_i32..90_000).prop_map(|n| f64::from(n) / 1_000.0),
+            2 => any::<f64>(),
+            2 => any::<f32>().prop_map(f64::from),
+            1 => any::<u64>().prop_map(f64::from_bits),
+            2 => prop::sample::select(vec![
+                0.0, -0.0, 0.1, 1e15, -1e15, SMALL, SMALL + 0.5, SMALL - 0.001, 1e300, f64::MAX, f64::MIN_POSITIVE,
+            ]),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_point_comes_back_bit_by_bit(
+            points in prop::collection::vec(
+                (prop_oneof![6 => Just(10_u32), 2 => 0..300_u32, 1 => any::<u32>()], value(), 1..300_usize),
+                0..60,
+            ),
+            first in any::<u32>(),
+        ) {
+            let mut chunks = Chunks::default();
+            let mut chain = EMPTY;
+            let mut expected = Vec::new();
+            let mut at = first;
+            for (difference, value, repeats) in points {
+                // Mostly single points, sometimes a run that is longer than a token can say.
+                for _ in 0..repeats.saturating_sub(280).max(1) * 12 - 11 {
+                    at = at.wrapping_add(difference);
+                    let before = chunks.in_use();
+                    chain.push(&mut chunks, at, value);
+                    prop_assert!(chunks.in_use() - before <= MOST_PER_POINT);
+                    expected.push((at, value.to_bits()));
+                }
+            }
+            prop_assert_eq!(read(&chain, &chunks), expected);
+        }
+    }
+}
