@@ -23,7 +23,7 @@ use crate::pending::{self, Question};
 use crate::point::{self, Point};
 use crate::storage::Storage;
 use crate::units::Timestamp;
-use crate::update::{self, Scratch, Updated};
+use crate::update::{self, Arrival, Scratch, Updated};
 
 /// The bytes read when a file is opened: any header, and slot 0 of the first archive behind it.
 const FIRST_READ: usize = MAX_HEADER_SIZE + crate::archive::SLOT_SIZE;
@@ -151,17 +151,22 @@ impl File {
         update::update(&mut self.bytes, &self.header, &mut self.scratch, now, point)
     }
 
-    /// Writes a batch (`whisper.update_many`), in any order. Points after `now` are taken; points
+    /// Writes a batch (`whisper.update_many`), in any order. Points after the clock are taken; points
     /// older than the file reaches back are counted.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn update_many(&mut self, now: Timestamp, points: &[Point]) -> Result<Updated> {
+    pub fn update_many(
+        &mut self,
+        arrival: impl Into<Arrival>,
+        points: &[Point],
+    ) -> Result<Updated> {
+        let arrival = arrival.into();
         update::update_many(
             &mut self.bytes,
             &self.header,
             &mut self.scratch,
-            now,
+            arrival,
             points,
         )
     }
@@ -219,18 +224,19 @@ impl File {
         }
     }
 
-    /// As [`File::fetch`], as if `points` had been written at the clock `written`: for those who
-    /// hold points back from the file and must answer for them.
+    /// As [`File::fetch`], as if `points` had been written: for programs that hold points back from the
+    /// file and must answer for them.
     ///
     /// # Errors
     /// As [`File::fetch`].
     pub fn fetch_pending(
         &self,
         question: Question,
-        written: Timestamp,
+        arrival: impl Into<Arrival>,
         points: &[Point],
     ) -> Result<Option<Fetched>> {
-        pending::fetch_over(Some(&self.bytes), &self.header, question, written, points)
+        let arrival = arrival.into();
+        pending::fetch_over(Some(&self.bytes), &self.header, question, arrival, points)
     }
 
     pub(crate) fn read(&self, range: fetch::Range) -> Result<Fetched> {

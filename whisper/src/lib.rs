@@ -92,4 +92,4 @@ pub use point::{ABSENT, Point, is_absent, present};
 pub use resize::{ResizeOptions, resize};
 pub use retention::Retention;
 pub use units::{Step, Timestamp};
-pub use update::Updated;
+pub use update::{Arrival, Updated};

@@ -11,7 +11,7 @@ use crate::header::Header;
 use crate::point::Point;
 use crate::storage::Storage;
 use crate::units::Timestamp;
-use crate::update::{self, Scratch};
+use crate::update::{self, Arrival, Scratch};
 
 /// What is asked, and at which clock.
 #[derive(Clone, Copy, Debug)]
@@ -24,15 +24,15 @@ pub struct Question {
     pub until: Timestamp,
 }
 
-/// Answers `question` for a file that is not there yet and would be created with `options`, at
-/// the clock `written` with `points` in it.
+/// Answers `question` for a file that is not there yet and would be created with `options`, with
+/// `points` in it.
 ///
 /// # Errors
 /// As [`crate::create()`] and [`crate::File::fetch`].
 pub fn fetch_unwritten(
     options: &CreateOptions,
     question: Question,
-    written: Timestamp,
+    arrival: impl Into<Arrival>,
     points: &[Point],
 ) -> Result<Option<Fetched>> {
     let CreateOptions {
@@ -42,16 +42,15 @@ pub fn fetch_unwritten(
         allocation: _,
     } = options;
     let header = Header::new(retentions, *x_files_factor, *aggregation)?;
-    fetch_over(None::<&Nothing>, &header, question, written, points)
+    fetch_over(None::<&Nothing>, &header, question, arrival.into(), points)
 }
 
-/// Answers `question` over the storage `under` as if `points` had been written at the clock
-/// `written`.
+/// Answers `question` over the storage `under` as if `points` had been written.
 pub(crate) fn fetch_over<S: Storage>(
     under: Option<&S>,
     header: &Header,
     question: Question,
-    written: Timestamp,
+    arrival: Arrival,
     points: &[Point],
 ) -> Result<Option<Fetched>> {
     let Question { now, from, until } = question;
@@ -64,7 +63,7 @@ pub(crate) fn fetch_over<S: Storage>(
         return fetch::read(under, header, range, &mut Vec::new()).map(Some);
     }
     let mut layer = Layer::new(under, header);
-    update::update_many(&mut layer, header, &mut Scratch::default(), written, points)?;
+    update::update_many(&mut layer, header, &mut Scratch::default(), arrival, points)?;
     fetch::read(&layer, header, range, &mut Vec::new()).map(Some)
 }
 

@@ -7,6 +7,8 @@
 //! 3. Archives are dealt with from the finest on, each with its coarser ones, so that what a batch
 //!    says about an old time overrides what finer points made of it.
 //! 4. Each archive gets one write per run of neighbouring slots, two where the ring closes.
+//! 5. A batch that has waited is written as if each point had been written when it arrived: by the clock
+//!    of its arrival, and in parts where a ring is shorter than the wait ([`Arrival`]).
 
 use crate::archive::{Archive, SLOT_SIZE};
 use crate::error::{Error, Result};
@@ -24,6 +26,30 @@ pub struct Updated {
     /// Points older than the longest archive reaches back.
     pub too_old: usize,
 }
+
+/// When the points of a batch arrived.
+///
+/// A point that waits for its file grows older meanwhile. It still belongs into the archive of the age that it
+/// had, and the points of a coarser archive are made of all finer ones that were there.
+///
+/// A batch that did not wait has a single clock: `Arrival::from(now)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The clock when the first of them came.
+    pub since: Timestamp,
+    /// The clock when they are written.
+    pub now: Timestamp,
+}
+
+impl From<Timestamp> for Arrival {
+    fn from(now: Timestamp) -> Self {
+        Self { since: now, now }
+    }
+}
+
+/// How many seconds before [`Arrival::since`] a point may be measured to count as of that time. An
+/// older one was late when it arrived, and its age is that of [`Arrival::now`].
+const LATE: u32 = 60;
 
 /// Memory that batches have in common, so that none of them allocates.
 #[derive(Debug, Default)]
@@ -61,7 +87,7 @@ pub(crate) fn update<S: Storage>(
     if age < 0 || age >= i64::from(header.max_retention()) {
         return Err(Error::NotCovered);
     }
-    update_many(storage, header, scratch, now, &[point])?;
+    update_many(storage, header, scratch, now.into(), &[point])?;
     Ok(())
 }
 
@@ -71,7 +97,7 @@ pub(crate) fn update_many<S: Storage>(
     storage: &mut S,
     header: &Header,
     scratch: &mut Scratch,
-    now: Timestamp,
+    arrival: Arrival,
     points: &[Point],
 ) -> Result<Updated> {
     let mut sorted = std::mem::take(&mut scratch.sorted);
@@ -83,9 +109,58 @@ pub(crate) fn update_many<S: Storage>(
         sorted.sort_by_key(|point| point.at);
         &sorted
     };
-    let written = write_ordered(storage, header, scratch, now, ordered);
+    let written = if arrival.since >= arrival.now {
+        write_ordered(storage, header, scratch, arrival.now, ordered)
+    } else {
+        write_waited(storage, header, scratch, arrival, ordered)
+    };
     scratch.sorted = sorted;
     written
+}
+
+/// Writes points, oldest first, that arrived one after the other since `arrival.since`.
+fn write_waited<S: Storage>(
+    storage: &mut S,
+    header: &Header,
+    scratch: &mut Scratch,
+    Arrival { since, now }: Arrival,
+    points: &[Point],
+) -> Result<Updated> {
+    let (Some(oldest), Some(newest)) = (points.first(), points.last()) else {
+        return Ok(Updated::default());
+    };
+    let archives = header.archives();
+    let age = i64::from(now.0) - i64::from(oldest.at.0);
+    // Whether no slot is needed twice: by a point, and to make a coarser one.
+    let fits = archives.iter().zip(&archives[1..]).all(|(finer, coarser)| {
+        let start = coarser.step.floor(oldest.at);
+        u64::from(newest.at.0 - start.0) < finer.retention()
+    });
+    if fits
+        && archives
+            .first()
+            .is_none_or(|finest| age < finest.retention() as i64)
+    {
+        return write_ordered(storage, header, scratch, now, points);
+    }
+    let late = points.partition_point(|point| point.at.0.saturating_add(LATE) < since.0);
+    let (late, live) = points.split_at(late);
+    let mut all = write_ordered(storage, header, scratch, now, late)?;
+    // The part of a ring that holds whole steps of the next archive, and no slot twice.
+    let part = |(finer, coarser): (&Archive, &Archive)| {
+        let step = u64::from(coarser.step.seconds());
+        (finer.retention() / step * step).max(step)
+    };
+    let together = |a: &Point, b: &Point| {
+        let mut pairs = archives.iter().zip(&archives[1..]);
+        pairs.all(|pair| u64::from(a.at.0) / part(pair) == u64::from(b.at.0) / part(pair))
+    };
+    for live in live.chunk_by(|a, b| fits || together(a, b)) {
+        let updated = write_ordered(storage, header, scratch, since, live)?;
+        all.taken += updated.taken;
+        all.too_old += updated.too_old;
+    }
+    Ok(all)
 }
 
 fn write_ordered<S: Storage>(

@@ -8,7 +8,8 @@ mod naive;
 use naive::Naive;
 use proptest::prelude::*;
 use whisper::{
-    Aggregation, CreateOptions, File, Lock, MapOptions, Maps, Point, Retention, Timestamp, create,
+    Aggregation, Arrival, CreateOptions, File, Lock, MapOptions, Maps, Point, Retention, Timestamp,
+    create,
 };
 
 const START: u32 = 1_700_000_000;
@@ -55,6 +56,53 @@ fn method() -> impl Strategy<Value = Aggregation> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn points_that_waited_are_written_as_if_they_had_not(
+        retentions in retentions(),
+        method in method(),
+        factor in 0..3_u32,
+        points in prop::collection::vec((1_u32..40, -9_i32..9), 1..120),
+        waits in prop::collection::vec((1_usize..60, 0_u32..100), 1..12),
+    ) {
+        let options = CreateOptions {
+            aggregation: method,
+            x_files_factor: f64::from(factor) / 4.0,
+            ..CreateOptions::new(retentions)
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let [at_once, later] = ["a.wsp", "b.wsp"].map(|name| dir.path().join(name));
+        for path in [&at_once, &later] {
+            create(path, &options).unwrap();
+        }
+        let mut at = START;
+        let points: Vec<Point> = points
+            .iter()
+            .map(|(distance, value)| {
+                at += distance;
+                Point::new(at, f64::from(*value))
+            })
+            .collect();
+        let mut file = File::open_mut(&at_once, Lock::None).unwrap();
+        for point in &points {
+            file.update_many(point.at, std::slice::from_ref(point)).unwrap();
+        }
+        drop(file);
+        let mut rest = &points[..];
+        let mut waits = waits.iter().cycle();
+        while let Some((count, longer)) = waits.next().filter(|_| !rest.is_empty()) {
+            let (waited, further) = rest.split_at(rest.len().min(*count));
+            rest = further;
+            let arrival = Arrival {
+                since: waited[0].at,
+                now: Timestamp(waited[waited.len() - 1].at.0 + longer),
+            };
+            let mut file = File::open_mut(&later, Lock::None).unwrap();
+            let updated = file.update_many(arrival, waited).unwrap();
+            prop_assert_eq!((updated.taken, updated.too_old), (waited.len(), 0));
+        }
+        prop_assert_eq!(std::fs::read(&at_once).unwrap(), std::fs::read(&later).unwrap());
+    }
 
     #[test]
     fn files_and_maps_answer_like_the_naive_twin(

@@ -68,7 +68,7 @@ use crate::pending::{self, Question};
 use crate::point::Point;
 use crate::storage::Storage;
 use crate::units::Timestamp;
-use crate::update::{self, Updated};
+use crate::update::{self, Arrival, Updated};
 
 pub use confirm::Confirmed;
 use directories::Directories;
@@ -208,16 +208,17 @@ impl Maps {
         &self,
         key: u32,
         path: &Path,
-        now: Timestamp,
+        arrival: impl Into<Arrival>,
         points: &[Point],
     ) -> Result<Updated> {
+        let arrival = arrival.into();
         let mut shard = self.shard(key);
         if points.is_empty() && !shard.recent.is_displaced(key) {
             return Ok(Updated::default());
         }
-        let at = self.mapped(&mut shard, key, path, now)?;
+        let at = self.mapped(&mut shard, key, path, arrival.now)?;
         let mut kept = shard.recent.take_displaced(key);
-        let written = self.write(&mut shard, at, path, now, &mut kept, (key, points));
+        let written = self.write(&mut shard, at, path, arrival, &mut kept, (key, points));
         if written.is_err() {
             shard.recent.put_back(key, kept);
         }
@@ -230,7 +231,7 @@ impl Maps {
         shard: &mut Shard,
         at: Option<usize>,
         path: &Path,
-        now: Timestamp,
+        arrival: Arrival,
         kept: &mut Vec<Point>,
         (key, points): (u32, &[Point]),
     ) -> Result<Updated> {
@@ -249,9 +250,9 @@ impl Maps {
             let mut bytes = Mapped { mapping, bases };
             let written = mapping.watched(|| {
                 if !kept.is_empty() {
-                    update::update_many(&mut bytes, header, scratch, now, kept)?;
+                    update::update_many(&mut bytes, header, scratch, arrival, kept)?;
                 }
-                update::update_many(&mut bytes, header, scratch, now, points)
+                update::update_many(&mut bytes, header, scratch, arrival, points)
             });
             if let Some(file) = file {
                 // Nothing to be done if this fails: closing the file unlocks it too.
@@ -276,9 +277,9 @@ impl Maps {
         };
         let mut file = File::open_mut(path, lock).map_err(|error| self.set_aside(path, error))?;
         if !kept.is_empty() {
-            file.update_many(now, kept)?;
+            file.update_many(arrival, kept)?;
         }
-        file.update_many(now, points)
+        file.update_many(arrival, points)
     }
 
     /// Keeps what has just been written through a map until its file is looked at. If there is no
@@ -350,8 +351,7 @@ impl Maps {
         File::open(path)?.fetch(now, from, until)
     }
 
-    /// Answers `question` as if `points` had been written at the clock `written`, and says how the
-    /// file aggregates. Reads from the map if there is one, whole points in any case.
+    /// Answers `question` as if `points` had been written, and says how the file aggregates. Reads from the map if there is one, whole points in any case.
     ///
     /// # Errors
     /// As [`File::open`] and [`File::fetch`].
@@ -360,12 +360,13 @@ impl Maps {
         key: u32,
         path: &Path,
         question: Question,
-        written: Timestamp,
+        arrival: impl Into<Arrival>,
         points: &[Point],
     ) -> Result<(Option<Fetched>, Aggregation, f32)> {
+        let arrival = arrival.into();
         let mut shard = self.shard(key);
         if let Some(at) = shard.find(key) {
-            if self.trusted(&mut shard.entries[at], path, written, false)? {
+            if self.trusted(&mut shard.entries[at], path, arrival.now, false)? {
                 let Entry {
                     mapping,
                     known,
@@ -375,7 +376,7 @@ impl Maps {
                 let header = &known.header;
                 let bytes = Mapped { mapping, bases };
                 let answer = mapping.watched(|| {
-                    pending::fetch_over(Some(&bytes), header, question, written, points)
+                    pending::fetch_over(Some(&bytes), header, question, arrival, points)
                 });
                 if let Some(answer) = answer {
                     return Ok((answer?, header.aggregation, header.x_files_factor));
@@ -392,7 +393,7 @@ impl Maps {
         drop(shard);
         let points = joined.as_deref().unwrap_or(points);
         let file = File::open(path)?;
-        let answer = file.fetch_pending(question, written, points)?;
+        let answer = file.fetch_pending(question, arrival, points)?;
         let header = file.header();
         Ok((answer, header.aggregation, header.x_files_factor))
     }
