@@ -5,15 +5,13 @@ use std::time::Instant;
 
 use whisper::{Point, Timestamp};
 
-use super::frame::Writer;
+use super::frame::{MAX_POINTS, Writer};
 use super::state::{Journal, Pending};
 use crate::datapoint::{Datapoint, PointTime, SeriesId};
 use crate::index::Index;
 
 /// From this many pending bytes on, they are written before the commit is due.
 pub(super) const EARLY_WRITE: usize = 4 << 20;
-/// Points per frame at most.
-const MAX_FRAME_POINTS: usize = 1 << 16;
 
 impl Journal {
     /// Appends `points`, which were taken at `clock`, and returns the number that
@@ -58,7 +56,7 @@ impl Journal {
     fn encode(&self, pending: &mut Pending, index: &Index, clock: Timestamp, points: &[Datapoint]) {
         let Pending { bytes, named, .. } = pending;
         let before = bytes.len();
-        for points in points.chunks(MAX_FRAME_POINTS) {
+        for points in points.chunks(MAX_POINTS) {
             let mut writer = Writer::new(bytes, clock);
             let mut names = None;
             for point in points {

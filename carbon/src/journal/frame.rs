@@ -1,35 +1,44 @@
 //! The format of a segment of the journal: frames, each a batch of points as it was taken.
 //!
 //! ```text
-//! segment: "plumbago journal 1\n", frames
+//! segment: "plumbago journal 2\n", frames
 //! frame:   0xa5 'J' | u32 length of the body | u32 CRC-32 of the body | body
 //! body:    u32 clock of the receiver | items
 //! item:    u8 what | …
 //!   bits 0-1  series: 0 the one after the last, 1 difference as varint, 2 a name follows
-//!             (varint id, varint length, bytes; no point)
+//!             (varint id, varint shared, varint length, bytes; no point), 3 a run (below)
 //!   bit 2     time: 0 as the last, 1 difference as varint
 //!   bits 3-4  value: 0 as the last, 1 integer as varint, 2 hundredths as varint, 3 eight bytes
 //! ```
+//!
+//! A name shares its first bytes with the name before it in the frame. A run, varint n, is n further points
+//! with the last time and value, of the series after the last one.
 //!
 //! 1. Numbers are little-endian; differences are signed, zigzag-coded. Each body starts from series
 //!    -1, the clock, and value 0, so a frame depends on other frames only for names.
 //! 2. A series is named once in a segment, before its first point.
 //! 3. A frame that is incomplete, or whose checksum is wrong, is skipped. Reading continues at the next
 //!    `0xa5 'J'` at which a valid frame begins.
+//! 4. Format 1, which is still read, has no runs, and its names share nothing.
 
 use crate::datapoint::{Datapoint, PointTime, SeriesId};
 use whisper::Timestamp;
 
 /// The first bytes of a segment.
-pub(crate) const MAGIC: &[u8] = b"plumbago journal 1\n";
+pub(crate) const MAGIC: &[u8] = b"plumbago journal 2\n";
+/// Those of a segment of format 1.
+const MAGIC_1: &[u8] = b"plumbago journal 1\n";
 const FRAME_START: [u8; 2] = [0xa5, b'J'];
 const HEAD: usize = 10;
 /// The longest body that a reader accepts.
 const MAX_BODY: usize = 64 << 20;
+/// Points per frame at most.
+pub(super) const MAX_POINTS: usize = 1 << 16;
 
 const NEXT: u8 = 0;
 const SERIES: u8 = 1;
 const NAME: u8 = 2;
+const RUN: u8 = 3;
 const TIME: u8 = 4;
 const SAME: u8 = 0;
 const INTEGER: u8 = 1 << 3;
@@ -47,6 +56,10 @@ pub(crate) struct Writer<'a> {
     series: i64,
     time: u32,
     value: f64,
+    /// Points of a run that is not written yet.
+    run: u32,
+    /// The last name.
+    name: Vec<u8>,
 }
 
 impl<'a> Writer<'a> {
@@ -61,20 +74,46 @@ impl<'a> Writer<'a> {
             series: -1,
             time: clock.0,
             value: 0.0,
+            run: 0,
+            name: Vec::new(),
         }
     }
 
     pub(crate) fn name(&mut self, id: SeriesId, name: &[u8]) {
+        self.end_run();
+        let same = self.name.iter().zip(name).take_while(|(a, b)| a == b);
+        let shared = same.count();
         self.buffer.push(NAME);
         varint(self.buffer, u64::from(id.0));
-        varint(self.buffer, name.len() as u64);
-        self.buffer.extend_from_slice(name);
+        varint(self.buffer, shared as u64);
+        varint(self.buffer, (name.len() - shared) as u64);
+        self.buffer.extend_from_slice(&name[shared..]);
+        self.name.truncate(shared);
+        self.name.extend_from_slice(&name[shared..]);
+    }
+
+    /// Writes the run: in the shorter of its two forms.
+    fn end_run(&mut self) {
+        match std::mem::take(&mut self.run) {
+            run @ 0..=2 => self.buffer.extend(std::iter::repeat_n(NEXT, run as usize)),
+            run => {
+                self.buffer.push(RUN);
+                varint(self.buffer, u64::from(run));
+            }
+        }
     }
 
     #[inline]
     pub(crate) fn point(&mut self, point: &Datapoint) {
         let Datapoint { series, at, value } = *point;
         let at = at.timestamp();
+        let follows = i64::from(series.0) == self.series + 1 && at.0 == self.time;
+        if follows && value.to_bits() == self.value.to_bits() {
+            self.series += 1;
+            self.run += 1;
+            return;
+        }
+        self.end_run();
         // The item is assembled in a small array and copied once.
         let mut item = [0_u8; 32];
         let mut len = 1;
@@ -120,7 +159,8 @@ impl<'a> Writer<'a> {
         self.buffer.truncate(end);
     }
 
-    pub(crate) fn finish(self) {
+    pub(crate) fn finish(mut self) {
+        self.end_run();
         let body = self.start + HEAD;
         let len = (self.buffer.len() - body) as u32;
         let checksum = crc32fast::hash(&self.buffer[body..]);
@@ -169,12 +209,14 @@ pub(crate) enum Item<'a> {
 pub(crate) struct Frame<'a> {
     pub(crate) clock: Timestamp,
     items: &'a [u8],
+    is_format_1: bool,
 }
 
 /// Reads the frames of a segment.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
+    is_format_1: bool,
     /// Bytes so far that belong to no valid frame.
     pub(crate) unsound: usize,
 }
@@ -182,12 +224,12 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of a whole segment.
     pub(crate) fn new(segment: &'a [u8]) -> Self {
-        match segment.strip_prefix(MAGIC) {
-            Some(rest) => Self { rest, unsound: 0 },
-            None => Self {
-                rest: &[],
-                unsound: segment.len(),
-            },
+        let old = segment.strip_prefix(MAGIC_1);
+        let rest = old.or_else(|| segment.strip_prefix(MAGIC));
+        Self {
+            rest: rest.unwrap_or_default(),
+            is_format_1: old.is_some(),
+            unsound: if rest.is_some() { 0 } else { segment.len() },
         }
     }
 
@@ -204,7 +246,10 @@ impl<'a> Iterator for Reader<'a> {
         while !self.rest.is_empty() {
             if let Some((frame, rest)) = frame(self.rest) {
                 self.rest = rest;
-                return Some(frame);
+                return Some(Frame {
+                    is_format_1: self.is_format_1,
+                    ..frame
+                });
             }
             let next = memchr::memmem::find(&self.rest[1..], &FRAME_START);
             let skip = next.map_or(self.rest.len(), |at| at + 1);
@@ -230,55 +275,111 @@ fn frame(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
     let frame = Frame {
         clock: Timestamp(u32::from_le_bytes(*clock)),
         items,
+        is_format_1: false,
     };
     Some((frame, &bytes[HEAD + len..]))
 }
 
-impl<'a> Frame<'a> {
+impl Frame<'_> {
     /// Calls `each` for every item, up to the first one that is malformed despite the valid checksum.
-    pub(crate) fn each(self, mut each: impl FnMut(Item<'a>)) {
-        let mut rest = self.items;
-        let mut series = -1_i64;
-        let mut time = i64::from(self.clock.0);
-        let mut value = 0.0;
-        while let Some((&what, more)) = rest.split_first() {
-            rest = more;
-            let mut read = || -> Option<Item<'a>> {
-                if what & 3 == NAME {
-                    let id = SeriesId(u32::try_from(take_varint(&mut rest)?).ok()?);
-                    let len = usize::try_from(take_varint(&mut rest)?).ok()?;
-                    let (name, more) = rest.split_at_checked(len)?;
-                    rest = more;
-                    return Some(Item::Name(id, name));
-                }
-                series = series.checked_add(match what & 3 {
-                    SERIES => unzigzag(take_varint(&mut rest)?),
-                    _ => 1,
-                })?;
-                if what & TIME != 0 {
-                    time = time.checked_add(unzigzag(take_varint(&mut rest)?))?;
-                }
-                match what & BYTES {
-                    SAME => {}
-                    INTEGER => value = unzigzag(take_varint(&mut rest)?) as f64,
-                    HUNDREDTHS => value = unzigzag(take_varint(&mut rest)?) as f64 / 100.0,
-                    _ => {
-                        let (bytes, more) = rest.split_first_chunk::<8>()?;
-                        rest = more;
-                        value = f64::from_bits(u64::from_le_bytes(*bytes));
-                    }
-                }
-                Some(Item::Point(Datapoint {
-                    series: SeriesId(u32::try_from(series).ok()?),
-                    at: PointTime::new(Timestamp(u32::try_from(time).ok()?))?,
-                    value,
-                }))
+    pub(crate) fn each(self, mut each: impl FnMut(Item<'_>)) {
+        let mut items = Items {
+            rest: self.items,
+            series: -1,
+            time: i64::from(self.clock.0),
+            value: 0.0,
+            name: Vec::new(),
+            is_format_1: self.is_format_1,
+        };
+        let mut points = 0;
+        while let Some((&what, rest)) = items.rest.split_first() {
+            items.rest = rest;
+            let read = match what & 3 {
+                NAME => items.name().map(|id| {
+                    each(Item::Name(id, &items.name));
+                    0
+                }),
+                RUN if !self.is_format_1 => items.run(MAX_POINTS - points, &mut each),
+                _ => items.point(what).map(|point| {
+                    each(Item::Point(point));
+                    1
+                }),
             };
-            match read() {
-                Some(item) => each(item),
-                None => return,
+            match read {
+                Some(read) if points + read <= MAX_POINTS => points += read,
+                _ => return,
             }
         }
+    }
+}
+
+/// The items of a frame while they are read. `None` is a malformed one.
+struct Items<'a> {
+    rest: &'a [u8],
+    series: i64,
+    time: i64,
+    value: f64,
+    name: Vec<u8>,
+    is_format_1: bool,
+}
+
+impl Items<'_> {
+    /// Reads a name into `self.name`.
+    fn name(&mut self) -> Option<SeriesId> {
+        let mut size = || usize::try_from(take_varint(&mut self.rest)?).ok();
+        let id = SeriesId(u32::try_from(size()?).ok()?);
+        let shared = if self.is_format_1 { 0 } else { size()? };
+        let len = size()?;
+        let (name, more) = self.rest.split_at_checked(len)?;
+        self.name.get(..shared)?;
+        self.name.truncate(shared);
+        self.name.extend_from_slice(name);
+        self.rest = more;
+        Some(id)
+    }
+
+    /// Reads a run of `most` points at most, and returns how many it has.
+    fn run(&mut self, most: usize, each: &mut impl FnMut(Item<'_>)) -> Option<usize> {
+        let count = usize::try_from(take_varint(&mut self.rest)?).ok()?;
+        if count > most {
+            return None;
+        }
+        for _ in 0..count {
+            self.series = self.series.checked_add(1)?;
+            each(Item::Point(self.last()?));
+        }
+        Some(count)
+    }
+
+    fn point(&mut self, what: u8) -> Option<Datapoint> {
+        let rest = &mut self.rest;
+        self.series = self.series.checked_add(match what & 3 {
+            SERIES => unzigzag(take_varint(rest)?),
+            _ => 1,
+        })?;
+        if what & TIME != 0 {
+            self.time = self.time.checked_add(unzigzag(take_varint(rest)?))?;
+        }
+        match what & BYTES {
+            SAME => {}
+            INTEGER => self.value = unzigzag(take_varint(rest)?) as f64,
+            HUNDREDTHS => self.value = unzigzag(take_varint(rest)?) as f64 / 100.0,
+            _ => {
+                let (bytes, more) = rest.split_first_chunk::<8>()?;
+                *rest = more;
+                self.value = f64::from_bits(u64::from_le_bytes(*bytes));
+            }
+        }
+        self.last()
+    }
+
+    /// A point of the last series, time and value.
+    fn last(&self) -> Option<Datapoint> {
+        Some(Datapoint {
+            series: SeriesId(u32::try_from(self.series).ok()?),
+            at: PointTime::new(Timestamp(u32::try_from(self.time).ok()?))?,
+            value: self.value,
+        })
     }
 }
 
@@ -364,6 +465,67 @@ mod tests {
     }
 
     #[test]
+    fn series_that_repeat_a_value_take_next_to_nothing() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, CLOCK);
+        let all: Vec<_> = (0..10_000).map(|id| point(id, CLOCK.0, 0.0)).collect();
+        all.iter().for_each(|point| writer.point(point));
+        writer.finish();
+        assert!(bytes.len() < 32, "{} bytes", bytes.len());
+        assert_eq!(points(&[MAGIC, &bytes].concat()), all);
+    }
+
+    #[test]
+    fn names_share_their_beginning_with_the_one_before() {
+        let names = ["a.b.c", "a.b.count", "a.b", "x", "x"];
+        let mut bytes = MAGIC.to_vec();
+        let mut writer = Writer::new(&mut bytes, CLOCK);
+        for (id, name) in names.iter().enumerate() {
+            writer.name(SeriesId(id as u32), name.as_bytes());
+        }
+        writer.finish();
+        let mut read = Vec::new();
+        for frame in Reader::new(&bytes) {
+            frame.each(|item| match item {
+                Item::Name(_, name) => read.push(String::from_utf8(name.to_vec()).unwrap()),
+                Item::Point(_) => {}
+            });
+        }
+        assert_eq!(read, names);
+    }
+
+    #[test]
+    fn segments_of_format_1_are_read() {
+        let mut bytes = MAGIC_1.to_vec();
+        let body = [
+            &CLOCK.0.to_le_bytes()[..],
+            &[NAME, 5, 9],
+            b"some.name",
+            // The series 5, a step later, the value 7; the next series, and the one after it with code 3,
+            // which format 1 did not write.
+            &[SERIES | TIME | INTEGER, 12, 20, 14, NEXT, 3],
+        ]
+        .concat();
+        bytes.extend_from_slice(&FRAME_START);
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        let expected = [5, 6, 7].map(|id| point(id, CLOCK.0 + 10, 7.0));
+        assert_eq!(points(&bytes), expected);
+    }
+
+    #[test]
+    fn a_run_is_no_longer_than_a_frame_may_be() {
+        let mut bytes = MAGIC.to_vec();
+        let mut writer = Writer::new(&mut bytes, CLOCK);
+        writer.point(&point(0, CLOCK.0, 1.0));
+        writer.buffer.push(RUN);
+        varint(writer.buffer, MAX_POINTS as u64);
+        writer.finish();
+        assert_eq!(points(&bytes), [point(0, CLOCK.0, 1.0)]);
+    }
+
+    #[test]
     fn differences_that_overflow_end_the_frame() {
         for what in [SERIES, TIME] {
             let mut bytes = MAGIC.to_vec();
@@ -408,7 +570,7 @@ mod tests {
             if sound {
                 // A frame whose checksum is right and whose items are anything.
                 let start = segment.len();
-                let writer = Writer { buffer: &mut segment, start, series: 0, time: 0, value: 0.0 };
+                let writer = Writer { buffer: &mut segment, start, series: 0, time: 0, value: 0.0, run: 0, name: Vec::new() };
                 writer.buffer.extend_from_slice(&FRAME_START);
                 writer.buffer.extend_from_slice(&[0; 12]);
                 writer.buffer.extend_from_slice(&bytes);
