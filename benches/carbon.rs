@@ -12,6 +12,9 @@
 //!   *read*: a thread that reads the same bytes from a socket and counts line feeds.
 //! - *cache*: 30 points of each of 100,000 series, step by step, into the cache and out of it, by kind of
 //!   value, against the same points in a `Vec` for each series.
+//! - *restart*: 30 points of each of N series, a step of 10 s after the other, that wait for their files:
+//!   memory, bytes of the journal, a start that reads the journal back, a drain that creates all files, and one
+//!   that writes existing ones; N is an argument, the data is in `TMPDIR`.
 //! - *rules*: resolving the name of a received point with 50 rules (20 patterns of lists, 10 rewrites, 20
 //!   aggregation rules of which none matches) against resolving it without rules: a known name, a new one.
 //! - *schemas*: finding the section of a storage-schemas.conf of 50 patterns that a name of a new series
@@ -22,7 +25,7 @@
 //!
 //! `cargo bench --bench carbon`, or `cargo bench --bench carbon -- serve PORT DATA [off|200ms]`
 //! for a server that other generators can load; `-- METRICS` for another number of names,
-//! `-- rules`, `-- bursts`, `-- cache` for that part alone.
+//! `-- rules`, `-- bursts`, `-- cache` for that part alone; `-- restart N` is not part of the whole.
 
 #![allow(missing_docs, reason = "a program, not a library")]
 #![allow(clippy::unwrap_used, reason = "a bench ends where it goes wrong")]
@@ -37,12 +40,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use carbon::cache::Cache;
 use carbon::index::Index;
 use carbon::listener::Listeners;
-use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
+use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::pattern::Pattern;
 use carbon::protocol::pickle::write;
 use carbon::protocol::resolver::At;
 use carbon::schema::{Schema, load_schemas};
-use carbon::{Carbon, Datapoint, PointTime, SeriesId, Setup, Timestamp};
+use carbon::{Carbon, Datapoint, PointTime, SeriesId, Setup, Sink, Timestamp};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpListener;
@@ -75,6 +78,9 @@ fn main() {
     }
     if args.first().is_some_and(|arg| arg == "cache") {
         return cache();
+    }
+    if args.first().is_some_and(|arg| arg == "restart") {
+        return restart(args.get(1).map_or(100_000, |arg| arg.parse().unwrap()));
     }
     let metrics: u32 = args.first().map_or(10_000, |arg| arg.parse().unwrap());
     rules();
@@ -110,7 +116,15 @@ fn setup(sync: SyncPolicy) -> Setup {
     let retentions = ["10s:6h", "1m:7d"].map(|text| Retention::parse_carbon(text).unwrap());
     Setup {
         schema: Schema::new(retentions.to_vec(), Span::seconds(10)),
-        ..Setup::new(Options::default(), journal, Span::seconds(10))
+        ..Setup::new(options(), journal, Span::seconds(10))
+    }
+}
+
+/// Files are written at once: the parts of this bench wait for them.
+fn options() -> Options {
+    Options {
+        persist_within: Span::seconds(1),
+        ..Options::default()
     }
 }
 
@@ -368,7 +382,7 @@ fn cache() {
             let begun = Instant::now();
             for points in points.chunks(1_000) {
                 assert_eq!(cache.reserve(points.len()), points.len());
-                cache.insert(points, &mut Vec::new());
+                cache.insert(points, Timestamp(0), &mut Vec::new());
             }
             coded_ns += begun.elapsed().as_nanos() as f64;
             let begun = Instant::now();
@@ -402,6 +416,99 @@ fn cache() {
             plain_ns / all,
             plain_bytes as f64 / all,
         );
+    }
+}
+
+/// Opens a store whose points wait for an hour.
+fn open_patient(dir: &Path) -> Carbon {
+    let options = Options {
+        persist_within: Span::seconds(3_600),
+        max_cache_size: ByteSize(4 << 30),
+        drain_timeout: Span::seconds(0),
+        infer_step: false,
+        ..Options::default()
+    };
+    let journal = JournalOptions {
+        max_size: ByteSize(64 << 30),
+        ..JournalOptions::default()
+    };
+    let retentions = ["10s:1h", "1m:1d"].map(|text| Retention::parse_carbon(text).unwrap());
+    let setup = Setup {
+        schema: Schema::new(retentions.to_vec(), Span::seconds(10)),
+        ..Setup::new(options, journal, Span::seconds(10))
+    };
+    Carbon::open(setup, dir).unwrap()
+}
+
+/// Submits 30 steps of the mix that statsd makes of counters, timers and gauges.
+fn submit_mix(carbon: &Carbon, ids: &[SeriesId], from: u32) {
+    // Of 43 series of ten names: seven counters of two series each, two timers of 14, a gauge.
+    let value = |i: u32, n: u32| match i % 43 {
+        0..14 if i % 3 > 0 => 0.0,
+        0..14 if i % 2 == 0 => f64::from((i * 7 + n * 37) % 50),
+        0..14 => f64::from((i * 7 + n * 37) % 50) / 10.0,
+        14..28 => f64::from((i * 31 + n * 17) % 400),
+        28..42 => f64::from((i * 31 + n * 17) % 400) / 7.0,
+        _ => f64::from((i * 31 + n * n * 7) % 10_000) / 100.0,
+    };
+    for n in 0..30 {
+        let points: Vec<Datapoint> = (0..)
+            .zip(ids)
+            .map(|(i, id)| Datapoint {
+                series: *id,
+                at: PointTime::of_clock(Timestamp(from + 10 * n)),
+                value: value(i, n),
+            })
+            .collect();
+        points
+            .chunks(1_024)
+            .for_each(|points| carbon.submit(points));
+    }
+}
+
+fn restart(series: u32) {
+    let dir = tempfile::tempdir().unwrap();
+    let all = f64::from(series) * 30.0;
+    let intern = |carbon: &Carbon| -> Vec<SeriesId> {
+        let names = (0..series).map(name);
+        names
+            .map(|name| carbon.intern(name.as_bytes()).unwrap())
+            .collect()
+    };
+    let carbon = open_patient(dir.path());
+    let ids = intern(&carbon);
+    let (memory, before) = (anonymous_mb(), cpu(ClockId::ProcessCPUTime));
+    submit_mix(&carbon, &ids, now() - 300);
+    carbon.commit().unwrap();
+    println!(
+        "{series} series, 30 points each: {:.3} us of CPU a point taken, {:.0} MB of memory ({:.2} bytes a \
+         point), journal {:.0} MB ({:.2} bytes a point)",
+        (cpu(ClockId::ProcessCPUTime) - before) / all * 1e6,
+        anonymous_mb() - memory,
+        (anonymous_mb() - memory) * 1048576.0 / all,
+        carbon.journal_bytes() as f64 / 1e6,
+        carbon.journal_bytes() as f64 / all,
+    );
+    carbon.abandon();
+    for files in ["files to be created", "files there"] {
+        let started = Instant::now();
+        let carbon = open_patient(dir.path());
+        let opened = started.elapsed().as_secs_f64();
+        let points = carbon.cache().len() as f64;
+        let (started, before) = (Instant::now(), cpu(ClockId::ProcessCPUTime));
+        carbon.drain(|_| {}).unwrap();
+        println!(
+            "start with {:.1} million points in the journal: {opened:.2} s; drain, {files}: {:.2} s, {:.3} us of \
+             CPU a point",
+            points / 1e6,
+            started.elapsed().as_secs_f64(),
+            (cpu(ClockId::ProcessCPUTime) - before) / points * 1e6,
+        );
+        drop(carbon);
+        let carbon = open_patient(dir.path());
+        submit_mix(&carbon, &intern(&carbon), now() - 300);
+        carbon.commit().unwrap();
+        carbon.abandon();
     }
 }
 

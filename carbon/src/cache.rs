@@ -11,12 +11,15 @@
 //!    ([`Cache::reserve`]), so the bound holds with any number of receivers.
 //! 5. A series without points can be claimed ([`Cache::claim`]): new points are still accepted, and the
 //!    writer waits for the end of the claim before it takes them.
-//! 6. Of several points of a series with the same timestamp, the last to arrive wins. Readers and writers
+//! 6. A block knows when the first point came that waits in it ([`Since`]), so that the writer can keep to
+//!    an age without a time for each series.
+//! 7. Of several points of a series with the same timestamp, the last to arrive wins. Readers and writers
 //!    decide that; inserting compares nothing.
 
 mod chain;
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use whisper::{Point, Timestamp};
@@ -39,9 +42,15 @@ const BLOCK_BITS: u32 = 10;
 const BLOCK: usize = 1 << BLOCK_BITS;
 const NONE: u32 = u32::MAX;
 
+/// A series with this many points is returned by [`Cache::take_ripe`]: to wait longer would not make the
+/// write of a point cheaper.
+const RIPE: u32 = 256;
+
 /// The cache.
 #[derive(Debug)]
 pub struct Cache {
+    /// When the cache was made.
+    begun: Instant,
     shards: Box<[Mutex<Shard>]>,
     /// Units in use or reserved.
     used: AtomicUsize,
@@ -72,6 +81,8 @@ struct Shard {
     held: usize,
     /// Series that the next sweep returns.
     waiting: usize,
+    /// Series that have become ripe since the last [`Cache::take_ripe`].
+    ripe: Vec<u32>,
     in_hand: Vec<(u32, Chain)>,
 }
 
@@ -80,13 +91,55 @@ struct Shard {
 struct Block {
     /// Which of them the next sweep returns.
     waiting: [u64; BLOCK / 64],
+    n_waiting: u32,
+    /// When the first point came that waits here for the next sweep, or [`LATER`].
+    since: Since,
+    /// The clock when the points came that the last sweep returned, and the time of that sweep.
+    swept: Since,
     chains: [Chain; BLOCK],
 }
 
 const EMPTY_BLOCK: Block = Block {
     waiting: [0; BLOCK / 64],
+    n_waiting: 0,
+    since: LATER,
+    swept: NEVER,
     chains: [EMPTY; BLOCK],
 };
+
+/// When points came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The clock by which they were received.
+    pub clock: Timestamp,
+    /// Tenths of a second of [`Cache::ticks`].
+    ticks: u32,
+}
+
+/// Later than anything.
+const LATER: Since = Since {
+    clock: Timestamp(u32::MAX),
+    ticks: u32::MAX,
+};
+
+/// The sweep of a block that was never swept: long ago, and no points.
+const NEVER: Since = Since {
+    clock: Timestamp(u32::MAX),
+    ticks: 0,
+};
+
+impl Since {
+    /// The earlier one.
+    fn min(self, other: Self) -> Self {
+        Self {
+            clock: self.clock.min(other.clock),
+            ticks: self.ticks.min(other.ticks),
+        }
+    }
+}
+
+/// Where [`Cache::ticks`] begin: points of the journal are older than the cache.
+const FIRST_TICK: u32 = 1 << 30;
 
 /// A series that has points waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +148,21 @@ pub struct Waiting {
     pub series: SeriesId,
     /// How many points wait.
     pub count: u32,
+    /// When the first of them came, or earlier.
+    pub since: Since,
+}
+
+/// Consecutive series of which some wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockWaiting {
+    /// Its number; series are numbered in the same order.
+    pub(crate) block: usize,
+    /// How many of its series wait.
+    pub(crate) count: usize,
+    /// How long the first point has waited.
+    pub(crate) age: Duration,
+    /// How long ago it was swept.
+    pub(crate) swept: Duration,
 }
 
 fn shard_of(id: u32) -> usize {
@@ -109,6 +177,7 @@ impl Cache {
     /// A cache of at most `max_bytes` of points.
     pub fn new(max_bytes: usize) -> Self {
         Self {
+            begun: Instant::now(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             used: AtomicUsize::new(0),
             max: (max_bytes / CHUNK_BYTES).max(UNITS_PER_POINT),
@@ -142,9 +211,37 @@ impl Cache {
             .fetch_sub(reserved * UNITS_PER_POINT, Ordering::Relaxed);
     }
 
-    /// Adds `points`, for each of which room was reserved. Series that had no points waiting are
-    /// appended to `woken`.
-    pub fn insert(&self, points: &[Datapoint], woken: &mut Vec<SeriesId>) {
+    /// Tenths of a second since some time before the cache was made.
+    fn ticks(&self) -> u32 {
+        let tenths = self.begun.elapsed().as_millis() / 100;
+        FIRST_TICK.saturating_add(u32::try_from(tenths).unwrap_or(u32::MAX))
+    }
+
+    /// How long ago `since` was.
+    pub(crate) fn age(&self, since: Since) -> Duration {
+        Duration::from_millis(100) * self.ticks().saturating_sub(since.ticks)
+    }
+
+    /// Now, and `ago` before it: when points came that were received at `clock`.
+    pub(crate) fn since(&self, clock: Timestamp, ago: Duration) -> Since {
+        let ago = u32::try_from(ago.as_millis() / 100).unwrap_or(u32::MAX);
+        let ticks = self.ticks().saturating_sub(ago);
+        Since { clock, ticks }
+    }
+
+    /// Adds `points`, received at `clock`, for each of which room was reserved. Series that had no points
+    /// waiting are appended to `woken`.
+    pub fn insert(&self, points: &[Datapoint], clock: Timestamp, woken: &mut Vec<SeriesId>) {
+        self.insert_since(points, || self.since(clock, Duration::ZERO), woken);
+    }
+
+    /// As [`Cache::insert`], for points that came at the time `since()`.
+    pub(crate) fn insert_since(
+        &self,
+        points: &[Datapoint],
+        since: impl Fn() -> Since,
+        woken: &mut Vec<SeriesId>,
+    ) {
         let mut rest = points;
         let mut units = 0;
         while let [first, ..] = rest {
@@ -157,7 +254,7 @@ impl Cache {
                 if point.series.0 >> BLOCK_BITS != block {
                     break;
                 }
-                shard.push(point, woken);
+                shard.push(point, &since, woken);
                 taken += 1;
             }
             units += shard.units() - before;
@@ -168,15 +265,19 @@ impl Cache {
             .fetch_sub(points.len() * UNITS_PER_POINT - units, Ordering::Relaxed);
     }
 
-    /// The points of `id` in order of arrival, those that the writer has taken first.
-    pub fn read(&self, id: SeriesId, into: &mut Vec<Point>) {
+    /// The points of `id` in order of arrival, those that the writer has taken first. Returns the clock
+    /// when the first of them came, or an earlier one.
+    pub fn read(&self, id: SeriesId, into: &mut Vec<Point>) -> Timestamp {
         let shard = self.shard(shard_of(id.0));
         for (_, chain) in shard.in_hand.iter().filter(|(own, _)| *own == id.0) {
             chain.read(&shard.chunks, into);
         }
-        if let Some(chain) = shard.chain(id.0) {
-            chain.read(&shard.chunks, into);
-        }
+        let Some(block) = shard.block(id.0) else {
+            return LATER.clock;
+        };
+        block.chains[id.0 as usize % BLOCK].read(&shard.chunks, into);
+        // Points that the writer has not taken yet may be of the last sweep.
+        block.since.clock.min(block.swept.clock)
     }
 
     /// Whether `id` has points here.
@@ -218,8 +319,60 @@ impl Cache {
     /// Every series that has points waiting, once, ordered by shard and id. A series is returned by one
     /// sweep only: the caller takes its points ([`Cache::take`]) or postpones it ([`Cache::postpone`]).
     pub fn sweep(&self, into: &mut Vec<Waiting>) {
+        let now = self.ticks();
         for n in 0..SHARDS {
-            self.shard(n).sweep(n, into);
+            self.shard(n).sweep(n, now, into);
+        }
+    }
+
+    /// As [`Cache::sweep`], of one block.
+    pub(crate) fn sweep_block(&self, block: usize, into: &mut Vec<Waiting>) {
+        let now = self.ticks();
+        let mut shard = self.shard(block % SHARDS);
+        let Some(Some(found)) = shard.blocks.get_mut(block / SHARDS) else {
+            return;
+        };
+        let before = found.n_waiting as usize;
+        found.sweep(block << BLOCK_BITS, now, into);
+        shard.waiting -= before;
+    }
+
+    /// The blocks in which series wait, in the order of ids.
+    pub(crate) fn blocks(&self, into: &mut Vec<BlockWaiting>) {
+        let now = self.ticks();
+        let before = |since: Since| Duration::from_millis(100) * now.saturating_sub(since.ticks);
+        for n in 0..SHARDS {
+            let shard = self.shard(n);
+            let blocks = shard.blocks.iter().enumerate();
+            let waiting = blocks.filter_map(|(at, block)| {
+                let block = block.as_ref().filter(|block| block.n_waiting > 0)?;
+                Some(BlockWaiting {
+                    block: at * SHARDS + n,
+                    count: block.n_waiting as usize,
+                    age: before(block.since),
+                    swept: before(block.swept),
+                })
+            });
+            into.extend(waiting);
+        }
+        into.sort_unstable_by_key(|waiting| waiting.block);
+    }
+
+    /// How long the oldest point has waited, as far as it is known: rather too long than too short.
+    pub fn oldest_age(&self) -> Duration {
+        let mut blocks = Vec::new();
+        self.blocks(&mut blocks);
+        let ages = blocks.iter().map(|block| block.age);
+        ages.max().unwrap_or_default()
+    }
+
+    /// As [`Cache::sweep`], of the series that have become ripe: they have many points.
+    pub(crate) fn take_ripe(&self, into: &mut Vec<Waiting>) {
+        for n in 0..SHARDS {
+            let mut shard = self.shard(n);
+            for id in std::mem::take(&mut shard.ripe) {
+                shard.sweep_one(id, into);
+            }
         }
     }
 
@@ -266,15 +419,16 @@ impl Cache {
             .fetch_sub(chain.count as usize, Ordering::Relaxed);
     }
 
-    /// Has the points of `id` that the writer took wait again, before those that have arrived since.
-    pub fn put_back(&self, id: SeriesId) {
+    /// Has the points of `id` that the writer took wait again, before those that have arrived since. They
+    /// came at the time `since`.
+    pub fn put_back(&self, id: SeriesId, since: Since) {
         let mut shard = self.shard(shard_of(id.0));
         let Some(at) = shard.in_hand.iter().position(|(own, _)| *own == id.0) else {
             return;
         };
         let before = shard.units();
         let (_, chain) = shard.in_hand.swap_remove(at);
-        shard.join(id.0, chain);
+        shard.join(id.0, chain, since);
         // Coded together they may take a chunk more or less.
         let after = shard.units();
         drop(shard);
@@ -285,9 +439,10 @@ impl Cache {
         }
     }
 
-    /// Has the next sweep return `id`, whose points were not taken after the last one.
-    pub fn postpone(&self, id: SeriesId) {
-        self.shard(shard_of(id.0)).wait(id.0);
+    /// Has the next sweep return a series again, whose points were not taken after the last one.
+    pub fn postpone(&self, waiting: Waiting) {
+        let Waiting { series, since, .. } = waiting;
+        self.shard(shard_of(series.0)).wait(series.0, || since);
     }
 
     /// How many points there are.
@@ -327,9 +482,12 @@ impl Shard {
             || self.chain(id).is_some_and(|chain| chain.count > 0)
     }
 
+    fn block(&self, id: u32) -> Option<&Block> {
+        self.blocks.get(block_of(id))?.as_deref()
+    }
+
     fn chain(&self, id: u32) -> Option<&Chain> {
-        let block = self.blocks.get(block_of(id))?.as_ref()?;
-        Some(&block.chains[id as usize % BLOCK])
+        Some(&self.block(id)?.chains[id as usize % BLOCK])
     }
 
     fn slot(&mut self, id: u32) -> Option<&mut Chain> {
@@ -337,15 +495,16 @@ impl Shard {
         Some(&mut block.chains[id as usize % BLOCK])
     }
 
-    /// Has the next sweep return `id`.
-    fn wait(&mut self, id: u32) {
+    /// Has the next sweep return `id`, whose points came at the time `since()`.
+    fn wait(&mut self, id: u32, since: impl Fn() -> Since) {
         if let Some(Some(block)) = self.blocks.get_mut(block_of(id)) {
-            self.waiting += usize::from(block.wait(id));
+            block.since = block.since.min(since());
+            self.waiting += usize::from(block.wait(id, since));
         }
     }
 
     #[inline]
-    fn push(&mut self, point: &Datapoint, woken: &mut Vec<SeriesId>) {
+    fn push(&mut self, point: &Datapoint, since: &impl Fn() -> Since, woken: &mut Vec<SeriesId>) {
         let id = point.series.0;
         let n = block_of(id);
         if self.blocks.len() <= n {
@@ -357,27 +516,50 @@ impl Shard {
         chain.push(&mut self.chunks, point.at.timestamp().0, point.value);
         if is_first {
             self.held += 1;
-            self.waiting += usize::from(block.wait(id));
+            self.waiting += usize::from(block.wait(id, since));
             woken.push(point.series);
+        } else if chain.count == RIPE {
+            self.ripe.push(id);
         }
     }
 
     /// Appends the waiting series of this shard, the `n`th, to `into`.
-    fn sweep(&mut self, n: usize, into: &mut Vec<Waiting>) {
+    fn sweep(&mut self, n: usize, now: u32, into: &mut Vec<Waiting>) {
         if self.waiting == 0 {
             return;
         }
         self.waiting = 0;
+        self.ripe.clear();
         for (at, block) in self.blocks.iter_mut().enumerate() {
             if let Some(block) = block {
-                block.sweep((at * SHARDS + n) << BLOCK_BITS, into);
+                block.sweep((at * SHARDS + n) << BLOCK_BITS, now, into);
             }
         }
     }
 
+    /// Appends `id` to `into`, if it waits.
+    fn sweep_one(&mut self, id: u32, into: &mut Vec<Waiting>) {
+        let Some(Some(block)) = self.blocks.get_mut(block_of(id)) else {
+            return;
+        };
+        let (at, bit) = (id as usize % BLOCK, 1 << (id % 64));
+        let count = block.chains[at].count;
+        if block.waiting[at / 64] & bit == 0 || count == 0 {
+            return;
+        }
+        block.waiting[at / 64] &= !bit;
+        block.n_waiting -= 1;
+        self.waiting -= 1;
+        into.push(Waiting {
+            series: SeriesId(id),
+            count,
+            since: block.since,
+        });
+    }
+
     /// Puts `chain` before the points that wait for `id`.
-    fn join(&mut self, id: u32, chain: Chain) {
-        self.wait(id);
+    fn join(&mut self, id: u32, chain: Chain, came: Since) {
+        self.wait(id, || came);
         let Self {
             blocks,
             chunks,
@@ -403,17 +585,31 @@ impl Shard {
 }
 
 impl Block {
-    /// Has the next sweep return `id`. Whether it would not have done so before.
-    fn wait(&mut self, id: u32) -> bool {
+    /// Has the next sweep return `id`. Whether it would not have done so before. If no other series waits,
+    /// points have waited since `since()`.
+    fn wait(&mut self, id: u32, since: impl Fn() -> Since) -> bool {
         let word = &mut self.waiting[id as usize % BLOCK / 64];
         let bit = 1 << (id % 64);
         let is_new = *word & bit == 0;
         *word |= bit;
+        if self.n_waiting == 0 {
+            self.since = since();
+        }
+        self.n_waiting += u32::from(is_new);
         is_new
     }
 
     /// Appends the waiting series to `into`; the first chain is that of the id `first`.
-    fn sweep(&mut self, first: usize, into: &mut Vec<Waiting>) {
+    fn sweep(&mut self, first: usize, now: u32, into: &mut Vec<Waiting>) {
+        if self.n_waiting == 0 {
+            return;
+        }
+        let since = std::mem::replace(&mut self.since, LATER);
+        self.n_waiting = 0;
+        self.swept = Since {
+            clock: since.clock,
+            ticks: now,
+        };
         for (at, word) in self.waiting.iter_mut().enumerate() {
             let mut bits = std::mem::take(word);
             while bits != 0 {
@@ -422,7 +618,11 @@ impl Block {
                 let count = self.chains[at].count;
                 if count > 0 {
                     let series = SeriesId((first + at) as u32);
-                    into.push(Waiting { series, count });
+                    into.push(Waiting {
+                        series,
+                        count,
+                        since,
+                    });
                 }
             }
         }
@@ -435,6 +635,8 @@ mod tests {
     use crate::datapoint::PointTime;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    const NOW: Timestamp = Timestamp(1_000);
 
     fn point(id: u32, at: u32) -> Datapoint {
         Datapoint {
@@ -454,7 +656,7 @@ mod tests {
     fn insert(cache: &Cache, points: &[Datapoint]) -> Vec<SeriesId> {
         let mut woken = Vec::new();
         assert_eq!(cache.reserve(points.len()), points.len());
-        cache.insert(points, &mut woken);
+        cache.insert(points, NOW, &mut woken);
         woken
     }
 
@@ -469,7 +671,7 @@ mod tests {
         assert_eq!(cache.take(SeriesId(7), &mut points), 2);
         assert_eq!(insert(&cache, &[point(7, 4)]), [SeriesId(7)]);
         assert_eq!(read(&cache, 7), [1, 2, 4]);
-        cache.put_back(SeriesId(7));
+        cache.put_back(SeriesId(7), cache.since(NOW, Duration::ZERO));
         assert_eq!(read(&cache, 7), [1, 2, 4]);
         points.clear();
         assert_eq!(cache.take(SeriesId(7), &mut points), 3);
@@ -485,7 +687,7 @@ mod tests {
         assert_eq!(cache.reserve(100), 10);
         assert_eq!(cache.reserve(1), 0);
         let points: Vec<_> = (1..=10).map(|at| point(1, at)).collect();
-        cache.insert(&points, &mut Vec::new());
+        cache.insert(&points, NOW, &mut Vec::new());
         // Nine tokens of thousandths, three bytes each, fill three chunks.
         let used = UNITS_PER_SERIES + 3;
         assert_eq!(cache.used_bytes(), used * CHUNK_BYTES);
@@ -496,6 +698,55 @@ mod tests {
         cache.done(SeriesId(1));
         assert_eq!(cache.used_bytes(), 0);
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn a_block_knows_how_long_its_first_point_has_waited() {
+        let cache = Cache::new(1 << 20);
+        let minute = Duration::from_secs(60);
+        let at = |seconds: u32, ago: Duration| cache.since(Timestamp(seconds), ago);
+        let add = |id: u32, since: Since| {
+            assert_eq!(cache.reserve(1), 1);
+            cache.insert_since(&[point(id, 1)], || since, &mut Vec::new());
+        };
+        add(5_000, at(100, 3 * minute));
+        add(5_001, at(200, minute));
+        add(3, at(300, minute));
+        let blocks = || {
+            let mut blocks = Vec::new();
+            cache.blocks(&mut blocks);
+            blocks
+        };
+        let seen: Vec<_> = blocks().iter().map(|b| (b.block, b.count)).collect();
+        assert_eq!(seen, [(0, 1), (4, 2)]);
+        assert!(cache.oldest_age() >= 3 * minute);
+        let mut swept = Vec::new();
+        cache.sweep_block(4, &mut swept);
+        assert_eq!(swept.len(), 2);
+        assert!(swept.iter().all(|w| w.since.clock == Timestamp(100)));
+        assert!(cache.oldest_age() < 2 * minute);
+        assert_eq!(cache.waiting(), 1);
+        // What is not written keeps its age, and points that came meanwhile do not make it younger.
+        add(5_002, at(400, Duration::ZERO));
+        cache.postpone(swept[1]);
+        assert!(cache.oldest_age() >= 3 * minute);
+        assert_eq!(cache.read(SeriesId(5_001), &mut Vec::new()), Timestamp(100));
+        assert_eq!(blocks().len(), 2);
+    }
+
+    #[test]
+    fn series_with_many_points_are_returned_early() {
+        let cache = Cache::new(1 << 20);
+        let points: Vec<_> = (1..=RIPE).map(|at| point(7, at)).collect();
+        insert(&cache, &points);
+        insert(&cache, &[point(8, 1)]);
+        let mut ripe = Vec::new();
+        cache.take_ripe(&mut ripe);
+        assert_eq!(ripe.len(), 1);
+        assert_eq!((ripe[0].series, ripe[0].count), (SeriesId(7), RIPE));
+        let mut all = Vec::new();
+        cache.sweep(&mut all);
+        assert_eq!(all.len(), 1, "only the other one");
     }
 
     #[derive(Clone, Debug)]
@@ -549,7 +800,7 @@ mod tests {
                     Act::Take(_) => {}
                     Act::Done => if let Some((id, _)) = hand.take() { cache.done(SeriesId(id)); },
                     Act::PutBack => if let Some((id, mut points)) = hand.take() {
-                        cache.put_back(SeriesId(id));
+                        cache.put_back(SeriesId(id), cache.since(NOW, Duration::ZERO));
                         points.append(twin.entry(id).or_default());
                         twin.insert(id, points);
                     },
@@ -561,7 +812,7 @@ mod tests {
                         ids.dedup();
                         let expected: Vec<(u32, usize)> = twin.iter().filter(|(_, l)| !l.is_empty()).map(|(id, l)| (*id, l.len())).collect();
                         prop_assert_eq!(ids, expected);
-                        for waiting in waiting { cache.postpone(waiting.series); }
+                        for waiting in waiting { cache.postpone(waiting); }
                     }
                 }
                 for id in [0, 1, 1_023, 1_024, 5_000, 16_384, 16_385] {

@@ -9,13 +9,15 @@
 //! 2. With several clocks, the age of a point is taken from the earliest clock that has reached its
 //!    timestamp ([`Clocks::of`]), so that no point counts as older than it can be. A point ahead of all
 //!    clocks goes into the finest archive in any case.
-//! 3. Each frame of the journal has the earliest clock of its time. For a run of frames that is ahead of
+//! 3. A point that waits in the cache has the age that it had when it came: its clock is that of its arrival
+//!    ([`Clocks::arrival`]). If the clock has jumped since then, both clocks apply.
+//! 4. Each frame of the journal has the earliest clock of its time. For a run of frames that is ahead of
 //!    the frames before and after it, the clocks of these frames apply as well ([`judge`]).
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use whisper::Timestamp;
+use whisper::{Arrival, Timestamp};
 
 /// Seconds by which two clocks may differ and still count as one.
 const TOLERANCE: u32 = 60;
@@ -69,6 +71,34 @@ impl Clocks {
     /// The clock, if there is only one.
     pub(crate) fn single(&self) -> Option<Timestamp> {
         (self.count == 1).then_some(self.all[0])
+    }
+
+    /// The arrival of points of which the first came at the clock `since`, `age()` ago by the monotonic clock.
+    /// `None`: several clocks may be right, or the clock has jumped meanwhile.
+    pub(crate) fn arrival(
+        &self,
+        since: Timestamp,
+        age: impl FnOnce() -> Duration,
+    ) -> Option<Arrival> {
+        let now = self.single()?;
+        let waited = now.0.saturating_sub(since.0);
+        if is_near(now, since) {
+            return Some(Arrival {
+                since: since.min(now),
+                now,
+            });
+        }
+        let is_true =
+            now > since && age().as_secs().abs_diff(u64::from(waited)) <= TOLERANCE.into();
+        is_true.then_some(Arrival { since, now })
+    }
+
+    /// These, and the clock of an arrival unless it is near one of them.
+    pub(crate) fn and_arrival(self, since: Timestamp) -> Self {
+        match self.each().any(|clock| is_near(clock, since)) {
+            true => self,
+            false => self.and(since),
+        }
     }
 
     /// Whether points that belong to these clocks can be written together with points that belong to
@@ -234,6 +264,21 @@ mod tests {
         assert_eq!(of(T + TOLERANCE), T);
         assert_eq!(of(T + HOUR), T + YEARS);
         assert_eq!(of(T + YEARS + HOUR), T + YEARS);
+    }
+
+    #[test]
+    fn points_that_waited_have_the_clock_of_their_arrival() {
+        let clocks = Clocks::one(Timestamp(T));
+        let arrival = |since: u32, age: u64| {
+            let arrival = clocks.arrival(Timestamp(since), || Duration::from_secs(age));
+            arrival.map(|arrival| (arrival.since.0, arrival.now.0))
+        };
+        assert_eq!(arrival(T - 300, 301), Some((T - 300, T)));
+        assert_eq!(arrival(T + 5, 300), Some((T, T)), "a small step back");
+        assert_eq!(arrival(T - HOUR, 300), None, "a jump forward meanwhile");
+        assert_eq!(arrival(T + HOUR, 300), None, "a jump back meanwhile");
+        let both = clocks.and(Timestamp(T + HOUR));
+        assert_eq!(both.arrival(Timestamp(T), || Duration::ZERO), None);
     }
 
     /// The clocks of frames that say `said`, read back at `now`.

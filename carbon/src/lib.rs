@@ -11,7 +11,7 @@
 //!   store       room in cache and journal, or none: see below
 //!   journal     into the buffer of the next commit (disk: every journal.sync)
 //!   cache       beside the other points of its series: from here on queries see it
-//!   persister   all waiting points of a series at once, when arrivals pause, at the latest after 1 s
+//!   persister   all waiting points of a series at once, at the latest after carbon.persist_within
 //!   schema      the retentions of a new file
 //!   whisper     whisper/servers/web1/load.wsp, coarser archives included
 //!   journal     its segment is deleted after the files were synced

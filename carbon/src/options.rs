@@ -52,7 +52,12 @@ settings::options! {
         /// Most files created per minute. New series wait in the cache, can be queried there, and lose
         /// nothing. 0: no limit.
         max_creates_per_minute: u32 = 0;
-        /// Which series are written first: "sorted" (each once per pass, most points first), "max"
+        /// How long datapoints wait for their files at most, so that a file is written less often and with
+        /// many at once. Queries see them at once, and the journal keeps them. "1s": files are up to date
+        /// within a second, for other programs that read them. Without a journal ("journal.sync" is "off")
+        /// it is "1s" in any case.
+        persist_within: Span = Span::seconds(300) => between(Span::seconds(0), Span::seconds(3_600));
+        /// Which series a pass over all of them writes first: "sorted" (each once per pass, most points first), "max"
         /// (always the series with the most points), "timesorted" (longest wait first), "naive" (in the
         /// order in which the series were first seen).
         write_strategy: WriteStrategy = WriteStrategy::default();

@@ -17,8 +17,10 @@
 //! 2. Points that cannot be written now go back to the cache and wait. Points that can never be written
 //!    are dropped. Points that only one file refuses (no permission) are dropped when the cache is nearly
 //!    full, so that one series does not take the room of all others.
-//! 3. A pass begins when arrivals pause, or when points have waited for a second: a burst is written once,
-//!    at its end, and a steady stream once a second.
+//! 3. Points wait for up to `carbon.persist_within`, so that a visit of a file writes many: the persister
+//!    goes round all series in this time, in the order of their ids, which is mostly that of their files on
+//!    the disk ([`Hand`]). With a second or less, and without a journal, a pass over all series begins when
+//!    arrivals pause, or when points have waited for a second.
 //! 4. A new series whose step is to be inferred waits for its second timestamp ([`crate::undecided`]),
 //!    but not past a shutdown.
 //! 5. The age of a point decides which archive it goes into. When the clock has jumped, the clock by which
@@ -27,15 +29,17 @@
 //!    ([`Persister::write_displaced`]).
 
 mod displaced;
+mod hand;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use whisper::map::{Event, Maps};
-use whisper::{Point, Timestamp, Updated};
+use whisper::{Arrival, Point, Updated};
 
-use crate::cache::{Cache, Waiting};
+use crate::cache::{Cache, Since, Waiting};
 use crate::clock::Clocks;
 use crate::datapoint::SeriesId;
 use crate::index::Index;
@@ -45,6 +49,8 @@ use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::stop::Stop;
 use crate::undecided::Undecided;
+
+pub(crate) use hand::{Hand, Place};
 
 /// How long no file is created after the disk was found full.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
@@ -90,6 +96,8 @@ pub(crate) struct Persister {
     aside: Duration,
     /// The series that the last pass did not write.
     pub(crate) left: Vec<SeriesId>,
+    /// The series that hand passes did not write since the last [`Persister::take_stuck`].
+    stuck: HashSet<SeriesId, foldhash::fast::RandomState>,
     /// Why it did not write the last one of them.
     pub(crate) why: Option<String>,
     /// New series that wait for a second timestamp.
@@ -101,6 +109,8 @@ pub(crate) struct Persister {
 pub(crate) enum Kind {
     /// Within the budgets, in the order of the write strategy.
     Ordinary,
+    /// As `Ordinary`, the series that the hand has come to.
+    Hand,
     /// Each series that waits at the beginning once, so that the pass has an end.
     Whole,
     /// As `Whole`, without the budgets.
@@ -121,7 +131,10 @@ impl Kind {
 
     /// Whether a new series may wait for a second timestamp.
     fn may_wait(self) -> bool {
-        matches!(self, Self::Ordinary | Self::Checkpoint | Self::Replay)
+        matches!(
+            self,
+            Self::Ordinary | Self::Hand | Self::Checkpoint | Self::Replay
+        )
     }
 }
 
@@ -210,6 +223,7 @@ impl Persister {
             waits_logged: None,
             dropped_logged: None,
             left: Vec::new(),
+            stuck: HashSet::default(),
             aside: Duration::ZERO,
             why: None,
             undecided: Undecided::default(),
@@ -223,22 +237,82 @@ impl Persister {
         parts: &Parts<'_>,
         clocks: &Clocks,
         kind: Kind,
-        mut go_on: impl FnMut(Pass) -> bool,
+        go_on: impl FnMut(Pass) -> bool,
     ) -> Pass {
-        let mut pass = Pass::default();
-        let begun = Instant::now();
-        self.aside = Duration::ZERO;
         // Series that get points from now on belong to the next pass, so that this one ends.
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
-        self.left.clear();
         parts.cache.sweep(&mut waiting);
         let all = !kind.may_wait();
         self.undecided
             .due(Instant::now(), all, parts.cache, &mut waiting);
         order(parts, &mut waiting);
+        self.write_all(parts, clocks, kind, waiting, go_on)
+    }
+
+    /// Writes the series that `hand` has come to; as [`Persister::pass`].
+    pub(crate) fn hand_pass(
+        &mut self,
+        parts: &Parts<'_>,
+        clocks: &Clocks,
+        hand: &mut Hand,
+        pressure: f64,
+        go_on: impl FnMut(Pass) -> bool,
+    ) -> Pass {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.clear();
+        hand.go_on(parts.cache, pressure, &mut waiting);
+        self.undecided
+            .due(Instant::now(), false, parts.cache, &mut waiting);
+        if waiting.is_empty() {
+            self.waiting = waiting;
+            return Pass::default();
+        }
+        let pass = self.write_all(parts, clocks, Kind::Hand, waiting, go_on);
+        self.stuck.extend(self.left.iter().copied());
+        pass
+    }
+
+    /// An ordinary pass over all series, between passes of the hand.
+    pub(crate) fn whole_pass(
+        &mut self,
+        parts: &Parts<'_>,
+        clocks: &Clocks,
+        go_on: impl FnMut(Pass) -> bool,
+    ) -> Pass {
+        let pass = self.pass(parts, clocks, Kind::Ordinary, go_on);
+        self.stuck.extend(self.left.iter().copied());
+        pass
+    }
+
+    /// The series that may have points which hand passes could not write: those that were left since the last
+    /// call, and those that wait for a second timestamp.
+    pub(crate) fn take_stuck(&mut self) -> Vec<SeriesId> {
+        let mut stuck = std::mem::take(&mut self.stuck);
+        stuck.extend(self.undecided.series());
+        stuck.into_iter().collect()
+    }
+
+    /// Has [`Persister::take_stuck`] return these series again.
+    pub(crate) fn stick(&mut self, series: &[SeriesId]) {
+        self.stuck.extend(series);
+    }
+
+    /// Writes `waiting`, in this order.
+    fn write_all(
+        &mut self,
+        parts: &Parts<'_>,
+        clocks: &Clocks,
+        kind: Kind,
+        mut waiting: Vec<Waiting>,
+        mut go_on: impl FnMut(Pass) -> bool,
+    ) -> Pass {
+        let mut pass = Pass::default();
+        let begun = Instant::now();
+        self.aside = Duration::ZERO;
+        self.left.clear();
         let mut next = 0;
-        while let Some(Waiting { series, .. }) = waiting.get(next) {
+        while let Some(one) = waiting.get(next).copied() {
             if !go_on(pass) {
                 break;
             }
@@ -246,14 +320,14 @@ impl Persister {
             if kind.is_budgeted() {
                 self.keep_to_budget(parts);
             }
-            match self.write(parts, *series, clocks, kind) {
+            match self.write(parts, one, clocks, kind) {
                 Outcome::Written(points) => {
                     pass.written += 1;
                     pass.points += points;
                 }
                 Outcome::Waits => {
                     pass.waiting += 1;
-                    self.left.push(*series);
+                    self.left.push(one.series);
                 }
                 Outcome::Undecided => self.updates.refund(),
                 Outcome::Dropped => pass.dropped += 1,
@@ -278,10 +352,10 @@ impl Persister {
             }
         }
         // The sweep returns each series once: the rest has to be postponed, or it would be forgotten.
-        for Waiting { series, .. } in waiting.drain(next..) {
-            parts.cache.postpone(series);
+        for one in waiting.drain(next..) {
+            parts.cache.postpone(one);
             pass.waiting += 1;
-            self.left.push(series);
+            self.left.push(one.series);
         }
         self.waiting = waiting;
         self.end_pass(parts, kind, begun);
@@ -309,7 +383,7 @@ impl Persister {
             .stats
             .update_nanoseconds
             .add(written.as_nanos() as u64);
-        if kind != Kind::Ordinary && self.undecided.len() > 0 {
+        if !matches!(kind, Kind::Ordinary | Kind::Hand) && self.undecided.len() > 0 {
             self.left.extend(self.undecided.series());
             self.left.sort_unstable();
             self.left.dedup();
@@ -321,19 +395,28 @@ impl Persister {
         report(parts);
     }
 
-    fn write(&mut self, parts: &Parts<'_>, id: SeriesId, clocks: &Clocks, kind: Kind) -> Outcome {
+    fn write(
+        &mut self,
+        parts: &Parts<'_>,
+        waiting: Waiting,
+        clocks: &Clocks,
+        kind: Kind,
+    ) -> Outcome {
+        let id = waiting.series;
         // The expiry may be deleting its file right now.
         parts.cache.wait_unclaimed(id);
         let mut path = std::mem::take(&mut self.path);
         let stored = parts.index.path(id, &mut path);
         let outcome = if !stored && self.is_undecided(parts, id, &path, kind) {
-            let points = self.points.len() as u32;
-            self.undecided.add(id, points, Instant::now());
+            let count = self.points.len() as u32;
+            self.undecided
+                .add(Waiting { count, ..waiting }, Instant::now());
             Outcome::Undecided
         } else if stored || self.may_create(parts, kind) {
-            self.write_at(parts, id, clocks, kind, &path, stored)
+            let came = (clocks, kind, waiting.since);
+            self.write_at(parts, id, came, &path, stored)
         } else {
-            parts.cache.postpone(id);
+            parts.cache.postpone(waiting);
             Outcome::Waits
         };
         self.path = path;
@@ -375,8 +458,7 @@ impl Persister {
         &mut self,
         parts: &Parts<'_>,
         id: SeriesId,
-        clocks: &Clocks,
-        kind: Kind,
+        (clocks, kind, since): (&Clocks, Kind, Since),
         path: &Path,
         stored: bool,
     ) -> Outcome {
@@ -387,13 +469,14 @@ impl Persister {
         let written = if count == 0 {
             Ok(Some(Updated::default()))
         } else {
-            self.update(parts, id, (clocks, kind), path, stored, &points)
+            let came = (clocks, kind, since);
+            self.update(parts, id, came, path, stored, &points)
         };
         self.points = points;
         match written {
             Ok(None) => {
                 // Its file is gone: the next pass sees a new series.
-                parts.cache.put_back(id);
+                parts.cache.put_back(id, since);
                 Outcome::Waits
             }
             Ok(Some(updated)) => {
@@ -423,7 +506,7 @@ impl Persister {
             }
             // They may be written later.
             Err(error) => {
-                parts.cache.put_back(id);
+                parts.cache.put_back(id, since);
                 if error.is_disk_full() {
                     parts.stats.creates_refused.add(1);
                     self.full_until = Some(Instant::now() + FULL_DISK_PAUSE);
@@ -443,13 +526,13 @@ impl Persister {
         &mut self,
         parts: &Parts<'_>,
         id: SeriesId,
-        (clocks, kind): (&Clocks, Kind),
+        (clocks, kind, since): (&Clocks, Kind, Since),
         path: &Path,
         stored: bool,
         points: &[Point],
     ) -> whisper::Result<Option<Updated>> {
         if stored {
-            match self.update_many(parts, id, clocks, path, points) {
+            match self.update_many(parts, id, (clocks, since), path, points) {
                 Err(error) if error.is_missing() => parts.index.not_stored(id),
                 written => return written.map(Some),
             }
@@ -458,15 +541,15 @@ impl Persister {
             }
         }
         // The file is missing, or it was damaged and set aside: create a new one.
-        let error = match self.create(parts, id, clocks, path, points) {
+        let error = match self.create(parts, id, (clocks, since), path, points) {
             Err(error @ whisper::Error::Exists { .. }) => error,
             created => return created.map(Some),
         };
         // Another program has created it meanwhile, or the name is a dangling link.
-        match self.update_many(parts, id, clocks, path, points) {
-            Err(whisper::Error::SetAside { .. }) => {
-                self.create(parts, id, clocks, path, points).map(Some)
-            }
+        match self.update_many(parts, id, (clocks, since), path, points) {
+            Err(whisper::Error::SetAside { .. }) => self
+                .create(parts, id, (clocks, since), path, points)
+                .map(Some),
             Err(missing) if missing.is_missing() => Err(error),
             written => {
                 parts.index.stored(id);
@@ -480,15 +563,17 @@ impl Persister {
         &mut self,
         parts: &Parts<'_>,
         id: SeriesId,
-        clocks: &Clocks,
+        came: (&Clocks, Since),
         path: &Path,
         points: &[Point],
     ) -> whisper::Result<Updated> {
         let chosen = of_new(parts, id, path, points, |new| parts.schema.choose_now(new));
         let creating = Instant::now();
-        let (now, options) = (clocks.earliest(), &chosen.options);
+        let (now, options) = (came.0.earliest(), &chosen.options);
         let written = parts.maps.create_with(id.0, path, options, now, |draft| {
-            self.by_clocks(clocks, points, |now, points| draft.update_many(now, points))
+            self.by_clocks(parts, came, points, |arrival, points| {
+                draft.update_many(arrival, points)
+            })
         });
         self.aside += creating.elapsed();
         let written = written?;
@@ -503,12 +588,12 @@ impl Persister {
         &mut self,
         parts: &Parts<'_>,
         id: SeriesId,
-        clocks: &Clocks,
+        came: (&Clocks, Since),
         path: &Path,
         points: &[Point],
     ) -> whisper::Result<Updated> {
-        self.by_clocks(clocks, points, |now, points| {
-            parts.maps.update_many(id.0, path, now, points)
+        self.by_clocks(parts, came, points, |arrival, points| {
+            parts.maps.update_many(id.0, path, arrival, points)
         })
     }
 
@@ -516,19 +601,21 @@ impl Persister {
     /// together.
     fn by_clocks(
         &mut self,
-        clocks: &Clocks,
+        parts: &Parts<'_>,
+        (clocks, since): (&Clocks, Since),
         points: &[Point],
-        mut update: impl FnMut(Timestamp, &[Point]) -> whisper::Result<Updated>,
+        mut update: impl FnMut(Arrival, &[Point]) -> whisper::Result<Updated>,
     ) -> whisper::Result<Updated> {
-        if let Some(now) = clocks.single() {
-            return update(now, points);
+        if let Some(arrival) = clocks.arrival(since.clock, || parts.cache.age(since)) {
+            return update(arrival, points);
         }
+        let clocks = clocks.and_arrival(since.clock);
         let mut all = Updated::default();
         for now in clocks.each() {
             self.judged.clear();
             let judged = points.iter().filter(|point| clocks.of(point.at) == now);
             self.judged.extend(judged);
-            let updated = update(now, &self.judged)?;
+            let updated = update(now.into(), &self.judged)?;
             all.taken += updated.taken;
             all.too_old += updated.too_old;
         }

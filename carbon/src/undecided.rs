@@ -11,7 +11,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, Waiting};
+use crate::cache::{self, Cache, Waiting};
 use crate::datapoint::SeriesId;
 
 /// The longest wait: two points of a sender with the longest step that is chosen from.
@@ -36,6 +36,8 @@ struct Since {
     look: Instant,
     /// How many points it had when it was added.
     points: u32,
+    /// When they came.
+    came: cache::Since,
 }
 
 impl Undecided {
@@ -55,13 +57,19 @@ impl Undecided {
             }
     }
 
-    /// Has `series` wait: it has `points` points, of one timestamp.
-    pub(crate) fn add(&mut self, series: SeriesId, points: u32, now: Instant) {
+    /// Has a series wait: its points, `count` of them, have one timestamp.
+    pub(crate) fn add(&mut self, waiting: Waiting, now: Instant) {
+        let Waiting {
+            series,
+            count: points,
+            since: came,
+        } = waiting;
         let look = now + LOOK_EVERY;
         let since = self.since.entry(series).or_insert(Since {
             at: now,
             look,
             points,
+            came,
         });
         (since.look, since.points) = (look, points);
         self.queue.push_back((series, look));
@@ -88,10 +96,15 @@ impl Undecided {
             };
             let count = cache.count(series);
             let waited = now.saturating_duration_since(since.at) >= LONGEST;
+            let waiting = Waiting {
+                series,
+                count,
+                since: since.came,
+            };
             if all || waited || count != since.points || !self.may_wait(series, now, cache) {
-                into.push(Waiting { series, count });
+                into.push(waiting);
             } else {
-                self.add(series, count, now);
+                self.add(waiting, now);
             }
         }
     }
@@ -117,7 +130,15 @@ mod tests {
             value: 1.0,
         };
         assert_eq!(cache.reserve(1), 1);
-        cache.insert(&[point], &mut Vec::new());
+        cache.insert(&[point], Timestamp(at), &mut Vec::new());
+    }
+
+    fn one(cache: &Cache, series: SeriesId, count: u32) -> Waiting {
+        Waiting {
+            series,
+            count,
+            since: cache.since(Timestamp(100), Duration::ZERO),
+        }
     }
 
     fn due(undecided: &mut Undecided, now: Instant, all: bool, cache: &Cache) -> Vec<SeriesId> {
@@ -132,7 +153,7 @@ mod tests {
         let mut undecided = Undecided::default();
         let start = Instant::now();
         insert(&cache, A, 100);
-        undecided.add(A, 1, start);
+        undecided.add(one(&cache, A, 1), start);
         assert_eq!(due(&mut undecided, start, false, &cache), []);
         assert_eq!(due(&mut undecided, start + LOOK_EVERY, false, &cache), []);
         insert(&cache, A, 100);
@@ -140,7 +161,7 @@ mod tests {
         let later = start + 2 * LOOK_EVERY;
         assert_eq!(due(&mut undecided, later, false, &cache), [A]);
         // The timestamp was the same: it waits on, from the same start.
-        undecided.add(A, 2, later);
+        undecided.add(one(&cache, A, 2), later);
         assert!(undecided.may_wait(A, start + LONGEST - LOOK_EVERY, &cache));
         assert!(!undecided.may_wait(A, start + LONGEST, &cache));
         assert_eq!(due(&mut undecided, start + LONGEST, false, &cache), [A]);
@@ -155,12 +176,12 @@ mod tests {
         let start = Instant::now();
         for n in 0..3 {
             insert(&cache, SeriesId(n), 100);
-            undecided.add(SeriesId(n), 1, start);
+            undecided.add(one(&cache, SeriesId(n), 1), start);
         }
         let ids: Vec<SeriesId> = (0..3).map(SeriesId).collect();
         assert_eq!(due(&mut undecided, start, true, &cache), ids);
         assert_eq!(due(&mut undecided, start, true, &cache), []);
-        undecided.add(A, 1, start);
+        undecided.add(one(&cache, A, 1), start);
         assert_eq!(cache.reserve(128), 128);
         assert!(!undecided.may_wait(A, start, &cache));
         assert_eq!(due(&mut undecided, start + LOOK_EVERY, false, &cache), [A]);
@@ -171,7 +192,7 @@ mod tests {
         let cache = Cache::new(1 << 20);
         let mut undecided = Undecided::default();
         let start = Instant::now();
-        undecided.add(A, 1, start);
+        undecided.add(one(&cache, A, 1), start);
         undecided.remove(A);
         assert_eq!(due(&mut undecided, start + LONGEST, true, &cache), []);
     }

@@ -5,6 +5,8 @@
 //! points are committed; the parent kills it after a random number of such lines and checks the store.
 //! `CARBON_KILLS=100` kills more often than the twelve times of an ordinary run.
 //!
+//! In a third of the lives points wait for minutes, in a third for two seconds, and in a third hardly at all.
+//!
 //! In every other life the clock of the child jumps, by a second to ten years, forward and back, and
 //! may be wrong when it is killed.
 
@@ -32,7 +34,14 @@ const ROUND: u64 = SERIES * 100;
 /// By how much the clock of the process is wrong.
 static WRONG: AtomicI64 = AtomicI64::new(0);
 
-fn open(data: &Path) -> Carbon {
+/// How long points wait for their files, in seconds.
+const WAITS: [u64; 3] = [300, 2, 1];
+
+fn open(data: &Path, life: u64) -> Carbon {
+    let options = Options {
+        persist_within: Span::seconds(WAITS[life as usize % WAITS.len()]),
+        ..Options::default()
+    };
     let journal = JournalOptions {
         sync: SyncPolicy::Every(Span::millis(2)),
         // Small, so that segments are created and deleted often.
@@ -48,7 +57,7 @@ fn open(data: &Path) -> Carbon {
             let wrong = i64::from(NOW) + WRONG.load(Ordering::Relaxed);
             Timestamp(u32::try_from(wrong).unwrap())
         }),
-        ..Setup::new(Options::default(), journal, Span::seconds(10))
+        ..Setup::new(options, journal, Span::seconds(10))
     };
     Carbon::open(setup, data).unwrap()
 }
@@ -91,7 +100,7 @@ fn child() {
         return;
     };
     let life: u64 = std::env::var("CARBON_LIFE").unwrap().parse().unwrap();
-    let carbon = open(Path::new(&data));
+    let carbon = open(Path::new(&data), life);
     let mut out = std::io::stdout();
     let mut k = 0;
     let mut said = 0;
@@ -154,7 +163,7 @@ fn nothing_committed_is_missing_and_nothing_is_made_up() {
         promised.insert(life, committed);
         points += committed;
 
-        let carbon = open(dir.path());
+        let carbon = open(dir.path(), life + 1);
         for (life, committed) in &promised {
             check(&carbon, *life, *committed);
         }

@@ -31,7 +31,10 @@ fn after_any_of_many_power_losses_committed_points_are_there_and_none_is_made_up
         let mut next = 0;
         for _life in 0..4 {
             let disk = Arc::new(Recorder::holding(dir.path()));
-            let carbon = Carbon::open(setup(disk.clone()), dir.path()).unwrap();
+            let mut setup = setup(disk.clone());
+            // In every other run points wait for minutes.
+            setup.options.persist_within = Span::seconds(1 + seed % 2 * 300);
+            let carbon = Carbon::open(setup, dir.path()).unwrap();
             for (name, points) in &promised {
                 let found = values(&carbon, name);
                 for (at, value) in points {

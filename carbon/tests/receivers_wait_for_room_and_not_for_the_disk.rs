@@ -157,8 +157,8 @@ fn a_task_waits_for_room_and_is_woken() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup {
         options: Options {
-            max_cache_size: ByteSize(64 * 100),
-            ..Options::default()
+            max_cache_size: ByteSize(32 * 100),
+            ..support::options()
         },
         ..setup(Arc::new(RealDisk))
     };

@@ -45,7 +45,7 @@ fn open(files: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Result<Rig
         deny: path("deny"),
         rewrite_rules: path("rewrite_rules"),
         aggregation_rules: path("aggregation_rules"),
-        ..Options::default()
+        ..support::options()
     };
     change(&mut options);
     let shown = Arc::clone(&clock);

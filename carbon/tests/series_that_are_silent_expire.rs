@@ -35,7 +35,7 @@ impl Store {
         Self {
             dir: tempfile::tempdir().unwrap(),
             clock: Arc::new(AtomicU32::new(NOW)),
-            options: Options::default(),
+            options: support::options(),
             observer: None,
         }
     }

@@ -49,8 +49,8 @@ fn a_full_cache_holds_receivers_up_and_takes_no_more_memory() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup {
         options: Options {
-            max_cache_size: ByteSize(64 * 100),
-            ..Options::default()
+            max_cache_size: ByteSize(32 * 100),
+            ..support::options()
         },
         ..setup(Arc::new(RealDisk))
     };
@@ -116,7 +116,7 @@ fn creations_are_put_off_and_nothing_is_lost() {
     let with_limit = || Setup {
         options: Options {
             max_creates_per_minute: 1,
-            ..Options::default()
+            ..support::options()
         },
         ..setup(Arc::new(RealDisk))
     };
@@ -145,7 +145,7 @@ fn updates_per_second_are_kept() {
     let setup = Setup {
         options: Options {
             max_updates_per_second: 50,
-            ..Options::default()
+            ..support::options()
         },
         ..setup(Arc::new(RealDisk))
     };
@@ -361,8 +361,8 @@ fn what_no_file_can_hold_is_dropped_and_its_neighbours_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let setup = || Setup {
         options: Options {
-            max_cache_size: ByteSize(64 * 100),
-            ..Options::default()
+            max_cache_size: ByteSize(32 * 100),
+            ..support::options()
         },
         ..setup(Arc::new(RealDisk))
     };
@@ -429,9 +429,9 @@ fn a_shutdown_is_not_held_up_by_a_full_cache_and_the_journal_has_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     let full = Setup {
         options: Options {
-            max_cache_size: ByteSize(64 * 100),
+            max_cache_size: ByteSize(32 * 100),
             max_creates_per_minute: 1,
-            ..Options::default()
+            ..support::options()
         },
         ..setup(Arc::new(RealDisk))
     };
@@ -595,7 +595,7 @@ fn progress_is_told_while_the_journal_is_read_and_written() {
     let waits = Setup {
         options: Options {
             max_creates_per_minute: 1,
-            ..Options::default()
+            ..support::options()
         },
         ..setup(Arc::new(RealDisk))
     };
@@ -612,6 +612,8 @@ fn progress_is_told_while_the_journal_is_read_and_written() {
             let reported = Arc::clone(&reported);
             Arc::new(move |done, all| reported.lock().unwrap().push((done, all)))
         },
+        // After so long, what the journal has does not wait on in the cache.
+        clock: Arc::new(|| Timestamp(NOW + 2 * 3_600)),
         ..setup(Arc::new(RealDisk))
     };
     let carbon = Carbon::open(setup, dir.path()).unwrap();

@@ -20,6 +20,8 @@ LISTENERS = {
     "carbon.line_tcp": "127.0.0.1:0",
     "carbon.line_udp": "127.0.0.1:0",
     "carbon.pickle": "127.0.0.1:0",
+    # Other programs read the files while the server runs.
+    "carbon.persist_within": "1s",
     "render.http": "127.0.0.1:0",
 }
 

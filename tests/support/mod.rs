@@ -50,7 +50,7 @@ pub(crate) struct Answer {
 }
 
 impl Server {
-    /// A server that flushes every second, all usual listeners on free ports.
+    /// A server that flushes every second and writes its files at once, all usual listeners on free ports.
     pub(crate) fn start() -> Self {
         Self::with(&[])
     }
@@ -71,6 +71,8 @@ impl Server {
             ("carbon.line_tcp", "127.0.0.1:0"),
             ("carbon.line_udp", "127.0.0.1:0"),
             ("carbon.pickle", "127.0.0.1:0"),
+            // Many tests look at files.
+            ("carbon.persist_within", "1s"),
             ("render.http", "127.0.0.1:0"),
         ];
         let all = usual.iter().chain(settings);

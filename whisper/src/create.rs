@@ -22,7 +22,7 @@ use crate::pending::{Layer, Nothing};
 use crate::point::Point;
 use crate::retention::Retention;
 use crate::units::Timestamp;
-use crate::update::{Scratch, Updated, update_many};
+use crate::update::{Arrival, Scratch, Updated, update_many};
 
 /// What a new file is like.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,12 +110,17 @@ impl Draft {
     ///
     /// # Errors
     /// As [`crate::File::update_many`].
-    pub fn update_many(&mut self, now: Timestamp, points: &[Point]) -> Result<Updated> {
+    pub fn update_many(
+        &mut self,
+        arrival: impl Into<Arrival>,
+        points: &[Point],
+    ) -> Result<Updated> {
+        let arrival = arrival.into();
         update_many(
             &mut self.layer,
             &self.header,
             &mut self.scratch,
-            now,
+            arrival,
             points,
         )
     }

@@ -29,4 +29,5 @@ mod state;
 pub(crate) use append::datapoints;
 pub(crate) use replay::Replay;
 pub use replay::Replayed;
+pub(crate) use rotation::Rotation;
 pub(crate) use state::Journal;

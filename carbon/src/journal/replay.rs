@@ -118,7 +118,7 @@ impl Replay {
                 continue;
             };
             // Ids in the segment are those of the process that wrote it.
-            let mut ids: HashMap<u32, SeriesId> = HashMap::new();
+            let mut ids: HashMap<u32, SeriesId, foldhash::fast::RandomState> = HashMap::default();
             let mut reader = Reader::new(&bytes);
             while let Some(frame) = reader.next() {
                 points.clear();

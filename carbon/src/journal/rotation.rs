@@ -35,6 +35,31 @@ impl Journal {
                 && (current.bytes > MAGIC.len() as u64 || !current.older.is_empty()))
     }
 
+    /// The share of its greatest size that is used.
+    pub(crate) fn share_used(&self) -> f64 {
+        self.size.load(Ordering::Relaxed) as f64 / self.max_size as f64
+    }
+
+    /// Whether points are taken without it, until a checkpoint.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pending.lock().paused
+    }
+
+    /// Whether the present segment has points.
+    pub(crate) fn has_points(&self) -> bool {
+        let current = self.current.lock();
+        current.bytes > MAGIC.len() as u64
+    }
+
+    /// The end of the segments that were there when the journal was opened.
+    pub(crate) fn read_back(&self) -> Rotation {
+        let current = self.current.lock();
+        Rotation {
+            number: current.older.last().map_or(0, |(number, _)| number + 1),
+            appended: 0,
+        }
+    }
+
     /// Begins the next segment. Points that are appended before `exclude` returns are in the segments before
     /// it, later points in the next one. While the guard exists that `exclude` returns, the caller prevents
     /// all appending. That takes a few instructions: the disk is used before and after.

@@ -1,6 +1,7 @@
 //! Points that went into files which lost their names, written again.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Kind, Parts, Persister};
 use crate::clock::Clocks;
@@ -26,7 +27,8 @@ impl Persister {
                 left += 1;
                 continue;
             }
-            match self.update(parts, id, (clocks, kind), &path, stored, &[]) {
+            let since = parts.cache.since(clocks.earliest(), Duration::ZERO);
+            match self.update(parts, id, (clocks, kind, since), &path, stored, &[]) {
                 // The index may have dropped the series while it had no file.
                 Ok(_) => parts.index.list(&[id]),
                 Err(error) if error.is_hopeless() => {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::inner::Inner;
+use super::rounds;
 use crate::clock::Clocks;
 use crate::index::Reconciled;
 use crate::journal::Journal;
@@ -10,7 +11,7 @@ use crate::persister::{Kind, Pass};
 use crate::watch;
 
 /// How often data directory and lock are checked.
-const GUARD_EVERY: Duration = Duration::from_secs(1);
+pub(super) const GUARD_EVERY: Duration = Duration::from_secs(1);
 /// How long arrivals pause before a pass begins.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the persister waits after a pass that could write nothing.
@@ -50,40 +51,21 @@ pub(crate) fn commit(inner: &Inner) {
     }
 }
 
-/// The persister's thread: a pass when arrivals pause or points have waited for long enough, and a
-/// checkpoint when the journal wants one.
+/// The persister's thread. If points may not wait for longer than a pass does: a pass when arrivals pause or
+/// points have waited for long enough, and a checkpoint when the journal wants one.
 pub(crate) fn persist(inner: &Inner) {
+    if let Some(within) = inner.may_wait() {
+        return rounds::persist(inner, within);
+    }
     let mut rhythm = Rhythm::new();
     while !inner.stop.is_set() {
         rhythm.wait(inner);
         let clocks = inner.clocks();
-        if rhythm.guarded.elapsed() >= GUARD_EVERY {
-            rhythm.guarded = Instant::now();
-            inner.look_around();
-            inner.files.look(&inner.stats);
-        }
-        if Instant::now() >= rhythm.displaced_after {
-            let mut persister = inner.persister.lock();
-            if persister.write_displaced(&inner.parts(), &clocks, Kind::Ordinary) > 0 {
-                rhythm.displaced_after = Instant::now() + DISPLACED_PAUSE;
-            }
-        }
+        rhythm.look_around(inner, &clocks);
         let due = rhythm.is_pass_due(inner);
-        if Instant::now() >= rhythm.checkpoint_after && wants_checkpoint(inner) {
-            let done = inner.checkpoint(&mut inner.persister.lock(), &clocks, Kind::Checkpoint);
-            match done {
-                Ok(()) => {
-                    inner.note("checkpoint", Ok(()));
-                    rhythm.since = Instant::now();
-                    continue;
-                }
-                Err(error) => {
-                    inner.note("checkpoint", Err(error.to_string()));
-                    rhythm.checkpoint_after = Instant::now() + LONGEST_WAIT;
-                }
-            }
-        }
-        if due {
+        if wants_checkpoint(inner) && rhythm.checkpoint(inner, &clocks) {
+            rhythm.since = Instant::now();
+        } else if due {
             rhythm.pass(inner, &clocks);
         }
     }
@@ -95,7 +77,7 @@ fn wants_checkpoint(inner: &Inner) -> bool {
 }
 
 /// When the next pass, checkpoint and check are due.
-struct Rhythm {
+pub(super) struct Rhythm {
     /// Points received at the last check.
     received: u64,
     /// Since when points have waited, or the end of the last pass.
@@ -111,7 +93,7 @@ struct Rhythm {
 }
 
 impl Rhythm {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         Self {
             received: 0,
@@ -121,6 +103,35 @@ impl Rhythm {
             displaced_after: now,
             guarded: now,
         }
+    }
+
+    /// Checks data directory, lock and rule files once a second, and writes the points of displaced files.
+    pub(super) fn look_around(&mut self, inner: &Inner, clocks: &Clocks) {
+        if self.guarded.elapsed() >= GUARD_EVERY {
+            self.guarded = Instant::now();
+            inner.look_around();
+            inner.files.look(&inner.stats);
+        }
+        if Instant::now() >= self.displaced_after {
+            let mut persister = inner.persister.lock();
+            if persister.write_displaced(&inner.parts(), clocks, Kind::Ordinary) > 0 {
+                self.displaced_after = Instant::now() + DISPLACED_PAUSE;
+            }
+        }
+    }
+
+    /// A checkpoint, unless one has failed a short time ago. Whether it was done.
+    pub(super) fn checkpoint(&mut self, inner: &Inner, clocks: &Clocks) -> bool {
+        if Instant::now() < self.checkpoint_after {
+            return false;
+        }
+        let done = inner.checkpoint(&mut inner.persister.lock(), clocks, Kind::Checkpoint);
+        let is_done = done.is_ok();
+        if !is_done {
+            self.checkpoint_after = Instant::now() + LONGEST_WAIT;
+        }
+        inner.note("checkpoint", done.map_err(|error| error.to_string()));
+        is_done
     }
 
     /// Sleeps until points arrive or the journal pauses. While points wait, it sleeps for [`PAUSE`]: if

@@ -7,7 +7,7 @@ use super::patience::Patience;
 use crate::clock::Clocks;
 use crate::datapoint::SeriesId;
 use crate::error::{Error, Result};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Rotation};
 use crate::persister::{Kind, Persister};
 
 impl Inner {
@@ -26,7 +26,32 @@ impl Inner {
             self.disk.sync_tree(&self.root).map_err(sync)?;
             return displaced;
         };
-        let rotating = |error| Error::io(&self.root, "beginning a segment of the journal", error);
+        let rotation = self.begin_segment(journal)?;
+        if journal.trouble().is_some() {
+            // The segment, and files with it, may have been deleted: look up each path again.
+            self.maps.distrust();
+        }
+        // Everything in the finished segments is in the cache: write it to the files, and sync these.
+        let mut patience = Patience::new();
+        let mut ends = false;
+        persister.pass(&self.parts(), clocks, kind, |pass| {
+            ends = match kind {
+                Kind::Drain | Kind::Replay => self.is_late(),
+                _ => self.stop.is_set(),
+            };
+            !ends && (kind.is_budgeted() || patience.lasts(pass.written + pass.dropped))
+        });
+        if ends {
+            // The segments keep what has not been written.
+            persister.why = Some(self.drain_timeout_passed());
+            return Ok(());
+        }
+        let left = std::mem::take(&mut persister.left);
+        self.release_as(persister, clocks, kind, rotation, &left)
+    }
+
+    /// Begins a new segment of the journal: everything in those before is in the cache.
+    pub(crate) fn begin_segment(&self, journal: &Journal) -> Result<Rotation> {
         // Commit first, so that little is left for the end of the segment. If this fails, so does the
         // rotation, whose error is returned.
         let _ = journal.commit(&self.stats);
@@ -39,26 +64,33 @@ impl Inner {
             }
             Ok(gate)
         });
-        let rotation = rotation.map_err(rotating)?;
-        if journal.trouble().is_some() {
-            // The segment, and files with it, may have been deleted: look up each path again.
-            self.maps.distrust();
-        }
-        // Everything in the finished segments is in the cache: write it to the files, and sync these.
-        let mut patience = Patience::new();
-        let mut ends = false;
-        persister.pass(&self.parts(), clocks, kind, |pass| {
-            ends = match kind {
-                Kind::Drain | Kind::Replay => self.is_late(),
-                Kind::Ordinary | Kind::Whole | Kind::Checkpoint => self.stop.is_set(),
-            };
-            !ends && (kind.is_budgeted() || patience.lasts(pass.written + pass.dropped))
-        });
-        if ends {
-            // The segments keep what has not been written.
-            persister.why = Some(self.drain_timeout_passed());
+        rotation.map_err(|error| Error::io(&self.root, "beginning a segment of the journal", error))
+    }
+
+    /// Syncs the files and deletes the segments before `rotation`. All of their points are in files, but for
+    /// those of the series `left`.
+    pub(crate) fn release(
+        &self,
+        persister: &mut Persister,
+        clocks: &Clocks,
+        rotation: Rotation,
+        left: &[SeriesId],
+    ) -> Result<()> {
+        self.release_as(persister, clocks, Kind::Hand, rotation, left)
+    }
+
+    fn release_as(
+        &self,
+        persister: &mut Persister,
+        clocks: &Clocks,
+        kind: Kind,
+        rotation: Rotation,
+        left: &[SeriesId],
+    ) -> Result<()> {
+        let Some(journal) = &self.journal else {
             return Ok(());
-        }
+        };
+        let sync = |error| Error::io(&self.root, "syncing the files", error);
         self.write_displaced(persister, clocks, kind)?;
         self.disk.sync_tree(&self.root).map_err(sync)?;
         // Points in files that have been deleted meanwhile are not safe.
@@ -66,9 +98,8 @@ impl Inner {
             .map_err(|why| sync(std::io::Error::other(why)))?;
         self.index.sync()?;
         // Points that could not be written go into the new segment before the old ones are deleted.
-        let left = std::mem::take(&mut persister.left);
         if !left.is_empty() {
-            self.carry_over(journal, clocks.earliest(), &left);
+            self.carry_over(journal, clocks.earliest(), left);
             let kept = journal.commit(&self.stats);
             kept.map_err(|error| Error::io(&self.root, "carrying points over", error))?;
         }

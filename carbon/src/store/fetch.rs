@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use whisper::{Aggregation, CreateOptions, Point, Question, Retention, Timestamp};
+use whisper::{Aggregation, Arrival, CreateOptions, Point, Question, Retention, Timestamp};
 
 use super::carbon::Carbon;
 use crate::datapoint::SeriesId;
@@ -58,17 +58,18 @@ impl Carbon {
         let _pin = inner.index.pin();
         let known = inner.index.names().get(canonical.as_bytes());
         let mut waiting = Vec::new();
+        let clock = inner.clocks().earliest();
+        let mut arrival = Arrival::from(clock);
         if let Some(id) = known {
-            inner.cache.read(id, &mut waiting);
+            arrival.since = inner.cache.read(id, &mut waiting).min(clock);
             inner.stats.queries.add(1);
         }
         let question = Question { now, from, until };
         let path = inner.index.path_of(known, &canonical);
         let key = known.map_or(NO_MAP, |id| id.0);
-        let answer =
-            inner
-                .maps
-                .fetch_pending(key, &path, question, inner.clocks().earliest(), &waiting);
+        let answer = inner
+            .maps
+            .fetch_pending(key, &path, question, arrival, &waiting);
         match answer {
             Ok((points, aggregation, x_files_factor)) => Ok(points.map(|points| Fetched {
                 points,
@@ -76,11 +77,11 @@ impl Carbon {
                 x_files_factor,
             })),
             Err(error) if error.is_missing() => {
-                self.fetch_unwritten(&canonical, known, &path, question, &waiting)
+                self.fetch_unwritten(&canonical, known, &path, question, (arrival, &waiting))
             }
             Err(error) if is_unreadable(&error) => {
                 self.leave_out(&error);
-                self.fetch_unwritten(&canonical, known, &path, question, &waiting)
+                self.fetch_unwritten(&canonical, known, &path, question, (arrival, &waiting))
             }
             Err(error) => Err(error.into()),
         }
@@ -105,14 +106,13 @@ impl Carbon {
         known: Option<SeriesId>,
         path: &Path,
         question: Question,
-        waiting: &[Point],
+        (arrival, waiting): (Arrival, &[Point]),
     ) -> Result<Option<Fetched>> {
         if waiting.is_empty() {
             return Ok(None);
         }
         let options = self.assumed(name, known, path, waiting);
-        let points =
-            whisper::fetch_unwritten(&options, question, self.0.clocks().earliest(), waiting)?;
+        let points = whisper::fetch_unwritten(&options, question, arrival, waiting)?;
         Ok(points.map(|points| Fetched {
             points,
             aggregation: options.aggregation,

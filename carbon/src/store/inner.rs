@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use whisper::map::Maps;
 
+use super::background::LONGEST_WAIT;
 use super::setup::{Access, Clock, Guard};
 use crate::cache::Cache;
 use crate::clock::{Clocks, Steady};
@@ -46,8 +47,8 @@ pub(crate) struct Inner {
     pub(crate) steady: Steady,
     /// Sent when there may be room in the cache and the journal again, and at the shutdown.
     pub(crate) room: Signal,
-    /// Sent when the empty cache gets points, when the journal pauses, and at the end: wakes the
-    /// persister.
+    /// Sent when the empty cache gets points (while points may not wait, when a series does), when room is
+    /// short, when the journal pauses, and at the end: wakes the persister.
     pub(crate) work: Arc<Signal>,
     /// When the shutdown was announced.
     pub(crate) closing: OnceLock<Instant>,
@@ -102,6 +103,13 @@ impl Inner {
         if let Some(journal) = &self.journal {
             journal.stop();
         }
+    }
+
+    /// How long points may wait for their files, if longer than a pass takes to begin. Without a journal only
+    /// the files keep them, and they do not wait.
+    pub(crate) fn may_wait(&self) -> Option<Duration> {
+        let within = self.options.persist_within.0;
+        (self.journal.is_some() && within > LONGEST_WAIT).then_some(within)
     }
 
     /// The clocks that may be right now.

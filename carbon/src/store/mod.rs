@@ -22,6 +22,7 @@ mod open;
 mod patience;
 mod readings;
 mod replay;
+mod rounds;
 mod ruled;
 mod setup;
 mod shutdown;

@@ -35,6 +35,18 @@ impl Carbon {
                 cache.used_bytes(),
             ),
             (
+                "cache.oldestSeconds",
+                "Seconds that the oldest of these datapoints has waited. If this stays above \
+                 carbon.persist_within, the disk is too slow, or carbon.max_updates_per_second or \
+                 carbon.max_creates_per_minute too low.",
+                cache.oldest_age().as_secs() as usize,
+            ),
+            (
+                "cache.bytesPerPoint",
+                "Memory of these datapoints divided by their number. For information only.",
+                cache.used_bytes() / cache.len().max(1),
+            ),
+            (
                 "undecided",
                 "New series whose file waits for a second timestamp, which decides its step. If this \
                  stays high, many series get one point each.",

@@ -1,8 +1,10 @@
 //! Reads the journal back at the start.
 
 use std::path::Path;
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use whisper::Timestamp;
 
 use super::inner::Inner;
 use crate::clock::Clocks;
@@ -11,9 +13,13 @@ use crate::error::{Error, Result};
 use crate::journal::{Replay, Replayed};
 use crate::persister::{Kind, Pass, Persister};
 
+/// The seconds before the present clock from which points may wait on.
+const RECENT: u32 = 3_600;
+
 impl Inner {
-    /// Reads the journal back into the cache, and writes it to the files by the clocks at which the points
-    /// were taken: they go into the archives that they went into, or would have gone into, then.
+    /// Reads the journal back into the cache, with the clocks at which the points were taken: they go into the
+    /// archives that they went into, or would have gone into, then. Points of a clock that leads to the
+    /// present one stay in the cache, as if the process had not ended. Others are written to the files.
     pub(crate) fn replay(&self, directory: &Path, progress: &dyn Fn(u64, u64)) -> Result<()> {
         let now = (self.clock)();
         // Progress counts reading, which is done twice, as half, and writing as half.
@@ -26,6 +32,7 @@ impl Inner {
         };
         let mut writing = Writing {
             store: self,
+            now,
             kind,
             persister: self.persister.lock(),
             clocks: Clocks::one(now),
@@ -36,7 +43,7 @@ impl Inner {
         };
         let replayed = replay.run(&self.index, |clocks, points, read| {
             // Write points first to which other clocks apply.
-            if !writing.clocks.leads_to(&clocks) {
+            if !writing.can_go_on(&clocks) {
                 writing.write();
             }
             writing.clocks = clocks;
@@ -46,7 +53,10 @@ impl Inner {
         if replayed == Replayed::default() {
             return Ok(());
         }
-        writing.write();
+        let stays = self.journal.is_some() && writing.is_recent(&writing.clocks);
+        if !stays {
+            writing.write();
+        }
         let Writing {
             mut persister,
             clocks,
@@ -67,6 +77,11 @@ impl Inner {
         if left > 0 {
             // These segments may not be deleted before all of their points have been written.
             self.keep_segments(left, persister.why.as_deref());
+            return Ok(());
+        }
+        if stays {
+            // The segments are deleted when the points are in files.
+            progress(4 * bytes, 4 * bytes);
             return Ok(());
         }
         if let Err(error) = self.checkpoint(&mut persister, &clocks, kind) {
@@ -120,6 +135,8 @@ fn log_replayed(replayed: Replayed) {
 /// Writes points of the journal to the files, and reports the progress.
 struct Writing<'a> {
     store: &'a Inner,
+    /// The present clock.
+    now: Timestamp,
     kind: Kind,
     persister: MutexGuard<'a, Persister>,
     /// The clocks that decide how old the points in the cache are.
@@ -135,6 +152,21 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
+    /// Whether `clocks` are a clock of the last hour: points that were taken then can wait on in the cache.
+    fn is_recent(&self, clocks: &Clocks) -> bool {
+        let ago = |clock: Timestamp| self.now.0.checked_sub(clock.0);
+        let clock = clocks.single();
+        clock.is_some_and(|clock| ago(clock).is_some_and(|ago| ago <= RECENT))
+    }
+
+    /// Whether points of `next` can be in the cache together with those before.
+    fn can_go_on(&self, next: &Clocks) -> bool {
+        if self.is_recent(&self.clocks) && self.is_recent(next) {
+            return self.clocks.earliest() <= next.earliest();
+        }
+        self.clocks.leads_to(next)
+    }
+
     /// Inserts `points` into the cache, and writes the cache whenever it is full.
     fn insert(&mut self, points: &[Datapoint]) {
         let mut rest = points;
@@ -149,7 +181,11 @@ impl Writing<'_> {
                 continue;
             }
             let mut woken = Vec::new();
-            self.store.cache.insert(&rest[..room], &mut woken);
+            let clock = self.clocks.earliest();
+            let ago = Duration::from_secs(u64::from(self.now.0.saturating_sub(clock.0)));
+            let cache = &self.store.cache;
+            let since = cache.since(clock, ago);
+            cache.insert_since(&rest[..room], || since, &mut woken);
             self.store.index.list(&woken);
             rest = &rest[room..];
         }

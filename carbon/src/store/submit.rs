@@ -82,10 +82,15 @@ impl Inner {
             self.stats.read_only.add(points.len() as u64);
             return (points.len(), 0);
         }
-        if self.journal.as_ref().is_some_and(Journal::is_full) {
-            return (0, 0);
+        let is_full = self.journal.as_ref().is_some_and(Journal::is_full);
+        let taken = if is_full {
+            0
+        } else {
+            self.cache.reserve(points.len())
+        };
+        if taken < points.len() {
+            self.work.send();
         }
-        let taken = self.cache.reserve(points.len());
         if taken == 0 {
             return (0, 0);
         }
@@ -94,14 +99,16 @@ impl Inner {
         let mut ticket = 0;
         {
             let _gate = self.gate.read();
+            let clock = self.clocks().earliest();
             if let Some(journal) = &self.journal {
-                ticket = journal.append(&self.index, self.clocks().earliest(), points);
+                ticket = journal.append(&self.index, clock, points);
             }
-            self.cache.insert(points, &mut woken);
+            self.cache.insert(points, clock, &mut woken);
         }
         self.index.list(&woken);
         self.stats.received.add(taken as u64);
-        if !woken.is_empty() {
+        // While points may wait, only the first ones wake the persister.
+        if !woken.is_empty() && (self.may_wait().is_none() || self.cache.len() <= taken) {
             self.work.send();
         }
         if let Some(observer) = &self.observer {

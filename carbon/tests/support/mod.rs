@@ -21,6 +21,14 @@ use whisper::Retention;
 /// The time of the clock of the tests.
 pub(crate) const NOW: u32 = 1_700_000_000;
 
+/// Options with which files are written at once: most tests look at them.
+pub(crate) fn options() -> Options {
+    Options {
+        persist_within: Span::seconds(1),
+        ..Options::default()
+    }
+}
+
 /// A setup whose journal commits only when asked, with a constant clock.
 pub(crate) fn setup(disk: Arc<dyn Disk>) -> Setup {
     let journal = JournalOptions {
@@ -36,7 +44,7 @@ pub(crate) fn setup(disk: Arc<dyn Disk>) -> Setup {
         ),
         clock: Arc::new(|| Timestamp(NOW)),
         disk,
-        ..Setup::new(Options::default(), journal, Span::seconds(10))
+        ..Setup::new(options(), journal, Span::seconds(10))
     }
 }
 
