@@ -13,7 +13,7 @@ use crate::watch;
 /// How often data directory and lock are checked.
 pub(super) const GUARD_EVERY: Duration = Duration::from_secs(1);
 /// How long arrivals pause before a pass begins.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// How long the persister waits after a pass that could write nothing.
 const UNWRITTEN_PAUSE: Duration = Duration::from_millis(200);
 /// How long points of displaced files wait that could not be written.

@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::background::{GUARD_EVERY, Rhythm};
+use super::background::{GUARD_EVERY, PAUSE, Rhythm};
 use super::inner::Inner;
 use crate::clock::Clocks;
 use crate::error::Error;
@@ -65,6 +65,8 @@ fn wait(inner: &Inner) {
             TURN
         };
         work.wait(Some(Instant::now() + span));
+        // Receivers without room ask again and again.
+        inner.stop.pause(PAUSE);
     }
 }
 
@@ -120,7 +122,11 @@ impl Rounds {
 
     /// Moves the hand and writes the series that it comes to.
     fn turn(&mut self, inner: &Inner, clocks: &Clocks, pressure: f64) {
-        let go_on = |_: Pass| !inner.stop.is_set();
+        let is_urgent = || Pressure::of(inner).is_checkpoint_due;
+        let go_on = |pass: Pass| {
+            let looks = pass.written > 0 && pass.written.is_multiple_of(1_024);
+            !(inner.stop.is_set() || looks && is_urgent())
+        };
         let mut persister = inner.persister.lock();
         persister.hand_pass(&inner.parts(), clocks, &mut self.hand, pressure, go_on);
     }
@@ -148,8 +154,13 @@ impl Rounds {
             return;
         }
         let place = self.hand.place();
+        let is_long = self.rotated.elapsed() >= self.segment.mul_f64(pressure.max(0.1));
+        let begins = is_long && self.open.len() < MOST_OPEN && journal.has_points();
         let caught_up = |(_, end): &(Rotation, Place)| place >= end.lap_later();
         let released = self.open.iter().take_while(|open| caught_up(open)).count();
+        if released == 0 && !begins {
+            return;
+        }
         let mut kept = Ok(());
         if let Some((rotation, _)) = released.checked_sub(1).and_then(|last| self.open.get(last)) {
             let mut persister = inner.persister.lock();
@@ -160,8 +171,7 @@ impl Rounds {
                 Err(_) => persister.stick(&stuck),
             }
         }
-        let is_long = self.rotated.elapsed() >= self.segment.mul_f64(pressure.max(0.1));
-        if kept.is_ok() && is_long && self.open.len() < MOST_OPEN && journal.has_points() {
+        if kept.is_ok() && begins {
             kept = inner.begin_segment(journal).map(|rotation| {
                 self.open.push_back((rotation, place));
                 self.rotated = Instant::now();
