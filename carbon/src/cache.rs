@@ -28,14 +28,10 @@ use self::chain::{CHUNK_BYTES, Chain, Chunks, EMPTY, MOST_PER_POINT};
 use crate::datapoint::{Datapoint, SeriesId};
 use crate::signal::Signal;
 
-/// Units that a series with points takes beside its chunks: its chain, and its share of tables.
-const UNITS_PER_SERIES: usize = 2;
-/// Units that a further point takes at most: of a new series, or of one that has points.
-const UNITS_PER_POINT: usize = if MOST_PER_POINT > UNITS_PER_SERIES {
-    MOST_PER_POINT
-} else {
-    UNITS_PER_SERIES
-};
+/// A series with points takes as much as a chunk beside its chunks: its chain, and its share of tables. So
+/// a further point takes at most one unit: the first of a series, or one that begins a chunk.
+const UNIT_BYTES: usize = CHUNK_BYTES;
+const _: () = assert!(size_of::<Chain>() <= UNIT_BYTES && MOST_PER_POINT == 1);
 
 const SHARDS: usize = 16;
 const BLOCK_BITS: u32 = 10;
@@ -180,7 +176,7 @@ impl Cache {
             begun: Instant::now(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             used: AtomicUsize::new(0),
-            max: (max_bytes / CHUNK_BYTES).max(UNITS_PER_POINT),
+            max: (max_bytes / UNIT_BYTES).max(1),
             points: AtomicUsize::new(0),
             claimed: AtomicU32::new(NONE),
             unclaimed: Signal::default(),
@@ -195,10 +191,8 @@ impl Cache {
     /// Reserves room for up to `wanted` points and returns for how many there is room.
     /// [`Cache::insert`] gives unused room back.
     pub fn reserve(&self, wanted: usize) -> usize {
-        let before = self
-            .used
-            .fetch_add(wanted * UNITS_PER_POINT, Ordering::Relaxed);
-        let granted = (self.max.saturating_sub(before) / UNITS_PER_POINT).min(wanted);
+        let before = self.used.fetch_add(wanted, Ordering::Relaxed);
+        let granted = self.max.saturating_sub(before).min(wanted);
         if granted < wanted {
             self.release(wanted - granted);
         }
@@ -207,8 +201,7 @@ impl Cache {
 
     /// Gives back the room of `reserved` points.
     pub fn release(&self, reserved: usize) {
-        self.used
-            .fetch_sub(reserved * UNITS_PER_POINT, Ordering::Relaxed);
+        self.used.fetch_sub(reserved, Ordering::Relaxed);
     }
 
     /// Tenths of a second since some time before the cache was made.
@@ -261,8 +254,7 @@ impl Cache {
             rest = &rest[taken..];
         }
         self.points.fetch_add(points.len(), Ordering::Relaxed);
-        self.used
-            .fetch_sub(points.len() * UNITS_PER_POINT - units, Ordering::Relaxed);
+        self.used.fetch_sub(points.len() - units, Ordering::Relaxed);
     }
 
     /// The points of `id` in order of arrival, those that the writer has taken first. Returns the clock
@@ -457,12 +449,12 @@ impl Cache {
 
     /// Bytes in use or reserved.
     pub fn used_bytes(&self) -> usize {
-        self.used.load(Ordering::Relaxed) * CHUNK_BYTES
+        self.used.load(Ordering::Relaxed) * UNIT_BYTES
     }
 
     /// The bound on [`Cache::used_bytes`].
     pub fn max_bytes(&self) -> usize {
-        self.max * CHUNK_BYTES
+        self.max * UNIT_BYTES
     }
 
     /// How many series have points waiting.
@@ -474,7 +466,7 @@ impl Cache {
 impl Shard {
     /// Units in use.
     fn units(&self) -> usize {
-        self.chunks.in_use() + self.held * UNITS_PER_SERIES
+        self.chunks.in_use() + self.held
     }
 
     fn holds(&self, id: u32) -> bool {
@@ -683,15 +675,15 @@ mod tests {
 
     #[test]
     fn the_bound_holds() {
-        let cache = Cache::new(20 * CHUNK_BYTES);
+        let cache = Cache::new(10 * UNIT_BYTES);
         assert_eq!(cache.reserve(100), 10);
         assert_eq!(cache.reserve(1), 0);
         let points: Vec<_> = (1..=10).map(|at| point(1, at)).collect();
         cache.insert(&points, NOW, &mut Vec::new());
-        // Nine tokens of thousandths, three bytes each, fill three chunks.
-        let used = UNITS_PER_SERIES + 3;
-        assert_eq!(cache.used_bytes(), used * CHUNK_BYTES);
-        let room = (20 - used) / UNITS_PER_POINT;
+        // Nine tokens of thousandths take three bytes each.
+        let used = 2;
+        assert_eq!(cache.used_bytes(), used * UNIT_BYTES);
+        let room = 10 - used;
         assert_eq!(cache.reserve(100), room);
         cache.release(room);
         cache.take(SeriesId(1), &mut Vec::new());
@@ -823,7 +815,7 @@ mod tests {
                 let all: usize = twin.values().map(Vec::len).sum::<usize>() + hand.as_ref().map_or(0, |(_, l)| l.len());
                 prop_assert_eq!(cache.len(), all);
                 let held: usize = (0..SHARDS).map(|n| cache.shard(n).units()).sum();
-                prop_assert_eq!(cache.used_bytes(), held * CHUNK_BYTES);
+                prop_assert_eq!(cache.used_bytes(), held * UNIT_BYTES);
                 if all == 0 { prop_assert_eq!(held, 0); }
             }
         }

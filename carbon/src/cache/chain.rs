@@ -20,14 +20,14 @@
 
 use whisper::{Point, Timestamp};
 
-/// Bytes of code in a chunk: with the link they are 16.
-const CODE: usize = 12;
+/// Bytes of code in a chunk: with the link they are 32.
+const CODE: usize = 28;
 /// Bytes per chunk.
-pub(super) const CHUNK_BYTES: usize = 16;
+pub(super) const CHUNK_BYTES: usize = 32;
 /// The most chunks that a further point takes: a token has 13 bytes at most, and a run one.
-pub(super) const MOST_PER_POINT: usize = 2;
+pub(super) const MOST_PER_POINT: usize = 1;
 /// Chunks allocated together.
-const SLAB: usize = 1 << 12;
+const SLAB: usize = 1 << 11;
 const NONE: u32 = u32::MAX;
 
 const RUN: u8 = 0x80;
@@ -151,7 +151,7 @@ pub(super) struct Chain {
     step: u16,
     /// Points before the newest that have its value, each a step earlier, and are not in the code.
     run: u8,
-    /// Bytes in the last chunk; the [`Kind`] of `value` in the upper half.
+    /// Bytes in the last chunk; the [`Kind`] of `value` in the two uppermost bits.
     tail: u8,
 }
 
@@ -205,30 +205,37 @@ fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
-/// A token while it is assembled.
+/// A token while it is assembled, in the lowest bytes.
 #[derive(Default)]
 struct Token {
-    bytes: [u8; 24],
+    bytes: u128,
     len: usize,
 }
 
 impl Token {
+    /// Appends the `len` lowest bytes of `number`, which has no others.
+    #[inline]
+    fn push(&mut self, number: u64, len: usize) {
+        self.bytes |= u128::from(number) << (8 * self.len);
+        self.len += len;
+    }
+
     /// Appends `number` without its leading zeros and returns how many bytes it takes, at least one.
+    #[inline]
     fn number(&mut self, number: u64) -> u8 {
         let len = 8 - (number | 1).leading_zeros() as usize / 8;
-        self.bytes[self.len..self.len + 8].copy_from_slice(&number.to_le_bytes());
-        self.len += len;
+        self.push(number, len);
         len as u8
     }
 }
 
 impl Chain {
     fn filled(&self) -> usize {
-        usize::from(self.tail & 0xf)
+        usize::from(self.tail & 0x3f)
     }
 
     fn kind(&self) -> Kind {
-        match self.tail >> 4 {
+        match self.tail >> 6 {
             0 => Kind::Integer,
             1 => Kind::Thousandths,
             _ => Kind::Bits,
@@ -236,7 +243,7 @@ impl Chain {
     }
 
     fn set_tail(&mut self, filled: usize, kind: Kind) {
-        self.tail = filled as u8 | (kind as u8) << 4;
+        self.tail = filled as u8 | (kind as u8) << 6;
     }
 
     /// Adds a point.
@@ -268,7 +275,9 @@ impl Chain {
 
     fn end_run(&mut self, chunks: &mut Chunks) {
         if self.run > 0 {
-            self.append(chunks, &[RUN | self.run]);
+            let mut token = Token::default();
+            token.push(u64::from(RUN | self.run), 1);
+            self.append(chunks, &token, self.kind());
             self.run = 0;
         }
     }
@@ -308,33 +317,44 @@ impl Chain {
             Ok(0) => {}
             Ok(off) => {
                 control |= NEAR;
-                token.bytes[token.len] = off as u8;
-                token.len += 1;
+                token.push(u64::from(off as u8), 1);
             }
             Err(_) => {
                 control |= FAR;
-                token.bytes[token.len..token.len + 4].copy_from_slice(&difference.to_le_bytes());
-                token.len += 4;
+                token.push(u64::from(difference), 4);
             }
         }
-        token.bytes[token.len] = control;
-        self.append(chunks, &token.bytes[..=token.len]);
-        self.set_tail(self.filled(), kind);
+        token.push(u64::from(control), 1);
+        self.append(chunks, &token, kind);
     }
 
-    /// Appends `bytes` to the code.
-    fn append(&mut self, chunks: &mut Chunks, mut bytes: &[u8]) {
-        let kind = self.kind();
+    /// Appends `token` to the code; `kind` is that of the newest value.
+    #[inline]
+    fn append(&mut self, chunks: &mut Chunks, token: &Token, kind: Kind) {
+        let filled = self.filled();
+        let bytes = token.bytes.to_le_bytes();
+        // A fixed size is copied faster; the bytes beyond are not used yet.
+        if self.last != NONE && filled + 16 <= CODE {
+            let code = &mut chunks.get_mut(self.last).code;
+            code[filled..filled + 16].copy_from_slice(&bytes);
+        } else if self.last != NONE && filled + 8 <= CODE && token.len <= 8 {
+            let code = &mut chunks.get_mut(self.last).code;
+            code[filled..filled + 8].copy_from_slice(&bytes[..8]);
+        } else {
+            return self.append_slowly(chunks, token, kind);
+        }
+        self.set_tail(filled + token.len, kind);
+    }
+
+    fn append_slowly(&mut self, chunks: &mut Chunks, token: &Token, kind: Kind) {
         let mut filled = self.filled();
-        while !bytes.is_empty() {
+        for byte in &token.bytes.to_le_bytes()[..token.len] {
             if self.last == NONE || filled == CODE {
                 self.last = chunks.allocate(self.last);
                 filled = 0;
             }
-            let (now, rest) = bytes.split_at(bytes.len().min(CODE - filled));
-            chunks.get_mut(self.last).code[filled..filled + now.len()].copy_from_slice(now);
-            filled += now.len();
-            bytes = rest;
+            chunks.get_mut(self.last).code[filled] = *byte;
+            filled += 1;
         }
         self.set_tail(filled, kind);
     }
@@ -353,10 +373,15 @@ impl Chain {
         let step = u32::from(self.step);
         let mut code = Code {
             chunks,
-            chunk: self.last,
+            chunk: match self.last {
+                NONE => &EMPTY_CHUNK,
+                last => chunks.get(last),
+            },
             filled: self.filled(),
         };
         let mut run = self.run;
+        // The thousandths of `value`, if the last token was about these.
+        let mut scaled = None;
         loop {
             for place in places.by_ref().take(usize::from(run)) {
                 at = at.wrapping_sub(step);
@@ -379,21 +404,26 @@ impl Chain {
                 FAR => code.number(4) as u32,
                 _ => step,
             });
-            if control & VALUE != 0 {
+            if control & VALUE == THOUSANDTHS {
+                let difference = unzigzag(code.number((control >> 4) + 1));
+                let older = scaled.unwrap_or_else(|| thousandths(value)) - difference;
+                scaled = Some(older);
+                value = older as f64 / 1_000.0;
+            } else if control & VALUE != 0 {
                 let number = code.number((control >> 4) + 1);
                 value = older(value, control, number);
+                scaled = None;
             }
             *place = point(at, value);
         }
     }
 }
 
-/// The value before `value`, to which `number` leads.
+/// The value before `value`, to which `number` leads as an integer or as bits.
 #[inline]
 fn older(value: f64, control: u8, number: u64) -> f64 {
     match control & VALUE {
         INTEGER => (value as i64 - unzigzag(number)) as f64,
-        THOUSANDTHS => (thousandths(value) - unzigzag(number)) as f64 / 1_000.0,
         _ if control & TIME == CUT => f64::from_bits(value.to_bits() ^ number.swap_bytes()),
         _ => f64::from_bits(value.to_bits() ^ number),
     }
@@ -402,7 +432,7 @@ fn older(value: f64, control: u8, number: u64) -> f64 {
 /// Reads code from the end back.
 struct Code<'a> {
     chunks: &'a Chunks,
-    chunk: u32,
+    chunk: &'a Chunk,
     filled: usize,
 }
 
@@ -410,11 +440,11 @@ impl Code<'_> {
     #[inline]
     fn pop(&mut self) -> u8 {
         if self.filled == 0 {
-            self.chunk = self.chunks.get(self.chunk).older;
+            self.chunk = self.chunks.get(self.chunk.older);
             self.filled = CODE;
         }
         self.filled -= 1;
-        self.chunks.get(self.chunk).code[self.filled]
+        self.chunk.code[self.filled]
     }
 
     /// A number of `len` bytes.
@@ -459,11 +489,11 @@ mod tests {
         assert_eq!(chunks_of([0.0; 120]), 0, "an idle counter");
         assert_eq!(chunks_of([0.1; 1_000]), 1, "eight tokens of a run");
         let small = |n: u32| f64::from(n * 37 % 61);
-        assert_eq!(chunks_of((0..31).map(small)), 5, "2 bytes a point");
+        assert_eq!(chunks_of((0..31).map(small)), 3, "2 bytes a point");
         let rate = |n: u32| f64::from(n * 37 % 61) / 10.0;
-        assert_eq!(chunks_of((0..31).map(rate)), 8, "3 bytes a point");
+        assert_eq!(chunks_of((0..31).map(rate)), 4, "3 bytes a point");
         let sawtooth = |n: u32| f64::from(n % 5) * 0.25;
-        assert_eq!(chunks_of((0..31).map(sawtooth)), 7, "quarters");
+        assert_eq!(chunks_of((0..31).map(sawtooth)), 3, "quarters");
     }
 
     #[test]

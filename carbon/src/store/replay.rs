@@ -200,9 +200,14 @@ impl Writing<'_> {
     fn write(&mut self) -> Pass {
         let (read, written) = (self.read, self.written);
         let series = self.store.cache.waiting().max(1) as u64;
+        // Recent points have the clock of their arrival with them.
+        let clocks = match self.is_recent(&self.clocks) {
+            true => Clocks::one(self.now),
+            false => self.clocks,
+        };
         let pass = self
             .persister
-            .pass(&self.store.parts(), &self.clocks, self.kind, |pass| {
+            .pass(&self.store.parts(), &clocks, self.kind, |pass| {
                 let done = (pass.written + pass.waiting + pass.dropped) as u64;
                 let written = written + (read - written) * done.min(series) / series;
                 (self.progress)(read + 2 * written);
