@@ -101,7 +101,7 @@ fn sigterm_ends_a_server_whose_cache_is_full() {
     let at = now();
     // More series than there is room for wait for a file of their own.
     let mut lines = String::new();
-    for n in 0..1_020 {
+    for n in 0..2_040 {
         writeln!(lines, "wait.m{n} {n} {at}").unwrap();
     }
     server.lines(&lines);
@@ -121,7 +121,7 @@ fn sigterm_ends_a_server_whose_cache_is_full() {
     assert!(server.data().join("statsd-state").exists());
     server.settings.remove("carbon.max_creates_per_minute");
     server.run();
-    for n in [0, 500, 1_019] {
+    for n in [0, 500, 2_039] {
         server.wait_for(&format!("wait.m{n}"), |values| values == [f64::from(n)]);
     }
     // Flushed before the stop, or in the interval that went on after it.
@@ -154,6 +154,7 @@ fn sigterm_leaves_to_the_journal_what_the_timeout_cuts_off() {
         "{log}"
     );
     server.settings.remove("carbon.max_creates_per_minute");
+    server.settings.remove("carbon.drain_timeout");
     server.run();
     for n in [0, 500, 999] {
         server.wait_for(&format!("late.m{n}"), |values| values == [f64::from(n)]);

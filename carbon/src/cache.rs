@@ -674,6 +674,20 @@ mod tests {
     }
 
     #[test]
+    fn a_series_whose_points_are_gone_reads_as_empty() {
+        let cache = Cache::new(1 << 20);
+        let many: Vec<_> = (1..200).map(|at| point(7, at)).collect();
+        // The second time, the shard has given all of its memory back.
+        for points in [&many[..], &many[..1]] {
+            insert(&cache, points);
+            cache.take(SeriesId(7), &mut Vec::new());
+            cache.done(SeriesId(7));
+            assert_eq!(read(&cache, 7), [0; 0]);
+            assert_eq!(cache.oldest(SeriesId(7)), None);
+        }
+    }
+
+    #[test]
     fn the_bound_holds() {
         let cache = Cache::new(10 * UNIT_BYTES);
         assert_eq!(cache.reserve(100), 10);

@@ -361,6 +361,10 @@ impl Chain {
 
     /// Appends the points to `into`, in the order in which they were added.
     pub(super) fn read(&self, chunks: &Chunks, into: &mut Vec<Point>) {
+        if self.count == 0 {
+            // Its chunks have been freed.
+            return;
+        }
         let (mut at, mut value) = (self.time, self.value);
         let point = |at: u32, value: f64| Point {
             at: Timestamp(at),
