@@ -502,7 +502,7 @@ impl Shard {
         if self.blocks.len() <= n {
             self.blocks.resize_with(n + 1, || None);
         }
-        let block = self.blocks[n].get_or_insert_with(|| Box::new(EMPTY_BLOCK));
+        let block = self.blocks[n].get_or_insert_with(Block::new);
         let chain = &mut block.chains[id as usize % BLOCK];
         let is_first = chain.count == 0;
         chain.push(&mut self.chunks, point.at.timestamp().0, point.value);
@@ -577,6 +577,13 @@ impl Shard {
 }
 
 impl Block {
+    /// A block without points. Not inlined: the stack that it needs would be touched with each batch.
+    #[cold]
+    #[inline(never)]
+    fn new() -> Box<Self> {
+        Box::new(EMPTY_BLOCK)
+    }
+
     /// Has the next sweep return `id`. Whether it would not have done so before. If no other series waits,
     /// points have waited since `since()`.
     fn wait(&mut self, id: u32, since: impl Fn() -> Since) -> bool {

@@ -97,11 +97,18 @@ impl Chunks {
         &mut self.slabs[n as usize / SLAB][n as usize % SLAB]
     }
 
+    /// Makes room for further chunks. Not inlined: the stack that it needs would be touched with each point.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        self.slabs.push(Box::new([EMPTY_CHUNK; SLAB]));
+    }
+
     /// A chunk that follows `older`.
     fn allocate(&mut self, older: u32) -> u32 {
         let chunk = if self.free == NONE {
             if self.bump as usize == self.slabs.len() * SLAB {
-                self.slabs.push(Box::new([EMPTY_CHUNK; SLAB]));
+                self.grow();
             }
             self.bump += 1;
             self.bump - 1
