@@ -110,6 +110,8 @@ pub(crate) fn run(names: u32, arguments: &Arguments) -> Row {
 fn server(arguments: &Arguments) -> Server {
     let interval = format!("{}s", arguments.interval.as_secs());
     let mut server = Server::prepared(&[("statsd.flush_interval", &interval)]);
+    // That is for tests that look at files.
+    server.settings.remove("carbon.persist_within");
     let own = tempfile::Builder::new()
         .prefix("pipeline")
         .tempdir_in(&arguments.dir);
