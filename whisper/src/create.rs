@@ -21,7 +21,6 @@ use crate::header::Header;
 use crate::pending::{Layer, Nothing};
 use crate::point::Point;
 use crate::retention::Retention;
-use crate::units::Timestamp;
 use crate::update::{Arrival, Scratch, Updated, update_many};
 
 /// What a new file is like.
