@@ -444,8 +444,8 @@ fn open_patient(dir: &Path) -> Carbon {
 fn submit_mix(carbon: &Carbon, ids: &[SeriesId], from: u32) {
     // Of 43 series of ten names: seven counters of two series each, two timers of 14, a gauge.
     let value = |i: u32, n: u32| match i % 43 {
-        0..14 if i % 3 > 0 => 0.0,
-        0..14 if i % 2 == 0 => f64::from((i * 7 + n * 37) % 50),
+        0..14 if !i.is_multiple_of(3) => 0.0,
+        0..14 if i.is_multiple_of(2) => f64::from((i * 7 + n * 37) % 50),
         0..14 => f64::from((i * 7 + n * 37) % 50) / 10.0,
         14..28 => f64::from((i * 31 + n * 17) % 400),
         28..42 => f64::from((i * 31 + n * 17) % 400) / 7.0,
