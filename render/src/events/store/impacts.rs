@@ -3,7 +3,8 @@
 use rusqlite::Connection;
 
 use super::super::schema;
-use super::{Error, Job, Store, failed};
+use super::writer::Job;
+use super::{Error, Store, failed};
 use crate::impact::{Correction, Report};
 
 /// From the verdict so far to the verdict from now on.

@@ -1,0 +1,409 @@
+//! The writing thread: changes in batches, one commit for each, and the removal of old events.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::impacts::{Judge, judge};
+use super::{Saved, failed, now};
+use crate::events::{Draft, Error, Event, Stats, Status, file, schema};
+use crate::impact::Report;
+
+/// Most changes in one commit.
+const MAX_BATCH: usize = 256;
+/// How often what is older than the retention is removed, and how much at a time.
+const SWEEP: Duration = Duration::from_secs(600);
+const SWEEP_ROWS: u32 = 1000;
+
+/// What the writing thread and the handle have in common.
+pub(super) struct Shared {
+    pub(super) generation: AtomicU64,
+    pub(super) stats: Stats,
+    pub(super) retention: Duration,
+}
+
+/// Where the answer to a job goes.
+pub(super) type Answer<T> = SyncSender<Result<T, Error>>;
+
+/// A change of the store.
+pub(super) enum Job {
+    /// A new event or, under a known key, a change. Without a channel for the answer, no caller waits.
+    Insert(Box<Draft>, f64, Option<Answer<Saved>>),
+    Update(i64, Box<Draft>, f64, Answer<Event>),
+    Remove(i64, Answer<()>),
+    /// Events of another store, under their ids where those are free. Answers how many are new.
+    Import(Vec<Event>, Answer<usize>),
+    /// A change to the verdict on an event, given the one so far.
+    Impact(i64, Box<Judge>, Answer<Report>),
+}
+
+impl Job {
+    /// Answers a job that was not begun.
+    fn fail(self, error: Error) {
+        // The sender may have stopped waiting.
+        let _ = match self {
+            Self::Insert(_, _, Some(answer)) => answer.send(Err(error)).is_ok(),
+            Self::Insert(_, _, None) => false,
+            Self::Update(_, _, _, answer) => answer.send(Err(error)).is_ok(),
+            Self::Remove(_, answer) => answer.send(Err(error)).is_ok(),
+            Self::Import(_, answer) => answer.send(Err(error)).is_ok(),
+            Self::Impact(_, _, answer) => answer.send(Err(error)).is_ok(),
+        };
+    }
+}
+
+/// The one thread that writes.
+pub(super) struct Writer {
+    pub(super) db: Connection,
+    pub(super) place: file::Place,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// An answer that waits for its commit.
+type Reply = Box<dyn FnOnce(Result<(), Error>)>;
+
+impl Writer {
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        self.sweep();
+        let mut batch = Vec::new();
+        loop {
+            match jobs.recv_timeout(SWEEP) {
+                Ok(job) => batch.push(job),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sweep();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while batch.len() < MAX_BATCH
+                && let Ok(job) = jobs.try_recv()
+            {
+                batch.push(job);
+            }
+            self.commit(batch.drain(..));
+        }
+    }
+
+    /// Does all of `jobs` in one transaction, then answers them.
+    fn commit(&mut self, jobs: impl Iterator<Item = Job>) {
+        let shared = Arc::clone(&self.shared);
+        let failure = |error: &rusqlite::Error| {
+            shared.stats.failed.fetch_add(1, Ordering::Relaxed);
+            shared.stats.see(error);
+            tracing::error!(%error, "events were not stored");
+        };
+        let mut replies: Vec<Reply> = Vec::new();
+        let outcome = match self.begin() {
+            Err(error) => {
+                failure(&error);
+                // Somebody else holds the database, or the disk is gone: nothing was begun.
+                jobs.for_each(|job| job.fail(failed("beginning")(copy(&error))));
+                return;
+            }
+            Ok(transaction) => {
+                replies.extend(jobs.map(|job| perform(&transaction, &shared.stats, job)));
+                transaction.commit()
+            }
+        };
+        match &outcome {
+            Ok(()) => self.changed(),
+            Err(error) => failure(error),
+        }
+        if let Err(lost) = self.place.check() {
+            shared.stats.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("events are not kept: {lost}");
+        }
+        for reply in replies {
+            reply(match &outcome {
+                Err(error) => Err(failed("committing")(copy(error))),
+                Ok(()) => self.place.check(),
+            });
+        }
+    }
+
+    fn begin(&mut self) -> rusqlite::Result<rusqlite::Transaction<'_>> {
+        let behavior = rusqlite::TransactionBehavior::Immediate;
+        rusqlite::Transaction::new(&mut self.db, behavior)
+    }
+
+    fn changed(&self) {
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Removes what is past the retention, a little at a time.
+    fn sweep(&mut self) {
+        let retention = self.shared.retention;
+        if retention.is_zero() {
+            return;
+        }
+        let horizon = now() - retention.as_secs_f64();
+        loop {
+            match self.sweep_some(horizon) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "old events were not removed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Removes some of what ended before `horizon`; whether there may be more.
+    fn sweep_some(&mut self, horizon: f64) -> rusqlite::Result<bool> {
+        let shared = Arc::clone(&self.shared);
+        let transaction = self.begin()?;
+        let old: Vec<i64> = transaction
+            .prepare_cached(
+                "SELECT id FROM events WHERE at < ?1 AND coalesce(until, at) < ?1 LIMIT ?2",
+            )?
+            .query_map(rusqlite::params![horizon, SWEEP_ROWS], |record| {
+                record.get(0)
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        for id in &old {
+            schema::remove(&transaction, *id)?;
+        }
+        transaction.commit()?;
+        if !old.is_empty() {
+            shared
+                .stats
+                .removed
+                .fetch_add(old.len() as u64, Ordering::Relaxed);
+            self.changed();
+        }
+        Ok(old.len() == SWEEP_ROWS as usize)
+    }
+}
+
+/// Does one job in a savepoint; what it returns is called once the transaction is committed.
+fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
+    fn reply<T: 'static>(outcome: Result<T, Error>, answer: Option<Answer<T>>) -> Reply {
+        Box::new(move |committed| {
+            if let Some(answer) = answer {
+                // A sender that no longer waits has its event all the same.
+                let _ = answer.send(committed.and(outcome));
+            }
+        })
+    }
+    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+    let failure = |error: &Error| match error {
+        Error::Failed { source, .. } => {
+            stats.see(source);
+            count(&stats.failed)
+        }
+        Error::NotFound(_) => 0,
+        _ => count(&stats.refused),
+    };
+    match job {
+        Job::Insert(draft, now, answer) => {
+            let outcome = savepoint(db, || insert(db, *draft, now));
+            match &outcome {
+                Ok(saved) if saved.created => count(&stats.created),
+                Ok(_) => count(&stats.updated),
+                Err(error) => {
+                    if answer.is_none() {
+                        tracing::debug!(%error, "an event without a waiting sender was refused");
+                    }
+                    failure(error)
+                }
+            };
+            reply(outcome, answer)
+        }
+        Job::Update(id, draft, now, answer) => {
+            let outcome = savepoint(db, || update(db, id, *draft, now));
+            match &outcome {
+                Ok(_) => count(&stats.updated),
+                Err(error) => failure(error),
+            };
+            reply(outcome, Some(answer))
+        }
+        Job::Remove(id, answer) => {
+            let outcome = savepoint(db, || match schema::remove(db, id) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Error::NotFound(id)),
+                Err(error) => Err(failed("removing an event")(error)),
+            });
+            match &outcome {
+                Ok(()) => count(&stats.removed),
+                Err(error) => failure(error),
+            };
+            reply(outcome, Some(answer))
+        }
+        Job::Impact(id, change, answer) => {
+            let outcome = savepoint(db, || judge(db, id, change));
+            if let Err(error) = &outcome {
+                failure(error);
+            }
+            reply(outcome, Some(answer))
+        }
+        Job::Import(events, answer) => {
+            let outcome = savepoint(db, || import(db, events));
+            match &outcome {
+                Ok(n_new) => stats.created.fetch_add(*n_new as u64, Ordering::Relaxed),
+                Err(error) => failure(error),
+            };
+            reply(outcome, Some(answer))
+        }
+    }
+}
+
+fn savepoint<T>(db: &Connection, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let run = |sql| db.execute_batch(sql).map_err(failed("storing an event"));
+    run("SAVEPOINT change")?;
+    let outcome = work();
+    if outcome.is_err() {
+        run("ROLLBACK TO change")?;
+    }
+    run("RELEASE change")?;
+    outcome
+}
+
+fn insert(db: &Connection, draft: Draft, now: f64) -> Result<Saved, Error> {
+    draft.check()?;
+    let refuse = failed("storing an event");
+    let known = match &draft.key {
+        Some(key) => schema::find_key(db, key).map_err(&refuse)?,
+        None => None,
+    };
+    let created = known.is_none();
+    let mut event = match known {
+        Some(mut event) => {
+            let mut draft = draft;
+            // A message that it started, delivered late or twice, does not reopen what has ended.
+            if event.until.is_some() && draft.status == Some(Status::Started) {
+                draft.status = None;
+            }
+            draft.apply(&mut event, now)?;
+            event
+        }
+        None => draft.create(now)?,
+    };
+    if created {
+        check_rollback(db, &mut event)?;
+    }
+    event.id = schema::write(db, &mut event).map_err(&refuse)?;
+    roll_back(db, &event)?;
+    Ok(Saved { event, created })
+}
+
+/// A rollback names an event that exists, and is not itself what was rolled back.
+fn check_rollback(db: &Connection, event: &mut Event) -> Result<(), Error> {
+    let Some(id) = event.rollback_of else {
+        return Ok(());
+    };
+    let undone = schema::find(db, id).map_err(failed("reading an event"))?;
+    if undone.is_none() {
+        return Err(Error::Refused(format!(
+            "\"rollback_of\": there is no event {id}"
+        )));
+    }
+    if event.status == Status::RolledBack {
+        event.status = Status::Unstated;
+    }
+    Ok(())
+}
+
+/// Marks the event that `event` undoes as rolled back. One that was under way has ended.
+fn roll_back(db: &Connection, event: &Event) -> Result<(), Error> {
+    let refuse = failed("marking what was rolled back");
+    let Some(id) = event.rollback_of.filter(|id| *id != event.id) else {
+        return Ok(());
+    };
+    let Some(mut undone) = schema::find(db, id).map_err(&refuse)? else {
+        return Ok(());
+    };
+    if undone.status == Status::RolledBack {
+        return Ok(());
+    }
+    if undone.status == Status::Started && undone.until.is_none() {
+        undone.until = Some(event.when.max(undone.when));
+    }
+    undone.status = Status::RolledBack;
+    schema::write(db, &mut undone).map_err(&refuse)?;
+    Ok(())
+}
+
+fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Error> {
+    draft.check()?;
+    let refuse = failed("changing an event");
+    let mut event = schema::find(db, id)
+        .map_err(&refuse)?
+        .ok_or(Error::NotFound(id))?;
+    if let Some(key) = &draft.key
+        && let Some(other) = schema::find_key(db, key).map_err(&refuse)?
+        && other.id != id
+    {
+        return Err(Error::Refused(format!(
+            "the key {key:?} belongs to event {}",
+            other.id
+        )));
+    }
+    let before = event.rollback_of;
+    draft.apply(&mut event, now)?;
+    if event.rollback_of != before {
+        check_rollback(db, &mut event)?;
+    }
+    schema::write(db, &mut event).map_err(&refuse)?;
+    roll_back(db, &event)?;
+    Ok(event)
+}
+
+fn import(db: &Connection, events: Vec<Event>) -> Result<usize, Error> {
+    let refuse = failed("importing events");
+    let mut renamed = std::collections::HashMap::new();
+    let mut n_new = 0;
+    for event in events {
+        let old_id = event.id;
+        let draft = Draft::from(event);
+        draft.check()?;
+        let mut event = draft.create(0.0)?;
+        event.id = old_id.max(0);
+        event.rollback_of = event
+            .rollback_of
+            .map(|id| renamed.get(&id).copied().unwrap_or(id));
+        let in_place = match event.id {
+            0 => None,
+            id => schema::find(db, id).map_err(&refuse)?,
+        };
+        let same_key = match &event.key {
+            Some(key) => schema::find_key(db, key).map_err(&refuse)?,
+            None => None,
+        };
+        if let Some(known) = &same_key {
+            renamed.insert(old_id, known.id);
+            continue;
+        }
+        match in_place {
+            Some(known)
+                if Event {
+                    impact: None,
+                    ..known.clone()
+                } == event =>
+            {
+                continue;
+            }
+            Some(_) => event.id = 0,
+            None => {}
+        }
+        let id = schema::write(db, &mut event).map_err(&refuse)?;
+        if id != old_id {
+            renamed.insert(old_id, id);
+        }
+        n_new += 1;
+    }
+    Ok(n_new)
+}
+
+/// SQLite's errors cannot be cloned, and every sender of a batch is owed one.
+fn copy(error: &rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, text) => {
+            rusqlite::Error::SqliteFailure(*code, text.clone())
+        }
+        other => rusqlite::Error::ToSqlConversionFailure(other.to_string().into()),
+    }
+}
