@@ -14,15 +14,16 @@ use std::io::ErrorKind;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
-use carbon::options::{JournalOptions, Span};
+use carbon::options::JournalOptions;
 use render::http::guard;
 use render::http::page::Dashboards;
 use serde::{Deserialize, Serialize};
-use settings::options::{Checked, at_least};
 use settings::{Complaint, Key, Kind, Node, Place, Problem, Problems, document};
 use toml::Value;
 
-use crate::{bound, log};
+use crate::bound;
+use crate::log::LogOptions;
+use crate::report::StatsOptions;
 
 mod foreign;
 
@@ -52,68 +53,6 @@ pub struct Config {
     pub impact: render::verdicts::Options,
     /// Who may write over HTTP.
     pub auth: guard::Options,
-}
-
-settings::options! {
-    /// `[log]`.
-    #[derive(PartialEq, Eq)]
-    pub struct LogOptions {
-        /// The least severe level that is logged: error, warn, info, debug or trace; or directives by
-        /// module, such as "info,carbon=debug". The environment variable RUST_LOG takes precedence.
-        level: String = "info".to_owned() => check_level;
-        /// "text", or "json" for one object per line.
-        format: LogFormat = LogFormat::Text;
-    }
-}
-
-settings::options! {
-    /// `[stats]`.
-    #[derive(PartialEq, Eq)]
-    pub struct StatsOptions {
-        /// Keep the server's own counters as series (stats.statsd.*, carbon.agents.*) in its own store.
-        own("self"): bool = true;
-        /// How often the counters below carbon.agents are kept (carbon's CARBON_METRIC_INTERVAL).
-        interval: Span = Span::seconds(60) => at_least(Span::seconds(1));
-        /// The first node of their names (carbon's CARBON_METRIC_PREFIX).
-        prefix: String = "carbon".to_owned() => check_prefix;
-        /// What follows the name of the host: with "a" they are carbon.agents.HOST-a.*, as dashboards of
-        /// carbon have it. Empty: carbon.agents.HOST.*.
-        instance: String = String::new() => check_instance;
-    }
-}
-
-/// Nodes of a series name.
-fn check_prefix(prefix: &str, checked: &mut Checked<'_>) {
-    if carbon::series::canonical(prefix.as_bytes()).is_err() || prefix.contains([';', '{']) {
-        checked.say(format!("{prefix:?} cannot begin the name of a series"));
-    }
-}
-
-/// A part of a node of a series name.
-fn check_instance(instance: &str, checked: &mut Checked<'_>) {
-    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ':');
-    if let Some(other) = instance.chars().find(|c| !is_plain(*c)) {
-        checked.say(format!(
-            "{instance:?} cannot be a part of a series name: it has {other:?}"
-        ));
-    }
-}
-
-fn check_level(level: &str, checked: &mut Checked<'_>) {
-    if let Err(why) = log::check(level) {
-        checked.say(why);
-    }
-}
-
-/// How a line of the log looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// A line of text.
-    #[default]
-    Text,
-    /// A JSON object a line.
-    Json,
 }
 
 impl Default for Config {
@@ -432,7 +371,7 @@ impl Config {
         section("events", &|problems| events.check(problems));
         section("impact", &|problems| impact.check(problems));
         section("auth", &|problems| auth.check(problems));
-        all.extend(bound::check(self));
+        all.extend(bound::check(statsd, carbon, render));
         all
     }
 

@@ -1,12 +1,41 @@
 //! Where the log goes: standard error, as text or JSON, at a level that SIGHUP can change.
 
 use anyhow::anyhow;
+use serde::{Deserialize, Serialize};
+use settings::options::Checked;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use crate::config::{LogFormat, LogOptions};
+settings::options! {
+    /// `[log]`.
+    #[derive(PartialEq, Eq)]
+    pub struct LogOptions {
+        /// The least severe level that is logged: error, warn, info, debug or trace; or directives by
+        /// module, such as "info,carbon=debug". The environment variable RUST_LOG takes precedence.
+        level: String = "info".to_owned() => check_level;
+        /// "text", or "json" for one object per line.
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
+fn check_level(level: &str, checked: &mut Checked<'_>) {
+    if let Err(why) = check(level) {
+        checked.say(why);
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line of text.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
 
 /// The running log; changes its level.
 #[derive(Debug)]

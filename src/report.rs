@@ -10,9 +10,42 @@ use std::time::Duration;
 
 use carbon::{Datapoint, NameError, PointTime, SeriesId, Sink, Timestamp};
 pub use settings::Reading;
+use settings::Span;
+use settings::options::{Checked, at_least};
 use tracing::warn;
 
-use crate::config::StatsOptions;
+settings::options! {
+    /// `[stats]`.
+    #[derive(PartialEq, Eq)]
+    pub struct StatsOptions {
+        /// Keep the server's own counters as series (stats.statsd.*, carbon.agents.*) in its own store.
+        own("self"): bool = true;
+        /// How often the counters below carbon.agents are kept (carbon's CARBON_METRIC_INTERVAL).
+        interval: Span = Span::seconds(60) => at_least(Span::seconds(1));
+        /// The first node of their names (carbon's CARBON_METRIC_PREFIX).
+        prefix: String = "carbon".to_owned() => check_prefix;
+        /// What follows the name of the host: with "a" they are carbon.agents.HOST-a.*, as dashboards of
+        /// carbon have it. Empty: carbon.agents.HOST.*.
+        instance: String = String::new() => check_instance;
+    }
+}
+
+/// Nodes of a series name.
+fn check_prefix(prefix: &str, checked: &mut Checked<'_>) {
+    if carbon::series::canonical(prefix.as_bytes()).is_err() || prefix.contains([';', '{']) {
+        checked.say(format!("{prefix:?} cannot begin the name of a series"));
+    }
+}
+
+/// A part of a node of a series name.
+fn check_instance(instance: &str, checked: &mut Checked<'_>) {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ':');
+    if let Some(other) = instance.chars().find(|c| !is_plain(*c)) {
+        checked.say(format!(
+            "{instance:?} cannot be a part of a series name: it has {other:?}"
+        ));
+    }
+}
 
 /// Where readings come from; called for each report.
 pub type Readings = Arc<dyn Fn() -> Vec<Reading> + Send + Sync>;

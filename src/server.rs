@@ -100,7 +100,7 @@ pub async fn run(
 
     let descriptors = descriptors::raise()?;
     let lock = Arc::new(DataLock::take(&config.data)?);
-    let bound = Bound::open(&config)?;
+    let bound = Bound::open(&config.statsd, &config.carbon, &config.render)?;
     cap_connections(&mut config, descriptors);
     if surroundings.demo && config.impact.rules.is_empty() {
         config.impact.rules = demo::rules();

@@ -17,7 +17,6 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
 use crate::receivers::Receivers;
 use anyhow::{Context, anyhow};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
@@ -46,31 +45,34 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds them all.
+    /// Binds all that these options name.
     ///
     /// # Errors
     /// The first address that is refused.
-    pub fn open(config: &Config) -> anyhow::Result<Self> {
+    pub fn open(
+        statsd: &statsd::Options,
+        carbon: &carbon::options::Options,
+        render: &render::options::Options,
+    ) -> anyhow::Result<Self> {
         let mut binder = Binder::default();
-        let statsd_buffer = config.statsd.receive_buffer.0.min(1 << 30) as usize;
+        let statsd_buffer = statsd.receive_buffer.0.min(1 << 30) as usize;
         Ok(Self {
             statsd: statsd::Sockets {
-                udp: binder.udp("statsd.udp", &config.statsd.udp, statsd_buffer)?,
-                tcp: binder.tcp("statsd.tcp", &config.statsd.tcp)?,
-                unix: binder.unix("statsd.unix", &config.statsd.unix)?,
-                unix_stream: binder
-                    .unix_stream("statsd.unix_stream", &config.statsd.unix_stream)?,
-                admin: binder.tcp("statsd.admin", &config.statsd.admin)?,
+                udp: binder.udp("statsd.udp", &statsd.udp, statsd_buffer)?,
+                tcp: binder.tcp("statsd.tcp", &statsd.tcp)?,
+                unix: binder.unix("statsd.unix", &statsd.unix)?,
+                unix_stream: binder.unix_stream("statsd.unix_stream", &statsd.unix_stream)?,
+                admin: binder.tcp("statsd.admin", &statsd.admin)?,
             },
             carbon: Receivers {
-                line_tcp: binder.tcp("carbon.line_tcp", &config.carbon.line_tcp)?,
-                line_udp: binder.udp("carbon.line_udp", &config.carbon.line_udp, CARBON_BUFFER)?,
-                pickle: binder.tcp("carbon.pickle", &config.carbon.pickle)?,
-                protobuf: binder.tcp("carbon.protobuf", &config.carbon.protobuf)?,
-                http: binder.tcp("carbon.http", &config.carbon.http)?,
-                carbonlink: binder.tcp("carbon.carbonlink", &config.carbon.carbonlink)?,
+                line_tcp: binder.tcp("carbon.line_tcp", &carbon.line_tcp)?,
+                line_udp: binder.udp("carbon.line_udp", &carbon.line_udp, CARBON_BUFFER)?,
+                pickle: binder.tcp("carbon.pickle", &carbon.pickle)?,
+                protobuf: binder.tcp("carbon.protobuf", &carbon.protobuf)?,
+                http: binder.tcp("carbon.http", &carbon.http)?,
+                carbonlink: binder.tcp("carbon.carbonlink", &carbon.carbonlink)?,
             },
-            http: binder.tcp("render.http", &config.render.http)?,
+            http: binder.tcp("render.http", &render.http)?,
             binder,
         })
     }
@@ -227,13 +229,11 @@ pub fn write_ready_file(
 /// Looks for listeners that could not be bound on any machine like this one: names without an
 /// address, Unix paths that cannot be, and one address for two listeners. Nothing is bound: a
 /// server that runs has these addresses already.
-pub fn check(config: &Config) -> Vec<Problem> {
-    let Config {
-        statsd,
-        carbon,
-        render,
-        ..
-    } = config;
+pub fn check(
+    statsd: &statsd::Options,
+    carbon: &carbon::options::Options,
+    render: &render::options::Options,
+) -> Vec<Problem> {
     let tcp = [
         ("statsd", "tcp", &statsd.tcp),
         ("statsd", "admin", &statsd.admin),

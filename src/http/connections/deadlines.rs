@@ -1,0 +1,230 @@
+//! Streams and bodies that end when the client makes no progress.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use super::{Phase, Shared, Watch};
+
+/// Bytes a second below which a body is too slow, once its first patience is used up.
+const SLOWEST_BODY: u64 = 1024;
+
+/// A stream with deadlines for reading and writing.
+pub(super) struct Timed {
+    stream: TcpStream,
+    reading: Pin<Box<Sleep>>,
+    writing: Pin<Box<Sleep>>,
+    /// Whether `writing` runs: the kernel took nothing the last time.
+    stalled: bool,
+    watch: Arc<Watch>,
+}
+
+impl Timed {
+    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+        Self {
+            stream,
+            reading: Box::pin(sleep(Duration::ZERO)),
+            writing: Box::pin(sleep(Duration::ZERO)),
+            stalled: false,
+            watch,
+        }
+    }
+
+    fn wrote<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Shared {
+            limits, counters, ..
+        } = &*self.watch.shared;
+        if outcome.is_ready() || limits.write.is_zero() {
+            self.stalled = false;
+            if self.watch.phase() == Phase::Idle {
+                self.watch.rests.notify_one();
+            }
+            return outcome;
+        }
+        if !self.stalled {
+            self.stalled = true;
+            self.writing.as_mut().reset(Instant::now() + limits.write);
+        }
+        if self.writing.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        counters.unread.add(1);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if outcome.is_ready() {
+            if buffer.filled().len() > before && self.watch.phase() == Phase::Idle {
+                self.watch.enter(Phase::Head);
+            }
+            return outcome;
+        }
+        let Self { reading, watch, .. } = &mut *self;
+        let Some((deadline, counter)) = watch.deadline() else {
+            return Poll::Pending;
+        };
+        if reading.deadline() != deadline {
+            reading.as_mut().reset(deadline);
+        }
+        if reading.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        counter.add(1);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(context, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.wrote(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A body on its way in.
+pub(super) struct Arriving {
+    body: Incoming,
+    patience: Pin<Box<Sleep>>,
+    began: Instant,
+    /// When the last piece came.
+    last: Instant,
+    n_bytes: u64,
+    watch: Arc<Watch>,
+}
+
+impl Arriving {
+    pub(super) fn new(body: Incoming, watch: Arc<Watch>) -> Self {
+        let now = Instant::now();
+        Self {
+            body,
+            patience: Box::pin(sleep_until(now)),
+            began: now,
+            last: now,
+            n_bytes: 0,
+            watch,
+        }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            if let Some(Ok(frame)) = &frame {
+                this.n_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.last = Instant::now();
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
+        }
+        let patience = this.watch.shared.limits.write;
+        if patience.is_zero() {
+            return Poll::Pending;
+        }
+        let owed = Duration::from_secs(this.n_bytes / SLOWEST_BODY);
+        let deadline = (this.last + patience).min(this.began + patience + owed);
+        if this.patience.deadline() != deadline {
+            this.patience.as_mut().reset(deadline);
+        }
+        if this.patience.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        this.watch.shared.counters.slow_bodies.add(1);
+        let why = io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly");
+        Poll::Ready(Some(Err(axum::Error::new(why))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Held from the request to the end of its answer.
+pub(super) struct Answered(pub(super) Arc<Watch>);
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
+        self.0.rests.notify_one();
+    }
+}
+
+/// The body of an answer on its way out.
+pub(super) struct Sent {
+    pub(super) body: Body,
+    pub(super) _answered: Answered,
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
