@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 pub mod shop;
 
-use self::shop::{Change, Kind, Random, Shop};
+use self::shop::{Change, Kind, Noise, Shop};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -185,7 +185,7 @@ pub async fn visit(
         Ok(socket) => socket,
         Err(error) => return warn!("demo: cannot open a socket for sending: {error}"),
     };
-    let mut random = Random::new(now() as u64);
+    let mut random = Noise::new(now() as u64);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut posted = now();

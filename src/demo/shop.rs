@@ -6,6 +6,8 @@
 
 use std::f64::consts::TAU;
 
+use crate::random::Random;
+
 /// The shop, identified by the timestamp of its first start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shop {
@@ -271,24 +273,24 @@ impl Shop {
     }
 
     /// The StatsD lines that the shop sends for the visitors of `seconds` around `at`.
-    pub fn visit(self, at: i64, seconds: f64, random: &mut Random) -> Vec<String> {
+    pub fn visit(self, at: i64, seconds: f64, noise: &mut Noise) -> Vec<String> {
         let mut lines = Vec::new();
         for counter in COUNTERS {
-            let count = random.count(self.rate(counter, at) * seconds);
+            let count = noise.count(self.rate(counter, at) * seconds);
             if count > 0 {
                 lines.push(format!("{counter}:{count}|c"));
             }
         }
         for (timer, share) in TIMERS {
-            for _ in 0..random.count(self.load(at) * share * seconds) {
+            for _ in 0..noise.count(self.load(at) * share * seconds) {
                 lines.push(format!(
                     "{timer}:{:.3}|ms",
-                    self.wait(timer, at) * random.spread()
+                    self.wait(timer, at) * noise.spread()
                 ));
             }
         }
-        for _ in 0..random.count(self.load(at) * USERS * seconds) {
-            lines.push(format!("shop.users:{:.0}|s", random.even() * 1e6));
+        for _ in 0..noise.count(self.load(at) * USERS * seconds) {
+            lines.push(format!("shop.users:{:.0}|s", noise.even() * 1e6));
         }
         lines.push(format!("shop.carts:{:.0}|g", self.carts(at)));
         lines
@@ -380,18 +382,18 @@ impl Filled {
     pub fn value(&self, shop: Shop, at: i64, seconds: i64) -> f64 {
         let length = seconds as f64;
         let count =
-            |name: &str, rate: f64| Random::of(name, at).around(rate * length).round().max(0.0);
+            |name: &str, rate: f64| Noise::of(name, at).around(rate * length).round().max(0.0);
         match &self.what {
             What::Rate(counter) => count(counter, shop.rate(counter, at)) / length,
             What::Count(counter) => count(counter, shop.rate(counter, at)),
             What::Carts => shop.carts(at).round(),
             What::Users => {
                 let mean = shop.load(at) * USERS * FLUSH;
-                Random::of("shop.users", at).around(mean).round().max(0.0)
+                Noise::of("shop.users", at).around(mean).round().max(0.0)
             }
             What::Stat { timer, share, stat } => {
                 let n = count(timer, shop.load(at) * share).max(1.0);
-                let mut random = Random::of(timer, at + 1);
+                let mut random = Noise::of(timer, at + 1);
                 let mean = shop.wait(timer, at) * (1.0 + 0.3 * (random.even() - 0.5) / n.sqrt());
                 let wild = 1.0 + 0.12 * (random.even() - 0.5);
                 match *stat {
@@ -412,19 +414,19 @@ impl Filled {
     }
 }
 
-/// A deterministic random number generator (splitmix64), for the simulation only.
+/// The noise in the numbers of the shop, the same for the same seed.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Noise(Random);
 
-impl Random {
-    /// A generator for `seed`.
+impl Noise {
+    /// The noise that begins with `seed`.
     pub fn new(seed: u64) -> Self {
-        let mut random = Self(seed ^ 0x9e37_79b9_7f4a_7c15);
-        random.even();
-        random
+        let mut random = Random::new(seed ^ 0x9e37_79b9_7f4a_7c15);
+        random.number();
+        Self(random)
     }
 
-    /// A generator for one series at one timestamp.
+    /// The noise of one series at one timestamp.
     fn of(name: &str, at: i64) -> Self {
         let named = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -434,12 +436,7 @@ impl Random {
 
     /// A uniform number from 0 to 1.
     fn even(&mut self) -> f64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        self.0.even()
     }
 
     /// `mean` with the deviation of a Poisson distribution.
@@ -523,7 +520,7 @@ mod tests {
     #[test]
     fn what_is_sent_is_what_the_history_would_have_been() {
         let at = SHOP.opened + 3 * 60;
-        let mut random = Random::new(1);
+        let mut random = Noise::new(1);
         let lines: Vec<String> = (0..600)
             .flat_map(|_| SHOP.visit(at, 0.2, &mut random))
             .collect();

@@ -18,6 +18,8 @@ use settings::Span;
 
 mod carbon;
 
+use crate::random::Random;
+
 /// How long the server may take to read the rest of its receive buffer.
 const LAST_FLUSHES: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -204,25 +206,12 @@ fn parse_mix(text: &str) -> anyhow::Result<Vec<(&'static str, u64)>> {
     Ok(mix)
 }
 
-/// A generator that is the same in every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound.max(1)
-    }
-}
-
 impl Pass {
     /// All names once, shuffled; small numbers of names several times, so that the pass is long
     /// enough for values to vary. `limit` 0 makes datagrams of one line.
     fn new(names: u32, mix: &[(&'static str, u64)], limit: usize) -> Self {
         let shares: u64 = mix.iter().map(|(_, share)| share).sum();
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         let rounds = (20_000 / names).max(1);
         let mut order: Vec<u32> = (0..rounds).flat_map(|_| 0..names).collect();
         for at in (1..order.len()).rev() {
@@ -231,7 +220,7 @@ impl Pass {
         let mut datagrams: Vec<(Vec<u8>, u64)> = Vec::new();
         for name in order {
             // The type belongs to the name.
-            let mut choice = Random(u64::from(name)).below(shares);
+            let mut choice = Random::new(u64::from(name)).below(shares);
             let mut kind = "c";
             for (known, share) in mix {
                 if choice < *share {

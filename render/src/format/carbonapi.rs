@@ -10,7 +10,7 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use whisper::Aggregation;
 
-use super::{Document, Layout};
+use super::{Document, Layout, each_value};
 use crate::context::Window;
 use crate::protobuf::{v2, v3};
 use crate::series::Series;
@@ -239,10 +239,7 @@ impl Layout for Version3 {
         _: bool,
         out: &mut Vec<u8>,
     ) -> bool {
-        for &value in &all[part].values[rows] {
-            push_value(value, out);
-        }
-        false
+        each_value(&all[part], rows, out, push_value)
     }
 
     fn tail(&self, _: &[Series], part: usize, out: &mut Vec<u8>) {

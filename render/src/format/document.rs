@@ -58,6 +58,39 @@ pub(crate) trait Layout: Debug + Send + Sync {
     fn end(&self, out: &mut Vec<u8>);
 }
 
+/// Writes some of the values of a series with nothing between them, and says that the next one is not
+/// the first: for [`Layout::rows`].
+pub(crate) fn each_value(
+    series: &Series,
+    rows: Range<usize>,
+    out: &mut Vec<u8>,
+    write: impl Fn(f64, &mut Vec<u8>),
+) -> bool {
+    for &value in &series.values[rows] {
+        write(value, out);
+    }
+    false
+}
+
+/// Writes rows with a comma before each but the first of all, and says whether the next one is the
+/// first: for [`Layout::rows`].
+pub(crate) fn with_commas(
+    rows: Range<usize>,
+    first: bool,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(usize, &mut Vec<u8>),
+) -> bool {
+    let mut first = first;
+    for index in rows {
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        write(index, out);
+    }
+    first
+}
+
 /// The most bytes of a text as a string of JSON.
 pub(crate) fn text_room(text: &str) -> usize {
     6 * text.len() + 2

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Document, Layout, push_text, push_value, push_whole, text_room};
+use super::{Document, Layout, push_text, push_value, push_whole, text_room, with_commas};
 use crate::series::Series;
 use whisper::ABSENT;
 
@@ -76,12 +76,7 @@ impl Layout for Dygraph {
         first: bool,
         out: &mut Vec<u8>,
     ) -> bool {
-        let mut first = first;
-        for index in rows {
-            if !first {
-                out.push(b',');
-            }
-            first = false;
+        with_commas(rows, first, out, |index, out| {
             out.push(b'[');
             let at = all.first().map_or(0, |series| series.time_of(index));
             push_whole(out, at.saturating_mul(1000));
@@ -90,8 +85,7 @@ impl Layout for Dygraph {
                 push_value(out, series.values.get(index).copied().unwrap_or(ABSENT));
             }
             out.push(b']');
-        }
-        first
+        })
     }
 
     fn tail(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {

@@ -23,7 +23,7 @@ use jiff::tz::TimeZone;
 
 pub use buffer::Buffer;
 pub use document::{Document, Position};
-pub(crate) use document::{Layout, text_room};
+pub(crate) use document::{Layout, each_value, text_room, with_commas};
 
 use crate::budget::Budget;
 use crate::error::Result;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rmp::encode::{write_array_len, write_f64, write_map_len, write_nil, write_sint, write_str};
 use whisper::is_absent;
 
-use super::{Document, Layout};
+use super::{Document, Layout, each_value};
 use crate::series::Series;
 
 /// Series as a list of maps.
@@ -89,14 +89,13 @@ impl Layout for Msgpack {
         _: bool,
         out: &mut Vec<u8>,
     ) -> bool {
-        for &value in &all[part].values[rows] {
+        each_value(&all[part], rows, out, |value, out| {
             if is_absent(value) {
                 let _ = write_nil(out);
             } else {
                 let _ = write_f64(out, value);
             }
-        }
-        false
+        })
     }
 
     fn tail(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {

@@ -1,10 +1,11 @@
-//! Python pickles, protocol 2, written by hand and never read.
+//! Python pickles, protocol 2: written, never read.
 
 use std::ops::Range;
 
+use carbon::protocol::pickle::write;
 use whisper::is_absent;
 
-use super::{Document, Layout};
+use super::{Document, Layout, each_value};
 use crate::series::Series;
 
 /// Series as graphite-web exchanges them: a list of dicts.
@@ -39,25 +40,25 @@ impl Layout for Dicts {
     }
 
     fn begin(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(PROTOCOL);
-        out.extend_from_slice(LIST);
+        write::start(out);
+        write::begin_list(out);
     }
 
     fn head(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
         let series = &all[part];
-        out.extend_from_slice(DICT);
-        text(out, "name");
-        text(out, &series.name);
+        write::begin_dict(out);
+        write::text(out, "name");
+        write::text(out, &series.name);
         for (key, number) in [
             ("start", series.start),
             ("end", series.end),
             ("step", series.step),
         ] {
-            text(out, key);
-            whole(out, number);
+            write::text(out, key);
+            write::signed(out, number);
         }
-        text(out, "values");
-        out.extend_from_slice(LIST);
+        write::text(out, "values");
+        write::begin_list(out);
     }
 
     fn rows(
@@ -68,113 +69,35 @@ impl Layout for Dicts {
         _: bool,
         out: &mut Vec<u8>,
     ) -> bool {
-        for &number in &all[part].values[rows] {
-            value(out, number);
-        }
-        false
+        each_value(&all[part], rows, out, value)
     }
 
     fn tail(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
         let series = &all[part];
-        out.push(END_OF_LIST);
-        text(out, "pathExpression");
-        text(out, &series.path_expression);
-        text(out, "valuesPerPoint");
-        whole(out, 1);
-        text(out, "consolidationFunc");
-        text(out, series.consolidation_name());
-        text(out, "xFilesFactor");
-        value(out, series.x_files_factor);
-        out.push(END_OF_DICT);
+        write::end_list(out);
+        write::text(out, "pathExpression");
+        write::text(out, &series.path_expression);
+        write::text(out, "valuesPerPoint");
+        write::signed(out, 1);
+        write::text(out, "consolidationFunc");
+        write::text(out, series.consolidation_name());
+        write::text(out, "xFilesFactor");
+        value(series.x_files_factor, out);
+        write::end_dict(out);
     }
 
     fn end(&self, out: &mut Vec<u8>) {
-        out.push(END_OF_LIST);
-        out.push(STOP);
-    }
-}
-
-const PROTOCOL: &[u8] = b"\x80\x02";
-const LIST: &[u8] = b"](";
-const END_OF_LIST: u8 = b'e';
-const DICT: &[u8] = b"}(";
-const END_OF_DICT: u8 = b'u';
-const STOP: u8 = b'.';
-
-fn text(out: &mut Vec<u8>, text: &str) {
-    out.push(b'X');
-    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn whole(out: &mut Vec<u8>, number: i64) {
-    match i32::try_from(number) {
-        Ok(small) => {
-            out.push(b'J');
-            out.extend_from_slice(&small.to_le_bytes());
-        }
-        Err(_) => {
-            out.extend_from_slice(b"\x8a\x08");
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+        write::end_list(out);
+        write::stop(out);
     }
 }
 
 /// A float, or `None` for an absent one.
-fn value(out: &mut Vec<u8>, value: f64) {
+fn value(value: f64, out: &mut Vec<u8>) {
     if is_absent(value) {
-        out.push(b'N');
+        write::none(out);
     } else {
-        out.push(b'G');
-        out.extend_from_slice(&value.to_be_bytes());
-    }
-}
-
-/// A pickle being written.
-pub(crate) struct Pickle(Vec<u8>);
-
-impl Pickle {
-    pub(crate) fn new(capacity: usize) -> Self {
-        let mut out = Vec::with_capacity(capacity + 16);
-        out.extend_from_slice(PROTOCOL);
-        Self(out)
-    }
-
-    pub(crate) fn list(&mut self, items: impl FnOnce(&mut Self)) {
-        self.0.extend_from_slice(LIST);
-        items(self);
-        self.0.push(END_OF_LIST);
-    }
-
-    pub(crate) fn tuple(&mut self, items: impl FnOnce(&mut Self)) {
-        self.0.push(b'(');
-        items(self);
-        self.0.push(b't');
-    }
-
-    /// Keys and values alternate.
-    pub(crate) fn dict(&mut self, items: impl FnOnce(&mut Self)) {
-        self.0.extend_from_slice(DICT);
-        items(self);
-        self.0.push(END_OF_DICT);
-    }
-
-    pub(crate) fn text(&mut self, words: &str) {
-        text(&mut self.0, words);
-    }
-
-    pub(crate) fn boolean(&mut self, value: bool) {
-        self.0.push(if value { b'\x88' } else { b'\x89' });
-    }
-
-    pub(crate) fn value(&mut self, number: f64) {
-        value(&mut self.0, number);
-    }
-
-    pub(crate) fn finish(mut self) -> Vec<u8> {
-        self.0.push(STOP);
-        self.0
+        write::float(out, value);
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use whisper::is_absent;
 
-use super::{Document, Layout};
+use super::{Document, Layout, with_commas};
 use crate::python;
 use crate::series::Series;
 
@@ -60,13 +60,10 @@ impl Layout for Raw {
         first: bool,
         out: &mut Vec<u8>,
     ) -> bool {
-        let mut first = first;
+        let values = &all[part].values;
         let mut number = String::new();
-        for &value in &all[part].values[rows] {
-            if !first {
-                out.push(b',');
-            }
-            first = false;
+        with_commas(rows, first, out, |index, out| {
+            let value = values[index];
             if is_absent(value) {
                 out.extend_from_slice(b"None");
             } else {
@@ -74,8 +71,7 @@ impl Layout for Raw {
                 python::push_float(&mut number, value);
                 out.extend_from_slice(number.as_bytes());
             }
-        }
-        first
+        })
     }
 
     fn tail(&self, _: &[Series], _: usize, out: &mut Vec<u8>) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Document, Layout, push_text, push_value, push_whole, text_room};
+use super::{Document, Layout, push_text, push_value, push_whole, text_room, with_commas};
 use crate::series::Series;
 
 /// Series as Rickshaw reads them.
@@ -60,19 +60,13 @@ impl Layout for Rickshaw {
         out: &mut Vec<u8>,
     ) -> bool {
         let series = &all[part];
-        let mut first = first;
-        for index in rows {
-            if !first {
-                out.push(b',');
-            }
-            first = false;
+        with_commas(rows, first, out, |index, out| {
             out.extend_from_slice(b"{\"x\":");
             push_whole(out, series.time_of(index));
             out.extend_from_slice(b",\"y\":");
             push_value(out, series.values[index]);
             out.push(b'}');
-        }
-        first
+        })
     }
 
     fn tail(&self, _: &[Series], _: usize, out: &mut Vec<u8>) {

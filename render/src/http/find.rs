@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::any;
+use carbon::protocol::pickle::write;
 use jiff::tz::TimeZone;
 use rmp::encode::{write_array_len, write_bool, write_f64, write_map_len, write_str};
 use serde_json::{Map, Value, json};
@@ -21,7 +22,6 @@ use crate::error::{Error, Result};
 use crate::format::Buffer;
 use crate::format::buffer::stopped;
 use crate::format::msgpack::length;
-use crate::format::pickle::Pickle;
 use crate::source::Node;
 use crate::stats::count;
 
@@ -335,21 +335,22 @@ fn pickled(nodes: &[Node], intervals: &[Interval], budget: &Budget) -> Result<Bu
     let room = 64 + sizes.sum::<usize>();
     let account = budget.account();
     account.reserve(room)?;
-    let mut out = Pickle::new(room);
-    out.list(|out| {
+    let mut out = Vec::with_capacity(room);
+    write::start(&mut out);
+    write::list(&mut out, |out| {
         for (node, interval) in nodes.iter().zip(intervals) {
-            out.dict(|out| {
-                out.text("path");
-                out.text(&node.path);
-                out.text("is_leaf");
-                out.boolean(node.leaf);
+            write::dict(out, |out| {
+                write::text(out, "path");
+                write::text(out, &node.path);
+                write::text(out, "is_leaf");
+                write::bool(out, node.leaf);
                 if node.leaf {
-                    out.text("intervals");
-                    out.list(|out| {
+                    write::text(out, "intervals");
+                    write::list(out, |out| {
                         if let Some((start, end)) = *interval {
-                            out.tuple(|out| {
-                                out.value(start);
-                                out.value(end);
+                            write::tuple(out, |out| {
+                                write::float(out, start);
+                                write::float(out, end);
                             });
                         }
                     });
@@ -357,7 +358,8 @@ fn pickled(nodes: &[Node], intervals: &[Interval], budget: &Budget) -> Result<Bu
             });
         }
     });
-    Ok(Buffer::full(out.finish(), account))
+    write::stop(&mut out);
+    Ok(Buffer::full(out, account))
 }
 
 async fn expand(State(app): State<App>, params: Params) -> Answer {

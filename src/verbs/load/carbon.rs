@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use carbon::protocol::pickle::write;
 
-use super::{LAST_FLUSHES, PATIENCE, Random, progress, report, resolve};
+use super::{LAST_FLUSHES, PATIENCE, progress, report, resolve};
+use crate::random::Random;
 
 /// Datapoints in one piece: carbon's relays send as many in a pickle.
 const PIECE: usize = 500;
@@ -113,7 +114,7 @@ impl Run<'_> {
 
 /// The bytes of a pass over all names, in pieces, each with its number of datapoints.
 fn pieces(names: u32, protocol: Protocol) -> Vec<(Vec<u8>, u64)> {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let points: Vec<(String, f64)> = (0..names)
         .map(|n| {
             let (host, service, endpoint) = (n % 1_000, n / 1_000 % 40, n / 40_000);

@@ -4,9 +4,11 @@
 //! misses the processor's list of pages. Pages of 2 MiB are asked for where memory will be used up.
 
 use std::io;
+use std::marker::PhantomData;
 use std::mem::size_of;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
+
+use memmap2::MmapMut;
 
 use crate::cell::Entry;
 
@@ -41,12 +43,10 @@ unsafe impl Zero for Entry {}
 /// A slice of zeros straight from the kernel, of which only what is used takes memory.
 #[derive(Debug)]
 pub(crate) struct Zeros<T> {
-    start: NonNull<T>,
+    map: MmapMut,
     len: usize,
+    values: PhantomData<T>,
 }
-
-// SAFETY: it owns what it points to, as a `Box` does.
-unsafe impl<T: Send> Send for Zeros<T> {}
 
 impl<T: Zero> Zeros<T> {
     /// `len` zeros; in large pages, which count whole, if `large`.
@@ -60,29 +60,18 @@ impl<T: Zero> Zeros<T> {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         assert!(bytes > 0 && align_of::<T>() <= 4_096, "no slice of pages");
-        // SAFETY: a new private mapping touches no memory that is in use.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        let Some(start) = NonNull::new(start).filter(|start| start.as_ptr() != libc::MAP_FAILED)
-        else {
-            return Err(io::Error::last_os_error());
-        };
+        let map = MmapMut::map_anon(bytes)?;
+        #[cfg(target_os = "linux")]
         if large {
             // A kernel that cannot do that does without.
-            // SAFETY: the range is the mapping made above.
-            unsafe { libc::madvise(start.as_ptr(), bytes, libc::MADV_HUGEPAGE) };
+            let _ = map.advise(memmap2::Advice::HugePage);
         }
+        #[cfg(not(target_os = "linux"))]
+        let _ = large;
         Ok(Self {
-            start: start.cast(),
+            map,
             len,
+            values: PhantomData,
         })
     }
 }
@@ -93,7 +82,7 @@ impl<T> Deref for Zeros<T> {
     #[inline(always)]
     fn deref(&self) -> &[T] {
         // SAFETY: the mapping is that long, page-aligned, and zeros are values of `T` (see `Zero`).
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), self.len) }
     }
 }
 
@@ -101,14 +90,7 @@ impl<T> DerefMut for Zeros<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-}
-
-impl<T> Drop for Zeros<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made with this length and nothing points into it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), self.len) }
     }
 }
 

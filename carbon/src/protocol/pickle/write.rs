@@ -29,6 +29,17 @@ pub fn long(out: &mut Vec<u8>, number: i64) {
     out.extend(number.to_le_bytes());
 }
 
+/// Appends a signed integer, in 32 bits if it has no more.
+pub fn signed(out: &mut Vec<u8>, number: i64) {
+    match i32::try_from(number) {
+        Ok(small) => {
+            out.push(b'J');
+            out.extend(small.to_le_bytes());
+        }
+        Err(_) => long(out, number),
+    }
+}
+
 /// Appends a text.
 pub fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'X');
@@ -60,17 +71,44 @@ pub fn pair(out: &mut Vec<u8>) {
     out.push(0x86);
 }
 
+/// Appends a tuple, whose members `members` appends.
+pub fn tuple(out: &mut Vec<u8>, members: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'(');
+    members(out);
+    out.push(b't');
+}
+
 /// Appends a list, whose members `members` appends.
 pub fn list(out: &mut Vec<u8>, members: impl FnOnce(&mut Vec<u8>)) {
-    out.extend(b"](");
+    begin_list(out);
     members(out);
+    end_list(out);
+}
+
+/// Appends the start of a list; its members follow.
+pub fn begin_list(out: &mut Vec<u8>) {
+    out.extend(b"](");
+}
+
+/// Appends the end of a list.
+pub fn end_list(out: &mut Vec<u8>) {
     out.push(b'e');
 }
 
 /// Appends a dictionary, whose keys and values, alternating, `entries` appends.
 pub fn dict(out: &mut Vec<u8>, entries: impl FnOnce(&mut Vec<u8>)) {
-    out.extend(b"}(");
+    begin_dict(out);
     entries(out);
+    end_dict(out);
+}
+
+/// Appends the start of a dictionary; keys and values follow, alternating.
+pub fn begin_dict(out: &mut Vec<u8>) {
+    out.extend(b"}(");
+}
+
+/// Appends the end of a dictionary.
+pub fn end_dict(out: &mut Vec<u8>) {
     out.push(b'u');
 }
 
