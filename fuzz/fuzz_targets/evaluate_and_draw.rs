@@ -21,12 +21,11 @@ use axum::body::{Body, HttpBody};
 use axum::http::{Request, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
 use plumbago_fuzz::bytes::Bytes;
-use render::budget::Budget;
 use render::http::guard::{self, Guard};
 use render::http::{App, router};
 use render::memory::Memory;
 use render::query::{Argument, Base, Call, Expression, Literal, parse};
-use render::{Options, SourceError, TagValue, Tags, events, functions};
+use render::{Options, events, functions};
 use rustix::time::{ClockId, clock_gettime};
 use tower::ServiceExt;
 
@@ -89,48 +88,6 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// No tags.
-struct Untagged;
-
-impl Tags for Untagged {
-    fn tags(&self, _: &Budget) -> Result<Vec<(u32, String)>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn values(&self, _: &str, _: &Budget) -> Result<Option<(u32, Vec<TagValue>)>, SourceError> {
-        Ok(None)
-    }
-
-    fn complete_tags(
-        &self,
-        _: &[&str],
-        _: &str,
-        _: usize,
-        _: &Budget,
-    ) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn complete_values(
-        &self,
-        _: &[&str],
-        _: &str,
-        _: &str,
-        _: usize,
-        _: &Budget,
-    ) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn register(&self, path: &str) -> Result<String, SourceError> {
-        Ok(path.to_owned())
-    }
-
-    fn unregister(&self, _: &str) -> Result<(), SourceError> {
-        Ok(())
-    }
-}
-
 struct Serving {
     runtime: tokio::runtime::Runtime,
     router: Router,
@@ -180,7 +137,13 @@ fn start() -> Serving {
         let draft = events::Draft::new(format!("deploy {at}"), &["deploy", "web"]);
         store.insert_at(draft, (NOW - at * 977) as f64).unwrap();
     }
-    let app = App::new(&options, Arc::new(source), Arc::new(Untagged), store).unwrap();
+    let app = App::new(
+        &options,
+        Arc::new(source),
+        Arc::new(Memory::default()),
+        store,
+    )
+    .unwrap();
     let guard = Arc::new(Guard::new(&guard::Options::default(), true));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -6,7 +6,7 @@ use whisper::{ABSENT, Aggregation, Retention, Timestamp};
 
 use crate::budget::Budget;
 use crate::series::tags_of;
-use crate::source::{Fetched, Info, Node, Source, SourceError};
+use crate::source::{Fetched, Info, Node, Source, SourceError, TagValue, Tags};
 
 /// A [`Source`] of series whose points begin one step after 0.
 #[derive(Debug, Default)]
@@ -152,6 +152,46 @@ impl Source for Memory {
             aggregation: Aggregation::Average,
             x_files_factor: 0.5,
         }))
+    }
+}
+
+/// No series in memory has tags that could be listed or changed.
+impl Tags for Memory {
+    fn tags(&self, _: &Budget) -> Result<Vec<(u32, String)>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn values(&self, _: &str, _: &Budget) -> Result<Option<(u32, Vec<TagValue>)>, SourceError> {
+        Ok(None)
+    }
+
+    fn complete_tags(
+        &self,
+        _: &[&str],
+        _: &str,
+        _: usize,
+        _: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn complete_values(
+        &self,
+        _: &[&str],
+        _: &str,
+        _: &str,
+        _: usize,
+        _: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn register(&self, path: &str) -> Result<String, SourceError> {
+        Ok(path.to_owned())
+    }
+
+    fn unregister(&self, _: &str) -> Result<(), SourceError> {
+        Ok(())
     }
 }
 

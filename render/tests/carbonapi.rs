@@ -16,12 +16,7 @@ use render::protobuf::{MAX_ITEMS, v2, v3};
 use render::{Options, events};
 use serde_json::{Value, json};
 use settings::ByteSize;
-use support::untagged::Untagged;
 use tower::ServiceExt;
-
-mod support {
-    pub(crate) mod untagged;
-}
 
 struct Server {
     router: Router,
@@ -41,7 +36,13 @@ fn serve(options: Options) -> Server {
         now: 240,
         ..options
     };
-    let app = App::new(&options, Arc::new(memory), Arc::new(Untagged), store).unwrap();
+    let app = App::new(
+        &options,
+        Arc::new(memory),
+        Arc::new(Memory::default()),
+        store,
+    )
+    .unwrap();
     let guard = Arc::new(Guard::new(&guard::Options::default(), true));
     Server {
         router: router(app, &guard),

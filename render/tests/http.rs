@@ -20,13 +20,8 @@ use render::options::MemorySize;
 use render::{Fetched, Node, Options, Source, SourceError, events};
 use serde_json::{Value, json};
 use settings::{ByteSize, Span};
-use support::untagged::Untagged;
 use tower::ServiceExt;
 use whisper::Timestamp;
-
-mod support {
-    pub(crate) mod untagged;
-}
 
 /// A memory that counts, waits and panics on request.
 struct Odd {
@@ -96,7 +91,7 @@ fn serve(options: Options) -> Server {
         now => now,
     };
     let options = Options { now, ..options };
-    let app = App::new(&options, source.clone(), Arc::new(Untagged), store).unwrap();
+    let app = App::new(&options, source.clone(), Arc::new(Memory::default()), store).unwrap();
     let guard = Arc::new(Guard::new(&guard::Options::default(), true));
     Server {
         router: router(app.clone(), &guard),
