@@ -12,26 +12,24 @@
 //! 6. A worker that dies by a panic ends the process: the same drain, each step of it for
 //!    [`PATIENCE`] at most, and exit code 1.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use axum::Router;
 use carbon::{Access, Carbon, OnDeath, Setup, Sink, Timestamp};
 use parking_lot::RwLock;
 use render::events::Store;
 use render::events::observer::observer;
-use render::http::events::{EventsState, routes as events_routes};
+use render::http::App;
 use render::http::guard::Guard;
-use render::http::impact::{ImpactState, routes as impact_routes};
 use render::http::page::Page;
-use render::http::{App, router};
-use render::verdicts::{Handle, Judge};
 use settings::Span;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -39,19 +37,20 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::interval;
 use tracing::{error, info, warn};
 
+use self::answers::{Counted, all_routes, health, readings, received};
 use crate::bound::{self, Binder, Bound, descriptors};
 use crate::config::{Config, Sources};
 use crate::demo::{self, shop::Shop};
 use crate::events::IntoEvents;
 use crate::http::connections::{Connections, Limits};
-use crate::http::{self, Around, Front, Health, Own, Readiness};
+use crate::http::{self, Around, Front, Own, Readiness};
 use crate::impact::Impact;
 use crate::lock::DataLock;
 use crate::log::Log;
 use crate::memory;
 use crate::notify::notify;
 use crate::receivers::Needs;
-use crate::report::{self, Reading, Readings, SelfSeries};
+use crate::report::{Readings, SelfSeries};
 use crate::supervise::Supervisor;
 
 /// How long each step of the stop may take once a worker is dead.
@@ -559,71 +558,6 @@ fn start_demo(
     Ok(())
 }
 
-/// The routes that say how the server is.
-fn health(
-    carbon: &Carbon,
-    readiness: Readiness,
-    guard: Arc<Guard>,
-    readings: Readings,
-    panics: Arc<AtomicU64>,
-) -> Health {
-    let carbon = carbon.clone();
-    Health {
-        readiness,
-        storage: Arc::new(move || carbon.health()),
-        guard,
-        readings,
-        panics,
-    }
-}
-
-/// The routes of queries, events, verdicts and the page.
-fn all_routes(
-    app: App,
-    events: Arc<Store>,
-    page: Page,
-    guard: &Arc<Guard>,
-    handle: &Handle,
-    config: &Config,
-) -> Router {
-    let render = &config.render;
-    let verdicts = impact_routes(ImpactState {
-        store: events.clone(),
-        handle: handle.clone(),
-        guard: guard.clone(),
-        base_path: render.base_path.as_str().into(),
-    });
-    let event_routes = events_routes(EventsState {
-        store: events,
-        guard: guard.clone(),
-        time_zone: app.time_zone.clone(),
-        clock: (render.now != 0).then_some(render.now),
-        room: Default::default(),
-        base_path: render.base_path.as_str().into(),
-        page: Some(page.clone()),
-    });
-    router(app, guard)
-        .merge(event_routes)
-        .merge(verdicts)
-        .merge(guard.watch(page.routes()))
-}
-
-/// Counts the metrics and datapoints that clients sent: all but the `own_count` of this server.
-fn received(
-    carbon: &Carbon,
-    statsd: &Statsd,
-    own_count: Arc<AtomicU64>,
-) -> Box<dyn Fn() -> u64 + Send + Sync> {
-    let (carbon, statsd) = (carbon.clone(), statsd.clone());
-    Box::new(move || {
-        let all = carbon.stats().received.get();
-        let lines = all.saturating_sub(own_count.load(Ordering::Relaxed));
-        let statsd = statsd.read();
-        let metrics = |statsd: &statsd::Server| statsd.stats().metrics.load(Ordering::Relaxed);
-        lines + statsd.as_ref().map_or(0, metrics)
-    })
-}
-
 /// Waits for `step`, but not for long once a worker is dead.
 async fn within<T>(supervisor: &Supervisor, what: &str, step: JoinHandle<T>) -> anyhow::Result<T> {
     let patience = async {
@@ -641,52 +575,6 @@ fn loopback_only(listeners: &[TcpListener]) -> bool {
     listeners.iter().all(|listener| {
         let address = listener.local_addr();
         address.is_ok_and(|address| address.ip().is_loopback())
-    })
-}
-
-/// The parts of the server that have counters.
-struct Counted {
-    page: Page,
-    statsd: Statsd,
-    carbon: Carbon,
-    app: App,
-    events: Arc<Store>,
-    judge: Arc<Judge>,
-    panics: Arc<AtomicU64>,
-    connections: Connections,
-}
-
-/// The counters of all crates, read at each call.
-fn readings(counted: Counted) -> Readings {
-    let Counted {
-        page,
-        statsd,
-        carbon,
-        app,
-        events,
-        judge,
-        panics,
-        connections,
-    } = counted;
-    Arc::new(move || {
-        let mut readings: Vec<Reading> = Vec::new();
-        if let Some(statsd) = statsd.read().as_ref() {
-            readings.extend(statsd.stats().all_readings());
-        }
-        readings.extend(carbon.readings());
-        readings.extend(app.stats.readings());
-        readings.extend(events.stats().readings());
-        readings.extend(judge.stats.readings());
-        readings.push(Reading::count(
-            "http",
-            "panics",
-            "Requests that failed because of a bug in this program. If this is not 0, please report the lines in the log.",
-            panics.load(Ordering::Relaxed),
-        ));
-        readings.extend(connections.readings());
-        readings.extend(page.readings());
-        readings.extend(report::process());
-        readings
     })
 }
 
