@@ -185,23 +185,35 @@ impl<'a> Overlay<'a> {
     }
 
     /// Everything that is shown, as JSON: the ids of its events, its times, its look, and the
-    /// place of its label (pixels from the left, row from below, text).
+    /// place of its label (pixels from the left, row from below, text). What does not hold is left
+    /// out.
     pub(super) fn placed(&self) -> Vec<serde_json::Value> {
         let one = |shown: &Shown<'_>| {
             let ids: Vec<i64> = shown.events.iter().map(|event| event.id).collect();
             let [r, g, b] = shown.color.rgb;
             let [lr, lg, lb] = readable(shown.color, self.background).rgb;
-            serde_json::json!({
+            let mut json = serde_json::json!({
                 "ids": ids,
                 "from": shown.from,
-                "until": shown.until,
-                "open": shown.open,
-                "failed": shown.failed,
-                "undone": shown.undone,
                 "color": format!("#{r:02x}{g:02x}{b:02x}"),
                 "ink": format!("#{lr:02x}{lg:02x}{lb:02x}"),
-                "label": shown.place.as_ref().map(|place| (place.x, place.level, &place.text)),
-            })
+            });
+            if let Some(until) = shown.until {
+                json["until"] = until.into();
+            }
+            if let Some(place) = &shown.place {
+                let x = (place.x * 10.0).round() / 10.0;
+                json["label"] = serde_json::json!([x, place.level, place.text]);
+            }
+            let flags = [
+                ("open", shown.open),
+                ("failed", shown.failed),
+                ("undone", shown.undone),
+            ];
+            for (name, _) in flags.iter().filter(|(_, is)| *is) {
+                json[name] = true.into();
+            }
+            json
         };
         self.all_shown.iter().map(one).collect()
     }

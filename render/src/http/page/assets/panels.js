@@ -6,7 +6,7 @@ import { card, hideCard } from "./card.js";
 import { draw, isShown, readable, valueAt } from "./scene.js";
 
 const WHOLE_EVERY_MS = 300_000; // values that came late are seen then
-const OVERLAP_S = 120; // values that are asked for again
+const OVERLAP_S = 60; // values that are asked for again
 const LEGEND_MOST = 40;
 const root = document.documentElement;
 const body = document.body;
@@ -252,7 +252,7 @@ function pointer(panel) {
     const at = x(event);
     const distance = (shown) => {
       const from = panel.scale.left + Math.max(0, panel.scale.x(shown.from));
-      const end = shown.until === null ? from : panel.scale.left + panel.scale.x(shown.until);
+      const end = shown.until === undefined ? from : panel.scale.left + panel.scale.x(shown.until);
       return at < from ? from - at : at > end ? Math.min(at - end, at - from) : Math.min(at - from, 3);
     };
     const seen = panel.graph.shown.filter((shown) => isShown(panel.graph, shown, hidden));

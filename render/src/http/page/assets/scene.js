@@ -165,7 +165,7 @@ function events(graph, scale, svg, hidden) {
     const group = make("g", { class: "event", "data-shown": n, stroke: shown.color }, layer);
     const dash = shown.undone ? { "stroke-dasharray": "4 3" } : {};
     const labelled = shown.label ? top - 4 - shown.label[1] * graph.rows[1] - 6 : top;
-    if (shown.until !== null) {
+    if (shown.until !== undefined) {
       const end = Math.max(left + Math.min(scale.width, scale.x(shown.until)), x + 2);
       const fill = shown.failed ? "url(#failed)" : shown.color;
       make("rect", { x, y: top, width: end - x, height: bottom - top, fill, stroke: "none", "fill-opacity": shown.failed ? 0.5 : 0.13 }, group);
