@@ -20,9 +20,9 @@ pub(crate) const ALIAS: u8 = 16;
 /// Not known to the aggregator any more; revived by its next sample.
 pub(crate) const FORGOTTEN: u8 = 32;
 
-/// One name of one type.
+/// What a table has of one name of one type, beside the name.
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Entry {
     pub(crate) cells: [f64; 2],
     /// The canonical entry of an alias.
@@ -30,9 +30,6 @@ pub(crate) struct Entry {
     pub(crate) len: u16,
     pub(crate) kind: Kind,
     pub(crate) flags: u8,
-    /// The name, zeros after it. Of a longer one the first 32 bytes, then its place among the long
-    /// names.
-    pub(crate) name: [u64; 5],
 }
 
 impl Entry {
@@ -43,7 +40,6 @@ impl Entry {
         len: 0,
         kind: Kind::Counter,
         flags: 0,
-        name: [0; 5],
     };
 }
 

@@ -154,14 +154,14 @@ impl Index {
         }
     }
 
-    /// Takes `number` out, and moves up what had to go further because of it.
-    pub(crate) fn remove(&mut self, hash: u64, number: u32) {
+    /// Takes `number` out, and moves up what had to go further because of it. Whether it was there.
+    pub(crate) fn remove(&mut self, hash: u64, number: u32) -> bool {
         let mask = self.mask();
         let wanted = packed(hash, number);
         let mut hole = self.home(hash);
         while self.slots[hole] != wanted {
             if self.slots[hole] == EMPTY {
-                return;
+                return false;
             }
             hole = (hole + 1) & mask;
         }
@@ -181,6 +181,7 @@ impl Index {
         }
         self.slots[hole] = EMPTY;
         self.used -= 1;
+        true
     }
 
     /// Keeps the numbers for which `keep` holds; returns how many went.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::cell::{MemberList, SampleList, Value};
 use crate::kind::Kind;
+use crate::raw::entries::NameChunk;
 use crate::stats::Stats;
 
 /// What a receiver tells the aggregator.
@@ -87,6 +88,8 @@ pub(crate) struct Peek {
 /// Names that the aggregator has to learn.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NewNames {
+    /// Where further entries of the receiver have their names.
+    pub(crate) chunks: Vec<NameChunk>,
     bytes: Vec<u8>,
     entries: Vec<(u32, Kind, u16)>,
 }

@@ -5,7 +5,8 @@
 //! entries one cache line each, see `cell`
 //! ```
 //!
-//! 1. A table belongs to one thread. What other threads learn is copied out.
+//! 1. A table belongs to one thread. What other threads learn is copied out, but for names, which they read
+//!    where they are ([`crate::raw::entries`]).
 //! 2. A name costs two cache lines: its index slot and its entry. For a batch of tokens both are
 //!    prefetched, slots `2 × AHEAD` tokens ahead and entries `AHEAD`; an entry that was guessed
 //!    rightly needs no search.
@@ -26,22 +27,14 @@ use crate::index::Index;
 use crate::kind::Kind;
 use crate::metric::Sample;
 use crate::population::{Claim, Limits, Population, prefix};
-use crate::raw::memory::{LARGE, Zeros, prefetch};
+use crate::raw::entries::{Entries, WORDS};
 use crate::report::{NewNames, Refused};
 use crate::sanitize;
 use crate::token::{self, INLINE, MARGIN, Seeds, Token};
 
 const AHEAD: usize = 16;
-/// Entries of a chunk fill a large page.
-const CHUNK_BITS: u32 = 15;
-const CHUNK: usize = 1 << CHUNK_BITS;
 /// Forgotten entries that are worth collecting.
 const WORTHWHILE: usize = 4_096;
-
-const _: () = assert!(
-    CHUNK * size_of::<Entry>() == LARGE,
-    "a chunk is a large page"
-);
 
 /// What tokens stand for, beside the received bytes.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +49,8 @@ pub(crate) struct Aside<'a> {
 pub(crate) struct Table {
     seeds: Seeds,
     index: Index,
-    chunks: Vec<Zeros<Entry>>,
+    /// Names, zeros after them; of a longer one the first 32 bytes, then its place among the long names.
+    entries: Entries,
     /// Entries handed out, free ones included.
     len: u32,
     free: Vec<u32>,
@@ -92,7 +86,7 @@ impl Table {
         Ok(Self {
             seeds: Seeds::random(),
             index: Index::new()?,
-            chunks: Vec::new(),
+            entries: Entries::new(),
             len: 0,
             free: Vec::new(),
             forgotten: 0,
@@ -154,13 +148,13 @@ impl Table {
         let Some(mut number) = self.find_guessed(token, guessed, bytes) else {
             return;
         };
-        let mut entry = entry_mut(&mut self.chunks, number);
+        let mut entry = self.entries.get_mut(number);
         if entry.flags & (ALIAS | FORGOTTEN) != 0 {
             let Some(taken) = self.resolve(number) else {
                 return;
             };
             number = taken;
-            entry = entry_mut(&mut self.chunks, number);
+            entry = self.entries.get_mut(number);
         }
         let mut cell = Cell {
             entry,
@@ -201,27 +195,25 @@ impl Table {
 
     /// Whether the entry `at` is that of the token, whose name begins with `words`.
     #[inline(always)]
-    fn is(&self, at: u32, token: &Token, words: &[u64; 5], bytes: &[u8]) -> bool {
-        let entry = entry_ref(&self.chunks, at);
+    fn is(&self, at: u32, token: &Token, words: &[u64; WORDS], bytes: &[u8]) -> bool {
+        let entry = self.entries.get(at);
         if entry.len != token.len || entry.kind != token.kind {
             false
         } else if usize::from(token.len) <= INLINE {
-            entry.name == *words
+            self.entries.begins::<WORDS>(at, words)
         } else {
-            entry.name[..4] == words[..4] && self.long_name(entry) == named(token, bytes)
+            self.entries.begins::<{ WORDS - 1 }>(at, words)
+                && long_name(&self.long, &self.entries, at) == named(token, bytes)
         }
     }
 
-    fn long_name(&self, entry: &Entry) -> &[u8] {
-        long_name(&self.long, entry)
-    }
-
-    fn push_name(&self, entry: &Entry, out: &mut Vec<u8>) {
-        if usize::from(entry.len) > INLINE {
-            out.extend_from_slice(self.long_name(entry));
+    fn push_name(&self, at: u32, out: &mut Vec<u8>) {
+        let len = usize::from(self.entries.get(at).len);
+        if len > INLINE {
+            out.extend_from_slice(long_name(&self.long, &self.entries, at));
         } else {
-            let bytes = entry.name.map(u64::to_le_bytes);
-            out.extend_from_slice(&bytes.as_flattened()[..usize::from(entry.len)]);
+            let bytes = self.entries.name(at).map(u64::to_le_bytes);
+            out.extend_from_slice(&bytes.as_flattened()[..len]);
         }
     }
 
@@ -229,15 +221,15 @@ impl Table {
     /// forgotten; `None` if there is no room for it any more.
     #[cold]
     fn resolve(&mut self, mut at: u32) -> Option<u32> {
-        let entry = entry_ref(&self.chunks, at);
+        let entry = self.entries.get(at);
         if entry.flags & ALIAS != 0 {
             at = entry.link;
         }
-        let entry = *entry_ref(&self.chunks, at);
+        let entry = *self.entries.get(at);
         if entry.flags & FORGOTTEN != 0 {
             if self.limits.names_per_prefix > 0 {
                 let mut name = Vec::new();
-                self.push_name(&entry, &mut name);
+                self.push_name(at, &mut name);
                 if !self.prefix_has_room(entry.kind, &name) {
                     self.refused.samples += 1;
                     return None;
@@ -245,7 +237,7 @@ impl Table {
             }
             self.forgotten -= 1;
             self.announce(at);
-            let entry = entry_mut(&mut self.chunks, at);
+            let entry = self.entries.get_mut(at);
             entry.flags = 0;
             entry.cells = [0.0; 2];
         }
@@ -254,9 +246,9 @@ impl Table {
 
     /// Tells the aggregator the name of `at`.
     fn announce(&mut self, at: u32) {
-        let entry = *entry_ref(&self.chunks, at);
+        let entry = *self.entries.get(at);
         let mut name = Vec::with_capacity(usize::from(entry.len));
-        self.push_name(&entry, &mut name);
+        self.push_name(at, &mut name);
         self.names.push(at, entry.kind, &name);
     }
 
@@ -350,10 +342,8 @@ impl Table {
         if let Some(number) = self.free.pop() {
             return Some(number);
         }
-        if self.len as usize == self.chunks.len() * CHUNK {
-            // Few names take only the pages that they need.
-            let large = !self.chunks.is_empty();
-            self.chunks.push(Zeros::new(CHUNK, large).ok()?);
+        if self.len as usize == self.entries.room() {
+            self.names.chunks.push(self.entries.grow().ok()?);
         }
         self.len += 1;
         Some(self.len - 1)
@@ -388,10 +378,9 @@ impl Table {
             len: token.len,
             kind: token.kind,
             flags,
-            name,
             ..Entry::UNUSED
         };
-        *entry_mut(&mut self.chunks, number) = entry;
+        self.entries.put(number, entry, &name);
         self.index.put(slot, token.hash, number);
         self.population.add(1);
         Some(number)
@@ -402,7 +391,7 @@ impl Table {
     fn guess(&self, hash: u64) -> u32 {
         let guess = self.index.guess(hash);
         if guess < self.len {
-            prefetch(entry_ref(&self.chunks, guess));
+            self.entries.prefetch(guess);
         }
         guess
     }
@@ -421,33 +410,27 @@ impl Table {
         let old = 1 - self.parity;
         let end = from.saturating_add(budget).min(self.len);
         let running = self.carry == Carry::Running;
-        while *from < end {
-            let (chunk, first) = (*from >> CHUNK_BITS, *from as usize & (CHUNK - 1));
-            let last = CHUNK.min(first + (end - *from) as usize);
-            for (offset, entry) in self.chunks[chunk as usize][first..last]
-                .iter_mut()
-                .enumerate()
-            {
-                if entry.flags & TOUCHED[old] == 0 {
-                    continue;
-                }
-                let value = entry.cells[old];
-                out.push(Value {
-                    entry: *from + offset as u32,
-                    is_absolute: entry.flags & ABSOLUTE[old] != 0,
-                    value,
-                });
-                if running && entry.kind.carries_on() {
-                    if entry.flags & TOUCHED[1 - old] == 0 {
-                        entry.cells[1 - old] = value;
-                    }
-                } else {
-                    entry.cells[old] = 0.0;
-                }
-                entry.flags &= !(TOUCHED[old] | ABSOLUTE[old]);
+        for at in *from..end {
+            let entry = self.entries.get_mut(at);
+            if entry.flags & TOUCHED[old] == 0 {
+                continue;
             }
-            *from += (last - first) as u32;
+            let value = entry.cells[old];
+            out.push(Value {
+                entry: at,
+                is_absolute: entry.flags & ABSOLUTE[old] != 0,
+                value,
+            });
+            if running && entry.kind.carries_on() {
+                if entry.flags & TOUCHED[1 - old] == 0 {
+                    entry.cells[1 - old] = value;
+                }
+            } else {
+                entry.cells[old] = 0.0;
+            }
+            entry.flags &= !(TOUCHED[old] | ABSOLUTE[old]);
         }
+        *from = end.max(*from);
         *from >= self.len
     }
 
@@ -455,7 +438,7 @@ impl Table {
     pub(crate) fn peek(&self) -> Vec<Value> {
         let parity = self.parity;
         (0..self.len)
-            .map(|at| (at, entry_ref(&self.chunks, at)))
+            .map(|at| (at, self.entries.get(at)))
             .filter(|(_, entry)| entry.flags & TOUCHED[parity] != 0)
             .map(|(at, entry)| Value {
                 entry: at,
@@ -472,7 +455,7 @@ impl Table {
             return;
         }
         let touched = TOUCHED[self.parity];
-        let entry = entry_mut(&mut self.chunks, at);
+        let entry = self.entries.get_mut(at);
         if entry.flags & (ALIAS | FORGOTTEN) != 0 || entry.len == 0 {
             return;
         }
@@ -491,34 +474,29 @@ impl Table {
         entry.flags = FORGOTTEN;
         self.forgotten += 1;
         if self.limits.names_per_prefix > 0 {
-            let entry = self.entry(at);
             let mut name = Vec::new();
-            self.push_name(&entry, &mut name);
-            self.release_prefix(entry.kind, &name);
+            self.push_name(at, &mut name);
+            self.release_prefix(self.entries.get(at).kind, &name);
         }
         if self.forgotten > WORTHWHILE && self.forgotten * 2 > self.index.len() {
             self.collect();
         }
     }
 
-    fn entry(&self, at: u32) -> Entry {
-        *entry_ref(&self.chunks, at)
-    }
-
     /// Frees the entries of forgotten names and of their aliases.
     fn collect(&mut self) {
         let Self {
             index,
-            chunks,
+            entries,
             free,
             long: before,
             ..
         } = self;
         let mut long = Vec::new();
         let gone = index.retain(|at| {
-            let entry = *entry_ref(chunks, at);
+            let entry = *entries.get(at);
             let target = if entry.flags & ALIAS != 0 {
-                *entry_ref(chunks, entry.link)
+                *entries.get(entry.link)
             } else {
                 entry
             };
@@ -527,14 +505,14 @@ impl Table {
                 free.push(at);
             } else if usize::from(entry.len) > INLINE {
                 let start = long.len() as u64;
-                long.extend_from_slice(long_name(before, &entry));
-                entry_mut(chunks, at).name[4] = start;
+                long.extend_from_slice(long_name(before, entries, at));
+                entries.set_last_word(at, start);
             }
             stays
         });
         // Only now, since an alias may come after its target.
         for at in &self.free {
-            *entry_mut(&mut self.chunks, *at) = Entry::UNUSED;
+            self.entries.put(*at, Entry::UNUSED, &[0; WORDS]);
         }
         self.population.sub(gone as u64);
         self.long = long;
@@ -557,7 +535,7 @@ impl Table {
         };
         let token = Token::new(hash, MARGIN, name.len(), kind, sample);
         if let Some(at) = self.find(&token, &bytes) {
-            entry_mut(&mut self.chunks, at).cells = [value; 2];
+            self.entries.get_mut(at).cells = [value; 2];
         }
     }
 
@@ -573,20 +551,10 @@ impl Drop for Table {
     }
 }
 
-#[inline(always)]
-fn entry_ref(chunks: &[Zeros<Entry>], at: u32) -> &Entry {
-    &chunks[(at >> CHUNK_BITS) as usize][at as usize & (CHUNK - 1)]
-}
-
-#[inline(always)]
-fn entry_mut(chunks: &mut [Zeros<Entry>], at: u32) -> &mut Entry {
-    &mut chunks[(at >> CHUNK_BITS) as usize][at as usize & (CHUNK - 1)]
-}
-
-/// The name of an entry that it does not hold itself, in `long`.
-fn long_name<'a>(long: &'a [u8], entry: &Entry) -> &'a [u8] {
-    let start = entry.name[4] as usize;
-    &long[start..start + usize::from(entry.len)]
+/// The name of an entry that does not hold it itself, in `long`.
+fn long_name<'a>(long: &'a [u8], entries: &Entries, at: u32) -> &'a [u8] {
+    let start = entries.name(at)[WORDS - 1] as usize;
+    &long[start..start + usize::from(entries.get(at).len)]
 }
 
 fn named<'a>(token: &Token, bytes: &'a [u8]) -> &'a [u8] {

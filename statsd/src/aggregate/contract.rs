@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use hashbrown::HashMap;
 
-use super::registry::{Series, State};
+use super::registry::{NameOf, Series, State};
 use super::samples::{Grouped, RunningSums, SampleBuffer};
 use super::saved::{Content, Head, Saved};
 use crate::cell::{Carry, Value};
@@ -96,7 +96,7 @@ pub(crate) struct Lines<'a> {
     pub(crate) ids: &'a mut [u32],
     /// The number of the series.
     pub(crate) series: u32,
-    pub(crate) name: &'a [u8],
+    pub(crate) name: NameOf<'a>,
     pub(crate) suffix: &'a [u8],
     pub(crate) not_finite: &'a mut u64,
 }
@@ -137,7 +137,7 @@ impl Lines<'_> {
         let line = Line {
             section,
             namespace,
-            name: self.name,
+            name: &self.name.get(),
             stat,
             suffix: self.suffix,
         };

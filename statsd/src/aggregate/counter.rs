@@ -75,7 +75,7 @@ impl Type for Counter {
         let per_second = series.value / self.seconds;
         let name = lines.name;
         if let Some(console) = lines.outputs.console() {
-            console.counter(name, series.value, per_second);
+            console.counter(&name.get(), series.value, per_second);
         }
         let (namespace, stat) = &self.rate;
         lines.put(0, Section::Elsewhere, namespace, stat, per_second);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::contract::{Interval, Lines};
-use super::registry::NO_IDS;
+use super::registry::{NO_IDS, NameOf};
 use super::samples::RunningSums;
 use super::{Aggregator, Dropped};
 use crate::kind::Kind;
@@ -116,7 +116,7 @@ impl Aggregator {
         let mut name = self.naming.self_series.clone();
         name.extend_from_slice(b"timestamp_lag");
         let hash = self.registry.hash(Kind::Gauge, &name);
-        if let Some(number) = self.intern(hash, Kind::Gauge, &name) {
+        if let Some(number) = self.intern(hash, Kind::Gauge, &name, None) {
             self.registry.keep(number);
             let series = self.registry.get_mut(number);
             series.touch();
@@ -146,12 +146,22 @@ impl Aggregator {
                 continue;
             }
             count += 1;
-            let name = self.registry.name(&series);
+            let name = NameOf {
+                registry: &self.registry,
+                series: &series,
+            };
             // A series has its ids from its first flush on: only the store of this process uses
             // them.
-            let mut ids = series.ids;
+            let known = if with_ids {
+                self.registry.ids(number)
+            } else {
+                NO_IDS
+            };
+            let mut ids = known;
             if with_ids && ids == NO_IDS {
-                ids = self.ids.take(self.types.of(series.kind()).width(name));
+                ids = self
+                    .ids
+                    .take(self.types.of(series.kind()).width(&name.get()));
             }
             let mut lines = Lines {
                 outputs: &mut *outputs,
@@ -162,8 +172,8 @@ impl Aggregator {
                 not_finite: &mut not_finite,
             };
             self.types.flush(&series, interval, &mut lines);
-            if ids != series.ids {
-                self.registry.get_mut(number).ids = ids;
+            if ids != known {
+                self.registry.set_ids(number, ids);
             }
         }
         stats.not_finite.fetch_add(not_finite, Ordering::Relaxed);

@@ -74,7 +74,7 @@ impl Type for Gauge {
         } else {
             series.value += value.value;
         }
-        series.state = State::FlushesLeft(self.max_ttl);
+        series.set_state(State::FlushesLeft(self.max_ttl));
     }
 
     fn repeats_idle(&self) -> bool {
@@ -84,7 +84,7 @@ impl Type for Gauge {
     fn flush(&self, series: &Series, _interval: &mut Interval<'_>, lines: &mut Lines<'_>) {
         let name = lines.name;
         if let Some(console) = lines.outputs.console() {
-            console.gauge(name, series.value);
+            console.gauge(&name.get(), series.value);
         }
         lines.put(0, Section::Elsewhere, &self.namespace, b"", series.value);
     }
@@ -97,11 +97,12 @@ impl Type for Gauge {
         if !self.deletes_idle || series.is_lasting() {
             return false;
         }
-        let State::FlushesLeft(left) = &mut series.state else {
+        let State::FlushesLeft(left) = series.state() else {
             return false;
         };
-        *left = left.saturating_sub(1);
-        *left == 0
+        let left = left.saturating_sub(1);
+        series.set_state(State::FlushesLeft(left));
+        left == 0
     }
 
     fn shown(&self, series: &Series, recent: &Recent<'_>) -> Shown {

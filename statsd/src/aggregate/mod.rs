@@ -52,13 +52,15 @@ use crate::stats::Stats;
 use contract::{PointLines, Setup};
 use ids::LineIds;
 use kinds::Types;
-use registry::{NO_IDS, Registry, State};
+use registry::{Announced, NO_IDS, Registry, State};
 use samples::{NO_SLOT, SampleLog};
 use saved::{Content, Saved};
 use self_metrics::{Before, LastFlush, SelfSeries};
 
 /// No series stands for this entry.
 const NO_SERIES: u32 = u32::MAX;
+/// What follows in a receiver's map is the slot of samples.
+const IN_SLOT: u32 = 1 << 31;
 /// There was no room for a series. The receiver forgets the name at the next flush, and announces
 /// it again with the next sample.
 const REFUSED: u32 = u32::MAX - 1;
@@ -88,11 +90,9 @@ pub(crate) enum Taken {
 /// What an aggregator has of a receiver.
 #[derive(Debug, Default)]
 struct ReceiverMap {
-    /// By entry: the series.
+    /// By entry: the series, or [`IN_SLOT`] and the slot of its samples. The slot could be looked up in the
+    /// series, but with a million names that costs a trip to memory for every sample.
     series: Vec<u32>,
-    /// By entry: the slot of the series' samples. It could be looked up in the series, but with a
-    /// million names that costs a trip to memory for every sample.
-    slots: Vec<u32>,
     /// Entries of names for which there was no room.
     refused: Vec<u32>,
 }
@@ -138,14 +138,30 @@ struct Rules {
 struct Slots {
     count: u32,
     free: Vec<u32>,
+    /// By slot: the series.
+    series: Vec<u32>,
 }
 
 impl Slots {
-    fn take(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.count += 1;
-            self.count - 1
-        })
+    /// The series that a receiver's map leads to with `mapped`.
+    #[inline]
+    fn series_of(&self, mapped: u32) -> Option<u32> {
+        match mapped {
+            NO_SERIES | REFUSED => None,
+            slot if slot & IN_SLOT != 0 => self.series.get((slot & !IN_SLOT) as usize).copied(),
+            series => Some(series),
+        }
+    }
+
+    /// A slot for the samples of `series`.
+    fn take(&mut self, series: u32) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            self.series[slot as usize] = series;
+            return slot;
+        }
+        self.series.push(series);
+        self.count += 1;
+        self.count - 1
     }
 }
 
@@ -174,7 +190,7 @@ impl Aggregator {
             carry: Carry::for_receivers(receivers),
         });
         // Self metrics are the first series: they are flushed even if nothing is received.
-        let mut registry = Registry::new(u32::MAX)?;
+        let mut registry = Registry::new(u32::MAX, receivers)?;
         let own_series = SelfSeries::new(&mut registry, &naming)?;
         Ok(Self {
             registry,
@@ -237,6 +253,9 @@ impl Aggregator {
 
     /// Learns what a receiver's entries stand for.
     fn learn(&mut self, receiver: usize, names: &NewNames) {
+        for chunk in &names.chunks {
+            self.registry.share(receiver, chunk.clone());
+        }
         let hashes: Vec<u64> = names
             .iter()
             .map(|(_, kind, name)| self.registry.hash(kind, name))
@@ -245,16 +264,22 @@ impl Aggregator {
             if let Some(later) = hashes.get(at + AHEAD) {
                 self.registry.prefetch(*later);
             }
-            let series = self.intern(hashes[at], kind, name);
+            let announced = Some(Announced { receiver, entry });
+            let series = self.intern(hashes[at], kind, name, announced);
             if series.is_none() {
                 self.refuse(receiver, entry);
             }
             let slot = series.map_or(NO_SLOT, |series| self.registry.get(series).slot());
-            let map = &mut self.receivers[receiver];
-            put(&mut map.series, entry, series.unwrap_or(REFUSED), NO_SERIES);
-            if slot != NO_SLOT {
-                put(&mut map.slots, entry, slot, NO_SLOT);
-            }
+            let mapped = match slot {
+                NO_SLOT => series.unwrap_or(REFUSED),
+                slot => IN_SLOT | slot,
+            };
+            put(
+                &mut self.receivers[receiver].series,
+                entry,
+                mapped,
+                NO_SERIES,
+            );
         }
     }
 
@@ -267,12 +292,19 @@ impl Aggregator {
         }
     }
 
-    fn intern(&mut self, hash: u64, kind: Kind, name: &[u8]) -> Option<u32> {
+    fn intern(
+        &mut self,
+        hash: u64,
+        kind: Kind,
+        name: &[u8],
+        announced: Option<Announced>,
+    ) -> Option<u32> {
         let types = &self.types;
         let state = || types.of(kind).state();
-        let (number, is_new) = self.registry.intern(hash, kind, name, state)?;
-        if is_new && let State::Samples(slot) = &mut self.registry.get_mut(number).state {
-            *slot = self.slots.take();
+        let (number, is_new) = self.registry.intern(hash, kind, name, announced, state)?;
+        let series = self.registry.get_mut(number);
+        if is_new && matches!(series.state(), State::Samples(_)) {
+            series.set_state(State::Samples(self.slots.take(number)));
         }
         Some(number)
     }
@@ -280,10 +312,8 @@ impl Aggregator {
     /// The series that a receiver's entry stands for.
     #[inline]
     fn series_of(&self, receiver: usize, entry: u32) -> Option<u32> {
-        match self.receivers[receiver].series.get(entry as usize) {
-            Some(series) if *series < REFUSED => Some(*series),
-            _ => None,
-        }
+        let mapped = *self.receivers[receiver].series.get(entry as usize)?;
+        self.slots.series_of(mapped)
     }
 
     /// Adds what entries have in the interval that has ended. What names without a series have is
@@ -306,12 +336,13 @@ impl Aggregator {
     /// Adds single samples of the interval `epoch`.
     fn samples(&mut self, receiver: usize, epoch: u64, samples: &SampleList, stats: &Stats) {
         let log = &mut self.samples[(epoch & 1) as usize];
-        let slots = &self.receivers[receiver].slots;
+        let map = &self.receivers[receiver].series;
         for (entry, value) in samples.entries.iter().zip(&samples.values) {
-            if let Some(slot) = slots.get(*entry as usize)
-                && *slot != NO_SLOT
+            if let Some(mapped) = map.get(*entry as usize)
+                && *mapped & IN_SLOT != 0
+                && *mapped < REFUSED
             {
-                log.push(*slot, *value);
+                log.push(*mapped & !IN_SLOT, *value);
             }
         }
         let slots = self.slots.count as usize;
@@ -388,10 +419,11 @@ impl Aggregator {
 
     fn remove(&mut self, number: u32) {
         let series = *self.registry.get(number);
-        if series.ids != NO_IDS {
+        let ids = self.registry.ids(number);
+        if ids != NO_IDS {
             let name = self.registry.name(&series);
-            let width = self.types.of(series.kind()).width(name);
-            self.ids.give_back(series.ids, width);
+            let width = self.types.of(series.kind()).width(&name);
+            self.ids.give_back(ids, width);
         }
         if series.slot() != NO_SLOT {
             self.slots.free.push(series.slot());
@@ -402,18 +434,16 @@ impl Aggregator {
 
     /// Takes series that are gone, and names that were refused, out of the receivers' maps.
     fn unmap(&mut self) -> Dropped {
-        let registry = &self.registry;
+        let (registry, slots) = (&self.registry, &self.slots);
         let unmap = |map: &mut ReceiverMap| {
             let mut gone = std::mem::take(&mut map.refused);
             for entry in &gone {
                 map.series[*entry as usize] = NO_SERIES;
             }
-            for (entry, series) in map.series.iter_mut().enumerate() {
-                if *series != NO_SERIES && !registry.get(*series).is_live() {
-                    *series = NO_SERIES;
-                    if let Some(slot) = map.slots.get_mut(entry) {
-                        *slot = NO_SLOT;
-                    }
+            for (entry, mapped) in map.series.iter_mut().enumerate() {
+                let series = slots.series_of(*mapped);
+                if series.is_some_and(|series| !registry.get(series).is_live()) {
+                    *mapped = NO_SERIES;
                     gone.push(entry as u32);
                 }
             }
@@ -462,7 +492,7 @@ impl Aggregator {
             let (samples, buffer) = grouped.of(series.slot());
             let members = members.get(&number);
             each(&SavedSeries {
-                name: self.registry.name(series),
+                name: &self.registry.name(series),
                 kind: series.kind(),
                 is_touched: series.is_touched(),
                 series,
@@ -498,7 +528,8 @@ impl Aggregator {
         is_touched: bool,
         saved: Saved,
     ) {
-        let Some(number) = self.intern(self.registry.hash(kind, name), kind, name) else {
+        let hash = self.registry.hash(kind, name);
+        let Some(number) = self.intern(hash, kind, name, None) else {
             return;
         };
         let series = self.registry.get_mut(number);
@@ -532,7 +563,7 @@ impl Aggregator {
             .filter(|(number, _)| *number < self.registry.end())
             .filter_map(|(number, count)| {
                 let series = self.registry.get(number);
-                let name = String::from_utf8_lossy(self.registry.name(series)).into_owned();
+                let name = String::from_utf8_lossy(&self.registry.name(series)).into_owned();
                 series.is_live().then_some((count, name))
             })
             .collect();

@@ -43,7 +43,7 @@ impl SelfSeries {
             text.extend_from_slice(name.as_bytes());
             let hash = registry.hash(Kind::Counter, &text);
             let (number, _) = registry
-                .intern(hash, Kind::Counter, &text, || State::Nothing)
+                .intern(hash, Kind::Counter, &text, None, || State::Nothing)
                 .ok_or(io::ErrorKind::OutOfMemory)?;
             registry.keep(number);
             Ok::<_, io::Error>(number)

@@ -52,8 +52,8 @@ impl Type for Set {
     fn merge(&self, _series: &mut Series, _value: &Value) {}
 
     fn member_added(&self, series: &mut Series) {
-        if let State::Members(count) = &mut series.state {
-            *count += 1;
+        if let State::Members(count) = series.state() {
+            series.set_state(State::Members(count.saturating_add(1)));
         }
     }
 
@@ -64,16 +64,19 @@ impl Type for Set {
     fn flush(&self, series: &Series, interval: &mut Interval<'_>, lines: &mut Lines<'_>) {
         let (name, number) = (lines.name, lines.series);
         if let Some(console) = lines.outputs.console() {
-            console.set(name, interval.members.remove(&number).unwrap_or_default());
+            console.set(
+                &name.get(),
+                interval.members.remove(&number).unwrap_or_default(),
+            );
         }
-        if let State::Members(count) = series.state {
+        if let State::Members(count) = series.state() {
             let count = f64::from(count);
             lines.put(0, Section::Elsewhere, &self.namespace, b".count", count);
         }
     }
 
     fn end_interval(&self, series: &mut Series, idle: u8) -> bool {
-        series.state = State::Members(0);
+        series.set_state(State::Members(0));
         self.deletes_idle && idle >= IDLE
     }
 

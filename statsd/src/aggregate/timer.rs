@@ -77,8 +77,11 @@ impl Statistics for TimerLines {
     fn flush(&self, series: &Series, interval: &mut Interval<'_>, lines: &mut Lines<'_>) {
         let (name, slot, statistics) = (lines.name, series.slot(), &self.statistics);
         if let Some(console) = lines.outputs.console() {
-            console.timer(name);
+            console.timer(&name.get());
         }
+        // Only histograms depend on it.
+        let named = (!statistics.histograms.is_empty()).then(|| lines.name.get());
+        let bare = named.as_deref().unwrap_or_default();
         let put = |at: usize, text: &[u8], value: f64| {
             lines.put(at, Section::Statistic, &self.namespace, text, value);
         };
@@ -86,13 +89,13 @@ impl Statistics for TimerLines {
         match interval.grouped.sorted(slot, interval.exact) {
             None => statistics.idle(put),
             Some(Sorted::Exact(sorted)) => {
-                statistics.exact(name, sorted, weight, &mut interval.sums, put);
+                statistics.exact(bare, sorted, weight, &mut interval.sums, put);
             }
-            Some(Sorted::Sketched(buffer)) => statistics.sketched(name, &buffer, weight, put),
+            Some(Sorted::Sketched(buffer)) => statistics.sketched(bare, &buffer, weight, put),
         }
         if let Some(console) = lines.outputs.console() {
             let (samples, more) = interval.grouped.least(slot, ITEMS);
-            console.samples(name, &samples, more);
+            console.samples(&name.get(), &samples, more);
         }
     }
 

@@ -38,7 +38,7 @@ impl Aggregator {
             if !repeats_idle && recent.is_empty() && !self.is_held(number) {
                 continue;
             }
-            let name = String::from_utf8_lossy(self.registry.name(series)).into_owned();
+            let name = String::from_utf8_lossy(&self.registry.name(series)).into_owned();
             table.push((name, self.types.of(kind).shown(series, &recent)));
         }
         self.samples[log].put_back(grouped);

@@ -10,8 +10,6 @@ use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
 
-use crate::cell::Entry;
-
 /// Of a large page.
 pub(crate) const LARGE: usize = 2 << 20;
 
@@ -33,12 +31,10 @@ pub(crate) fn prefetch<T>(what: &T) {
 /// # Safety
 ///
 /// Only for types of which that is true.
-pub(crate) unsafe trait Zero: Copy {}
+pub(crate) unsafe trait Zero {}
 
 // SAFETY: all bits are a number.
 unsafe impl Zero for u64 {}
-// SAFETY: it consists of numbers, and of a type whose first variant is 0.
-unsafe impl Zero for Entry {}
 
 /// A slice of zeros straight from the kernel, of which only what is used takes memory.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code)]
 
+pub(crate) mod entries;
 pub(crate) mod memory;
 pub(crate) mod simd;
 pub(crate) mod socket;
