@@ -25,6 +25,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+import warnings
 
 import numpy as np
 
@@ -142,7 +143,9 @@ def clear(X, at, step, effects):
                 found.add(effect["series"])
             continue
         starts = np.arange(before, len(x) - after, stride)
-        with np.errstate(all="ignore"):
+        with warnings.catch_warnings():
+            # Series without values have no usual change.
+            warnings.simplefilter("ignore")
             change = np.nanmedian(x[starts[:, None] + np.arange(after)], -1)
             change -= np.nanmedian(x[starts[:, None] - before + np.arange(before)], -1)
             usual = np.nanquantile(np.abs(change), 0.99)

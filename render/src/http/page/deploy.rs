@@ -24,8 +24,8 @@ use crate::impact::{Outcome, Report, SeriesReport, State as Lasting, Worth};
 
 /// Series that are shown as graphs.
 const GRAPHS: usize = 12;
-/// Targets of the picture for chats.
-const DRAWN: usize = 5;
+/// Targets of the picture for chats: series of different units do not fit on one axis.
+const DRAWN: usize = 1;
 /// Minutes before and after the deploy on its graphs.
 const AROUND: f64 = 90.0 * 60.0;
 /// The deploys around one that are listed, on each side.
