@@ -301,7 +301,6 @@ fn a_deploy_that_got_worse_is_rolled_back_by_wrap() {
             undone.display()
         );
         let arguments = [
-            "event",
             "wrap",
             "--what",
             "web 2",
@@ -315,6 +314,10 @@ fn a_deploy_that_got_worse_is_rolled_back_by_wrap() {
         let mut wrap = wrap.stderr(Stdio::null()).spawn().unwrap();
         let query: TagQuery = "deploy -rollback".parse().unwrap();
         let event = loop {
+            assert!(
+                wrap.try_wait().unwrap().is_none(),
+                "ended without a verdict"
+            );
             let found = server.store.query(&query, 0.0, f64::MAX, 10).unwrap();
             match found.into_iter().find(|event| event.until.is_some()) {
                 Some(event) => break event,
