@@ -9,7 +9,7 @@
 //!    [`Journal::committed`] survive a crash of the process and of the machine.
 //! 2. A segment is deleted only after everything that was appended before the next one began is in synced
 //!    files ([`Journal::rotate`] begins the next segment and returns the
-//!    [`Rotation`](rotation::Rotation) for [`Journal::drop_before`]).
+//!    [`Rotation`] for [`Journal::drop_before`]).
 //! 3. The journal is bounded: at `max_size`, nothing is appended until segments are deleted.
 //! 4. If the disk refuses a write, pending bytes are kept and written again later. If they grow too many,
 //!    the journal *pauses*: points are taken without it and count as committed only after a checkpoint has
