@@ -5,7 +5,7 @@
 //!    not opened, mapped and read again.
 //! 2. Where the file system can, the file has no name until it is whole (`O_TMPFILE`): a kill leaves nothing
 //!    behind, and programs that watch the directory hear of one change. Elsewhere it has a temporary
-//!    name ([`crate::create`]).
+//!    name ([`mod@crate::create`]).
 //! 3. The directory is made when it is missing. One that is used again stays open (`directories.rs`).
 
 use std::fs;

@@ -7,7 +7,7 @@
 //! 3. Every link is relative, so the page works under any prefix a proxy puts before it.
 //! 4. The markup is written with `maud`, which escapes all text; the content security policy allows
 //!    only what this server sends.
-//! 5. A page is a [`Layout`]: the strip with the newest data and deploy, the links, the content. Parts
+//! 5. A page is a [`Layout`](layout::Layout): the strip with the newest data and deploy, the links, the content. Parts
 //!    with `data-part` are replaced in open pages when an event or a dashboard changes ([`live`]).
 
 use std::collections::BTreeMap;
