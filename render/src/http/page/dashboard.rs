@@ -9,7 +9,7 @@
 //! [[panels]]
 //! title = "Logins ({last})"     # with figures of the first series
 //! targets = ["stats.shop.logins"]
-//! needs = "stats.shop.logins"   # shown only when this pattern finds a series
+//! needs = "stats.shop.logins"   # shown only when this pattern (or each of several) finds a series
 //! params = { areaMode = "stacked", yMin = "0" }   # any further parameter of /render
 //! ```
 //!
@@ -118,7 +118,8 @@ pub struct Panel {
     pub title: String,
     /// The targets that are drawn.
     pub targets: Vec<String>,
-    /// The panel is shown only when this pattern finds a series; empty: always.
+    /// The panel is shown only when this pattern finds a series, or each of several patterns with
+    /// blanks between them; empty: always.
     #[serde(default)]
     pub needs: String,
     /// Series that do not count for that: those whose first node is one of these.

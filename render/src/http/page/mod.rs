@@ -206,7 +206,7 @@ impl Page {
         self.0.dashboards.read().clone()
     }
 
-    /// How many series `panel` reads. All requests share the result for a few seconds.
+    /// How many series `panel` reads, 0 if one of its patterns finds none. All requests share the result for a few seconds.
     fn found(&self, panel: &Panel) -> usize {
         let Panel { needs, except, .. } = panel;
         let key = format!("{needs} {except:?}");
@@ -220,12 +220,19 @@ impl Page {
             let first = path.split('.').next().unwrap_or(path);
             !is_ours(path) && !except.iter().any(|node| node == first)
         };
-        // The pattern comes from the operator's file: no budget applies.
-        let found = self.0.source.find(needs, &Budget::unlimited());
-        let count = found.map_or(0, |nodes| {
-            let leaves = nodes.iter().filter(|node| node.leaf);
-            leaves.filter(|node| counts(&node.path)).count()
-        });
+        // The patterns come from the operator's file: no budget applies.
+        let count_of = |pattern: &str| {
+            let found = self.0.source.find(pattern, &Budget::unlimited());
+            found.map_or(0, |nodes| {
+                let leaves = nodes.iter().filter(|node| node.leaf);
+                leaves.filter(|node| counts(&node.path)).count()
+            })
+        };
+        let each: Vec<usize> = needs.split_whitespace().map(count_of).collect();
+        let count = match each.contains(&0) {
+            true => 0,
+            false => each.iter().sum(),
+        };
         let found = (Instant::now(), count);
         self.0.found.write().insert(key, found);
         count
