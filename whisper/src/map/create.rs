@@ -64,7 +64,13 @@ impl Maps {
         let directory = path.parent().unwrap_or(Path::new("."));
         if !self.names_new_files.load(Ordering::Relaxed) {
             let kept = self.directories.lock().get(directory, now);
-            match create_unnamed(path, kept.as_deref(), draft) {
+            let mut created = create_unnamed(path, kept.as_deref(), draft);
+            // A directory that was removed while it was open refuses the file in many ways.
+            if kept.is_some() && created.is_err() && created != Err(Errno::EXIST) {
+                self.directories.lock().forget(directory);
+                created = create_unnamed(path, None, draft);
+            }
+            match created {
                 Ok(()) => return Ok(()),
                 Err(Errno::EXIST) => return Err(Error::exists(path)),
                 Err(Errno::NOENT) => {}
