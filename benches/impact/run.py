@@ -89,8 +89,8 @@ def load(server, world, shift):
         for start in range(0, X.shape[1], 60):
             part = X[:, start:start + 60]
             lines = []
-            for row, at in zip(*np.nonzero(np.isfinite(part))):
-                lines.append(f"{names[row]} {part[row, at]:.9g} {epoch + shift + (start + at) * step}\n")
+            for series, at in zip(*np.nonzero(np.isfinite(part))):
+                lines.append(f"{names[series]} {part[series, at]:.9g} {epoch + shift + (start + at) * step}\n")
             sent += len(lines)
             stream.sendall("".join(lines).encode())
     deadline = time.time() + 300
@@ -162,7 +162,7 @@ def tally(world, deploys, truth, reports, totals):
     effects = lambda deploy: [effect for effect in truth[deploy] if effect["lasting"]]
     for deploy in deploys:
         report = reports.get(deploy["id"])
-        if report is None:
+        if not report:
             continue
         at = (deploy["when"] - epoch) // step
         lasting = {effect["series"]: effect for effect in effects(deploy["id"])}

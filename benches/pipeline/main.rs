@@ -86,13 +86,13 @@ fn main() {
         let retentions = format!("{steps}s:{fine}s,{middle}s:{medium}s,{last}s:{coarse}s");
         arguments.retentions = Some(retentions);
     }
-    let rows: Vec<_> = names
+    let runs: Vec<_> = names
         .iter()
         .map(|names| run::run(*names, &arguments))
         .collect();
-    if rows.len() > 1 {
+    if runs.len() > 1 {
         println!("\n{}", run::HEAD);
-        rows.iter().for_each(|row| println!("{row}"));
+        runs.iter().for_each(|figures| println!("{figures}"));
     }
 }
 

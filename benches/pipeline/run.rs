@@ -24,7 +24,7 @@ pub(crate) const HEAD: &str = "    names     series  creation    steady  +drain 
 
 /// A line of it.
 #[derive(Debug, Default)]
-pub(crate) struct Row {
+pub(crate) struct Figures {
     names: u32,
     series: f64,
     /// Microseconds of CPU time per file.
@@ -46,7 +46,7 @@ pub(crate) struct Row {
     missing: usize,
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let written = self
             .written
@@ -73,15 +73,15 @@ impl fmt::Display for Row {
 }
 
 /// Runs all phases with `names` names and prints what each took.
-pub(crate) fn run(names: u32, arguments: &Arguments) -> Row {
+pub(crate) fn run(names: u32, arguments: &Arguments) -> Figures {
     let pass = Arc::new(Pass::new(names));
     let mut bench = Bench {
         server: server(arguments),
         arguments,
         pass,
-        row: Row {
+        figures: Figures {
             names,
-            ..Row::default()
+            ..Figures::default()
         },
     };
     println!(
@@ -103,7 +103,7 @@ pub(crate) fn run(names: u32, arguments: &Arguments) -> Row {
     let killed = bench.crash();
     bench.stop(device, &steady);
     bench.compare(begun, killed);
-    bench.row
+    bench.figures
 }
 
 /// A server in the bench's directory, not started yet.
@@ -132,7 +132,7 @@ struct Bench<'a> {
     server: Server,
     arguments: &'a Arguments,
     pass: Arc<Pass>,
-    row: Row,
+    figures: Figures,
 }
 
 /// The sums of a phase.
@@ -177,7 +177,7 @@ impl Bench<'_> {
             let (created, series) = (self.created(), self.metric("carbon_index_series"));
             let begun = *begun.get_or_insert_with(Instant::now);
             let is_complete =
-                sender.passes() > 0 && series > f64::from(self.row.names) && created >= series;
+                sender.passes() > 0 && series > f64::from(self.figures.names) && created >= series;
             match done {
                 // Series that come with the second flush.
                 Some(_) if is_complete && sender.passes() > 2 => break,
@@ -191,12 +191,12 @@ impl Bench<'_> {
         let (cpu, took) = done.unwrap_or_else(|| (Cpu::of(self.pid()).since(&before), f64::NAN));
         drop(sender);
         let created = self.created();
-        self.row.series = self.metric("carbon_index_series");
-        self.row.creation = cpu.total * 1e6 / created;
+        self.figures.series = self.metric("carbon_index_series");
+        self.figures.creation = cpu.total * 1e6 / created;
         println!(
             "  creation   {created} of {} files in {took:.1} s, {:.1} us of CPU time each: {}",
-            self.row.series,
-            self.row.creation,
+            self.figures.series,
+            self.figures.creation,
             cpu.by_thread(created),
         );
     }
@@ -227,7 +227,7 @@ impl Bench<'_> {
             last.push(seen.into_iter().fold(0.0, f64::max));
             memory = memory.max(Memory::of(self.pid()));
         }
-        let sent = sender.passes() * u64::from(self.row.names);
+        let sent = sender.passes() * u64::from(self.figures.names);
         drop(sender);
         let took = begun.elapsed().as_secs_f64();
         let cpu = Cpu::of(self.pid()).since(&before);
@@ -237,14 +237,14 @@ impl Bench<'_> {
             cpu,
         };
         let received = self.metric("statsd_metrics_received_total") - received;
-        self.row.memory = memory;
-        self.row.cores = steady.cpu.total / took;
-        self.row.steady = steady.cpu.total * 1e6 / steady.points;
+        self.figures.memory = memory;
+        self.figures.cores = steady.cpu.total / took;
+        self.figures.steady = steady.cpu.total * 1e6 / steady.points;
         println!(
             "  steady     {:.0} points, {:.3} us of CPU time each, {:.3} cores busy: {}",
             steady.points,
-            self.row.steady,
-            self.row.cores,
+            self.figures.steady,
+            self.figures.cores,
             steady.cpu.by_thread(steady.points),
         );
         println!(
@@ -267,11 +267,11 @@ impl Bench<'_> {
             range(&waiting).0,
             range(&waiting).1,
         );
-        self.row.visible = median(&mut last);
+        self.figures.visible = median(&mut last);
         println!(
             "             visible after the end of the interval: first {:.0} ms, last {:.0} ms (medians), at most {:.0} ms",
             median(&mut first),
-            self.row.visible,
+            self.figures.visible,
             range(&last).1,
         );
         steady
@@ -351,12 +351,12 @@ impl Bench<'_> {
             end - 60
         ));
         assert_eq!(answer.status, 200);
-        self.row.restart = begun.elapsed().as_secs_f64();
+        self.figures.restart = begun.elapsed().as_secs_f64();
         println!(
             "  restart    after SIGKILL with {waiting:.0} points in the cache: ready after {:.2} s, {:.2} s of CPU time, answer after {:.2} s, {:.0} points read back",
             ready.as_secs_f64(),
             cpu.total,
-            self.row.restart,
+            self.figures.restart,
             self.metric("carbon_journal_replayed_points_total"),
         );
         killed
@@ -389,32 +389,35 @@ impl Bench<'_> {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        self.row.drain = begun.elapsed().as_secs_f64();
+        self.figures.drain = begun.elapsed().as_secs_f64();
         self.server.end();
         assert!(status.success(), "{status}:\n{}", self.server.log());
         let cpu = last.0.since(&before);
         println!(
             "  drain      SIGTERM with {waiting:.0} points in the cache: ended after {:.2} s, {:.2} s of CPU time",
-            self.row.drain, cpu.total,
+            self.figures.drain, cpu.total,
         );
         let all = last.0.since(&started).plus(&steady.cpu);
         let points = steady.points + received;
-        self.row.drained = all.total * 1e6 / points;
-        self.row.dirtied = (steady.dirtied + last.1) as f64 / points;
+        self.figures.drained = all.total * 1e6 / points;
+        self.figures.dirtied = (steady.dirtied + last.1) as f64 / points;
         println!(
             "  all points {points:.0} with restart and drain: {:.3} us of CPU time each: {}",
-            self.row.drained,
+            self.figures.drained,
             all.by_thread(points),
         );
         let written = device_bytes(self.server.dir.path()).zip(device);
-        self.row.written = written.map(|(now, before)| (now - before) as f64 / points);
-        match self.row.written {
+        self.figures.written = written.map(|(now, before)| (now - before) as f64 / points);
+        match self.figures.written {
             Some(written) => {
                 print!("             {written:.1} bytes a point written to the device, ")
             }
             None => print!("             no device, "),
         }
-        println!("{:.1} bytes a point of pages made dirty", self.row.dirtied);
+        println!(
+            "{:.1} bytes a point of pages made dirty",
+            self.figures.dirtied
+        );
     }
 
     /// Looks for points in the files whose flushes were over before the server was killed.
@@ -445,7 +448,7 @@ impl Bench<'_> {
             compared += fetched.values.len();
             missing += fetched.values.iter().filter(|value| value.is_nan()).count();
         }
-        self.row.missing = missing;
+        self.figures.missing = missing;
         println!("  missing    {missing} of {compared} points of {SAMPLE} counters");
     }
 }

@@ -84,7 +84,7 @@ def names():
 
 
 def value(shape, source, at, n):
-    """The value number `n` of a series; None: there is none."""
+    """The value number `n` of a series; None: it does not exist."""
     if source.random() < 0.03:
         return None
     wave = math.sin(at / 7000.0) * 20 + 50

@@ -42,7 +42,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// A browser with an empty page of a desktop's size; `None` where there is none.
+    /// A browser with an empty page of a desktop's size; `None` where no browser is installed.
     pub(crate) fn start() -> Option<Self> {
         let Some(program) = NAMES.iter().find(|name| has(name)) else {
             let required = std::env::var("PLUMBAGO_BROWSER").is_ok_and(|value| value == "required");

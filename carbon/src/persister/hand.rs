@@ -16,7 +16,7 @@ use crate::cache::{BlockWaiting, Cache, Waiting};
 
 /// The share of `persist_within` that a lap takes.
 const LAP: f64 = 0.9;
-/// How long before its end the wait of a block is over: a turn of the persister, and its resolution.
+/// How long before its end the wait of a block is over: a step of the persister, and its resolution.
 const MARGIN: Duration = Duration::from_millis(600);
 /// After this long, what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);

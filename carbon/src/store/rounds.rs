@@ -25,7 +25,7 @@ use crate::journal::{Journal, Rotation};
 use crate::persister::{Hand, Pass, Place};
 
 /// How often the hand moves.
-const TURN: Duration = Duration::from_millis(250);
+const STEP: Duration = Duration::from_millis(250);
 /// The shares of the cache from which laps become shorter, and from which a pass writes everything.
 const CACHE: [f64; 2] = [1.0 / 2.0, 7.0 / 8.0];
 /// The shares of the journal from which laps become shorter, and from which a checkpoint writes everything.
@@ -47,7 +47,7 @@ pub(super) fn persist(inner: &Inner, within: Duration) {
         if pressure.is_checkpoint_due && rhythm.checkpoint(inner, &clocks) {
             rounds.open.clear();
         } else if pressure.lap > 0.0 {
-            rounds.turn(inner, &clocks, pressure.lap);
+            rounds.step(inner, &clocks, pressure.lap);
         } else {
             rounds.whole(inner, &clocks);
         }
@@ -55,14 +55,14 @@ pub(super) fn persist(inner: &Inner, within: Duration) {
     }
 }
 
-/// Sleeps until the next turn, or until room is short or the journal pauses.
+/// Sleeps until the next step, or until room is short or the journal pauses.
 fn wait(inner: &Inner) {
     let work = inner.work.next();
     if !inner.stop.is_set() {
         let span = if inner.cache.is_empty() {
             GUARD_EVERY
         } else {
-            TURN
+            STEP
         };
         work.wait(Some(Instant::now() + span));
         // Receivers without room ask again and again.
@@ -121,7 +121,7 @@ impl Rounds {
     }
 
     /// Moves the hand and writes the series that it comes to.
-    fn turn(&mut self, inner: &Inner, clocks: &Clocks, pressure: f64) {
+    fn step(&mut self, inner: &Inner, clocks: &Clocks, pressure: f64) {
         let is_urgent = || Pressure::of(inner).is_checkpoint_due;
         let go_on = |pass: Pass| {
             let looks = pass.written > 0 && pass.written.is_multiple_of(1_024);
@@ -140,7 +140,7 @@ impl Rounds {
         self.hand.lap_is_done();
         if pass.written == 0 {
             // Do not try at once again what could not be written.
-            inner.stop.pause(TURN);
+            inner.stop.pause(STEP);
         }
     }
 

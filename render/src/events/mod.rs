@@ -73,7 +73,7 @@ impl Status {
         Self::RolledBack,
     ];
 
-    /// The word for it in JSON, in the database and on the command line; empty if there is none.
+    /// The word for it in JSON, in the database and on the command line; empty without a status.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unstated => "",

@@ -86,7 +86,7 @@ pub struct Judgement {
     pub verdicts: Vec<Verdict>,
     /// The share of controls that moved with the deploy.
     pub share: f64,
-    /// The start of the earlier deploy that this one cannot be told apart from.
+    /// The start of the earlier deploy that this one cannot be distinguished from.
     pub joint: Option<usize>,
     /// The largest rarity of a finding; negative where nothing was found.
     pub threshold: f64,

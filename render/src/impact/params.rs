@@ -34,7 +34,7 @@ pub struct Params {
     /// The fewest controls that can show a common movement.
     pub veto_controls: usize,
     /// How long after an earlier deploy the window before begins, in minutes.
-    pub settle_minutes: f64,
+    pub recovery_minutes: f64,
     /// Two deploys of a scope closer than this are judged together, in minutes.
     pub joint_minutes: f64,
 }
@@ -56,7 +56,7 @@ impl Default for Params {
             veto_share: 0.08,
             veto_factor: 1.5,
             veto_controls: 20,
-            settle_minutes: 5.0,
+            recovery_minutes: 5.0,
             joint_minutes: 15.0,
         }
     }
@@ -114,7 +114,7 @@ pub(super) struct Plan {
     pub(super) short: bool,
     /// The start of the deploy, or of the earlier one that it is judged together with.
     pub(super) start: usize,
-    /// The start of the earlier deploy that this one cannot be told apart from.
+    /// The start of the earlier deploy that this one cannot be distinguished from.
     pub(super) joint: Option<usize>,
     /// A tenth of an hour more than the windows: deploys closer to a placebo disturb it.
     pub(super) margin: usize,
@@ -149,10 +149,10 @@ impl Plan {
         }
         let gap = end - start;
         if let Some(last) = previous.last() {
-            let settle = points(params.settle_minutes);
-            if start - last < before + settle {
+            let recovery = points(params.recovery_minutes);
+            if start - last < before + recovery {
                 before = (start - last)
-                    .checked_sub(settle)
+                    .checked_sub(recovery)
                     .filter(|left| *left > 1)?;
             }
         }

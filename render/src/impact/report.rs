@@ -182,7 +182,7 @@ pub struct Report {
     pub comparable: u32,
     /// The share of its level by which half of the series would have had to change for a finding.
     pub visible: Option<f64>,
-    /// The ids of earlier deploys of the same scope that cannot be told apart from this one.
+    /// The ids of earlier deploys of the same scope that cannot be distinguished from this one.
     pub joint: Vec<i64>,
     /// The ids of later deploys of the same scope within the looks so far: a change may be theirs.
     pub followed: Vec<i64>,

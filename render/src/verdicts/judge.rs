@@ -169,7 +169,7 @@ impl Judge {
             report.sentence += &format!("; event {next} followed within the last look");
         }
         if let Some(first) = report.joint.first() {
-            report.sentence += &format!("; cannot be told apart from event {first}");
+            report.sentence += &format!("; cannot be distinguished from event {first}");
         }
         Ok(report)
     }
@@ -353,7 +353,7 @@ impl<'a> Case<'a> {
         minutes.iter().filter_map(take).collect()
     }
 
-    /// The ids of the earlier deploys that cannot be told apart from this one.
+    /// The ids of the earlier deploys that cannot be distinguished from this one.
     fn joint(&self, looks: &[(u32, Judgement)], earlier: &[Event], keys: &[Key]) -> Vec<i64> {
         let joint = looks
             .iter()

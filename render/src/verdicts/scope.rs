@@ -526,7 +526,7 @@ impl Selector {
         controls: &[String],
         names: &Names<'_>,
     ) -> Result<(Vec<Key>, Vec<Option<usize>>), Error> {
-        /// More scopes than this among the controls are not told apart.
+        /// More scopes than this among the controls are not distinguished.
         const MOST: usize = 64;
         let mut known: BTreeMap<Key, (Key, BTreeSet<String>)> = BTreeMap::new();
         let mut keys = Vec::new();
