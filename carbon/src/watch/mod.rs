@@ -10,9 +10,10 @@
 //!    kernel allows; those with hashed files come last. A directory is read after it is watched, so
 //!    that nothing between is missed.
 //! 2. While there are directories without a watch, all are walked, `carbon.walk_rate` of them a second.
-//! 3. Nothing that keeps points depends on either: the names of all mapped files are looked at every
-//!    [`ROUND`], whatever the kernel says ([`whisper::Maps::confirm_next`]), and those of all files
-//!    that were written before a segment of the journal goes.
+//! 3. Nothing that keeps points depends on either: the names of the mapped files that were written of late are
+//!    looked at every [`ROUND`], whatever the kernel says, those of all mapped files every twelfth
+//!    ([`whisper::Maps::confirm_next`]), and those of all files that were written before a segment of the
+//!    journal goes.
 
 mod notify;
 
@@ -30,7 +31,7 @@ use notify::{Change, Watches};
 
 /// How often changes are asked for.
 const TICK: Duration = Duration::from_millis(100);
-/// In what time the names of all mapped files are looked at.
+/// In what time the names of all mapped files that were written of late are looked at.
 const ROUND: Duration = Duration::from_secs(5);
 /// The parts that mapped files are looked at in.
 const PARTS: u32 = 16;

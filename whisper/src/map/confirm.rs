@@ -8,6 +8,12 @@ use std::sync::atomic::Ordering;
 use super::shard::Identity;
 use super::{Event, Maps, SHARDS};
 
+/// Of so many rounds over the shards, one looks at all mapped files. A file without points of late loses
+/// nothing when it is replaced, and its next use looks at its name, too ([`MapOptions::recheck`]).
+///
+/// [`MapOptions::recheck`]: super::MapOptions::recheck
+const ALL_EVERY: usize = 12;
+
 /// What a look at the names of files found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Confirmed {
@@ -18,9 +24,9 @@ pub struct Confirmed {
 }
 
 impl Maps {
-    /// Looks whether the files of one shard are still those at their names, of a shard with little
-    /// room for further points if there is one, else of the next one. `path_of` writes the path of a file
-    /// into its second argument.
+    /// Looks whether the files of one shard that were written of late are still those at their names, and
+    /// in each [`ALL_EVERY`]th round all mapped files; of a shard with little room for further points if
+    /// there is one, else of the next one. `path_of` writes the path of a file into its second argument.
     ///
     /// The map of a file that is not is gone afterwards, and the points that it may have swallowed are
     /// written again with the next batch for it ([`Maps::displaced`]). Of the others, points from
@@ -31,8 +37,14 @@ impl Maps {
             .shards
             .iter()
             .position(|shard| shard.lock().recent.is_crowded());
-        let next_shard = || self.next_shard.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
-        self.confirm(crowded.unwrap_or_else(next_shard), true, path_of)
+        let (at, all) = crowded.map_or_else(|| self.next_part(), |at| (at, false));
+        self.confirm(at, all, true, path_of)
+    }
+
+    /// The next shard to be looked at, and whether at all of its files.
+    fn next_part(&self) -> (usize, bool) {
+        let n = self.next_shard.fetch_add(1, Ordering::Relaxed) as usize;
+        (n % SHARDS, (n / SHARDS).is_multiple_of(ALL_EVERY))
     }
 
     /// Looks whether the files that were written of late are still those at their names, as
@@ -40,7 +52,7 @@ impl Maps {
     pub fn confirm_written(&self, mut path_of: impl FnMut(u32, &mut PathBuf)) -> Confirmed {
         let mut all = Confirmed::default();
         for shard in 0..SHARDS {
-            let Confirmed { files, displaced } = self.confirm(shard, false, &mut path_of);
+            let Confirmed { files, displaced } = self.confirm(shard, false, false, &mut path_of);
             all.files += files;
             all.displaced += displaced;
         }
@@ -95,16 +107,18 @@ impl Maps {
             .any(|shard| shard.lock().recent.is_crowded())
     }
 
-    /// With `rotate`, looks at all files of a shard; else at those with points that are kept.
+    /// Looks at the files of a shard with points that are kept, or at `all`. With `rotate`, points from
+    /// before the last look are given up.
     fn confirm(
         &self,
         at: usize,
+        all: bool,
         rotate: bool,
         mut path_of: impl FnMut(u32, &mut PathBuf),
     ) -> Confirmed {
         let files: Vec<(u32, Identity)> = {
             let shard = self.shards[at].lock();
-            shard.files(rotate).chain(shard.recent.unmapped()).collect()
+            shard.files(all).chain(shard.recent.unmapped()).collect()
         };
         // Without the lock: a directory may have to be read from the disk.
         let mut path = PathBuf::new();
