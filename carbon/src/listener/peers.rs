@@ -35,7 +35,7 @@ pub(super) const BUSY: u64 = u64::MAX;
 /// What is known of a connection.
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// When it was read last, in milliseconds since the table's start; [`BUSY`] meanwhile.
+    /// When it was read last, in microseconds since the table's start; [`BUSY`] meanwhile.
     pub(super) read_at: AtomicU64,
     /// It has given back its buffers since.
     pub(super) rests: AtomicBool,
@@ -92,7 +92,7 @@ pub(super) enum Room {
 impl Peer {
     pub(super) fn new(start: Instant) -> Self {
         Self {
-            read_at: AtomicU64::new(millis(start)),
+            read_at: AtomicU64::new(micros(start)),
             rests: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
             wake: Notify::new(),
@@ -106,9 +106,9 @@ impl Peer {
     }
 }
 
-/// Milliseconds since `start`.
-pub(super) fn millis(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(BUSY - 1)
+/// Microseconds since `start`.
+pub(super) fn micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(BUSY - 1)
 }
 
 impl Peers {
@@ -140,12 +140,12 @@ impl Peers {
 
     /// The connections that stay, each with how long it has been silent; zero for a busy one.
     fn silent(&self) -> impl Iterator<Item = (&Arc<Peer>, Duration)> {
-        let now = millis(self.start);
+        let now = micros(self.start);
         let staying = self.known.values();
         let staying = staying.filter(|peer| !peer.leaves.load(Ordering::Relaxed));
         staying.map(move |peer| {
             let at = peer.read_at.load(Ordering::Relaxed);
-            (peer, Duration::from_millis(now.saturating_sub(at)))
+            (peer, Duration::from_micros(now.saturating_sub(at)))
         })
     }
 
@@ -239,7 +239,7 @@ mod tests {
     fn silent(peers: &mut Peers, silent: Duration) -> Arc<Peer> {
         let peer = Arc::new(Peer::new(peers.start));
         let at = peers.start.elapsed() - silent;
-        peer.read_at.store(at.as_millis() as u64, Ordering::Relaxed);
+        peer.read_at.store(at.as_micros() as u64, Ordering::Relaxed);
         let id = tokio::spawn(async {}).id();
         peers.known.insert(id, peer.clone());
         peer

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout
 
 use super::LAST_LOOK;
 use super::complaints::Complaints;
-use super::peers::{BUSY, Peer, Peers, Room, Unread, millis};
+use super::peers::{BUSY, Peer, Peers, Room, Unread, micros};
 use crate::datapoint::Datapoint;
 use crate::protocol::{Buffer, Flow, Metrics};
 use crate::store::Carbon;
@@ -151,7 +151,7 @@ impl Connection {
     pub(super) async fn read(&mut self, buffer: &mut impl Buffer) -> io::Result<usize> {
         let peer = &*self.peer;
         if peer.read_at.load(Ordering::Relaxed) == BUSY {
-            peer.read_at.store(millis(self.start), Ordering::Relaxed);
+            peer.read_at.store(micros(self.start), Ordering::Relaxed);
         }
         loop {
             let ending = *self.stopped.borrow() || peer.leaves.load(Ordering::Acquire);
