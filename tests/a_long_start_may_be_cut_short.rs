@@ -109,7 +109,8 @@ fn a_stop_while_the_journal_is_read_back_is_soon_and_loses_nothing() {
         server.try_get("/healthz").unwrap(),
         (200, "alive\n".to_owned())
     );
-    assert_eq!(created(&server), SERIES);
+    // What was still in the cache when the server became ready gets its files within a second or two.
+    server.wait_until("files", |server| created(server) == SERIES);
     let (from, until) = (first - 10, first + 10 * STEPS as i64);
     let path = format!("/render?format=json&from={from}&until={until}&target=sumSeries(j.*)");
     let answer = server.json(&path);
