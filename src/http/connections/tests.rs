@@ -103,7 +103,7 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     assert_eq!(rest(kept).await, "");
     assert_eq!(reading(&connections, "idle_timeouts"), 1.0);
     let gone = timeout(idle * 5, rest(busy)).await;
-    assert!(gone.is_err(), "an answer that takes long is no idleness");
+    assert!(gone.is_err(), "a long answer does not count as idle");
 }
 
 #[tokio::test]

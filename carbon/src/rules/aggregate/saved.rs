@@ -5,7 +5,7 @@
 //! O  number, length and bytes of the rule's text, length and bytes of the name: an output
 //! I  number, start, touched, count, total, how many values, values: an interval as it is now; the
 //!    values, which only percentiles keep, are those since the interval's last record
-//! E  number, start: an interval that is no longer open
+//! E  number, start: an interval that is not open any more
 //! C  number, touched, how many ranges, first and last of each: the intervals that are closed
 //! G  number: an output that is gone
 //! ```

@@ -119,7 +119,7 @@ pub(super) fn delay(values: &[f64], steps: i64) -> Vec<f64> {
     }
 }
 
-/// Fills gaps in place. A limit that is no number only matters where there is a gap.
+/// Fills gaps in place. An invalid limit only matters where there is a gap.
 pub(super) fn fill(args: &mut Args<'_>, fill: fn(&mut [f64], f64)) -> Result<Vec<Series>> {
     let limit = args.number("limit");
     let mut all = args.series("seriesList")?;
