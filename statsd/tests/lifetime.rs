@@ -1,0 +1,222 @@
+//! What a server leaves to the one after it and to remote carbons, and what the death of a thread means.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use carbon::{Datapoint, NameError, SeriesId, Sink};
+use statsd::options::{Output, RepeaterProtocol};
+use statsd::{OnDeath, Options, Server, Sockets};
+use support::{
+    Memory, ask, eventually, only_udp, options, runtime, start, start_with, tcp, udp, udp_sender,
+    wait_for,
+};
+
+#[test]
+fn a_restart_continues_the_interval() {
+    let folder = tempfile::tempdir().unwrap();
+    let state: PathBuf = folder.path().join("statsd-state");
+    let memory = Arc::new(Memory::default());
+    let sender = udp_sender();
+    let start = |exact| {
+        let (sockets, address) = only_udp();
+        let options = Options {
+            timer_exact_samples: exact,
+            ..options()
+        };
+        let server = start_with(options, sockets, &memory, Some(state.clone()));
+        (server, address)
+    };
+    let (server, address) = start(1_000);
+    sender
+        .send_to(
+            b"c:0.1|c\ng:5|g\nt:1|ms|@0.5\nt:2|ms\ns:a b|s\ns:c|s\nm:1|a\nm:2|a\nu;x=y:1|c",
+            address,
+        )
+        .unwrap();
+    wait_for(&server, 9);
+    server.stop().unwrap();
+    assert_eq!(memory.value("stats_counts.c"), None);
+    assert!(state.exists());
+
+    let (server, address) = start(1_000);
+    assert!(!state.exists());
+    sender
+        .send_to(b"c:0.2|c\ng:+1|g\nt:6|ms\ns:c|s\ns:d|s\nm:6|a", address)
+        .unwrap();
+    wait_for(&server, 6);
+    server.flush_now();
+    for (name, value) in [
+        ("stats_counts.c", 0.1 + 0.2),
+        ("stats.gauges.g", 6.0),
+        ("stats.timers.t.count", 4.0),
+        ("stats.timers.t.sum", 9.0),
+        ("stats.timers.t.median", 2.0),
+        ("stats.sets.s.count", 3.0),
+        ("stats.averages.m", 3.0),
+        ("stats_counts.u;x=y", 1.0),
+        ("stats_counts.statsd.metrics_received", 15.0),
+    ] {
+        assert_eq!(memory.value(name), Some(value), "{name}");
+    }
+    // Gauges live on, the flushed interval does not come back.
+    server.stop().unwrap();
+    let (server, address) = start(1_000);
+    sender.send_to(b"g:+1|g\nc:1|c", address).unwrap();
+    wait_for(&server, 2);
+    server.flush_now();
+    assert_eq!(memory.value("stats.gauges.g"), Some(7.0));
+    assert_eq!(memory.value("stats_counts.c"), Some(1.0));
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_damaged_state_file_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("statsd-state");
+    std::fs::write(&state, "plumbago statsd interval 1\nc a 1\n").unwrap();
+    let (socket, _) = udp("127.0.0.1:0");
+    let sockets = Sockets {
+        udp: vec![socket],
+        ..Sockets::default()
+    };
+    let memory = Arc::new(Memory::default());
+    let server = start_with(options(), sockets, &memory, Some(state.clone()));
+    assert!(state.exists());
+    server.flush_now();
+    assert_eq!(memory.value("stats_counts.a"), None);
+    server.stop().unwrap();
+}
+
+#[test]
+fn remote_carbons_get_every_interval() {
+    // An address without a listener.
+    let (listener, carbon_address) = tcp();
+    drop(listener);
+    let (pickle, pickle_address) = tcp();
+    let (other, other_address) = udp("127.0.0.1:0");
+    let (sockets, address) = only_udp();
+    let (server, memory) = start(
+        Options {
+            output: vec![
+                Output::Tcp(carbon_address.to_string()),
+                Output::Pickle(pickle_address.to_string()),
+                Output::Discard,
+            ],
+            repeater: vec![other_address.to_string()],
+            repeater_protocol: RepeaterProtocol::Udp4,
+            ..options()
+        },
+        sockets,
+    );
+    let sender = udp_sender();
+    sender.send_to(b"a:1|c\nbad line", address).unwrap();
+    let mut repeated = [0; 100];
+    let length = other.recv(&mut repeated).unwrap();
+    assert_eq!(&repeated[..length], b"a:1|c\nbad line");
+    wait_for(&server, 2);
+    server.flush_now();
+    eventually("the first attempt fails", || {
+        server.stats().output_errors.load(Ordering::Relaxed) > 0
+    });
+    // Now there is one; what was flushed before is not lost.
+    let listener = TcpListener::bind(carbon_address).unwrap();
+    sender.send_to(b"a:2|c", address).unwrap();
+    wait_for(&server, 3);
+    server.flush_now();
+    sender.send_to(b"a:4|c", address).unwrap();
+    wait_for(&server, 4);
+    let stopping = std::thread::spawn(move || server.stop());
+    let (stream, _) = listener.accept().unwrap();
+    let mut text = String::new();
+    let mut stream = BufReader::new(stream);
+    stream.read_to_string(&mut text).unwrap();
+    for count in ["1", "2", "4"] {
+        assert!(text.contains(&format!("stats_counts.a {count} ")), "{text}");
+    }
+    stopping.join().unwrap().unwrap();
+
+    let (mut stream, _) = pickle.accept().unwrap();
+    let mut frames = Vec::new();
+    stream.read_to_end(&mut frames).unwrap();
+    let mut count = 0;
+    let mut rest = &frames[..];
+    while let Some((length, body)) = rest.split_first_chunk::<4>() {
+        let (frame, after) = body.split_at(u32::from_be_bytes(*length) as usize);
+        assert!(frame.starts_with(b"\x80\x02](") && frame.ends_with(b"e."));
+        count += 1;
+        rest = after;
+    }
+    assert_eq!(count, 3);
+    assert_eq!(memory.value("stats_counts.a"), None);
+}
+
+/// A store that panics takes the aggregator with it; on_death is called once, and stop does not wait.
+#[test]
+fn a_thread_that_dies_is_reported_once_and_not_waited_for() {
+    struct Broken;
+
+    impl Sink for Broken {
+        fn intern(&self, _: &[u8]) -> Result<SeriesId, NameError> {
+            panic!("broken on purpose")
+        }
+
+        fn submit(&self, _: &[Datapoint]) {}
+
+        fn try_submit(&self, points: &[Datapoint]) -> usize {
+            points.len()
+        }
+    }
+
+    let (carbon, carbon_address) = tcp();
+    let (socket, address) = udp("127.0.0.1:0");
+    let (stream, stream_address) = tcp();
+    let (admin, admin_address) = tcp();
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let died = Arc::new(Mutex::new(Vec::new()));
+    let on_death: OnDeath = {
+        let died = died.clone();
+        Arc::new(move |thread| died.lock().unwrap().push(thread.to_owned()))
+    };
+    let memory = Arc::new(Memory::default());
+    let server = Server::start(
+        Options {
+            output: vec![Output::Embedded, Output::Tcp(carbon_address.to_string())],
+            repeater: vec![address.to_string()],
+            ..options()
+        },
+        Sockets {
+            udp: vec![socket],
+            tcp: vec![stream],
+            admin: vec![admin],
+            ..Sockets::default()
+        },
+        Arc::new(Broken),
+        memory,
+        None,
+        on_death,
+    )
+    .unwrap();
+    let mut lines = TcpStream::connect(stream_address).unwrap();
+    lines.write_all(b"a:1|c\n").unwrap();
+    wait_for(&server, 1);
+    server.flush_now();
+    eventually("on_death is called", || !died.lock().unwrap().is_empty());
+    assert_eq!(*died.lock().unwrap(), ["statsd-aggregate"]);
+    // A query has an answer.
+    let mut admin = BufReader::new(TcpStream::connect(admin_address).unwrap());
+    assert_eq!(ask(&mut admin, "counters\n", "\n"), "ERROR\n");
+    let start = Instant::now();
+    server.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(30));
+    assert_eq!(died.lock().unwrap().len(), 1);
+    drop(carbon);
+}
