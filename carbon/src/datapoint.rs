@@ -75,6 +75,13 @@ pub struct Datapoint {
     pub value: f64,
 }
 
+/// The key of the limit on series in all.
+pub(crate) const MAX_SERIES: &str = "carbon.max_series";
+/// The key of the limit on series below a prefix.
+pub(crate) const MAX_PER_PREFIX: &str = "carbon.max_series_per_prefix";
+/// The key of the limit on new series.
+pub(crate) const MAX_NEW: &str = "carbon.max_new_series_per_minute";
+
 /// Why a series name was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

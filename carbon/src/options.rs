@@ -12,9 +12,10 @@ use settings::UnitError;
 use settings::options::{Checked, addresses, at_least, between};
 pub use settings::{ByteSize, Key, Span};
 
+use crate::conf;
 use crate::conf::{Findings, Missing, load};
 use crate::rules::{aggregate, lists, rewrite};
-use crate::{conf, schema};
+use crate::schema::{load_aggregations, load_schemas};
 
 settings::options! {
     /// `[carbon]`.
@@ -222,7 +223,7 @@ fn check_directory(directory: &str, checked: &mut Checked<'_>) {
 
 fn check_schemas(path: &str, checked: &mut Checked<'_>) {
     if !path.is_empty() {
-        let found = schema::load_schemas(Path::new(path), Span::seconds(10));
+        let found = load_schemas(Path::new(path), Span::seconds(10));
         say_all(found.err(), checked);
     }
 }
@@ -233,7 +234,7 @@ fn check_aggregation(path: &str, checked: &mut Checked<'_>) {
     }
     // carbon ignores a missing file at its usual place; this one was named.
     match Path::new(path).exists() {
-        true => say_all(schema::load_aggregations(Path::new(path)).err(), checked),
+        true => say_all(load_aggregations(Path::new(path)).err(), checked),
         false => checked.say(format!("{path}: the file does not exist")),
     }
 }

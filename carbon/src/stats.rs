@@ -2,8 +2,7 @@
 
 pub use settings::Counter;
 
-use crate::datapoint::NameError;
-use crate::index::limits;
+use crate::datapoint::{MAX_PER_PREFIX, MAX_SERIES, NameError};
 
 settings::counters! {
     /// Every counter of this crate.
@@ -215,8 +214,8 @@ impl Stats {
     /// Counts a name that was refused when it was looked up.
     pub(crate) fn count_refusal(&self, reason: NameError) {
         let counter = match reason {
-            NameError::Limit(limits::MAX_SERIES) => &self.rejected_series,
-            NameError::Limit(limits::MAX_PER_PREFIX) => &self.rejected_prefix,
+            NameError::Limit(MAX_SERIES) => &self.rejected_series,
+            NameError::Limit(MAX_PER_PREFIX) => &self.rejected_prefix,
             NameError::Limit(_) => &self.rejected_new,
             _ => &self.rejected_name,
         };

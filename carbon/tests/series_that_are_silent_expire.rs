@@ -126,6 +126,16 @@ fn empty_directories(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Damages a file and moves another away, to which a link leads; where it is now.
+fn damage_and_link(store: &Store, changed: u32) -> PathBuf {
+    fs::write(store.file("damaged.file"), b"no whisper file").unwrap();
+    age(&store.file("damaged.file"), changed);
+    let elsewhere = store.dir.path().join("elsewhere.wsp");
+    fs::rename(store.file("linked.file"), &elsewhere).unwrap();
+    symlink(&elsewhere, store.file("linked.file")).unwrap();
+    elsewhere
+}
+
 #[test]
 fn file_directories_index_and_tags_of_the_silent_go_and_nothing_else() {
     let store = Store::new();
@@ -152,11 +162,7 @@ fn file_directories_index_and_tags_of_the_silent_go_and_nothing_else() {
         let changed = if name == "new.file" { NOW - 10 } else { before };
         store.age(name, changed);
     }
-    fs::write(store.file("damaged.file"), b"no whisper file").unwrap();
-    age(&store.file("damaged.file"), before);
-    let elsewhere = store.dir.path().join("elsewhere.wsp");
-    fs::rename(store.file("linked.file"), &elsewhere).unwrap();
-    symlink(&elsewhere, store.file("linked.file")).unwrap();
+    let elsewhere = damage_and_link(&store, before);
     // A series with waiting points stays, however old its file is.
     let waits = carbon.intern(b"old.but.waits").unwrap();
     submit(&carbon, waits, before, 1.0);
@@ -492,6 +498,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Has the store and its twin expire what had no point for long at `now`.
+fn expire(store: &Store, carbon: &Carbon, twin: &mut Twin, now: u32) {
+    carbon.persist();
+    for (name, points) in &*twin {
+        store.age(name, *points.keys().last().unwrap());
+    }
+    carbon.expire(AFTER, |_| {}).unwrap();
+    let cutoff = now - AFTER.as_secs() as u32;
+    twin.retain(|_, points| *points.keys().last().unwrap() >= cutoff);
+}
+
+/// The points of each name.
+type Twin = BTreeMap<&'static str, BTreeMap<u32, f64>>;
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     /// The naive twin is a map from names to points that drops old ones.
@@ -503,7 +523,7 @@ proptest! {
         let open = || -> &'static Carbon { Box::leak(Box::new(store.open())) };
         let mut carbon = open();
         let mut pin: Option<Pin<'static>> = None;
-        let mut twin: BTreeMap<&str, BTreeMap<u32, f64>> = BTreeMap::new();
+        let mut twin = Twin::new();
         let mut held: BTreeMap<&str, Vec<SeriesId>> = BTreeMap::new();
         let mut in_hand: Vec<(SeriesId, &str)> = Vec::new();
         let mut value = 0.0;
@@ -547,13 +567,7 @@ proptest! {
                 }
                 Step::Wait(seconds) => store.pass_time(seconds),
                 Step::Expire => {
-                    carbon.persist();
-                    for (name, points) in &twin {
-                        store.age(name, *points.keys().last().unwrap());
-                    }
-                    carbon.expire(AFTER, |_| {}).unwrap();
-                    let cutoff = now - AFTER.as_secs() as u32;
-                    twin.retain(|_, points| *points.keys().last().unwrap() >= cutoff);
+                    expire(&store, carbon, &mut twin, now);
                     prop_assert_eq!(empty_directories(&store.root()), Vec::<PathBuf>::new());
                 }
                 Step::Reclaim => { carbon.reclaim(); }

@@ -3,17 +3,16 @@
 //! 1. A file that belongs to no known series is counted ([`Index::nameless`]) and listed by its hash, as
 //!    the walk at the start does. A file of a known series is recorded as that of the series.
 //! 2. A series cannot be computed from its hash, and the hashes of all tagged series would take more
-//!    memory than their names. So hashes of new files wait ([`Hashed::waiting`]), and
+//!    memory than their names. So hashes of new files wait (`waiting`), and
 //!    [`Index::name_hashed`] computes the hash of each tagged series once for many of them.
 //! 3. Files that the server itself creates do not wait: [`Index::stored`] announces them, or removes them
 //!    from those that wait.
 
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::bits::Bits;
+use super::hashes::{HASH, hash_of, hash_of_series, is_hashed, tree_path_of};
 use super::state::Index;
-use super::tagged::{HASH, is_hashed};
 use crate::datapoint::SeriesId;
 use crate::error::Result;
 use crate::series;
@@ -24,39 +23,6 @@ const MOST_WAITING: usize = 1 << 18;
 const MOST_OWN: usize = 1 << 16;
 /// Names that are looked at while receivers wait for new ones.
 const AT_ONCE: usize = 1_024;
-
-type Hash = [u8; HASH / 2];
-
-/// Hashes of files that have appeared.
-#[derive(Debug, Default)]
-pub(super) struct Hashed {
-    /// Their series are not known yet.
-    waiting: HashSet<Hash>,
-    /// Created by the server, and not seen yet.
-    own: HashSet<Hash>,
-}
-
-/// The hash in the name of a file.
-fn hash_of(stem: &str) -> Option<Hash> {
-    let mut hash = Hash::default();
-    let digit = |at: usize| char::from(stem.as_bytes()[at]).to_digit(16);
-    for (n, byte) in hash.iter_mut().enumerate() {
-        *byte = (digit(2 * n)? << 4 | digit(2 * n + 1)?) as u8;
-    }
-    Some(hash)
-}
-
-/// The path of a hashed file in the tree of names.
-fn tree_path_of(hash: &Hash) -> String {
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("_tagged.{}.{}.{hex}", &hex[..3], &hex[3..6])
-}
-
-/// The hash of a tagged series.
-fn hash_of_series(name: &str) -> Option<Hash> {
-    let path = series::tree_path(name);
-    hash_of(&path[path.len() - HASH..])
-}
 
 impl Index {
     /// The server has created the file of the tagged series `name`.

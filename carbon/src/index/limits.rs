@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::datapoint::NameError;
+use crate::datapoint::{MAX_NEW, MAX_PER_PREFIX, MAX_SERIES, NameError};
 use crate::options::Options;
 
 /// Prefixes whose refusals are counted separately.
@@ -24,13 +24,6 @@ const MAX_COUNTED: usize = 64;
 const MAX_COUNTED_BYTES: usize = 120;
 /// The shortest time between two messages about refusals.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
-
-/// The key of the limit on series in all.
-pub(crate) const MAX_SERIES: &str = "carbon.max_series";
-/// The key of the limit on series below a prefix.
-pub(crate) const MAX_PER_PREFIX: &str = "carbon.max_series_per_prefix";
-/// The key of the limit on new series.
-pub(crate) const MAX_NEW: &str = "carbon.max_new_series_per_minute";
 
 /// The limits and their use.
 #[derive(Debug)]

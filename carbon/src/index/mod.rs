@@ -21,6 +21,7 @@ mod expression;
 mod glob;
 mod grace;
 mod hashed;
+mod hashes;
 mod intern;
 pub(crate) mod limits;
 mod listing;

@@ -133,7 +133,7 @@ impl Index {
     /// Lists the series of a file that was not known. Whether it is new.
     fn file_came(&self, prefix: &str, name: &str) -> Result<bool> {
         let stem = &name[prefix.len()..];
-        if stem.contains('.') || super::tagged::is_hashed(prefix, stem) {
+        if stem.contains('.') || super::hashes::is_hashed(prefix, stem) {
             return Ok(false);
         }
         if let Some(tagged) = super::tagged::unhashed(prefix, stem) {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::bits::Bits;
 use super::log::Record;
 use super::state::Index;
-use super::tagged;
+use super::{hashes, tagged};
 use crate::datapoint::SeriesId;
 use crate::error::Result;
 
@@ -213,7 +213,7 @@ impl Walk {
             } else if let Some(tagged) = tagged::unhashed(prefix, stem) {
                 self.unhashed.push(tagged);
             } else if !stem.contains('.') {
-                self.nameless += usize::from(tagged::is_hashed(prefix, stem));
+                self.nameless += usize::from(hashes::is_hashed(prefix, stem));
                 self.found.push(name);
             }
         }

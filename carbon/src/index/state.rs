@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::bits::Bits;
 use super::grace::{Grace, Pin};
-use super::hashed::Hashed;
+use super::hashes::Hashed;
 use super::limits::{Limits, Refused};
 use super::log::Log;
 use super::tags::Tags;

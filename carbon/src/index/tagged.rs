@@ -7,30 +7,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use super::hashes::HASH;
 use super::log::Record;
 use super::state::Index;
 use crate::datapoint::SeriesId;
 use crate::error::{Error, Result};
 use crate::series::{self, Names};
 
-/// Digits of a hash.
-pub(super) const HASH: usize = 64;
 /// How many `_DOT_` of a file name may be those of the series' name.
 const MOST_DOTS: usize = 8;
-
-/// Whether the file `stem`.wsp in the directory of `prefix` has a hash for a name.
-pub(super) fn is_hashed(prefix: &str, stem: &str) -> bool {
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    stem.len() == HASH
-        && stem.bytes().all(is_digit)
-        && prefix.strip_prefix("_tagged.").is_some_and(|digits| {
-            let digits = digits.as_bytes();
-            matches!(digits, [first @ .., b'.'] if first.len() == 7
-                && first[..3] == stem.as_bytes()[..3]
-                && first[3] == b'.'
-                && first[4..] == stem.as_bytes()[3..6])
-        })
-}
 
 /// The tagged series whose name the file `stem`.wsp in the directory of `prefix` has, if it has one.
 /// The directory, which begins the hash, decides which `_DOT_` was a dot.
@@ -170,6 +155,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::hashes::is_hashed;
 
     #[test]
     fn file_names_say_the_series_name() {

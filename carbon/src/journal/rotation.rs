@@ -1,4 +1,4 @@
-//! The end of a segment and the beginning of the next.
+//! The end of a segment, the beginning of the next, and when segments are deleted.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -121,5 +121,32 @@ impl Journal {
         current.bytes = 0;
         self.begin(&mut current, next?);
         Ok(Rotation { number, appended })
+    }
+
+    /// Counts everything that was appended before `rotation` as committed, and deletes the segments before
+    /// it. The caller has written these points to synced files, or appended them again and committed that.
+    ///
+    /// # Errors
+    /// A segment could not be deleted. The next call tries again.
+    pub(crate) fn drop_before(&self, rotation: Rotation, stats: &Stats) -> io::Result<()> {
+        let mut current = self.current.lock();
+        self.advance(rotation.appended, stats);
+        current.gap &= current.number != rotation.number || self.pending.lock().paused;
+        if !current.gap {
+            *self.trouble.lock() = None;
+        }
+        while let Some((number, bytes)) = current.older.first().copied() {
+            if number >= rotation.number {
+                break;
+            }
+            match self.disk.remove(&segment_path(&self.directory, number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            current.older.remove(0);
+            self.size.fetch_sub(bytes, Ordering::Relaxed);
+            stats.journal_dropped.add(1);
+        }
+        Ok(())
     }
 }

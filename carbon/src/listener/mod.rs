@@ -18,7 +18,6 @@ mod udp;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use body::{Body, Outcome};
 use parking_lot::Mutex;
@@ -27,9 +26,6 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::protocol::{line, pickle, protobuf};
 use crate::store::Carbon;
-
-/// How long the shutdown waits for the runtime to see what a socket holds.
-const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// Serves sockets that the caller has bound. Cheap to clone: clones share the limit on connections.
 #[derive(Clone)]

@@ -14,13 +14,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
-use super::LAST_LOOK;
 use super::complaints::Complaints;
 use super::peers::{BUSY, Peer, Peers, Room, Unread, micros};
 use crate::datapoint::Datapoint;
 use crate::protocol::{Buffer, Flow, Metrics};
 use crate::store::Carbon;
 
+/// How long the shutdown waits for the runtime to see what a socket holds.
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(10);
 /// How long connections may go on with what has arrived already when the shutdown begins.
 const GRACE: Duration = Duration::from_secs(2);
 /// How often a listener looks for silent connections.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
-use super::LAST_LOOK;
 use super::complaints::Complaints;
+use super::tcp::LAST_LOOK;
 use crate::datapoint::{Datapoint, Sink};
 use crate::protocol::line;
 use crate::store::Carbon;

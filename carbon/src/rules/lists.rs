@@ -10,7 +10,7 @@
 //!   of one line with a typing error lets every name pass).
 //! - A `#` after spaces begins a comment, too; one after a pattern and a space refuses the file.
 
-use super::Faults;
+use super::faults::Faults;
 use crate::conf::{Findings, lines};
 use crate::pattern::{PYTHON, Pattern};
 use crate::patterns::Patterns;
@@ -39,7 +39,7 @@ pub fn parse(text: &str, findings: &mut Findings) -> List {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if super::has_comment(line) {
+        if has_comment(line) {
             let wrong = format!("{line:?} has a comment after the pattern");
             findings.refuse(number, "", wrong, "the comment on a line of its own");
             continue;
@@ -71,6 +71,16 @@ impl List {
             faults.note(matches).unwrap_or(false)
         })
     }
+}
+
+/// Whether `text`, a pattern or a replacement, is followed by a comment.
+pub(super) fn has_comment(text: &str) -> bool {
+    let mut before = None;
+    text.chars().any(|c| {
+        let comment = c == '#' && before.is_some_and(char::is_whitespace);
+        before = Some(c);
+        comment
+    })
 }
 
 #[cfg(test)]

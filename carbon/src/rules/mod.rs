@@ -10,9 +10,11 @@
 //! 3. A name is judged once ([`verdicts`]); afterwards it costs one hash.
 //! 4. The open intervals of aggregates are saved ([`saving`]) and survive a restart.
 //! 5. Receivers ask through `Resolver`, StatsD through a [`crate::Sink`] of its own
-//!    (`store::ruled`), whose ids follow the rules when these are read again ([`lent`]).
+//!    (`store::ruled`), whose ids follow the rules when these are read again ([`lending`]).
 
 pub mod aggregate;
+mod faults;
+mod lending;
 mod lent;
 pub mod lists;
 mod live;
@@ -24,43 +26,13 @@ mod verdicts;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::pattern::PatternError;
 use crate::patterns::Patterns;
 use aggregate::Active;
+pub use faults::Faults;
 use lists::List;
 pub(crate) use live::{Around, Rules, Sources};
 use rewrite::Rewrites;
 pub(crate) use session::Session;
-
-/// Rules that could not be applied within bounds: they count as not matching.
-#[derive(Debug, Default)]
-pub struct Faults {
-    /// How many.
-    pub count: u64,
-    /// The first of them.
-    pub first: Option<PatternError>,
-}
-
-impl Faults {
-    fn note<T>(&mut self, result: Result<T, PatternError>) -> Option<T> {
-        result
-            .map_err(|error| {
-                self.count += 1;
-                self.first.get_or_insert(error);
-            })
-            .ok()
-    }
-}
-
-/// Whether `text`, a pattern or a replacement, is followed by a comment.
-fn has_comment(text: &str) -> bool {
-    let mut before = None;
-    text.chars().any(|c| {
-        let comment = c == '#' && before.is_some_and(char::is_whitespace);
-        before = Some(c);
-        comment
-    })
-}
 
 /// Why a list refuses a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

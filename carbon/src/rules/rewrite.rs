@@ -19,7 +19,7 @@
 
 use std::borrow::Cow;
 
-use super::Faults;
+use super::faults::Faults;
 use crate::conf::{Findings, lines};
 use crate::pattern::{PYTHON, Pattern, PatternError, Replacement};
 use crate::patterns::Patterns;
@@ -119,9 +119,9 @@ fn cut(line: &str) -> Option<(&str, &str)> {
         let blank = |c: Option<char>| c.is_none_or(char::is_whitespace);
         blank(before.chars().next_back()) && blank(after.chars().next())
     };
-    let mut signs = line.match_indices('=').map(|(at, _)| at);
-    let first = signs.clone().next()?;
-    let at = signs.find(is_separate).unwrap_or(first);
+    let mut equals = line.match_indices('=').map(|(at, _)| at);
+    let first = equals.clone().next()?;
+    let at = equals.find(is_separate).unwrap_or(first);
     Some((line[..at].trim(), line[at + 1..].trim()))
 }
 
@@ -131,7 +131,7 @@ fn read(
     replacement: &str,
     findings: &mut Findings,
 ) -> Option<Rewrite> {
-    if super::has_comment(replacement) {
+    if super::lists::has_comment(replacement) {
         let wrong = format!("the replacement {replacement:?} has a comment in it");
         findings.refuse(number, pattern, wrong, "the comment on a line of its own");
         return None;

@@ -27,6 +27,7 @@ pub mod built_in;
 mod first_match;
 pub mod infer;
 mod known;
+mod load;
 mod retentions;
 mod rule_list;
 pub mod siblings;
@@ -40,11 +41,13 @@ use whisper::{Aggregation, Allocation, CreateOptions, Point, Retention};
 
 pub use aggregation::{AggregationRule, Aggregations, aggregation};
 pub(crate) use known::Known;
+use load::{coarse, parse_schemas};
+pub use load::{load_aggregations, load_schemas};
 pub use retentions::{SchemaRule, Schemas};
 pub use rule_list::RuleList;
 use siblings::{Branch, Branches};
 
-use crate::conf::{Files, Findings, Loaded, Missing, Problem, Watched, load};
+use crate::conf::{Files, Findings, Missing, Problem, Watched};
 use crate::options::{Options, Span};
 
 /// Files up to this long get all their disk space when they are made. Longer ones are sparse: with
@@ -56,17 +59,6 @@ pub const RESERVE_UP_TO: u64 = 256 << 10;
 const CARBON_DEFAULT: (u32, u32) = (60, 7 * 24 * 60);
 /// carbon's default where storage-aggregation.conf sets no factor.
 const CARBON_FACTOR: f64 = 0.5;
-/// Names as statsd's flushes make them, to find the rules that apply to them.
-const FLUSHED: [&str; 7] = [
-    "stats.counters.requests.count",
-    "stats.counters.requests.rate",
-    "stats_counts.requests",
-    "stats.requests",
-    "stats.timers.request.upper_90",
-    "stats.timers.request.count",
-    "stats.gauges.users",
-];
-
 /// What is known of a series whose file is to be created.
 #[derive(Clone, Copy, Debug)]
 pub struct New<'a> {
@@ -387,13 +379,6 @@ impl Schema {
     }
 }
 
-fn coarse(finest: u32, flush_seconds: u64) -> String {
-    format!(
-        "the finest step of {finest} s is longer than the flush interval of {flush_seconds} s: \
-         of several flushes in one step only the last is kept"
-    )
-}
-
 fn allocation(retentions: &[Retention]) -> Allocation {
     let points: u64 = retentions.iter().map(|r| u64::from(r.points)).sum();
     if points * 12 <= RESERVE_UP_TO {
@@ -418,39 +403,6 @@ fn by_siblings(branch: &Branch, interval: Option<u32>) -> Option<(Vec<Retention>
     debug_assert!(sibling.files <= first.files);
     let example = sibling.example.clone();
     Some((sibling.retentions.clone(), Reason::Siblings { example }))
-}
-
-/// Reads a storage-schemas.conf beside a statsd that flushes every `flush_seconds`: a rule that
-/// applies to its series and is coarser is warned of.
-fn parse_schemas(text: &str, flush_seconds: u64, findings: &mut Findings) -> Schemas {
-    let schemas = Schemas::parse(text, findings);
-    let mut warned = HashSet::new();
-    for rule in FLUSHED.iter().filter_map(|name| schemas.find(name)) {
-        if u64::from(rule.finest()) > flush_seconds && warned.insert(rule.line) {
-            let place = format!("[{}] retentions", rule.section);
-            findings.warn(rule.line, place, coarse(rule.finest(), flush_seconds));
-        }
-    }
-    schemas
-}
-
-/// Reads the file that `carbon.schemas` names, for a statsd that flushes every `flush_interval`.
-///
-/// # Errors
-/// Everything that makes the file unusable.
-pub fn load_schemas(path: &Path, flush_interval: Span) -> Result<Loaded<Schemas>, Vec<Problem>> {
-    let flush_seconds = flush_interval.0.as_secs().max(1);
-    load(path, Missing::Refused, |text, findings| {
-        parse_schemas(text, flush_seconds, findings)
-    })
-}
-
-/// Reads the file that `carbon.aggregation` names.
-///
-/// # Errors
-/// Everything that makes the file unusable.
-pub fn load_aggregations(path: &Path) -> Result<Loaded<Aggregations>, Vec<Problem>> {
-    load(path, Missing::Empty, Aggregations::parse)
 }
 
 #[cfg(test)]

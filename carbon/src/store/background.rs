@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::inner::Inner;
-use super::rounds;
+use super::inner::{Inner, LONGEST_WAIT};
 use crate::clock::Clocks;
 use crate::index::Reconciled;
 use crate::journal::Journal;
@@ -18,8 +17,6 @@ pub(super) const PAUSE: Duration = Duration::from_millis(20);
 const UNWRITTEN_PAUSE: Duration = Duration::from_millis(200);
 /// How long points of displaced files wait that could not be written.
 const DISPLACED_PAUSE: Duration = Duration::from_secs(1);
-/// The longest time that points wait for a pass.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Compares disk and index once and corrects the index.
 pub(crate) fn verify(inner: &Inner) {
@@ -51,12 +48,9 @@ pub(crate) fn commit(inner: &Inner) {
     }
 }
 
-/// The persister's thread. If points may not wait for longer than a pass does: a pass when arrivals pause or
-/// points have waited for long enough, and a checkpoint when the journal wants one.
+/// The persister's thread while points may not wait for longer than a pass does: a pass when arrivals pause
+/// or points have waited for long enough, and a checkpoint when the journal wants one.
 pub(crate) fn persist(inner: &Inner) {
-    if let Some(within) = inner.may_wait() {
-        return rounds::persist(inner, within);
-    }
     let mut rhythm = Rhythm::new();
     while !inner.stop.is_set() {
         rhythm.wait(inner);

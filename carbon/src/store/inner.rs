@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use whisper::map::Maps;
 
-use super::background::LONGEST_WAIT;
 use super::setup::{Access, Clock, Guard};
 use crate::cache::Cache;
 use crate::clock::{Clocks, Steady};
@@ -26,6 +25,9 @@ use crate::schema::Schema;
 use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::stop::Stop;
+
+/// The longest time that points wait for a pass.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,

@@ -11,7 +11,7 @@ use super::carbon::{Carbon, Handle};
 use super::health::identity;
 use super::inner::Inner;
 use super::setup::{Access, Setup};
-use super::{background, expire, ruled};
+use super::{background, expire, rounds, ruled};
 use crate::alarm::{Alarm, OnDeath};
 use crate::cache::Cache;
 use crate::clock::Steady;
@@ -162,6 +162,14 @@ fn creating(directory: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |error| Error::io(&directory, "creating the directory", error)
 }
 
+/// The persister's thread.
+fn persist(inner: &Inner) {
+    match inner.may_wait() {
+        Some(within) => rounds::persist(inner, within),
+        None => background::persist(inner),
+    }
+}
+
 fn spawn_threads(inner: &Arc<Inner>, on_death: &OnDeath) -> Result<()> {
     let spawn = |name: &str, work: fn(&Inner)| {
         let shared = Arc::clone(inner);
@@ -175,7 +183,7 @@ fn spawn_threads(inner: &Arc<Inner>, on_death: &OnDeath) -> Result<()> {
             .map_err(|error| Error::io(&inner.data, "starting a thread", error))
     };
     let mut threads = inner.threads.lock();
-    threads.push(spawn("persister", background::persist)?);
+    threads.push(spawn("persister", persist)?);
     threads.push(spawn("index", background::verify)?);
     threads.push(spawn("files", watch::run)?);
     if inner.rules.is_some() {

@@ -8,11 +8,29 @@ impl Carbon {
     /// Every counter, and the sizes of cache and index.
     pub fn readings(&self) -> Vec<Reading> {
         let mut readings = self.stats().readings();
+        readings.push(Reading::count(
+            "carbon",
+            "droppedCreates",
+            "New series whose datapoints were thrown away because of carbon.max_creates_per_minute. \
+             Always 0, for dashboards of carbon: they wait (createsDelayed).",
+            0,
+        ));
+        readings.extend(
+            self.levels()
+                .map(|(name, help, value)| Reading::level("carbon", name, help, value as f64)),
+        );
+        self.read_rules(&mut readings);
+        self.read_refused(&mut readings);
+        readings
+    }
+
+    /// The sizes of connections, cache and index: name, help and value of each.
+    fn levels(&self) -> [(&'static str, &'static str, usize); 9] {
         let cache = self.cache();
         let stats = self.stats();
         let closed = stats.connections_closed.get();
         let open = stats.connections_opened.get().saturating_sub(closed);
-        let levels = [
+        [
             (
                 "activeConnections",
                 "TCP connections of receivers that are open now. Compare with carbon.max_connections.",
@@ -64,18 +82,11 @@ impl Carbon {
                  graphite-web with `plumbago tags import`.",
                 self.index().nameless(),
             ),
-        ];
-        readings.push(Reading::count(
-            "carbon",
-            "droppedCreates",
-            "New series whose datapoints were thrown away because of carbon.max_creates_per_minute. \
-             Always 0, for dashboards of carbon: they wait (createsDelayed).",
-            0,
-        ));
-        readings.extend(
-            levels.map(|(name, help, value)| Reading::level("carbon", name, help, value as f64)),
-        );
-        self.read_rules(&mut readings);
+        ]
+    }
+
+    /// The names that were refused because of a limit, by prefix.
+    fn read_refused(&self, readings: &mut Vec<Reading>) {
         let refused = self.index().refused();
         let help = "Lines and statsd names of new series refused because of a limit, by the first \
                     nodes of the name. If this grows, fix the sender of that prefix or raise the limit.";
@@ -89,7 +100,6 @@ impl Carbon {
                     Reading::count("carbon", "rejects.prefix", help, n).labelled("prefix", prefix)
                 }),
         );
-        readings
     }
 
     /// The levels of the rules, if any are configured.

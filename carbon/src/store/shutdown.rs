@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::background::LONGEST_WAIT;
 use super::carbon::Carbon;
 use super::inner::Inner;
+use super::inner::LONGEST_WAIT;
 use super::patience::Patience;
 use super::setup::Access;
 use crate::clock::Clocks;

@@ -7,7 +7,8 @@
 //!    cannot be read is counted and skipped whole; the connection goes on.
 
 use super::input::Malformed;
-use super::machine::{Machine, Value};
+use super::machine::Machine;
+use super::value::Value;
 use crate::protocol::number;
 use crate::protocol::resolver::{At, Reject, Resolver};
 

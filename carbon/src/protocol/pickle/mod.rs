@@ -15,8 +15,10 @@ pub mod machine;
 pub mod metrics;
 mod stream;
 mod text;
+mod value;
 pub mod write;
 
 pub use input::{Malformed, Span};
-pub use machine::{Machine, Value};
+pub use machine::Machine;
 pub use stream::Stream;
+pub use value::Value;

@@ -1,6 +1,6 @@
 //! The arguments of opcodes that are text: escaped strings, and numbers of any length.
 
-use super::machine::Value;
+use super::value::Value;
 
 /// The text of a STRING opcode: a quoted literal of Python 2 with its escapes, its bytes read as UTF-8.
 /// `None` if it is not one.

@@ -12,7 +12,7 @@
 //!    emitted again ([`Buffer::resume`]): what was emitted of it last is not known.
 
 use super::method::{Method, Values};
-use super::saved::Writer;
+use super::writer::Writer;
 
 /// How long late points are gathered before their interval is emitted again, at most; in seconds.
 const GATHER: i64 = 5;

@@ -14,6 +14,7 @@ pub mod buffer;
 pub mod method;
 pub mod rule;
 pub mod saved;
+mod writer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ pub use buffer::Added;
 use buffer::{Buffer, Timing};
 use method::Method;
 pub use rule::Rule;
-use saved::{Restored, Saved, Writer};
+use saved::{Restored, Saved};
+use writer::Writer;
 
 use crate::conf::Findings;
 use crate::datapoint::SeriesId;

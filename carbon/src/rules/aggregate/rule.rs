@@ -22,7 +22,7 @@
 use super::method::{METHODS, Method};
 use crate::conf::{Findings, lines};
 use crate::pattern::{PYTHON, Pattern};
-use crate::rules::Faults;
+use crate::rules::faults::Faults;
 
 /// The longest interval of a rule: ten years.
 const LONGEST: u32 = 10 * 366 * 86_400;
