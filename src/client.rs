@@ -82,14 +82,7 @@ impl Client {
     /// # Errors
     /// The server cannot be reached, or refuses the request, with the reason it gives.
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let request = self
-            .agent
-            .get(self.url(path))
-            .header("accept", "application/json");
-        let request = match &self.authorization {
-            Some(authorization) => request.header("authorization", authorization),
-            None => request,
-        };
+        let request = self.asking(self.agent.get(self.url(path)));
         self.answer(request.call())
     }
 
@@ -98,16 +91,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn post(&self, path: &str, json: &Value) -> anyhow::Result<Value> {
-        let request = self
-            .agent
-            .post(self.url(path))
-            .header("accept", "application/json");
-        let request = match &self.authorization {
-            Some(authorization) => request.header("authorization", authorization),
-            None => request,
-        };
-        let request = request.header("content-type", "application/json");
-        self.answer(request.send(json.to_string()))
+        self.send(path, "application/json", json.to_string())
     }
 
     /// Posts a form (`name=value&…`, encoded) to `path`; the answer is JSON.
@@ -115,16 +99,26 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn post_form(&self, path: &str, form: &str) -> anyhow::Result<Value> {
-        let request = self
-            .agent
-            .post(self.url(path))
-            .header("accept", "application/json");
-        let request = match &self.authorization {
+        self.send(path, "application/x-www-form-urlencoded", form)
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: impl ureq::AsSendBody,
+    ) -> anyhow::Result<Value> {
+        let request = self.asking(self.agent.post(self.url(path)));
+        self.answer(request.header("content-type", content_type).send(body))
+    }
+
+    /// A request that asks for JSON, with the token.
+    fn asking<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        let request = request.header("accept", "application/json");
+        match &self.authorization {
             Some(authorization) => request.header("authorization", authorization),
             None => request,
-        };
-        let request = request.header("content-type", "application/x-www-form-urlencoded");
-        self.answer(request.send(form))
+        }
     }
 
     fn answer(

@@ -8,11 +8,12 @@
 //! printed.
 #![no_main]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../render/tests/support/counting.rs"]
+mod counting;
+
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,49 +45,6 @@ const TOLERANCE: Duration = Duration::from_millis(700);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The most bytes of a request's form.
 const MAX_FORM: usize = 64 << 10;
-
-/// Counts what is allocated.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn grown(bytes: usize) {
-    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-}
-
-// SAFETY: every call is handed on to the system's allocator as it is; counting touches nothing
-// else.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        grown(size);
-        // SAFETY: as the caller promised.
-        unsafe { System.realloc(at, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
 
 struct Serving {
     runtime: tokio::runtime::Runtime,
@@ -205,12 +163,11 @@ fuzz_target!(|data: &[u8]| {
         _ => usize::MAX,
     };
     let shown = form.clone();
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = counting::restart();
     let (began, processor) = (Instant::now(), processor_time());
     let (status, read) = serving.ask(form, most);
     let (took, worked) = (began.elapsed(), processor_time() - processor);
-    let peak = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    let peak = counting::most_beyond(before);
     if std::env::var_os("FUZZ_PRINT").is_some() {
         eprintln!(
             "peak {peak} {status} read {read} worked {worked:?} took {took:?} form {}",

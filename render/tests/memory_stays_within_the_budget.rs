@@ -2,11 +2,11 @@
 //!
 //! The series are there before the counting begins: evaluation has tests of its own.
 
-#![expect(unsafe_code, reason = "an allocator that counts")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,48 +17,6 @@ use render::format::json::{self, Choice};
 use render::format::{Buffer, Document, Position};
 use render::format::{csv, dygraph, msgpack, pickle, raw, rickshaw};
 use render::{Drawing, Error, Series};
-
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn grown(bytes: usize) {
-    let now = NOW.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(now, Ordering::Relaxed);
-}
-
-// SAFETY: the system's allocator does the work; the counters do not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // For a short time there may be both.
-        grown(size);
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// One test at a time: the counters are everybody's.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -78,10 +36,9 @@ fn within<T>(
 ) -> Result<T, Error> {
     let memory = Memory::new(limit as u64);
     let budget = Budget::new(Arc::clone(&memory), Some(Instant::now() + time));
-    let before = NOW.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = counting::restart();
     let result = job(&budget);
-    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let peak = counting::most_beyond(before);
     assert!(
         peak <= limit + SLACK,
         "{name}: allocated {peak} bytes in a budget of {limit}"
@@ -152,14 +109,14 @@ fn an_answer_in_chunks_takes_the_memory_of_one() {
 }
 
 #[test]
-fn thinning_is_within_the_budget() {
+fn downsampling_is_within_the_budget() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let all = repeated(1_000);
     let choice = Choice {
         max_points: Some(131_000),
         ..Choice::default()
     };
-    let result = within("thinned", 64 * MIB, Duration::from_secs(60), |budget| {
+    let result = within("downsampled", 64 * MIB, Duration::from_secs(60), |budget| {
         all[0].values.reserve_in(budget)?;
         json::document(all, choice, budget)
     });

@@ -1,13 +1,10 @@
 """PyPI's carbon-cache over a tree."""
 
 import os
-import signal
 import socket
-import subprocess
 import sys
 
-from programs import free_port, write
-from server import until
+from programs import Program, free_port, write
 
 TOOLS = os.path.dirname(sys.executable)
 FILES = {
@@ -16,11 +13,11 @@ FILES = {
 }
 
 
-class Carbon:
+class Carbon(Program):
     """carbon-cache over the tree: `with Carbon(…) as carbon`."""
 
     def __init__(self, home, tree, url, hashed, files=FILES, **more):
-        self.home, self.port = home, free_port()
+        port = free_port()
         settings = {
             "STORAGE_DIR": home,
             "CONF_DIR": os.path.join(home, "conf"),
@@ -29,7 +26,7 @@ class Carbon:
             "LOCAL_DATA_DIR": tree,
             "MAX_CREATES_PER_MINUTE": "inf",
             "LINE_RECEIVER_INTERFACE": "127.0.0.1",
-            "LINE_RECEIVER_PORT": self.port,
+            "LINE_RECEIVER_PORT": port,
             "PICKLE_RECEIVER_INTERFACE": "127.0.0.1",
             "PICKLE_RECEIVER_PORT": free_port(),
             "CACHE_QUERY_INTERFACE": "127.0.0.1",
@@ -44,29 +41,11 @@ class Carbon:
         conf = "[cache]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
         for name, text in {"carbon.conf": conf, **files}.items():
             write(os.path.join(home, "conf", name), text)
-
-    def __enter__(self):
         command = [sys.executable, os.path.join(TOOLS, "carbon-cache.py"), "--nodaemon"]
-        command += ["--config", os.path.join(self.home, "conf", "carbon.conf"), "start"]
-        environment = dict(os.environ, GRAPHITE_ROOT=self.home)
-        self.log = open(os.path.join(self.home, "carbon.log"), "ab")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
-        until(self.listens, "carbon-cache")
-        return self
-
-    def listens(self):
-        if self.process.poll() is not None:
-            with open(self.log.name, encoding="utf8", errors="replace") as log:
-                sys.exit("carbon-cache did not start:\n" + log.read())
-        try:
-            socket.create_connection(("127.0.0.1", self.port)).close()
-        except OSError:
-            return False
-        return True
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=30)
+        command += ["--config", os.path.join(home, "conf", "carbon.conf"), "start"]
+        # It writes its cache before it ends.
+        log, environment = os.path.join(home, "carbon.log"), {"GRAPHITE_ROOT": home}
+        super().__init__("carbon-cache", command, log, port, environment, patience=30)
 
     def lines(self, lines):
         with socket.create_connection(("127.0.0.1", self.port)) as connection:

@@ -34,9 +34,9 @@ class Program:
     """A program that runs until the block ends: `with Program("collectd", command, log)`. With a port
     the block begins when the program listens on it."""
 
-    def __init__(self, name, command, log, port=None, environment=None):
+    def __init__(self, name, command, log, port=None, environment=None, patience=10):
         self.name, self.command, self.port = name, command, port
-        self.log_path = log
+        self.log_path, self.patience = log, patience
         self.environment = dict(os.environ, **(environment or {}))
 
     def __enter__(self):
@@ -53,7 +53,7 @@ class Program:
     def __exit__(self, *_):
         self.process.terminate()
         try:
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=self.patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

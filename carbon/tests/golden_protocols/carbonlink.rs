@@ -279,12 +279,15 @@ fn replay(server: &Server, case: &Value) -> Result<(), String> {
             "answered {found:?}, recorded {recorded:?}; open is {open}"
         ));
     }
-    if let Some(after) = case["files_after"].as_object() {
-        for (name, recorded) in after {
-            let found = server.carbon.aggregation(&format!("meta.{name}")).unwrap();
-            if Some(found.name()) != recorded.as_str() {
-                return Err(format!("{name} is {} afterwards", found.name()));
-            }
+    compare_files(server, case)
+}
+
+/// Compares how files aggregate after the case.
+fn compare_files(server: &Server, case: &Value) -> Result<(), String> {
+    for (name, recorded) in case["files_after"].as_object().into_iter().flatten() {
+        let found = server.carbon.aggregation(&format!("meta.{name}")).unwrap();
+        if Some(found.name()) != recorded.as_str() {
+            return Err(format!("{name} is {} afterwards", found.name()));
         }
     }
     Ok(())

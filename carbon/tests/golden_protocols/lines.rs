@@ -3,38 +3,22 @@
 use carbon::protocol::{Resolver, line};
 use serde_json::Value;
 
-use crate::documented::{self, Deviations, check};
+use crate::documented::{self, check};
 use crate::golden::recording;
-use crate::recorded::{NOW, Point, Receiver, parts, points, quirk, storable};
+use crate::recorded::{NOW, Point, Receiver, Replayed, parts, points, quirk, storable};
 
 #[test]
 fn golden_lines() {
     let cases = recording("carbon-lines");
     assert!(!cases.is_empty());
-    let mut wrong = Vec::new();
-    let mut deviations = Deviations::default();
+    let mut replayed = Replayed::default();
     for case in &cases {
-        let name = case["name"].as_str().unwrap();
         let over = [("tcp", tcp as fn(&Value) -> _), ("udp", udp)];
         for (way, replay) in over.iter().filter(|(way, _)| case.get(way).is_some()) {
-            match replay(case) {
-                Ok(true) => {}
-                Ok(false) => {
-                    let quirk = quirk(case).unwrap().to_owned();
-                    let names = deviations.entry((format!("lines over {way}"), quirk));
-                    names.or_default().insert(name.to_owned());
-                }
-                Err(why) => wrong.push(format!("{name} over {way}: {why}")),
-            }
+            replayed.note(&format!("lines over {way}"), case, replay(case));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {}:\n{}",
-        wrong.len(),
-        cases.len(),
-        wrong.join("\n")
-    );
+    let deviations = replayed.deviations(cases.len());
     for way in ["lines over tcp", "lines over udp"] {
         let mut found = deviations.clone();
         found.retain(|(recording, _), _| recording == way);

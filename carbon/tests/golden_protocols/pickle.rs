@@ -3,9 +3,9 @@
 use carbon::protocol::pickle::Stream;
 use serde_json::Value;
 
-use crate::documented::{self, Deviations, check};
+use crate::documented::{self, check};
 use crate::golden::recording;
-use crate::recorded::{Receiver, hex, parts, points, quirk, storable};
+use crate::recorded::{Receiver, Replayed, hex, parts, points, quirk, storable};
 
 /// carbon's limit on a frame.
 const MAX_FRAME: usize = 1 << 20;
@@ -19,27 +19,11 @@ fn good() -> Vec<u8> {
 fn golden_pickle() {
     let cases = recording("carbon-pickle");
     assert!(!cases.is_empty());
-    let mut wrong = Vec::new();
-    let mut deviations = Deviations::default();
+    let mut replayed = Replayed::default();
     for case in &cases {
-        let name = case["name"].as_str().unwrap();
-        match replay(case) {
-            Ok(true) => {}
-            Ok(false) => {
-                let quirk = quirk(case).unwrap().to_owned();
-                let names = deviations.entry(("pickle".to_owned(), quirk));
-                names.or_default().insert(name.to_owned());
-            }
-            Err(why) => wrong.push(format!("{name}: {why}")),
-        }
+        replayed.note("pickle", case, replay(case));
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {}:\n{}",
-        wrong.len(),
-        cases.len(),
-        wrong.join("\n")
-    );
+    let deviations = replayed.deviations(cases.len());
     check("pickle", &deviations);
 }
 

@@ -6,6 +6,8 @@ use carbon::stats::Stats;
 use carbon::{Datapoint, Timestamp};
 use serde_json::Value;
 
+use crate::documented::Deviations;
+
 /// The time of receipt.
 pub(crate) const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -107,6 +109,44 @@ pub(crate) fn storable(points: Vec<Point>) -> Vec<Point> {
         })
     });
     storable.collect()
+}
+
+/// What came of replaying cases.
+#[derive(Default)]
+pub(crate) struct Replayed {
+    wrong: Vec<String>,
+    deviations: Deviations,
+}
+
+impl Replayed {
+    /// Notes a case of `recording`: whether it goes as recorded, or why it is wrong.
+    pub(crate) fn note(&mut self, recording: &str, case: &Value, result: Result<bool, String>) {
+        let name = case["name"].as_str().unwrap();
+        match result {
+            Ok(true) => {}
+            Ok(false) => {
+                let quirk = quirk(case).unwrap().to_owned();
+                let names = self.deviations.entry((recording.to_owned(), quirk));
+                names.or_default().insert(name.to_owned());
+            }
+            Err(why) => self.wrong.push(format!("{name}, {recording}: {why}")),
+        }
+    }
+
+    /// The cases that do not go as recorded.
+    ///
+    /// # Panics
+    /// One of the `n_cases` is wrong.
+    pub(crate) fn deviations(self, n_cases: usize) -> Deviations {
+        let Self { wrong, deviations } = self;
+        assert!(
+            wrong.is_empty(),
+            "{} of {n_cases}:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
+        deviations
+    }
 }
 
 /// An index in a directory of its own, and counters.

@@ -10,7 +10,7 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use whisper::Aggregation;
 
-use super::{Document, Layout, each_value};
+use super::{Document, Layout};
 use crate::context::Window;
 use crate::protobuf::{v2, v3};
 use crate::series::Series;
@@ -119,8 +119,6 @@ impl Layout for Version2 {
         4
     }
 
-    fn begin(&self, _: &mut Vec<u8>) {}
-
     fn head(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
         let series = &all[part];
         let (fields, n_values) = (Self::first_fields(series), series.values.len());
@@ -154,10 +152,6 @@ impl Layout for Version2 {
         }
         false
     }
-
-    fn tail(&self, _: &[Series], _: usize, _: &mut Vec<u8>) {}
-
-    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 #[derive(Debug)]
@@ -193,10 +187,6 @@ impl Version3 {
 }
 
 impl Layout for Version3 {
-    fn n_rows(&self, all: &[Series], part: usize) -> usize {
-        all[part].values.len()
-    }
-
     fn head_room(&self, all: &[Series], part: usize) -> usize {
         let series = &all[part];
         series.name.len() + series.path_expression.len() + 160
@@ -206,15 +196,9 @@ impl Layout for Version3 {
         DOUBLE
     }
 
-    fn row_usual(&self, _: &[Series], _: usize) -> usize {
-        DOUBLE
-    }
-
     fn row_least(&self, _: &[Series], _: usize) -> usize {
         DOUBLE
     }
-
-    fn begin(&self, _: &mut Vec<u8>) {}
 
     fn head(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
         let fields = self.first_fields(all, part);
@@ -231,22 +215,13 @@ impl Layout for Version3 {
         }
     }
 
-    fn rows(
-        &self,
-        all: &[Series],
-        part: usize,
-        rows: Range<usize>,
-        _: bool,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        each_value(&all[part], rows, out, push_value)
+    fn value(&self, value: f64, out: &mut Vec<u8>) {
+        push_value(value, out);
     }
 
     fn tail(&self, _: &[Series], part: usize, out: &mut Vec<u8>) {
         self.last_fields(part).encode_raw(out);
     }
-
-    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 #[cfg(test)]

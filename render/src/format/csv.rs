@@ -23,10 +23,6 @@ struct Csv {
 }
 
 impl Layout for Csv {
-    fn n_rows(&self, all: &[Series], part: usize) -> usize {
-        all[part].values.len()
-    }
-
     fn head_room(&self, _: &[Series], _: usize) -> usize {
         0
     }
@@ -42,10 +38,6 @@ impl Layout for Csv {
     fn row_least(&self, all: &[Series], part: usize) -> usize {
         shown_name(&all[part]).len() + 4
     }
-
-    fn begin(&self, _: &mut Vec<u8>) {}
-
-    fn head(&self, _: &[Series], _: usize, _: &mut Vec<u8>) {}
 
     fn rows(
         &self,
@@ -78,10 +70,6 @@ impl Layout for Csv {
         }
         false
     }
-
-    fn tail(&self, _: &[Series], _: usize, _: &mut Vec<u8>) {}
-
-    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 /// No name is nothing, as no value is.

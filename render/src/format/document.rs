@@ -18,8 +18,10 @@ pub(crate) trait Layout: Debug + Send + Sync {
         all.len()
     }
 
-    /// How many rows a part has.
-    fn n_rows(&self, all: &[Series], part: usize) -> usize;
+    /// How many rows a part has; usually one for each value.
+    fn n_rows(&self, all: &[Series], part: usize) -> usize {
+        all[part].values.len()
+    }
 
     /// The most bytes that the beginning, or the end, takes.
     fn edge_room(&self) -> usize {
@@ -33,43 +35,40 @@ pub(crate) trait Layout: Debug + Send + Sync {
     fn row_room(&self, all: &[Series], part: usize) -> usize;
 
     /// The bytes that a record usually takes.
-    fn row_usual(&self, all: &[Series], part: usize) -> usize;
+    fn row_usual(&self, all: &[Series], part: usize) -> usize {
+        self.row_room(all, part)
+    }
 
     /// The least bytes that a record takes.
     fn row_least(&self, all: &[Series], part: usize) -> usize;
 
-    fn begin(&self, out: &mut Vec<u8>);
+    fn begin(&self, _: &mut Vec<u8>) {}
 
-    fn head(&self, all: &[Series], part: usize, out: &mut Vec<u8>);
+    fn head(&self, _: &[Series], _: usize, _: &mut Vec<u8>) {}
 
     /// Some of the rows, after others of the part or (`first`) before all that are shown. Says
-    /// whether the next one is still the first.
+    /// whether the next one is still the first. Without its own a format has values with nothing
+    /// between them.
     fn rows(
         &self,
         all: &[Series],
         part: usize,
         rows: Range<usize>,
-        first: bool,
+        _first: bool,
         out: &mut Vec<u8>,
-    ) -> bool;
-
-    fn tail(&self, all: &[Series], part: usize, out: &mut Vec<u8>);
-
-    fn end(&self, out: &mut Vec<u8>);
-}
-
-/// Writes some of the values of a series with nothing between them, and says that the next one is not
-/// the first: for [`Layout::rows`].
-pub(crate) fn each_value(
-    series: &Series,
-    rows: Range<usize>,
-    out: &mut Vec<u8>,
-    write: impl Fn(f64, &mut Vec<u8>),
-) -> bool {
-    for &value in &series.values[rows] {
-        write(value, out);
+    ) -> bool {
+        for &value in &all[part].values[rows] {
+            self.value(value, out);
+        }
+        false
     }
-    false
+
+    /// A value, in a format whose rows are values and nothing else.
+    fn value(&self, _: f64, _: &mut Vec<u8>) {}
+
+    fn tail(&self, _: &[Series], _: usize, _: &mut Vec<u8>) {}
+
+    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 /// Writes rows with a comma before each but the first of all, and says whether the next one is the

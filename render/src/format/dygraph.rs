@@ -1,4 +1,4 @@
-//! `{"labels": ["Time", …], "data": [[milliseconds, value, …], …]}`: rows by the moments of the
+//! `{"labels": ["Time", …], "data": [[milliseconds, value, …], …]}`: rows by the timestamps of the
 //! first series.
 
 use std::ops::Range;

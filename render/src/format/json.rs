@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn points_are_value_and_moment() {
+    fn points_are_value_and_timestamp() {
         let text = json(sample(), Choice::default());
         assert_eq!(
             text,

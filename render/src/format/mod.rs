@@ -23,7 +23,7 @@ use jiff::tz::TimeZone;
 
 pub use buffer::Buffer;
 pub use document::{Document, Position};
-pub(crate) use document::{Layout, each_value, text_room, with_commas};
+pub(crate) use document::{Layout, text_room, with_commas};
 
 use crate::budget::Budget;
 use crate::error::Result;
@@ -109,7 +109,7 @@ impl fmt::Debug for Format {
     }
 }
 
-/// The first moments of `series`, as many as are shown: those not after its end.
+/// The first timestamps of `series`, as many as are shown: those not after its end.
 pub(crate) fn shown(series: &Series) -> usize {
     if series.end < series.start {
         return 0;

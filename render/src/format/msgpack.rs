@@ -1,11 +1,9 @@
 //! MessagePack: the list that graphite-web's cluster nodes exchange.
 
-use std::ops::Range;
-
 use rmp::encode::{write_array_len, write_f64, write_map_len, write_nil, write_sint, write_str};
 use whisper::is_absent;
 
-use super::{Document, Layout, each_value};
+use super::{Document, Layout};
 use crate::series::Series;
 
 /// Series as a list of maps.
@@ -51,10 +49,6 @@ fn tail(series: &Series, out: &mut Vec<u8>) -> Written {
 }
 
 impl Layout for Msgpack {
-    fn n_rows(&self, all: &[Series], part: usize) -> usize {
-        all[part].values.len()
-    }
-
     fn head_room(&self, all: &[Series], part: usize) -> usize {
         let series = &all[part];
         let after = series.path_expression.len() + series.consolidation_name().len();
@@ -62,10 +56,6 @@ impl Layout for Msgpack {
     }
 
     fn row_room(&self, _: &[Series], _: usize) -> usize {
-        9
-    }
-
-    fn row_usual(&self, _: &[Series], _: usize) -> usize {
         9
     }
 
@@ -81,28 +71,17 @@ impl Layout for Msgpack {
         let _ = head(&all[part], out);
     }
 
-    fn rows(
-        &self,
-        all: &[Series],
-        part: usize,
-        rows: Range<usize>,
-        _: bool,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        each_value(&all[part], rows, out, |value, out| {
-            if is_absent(value) {
-                let _ = write_nil(out);
-            } else {
-                let _ = write_f64(out, value);
-            }
-        })
+    fn value(&self, value: f64, out: &mut Vec<u8>) {
+        if is_absent(value) {
+            let _ = write_nil(out);
+        } else {
+            let _ = write_f64(out, value);
+        }
     }
 
     fn tail(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
         let _ = tail(&all[part], out);
     }
-
-    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 pub(crate) fn length(n: usize) -> u32 {

@@ -1,11 +1,9 @@
 //! Python pickles, protocol 2: written, never read.
 
-use std::ops::Range;
-
 use carbon::protocol::pickle::write;
 use whisper::is_absent;
 
-use super::{Document, Layout, each_value};
+use super::{Document, Layout};
 use crate::series::Series;
 
 /// Series as graphite-web exchanges them: a list of dicts.
@@ -17,10 +15,6 @@ pub fn document(all: Vec<Series>) -> Document {
 struct Dicts;
 
 impl Layout for Dicts {
-    fn n_rows(&self, all: &[Series], part: usize) -> usize {
-        all[part].values.len()
-    }
-
     fn head_room(&self, all: &[Series], part: usize) -> usize {
         let series = &all[part];
         let after = series.path_expression.len() + series.consolidation_name().len();
@@ -28,10 +22,6 @@ impl Layout for Dicts {
     }
 
     fn row_room(&self, _: &[Series], _: usize) -> usize {
-        9
-    }
-
-    fn row_usual(&self, _: &[Series], _: usize) -> usize {
         9
     }
 
@@ -61,15 +51,8 @@ impl Layout for Dicts {
         write::begin_list(out);
     }
 
-    fn rows(
-        &self,
-        all: &[Series],
-        part: usize,
-        rows: Range<usize>,
-        _: bool,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        each_value(&all[part], rows, out, value)
+    fn value(&self, value: f64, out: &mut Vec<u8>) {
+        push_value(value, out);
     }
 
     fn tail(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
@@ -82,7 +65,7 @@ impl Layout for Dicts {
         write::text(out, "consolidationFunc");
         write::text(out, series.consolidation_name());
         write::text(out, "xFilesFactor");
-        value(series.x_files_factor, out);
+        push_value(series.x_files_factor, out);
         write::end_dict(out);
     }
 
@@ -93,7 +76,7 @@ impl Layout for Dicts {
 }
 
 /// A float, or `None` for an absent one.
-fn value(value: f64, out: &mut Vec<u8>) {
+fn push_value(value: f64, out: &mut Vec<u8>) {
     if is_absent(value) {
         write::none(out);
     } else {

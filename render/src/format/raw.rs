@@ -18,10 +18,6 @@ pub fn document(all: Vec<Series>) -> Document {
 struct Raw;
 
 impl Layout for Raw {
-    fn n_rows(&self, all: &[Series], part: usize) -> usize {
-        all[part].values.len()
-    }
-
     fn head_room(&self, all: &[Series], part: usize) -> usize {
         all[part].name.len() + 80
     }
@@ -37,8 +33,6 @@ impl Layout for Raw {
     fn row_least(&self, _: &[Series], _: usize) -> usize {
         3
     }
-
-    fn begin(&self, _: &mut Vec<u8>) {}
 
     fn head(&self, all: &[Series], part: usize, out: &mut Vec<u8>) {
         let Series {
@@ -77,8 +71,6 @@ impl Layout for Raw {
     fn tail(&self, _: &[Series], _: usize, out: &mut Vec<u8>) {
         out.push(b'\n');
     }
-
-    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 #[cfg(test)]
