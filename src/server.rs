@@ -361,7 +361,6 @@ impl Running {
         let own = own_every(config.statsd.flush_interval);
         // Carbon's rule files hold for the lines of StatsD, and not for the server's own series.
         let flushed = own_sink(carbon.ruled_sink(config.statsd.flush_interval), &own_count);
-        let own_series = config.stats.own && config.render.now == 0;
         let statsd = start_statsd(config, bound.statsd, &flushed, &events, supervisor)?;
         let mut background = JoinSet::new();
         let banner = shop.is_some().then_some(demo::BANNER);
@@ -395,12 +394,12 @@ impl Running {
             panics: panics.clone(),
             connections: answering.connections.clone(),
         });
-        if own_series {
+        if config.stats.own && config.render.now == 0 {
             let series = SelfSeries::new(own_every(config.stats.interval), &config.stats);
             let reporter = report(series, readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
         }
-        let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only));
+        let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only).within(&app.memory));
         let (stop_receiving, stopped) = watch::channel(false);
         let receivers = bound.carbon.start(&Needs {
             carbon: &carbon,

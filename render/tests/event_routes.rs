@@ -10,9 +10,11 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
+use render::budget::Memory;
 use render::events::{Options, Store};
-use render::http::events::{EventsState, routes};
+use render::http::events::{EventsState, Room, routes};
 use render::http::guard::{Guard, MAX_BODY, Options as AuthOptions};
+use render::http::params::Reading;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -50,14 +52,22 @@ impl Server {
     }
 
     fn with(auth: &AuthOptions) -> Self {
+        Self::within(auth, &Memory::new(0))
+    }
+
+    /// A server whose requests have `memory` together.
+    fn within(auth: &AuthOptions, memory: &Arc<Memory>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("events.db"), &Options::default()).unwrap();
         let state = EventsState {
             store: Arc::clone(&store),
-            guard: Arc::new(Guard::new(auth, true)),
+            guard: Arc::new(Guard::new(auth, true).within(memory)),
             time_zone: TimeZone::UTC,
             clock: Some(NOW),
-            room: Default::default(),
+            room: Room::within(Reading {
+                memory: Arc::clone(memory),
+                stats: Arc::default(),
+            }),
             base_path: Default::default(),
             page: None,
         };
@@ -518,4 +528,57 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn bodies_are_reserved_while_they_are_held() {
+    let memory = Memory::new(400_000);
+    let server = Server::within(&AuthOptions::default(), &memory);
+    let event = |data: usize| json!({"what": "deploy", "data": "x".repeat(data)}).to_string();
+    let imported = "{\"what\":\"a\",\"when\":1}\n";
+    for (uri, fits, too_much) in [
+        ("/events/", event(1_000), event(300_000)),
+        // Few bytes that become many values.
+        (
+            "/events/",
+            event(1_000),
+            format!("[{}1]", "1,".repeat(10_000)),
+        ),
+        ("/webhooks/gitlab", "{}".to_owned(), event(300_000)),
+        ("/api/annotations", event(1_000), event(300_000)),
+        (
+            "/events/import",
+            imported.to_owned(),
+            imported.repeat(5_000),
+        ),
+    ] {
+        let refused = server.send("POST", uri, &[], too_much);
+        assert_eq!(refused.status, 413, "{uri}: {}", refused.body);
+        assert!(
+            refused.body.contains("render.max_memory"),
+            "{}",
+            refused.body
+        );
+        let taken = server.send("POST", uri, &[], fits);
+        assert_ne!(taken.status, 413, "{uri}: {}", taken.body);
+        assert_eq!(memory.used(), 0, "{uri}");
+    }
+    assert!(memory.peak() > 100_000);
+}
+
+/// A body is read before its signature is known to be good.
+#[test]
+fn bodies_with_signatures_are_reserved() {
+    let auth = AuthOptions {
+        event_tokens: vec!["secret".to_owned()],
+        ..AuthOptions::default()
+    };
+    let memory = Memory::new(100_000);
+    let server = Server::within(&auth, &memory);
+    let signed = [("x-hub-signature-256", "sha256=00")];
+    for (length, status) in [(1_000, 401), (200_000, 413)] {
+        let answer = server.send("POST", "/webhooks/github", &signed, "x".repeat(length));
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    assert_eq!(memory.used(), 0);
 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
+use axum::extract::FromRef as _;
+use axum::middleware::from_fn_with_state;
 use carbon::Carbon;
 use render::events::Store;
-use render::http::events::{EventsState, routes as events_routes};
+use render::http::events::{EventsState, Room, routes as events_routes};
 use render::http::guard::Guard;
 use render::http::impact::{ImpactState, routes as impact_routes};
 use render::http::page::Page;
+use render::http::params::{self, heads};
 use render::http::{App, router};
 use render::verdicts::{Handle, Judge};
 
@@ -47,6 +50,7 @@ pub(super) fn all_routes(
     config: &Config,
 ) -> Router {
     let render = &config.render;
+    let reading = params::Reading::from_ref(&app);
     let verdicts = impact_routes(ImpactState {
         store: events.clone(),
         handle: handle.clone(),
@@ -58,7 +62,7 @@ pub(super) fn all_routes(
         guard: guard.clone(),
         time_zone: app.time_zone.clone(),
         clock: (render.now != 0).then_some(render.now),
-        room: Default::default(),
+        room: Room::within(reading.clone()),
         base_path: render.base_path.as_str().into(),
         page: Some(page.clone()),
     });
@@ -66,6 +70,7 @@ pub(super) fn all_routes(
         .merge(event_routes)
         .merge(verdicts)
         .merge(guard.watch(page.routes()))
+        .layer(from_fn_with_state(reading, heads))
 }
 
 /// Counts the metrics and datapoints that clients sent: all but the `own_count` of this server.

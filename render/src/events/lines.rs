@@ -45,6 +45,27 @@ pub fn read(text: &str) -> Result<Vec<Event>, Error> {
     events.collect()
 }
 
+/// About the bytes that [`read()`] takes for `text` at most, beside the text.
+pub(crate) fn memory_of(text: &[u8]) -> usize {
+    let ends = if text.trim_ascii_start().starts_with(b"[") {
+        b'{'
+    } else {
+        b'\n'
+    };
+    let n_events = 1 + text.iter().filter(|&&byte| byte == ends).count();
+    // All values of an array are there at once; a list doubles while it grows.
+    let n_values = match ends {
+        b'{' => text.iter().filter(|&&byte| byte == b',').count(),
+        _ => 0,
+    };
+    n_events * (2 * size_of::<Event>() + PER_EVENT)
+        + n_values * 4 * size_of::<Value>()
+        + 2 * text.len()
+}
+
+/// What the allocator takes for the texts and tags of an event beside their bytes.
+const PER_EVENT: usize = 256;
+
 fn at(place: &str, why: &str) -> Error {
     Error::Refused(format!("{place}: {why}"))
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::{Bytes, to_bytes};
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -425,19 +425,14 @@ fn dated(event: &Event) -> Value {
 async fn import(State(state): State<EventsState>, request: Request) -> Outcome {
     let busy = |busy: room::Busy| busy.answer(&state.store);
     let _place = state.room.import().await.map_err(busy)?;
-    let body = match to_bytes(request.into_body(), MAX_IMPORT).await {
-        Ok(body) => body,
-        Err(why) => {
-            let sentence = format!("the body was not read, {MAX_IMPORT} bytes at most: {why}");
-            return Err(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &sentence));
-        }
-    };
-    let Ok(text) = String::from_utf8(body.into()) else {
-        return Ok(refuse("the body is not UTF-8")?);
-    };
+    let body = request.into_body();
+    let (body, _held) = state.room.whole(body, MAX_IMPORT, lines::memory_of).await?;
     let (n_read, n_new) = state
         .ask(move |store| {
-            let events = lines::read(&text)?;
+            let Ok(text) = str::from_utf8(&body) else {
+                return refuse("the body is not UTF-8");
+            };
+            let events = lines::read(text)?;
             Ok((events.len(), store.import(events)?))
         })
         .await?;

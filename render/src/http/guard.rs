@@ -36,6 +36,8 @@ use settings::options::Checked;
 use sha2::{Digest as _, Sha256};
 
 use super::Answer;
+use super::params::whole;
+use crate::budget::{Budget, Memory};
 
 /// Most bytes in the body of one event or webhook.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -118,6 +120,8 @@ pub struct Guard {
     event_tokens: Vec<Token>,
     hosts: Vec<String>,
     loopback_only: bool,
+    /// Where bodies are reserved that are read for their signature.
+    memory: Arc<Memory>,
 }
 
 struct Token {
@@ -170,7 +174,9 @@ pub enum Refusal {
     #[error("{0}")]
     Token(&'static str),
     /// The body is too long to be checked.
-    #[error("the body is longer than {MAX_BODY} bytes")]
+    #[error(
+        "the body is longer than {MAX_BODY} bytes, or there is no memory for it (render.max_memory)"
+    )]
     TooLong,
 }
 
@@ -203,7 +209,14 @@ impl Guard {
             event_tokens: event_tokens.iter().map(|token| Token::new(token)).collect(),
             hosts: names.chain(machine_name()).collect(),
             loopback_only,
+            memory: Memory::new(0),
         }
+    }
+
+    /// The guard, which reserves bodies in `memory` while it reads them.
+    pub fn within(mut self, memory: &Arc<Memory>) -> Self {
+        self.memory = Arc::clone(memory);
+        self
     }
 
     /// Puts this guard in front of the routes of `router`: every method but GET, HEAD and OPTIONS
@@ -269,7 +282,8 @@ impl Guard {
         // Rollbar's clients put their token into the message.
         let in_body = parts.uri.path().starts_with("/api/1/deploy");
         let (body, bytes) = if wanted && (in_body || parts.headers.contains_key(SIGNATURE)) {
-            let bytes = axum::body::to_bytes(body, MAX_BODY)
+            let budget = Budget::new(Arc::clone(&self.memory), None);
+            let bytes = whole(body, &budget, MAX_BODY)
                 .await
                 .map_err(|_| Refusal::TooLong)?;
             (Body::from(bytes.clone()), bytes)

@@ -11,16 +11,20 @@ mod body;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 
 use super::Answer;
 use super::carbonapi::{Protocol, accepts_version_3};
 use crate::budget::{Budget, Memory, Reservation};
 use crate::error::Result as Checked;
 use crate::stats::{Stats, count};
-use body::{check_number, form, in_body, refused, size_of_form, whole};
+use body::{check_number, form, in_body};
+pub(super) use body::{refused, size_of_form, size_of_json, whole};
 
 /// How long a body may be.
 pub const MAX_BODY: usize = 8 << 20;
@@ -115,6 +119,29 @@ pub struct Reading {
     pub stats: Arc<Stats>,
 }
 
+impl Reading {
+    /// Counts a refusal for want of memory.
+    pub(super) fn count(&self, refusal: Answer) -> Answer {
+        if refusal.status == StatusCode::PAYLOAD_TOO_LARGE {
+            count(&self.stats.limited);
+        }
+        refusal
+    }
+}
+
+/// Reserves the parameters in the head of a request until its answer begins. A head is read before
+/// anything is known of the request, and handlers keep its parameters while they wait for a thread or
+/// the disk.
+pub async fn heads(State(reading): State<Reading>, request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let budget = Budget::new(Arc::clone(&reading.memory), None);
+    let held = budget.hold(query.len() + size_of_form(query.as_bytes()));
+    match held {
+        Ok(_held) => next.run(request).await,
+        Err(error) => reading.count(refused(error)).into_response(),
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for Params
 where
     Reading: FromRef<S>,
@@ -122,14 +149,9 @@ where
     type Rejection = Answer;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Answer> {
-        let Reading { memory, stats } = Reading::from_ref(state);
-        let read = Self::read(request, Budget::new(memory, None)).await;
-        if let Err(refusal) = &read
-            && refusal.status == StatusCode::PAYLOAD_TOO_LARGE
-        {
-            count(&stats.limited);
-        }
-        read
+        let reading = Reading::from_ref(state);
+        let read = Self::read(request, Budget::new(Arc::clone(&reading.memory), None)).await;
+        read.map_err(|refusal| reading.count(refusal))
     }
 }
 
@@ -144,7 +166,7 @@ impl Params {
         let mut message = None;
         if named == Some(Protocol::Three) || accepts_version_3(&head.headers) {
             // carbonapi sends its messages as the bodies of GETs.
-            message = Some(whole(body, &budget).await?);
+            message = Some(whole(body, &budget, MAX_BODY).await?);
         } else if head.method == Method::POST {
             let kind = head.headers.get(header::CONTENT_TYPE);
             let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -276,6 +298,39 @@ mod tests {
                 assert_eq!(few.memory.used(), 0, "{kind}");
                 assert_eq!(few.stats.limited.load(Ordering::Relaxed), 1, "{kind}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn heads_are_reserved_until_the_answer_begins() {
+        use axum::middleware::from_fn_with_state;
+        use tower::ServiceExt as _;
+        let many = format!("/?{}", "a&".repeat(10_000));
+        for (limit, uri, status) in [
+            (100_000, "/?a=1", StatusCode::OK),
+            (100_000, &*many, StatusCode::PAYLOAD_TOO_LARGE),
+            (0, &*many, StatusCode::OK),
+        ] {
+            let reading = reading(limit);
+            let memory = Arc::clone(&reading.memory);
+            let held = move || async move { memory.used().to_string() };
+            let router = axum::Router::new()
+                .route("/", axum::routing::get(held))
+                .layer(from_fn_with_state(reading.clone(), heads));
+            let request = Request::get(uri).body(Body::empty()).unwrap();
+            let answer = router.oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), status, "{uri:.20}");
+            let refused = u64::from(status != StatusCode::OK);
+            assert_eq!(reading.stats.limited.load(Ordering::Relaxed), refused);
+            let body = axum::body::to_bytes(answer.into_body(), 1_000)
+                .await
+                .unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            match status {
+                StatusCode::OK => assert!(body.parse::<usize>().unwrap() > uri.len(), "{body}"),
+                _ => assert!(body.contains("render.max_memory"), "{body}"),
+            }
+            assert_eq!(reading.memory.used(), 0);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Webhooks of GitHub and GitLab, and Rollbar's deploy notices.
+//! Webhooks of GitHub and GitLab, and Rollbar's deploy messages.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -78,7 +78,7 @@ fn deploy(id: i64) -> Answer {
 }
 
 /// A message as JSON or as a form: GitHub sends its JSON in the form field `payload` when it is
-/// set to, Rollbar's notices are forms by habit.
+/// set to, Rollbar's messages are forms by habit.
 fn message(headers: &HeaderMap, body: &Bytes) -> Result<Value, Error> {
     let form = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes()

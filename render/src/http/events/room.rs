@@ -6,6 +6,7 @@
 //! 3. [`READERS`] questions are asked at once, and what was answered counts against [`ANSWERS`]
 //!    until it is sent.
 //! 4. A body that is large, or does not say how large it is, needs one of [`BODIES`] places.
+//! 5. Bodies, and what becomes of them as JSON, are reserved in the memory of all requests.
 
 use std::future::Future;
 use std::io;
@@ -26,7 +27,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Answer, EventsState};
+use crate::budget::{Budget, Memory, Reservation};
 use crate::events::{Error, Store, lines};
+use crate::http::guard::MAX_BODY;
+use crate::http::params::{Reading, refused, size_of_form, size_of_json, whole};
 
 /// Exports at once.
 const EXPORTS: usize = 4;
@@ -50,10 +54,22 @@ pub struct Room {
     readers: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    reading: Reading,
 }
 
 impl Default for Room {
+    /// Room in memory without a limit.
     fn default() -> Self {
+        Self::within(Reading {
+            memory: Memory::new(0),
+            stats: Arc::default(),
+        })
+    }
+}
+
+impl Room {
+    /// Room within the memory of `reading`.
+    pub fn within(reading: Reading) -> Self {
         let places = |n| Arc::new(Semaphore::new(n));
         Self {
             exports: places(EXPORTS),
@@ -61,11 +77,29 @@ impl Default for Room {
             readers: places(READERS),
             answers: places(ANSWERS),
             bodies: places(BODIES),
+            reading,
         }
     }
-}
 
-impl Room {
+    /// All of `body`, at most `most` bytes, reserved while the bytes are there; `size` says what else a
+    /// handler takes for it, which is reserved with the second.
+    pub(super) async fn whole(
+        &self,
+        body: Body,
+        most: usize,
+        size: impl FnOnce(&[u8]) -> usize,
+    ) -> Result<(Bytes, Reservation), Answer> {
+        let budget = Budget::new(Arc::clone(&self.reading.memory), None);
+        let read = match whole(body, &budget, most).await {
+            Ok(bytes) => {
+                let held = budget.hold(size(&bytes)).map_err(refused);
+                held.map(|held| (bytes, held))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        read.map_err(|refusal| self.reading.count(refusal))
+    }
+
     /// A place for a query.
     pub(super) async fn reader(&self) -> Result<OwnedSemaphorePermit, Busy> {
         wait(&self.readers, "too many event queries are running").await
@@ -113,7 +147,7 @@ impl Busy {
     }
 }
 
-/// Delays a request with a large body until there is a place for it.
+/// Reads the body of a request: with a large one it waits for a place before.
 pub(super) async fn bodies(
     State(state): State<EventsState>,
     request: Request,
@@ -122,13 +156,21 @@ pub(super) async fn bodies(
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    if !chunked && length.unwrap_or(0) <= SMALL {
-        return next.run(request).await;
-    }
-    let place = wait(&state.room.bodies, "too many large bodies are being read").await;
-    match place {
-        Ok(_place) => next.run(request).await,
-        Err(busy) => busy.answer(&state.store).into_response(),
+    let _place = if chunked || length.unwrap_or(0) > SMALL {
+        let place = wait(&state.room.bodies, "too many large bodies are being read").await;
+        match place {
+            Ok(place) => Some(place),
+            Err(busy) => return busy.answer(&state.store).into_response(),
+        }
+    } else {
+        None
+    };
+    let (head, body) = request.into_parts();
+    // JSON, or a form that becomes JSON.
+    let size = |body: &[u8]| size_of_json(body) + size_of_form(body);
+    match state.room.whole(body, MAX_BODY, size).await {
+        Ok((bytes, _held)) => next.run(Request::from_parts(head, bytes.into())).await,
+        Err(refusal) => refusal.into_response(),
     }
 }
 

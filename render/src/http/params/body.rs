@@ -20,7 +20,7 @@ type Pairs = Result<Vec<(String, String)>, Answer>;
 /// The parameters in a body of the content type `kind`; a body of another type is read as a form.
 /// `reserved` grows by what they take.
 pub(super) async fn in_body(kind: &str, body: Body, reserved: &mut Reservation) -> Pairs {
-    let body = whole(body, reserved.budget()).await?;
+    let body = whole(body, reserved.budget(), MAX_BODY).await?;
     let main = kind.split(';').next().unwrap_or_default();
     let kind_of_body = main.trim().to_ascii_lowercase();
     let size = match kind_of_body.as_str() {
@@ -37,12 +37,16 @@ pub(super) async fn in_body(kind: &str, body: Body, reserved: &mut Reservation) 
     }
 }
 
-/// All of a body. Its bytes stay reserved in `budget` while they are held. The rest of a body for which
+/// All of a body of `most` bytes. Its bytes stay reserved in `budget` while they are held. The rest of a body for which
 /// there is no memory is read and dropped: a client that is still sending would lose the answer
 /// together with the connection.
-pub(super) async fn whole(body: Body, budget: &Budget) -> Result<Bytes, Answer> {
+pub(in crate::http) async fn whole(
+    body: Body,
+    budget: &Budget,
+    most: usize,
+) -> Result<Bytes, Answer> {
     let too_long = || {
-        let sentence = format!("the body is longer than {MAX_BODY} bytes or ended early");
+        let sentence = format!("the body is longer than {most} bytes or ended early");
         Answer::text(StatusCode::PAYLOAD_TOO_LARGE, sentence)
     };
     let mut held = Ok((Buffer::new(budget), Arriving::new(budget.memory())));
@@ -54,7 +58,7 @@ pub(super) async fn whole(body: Body, budget: &Budget) -> Result<Bytes, Answer> 
             continue;
         };
         length += data.len();
-        if length > MAX_BODY {
+        if length > most {
             return Err(too_long());
         }
         if let Ok((bytes, arriving)) = &mut held
@@ -75,14 +79,14 @@ fn append(bytes: &mut Buffer, arriving: &mut Arriving, data: &[u8]) -> Result<()
     Ok(())
 }
 
-/// The answer to a request whose parameters need too much memory.
-pub(super) fn refused(error: Error) -> Answer {
+/// The answer to a request whose body or parameters need too much memory.
+pub(in crate::http) fn refused(error: Error) -> Answer {
     Answer::text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
 }
 
 /// The most bytes that the parameters of a form take: each has a place in a list, and a byte that is
 /// not UTF-8 becomes a character of three.
-pub(super) fn size_of_form(text: &[u8]) -> usize {
+pub(in crate::http) fn size_of_form(text: &[u8]) -> usize {
     let n_pairs = 1 + text.iter().filter(|&&byte| byte == b'&').count();
     match text.len() {
         0 => 0,
@@ -95,7 +99,7 @@ pub(super) fn size_of_form(text: &[u8]) -> usize {
 const PER_VALUE: usize = 4 * size_of::<Value>() + size_of::<(String, String)>() + 2 * SMALLEST_TEXT;
 
 /// The most bytes that an object of JSON takes until its members are parameters.
-fn size_of_json(body: &[u8]) -> usize {
+pub(in crate::http) fn size_of_json(body: &[u8]) -> usize {
     let n_values = 1 + body.iter().filter(|&&byte| byte == b',').count();
     // Texts are there twice, in the object and in the parameters.
     n_values * PER_VALUE + 2 * body.len()
