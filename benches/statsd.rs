@@ -308,13 +308,13 @@ impl Ours {
     }
 
     /// Waits until nothing more comes; returns what has come and what that took.
-    fn settled(&self) -> (u64, f64) {
-        let received = settled(|| self.received());
+    fn drained(&self) -> (u64, f64) {
+        let received = final_count(|| self.received());
         (received, processor_time(OURS))
     }
 }
 
-fn settled(count: impl Fn() -> u64) -> u64 {
+fn final_count(count: impl Fn() -> u64) -> u64 {
     let mut last = count();
     loop {
         thread::sleep(Duration::from_millis(100));
@@ -350,7 +350,7 @@ fn baseline_receiver(coalesce: bool, send: impl FnOnce(SocketAddr)) -> (f64, u64
     let thread = thread.unwrap();
     let before = processor_time(&["baseline"]);
     send(address);
-    let came = settled(|| bytes.load(Ordering::Relaxed));
+    let came = final_count(|| bytes.load(Ordering::Relaxed));
     let took = processor_time(&["baseline"]) - before;
     let lost = dropped(address);
     stop.store(true, Ordering::Relaxed);
@@ -387,9 +387,9 @@ fn saturated(what: &str, load: &Load, coalesce: bool) {
     for _ in 0..ROUNDS {
         let server = Ours::start(coalesce);
         apart(|| load.send_once(server.address));
-        let before = server.settled();
+        let before = server.drained();
         apart(|| load.send(server.address, 0.0, u64::MAX, time));
-        let after = server.settled();
+        let after = server.drained();
         ours.push((after.1 - before.1) / (after.0 - before.0) as f64 * 1e9);
         server.server.stop().unwrap();
         let (took, came, _) = baseline_receiver(coalesce, |address| {
@@ -409,9 +409,9 @@ fn paced(load: &Load, rate: f64) {
     for _ in 0..ROUNDS {
         let server = Ours::start(true);
         apart(|| load.send_once(server.address));
-        let before = server.settled();
+        let before = server.drained();
         let sent = apart(|| load.send(server.address, rate, u64::MAX, time));
-        let after = server.settled();
+        let after = server.drained();
         assert_eq!(after.0 - before.0, sent, "some were lost");
         ours.push((after.1 - before.1) / sent as f64 * 1e9);
         server.server.stop().unwrap();
@@ -439,11 +439,11 @@ fn loss(load: &Load) {
         for _ in 0..TRIALS {
             let server = Ours::start(true);
             apart(|| load.send_once(server.address));
-            let before = server.settled().0;
+            let before = server.drained().0;
             let start = Instant::now();
             let sent = apart(|| load.send(server.address, rate, u64::MAX, time));
             offered.push(sent as f64 / start.elapsed().as_secs_f64());
-            ours.push(1.0 - (server.settled().0 - before) as f64 / sent as f64);
+            ours.push(1.0 - (server.drained().0 - before) as f64 / sent as f64);
             server.server.stop().unwrap();
             let mut sent = 0;
             let (_, _, lost) = baseline_receiver(true, |address| {
@@ -489,9 +489,9 @@ fn first_sight(names: u32) {
     for _ in 0..ROUNDS {
         let server = Ours::start(true);
         for costs in [&mut first, &mut again] {
-            let before = server.settled();
+            let before = server.drained();
             apart(|| load.send_once(server.address));
-            let after = server.settled();
+            let after = server.drained();
             assert_eq!(after.0 - before.0, load.metrics(), "some were lost");
             costs.push((after.1 - before.1) / load.metrics() as f64 * 1e9);
         }
@@ -524,7 +524,7 @@ fn flush(names: u32) {
     let own = memory() - empty;
     let server = Ours::start(true);
     apart(|| load.send_once(server.address));
-    server.settled();
+    server.drained();
     server.server.flush_now();
     let (mut costs, mut walks) = (Vec::new(), Vec::new());
     let (mut peak, mut steady) = (0.0_f64, 0.0_f64);
@@ -533,7 +533,7 @@ fn flush(names: u32) {
     let mut lines = 0;
     for _ in 0..ROUNDS {
         apart(|| load.send_once(server.address));
-        server.settled();
+        server.drained();
         steady = memory() - empty - own;
         let before = (
             processor_time(OURS),
@@ -574,7 +574,7 @@ fn meanwhile(names: u32) {
     for rate in [1e6, 5e6] {
         let server = Ours::start(true);
         apart(|| load.send_once(server.address));
-        server.settled();
+        server.drained();
         let before = server.received();
         let (sent, flushes) = thread::scope(|scope| {
             let sender =
@@ -587,7 +587,7 @@ fn meanwhile(names: u32) {
             }
             (sender.join().unwrap(), flushes)
         });
-        let received = server.settled().0 - before;
+        let received = server.drained().0 - before;
         println!(
             "meanwhile, {names} names, {:.0} million a second, {flushes} flushes in 5 s: {:.4} % lost ({} of {sent})",
             rate / 1e6,
@@ -603,7 +603,7 @@ fn soak(rate: f64, time: Duration) {
     let load = Load::new(1_000, PACKET, 8);
     let server = Ours::with(true, Options::default().receive_buffer);
     apart(|| load.send_once(server.address));
-    let before = server.settled().0;
+    let before = server.drained().0;
     let mut memories = Vec::new();
     let sent = thread::scope(|scope| {
         let sender = scope.spawn(|| load.send(server.address, rate, u64::MAX, time));
@@ -618,7 +618,7 @@ fn soak(rate: f64, time: Duration) {
         }
         sender.join().unwrap()
     });
-    let received = server.settled().0 - before;
+    let received = server.drained().0 - before;
     let tenth = memories.len().div_ceil(10).max(1);
     let most: Vec<f64> = memories
         .chunks(tenth)

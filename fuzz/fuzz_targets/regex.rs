@@ -19,7 +19,7 @@ enum Part {
     Group(usize),
 }
 
-/// Spellings in a replacement, and what they stand for.
+/// Notations in a replacement, and what they stand for.
 const TEXTS: [(&str, &str); 10] = [
     ("x", "x"),
     ("$1", "$1"),

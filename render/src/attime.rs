@@ -1,4 +1,4 @@
-//! Moments as people write them: `now`, `-6h`, `noon yesterday`, `20231114`, `midnight+90min`.
+//! Times as people write them: `now`, `-6h`, `noon yesterday`, `20231114`, `midnight+90min`.
 //!
 //! The language is graphite-web 1.1.10's, its oddities included, because dashboards use them:
 //!
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_read_as_graphite_reads_them() {
+    fn times_read_as_graphite_reads_them() {
         for (text, time) in [
             ("now", NOW),
             ("", NOW),

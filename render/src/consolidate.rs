@@ -1,4 +1,4 @@
-//! Fewer points: thinning one series, and bringing several to one step.
+//! Fewer points: downsampling one series, and bringing several to one step.
 
 use whisper::{ABSENT, is_absent};
 
@@ -88,8 +88,8 @@ pub fn downsample(all: &mut [Series], max_points: u64) -> Result<()> {
         // Others may share the column: it is read and left as it is.
         let kept = &series.values[lost..];
         let n_groups = kept.len().div_ceil(size);
-        let thinned = || Ok(consolidate(kept, size, by, threshold));
-        series.values = series.values.beside(n_groups, thinned)?;
+        let downsampled = || Ok(consolidate(kept, size, by, threshold));
+        series.values = series.values.beside(n_groups, downsampled)?;
         series.step = series
             .step
             .saturating_mul(i64::try_from(size).unwrap_or(i64::MAX));

@@ -166,7 +166,7 @@ pub fn or_absent(value: Option<f64>) -> f64 {
     value.unwrap_or(ABSENT)
 }
 
-/// How a group of points becomes one when a series is thinned for an answer or a picture.
+/// How a group of points becomes one when a series is downsampled for an answer or a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consolidation {
     /// The mean of the present values.
@@ -281,7 +281,7 @@ pub struct Series {
     pub step: i64,
     /// The values.
     pub values: Column,
-    /// How it is thinned.
+    /// How it is downsampled.
     pub consolidation: Consolidation,
     /// The share of known points, 0 to 1, that a consolidated point needs.
     pub x_files_factor: f64,
@@ -320,7 +320,7 @@ impl Series {
         }
     }
 
-    /// The name of how it is thinned, in answers that carry it (pickle, msgpack): of an unknown
+    /// The name of how it is downsampled, in answers that carry it (pickle, msgpack): of an unknown
     /// one what `consolidateBy` was given.
     pub fn consolidation_name(&self) -> &str {
         match self.consolidation {

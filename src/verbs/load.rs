@@ -162,7 +162,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Some(before) = before else {
         return Ok(ExitCode::SUCCESS);
     };
-    let after = settled(admin, before + outcome.metrics)?;
+    let after = arrived(admin, before + outcome.metrics)?;
     Ok(report("metrics", outcome.metrics, after - before, max_loss))
 }
 
@@ -338,7 +338,7 @@ fn received(admin: SocketAddr) -> anyhow::Result<u64> {
 }
 
 /// The count when it has reached `expected`, or has stopped growing.
-fn settled(admin: SocketAddr, expected: u64) -> anyhow::Result<u64> {
+fn arrived(admin: SocketAddr, expected: u64) -> anyhow::Result<u64> {
     let until = Instant::now() + LAST_FLUSHES;
     let mut last = received(admin)?;
     loop {

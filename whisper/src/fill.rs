@@ -64,7 +64,7 @@ fn found(values: &[f64], gaps: Gaps) -> Vec<(usize, usize)> {
     }
     if let Some(first) = start {
         let last = values.len() - 1;
-        // The reference notices the end only at a step that does not itself begin the gap.
+        // The reference sees the end only at a step that does not itself begin the gap.
         if gaps == Gaps::Every || last > first {
             all.push((first, last));
         }

@@ -49,7 +49,7 @@
 //! Readers need nothing: a slot says itself which time it is for. Of writers there should be one.
 //! Where other programs write too, both sides take the file lock ([`Lock::Exclusive`],
 //! [`MapOptions::flock`]). A file is replaced by renaming another over it, never by overwriting it
-//! in place, and never shortened: a writer that has it mapped notices (see [`map`]), but points
+//! in place, and never shortened: a writer that has it mapped sees it (see [`map`]), but points
 //! written in between are gone with the old file.
 
 pub mod aggregation;

@@ -1,4 +1,4 @@
-//! Moments and steps: the two numbers of a whisper file that must not be mixed up.
+//! Timestamps and steps: the two numbers of a whisper file that must not be mixed up.
 
 use std::fmt;
 use std::num::NonZeroU32;

@@ -3,7 +3,7 @@
 //! 1. Every field may be missing. Missing means "as it was" when the event exists already (a known
 //!    key, a PATCH), and the default when it is new.
 //! 2. A JSON `null` takes an optional field away; on a field that cannot be empty it is refused.
-//! 3. Nothing unchecked gets past [`Draft::from_json`] and [`Draft::check`]: lengths, moments and
+//! 3. Nothing unchecked gets past [`Draft::from_json`] and [`Draft::check`]: lengths, times and
 //!    links are within the limits below, for any input.
 
 use serde_json::{Map, Value};
@@ -380,7 +380,7 @@ fn optional<T>(
     }
 }
 
-/// Moments are kept to the microsecond, as Python's dates are: a float has no more to give.
+/// Times are kept to the microsecond, as Python's dates are: a float has no more to give.
 fn to_micros(timestamp: f64) -> f64 {
     (timestamp * 1e6).round() / 1e6
 }
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_taken_from_the_end_or_the_clock_are_whole_microseconds_too() {
+    fn times_taken_from_the_end_or_the_clock_are_whole_microseconds_too() {
         // Rounded down by itself, the end would lie before a beginning that is not rounded.
         let event = Draft::from_json(&json!({"what": "x", "until": 7.000_000_4}))
             .and_then(|draft| draft.create(500.0))

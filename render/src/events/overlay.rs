@@ -16,7 +16,7 @@ const HOST_TAGS: [&str; 4] = ["host:", "node:", "instance:", "server:"];
 /// Most host names listed in the text of a merged event.
 const MAX_HOSTS: usize = 20;
 
-/// Merges fleets in `events`, which are in the order of their moments, and gives each event its
+/// Merges fleets in `events`, which are in the order of their times, and gives each event its
 /// look.
 pub(super) fn dress(events: Vec<Event>, rules: &Rules) -> Vec<Event> {
     let mut fleets = Fleets::default();

@@ -20,7 +20,7 @@ pub(super) struct Range {
     pub(super) until: f64,
 }
 
-/// Events in the order of their moments, then of their ids, each once; as many as there is room for.
+/// Events in the order of their times, then of their ids, each once; as many as there is room for.
 pub(super) struct Found {
     events: BTreeMap<(u64, i64), Event>,
     /// Bytes of text that still fit.
@@ -309,8 +309,8 @@ mod tests {
 
     #[test]
     fn bits_sort_as_the_floats_do() {
-        let moments = [-1e12, -2.5, -1.0, 0.0, 0.5, 1.0, 1.7e9];
-        for pair in moments.windows(2) {
+        let times = [-1e12, -2.5, -1.0, 0.0, 0.5, 1.0, 1.7e9];
+        for pair in times.windows(2) {
             assert!(ordered(pair[0]) < ordered(pair[1]), "{pair:?}");
         }
     }

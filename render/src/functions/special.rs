@@ -59,7 +59,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 "sum", "average", "avg", "avg_zero", "min", "max", "first", "last",
             ]),
         ],
-        help: "Sets how the series is thinned when it has more points than are asked for: sum, \
+        help: "Sets how the series is downsampled when it has more points than are asked for: sum, \
                average, avg_zero, min, max, first or last.",
         example: "consolidateBy(web.a.hits, \"max\")",
         call: |_, args| {
@@ -139,7 +139,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "setXFilesFactor",
         aliases: &["xFilesFactor"],
         params: X_FILES_FACTOR,
-        help: "Sets the share of known points that a thinned or combined point needs, for these \
+        help: "Sets the share of known points that a downsampled or combined point needs, for these \
                series and for all that the request evaluates after them.",
         example: "sumSeries(setXFilesFactor(web.*.hits, 0.5))",
         effects: true,

@@ -70,7 +70,7 @@ pub(crate) fn differ_pieces(want: &str, got: &str, separators: &[char]) -> Optio
     (want.len() != got.len()).then(|| format!("want {} pieces, got {}", want.len(), got.len()))
 }
 
-/// Random values: the same series and moments, and a number or none at each.
+/// Random values: the same series and timestamps, and a number or none at each.
 pub(crate) fn differ_schema(want: &Value, got: &Value) -> Option<String> {
     let (want, got) = (want.as_array()?, got.as_array()?);
     if want.len() != got.len() {
@@ -80,12 +80,12 @@ pub(crate) fn differ_schema(want: &Value, got: &Value) -> Option<String> {
         if a["target"] != b["target"] {
             return Some(format!("want {}, got {}", a["target"], b["target"]));
         }
-        let moments = |v: &Value| -> Vec<Value> {
+        let timestamps = |v: &Value| -> Vec<Value> {
             let points = v["datapoints"].as_array().cloned().unwrap_or_default();
             points.iter().map(|point| point[1].clone()).collect()
         };
-        if moments(a) != moments(b) {
-            return Some("other moments".to_owned());
+        if timestamps(a) != timestamps(b) {
+            return Some("other timestamps".to_owned());
         }
     }
     None

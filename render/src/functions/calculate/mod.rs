@@ -135,7 +135,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             Param::new("startSourceAt", Kind::Date).optional(),
             Param::new("endSourceAt", Kind::Date).optional(),
         ],
-        help: "The straight line that fits the series best, between two moments or over the \
+        help: "The straight line that fits the series best, between two times or over the \
                window.",
         example: "linearRegression(web.a.disk_used, \"-1d\")",
         lazy: true,

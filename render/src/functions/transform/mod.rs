@@ -520,7 +520,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             Param::new("startSliceAt", Kind::Date),
             Param::new("endSliceAt", Kind::Date).or(Default::Text("now")),
         ],
-        help: "Keeps the values between two moments and drops all others.",
+        help: "Keeps the values between two times and drops all others.",
         example: "timeSlice(web.a.hits, \"noon\", \"teatime\")",
         call: time::slice,
         ..Function::PLAIN
