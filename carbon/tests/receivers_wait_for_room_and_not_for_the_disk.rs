@@ -15,9 +15,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use carbon::journal::disk::{Disk, RealDisk, Segment};
-use carbon::options::{ByteSize, JournalOptions, Options, SyncPolicy};
+use carbon::options::{JournalOptions, SyncPolicy};
 use carbon::{Carbon, Setup, Sink};
-use support::{point, series, setup, values};
+use support::{FullCache, point, series, setup, values};
 
 /// The operations of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,32 +154,19 @@ fn points_are_taken_during_each_operation_of_a_checkpoint() {
 
 #[test]
 fn a_task_waits_for_room_and_is_woken() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup {
-        options: Options {
-            max_cache_size: ByteSize(32 * 100),
-            ..support::options()
-        },
-        ..setup(Arc::new(RealDisk))
-    };
-    let carbon = Carbon::open(setup, dir.path()).unwrap();
-    // A dangling link in place of the directory: no file can be created, and no room is made.
-    let obstacle = dir.path().join("whisper").join("test");
-    std::os::unix::fs::symlink("/nowhere/at/all", &obstacle).unwrap();
-    let ids = series(&carbon, 200);
-    let points: Vec<_> = ids.iter().map(|id| point(*id, 1)).collect();
-    assert_eq!(carbon.try_submit(&points), 100);
+    let full = FullCache::new();
+    let FullCache { carbon, points, .. } = &full;
     let mut waiting = pin!(carbon.submit_async(&points[100..]));
     let polled = waiting
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!((polled, carbon.stats().waits.get()), (Poll::Pending, 1));
-    std::fs::remove_file(&obstacle).unwrap();
+    full.make_room();
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(waiting);
     carbon.drain(|_| {}).unwrap();
     assert_eq!(carbon.stats().committed.get(), 200);
-    assert_eq!(values(&carbon, "test.m199").len(), 1);
+    assert_eq!(values(carbon, "test.m199").len(), 1);
 }
 
 #[test]

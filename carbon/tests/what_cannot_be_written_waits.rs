@@ -16,7 +16,7 @@ use carbon::journal::disk::RealDisk;
 use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
 use carbon::{Access, Carbon, Setup, Sink, Timestamp};
-use support::{NOW, Recorder, point, series, setup, values};
+use support::{FullCache, NOW, Recorder, point, series, setup, values};
 use whisper::Retention;
 
 fn reopen(dir: &Path) -> Carbon {
@@ -46,38 +46,25 @@ fn a_stop_writes_everything_and_empties_the_journal() {
 
 #[test]
 fn a_full_cache_holds_receivers_up_and_takes_no_more_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup {
-        options: Options {
-            max_cache_size: ByteSize(32 * 100),
-            ..support::options()
-        },
-        ..setup(Arc::new(RealDisk))
-    };
-    let carbon = Carbon::open(setup, dir.path()).unwrap();
-    // A dangling link in place of the directory: no file below `test.` can be created.
-    let obstacle = dir.path().join("whisper").join("test");
-    std::os::unix::fs::symlink("/nowhere/at/all", &obstacle).unwrap();
-    let ids = series(&carbon, 200);
-    let points: Vec<_> = ids.iter().map(|id| point(*id, 1)).collect();
-    assert_eq!(carbon.try_submit(&points), 100);
+    let full = FullCache::new();
+    let FullCache { carbon, points, .. } = &full;
     assert_eq!(carbon.try_submit(&points[100..]), 0);
     assert!(carbon.cache().used_bytes() <= carbon.cache().max_bytes());
     // Queries see the points that were taken.
-    assert_eq!(values(&carbon, "test.m99").len(), 1);
-    assert!(values(&carbon, "test.m100").is_empty());
+    assert_eq!(values(carbon, "test.m99").len(), 1);
+    assert!(values(carbon, "test.m100").is_empty());
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| carbon.submit(&points[100..]));
         while carbon.stats().waits.get() == 0 {
             std::thread::yield_now();
         }
         assert!(!waiting.is_finished());
-        fs::remove_file(&obstacle).unwrap();
+        full.make_room();
         waiting.join().unwrap();
     });
     carbon.drain(|_| {}).unwrap();
     assert_eq!(carbon.stats().committed.get(), 200);
-    assert_eq!(values(&carbon, "test.m199").len(), 1);
+    assert_eq!(values(carbon, "test.m199").len(), 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use carbon::journal::disk::{Disk, Segment};
+use carbon::journal::disk::{Disk, RealDisk, Segment};
 use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::schema::Schema;
 use carbon::{Carbon, Datapoint, PointTime, SeriesId, Setup, Sink, Timestamp};
@@ -252,5 +252,45 @@ pub(crate) fn chance(seed: u64) -> impl FnMut(usize) -> usize {
         state ^= state >> 7;
         state ^= state << 17;
         (state % below.max(1) as u64) as usize
+    }
+}
+
+/// A store with room for 100 datapoints that can create no files until [`FullCache::make_room`].
+pub(crate) struct FullCache {
+    pub(crate) carbon: Carbon,
+    /// Points of 200 series, of which the store has taken the first hundred.
+    pub(crate) points: Vec<Datapoint>,
+    obstacle: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl FullCache {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = Setup {
+            options: Options {
+                max_cache_size: ByteSize(32 * 100),
+                ..options()
+            },
+            ..setup(Arc::new(RealDisk))
+        };
+        let carbon = Carbon::open(setup, dir.path()).unwrap();
+        // A dangling link in place of the directory.
+        let obstacle = dir.path().join("whisper").join("test");
+        std::os::unix::fs::symlink("/nowhere/at/all", &obstacle).unwrap();
+        let ids = series(&carbon, 200);
+        let points: Vec<_> = ids.iter().map(|id| point(*id, 1)).collect();
+        assert_eq!(carbon.try_submit(&points), 100);
+        Self {
+            carbon,
+            points,
+            obstacle,
+            _dir: dir,
+        }
+    }
+
+    /// Lets files be created.
+    pub(crate) fn make_room(&self) {
+        fs::remove_file(&self.obstacle).unwrap();
     }
 }
