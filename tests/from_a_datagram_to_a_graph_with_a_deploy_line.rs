@@ -4,6 +4,46 @@ mod support;
 
 use support::{Server, files, now};
 
+/// The sums, the measured point, the event and its line are there.
+fn check(server: &Server, sent_at: i64) {
+    server.wait_for_sum("stats_counts.app.logins", 5.0);
+    server.wait_for("app.measured", |values| values == [12.5]);
+    let (_, at) = server.points("app.measured")[0];
+    assert!((sent_at - 40..=sent_at - 30).contains(&at), "kept at {at}");
+
+    let found = server.json("/metrics/find?query=stats.gauges.app.*");
+    assert_eq!(found[0]["text"], "queue");
+
+    let events = server.json("/events/get_data?tags=deploy&from=-5min");
+    assert_eq!(events[0]["what"], "app 1.4.2");
+
+    let url = "/render?target=stats_counts.app.logins&from=-5min&width=586&height=308";
+    let svg = |more: &str| {
+        let answer = server.get(&format!("{url}&format=svg{more}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.text().contains("<svg"));
+        answer.text()
+    };
+    // A picture reaches up to the present second, in which the deploy was posted.
+    server.wait_until("line", |_| svg("&events=deploy").contains("app 1.4.2"));
+    assert!(!svg("").contains("app 1.4.2"));
+    assert!(!svg("&events=config").contains("app 1.4.2"));
+
+    let png = |more: &str| {
+        let answer = server.get(&format!("{url}&format=png{more}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(
+            answer
+                .head
+                .to_ascii_lowercase()
+                .contains("content-type: image/png")
+        );
+        assert_eq!(&answer.body[..8], b"\x89PNG\r\n\x1a\n");
+        answer.body
+    };
+    assert_ne!(png("&events=deploy"), png(""));
+}
+
 #[test]
 fn what_python_statsd_sends_becomes_series_files_and_pictures_and_survives_a_restart() {
     let mut server = Server::start();
@@ -29,48 +69,10 @@ fn what_python_statsd_sends_becomes_series_files_and_pictures_and_survives_a_res
     let deploy = r#"{"what": "app 1.4.2", "tags": "deploy app", "data": "by ann"}"#;
     assert_eq!(server.post("/events/", deploy).status, 200);
 
-    let check = |server: &Server| {
-        server.wait_for_sum("stats_counts.app.logins", 5.0);
-        server.wait_for("app.measured", |values| values == [12.5]);
-        let (_, at) = server.points("app.measured")[0];
-        assert!((sent_at - 40..=sent_at - 30).contains(&at), "kept at {at}");
-
-        let found = server.json("/metrics/find?query=stats.gauges.app.*");
-        assert_eq!(found[0]["text"], "queue");
-
-        let events = server.json("/events/get_data?tags=deploy&from=-5min");
-        assert_eq!(events[0]["what"], "app 1.4.2");
-
-        let url = "/render?target=stats_counts.app.logins&from=-5min&width=586&height=308";
-        let svg = |more: &str| {
-            let answer = server.get(&format!("{url}&format=svg{more}"));
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            assert!(answer.text().contains("<svg"));
-            answer.text()
-        };
-        // A picture reaches up to the present second, in which the deploy was posted.
-        server.wait_until("line", |_| svg("&events=deploy").contains("app 1.4.2"));
-        assert!(!svg("").contains("app 1.4.2"));
-        assert!(!svg("&events=config").contains("app 1.4.2"));
-
-        let png = |more: &str| {
-            let answer = server.get(&format!("{url}&format=png{more}"));
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            assert!(
-                answer
-                    .head
-                    .to_ascii_lowercase()
-                    .contains("content-type: image/png")
-            );
-            assert_eq!(&answer.body[..8], b"\x89PNG\r\n\x1a\n");
-            answer.body
-        };
-        assert_ne!(png("&events=deploy"), png(""));
-    };
-    check(&server);
+    check(&server, sent_at);
 
     server.restart();
-    check(&server);
+    check(&server, sent_at);
     let whisper = server.data().join("whisper");
     let kept = files(&whisper);
     for file in [

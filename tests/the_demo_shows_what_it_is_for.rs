@@ -1,8 +1,33 @@
 //! `serve --demo`: a first look with a week of data, deploys on it, and traffic that goes on.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use support::Server;
+
+/// The harmful deploy is worse, its rollback better.
+fn deploys_are_judged(server: &Server) {
+    let impact_of = |what: &str| {
+        let events = server.json("/events/get_data?tags=deploy&from=-8d");
+        let mut events = events.as_array().unwrap().iter();
+        let event = events.find(|event| event["what"] == what).unwrap();
+        event["impact"].clone()
+    };
+    let verdict = |what: &str| {
+        server.wait_until(what, |_| impact_of(what).is_object());
+        impact_of(what)
+    };
+    let worse = verdict("checkout 3.0");
+    assert_eq!(worse["verdict"], "worse", "{worse}");
+    let first = worse["series"][0]["name"].as_str().unwrap();
+    assert!(
+        first.contains("errors") || first.contains("checkout"),
+        "{worse}"
+    );
+    let back = verdict("checkout back to 2.9");
+    assert_eq!(back["verdict"], "better", "{back}");
+}
 
 #[test]
 fn the_demo_has_a_past_a_present_and_deploys() {
@@ -48,26 +73,7 @@ fn the_demo_has_a_past_a_present_and_deploys() {
     assert!(mean("-41min", "-23min") > 1.4 * mean("-56min", "-43min"));
     assert!(mean("-41min", "-23min") > 1.4 * mean("-20min", "-2min"));
 
-    // Its deploys are judged: the harmful one is worse, its rollback better.
-    let impact_of = |what: &str| {
-        let events = server.json("/events/get_data?tags=deploy&from=-8d");
-        let mut events = events.as_array().unwrap().iter();
-        let event = events.find(|event| event["what"] == what).unwrap();
-        event["impact"].clone()
-    };
-    let verdict = |what: &str| {
-        server.wait_until(what, |_| impact_of(what).is_object());
-        impact_of(what)
-    };
-    let worse = verdict("checkout 3.0");
-    assert_eq!(worse["verdict"], "worse", "{worse}");
-    let first = worse["series"][0]["name"].as_str().unwrap();
-    assert!(
-        first.contains("errors") || first.contains("checkout"),
-        "{worse}"
-    );
-    let back = verdict("checkout back to 2.9");
-    assert_eq!(back["verdict"], "better", "{back}");
+    deploys_are_judged(&server);
 
     // The shop is open: what it sends arrives through the socket.
     server.wait_until("a visitor", |server| {
