@@ -35,6 +35,10 @@ settings::options! {
         /// The time zone of requests that name none: a name of the IANA database, such as
         /// "Europe/Berlin".
         time_zone: String = "UTC".to_owned() => check_time_zone;
+        /// Font files (TTF, OTF, TTC) for characters that the embedded fonts lack in PNGs, such as
+        /// Chinese, Japanese and Korean: ["/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"]. The
+        /// first one that has a character is used.
+        fonts: Vec<String> = Vec::new() => check_fonts;
         /// How many series one request may match; a request that matches more is refused with a 413.
         /// 0: no limit.
         max_series: usize = 1_000_000;
@@ -98,6 +102,12 @@ fn check_base_path(path: &str, checked: &mut Checked<'_>) {
         let wrong =
             format!("{path:?} begins with a path that is answered outside of the base path");
         checked.refuse(wrong, "another name, such as \"/graphite\"");
+    }
+}
+
+fn check_fonts(paths: &[String], checked: &mut Checked<'_>) {
+    for (n, wrong) in crate::draw::check_fonts(paths) {
+        checked.refuse_item(n, wrong, "the path of a TTF, OTF or TTC file");
     }
 }
 

@@ -1,7 +1,8 @@
 //! Text: measured, and turned into coverage bitmaps.
 //!
 //! 1. The fonts are embedded; nothing is looked up on the system. A character that a face lacks
-//!    comes from the sans serif, and one that this lacks is a box.
+//!    comes from the sans serif, from the files of `render.fonts` or the embedded emoji
+//!    ([`fallback`]); one that all lack is a box.
 //! 2. Small text is fitted to the pixel grid in height: baseline, x-height and cap height fall on
 //!    pixel edges and horizontal stems get whole pixels. That is what makes it look sharp. Widths
 //!    are left as designed and glyphs stand at quarter pixels, so spacing stays even.
@@ -16,12 +17,18 @@ use std::sync::LazyLock;
 use ab_glyph::{Font as _, FontRef, Glyph, GlyphId, Outline, OutlineCurve, OutlinedGlyph, Point};
 use ab_glyph::{PxScale, PxScaleFactor};
 
-/// One of the embedded fonts.
+mod fallback;
+
+pub use fallback::{check_fonts, use_fonts};
+
+/// One of the fonts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Face {
     Sans,
     Bold,
     Mono,
+    /// Only for characters that the others lack.
+    Fallback(u8),
 }
 
 /// What a face says about itself, in font units.
@@ -78,6 +85,7 @@ impl Face {
             Self::Sans => 0,
             Self::Bold => 1,
             Self::Mono => 2,
+            Self::Fallback(number) => return fallback::loaded(number),
         }]
         .as_ref()
     }
@@ -95,9 +103,34 @@ impl Face {
                 advance: loaded.font.h_advance_unscaled(glyph) / loaded.units,
             })
         };
-        match found(self) {
-            Some(own) if own.glyph == GlyphId(0) && self != Self::Sans => found(Self::Sans),
-            own => own,
+        let own = found(self);
+        if own.as_ref().is_some_and(|own| own.glyph != GlyphId(0)) {
+            return own;
+        }
+        if fallback::is_unseen(c) {
+            return None;
+        }
+        let sans = found(Self::Sans);
+        if sans.as_ref().is_some_and(|sans| sans.glyph != GlyphId(0)) {
+            return sans;
+        }
+        match fallback::find(c) {
+            Some((face, loaded, glyph)) => Some(Found {
+                face,
+                loaded,
+                glyph,
+                advance: loaded.font.h_advance_unscaled(glyph) / loaded.units,
+            }),
+            None => sans.or(own),
+        }
+    }
+
+    /// How far `c` takes the pen, in ems.
+    fn advance(self, c: char) -> f32 {
+        match self.glyph(c) {
+            Some(found) => found.advance,
+            None if fallback::is_unseen(c) => 0.0,
+            None => 0.6,
         }
     }
 }
@@ -159,10 +192,7 @@ impl Font {
 
     /// Pixels that `text` takes on a line.
     pub(super) fn width(self, text: &str) -> f64 {
-        let ems: f32 = text
-            .chars()
-            .map(|c| self.face.glyph(c).map_or(0.6, |g| g.advance))
-            .sum();
+        let ems: f32 = text.chars().map(|c| self.face.advance(c)).sum();
         f64::from(ems * self.size)
     }
 
@@ -171,7 +201,7 @@ impl Font {
     pub(super) fn width_within(self, text: &str, most: f64) -> f64 {
         let mut ems = 0.0_f32;
         for c in text.chars() {
-            ems += self.face.glyph(c).map_or(0.6, |g| g.advance);
+            ems += self.face.advance(c);
             if f64::from(ems * self.size) > most {
                 break;
             }
@@ -185,7 +215,7 @@ impl Font {
         if self.width_within(text, width) <= width {
             return text.to_owned();
         }
-        let advance = |c| self.face.glyph(c).map_or(0.6, |g| g.advance) * self.size;
+        let advance = |c| self.face.advance(c) * self.size;
         let mut left = width - f64::from(advance('…'));
         let mut end = 0;
         let mut kept = 0;

@@ -3,15 +3,19 @@
 //! The layout is that of the pictures (axes, ticks, colours, places of event labels); the time axis
 //! runs over the whole window, and the plot begins at the same place on every graph whose labels fit
 //! [`AXIS_ROOM`], so that graphs below each other have the same times below each other.
+//!
+//! A page that has the graph of a few seconds ago names it ([`Known`]) and gets what is new: the newest values, and
+//! the layout only if it has become another one.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::curve::Curve;
 use super::figures::with_figures;
 use super::line::{arrange, curves, mode, pixels};
 use super::overlay::Overlay;
-use super::params::{AreaMode, LineMode, Params};
+use super::params::{AreaMode, LineMode, Params, UnitSystem};
 use super::sheet::Sheet;
 use super::x_axis::{self, Scale};
 use super::y_axis::YAxis;
@@ -28,6 +32,15 @@ const AXIS_ROOM: f64 = 54.0;
 /// About the bytes of one value in JSON.
 const VALUE_BYTES: usize = 24;
 
+/// What the client has already.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// The values and ticks before this timestamp, and the fields of events.
+    pub since: Option<i64>,
+    /// The layout with this digest.
+    pub layout: Option<String>,
+}
+
 #[derive(Serialize)]
 struct Graph<'a> {
     /// With its figures.
@@ -35,6 +48,22 @@ struct Graph<'a> {
     title: String,
     from: i64,
     until: i64,
+    /// The digest of the layout.
+    layout: String,
+    #[serde(flatten)]
+    laid_out: Option<&'a Layout<'a>>,
+    major: Vec<i64>,
+    minor: Vec<i64>,
+    /// Unix seconds and text.
+    labels: Vec<(i64, String)>,
+    series: Vec<Values>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    events: Map<String, Value>,
+}
+
+/// What stays the same while time goes on, mostly.
+#[derive(Serialize)]
+struct Layout<'a> {
     /// Pixels.
     width: u32,
     height: u32,
@@ -48,16 +77,13 @@ struct Graph<'a> {
     /// The absent values over which a connected line goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap: Option<f64>,
+    #[serde(skip_serializing_if = "is_false")]
+    binary: bool,
     axes: Vec<Axis<'a>>,
-    major: Vec<i64>,
-    minor: Vec<i64>,
-    /// Unix seconds and text.
-    labels: Vec<(i64, String)>,
-    series: Vec<Line<'a>>,
+    lines: Vec<Line<'a>>,
     /// Rows of event labels above the plot, and pixels of one.
     rows: (usize, f64),
     shown: Vec<Value>,
-    events: Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +93,9 @@ struct Axis<'a> {
     log: bool,
     right: bool,
     ticks: &'a [(f64, String)],
+    /// A sentence on the values that are outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beyond: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -85,8 +114,16 @@ struct Line<'a> {
     infinite: bool,
     #[serde(skip_serializing_if = "is_false")]
     unnamed: bool,
-    start: i64,
     step: f64,
+}
+
+/// The values of a line.
+#[derive(Serialize)]
+struct Values {
+    start: i64,
+    /// The newest value, not consolidated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<f64>,
     /// How many values there are, those before `since` included.
     count: usize,
     values: Vec<Option<f64>>,
@@ -96,8 +133,7 @@ fn is_false(is: &bool) -> bool {
     !*is
 }
 
-/// Lays out `series` with `events` on `window` as JSON. Values and ticks at timestamps before `since`
-/// are left out, and so are the fields of events.
+/// Lays out `series` with `events` on `window` as JSON, without what is `known`.
 ///
 /// # Errors
 /// As [`super::draw`].
@@ -106,9 +142,10 @@ pub fn graph(
     series: &[Series],
     window: &Window,
     events: &[Event],
-    since: Option<i64>,
+    known: &Known,
     budget: &Budget,
 ) -> Result<Buffer, Error> {
+    let since = known.since;
     let mut sheet = Sheet::new(params, budget);
     sheet.left = sheet.left.max(AXIS_ROOM);
     let each = size_of::<Curve<'_>>() + size_of::<Line<'_>>() + 4 * size_of::<&Series>();
@@ -136,10 +173,7 @@ pub fn graph(
     };
     let label = |at: i64| (at, x_axis::written(at, &window.zone, scale.format));
     let has_values = |axis: &&YAxis| !series.is_empty() && !axis.labels.is_empty();
-    let graph = Graph {
-        title,
-        from: times.start,
-        until: times.end,
+    let layout = Layout {
         width: params.width,
         height: params.height,
         plot: [left, sheet.top, left + width, sheet.bottom],
@@ -152,22 +186,34 @@ pub fn graph(
         alpha: params.area_alpha,
         zero: params.null_as_zero,
         gap: Some(params.connected_limit).filter(|limit| limit.is_finite()),
+        binary: params.unit_system == UnitSystem::Binary,
         axes: (axes.iter().flatten())
             .filter(has_values)
             .enumerate()
             .map(|(n, axis)| axis_of(axis, n == 1))
             .collect(),
+        lines: lines(&curves),
+        rows: overlay.rows(),
+        shown: overlay.placed(),
+    };
+    let digest = digest(&layout, budget)?;
+    let with_color = |event: &Event| {
+        let mut json = event.to_json();
+        json["color"] = overlay.color(event).into();
+        (event.id.to_string(), json)
+    };
+    let told = events.iter().filter(|_| since.is_none());
+    let graph = Graph {
+        title,
+        from: times.start,
+        until: times.end,
+        laid_out: (known.layout.as_ref() != Some(&digest)).then_some(&layout),
+        layout: digest,
         major: ticks(scale.major),
         minor: ticks(scale.minor),
         labels: ticks(scale.label).into_iter().map(label).collect(),
-        series: lines(&curves, since, budget)?,
-        rows: overlay.rows(),
-        shown: overlay.placed(),
-        events: events
-            .iter()
-            .filter(|_| since.is_none())
-            .map(|event| (event.id.to_string(), event.to_json()))
-            .collect(),
+        series: values(&curves, since, budget)?,
+        events: told.map(with_color).collect(),
     };
     let mut out = Buffer::new(budget);
     serde_json::to_writer(&mut out, &graph).map_err(|error| stopped(error.into()))?;
@@ -182,26 +228,25 @@ fn axis_of(axis: &YAxis, right: bool) -> Axis<'_> {
         log: axis.log_base.is_some(),
         right,
         ticks: &axis.labels,
+        beyond: axis.beyond.map(|beyond| beyond.sentence()),
     }
 }
 
-fn lines<'a>(
-    curves: &'a [Curve<'_>],
-    since: Option<i64>,
-    budget: &Budget,
-) -> Result<Vec<Line<'a>>> {
-    let mut lines = Vec::with_capacity(curves.len());
-    for curve in curves.iter().filter(|curve| !curve.invisible()) {
-        budget.check()?;
-        let step = curve.step();
-        let before = since.map_or(0.0, |since| (since - curve.series.start) as f64 / step);
-        let skipped = (before.ceil().max(0.0) as usize).min(curve.values.len());
-        let values = &curve.values[skipped..];
-        budget.reserve(values.len() * (VALUE_BYTES + size_of::<Option<f64>>()))?;
+/// Eight bytes of a digest of `layout`, in hex.
+fn digest(layout: &Layout<'_>, budget: &Budget) -> Result<String> {
+    let mut text = Buffer::new(budget);
+    serde_json::to_writer(&mut text, layout).map_err(|error| stopped(error.into()))?;
+    let digest = Sha256::digest(text.as_ref());
+    Ok(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
+}
+
+fn lines<'a>(curves: &'a [Curve<'_>]) -> Vec<Line<'a>> {
+    let shown = curves.iter().filter(|curve| !curve.invisible());
+    let line = |curve: &'a Curve<'_>| {
         let drawing = &curve.series.drawing;
         let [r, g, b] = curve.color.rgb;
         let alpha = (curve.color.alpha * 255.0).round() as u8;
-        lines.push(Line {
+        Line {
             name: &curve.series.name,
             color: match alpha {
                 255 => format!("#{r:02x}{g:02x}{b:02x}"),
@@ -213,13 +258,31 @@ fn lines<'a>(
             area: curve.area,
             infinite: curve.infinite(),
             unnamed: drawing.hide_from_legend || curve.series.name.is_empty(),
+            step: curve.step(),
+        }
+    };
+    shown.map(line).collect()
+}
+
+fn values(curves: &[Curve<'_>], since: Option<i64>, budget: &Budget) -> Result<Vec<Values>> {
+    let mut all = Vec::with_capacity(curves.len());
+    for curve in curves.iter().filter(|curve| !curve.invisible()) {
+        budget.check()?;
+        let before = since.map_or(0.0, |since| {
+            (since - curve.series.start) as f64 / curve.step()
+        });
+        let skipped = (before.ceil().max(0.0) as usize).min(curve.values.len());
+        let newer = &curve.values[skipped..];
+        budget.reserve(newer.len() * (VALUE_BYTES + size_of::<Option<f64>>()))?;
+        let known = |value: &&f64| value.is_finite();
+        all.push(Values {
             start: curve.series.start,
-            step,
+            last: curve.series.values.iter().rfind(known).copied(),
             count: curve.values.len(),
-            values: values.iter().map(|value| rounded(*value)).collect(),
+            values: newer.iter().map(|value| rounded(*value)).collect(),
         });
     }
-    Ok(lines)
+    Ok(all)
 }
 
 /// A finite value to nine significant digits, more than a graph can show.
@@ -246,6 +309,14 @@ mod tests {
         events: &[Event],
         since: Option<i64>,
     ) -> Value {
+        let known = Known {
+            since,
+            layout: None,
+        };
+        with(params, series, events, &known)
+    }
+
+    fn with(params: &[(&str, &str)], series: &[Series], events: &[Event], known: &Known) -> Value {
         let pairs: Vec<(String, String)> = params
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -253,7 +324,7 @@ mod tests {
         let params = Params::from_pairs(&pairs);
         let window = Window::utc(0, 3600);
         let budget = Budget::unlimited();
-        let out = graph(&params, series, &window, events, since, &budget).unwrap();
+        let out = graph(&params, series, &window, events, known, &budget).unwrap();
         serde_json::from_slice(out.as_ref()).unwrap()
     }
 
@@ -285,6 +356,39 @@ mod tests {
         assert_eq!(
             part["axes"], whole["axes"],
             "the axis is that of all values"
+        );
+    }
+
+    #[test]
+    fn a_known_layout_is_left_out() {
+        let whole = of(&[], &[series("a", vec![2.0; 60])], &[], None);
+        let layout = whole["layout"].as_str().unwrap().to_owned();
+        let known = Known {
+            since: Some(3_500),
+            layout: Some(layout),
+        };
+        let part = with(&[], &[series("a", vec![2.0; 60])], &[], &known);
+        for name in ["axes", "lines", "plot", "shown", "events"] {
+            assert!(part[name].is_null(), "{name}: {part}");
+        }
+        assert_eq!(part["series"][0]["last"], 2.0);
+        let other = with(&[], &[series("a", vec![3_000.0; 60])], &[], &known);
+        assert!(other["axes"].is_array(), "another axis: {other}");
+        assert_ne!(other["layout"], whole["layout"]);
+    }
+
+    #[test]
+    fn a_few_values_far_from_all_others_are_beyond_the_axis() {
+        let mut values = vec![2.0; 60];
+        values[20] = 1e300;
+        let all = [series("a", values)];
+        let kept = of(&[], &all, &[], None);
+        assert!(kept["axes"][0]["high"].as_f64().unwrap() > 1e299);
+        let clipped = of(&[("yOutliers", "clip")], &all, &[], None);
+        assert!(clipped["axes"][0]["high"].as_f64().unwrap() < 5.0);
+        assert_eq!(
+            clipped["axes"][0]["beyond"],
+            "1 value of 1e+300 is beyond the axis"
         );
     }
 

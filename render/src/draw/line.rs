@@ -4,6 +4,7 @@ mod areas;
 mod axes;
 mod curves;
 mod grid;
+mod outliers;
 mod strokes;
 
 use std::ops::Range;
@@ -54,15 +55,16 @@ pub(super) fn draw(
     let two_axes = curves.iter().any(|c| c.right);
 
     sheet.title(params)?;
-    sheet.side_title(params, &params.vtitle, false)?;
-    if two_axes {
-        sheet.side_title(params, &params.vtitle_right, true)?;
-    }
     if !params.hide_legend.unwrap_or(series.len() > LEGEND_MOST) {
         legend::draw(&mut sheet, params, entries(params, &curves))?;
     }
     if !params.hide_axes && !params.hide_x_axis {
         sheet.bottom -= 2.0 * params.font.ascent();
+    }
+    // Beside the plot, not beside title and legend.
+    sheet.side_title(params, &params.vtitle, false)?;
+    if two_axes {
+        sheet.side_title(params, &params.vtitle_right, true)?;
     }
 
     let axes = arrange(&mut sheet, params, &mut curves, two_axes, &times)?;
@@ -255,18 +257,24 @@ impl Plot<'_> {
         curve::lines(curve, self.times.start, axis, how, budget).map(Some)
     }
 
-    /// What a logarithmic axis cannot show is said.
+    /// What a logarithmic axis cannot show is said, and what an axis leaves out.
     fn note(&self, sheet: &mut Sheet, curves: &[Curve<'_>]) -> Result<()> {
         let hidden = |c: &Curve<'_>| !c.infinite() && c.values.iter().any(|v| *v <= 0.0);
-        if self.params.log_base.is_none() || self.params.graph_only || !curves.iter().any(hidden) {
-            return Ok(());
-        }
+        let beyond = self.axes.iter().flatten().find_map(|axis| axis.beyond);
+        let words = match beyond {
+            _ if self.params.graph_only => return Ok(()),
+            Some(beyond) => beyond.sentence(),
+            None if self.params.log_base.is_some() && curves.iter().any(hidden) => {
+                "values of 0 and below are not shown".to_owned()
+            }
+            None => return Ok(()),
+        };
         let font = self
             .params
             .font
             .sized((self.params.font.size - 1.0).max(8.0));
         sheet.text(Label {
-            text: "values of 0 and below are not shown".to_owned(),
+            text: words,
             at: spot(sheet.right - 4.0, self.top + font.ascent() + 2.0),
             align: Align::End,
             font,

@@ -3,7 +3,8 @@
 //! [`draw`] lays a request out as a [`Scene`]; [`Scene::png`] and [`Scene::svg`] are two ways to
 //! look at the same one. Layout, ticks and legends follow Graphite's rules (`y_axis`, `x_axis`,
 //! `line`); shapes go through plotters onto backends of ours (`raster` over tiny-skia, `vector`).
-//! Text needs no font of the system: a subset of DejaVu is embedded.
+//! Text needs no font of the system: subsets of DejaVu and Noto Emoji are embedded; files with further characters can
+//! be named.
 //!
 //! ```
 //! use render::budget::Budget;
@@ -48,7 +49,8 @@ mod y_axis;
 
 pub use color::Color;
 pub use figures::{short, unknown_figure, with_figures, without_figures};
-pub use graph::graph;
+pub use font::{check_fonts, use_fonts};
+pub use graph::{Known, graph};
 pub use params::{GraphType, Params, PieMode};
 pub use pie::Slice;
 pub use scene::Scene;

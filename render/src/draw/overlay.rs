@@ -184,25 +184,29 @@ impl<'a> Overlay<'a> {
         (self.rows, self.row_height())
     }
 
+    /// The colour of `event`, as on its line.
+    pub(super) fn color(&self, event: &Event) -> String {
+        hex(color_of(event, self.background.luminance() < 0.5))
+    }
+
     /// Everything that is shown, as JSON: the ids of its events, its times, its look, and the
-    /// place of its label (pixels from the left, row from below, text). What does not hold is left
+    /// place of its label (pixels from its line, row from below, text). What does not hold is left
     /// out.
     pub(super) fn placed(&self) -> Vec<serde_json::Value> {
         let one = |shown: &Shown<'_>| {
             let ids: Vec<i64> = shown.events.iter().map(|event| event.id).collect();
-            let [r, g, b] = shown.color.rgb;
-            let [lr, lg, lb] = readable(shown.color, self.background).rgb;
             let mut json = serde_json::json!({
                 "ids": ids,
                 "from": shown.from,
-                "color": format!("#{r:02x}{g:02x}{b:02x}"),
-                "ink": format!("#{lr:02x}{lg:02x}{lb:02x}"),
+                "color": hex(shown.color),
+                "ink": hex(readable(shown.color, self.background)),
             });
             if let Some(until) = shown.until {
                 json["until"] = until.into();
             }
             if let Some(place) = &shown.place {
-                let x = (place.x * 10.0).round() / 10.0;
+                // From the line: time goes on, and the line with it.
+                let x = ((place.x - shown.x) * 10.0).round() / 10.0;
                 json["label"] = serde_json::json!([x, place.level, place.text]);
             }
             let flags = [
@@ -426,15 +430,6 @@ impl<'a> Shown<'a> {
         if event.when > end || until.unwrap_or(event.when) < start {
             return None;
         }
-        let ruled = event.look.color.as_deref().and_then(Color::parse);
-        let color =
-            ruled.unwrap_or_else(|| tag_color(event.tags.first().map_or("", String::as_str)));
-        // Our own colours are made for light ground.
-        let color = if dark && ruled.is_none() {
-            color.towards(Color::opaque(255, 255, 255), 0.4)
-        } else {
-            color
-        };
         let mut label = match &event.look.label {
             Some(label) => cut(label),
             None => short_label(event),
@@ -450,7 +445,7 @@ impl<'a> Shown<'a> {
             failed: event.status == Status::Failed,
             undone: event.status == Status::RolledBack,
             tied: false,
-            color,
+            color: color_of(event, dark),
             alarm: if dark { FAILURE_ON_DARK } else { FAILURE },
             label,
             x: 0.0,
@@ -458,6 +453,25 @@ impl<'a> Shown<'a> {
             place: None,
         })
     }
+}
+
+/// The colour of an event: a rule's, or that of its first tag.
+fn color_of(event: &Event, dark: bool) -> Color {
+    let ruled = event.look.color.as_deref().and_then(Color::parse);
+    if let Some(color) = ruled {
+        return color;
+    }
+    let color = tag_color(event.tags.first().map_or("", String::as_str));
+    // Our own colours are made for light ground.
+    match dark {
+        true => color.towards(Color::opaque(255, 255, 255), 0.4),
+        false => color,
+    }
+}
+
+fn hex(color: Color) -> String {
+    let [r, g, b] = color.rgb;
+    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 /// What happened in few words: without those that only repeat the tag that gives the colour.
@@ -514,11 +528,27 @@ fn ties(all_shown: &mut [Shown<'_>]) -> Vec<Tie> {
     ties
 }
 
-/// Merges lines that would touch each other into one with a count. Bands stay.
+/// How much an event matters where one of several is named.
+fn weight(shown: &Shown<'_>) -> u8 {
+    let is_deploy = |event: &&Event| {
+        let tags = ["deploy", "deployment", "release"];
+        event.tags.iter().any(|tag| tags.contains(&tag.as_str()))
+    };
+    match shown {
+        Shown { failed: true, .. } => 3,
+        Shown { undone: true, .. } => 2,
+        Shown { events, .. } => u8::from(events.iter().any(is_deploy)),
+    }
+}
+
+/// Merges lines that would touch each other into one with a count. Bands stay. The crowd has the
+/// name and the colour of what matters most in it, the newest of several.
 fn crowds(all_shown: Vec<Shown<'_>>) -> Vec<Shown<'_>> {
     let mut merged: Vec<Shown<'_>> = Vec::with_capacity(all_shown.len());
     // The crowd that is being gathered: its place in `merged`, and where its last line stands.
     let mut last: Option<(usize, f64)> = None;
+    // What the crowd is called after: its weight, its label, and whether all are called so.
+    let mut name = (0, String::new(), true);
     for shown in all_shown {
         if shown.until.is_some() {
             merged.push(shown);
@@ -529,14 +559,23 @@ fn crowds(all_shown: Vec<Shown<'_>>) -> Vec<Shown<'_>> {
         match near.and_then(|(i, _)| merged.get_mut(i).map(|s| (i, s))) {
             Some((i, crowd)) if shown.x - crowd.x < 3.0 * CROWD => {
                 last = Some((i, shown.x));
+                name.2 &= shown.label == name.1;
+                if weight(&shown) >= name.0 {
+                    name = (weight(&shown), shown.label.clone(), name.2);
+                    crowd.color = shown.color;
+                }
                 crowd.failed |= shown.failed;
                 crowd.undone &= shown.undone;
                 crowd.tied |= shown.tied;
                 crowd.events.extend(shown.events);
-                crowd.label = format!("×{}", crowd.events.len());
+                crowd.label = match (&name, crowd.events.len()) {
+                    ((_, name, true), n) => format!("{name} ×{n}").trim_start().to_owned(),
+                    ((_, name, false), n) => format!("{name} +{}", n - 1),
+                };
             }
             _ => {
                 last = Some((merged.len(), shown.x));
+                name = (weight(&shown), shown.label.clone(), true);
                 merged.push(shown);
             }
         }

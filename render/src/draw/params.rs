@@ -72,6 +72,8 @@ pub struct Params {
     pub(super) left: AxisLimits,
     pub(super) right: AxisLimits,
     pub(super) divisors: Vec<u32>,
+    /// Few values far from all others do not stretch the value axis.
+    pub(super) clips_outliers: bool,
     pub(super) unit_system: UnitSystem,
     pub(super) y_axis_right: bool,
     pub(super) log_base: Option<f64>,
@@ -159,6 +161,7 @@ impl Params {
             left: AxisLimits::default(),
             right: AxisLimits::default(),
             divisors: DIVISORS.to_vec(),
+            clips_outliers: false,
             unit_system: UnitSystem::default(),
             y_axis_right: false,
             log_base: None,
@@ -191,7 +194,8 @@ impl Params {
 /// Pixels.
 const LINE_WIDTH: f64 = 1.2;
 
-const DIVISORS: [u32; 3] = [4, 5, 6];
+/// Parts of a value axis, as in Graphite.
+pub(super) const DIVISORS: &[u32] = &[4, 5, 6];
 
 /// How a parameter is read, and where its value goes. A text that does not read counts as absent.
 enum Set {
@@ -301,6 +305,17 @@ const PARAMETERS: &[(&str, Set)] = &[
                 "none" => ValueLabels::None,
                 "number" => ValueLabels::Number,
                 "percent" => ValueLabels::Percent,
+                _ => return false,
+            };
+            true
+        }),
+    ),
+    (
+        "yOutliers",
+        Set::Word("keep, clip", |p, word| {
+            p.clips_outliers = match word {
+                "keep" => false,
+                "clip" => true,
                 _ => return false,
             };
             true

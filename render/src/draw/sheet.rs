@@ -193,7 +193,7 @@ impl Sheet {
             class: if right { "vtitleRight" } else { "vtitle" },
             ..Group::default()
         }));
-        let height = f64::from(params.height);
+        let height = (self.bottom - self.top).max(0.0);
         let mut x = if right {
             f64::from(params.width) - params.margin - font.ascent()
         } else {
@@ -202,7 +202,7 @@ impl Sheet {
         for line in lines {
             self.check()?;
             self.text(Label {
-                text: font.fit(line, height - 10.0),
+                text: font.fit(line, height),
                 at: spot(x, (self.top + self.bottom) / 2.0),
                 align: Align::Middle,
                 font,

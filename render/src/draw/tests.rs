@@ -290,7 +290,7 @@ fn crowded_lines_become_one_with_a_count() {
         .unwrap()
         .svg();
     assert_eq!(groups(&svg, "event"), 1);
-    assert!(texts(&svg).contains(&"×4".to_owned()));
+    assert!(texts(&svg).contains(&"deploy ×4".to_owned()));
 }
 
 #[test]

@@ -269,7 +269,7 @@ impl std::fmt::Display for Decimal {
 fn family(face: Face) -> &'static str {
     match face {
         Face::Mono => "DejaVu Sans Mono, Menlo, Consolas, monospace",
-        Face::Sans | Face::Bold => "DejaVu Sans, Verdana, Segoe UI, sans-serif",
+        Face::Sans | Face::Bold | Face::Fallback(_) => "DejaVu Sans, Verdana, Segoe UI, sans-serif",
     }
 }
 

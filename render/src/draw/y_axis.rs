@@ -1,6 +1,16 @@
 //! The value axis: where it ends, where its labels stand and what they say, by Graphite's rules.
+//!
+//! An axis that would leave a third of the plot empty by those rules gets smaller steps
+//! ([`Range::frugal_step`]).
 
-use super::params::{AxisLimits, AxisMax, UnitSystem};
+use super::figures::short;
+use super::params::{AxisLimits, AxisMax, DIVISORS, UnitSystem};
+
+/// The share of the plot that an axis may leave empty.
+const WASTE: f64 = 1.0 / 3.0;
+
+/// Numbers of parts that are tried, in this order, when Graphite's leave too much empty.
+const MORE_PARTS: [&[u32]; 2] = [&[4, 5, 6, 7, 8], &[4, 5, 6, 7, 8, 9, 10]];
 
 /// Fractions of a step that count as nothing, so that rounding errors show nowhere.
 const EPSILON: f64 = 1e-4;
@@ -12,6 +22,27 @@ pub(super) struct YAxis {
     pub(super) top: f64,
     pub(super) labels: Vec<(f64, String)>,
     pub(super) log_base: Option<f64>,
+    /// Values that lie beyond its ends on purpose.
+    pub(super) beyond: Option<Beyond>,
+}
+
+/// Values that an axis leaves out so that the others can be seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Beyond {
+    pub(super) count: usize,
+    /// The one that is farthest from zero.
+    pub(super) farthest: f64,
+}
+
+impl Beyond {
+    /// What is said of them on the picture.
+    pub(super) fn sentence(&self) -> String {
+        let most = short(self.farthest);
+        match self.count {
+            1 => format!("1 value of {most} is beyond the axis"),
+            n => format!("{n} values up to {most} are beyond the axis"),
+        }
+    }
 }
 
 /// Both ends are given, and the wrong way round.
@@ -167,6 +198,50 @@ impl Range {
         }
         best.map_or(span, |(_, step)| step)
     }
+
+    /// As [`Range::step`], with more parts if the axis would be empty for more than [`WASTE`] of its
+    /// length.
+    fn frugal_step(&self, divisors: &[u32], binary: bool) -> f64 {
+        let mut step = self.step(divisors, binary);
+        for divisors in MORE_PARTS {
+            if self.waste(step) <= WASTE {
+                break;
+            }
+            let other = self.step(divisors, binary);
+            if self.waste(other) < self.waste(step) {
+                step = other;
+            }
+        }
+        step
+    }
+
+    /// The share of an axis in steps of `step` on which there is no value.
+    fn waste(&self, step: f64) -> f64 {
+        let (bottom, top) = self.ends(step);
+        match top - bottom {
+            length if length > 0.0 && length.is_finite() => 1.0 - (self.max - self.min) / length,
+            _ => 0.0,
+        }
+    }
+
+    /// The ends of an axis in steps of `step`.
+    fn ends(&self, step: f64) -> (f64, f64) {
+        let bottom = if self.min_fixed {
+            self.min
+        } else {
+            step * (self.min / step + EPSILON).floor()
+        };
+        let top = if self.max_fixed || self.extremum {
+            self.max
+        } else {
+            let top = step * (self.max / step - EPSILON).ceil();
+            match self.limit {
+                Some(limit) if top > limit + EPSILON * step => limit,
+                _ => top,
+            }
+        };
+        (bottom, top)
+    }
 }
 
 impl YAxis {
@@ -182,24 +257,15 @@ impl YAxis {
     ) -> Result<Self, Reversed> {
         let range = Range::new(data, limits)?;
         let binary = system == UnitSystem::Binary;
-        let mut step = limits
-            .step
-            .filter(|s| *s > 0.0)
-            .unwrap_or_else(|| range.step(divisors, binary));
-        let bottom = if range.min_fixed {
-            range.min
-        } else {
-            step * (range.min / step + EPSILON).floor()
-        };
-        let mut top = if range.max_fixed || range.extremum {
-            range.max
-        } else {
-            let top = step * (range.max / step - EPSILON).ceil();
-            match range.limit {
-                Some(limit) if top > limit + EPSILON * step => limit,
-                _ => top,
-            }
-        };
+        let mut step =
+            limits
+                .step
+                .filter(|s| *s > 0.0)
+                .unwrap_or_else(|| match divisors == DIVISORS {
+                    true => range.frugal_step(divisors, binary),
+                    false => range.step(divisors, binary),
+                });
+        let (bottom, mut top) = range.ends(step);
         if top <= bottom || !(top - bottom).is_finite() {
             top = bottom + 1.0;
         }
@@ -220,6 +286,7 @@ impl YAxis {
             top,
             labels,
             log_base: None,
+            beyond: None,
         })
     }
 
@@ -259,6 +326,7 @@ impl YAxis {
             top,
             labels,
             log_base: Some(base),
+            beyond: None,
         })
     }
 
@@ -389,6 +457,29 @@ mod tests {
             texts((0.0, 6.0), none, UnitSystem::Si),
             ["0", "1.0", "2.0", "3.0", "4.0", "5.0", "6.0"]
         );
+    }
+
+    #[test]
+    fn a_third_of_the_plot_is_never_empty() {
+        let none = AxisLimits::default();
+        assert_eq!(
+            texts((-3.0, 105.0), none, UnitSystem::Si),
+            ["-20", "0", "20.0", "40.0", "60.0", "80.0", "100.0", "120.0"]
+        );
+        // The parts that a request asks for are kept.
+        let asked = YAxis::linear((-3.0, 105.0), &none, &[4], UnitSystem::Si).unwrap();
+        assert_eq!((asked.bottom, asked.top), (-50.0, 150.0));
+    }
+
+    proptest! {
+        #[test]
+        fn most_of_an_axis_has_values(low in -1e6..1e6f64, length in 1e-3..1e9f64) {
+            let data = (low, low + length);
+            let axis = YAxis::linear(data, &AxisLimits::default(), DIVISORS, UnitSystem::Si).unwrap();
+            prop_assert!(axis.labels.len() <= 11);
+            let empty = 1.0 - length / (axis.top - axis.bottom);
+            prop_assert!(empty <= WASTE + 1e-3, "{axis:?}");
+        }
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl App {
     /// An application over a store.
     ///
     /// # Errors
-    /// [`Error::Refused`] if `time_zone` or `default_events` does not read as one.
+    /// [`Error::Refused`] if `time_zone` or `default_events` does not read as one, or a file of `fonts`
+    /// is not a font.
     pub fn new(
         options: &Options,
         source: Arc<dyn Source>,
@@ -86,6 +87,7 @@ impl App {
             idle_timeout: _,
             write_timeout: _,
             time_zone,
+            fonts,
             max_series,
             max_points,
             max_memory,
@@ -94,6 +96,8 @@ impl App {
             default_events,
             now,
         } = options;
+        crate::draw::use_fonts(fonts)
+            .map_err(|why| Error::refused(format!("render.fonts: {why}")))?;
         let default_events = default_events
             .parse()
             .map_err(|error| Error::refused(format!("render.default_events: {error}")))?;

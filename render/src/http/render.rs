@@ -127,13 +127,13 @@ impl Request {
         &self,
         app: &App,
         picture: &Picture,
-        since: Option<i64>,
+        known: &draw::Known,
         ignored: &mut Vec<String>,
     ) -> Result<Answer> {
         let series = self.evaluate(app, &self.targets, ignored)?;
         let (events, window) = (self.events(app)?, self.drawn_window());
         let budget = &self.limits.budget;
-        let graph = draw::graph(&picture.params, &series, &window, &events, since, budget)?;
+        let graph = draw::graph(&picture.params, &series, &window, &events, known, budget)?;
         Ok(Answer::ok(JSON, graph))
     }
 
@@ -207,8 +207,8 @@ impl Request {
     fn write(&self, app: &App, ignored: &mut Vec<String>) -> Result<Answer> {
         match &self.output {
             Output::Series(format) => self.write_series(app, format, ignored),
-            Output::Picture(picture) => match picture.shape {
-                Shape::Graph(since) => self.write_graph(app, picture, since, ignored),
+            Output::Picture(picture) => match &picture.shape {
+                Shape::Graph(known) => self.write_graph(app, picture, known, ignored),
                 Shape::Svg => self.write_svg(&self.draw(app, picture, ignored)?),
                 Shape::Png => {
                     let scene = self.draw(app, picture, ignored)?;

@@ -7,6 +7,7 @@ use super::super::curve::Curve;
 use super::super::params::{AreaMode, AxisLimits, Params};
 use super::super::sheet::Sheet;
 use super::super::y_axis::YAxis;
+use super::outliers::{beyond, without_outliers};
 use super::{LABEL_GAP, pixels};
 use crate::budget::Budget;
 use crate::error::Result;
@@ -102,15 +103,24 @@ fn axis(
         .filter(|c| belongs(c) && !c.infinite())
         .collect();
     let positive = params.log_base.is_some();
-    let data = limits_of(&shown, params, positive, budget)?;
+    let all = limits_of(&shown, params, positive, budget)?;
+    let without = match params.clips_outliers && !positive {
+        true => without_outliers(params, &shown, all, budget)?,
+        false => None,
+    };
+    let data = without.unwrap_or(all);
     let made = match params.log_base {
         Some(base) => YAxis::logarithmic(data, limits, base, params.unit_system),
         None => YAxis::linear(data, limits, &params.divisors, params.unit_system),
     };
-    made.map_err(|e| Error::Reversed {
+    let mut axis = made.map_err(|e| Error::Reversed {
         min: e.min,
         max: e.max,
-    })
+    })?;
+    if without.is_some() {
+        axis.beyond = beyond(params, &shown, &axis, budget)?;
+    }
+    Ok(axis)
 }
 
 /// The least and the largest value that is drawn; 0 to 1 without values.

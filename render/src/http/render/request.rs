@@ -47,12 +47,12 @@ pub(super) struct Request {
 }
 
 /// How a picture is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Shape {
     Png,
     Svg,
-    /// As numbers, for the page: only the values since a timestamp if there is one.
-    Graph(Option<i64>),
+    /// As numbers, for the page: without what it knows.
+    Graph(draw::Known),
 }
 
 /// The parameters of a picture.
@@ -261,7 +261,10 @@ fn output(params: &Params, format: &str, is_pie: bool, strict: bool) -> Result<O
         _ => Ok(Output::Picture(Box::new(Picture {
             shape: match format {
                 "svg" => Shape::Svg,
-                "graph" if !is_pie => Shape::Graph(since(params)?),
+                "graph" if !is_pie => Shape::Graph(draw::Known {
+                    since: since(params)?,
+                    layout: params.get("layout").map(str::to_owned),
+                }),
                 _ => Shape::Png,
             },
             pie: is_pie,

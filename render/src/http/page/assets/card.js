@@ -74,8 +74,8 @@ function changes(parent, panel, shown) {
     const row = table.insertRow();
     const change = before && after !== null ? Math.round((after / before - 1) * 100) : undefined;
     row.insertCell().textContent = one.name;
-    row.insertCell().textContent = readable(before, panel.unit);
-    row.insertCell().textContent = readable(after, panel.unit);
+    row.insertCell().textContent = readable(before, panel.unit, panel.graph.binary);
+    row.insertCell().textContent = readable(after, panel.unit, panel.graph.binary);
     const cell = row.insertCell();
     cell.textContent = change === undefined ? "" : `${change > 0 ? "+" : ""}${change} %`;
     const { good } = panel.figure.dataset;

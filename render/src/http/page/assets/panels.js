@@ -8,6 +8,8 @@ import { draw, isShown, readable, valueAt } from "./scene.js";
 const WHOLE_EVERY_MS = 300_000; // values that came late are seen then
 const OVERLAP_S = 60; // values that are asked for again
 const LEGEND_MOST = 40;
+// What the server leaves out if it is what the page has.
+const LAYOUT = ["width", "height", "plot", "mode", "stacked", "alpha", "zero", "gap", "binary", "axes", "lines", "rows", "shown"];
 const root = document.documentElement;
 const body = document.body;
 const board = document.querySelector(".board");
@@ -20,6 +22,12 @@ export const dark = () =>
   (root.dataset.theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
 
 const view = () => new URLSearchParams(location.search);
+// What the server refused (and says so on the page) is not asked of it again.
+if (body.dataset.refused) {
+  const query = view();
+  for (const name of body.dataset.refused.split(" ")) query.delete(name);
+  history.replaceState(history.state, "", `?${query}`);
+}
 const hidden = new Set((view().get("hide") ?? "").split(",").filter(Boolean));
 
 class Panel {
@@ -47,7 +55,10 @@ class Panel {
     query.set("fontSize", "12");
     query.set("bgcolor", dark() ? "181e25" : "ffffff");
     query.set("format", "graph");
-    if (since !== undefined) query.set("since", since);
+    if (since !== undefined) {
+      query.set("since", since);
+      query.set("layout", this.graph.layout);
+    }
     return `${body.dataset.up}render?${query}`;
   }
 
@@ -66,6 +77,8 @@ class Panel {
       live.heardNow();
       this.wrong = answer.ok ? undefined : graph;
       if (!answer.ok) return this.say(graph.error ?? "the server cannot draw this");
+      if (!graph.lines) for (const name of LAYOUT) graph[name] = old[name];
+      graph.series = graph.series.map((one, i) => ({ ...graph.lines[i], ...one }));
       if (isPart && !merge(old, graph, since)) return this.load(false);
       if (!isPart) this.whole = now;
       this.graph = graph;
@@ -102,7 +115,7 @@ class Panel {
   /** Colours the panel if the newest value of its first series is beyond a threshold. */
   judge() {
     const { warn, critical, good } = this.figure.dataset;
-    const last = this.graph.series[0]?.values.findLast((value) => value !== null);
+    const last = this.graph.series[0]?.last;
     const beyond = (limit) =>
       limit !== undefined && last !== undefined && (good === "up" ? last < Number(limit) : last > Number(limit));
     this.figure.dataset.level = beyond(critical) ? "critical" : beyond(warn) ? "warn" : "";
@@ -147,8 +160,8 @@ class Panel {
     const named = this.graph.series.filter((one) => !one.unnamed);
     this.entries.forEach(({ value }, i) => {
       const one = named[i];
-      const shown = at === undefined ? one.values.findLast((v) => v !== null) : valueAt(one, at);
-      const words = readable(shown ?? null, this.unit);
+      const shown = at === undefined ? one.last : valueAt(one, at);
+      const words = readable(shown ?? null, this.unit, this.graph.binary);
       if (value.textContent !== words) value.textContent = words;
     });
   }
@@ -186,7 +199,7 @@ const newest = (graph) =>
 /** What a screen reader says of a graph. */
 function describe(title, graph, unit) {
   const last = graph.series.slice(0, 5).map((one) =>
-    `${one.name} ${readable(one.values.findLast((v) => v !== null) ?? null, unit)}`);
+    `${one.name} ${readable(one.last ?? null, unit, graph.binary)}`);
   return `${title}: ${last.join(", ") || "no data"}`;
 }
 
@@ -341,13 +354,7 @@ function writeTags() {
   if (!bar) return;
   const colors = new Map();
   for (const { graph } of panels) {
-    for (const shown of graph?.shown ?? []) {
-      for (const id of shown.ids) {
-        const tag = graph.events[id]?.tags[0];
-        // A line that stands for several events has the colour of one of them.
-        if (tag && (shown.ids.length === 1 || !colors.has(tag))) colors.set(tag, shown.color);
-      }
-    }
+    for (const { tags, color } of Object.values(graph?.events ?? {})) if (tags[0]) colors.set(tags[0], color);
   }
   for (const tag of hidden) if (!colors.has(tag)) colors.set(tag, "#888888");
   const key = JSON.stringify([...colors].sort());

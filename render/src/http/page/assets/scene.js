@@ -152,6 +152,24 @@ function lines(graph, shapes, scale, plot) {
   });
 }
 
+// What an axis leaves out so that the rest can be seen: a mark where it is, and a sentence.
+function outside(graph, scale, svg) {
+  const beyond = graph.axes.find((axis) => axis.beyond);
+  if (!beyond) return;
+  const layer = make("g", { class: "beyond" }, svg);
+  for (const one of graph.series) {
+    const axis = graph.axes[one.right ? 1 : 0] ?? graph.axes[0];
+    if (one.off || one.infinite) continue;
+    one.values.forEach((value, i) => {
+      if (value === null || (value <= axis.high && value >= axis.low)) return;
+      const x = scale.left + scale.x(one.start + i * one.step);
+      const d = value > axis.high ? `M${number(x - 5)} ${scale.top + 9}h10l-5 -8z` : `M${number(x - 5)} ${scale.bottom - 9}h10l-5 8z`;
+      make("path", { d, fill: one.color }, layer);
+    });
+  }
+  text(layer, beyond.beyond, { class: "end", x: scale.right - 4, y: scale.top + 22 });
+}
+
 /** Whether an event line is to be seen: one of its events has no hidden tag in front. */
 export const isShown = (graph, shown, hidden) =>
   shown.ids.some((id) => !hidden.has(graph.events[id]?.tags[0] ?? ""));
@@ -180,8 +198,8 @@ function events(graph, scale, svg, hidden) {
       make("path", { d: `M${x - 1} ${top + 16}h-8m3 -3l-3 3l3 3`, fill: "none" }, group);
     }
     if (shown.label) {
-      const [place, row, words] = shown.label;
-      const label = make("text", { class: "label", x: place, y: top - 4 - row * graph.rows[1], stroke: "none" }, group);
+      const [beside, row, words] = shown.label;
+      const label = make("text", { class: "label", x: number(x + beside), y: top - 4 - row * graph.rows[1], stroke: "none" }, group);
       label.textContent = words;
       label.style.fill = shown.ink;
     }
@@ -227,6 +245,7 @@ export function draw(place, graph, hidden, name) {
   if (!graph.series.some((one) => one.values.some((value) => value !== null))) {
     text(svg, "No data in this range", { class: "empty", x: scale.left + scale.width / 2, y: scale.top + scale.height / 2 });
   }
+  outside(graph, scale, svg);
   make("path", { class: "cross-hair", d: `M0 ${scale.top}V${scale.bottom}` }, svg).style.display = "none";
   make("rect", { class: "selection", y: scale.top, height: scale.height, width: 0, x: 0 }, svg).style.display = "none";
   place.replaceChildren(svg);
@@ -240,12 +259,16 @@ export function valueAt(one, at) {
 }
 
 /** A number as people read it: `1.23 k`, `0.0042`, `1.5e+30`. */
-export function readable(value, unit = "") {
+export function readable(value, unit = "", isBinary = false) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (unit === "%") return `${trim(value)} %`;
   const after = unit ? ` ${unit}` : "";
   if (size !== 0 && (size >= 1e18 || size < 1e-4)) return value.toExponential(2) + after;
+  if (isBinary) {
+    const power = [5, 4, 3, 2, 1].find((one) => size >= 1024 ** one);
+    return power ? `${trim(value / 1024 ** power)} ${" KMGTP"[power]}i${unit}` : trim(value) + after;
+  }
   for (const [least, prefix] of [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
     if (size >= least) return `${trim(value / (prefix === "k" ? 1e3 : least))} ${prefix}${unit}`;
   }
