@@ -4,7 +4,6 @@
 //!    start, until [`Front::open`] adds the routes.
 //! 2. Every answer passes through [`secure`]; a panic while computing it becomes a 500.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,15 +16,9 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use carbon::{Datapoint, NameError, SeriesId, Sink};
-use jiff::tz::TimeZone;
 use parking_lot::{Mutex, MutexGuard};
-use render::events::{Event, Store, TagQuery};
-use render::http::App;
 use render::http::guard::Guard;
-use render::http::impact::with_verdict;
-use render::http::page::Host;
 use render::options::ALWAYS;
-use render::verdicts::{Happened, what_happened};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -36,9 +29,11 @@ use crate::report::{Readings, prometheus};
 use crate::supervise::Supervisor;
 
 pub mod connections;
+mod host;
 pub(crate) mod secure;
 
 use connections::Connections;
+pub use host::Around;
 
 /// How long requests in progress may take after the shutdown has begun.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -282,78 +277,6 @@ async fn starting(State(readiness): State<Readiness>, uri: Uri) -> Response {
     let soon = header::HeaderValue::from_static("5");
     response.headers_mut().insert(header::RETRY_AFTER, soon);
     response
-}
-
-/// The server's data for the page.
-pub struct Around {
-    /// The bound addresses.
-    pub addresses: BTreeMap<&'static str, Vec<String>>,
-    /// The events.
-    pub events: Arc<Store>,
-    /// The number of metrics and datapoints received from clients.
-    pub received: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// The series, and the zone in which pages write times.
-    pub app: App,
-    /// `impact.events`.
-    pub deploys: String,
-    /// The sentence on top of every page.
-    pub banner: Option<&'static str>,
-    /// `render.base_path`.
-    pub base_path: String,
-}
-
-impl Host for Around {
-    fn received(&self) -> u64 {
-        (self.received)()
-    }
-
-    fn addresses(&self) -> &BTreeMap<&'static str, Vec<String>> {
-        &self.addresses
-    }
-
-    fn events(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event> {
-        let Ok(query) = expression.parse::<TagQuery>() else {
-            return Vec::new();
-        };
-        self.events
-            .query(&query, from, until, limit)
-            .unwrap_or_else(|why| {
-                warn!("cannot read the events of the page: {why}");
-                Vec::new()
-            })
-    }
-
-    fn event(&self, id: i64) -> Option<Event> {
-        with_verdict(&self.events, id).ok()
-    }
-
-    fn happened(&self, name: &str, at: i64) -> Option<Happened> {
-        let deploys: TagQuery = self.deploys.parse().ok()?;
-        let budget = self.app.limits().budget;
-        let (source, now) = (&*self.app.source, self.app.now());
-        what_happened(source, &self.events, &deploys, name, at, now, &budget).unwrap_or_else(
-            |why| {
-                warn!("what happened to {name}: {why}");
-                None
-            },
-        )
-    }
-
-    fn generation(&self) -> u64 {
-        self.events.generation()
-    }
-
-    fn time_zone(&self) -> TimeZone {
-        self.app.time_zone.clone()
-    }
-
-    fn banner(&self) -> Option<&str> {
-        self.banner
-    }
-
-    fn base_path(&self) -> &str {
-        &self.base_path
-    }
 }
 
 /// A sink that counts the datapoints that this server makes itself: they do not count as received.

@@ -330,6 +330,31 @@ impl Store {
         Ok(overlay::dress(found.newest(MAX_OVERLAY), &self.rules))
     }
 
+    /// As [`Store::query`], and before them at most `limit` bands that began before `from` and, seen
+    /// at the clock `now`, reach into the range.
+    ///
+    /// # Errors
+    /// As [`Store::query`].
+    pub fn around(
+        &self,
+        query: &TagQuery,
+        from: f64,
+        until: f64,
+        now: f64,
+        limit: usize,
+    ) -> Result<Vec<Event>, Error> {
+        let range = Range { from, until };
+        let mut found = Found::up_to(MAX_ANSWER_BYTES);
+        self.read("querying events", |db| {
+            select::by_query(db, query, range, limit, &mut found)?;
+            select::reaching(db, query, from, now, limit, &mut found)
+        })?;
+        if found.is_cut {
+            return Err(Error::TooLarge(MAX_ANSWER_BYTES));
+        }
+        Ok(found.newest(limit.saturating_mul(2)))
+    }
+
     /// The next events with an id above `after`, by id, until they are `n_bytes` of text or more:
     /// for walking through the whole store without holding it. None at the end.
     ///

@@ -122,7 +122,8 @@ pub struct Panel {
     /// blanks between them; empty: always.
     #[serde(default)]
     pub needs: String,
-    /// Series that do not count for that: those whose first node is one of these.
+    /// Series that do not count for that: those whose first node is one of these, or whose whole name
+    /// one of these globs matches.
     #[serde(default)]
     pub except: Vec<String>,
     /// The unit of the values, written behind each.
@@ -176,9 +177,10 @@ impl Panel {
         if let Some(back) = &self.compare {
             let back = back.trim_start_matches('-');
             all.extend(self.targets.iter().map(|target| {
+                // The name is the series' own: `dashed` and `timeShift` would add theirs.
                 format!(
-                    "color(dashed(aliasSub(timeShift({target}, '{back}'), \
-                     '^timeShift[(](.*), [^,]*[)]$', '\\1, {back} ago')), '8a94a0')"
+                    "color(aliasSub(dashed(timeShift({target}, '{back}')), \
+                     '^dashed[(]timeShift[(](.*), [^,]*[)], [^,]*[)]$', '\\1, {back} ago'), '8a94a0')"
                 )
             }));
         }

@@ -55,6 +55,7 @@ pub(super) async fn search(
         Ok(Ok(found)) => {
             let body = json!({
                 "names": found.names, "hits": found.hits, "more": found.more, "of": found.of,
+                "fuzzy": found.is_fuzzy,
             });
             let answer = Answer::ok(JSON, body.to_string());
             negotiated(&headers, answer).with(header::CACHE_CONTROL, "no-cache")
@@ -90,7 +91,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
     let happened = page
         .0
         .host
-        .events(events, start as f64, end as f64 + 1.0, EVENTS);
+        .around(events, start as f64, end as f64 + 1.0, EVENTS);
     let found = page.0.search.find(&page.0.source, query, SHOWN);
     let links = PictureLinks {
         from: view.from.as_deref().unwrap_or("-1h"),
@@ -128,6 +129,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
                             (count(found.hits as u64, "name"))
                             @if found.more { " and more" }
                             " of " (count(found.of as u64, "name"))
+                            @if found.is_fuzzy { ", by their letters in order" }
                         }
                         ul id="names" {
                             @for name in &found.names {
@@ -142,7 +144,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
                 }
             }
             div class="work" {
-                (links.figure(&panel, if targets.is_empty() { 0 } else { 1 }))
+                (links.figure(&panel, &panel.title, if targets.is_empty() { 0 } else { 1 }))
                 (editor(&targets))
                 (events_list(&happened, now, &zone, ""))
             }

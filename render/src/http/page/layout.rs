@@ -53,6 +53,7 @@ impl Layout<'_> {
                     (head)
                 }
                 body data-refresh=(refresh) data-up=(up) data-version=(*assets::VERSION)
+                    data-refused=[(!view.refused.is_empty()).then(|| view.refused.join(" "))]
                     data-tz=(view.zone(page).iana_name().unwrap_or("UTC")) {
                     a class="skip" href="#main" { "Skip to the content" }
                     p id="stale" class="stale" role="alert" hidden {}

@@ -30,6 +30,7 @@ use self::panels::dashboard_page;
 use self::search::Search;
 use self::start::{missing, start_page};
 pub use self::stats::Stats;
+use self::titles::Titles;
 use self::variables::Choice;
 use self::view::View;
 use self::words::count;
@@ -53,6 +54,7 @@ mod search;
 mod start;
 mod stats;
 mod strip;
+mod titles;
 mod unfurl;
 mod variables;
 mod view;
@@ -76,6 +78,12 @@ pub trait Host: Send + Sync {
     /// The newest `limit` events in `from..=until` (Unix seconds) that `expression` selects,
     /// newest last. The caller's thread may block.
     fn events(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event>;
+
+    /// As [`Host::events`], and with them the bands that began before `from` and reach into the
+    /// range.
+    fn around(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event> {
+        self.events(expression, from, until, limit)
+    }
 
     /// The event called `id`, with all of its verdict. The caller's thread may block.
     fn event(&self, id: i64) -> Option<Event> {
@@ -120,6 +128,7 @@ struct Inner {
     /// How many series each pattern found, and when.
     found: RwLock<BTreeMap<String, (Instant, usize)>>,
     live: Live,
+    titles: Titles,
     search: Arc<Search>,
     /// Where the files of dashboards are looked for.
     directory: Option<PathBuf>,
@@ -150,6 +159,7 @@ impl Page {
             dashboards: RwLock::new(Arc::new(dashboards)),
             found: RwLock::default(),
             live: Live::new(),
+            titles: Titles::default(),
             search: Arc::default(),
         }))
     }
@@ -218,7 +228,8 @@ impl Page {
         }
         let counts = |path: &str| {
             let first = path.split('.').next().unwrap_or(path);
-            !is_ours(path) && !except.iter().any(|node| node == first)
+            let is_excepted = |one: &String| one == first || search::fits(one, path);
+            !is_ours(path) && !except.iter().any(is_excepted)
         };
         // The patterns come from the operator's file: no budget applies.
         let count_of = |pattern: &str| {

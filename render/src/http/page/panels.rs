@@ -23,7 +23,7 @@ use crate::events::draft::is_web_link;
 /// The page shows at most this many events in its table.
 const EVENTS_SHOWN: usize = 20;
 /// A panel that needs more series than this is not drawn every few seconds.
-const SERIES_PER_PANEL: usize = 2_000;
+pub(super) const SERIES_PER_PANEL: usize = 2_000;
 
 /// The page of the dashboard `name`. `panels` are those that have data, each with the number of
 /// series it reads.
@@ -51,7 +51,8 @@ pub(super) fn dashboard_page(
     let (start, end) = view.range(&dashboard.from, &zone, now as i64);
     // Hidden events are hidden on the pictures only.
     let listed = if events == "none" { "*" } else { events };
-    let happened = host.events(listed, start as f64, end as f64 + 0.999_999, EVENTS_SHOWN);
+    let titles = titles(page, panels, (start, end), &zone);
+    let happened = host.around(listed, start as f64, end as f64 + 0.999_999, EVENTS_SHOWN);
     let notes = [host.banner().unwrap_or_default(), &dashboard.note];
     let content = html! {
         div class="head" {
@@ -66,19 +67,14 @@ pub(super) fn dashboard_page(
         @for note in notes.iter().filter(|note| !note.is_empty()) {
             p class="note" { (note) }
         }
-        @if panels.is_empty() {
-            p { "The panels of this dashboard have no data yet." }
-            ul class="quiet" {
-                @for panel in &dashboard.panels {
-                    li { (without_figures(&panel.title)) ": no series matches " code { (panel.needs) } }
-                }
-            }
-        }
         p id="zoomed" hidden { span {} button type="button" { "Back" } }
         div id="tags" role="group" aria-label="events on the graphs, by tag" {}
         div class="board" data-from=(dashboard.from) {
             div class="panels" {
-                @for (panel, n_series) in panels { (picture.figure(panel, *n_series)) }
+                @for ((panel, n_series), title) in panels.iter().zip(&titles) {
+                    (picture.figure(panel, title, *n_series))
+                }
+                @if panels.is_empty() { (no_data(dashboard)) }
             }
             (events_list(&happened, now, &zone, up))
         }
@@ -110,6 +106,31 @@ pub(super) fn dashboard_page(
     layout.document(page)
 }
 
+/// The headings of `panels`, with their figures.
+fn titles(
+    page: &Page,
+    panels: &[(Panel, usize)],
+    range: (i64, i64),
+    zone: &TimeZone,
+) -> Vec<String> {
+    let panels = panels.iter().map(|(panel, _)| panel);
+    page.0.titles.of(&*page.0.source, panels, range, zone)
+}
+
+fn no_data(dashboard: &Dashboard) -> Markup {
+    html! {
+        section class="nothing" {
+            h2 { "No data yet" }
+            p { "No series has a name that the panels of this dashboard look for:" }
+            ul {
+                @for panel in &dashboard.panels {
+                    li { (without_figures(&panel.title)) ": " code { (panel.needs) } }
+                }
+            }
+        }
+    }
+}
+
 /// What the `/render` URLs of all panels have in common.
 #[derive(Clone, Copy)]
 pub(super) struct PictureLinks<'a> {
@@ -122,7 +143,7 @@ pub(super) struct PictureLinks<'a> {
 }
 
 impl PictureLinks<'_> {
-    pub(super) fn figure(&self, panel: &Panel, n_series: usize) -> Markup {
+    pub(super) fn figure(&self, panel: &Panel, title: &str, n_series: usize) -> Markup {
         let is_dark = self.theme == Some("dark");
         let png = self.url(panel, "png", is_dark);
         let too_many = n_series > SERIES_PER_PANEL;
@@ -130,7 +151,7 @@ impl PictureLinks<'_> {
             figure data-query=[(!too_many).then(|| self.query(panel))] data-unit=(panel.unit)
                 data-good=[panel.good.map(Good::name)] data-warn=[panel.warn] data-critical=[panel.critical] {
                 figcaption {
-                    h2 { (without_figures(&panel.title)) }
+                    h2 { (title) }
                     @for link in &panel.links { a href=(link.url) { (link.title) } }
                     span class="links quiet" {
                         a href=(self.url(panel, "svg", is_dark)) { "SVG" } " "

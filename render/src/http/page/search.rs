@@ -5,13 +5,15 @@
 //!    background when it is older than [`FRESH`], and dropped after [`IDLE`] without a search.
 //! 2. A search looks for its longest piece of literal text and compares the other words in the lines
 //!    where that is found. It stops after [`MOST_HITS`] names.
+//! 3. If no name has all the words, names that have their letters in order are found (`shlgn` in
+//!    `stats.shop.logins`). Which characters a name has at all is kept as bits, so that most names need no look.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 use parking_lot::Mutex;
 
 use crate::budget::Budget;
@@ -25,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(300);
 const MOST_HITS: usize = 5_000;
 /// The longest query, in bytes.
 const LONGEST: usize = 500;
+/// Queries below this many bytes are not searched for letter by letter.
+const SHORTEST_FUZZY: usize = 3;
 /// The words that are looked at.
 const MOST_WORDS: usize = 8;
 
@@ -34,7 +38,8 @@ struct Names {
     text: Vec<u8>,
     /// In lower case, if that is another text.
     lower: Option<Vec<u8>>,
-    count: usize,
+    /// The characters of each name ([`characters`]).
+    sets: Vec<u64>,
     made: Instant,
 }
 
@@ -49,6 +54,8 @@ pub(super) struct Found {
     pub(super) more: bool,
     /// How many names there are in all.
     pub(super) of: usize,
+    /// No name has the words; these have their letters.
+    pub(super) is_fuzzy: bool,
 }
 
 /// The list of names, made when it is needed.
@@ -114,13 +121,11 @@ impl Names {
         // Their number is limited by the limits on series.
         let budget = Budget::unlimited();
         let mut text = Vec::new();
-        let mut count = 0;
         let mut push = |name: &str| {
             // A name with a line feed cannot be typed.
             if !name.contains('\n') {
                 text.extend_from_slice(name.as_bytes());
                 text.push(b'\n');
-                count += 1;
             }
         };
         for node in source.find("**", &budget)? {
@@ -134,19 +139,28 @@ impl Names {
             }
         }
         text.shrink_to_fit();
+        Ok(Self::in_text(text, made))
+    }
+
+    fn in_text(text: Vec<u8>, made: Instant) -> Self {
         let lower = text.to_ascii_lowercase();
-        Ok(Self {
+        let lines = lower.split(|byte| *byte == b'\n');
+        let mut sets: Vec<u64> = lines.map(characters).collect();
+        // After the last line feed there is no name.
+        sets.pop();
+        sets.shrink_to_fit();
+        Self {
             lower: (lower != text).then_some(lower),
             text,
-            count,
+            sets,
             made,
-        })
+        }
     }
 
     fn find(&self, query: &str, limit: usize) -> Found {
         let query = query.trim().to_ascii_lowercase();
         let mut found = Found {
-            of: self.count,
+            of: self.sets.len(),
             ..Found::default()
         };
         if query.len() > LONGEST {
@@ -164,7 +178,7 @@ impl Names {
         let needle = longest.unwrap_or_default();
         let lower = self.lower.as_deref().unwrap_or(&self.text);
         let finder = Finder::new(needle);
-        let mut hits: Vec<(u8, usize, usize, usize)> = Vec::new();
+        let mut hits: Vec<Hit> = Vec::new();
         let mut at = 0;
         while at < lower.len() {
             let Some(place) = finder.find(&lower[at..]) else {
@@ -186,14 +200,73 @@ impl Names {
                 hits.push((rank, end - start, start, end));
             }
         }
+        let is_plain = words.iter().all(|word| matches!(word, Word::Text(_)));
+        if hits.is_empty() && is_plain && query.len() >= SHORTEST_FUZZY {
+            (hits, found.more) = self.fuzzy(lower, &words);
+            found.is_fuzzy = !hits.is_empty();
+        }
         found.hits = hits.len();
         hits.sort_unstable();
-        let name = |(_, _, start, end): &(u8, usize, usize, usize)| {
+        let name = |(_, _, start, end): &Hit| {
             String::from_utf8_lossy(&self.text[*start..*end]).into_owned()
         };
         found.names = hits.iter().take(limit).map(name).collect();
         found
     }
+
+    /// The names that have the letters of each word in order, and whether there are more. Those in
+    /// which they are closest together come first.
+    fn fuzzy(&self, lower: &[u8], words: &[Word<'_>]) -> (Vec<Hit>, bool) {
+        let needed = words
+            .iter()
+            .fold(0, |set, word| set | characters(word.literal()));
+        let mut hits = Vec::new();
+        let mut start = 0;
+        for (end, set) in memchr_iter(b'\n', lower).zip(&self.sets) {
+            let line = start..end;
+            start = end + 1;
+            if set & needed != needed {
+                continue;
+            }
+            let name = &lower[line.clone()];
+            let spans = words.iter().map(|word| span(word.literal(), name));
+            let Some(span) = spans.sum::<Option<usize>>() else {
+                continue;
+            };
+            if hits.len() == MOST_HITS {
+                return (hits, true);
+            }
+            hits.push((span, line.len(), line.start, line.end));
+        }
+        (hits, false)
+    }
+}
+
+/// A found name: its rank, its length, and where it begins and ends.
+type Hit = (usize, usize, usize, usize);
+
+/// The characters in `name` as bits: letters, digits, and others by their last bits.
+fn characters(name: &[u8]) -> u64 {
+    let bit = |byte: &u8| match byte {
+        b'a'..=b'z' => byte - b'a',
+        b'0'..=b'9' => 26 + byte - b'0',
+        other => 36 + other % 28,
+    };
+    name.iter().fold(0, |set, byte| set | 1 << bit(byte))
+}
+
+/// The bytes over which the letters of `word` lie in `name`, in order: the fewest before the first
+/// place where they end.
+fn span(word: &[u8], name: &[u8]) -> Option<usize> {
+    let mut end = 0;
+    for letter in word {
+        end += memchr(*letter, &name[end..])? + 1;
+    }
+    let mut start = end;
+    for letter in word.iter().rev() {
+        start = memrchr(*letter, &name[..start])?;
+    }
+    Some(end - start)
 }
 
 /// A word of a query: text that a name must contain, or a glob that it must match.
@@ -239,13 +312,21 @@ impl<'q> Word<'q> {
     }
 
     /// 0 if the word begins a node of the name, else 1.
-    fn rank(&self, name: &[u8]) -> u8 {
+    fn rank(&self, name: &[u8]) -> usize {
         let text = self.literal();
         let begins = name.starts_with(text)
             || memchr::memmem::find_iter(name, text)
                 .any(|at| matches!(name.get(at.wrapping_sub(1)), Some(b'.' | b';' | b'=')));
-        u8::from(!begins)
+        usize::from(!begins)
     }
+}
+
+/// Whether `glob` matches the whole of `name`.
+pub(super) fn fits(glob: &str, name: &str) -> bool {
+    let globs = alternatives(glob);
+    globs
+        .iter()
+        .any(|glob| matches(glob.as_bytes(), name.as_bytes()))
 }
 
 /// The globs without braces that `glob` stands for; at most 64.
@@ -350,13 +431,7 @@ mod tests {
 
     fn names(all: &[&str]) -> Names {
         let text: String = all.iter().map(|name| format!("{name}\n")).collect();
-        let lower = text.to_ascii_lowercase();
-        Names {
-            lower: (lower != text).then(|| lower.into_bytes()),
-            count: all.len(),
-            text: text.into_bytes(),
-            made: Instant::now(),
-        }
+        Names::in_text(text.into_bytes(), Instant::now())
     }
 
     #[test]
@@ -386,6 +461,36 @@ mod tests {
             (one.names.len(), one.hits, one.more, one.of),
             (1, 5, false, 5)
         );
+    }
+
+    #[test]
+    fn letters_in_order_are_found_if_the_words_are_not() {
+        let names = names(&[
+            "stats.shop.logins",
+            "stats.timers.shop.login_time.upper",
+            "carbon.agents.a.metricsReceived",
+        ]);
+        let found = names.find("shlgn", 10);
+        assert!(found.is_fuzzy);
+        assert_eq!(
+            found.names,
+            ["stats.shop.logins", "stats.timers.shop.login_time.upper"]
+        );
+        assert_eq!(
+            names.find("metrecv", 10).names,
+            ["carbon.agents.a.metricsReceived"]
+        );
+        assert!(!names.find("shop", 10).is_fuzzy);
+        assert_eq!(
+            names.find("zzz", 10),
+            Found {
+                of: 3,
+                ..Found::default()
+            }
+        );
+        assert_eq!(span(b"shlgn", b"stats.shop.logins"), Some(10));
+        assert_eq!(span(b"ns", b"logins"), Some(2));
+        assert_eq!(span(b"sn", b"logins"), None);
     }
 
     #[test]
@@ -440,6 +545,7 @@ mod tests {
             all.dedup();
             let listed: Vec<&str> = all.iter().map(String::as_str).collect();
             let found = names(&listed).find(&query, 100);
+            prop_assume!(!found.is_fuzzy);
             let lower = query.to_ascii_lowercase();
             let words: Vec<Word<'_>> = lower.split_whitespace().map(Word::new).collect();
             let mut expected: Vec<String> = listed.iter()

@@ -36,6 +36,8 @@ pub(crate) struct View {
     pub(crate) extra: Vec<(String, String)>,
     /// What is wrong with the values that were left out.
     pub(crate) problems: Vec<String>,
+    /// Their names.
+    pub(crate) refused: Vec<&'static str>,
 }
 
 impl View {
@@ -69,10 +71,12 @@ impl View {
 
     fn check(&mut self) {
         let mut problems = Vec::new();
+        let mut refused = Vec::new();
         if let Some(tz) = self.tz.take_if(|tz| TimeZone::get(tz).is_err()) {
             problems.push(format!(
                 "tz: {tz:?} is not an IANA time zone, e.g. Europe/Berlin"
             ));
+            refused.push("tz");
         }
         let events = self.events.take_if(|events| {
             let read = events.parse::<TagQuery>();
@@ -82,6 +86,7 @@ impl View {
             let why = events.parse::<TagQuery>().err();
             let why = why.map(|why| why.to_string()).unwrap_or_default();
             problems.push(format!("events: {events:?}: {why}"));
+            refused.push("events");
         }
         let at = now() as i64;
         let read = |text: &String| attime::parse(text, &TimeZone::UTC, at);
@@ -90,6 +95,7 @@ impl View {
                 problems.push(format!(
                     "{name}: {text:?} is not a time, e.g. -3h, 14:30_20260131 or 1767225600"
                 ));
+                refused.push(name);
             }
         }
         if let Some(from) = &self.from
@@ -98,8 +104,9 @@ impl View {
         {
             problems.push("the range is empty: \"from\" must be before \"until\"".to_owned());
             (self.from, self.until) = (None, None);
+            refused.extend(["from", "until"]);
         }
-        self.problems = problems;
+        (self.problems, self.refused) = (problems, refused);
     }
 
     /// The zone in which times are written.
@@ -132,6 +139,7 @@ impl View {
             variables,
             extra,
             problems: _,
+            refused: _,
         } = self;
         let known = [
             ("from", from.as_deref()),
@@ -167,6 +175,7 @@ impl View {
             variables: Vec::new(),
             extra: Vec::new(),
             problems: Vec::new(),
+            refused: Vec::new(),
             ..self.clone()
         };
         match kept.query() {
@@ -267,6 +276,7 @@ mod tests {
             (None, None, None, None)
         );
         assert_eq!(wrong.problems.len(), 4, "{:?}", wrong.problems);
+        assert_eq!(wrong.refused, ["tz", "events", "from", "until"]);
         let empty = view("from=-1h&until=-2h");
         assert_eq!(empty.problems.len(), 1);
         assert_eq!(view("from=-1h").problems, [""; 0]);

@@ -103,7 +103,8 @@ async function searchNames() {
   try {
     const found = await json(`page/search?q=${encodeURIComponent(words)}`);
     if (number !== asked) return;
-    $("hits").textContent = `${found.hits.toLocaleString("en")}${found.more ? " and more" : ""} of ${found.of.toLocaleString("en")} names`;
+    const how = found.fuzzy ? ", by their letters in order" : "";
+    $("hits").textContent = `${found.hits.toLocaleString("en")}${found.more ? " and more" : ""} of ${found.of.toLocaleString("en")} names${how}`;
     const list = $("names");
     list.replaceChildren();
     for (const name of found.names) leaf(item(list, "li", ""), name, name);
