@@ -18,7 +18,7 @@ use carbon::options::JournalOptions;
 use render::http::guard;
 use render::http::page::Dashboards;
 use serde::{Deserialize, Serialize};
-use settings::{Complaint, Key, Kind, Node, Place, Problem, Problems, document};
+use settings::{Complaint, Key, Kind, Node, Place, Problem, Problems, Table, document};
 use toml::Value;
 
 use crate::bound;
@@ -27,8 +27,10 @@ use crate::report::StatsOptions;
 
 mod foreign;
 mod print;
+mod store;
 
 use foreign::Foreign;
+pub use store::{Engine, StoreOptions};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub carbon: carbon::options::Options,
     /// What makes a crash lose nothing.
     pub journal: JournalOptions,
+    /// Where the points end.
+    pub store: StoreOptions,
     /// Questions and answers.
     pub render: render::options::Options,
     /// Deploys and other changes.
@@ -65,6 +69,7 @@ impl Default for Config {
             statsd: statsd::Options::default(),
             carbon: carbon::options::Options::default(),
             journal: JournalOptions::default(),
+            store: StoreOptions::default(),
             render: render::options::Options::default(),
             events: render::events::Options::default(),
             impact: render::verdicts::Options::default(),
@@ -110,6 +115,15 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "journal",
         keys: JournalOptions::KEYS,
+    },
+    Section {
+        name: "store",
+        // The other is the section below.
+        keys: StoreOptions::KEYS.split_at(1).0,
+    },
+    Section {
+        name: "store.clickhouse",
+        keys: clickhouse::Options::KEYS,
     },
     Section {
         name: "render",
@@ -348,6 +362,7 @@ impl Config {
             statsd,
             carbon,
             journal,
+            store,
             render,
             events,
             impact,
@@ -368,11 +383,15 @@ impl Config {
         section("statsd", &|problems| statsd.check(problems));
         section("carbon", &|problems| carbon.check(problems));
         section("journal", &|problems| journal.check(problems));
+        section("store.clickhouse", &|problems| {
+            store.clickhouse.check(problems)
+        });
         section("render", &|problems| render.check(problems));
         section("events", &|problems| events.check(problems));
         section("impact", &|problems| impact.check(problems));
         section("auth", &|problems| auth.check(problems));
         all.extend(bound::check(statsd, carbon, render));
+        all.extend(self.check_engine());
         all
     }
 
@@ -451,35 +470,36 @@ fn weed(tree: &mut Node, complaints: &mut Vec<Complaint>) {
     let Some(table) = tree.as_table_mut() else {
         return;
     };
+    weed_section("", table, complaints);
+}
+
+/// Takes out of the section `above` what no option is named like.
+fn weed_section(above: &str, table: &mut Table, complaints: &mut Vec<Complaint>) {
     table.entries.retain_mut(|(name, node)| {
+        let name = match above {
+            "" => name.clone(),
+            above => format!("{above}.{name}"),
+        };
         let place = node.place;
-        let mut complain = |place, key: String, message| {
+        let mut complain = |key: &str, message| {
             complaints.push(Complaint {
                 place,
-                key,
+                key: key.to_owned(),
                 message,
             });
         };
-        let Some(section) = SECTIONS.iter().find(|section| section.name == name) else {
-            let known = is_known(name);
+        if !SECTIONS.iter().any(|section| section.name == name) {
+            let known = is_known(&name);
             if !known {
-                complain(place, name.clone(), unknown(name));
+                complain(&name, unknown(&name));
             }
             return known;
-        };
+        }
         let Some(keys) = node.as_table_mut() else {
-            complain(place, name.clone(), format!("a section, write [{name}]"));
+            complain(&name, format!("a section, write [{name}]"));
             return false;
         };
-        keys.entries.retain(|(key, value)| {
-            let known = section.keys.iter().any(|known| known.name == key);
-            if !known {
-                let key = format!("{name}.{key}");
-                let why = unknown(&key);
-                complain(value.place, key, why);
-            }
-            known
-        });
+        weed_section(&name, keys, complaints);
         true
     });
 }
@@ -493,10 +513,10 @@ fn set(tree: &mut Node, text: &str, n: usize) -> Result<(), String> {
     if !is_known(key) {
         return Err(unknown(key));
     }
-    let (section, name) = key.split_once('.').unwrap_or(("", key));
-    let table = tree.as_table_mut().and_then(|table| match section {
-        "" => Some(table),
-        section => table.section(section),
+    let (sections, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let sections = sections.split('.').filter(|section| !section.is_empty());
+    let table = sections.fold(tree.as_table_mut(), |table, section| {
+        table.and_then(|table| table.section(section))
     });
     if let Some(table) = table {
         table.set(name, document::typed(value.trim(), n));

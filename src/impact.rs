@@ -5,11 +5,12 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow};
-use carbon::{Alarm, Carbon};
+use carbon::Alarm;
 use render::events::{Event, Store};
 use render::http::App;
 use render::http::page::Page;
 use render::impact::Report;
+use render::source::Source;
 use render::verdicts::{Handle, Host, Judge, Worker};
 use serde_json::json;
 use tracing::debug;
@@ -39,14 +40,13 @@ impl Impact {
     pub fn start(
         config: &Config,
         events: &Arc<Store>,
-        carbon: &Carbon,
+        source: Arc<dyn Source>,
         app: &App,
         page: &Page,
         supervisor: &Supervisor,
     ) -> anyhow::Result<Self> {
         let options = &config.impact;
         let memory = Arc::clone(&app.memory);
-        let source = Arc::new(carbon.clone());
         let judge = Judge::new(options, events.clone(), source, memory);
         let judge = Arc::new(judge.map_err(|why| anyhow!("impact: {why}"))?);
         let host = Surroundings {

@@ -20,6 +20,7 @@ pub mod random;
 pub mod receivers;
 pub mod report;
 pub mod server;
+pub mod store;
 pub mod supervise;
 pub mod verbs;
 

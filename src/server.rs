@@ -30,6 +30,7 @@ use render::events::observer::observer;
 use render::http::App;
 use render::http::guard::Guard;
 use render::http::page::Page;
+use render::source::Source;
 use settings::Span;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -51,6 +52,7 @@ use crate::memory;
 use crate::notify::notify;
 use crate::receivers::Needs;
 use crate::report::{Readings, SelfSeries};
+use crate::store::{Asked, Remote};
 use crate::supervise::Supervisor;
 
 /// How long each step of the stop may take once a worker is dead.
@@ -202,9 +204,9 @@ fn own_sink(sink: Arc<dyn Sink>, count: &Arc<AtomicU64>) -> Arc<dyn Sink> {
 }
 
 /// The page over the store.
-fn page(config: &Config, host: Around, carbon: &Carbon) -> Page {
+fn page(config: &Config, host: Around, source: Arc<dyn Source>) -> Page {
     let directory = config.dashboards();
-    Page::in_directory(Arc::new(host), Arc::new(carbon.clone()), directory)
+    Page::in_directory(Arc::new(host), source, directory)
 }
 
 /// The end while the journal is still being read back: `lock` is held until the process is gone.
@@ -261,6 +263,7 @@ struct Opened {
     shop: Option<Shop>,
     events: Arc<Store>,
     carbon: Carbon,
+    remote: Option<Remote>,
 }
 
 /// Opens the data directory on a thread of its own and sends the result: reading back a long journal
@@ -315,11 +318,14 @@ impl Opened {
         setup.guard = Some(Arc::new(move || lock.check()));
         setup.on_death = Arc::clone(on_death);
         setup.replaying = Arc::new(move |bytes, of| readiness.replaying(bytes, of));
+        let remote = Remote::of(config)?;
+        setup.delivery = remote.as_ref().map(Remote::delivery);
         let carbon = Carbon::open(setup, &config.data).context("carbon")?;
         Ok(Self {
             shop,
             events,
             carbon,
+            remote,
         })
     }
 }
@@ -369,8 +375,8 @@ impl Running {
 
         // The routes need the counters of everything that was started above.
         let panics = Arc::new(AtomicU64::new(0));
-        let store: Arc<Carbon> = Arc::new(carbon.clone());
-        let app = App::new(&config.render, store.clone(), store, events.clone())?;
+        let Asked { source, tags } = Asked::of(opened.remote.as_ref(), &carbon);
+        let app = App::new(&config.render, source.clone(), tags, events.clone())?;
         memory::return_of_requests(&app.memory).context("starting a thread")?;
         let host = Around {
             addresses: addresses.clone(),
@@ -381,9 +387,9 @@ impl Running {
             banner,
             base_path: config.render.base_path.clone(),
         };
-        let page = page(config, host, &carbon);
+        let page = page(config, host, source.clone());
         background.spawn(supervisor.watched("page", page.clone().watch()));
-        let impact = Impact::start(config, &events, &carbon, &app, &page, supervisor)?;
+        let impact = Impact::start(config, &events, source, &app, &page, supervisor)?;
         let readings = readings(Counted {
             page: page.clone(),
             statsd: statsd.clone(),
@@ -393,6 +399,7 @@ impl Running {
             judge: impact.judge.clone(),
             panics: panics.clone(),
             connections: answering.connections.clone(),
+            remote: opened.remote,
         });
         if config.stats.own && config.render.now == 0 {
             let series = SelfSeries::new(own_every(config.stats.interval), &config.stats);

@@ -411,6 +411,29 @@ impl Cache {
             .fetch_sub(chain.count as usize, Ordering::Relaxed);
     }
 
+    /// Removes all points that the writer took: they are in the remote store.
+    pub(crate) fn all_done(&self) {
+        let (mut freed, mut points) = (0, 0);
+        for n in 0..SHARDS {
+            let mut shard = self.shard(n);
+            let before = shard.units();
+            let Shard {
+                chunks,
+                held,
+                in_hand,
+                ..
+            } = &mut *shard;
+            for (_, chain) in in_hand.drain(..) {
+                *held -= 1;
+                chunks.free(&chain);
+                points += chain.count as usize;
+            }
+            freed += before - shard.units();
+        }
+        self.used.fetch_sub(freed, Ordering::Relaxed);
+        self.points.fetch_sub(points, Ordering::Relaxed);
+    }
+
     /// Has the points of `id` that the writer took wait again, before those that have arrived since. They
     /// came at the time `since`.
     pub fn put_back(&self, id: SeriesId, since: Since) {
@@ -692,6 +715,22 @@ mod tests {
             assert_eq!(read(&cache, 7), [0; 0]);
             assert_eq!(cache.oldest(SeriesId(7)), None);
         }
+    }
+
+    #[test]
+    fn all_that_was_taken_is_done_at_once() {
+        let cache = Cache::new(1 << 20);
+        let points: Vec<_> = (0..3_000).map(|id| point(id, 1)).collect();
+        insert(&cache, &points);
+        let before = cache.used_bytes();
+        for id in 0..2_999 {
+            cache.take(SeriesId(id), &mut Vec::new());
+        }
+        insert(&cache, &[point(5, 2)]);
+        cache.all_done();
+        assert_eq!((read(&cache, 5), read(&cache, 2_999)), (vec![2], vec![1]));
+        assert_eq!((cache.len(), cache.holds(SeriesId(6))), (2, false));
+        assert_eq!(cache.used_bytes(), before / 3_000 * 2);
     }
 
     #[test]

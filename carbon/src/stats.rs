@@ -83,6 +83,9 @@ settings::counters! {
         /// Datapoints lost because they came by UDP while the cache or the journal was full. If
         /// this grows, raise carbon.max_cache_size or journal.max_size, or use a faster disk.
         overflow = "cache.overflow";
+        /// Datapoints that went into the journal alone because the cache was full while the remote store did
+        /// not take them; they are sent from there. If this grows, look why the remote store is slow or away.
+        spilled = "cache.spilled";
         /// Datapoints dropped because the store is read-only. If that is not intended, set render.now to
         /// 0.
         read_only = "cache.readOnly";

@@ -93,7 +93,10 @@ impl<'q> Fetcher<'q> {
     ) -> Box<dyn FnMut(usize) + 'a> {
         let (from, until) = (timestamp(from), timestamp(until));
         let now = timestamp(self.query.now);
-        self.query.source.announce(names, from, until, now)
+        let budget = &self.query.limits.budget;
+        self.query
+            .source
+            .announce_within(names, from, until, now, budget)
     }
 
     /// The series names that `pattern` matches, sorted, each once.

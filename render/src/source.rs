@@ -96,6 +96,19 @@ pub trait Source: Send + Sync {
         Box::new(|_| {})
     }
 
+    /// As [`Source::announce`], for a source that fetches ahead in the time of `budget`.
+    fn announce_within<'a>(
+        &'a self,
+        names: &'a [String],
+        from: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+        budget: &'a Budget,
+    ) -> Box<dyn FnMut(usize) + 'a> {
+        let _ = budget;
+        self.announce(names, from, until, now)
+    }
+
     /// From when to when the series called `name` may hold points, at the clock `now`: what
     /// `/metrics/find` says in its machine formats. `None` if that is not known.
     ///

@@ -21,7 +21,10 @@ impl Config {
                 Some(&table)
             } else {
                 out.push_str(&format!("\n[{}]\n", section.name));
-                table.get(section.name).and_then(Value::as_table)
+                let mut names = section.name.split('.');
+                names.try_fold(&table, |table, name| {
+                    table.get(name).and_then(Value::as_table)
+                })
             };
             for key in section.keys {
                 let Some(value) = values.and_then(|values| values.get(key.name)) else {

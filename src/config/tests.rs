@@ -34,10 +34,14 @@ fn every_key_has_a_comment_and_every_comment_a_key() {
         panic!("a configuration is a table");
     };
     let mut real: Vec<String> = Vec::new();
-    for (name, value) in &table {
-        match value {
-            Value::Table(inner) => real.extend(inner.keys().map(|key| format!("{name}.{key}"))),
-            _ => real.push(name.clone()),
+    let mut tables = vec![(String::new(), &table)];
+    while let Some((above, table)) = tables.pop() {
+        for (name, value) in table {
+            let name = format!("{above}{name}");
+            match value {
+                Value::Table(inner) => tables.push((format!("{name}."), inner)),
+                _ => real.push(name),
+            }
         }
     }
     let mut listed: Vec<String> = keys().collect();

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::http::connections::Connections;
 use crate::http::{Health, Readiness};
 use crate::report::{self, Reading, Readings};
+use crate::store::Remote;
 
 /// The routes that say how the server is.
 pub(super) fn health(
@@ -99,6 +100,7 @@ pub(super) struct Counted {
     pub(super) judge: Arc<Judge>,
     pub(super) panics: Arc<AtomicU64>,
     pub(super) connections: Connections,
+    pub(super) remote: Option<Remote>,
 }
 
 /// The counters of all crates, read at each call.
@@ -112,6 +114,7 @@ pub(super) fn readings(counted: Counted) -> Readings {
         judge,
         panics,
         connections,
+        remote,
     } = counted;
     Arc::new(move || {
         let mut readings: Vec<Reading> = Vec::new();
@@ -119,6 +122,9 @@ pub(super) fn readings(counted: Counted) -> Readings {
             readings.extend(statsd.stats().all_readings());
         }
         readings.extend(carbon.readings());
+        if let Some(remote) = &remote {
+            readings.extend(remote.readings(&carbon));
+        }
         readings.extend(app.stats.readings());
         readings.extend(events.stats().readings());
         readings.extend(judge.stats.readings());

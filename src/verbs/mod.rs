@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 pub mod check;
+pub mod clickhouse;
 pub mod config;
 pub mod event;
 pub mod expire;
@@ -27,6 +28,8 @@ pub enum Verb {
     Whisper(whisper::Args),
     /// Removes or lists series without recent points.
     Expire(expire::Args),
+    /// Prints or makes the tables of store.engine = "clickhouse".
+    Clickhouse(clickhouse::Args),
     /// Carries the names of tagged series from and to other servers.
     Tags(tags::Args),
     /// Posts and lists events (deploys, incidents, maintenance) on a running server.
@@ -48,6 +51,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Load(args) => load::run(args),
         Verb::Whisper(args) => whisper::run(args),
         Verb::Expire(args) => expire::run(args),
+        Verb::Clickhouse(args) => clickhouse::run(args),
         Verb::Tags(args) => tags::run(args),
         Verb::Event(args) => event::run(args),
         Verb::Impact(args) => impact::run(&args),

@@ -38,7 +38,7 @@ mod read;
 mod units;
 
 pub use counters::{Counter, Reading};
-pub use node::{Kind, Node, Path, Place, Step};
+pub use node::{Kind, Node, Path, Place, Step, Table};
 pub use options::Key;
 pub use problem::{Complaint, Problem, Problems, is_address, nearest};
 pub use read::read;

@@ -30,6 +30,27 @@ impl Journal {
         pending.appended
     }
 
+    /// As [`Journal::append`], for points that only the journal will have. `None` while it pauses.
+    pub(crate) fn append_only(
+        &self,
+        index: &Index,
+        clock: Timestamp,
+        points: &[Datapoint],
+    ) -> Option<u64> {
+        let mut pending = self.pending.lock();
+        if pending.paused {
+            return None;
+        }
+        pending.appended += points.len() as u64;
+        self.encode(&mut pending, index, clock, points);
+        let wake = pending.since.is_none() || pending.bytes.len() >= EARLY_WRITE;
+        pending.since.get_or_insert_with(Instant::now);
+        if wake {
+            self.work.notify_one();
+        }
+        Some(pending.appended)
+    }
+
     /// Appends points again that were in a segment which is to be deleted. They are not counted again.
     pub(crate) fn carry_over(&self, index: &Index, clock: Timestamp, points: &[Datapoint]) {
         let mut pending = self.pending.lock();

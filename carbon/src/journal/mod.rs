@@ -27,7 +27,7 @@ mod segments;
 mod state;
 
 pub(crate) use append::datapoints;
-pub(crate) use replay::Replay;
 pub use replay::Replayed;
+pub(crate) use replay::{Replay, read_segment};
 pub(crate) use rotation::Rotation;
 pub(crate) use state::Journal;

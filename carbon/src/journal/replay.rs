@@ -35,6 +35,14 @@ pub(crate) struct Replay {
     eras: Vec<Era>,
 }
 
+/// The content of the segment `number` in `directory`, which a running journal has finished.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn read_segment(directory: &Path, number: u64) -> io::Result<Vec<u8>> {
+    private::read(&segment_path(directory, number))
+}
+
 impl Replay {
     /// Reads the clocks of the segments in `directory` and decides which of them are right; `now` is the
     /// present clock. `progress` is called with the bytes read and the bytes of all segments.

@@ -21,6 +21,13 @@ pub(crate) struct Rotation {
     pub(super) appended: u64,
 }
 
+impl Rotation {
+    /// The number of the segment that ended with it.
+    pub(crate) fn ended(self) -> u64 {
+        self.number.saturating_sub(1)
+    }
+}
+
 impl Journal {
     /// Whether files should be synced so that segments can be dropped: a quarter of the journal
     /// is used, or a long time has passed, or the journal pauses.
@@ -49,6 +56,26 @@ impl Journal {
     pub(crate) fn has_points(&self) -> bool {
         let current = self.current.lock();
         current.bytes > MAGIC.len() as u64
+    }
+
+    /// Bytes of the present segment that are on the disk, and how long ago it began.
+    pub(crate) fn segment(&self) -> (u64, Duration) {
+        let current = self.current.lock();
+        (current.bytes, current.begun.elapsed())
+    }
+
+    /// The numbers of the finished segments, oldest first.
+    pub(crate) fn finished(&self) -> Vec<u64> {
+        let current = self.current.lock();
+        current.older.iter().map(|(number, _)| *number).collect()
+    }
+
+    /// The end of the segment `number`.
+    pub(crate) fn after(number: u64) -> Rotation {
+        Rotation {
+            number: number + 1,
+            appended: 0,
+        }
     }
 
     /// The end of the segments that were there when the journal was opened.

@@ -218,6 +218,16 @@ impl Journal {
         self.done.send();
     }
 
+    /// Its directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The bytes from which on nothing is appended.
+    pub(crate) fn max_size(&self) -> u64 {
+        self.max_size
+    }
+
     /// Bytes in all segments and pending.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.size.load(Ordering::Relaxed)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use whisper::map::Maps;
 
+use super::deliveries::Deliveries;
 use super::setup::{Access, Clock, Guard};
 use crate::cache::Cache;
 use crate::clock::{Clocks, Steady};
@@ -76,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) readers: AtomicUsize,
     /// Present problems, by the part that found them.
     pub(crate) trouble: Mutex<BTreeMap<&'static str, String>>,
+    /// `None`: the points go into whisper files.
+    pub(crate) remote: Option<Deliveries>,
 }
 
 /// Points without room during the shutdown.
@@ -110,6 +113,9 @@ impl Inner {
     /// How long points may wait for their files, if longer than a pass takes to begin. Without a journal only
     /// the files keep them, and they do not wait.
     pub(crate) fn may_wait(&self) -> Option<Duration> {
+        if let Some(remote) = &self.remote {
+            return Some(remote.within());
+        }
         let within = self.options.persist_within.0;
         (self.journal.is_some() && within > LONGEST_WAIT).then_some(within)
     }

@@ -13,6 +13,8 @@ mod ahead;
 mod background;
 mod carbon;
 mod checkpoint;
+mod deliver;
+mod deliveries;
 mod expire;
 mod fetch;
 mod health;

@@ -8,6 +8,8 @@ use parking_lot::{Mutex, RwLock};
 use whisper::map::{MapOptions, Maps};
 
 use super::carbon::{Carbon, Handle};
+use super::deliver;
+use super::deliveries::Deliveries;
 use super::health::identity;
 use super::inner::Inner;
 use super::setup::{Access, Setup};
@@ -40,8 +42,12 @@ impl Carbon {
         let on_death = Arc::clone(&setup.on_death);
         let inner = Arc::new(assemble(setup, data)?);
         if inner.access == Access::Serve {
-            // Points of the journal go into the files before any new point is taken.
-            inner.replay(&data.join("journal"), &*replaying)?;
+            if let Some(remote) = &inner.remote {
+                remote.read_back(inner.journal.as_ref());
+            } else {
+                // Points of the journal go into the files before any new point is taken.
+                inner.replay(&data.join("journal"), &*replaying)?;
+            }
             inner.restore_aggregates()?;
         }
         // From here on, dropping the store ends its threads.
@@ -67,6 +73,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         observer,
         on_death: _,
         mut files,
+        delivery,
     } = setup;
     let schema = schema
         .configured(&options, &mut files)
@@ -127,6 +134,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         threads: Mutex::default(),
         left_out: Mutex::default(),
         trouble: Mutex::default(),
+        remote: delivery.map(Deliveries::new),
     })
 }
 
@@ -183,13 +191,17 @@ fn spawn_threads(inner: &Arc<Inner>, on_death: &OnDeath) -> Result<()> {
             .map_err(|error| Error::io(&inner.data, "starting a thread", error))
     };
     let mut threads = inner.threads.lock();
-    threads.push(spawn("persister", persist)?);
-    threads.push(spawn("index", background::verify)?);
-    threads.push(spawn("files", watch::run)?);
+    if inner.remote.is_some() {
+        threads.push(spawn("delivery", deliver::run)?);
+    } else {
+        threads.push(spawn("persister", persist)?);
+        threads.push(spawn("index", background::verify)?);
+        threads.push(spawn("files", watch::run)?);
+    }
     if inner.rules.is_some() {
         threads.push(spawn("rules", ruled::run)?);
     }
-    if !inner.options.expire_after.0.is_zero() {
+    if !inner.options.expire_after.0.is_zero() && inner.remote.is_none() {
         threads.push(spawn("expiry", expire::run)?);
     }
     if inner.journal.is_some() {

@@ -10,6 +10,7 @@ use crate::conf::Files;
 use crate::datapoint::Observer;
 use crate::journal::disk::{Disk, RealDisk};
 use crate::options::{JournalOptions, Options, Span};
+use crate::remote::Delivery;
 use crate::schema::Schema;
 
 /// The operations that an opened store allows.
@@ -56,6 +57,8 @@ pub struct Setup {
     /// Rule files beside those that `options` name: read again on changes and by
     /// [`Carbon::reload`](super::Carbon::reload).
     pub files: Files,
+    /// A store that takes the points in the place of whisper files. It wants a journal.
+    pub delivery: Option<Delivery>,
 }
 
 /// Checks something and returns what is wrong with it.
@@ -80,6 +83,7 @@ impl Setup {
             observer: None,
             on_death: crate::alarm::silent(),
             files: Files::default(),
+            delivery: None,
         }
     }
 }

@@ -47,6 +47,11 @@ impl Carbon {
         if inner.access != Access::Serve {
             return Ok(());
         }
+        if let Some(remote) = &inner.remote {
+            let kept = inner.drain_remote(remote);
+            progress(inner.cache.len());
+            return kept;
+        }
         let clocks = inner.clocks();
         let mut persister = inner.persister.lock();
         persister.why = None;

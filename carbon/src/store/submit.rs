@@ -78,6 +78,7 @@ impl Inner {
     /// Takes as many of `points`, from the front, as there is room for. Returns how many, and the number
     /// that [`Carbon::committed`] reaches when they are committed.
     fn take(&self, points: &[Datapoint]) -> (usize, u64) {
+        let all = points;
         if self.access != Access::Serve {
             self.stats.read_only.add(points.len() as u64);
             return (points.len(), 0);
@@ -91,19 +92,30 @@ impl Inner {
         if taken < points.len() {
             self.work.send();
         }
-        if taken == 0 {
+        // A remote store may be away for hours: the journal alone has what the cache has no room for.
+        let spills = !is_full && taken < points.len() && self.remote.is_some();
+        if taken == 0 && !spills {
             return (0, 0);
         }
-        let points = &points[..taken];
+        let (cached, rest) = points.split_at(taken);
+        let (mut taken, mut points) = (taken, cached);
         let mut woken = Vec::new();
         let mut ticket = 0;
         {
             let _gate = self.gate.read();
             let clock = self.clocks().earliest();
-            if let Some(journal) = &self.journal {
-                ticket = journal.append(&self.index, clock, points);
+            if let Some(journal) = &self.journal
+                && !cached.is_empty()
+            {
+                ticket = journal.append(&self.index, clock, cached);
             }
-            self.cache.insert(points, clock, &mut woken);
+            self.cache.insert(cached, clock, &mut woken);
+            if spills && let Some(spilled) = self.spill(clock, rest) {
+                (taken, points, ticket) = (all.len(), all, spilled);
+            }
+        }
+        if taken == 0 {
+            return (0, 0);
         }
         self.index.list(&woken);
         self.stats.received.add(taken as u64);

@@ -1,0 +1,73 @@
+//! Reads the format RowBinary.
+
+/// What is left of an answer. Every reading is `None` at its end, and for what is cut off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Rows<'a> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub(crate) fn length(&mut self) -> Option<usize> {
+        let mut length = 0_u64;
+        for shift in (0..63).step_by(7) {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            length |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return usize::try_from(length).ok();
+            }
+        }
+        None
+    }
+
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.length()?;
+        self.take(length)
+    }
+
+    pub(crate) fn text(&mut self) -> Option<String> {
+        let bytes = self.bytes()?;
+        Some(String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        let bytes = self.take(8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    /// The items of an array, each so many bytes.
+    pub(crate) fn array(&mut self, size: usize) -> Option<&'a [u8]> {
+        let length = self.length()?;
+        self.take(length.checked_mul(size)?)
+    }
+}
+
+/// What is said of an answer that cannot be read.
+pub(crate) const CUT: &str = "ClickHouse's answer is cut off or not in the format RowBinary";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_off_is_nothing() {
+        let mut rows = Rows(b"\x03abc\x02a");
+        assert_eq!(rows.text().as_deref(), Some("abc"));
+        assert_eq!(rows.text(), None);
+        assert_eq!(Rows(&[0xff; 12]).length(), None);
+        assert_eq!(Rows(&[0xff, 0xff]).array(8), None);
+        assert_eq!(Rows(&[0x80, 0x01]).length(), Some(128));
+    }
+}

@@ -1,0 +1,263 @@
+//! What is asked of ClickHouse, and what is made of its answers and failures.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+
+mod support;
+
+use std::sync::Arc;
+
+use carbon::options::{JournalOptions, Options, Span};
+use carbon::{Carbon, Setup, Timestamp};
+use clickhouse::{Clickhouse, Client, Known, Stats};
+use render::budget::Budget;
+use render::source::{Node, Source, SourceError, Tags};
+
+use support::Fake;
+
+const NOW: u32 = 1_700_000_000;
+
+struct Asked {
+    fake: Fake,
+    store: Clickhouse,
+    _directory: tempfile::TempDir,
+}
+
+fn asked() -> Asked {
+    let (fake, directory) = (Fake::start(), tempfile::tempdir().unwrap());
+    let options = clickhouse::Options {
+        url: fake.url.clone(),
+        ..Default::default()
+    };
+    let setup = Setup::new(
+        Options::default(),
+        JournalOptions::default(),
+        Span::seconds(10),
+    );
+    let carbon = Carbon::open(setup, directory.path()).unwrap();
+    let stats = Arc::new(Stats::default());
+    let client = Client::new(&options, Arc::clone(&stats)).unwrap();
+    let store = Clickhouse::new(&options, client, carbon, Arc::new(Known::default()), stats);
+    Asked {
+        fake,
+        store,
+        _directory: directory,
+    }
+}
+
+fn texts(texts: &[&str]) -> Vec<u8> {
+    let rows = texts.iter();
+    rows.flat_map(|text| [&[text.len() as u8][..], text.as_bytes()].concat())
+        .collect()
+}
+
+/// Rules: averages of 10 s, from a day on of 60 s.
+fn rules() -> Vec<u8> {
+    let mut out = Vec::new();
+    for (age, precision) in [(0_u64, 10_u64), (86_400, 60)] {
+        out.extend(texts(&["", "avg"]));
+        out.extend(
+            [age, precision, 65_535]
+                .iter()
+                .flat_map(|n| n.to_le_bytes()),
+        );
+        out.push(1);
+    }
+    out
+}
+
+fn points(path: &str, points: &[(u32, f64)]) -> Vec<u8> {
+    let mut out = texts(&[path]);
+    let length = points.len() as u8;
+    out.push(length);
+    out.extend(points.iter().flat_map(|(at, _)| at.to_le_bytes()));
+    out.push(length);
+    out.extend(points.iter().flat_map(|(_, value)| value.to_le_bytes()));
+    out.push(length);
+    out.extend(points.iter().flat_map(|_| 1_u32.to_le_bytes()));
+    out
+}
+
+#[test]
+fn patterns_find_leaves_and_branches_and_are_asked_once() {
+    let Asked { fake, store, .. } = asked();
+    fake.change(|state| {
+        let answer = texts(&["a.c", "a.b", "a.b."]);
+        state.answers.push(("FROM graphite_index", Some(answer)));
+    });
+    for _ in 0..2 {
+        let found = store.find("a.*", &Budget::unlimited()).unwrap();
+        let node = |path: &str, leaf| Node {
+            path: path.to_owned(),
+            leaf,
+        };
+        assert_eq!(
+            found,
+            [node("a.b", false), node("a.b", true), node("a.c", true)]
+        );
+    }
+    fake.until("it was asked", |state| {
+        assert_eq!(state.asked.len(), 1, "{:?}", state.asked);
+        Some(())
+    });
+}
+
+#[test]
+fn series_are_fetched_together_and_rolled_up_by_age() {
+    let Asked { fake, store, .. } = asked();
+    let answer = [
+        points("a.b", &[(NOW - 30, 1.0), (NOW - 25, 3.0), (NOW - 20, 7.0)]),
+        points("a.c", &[(NOW - 20, 5.0)]),
+    ];
+    fake.change(|state| {
+        state.answers.push(("graphite_retentions", Some(rules())));
+        state
+            .answers
+            .push(("FROM graphite ", Some(answer.concat())));
+    });
+    let names = ["a.b".to_owned(), "a.c".to_owned(), "a.d".to_owned()];
+    let (from, until) = (Timestamp(NOW - 40), Timestamp(NOW - 10));
+    let budget = Budget::unlimited();
+    let mut next = store.announce_within(&names, from, until, Timestamp(NOW), &budget);
+    let fetch = |name| {
+        store
+            .fetch(name, from, until, Timestamp(NOW))
+            .unwrap()
+            .unwrap()
+    };
+    next(0);
+    let first = fetch("a.b");
+    assert_eq!(
+        (first.start, first.end, first.step),
+        (i64::from(NOW) - 30, i64::from(NOW), 10)
+    );
+    assert_eq!(first.values[..2], [2.0, 7.0]);
+    next(1);
+    assert_eq!(fetch("a.c").values[1], 5.0);
+    next(2);
+    assert!(fetch("a.d").values.iter().all(|value| value.is_nan()));
+    drop(next);
+    fake.until("one query for all", |state| {
+        let of_points = state
+            .asked
+            .iter()
+            .filter(|sql| sql.contains("FROM graphite "));
+        let of_points: Vec<_> = of_points.collect();
+        assert_eq!(of_points.len(), 1);
+        assert!(
+            of_points[0].contains("Path IN ('a.b','a.c','a.d')"),
+            "{}",
+            of_points[0]
+        );
+        Some(())
+    });
+    let old = Timestamp(NOW - 90_000);
+    assert_eq!(
+        store
+            .fetch("a.b", old, until, Timestamp(NOW))
+            .unwrap()
+            .unwrap()
+            .step,
+        60
+    );
+    let future = Timestamp(NOW + 1);
+    assert!(
+        store
+            .fetch("a.b", future, future, Timestamp(NOW))
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
+fn what_the_server_says_reaches_the_client() {
+    let Asked { fake, store, .. } = asked();
+    let failed = store.find("a.*", &Budget::unlimited()).unwrap_err();
+    assert!(
+        matches!(&failed, SourceError::Failed(why) if why.contains("doesn't exist")),
+        "{failed}"
+    );
+    fake.change(|state| {
+        state
+            .answers
+            .push(("FROM graphite_index", Some(vec![5, b'a'])))
+    });
+    let failed = store.find("a.*", &Budget::unlimited()).unwrap_err();
+    assert!(failed.to_string().contains("cut off"), "{failed}");
+    let refused = store
+        .find_tagged(&["a!=b"], &Budget::unlimited())
+        .unwrap_err();
+    assert!(matches!(refused, SourceError::Refused(_)));
+}
+
+#[test]
+fn a_query_is_ended_when_its_client_has_gone() {
+    let Asked { fake, store, .. } = asked();
+    fake.change(|state| state.answers.push(("FROM graphite_index", None)));
+    let budget = Budget::unlimited();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| store.find("a.*", &budget));
+        fake.until("it is asked", |state| {
+            state
+                .asked
+                .iter()
+                .any(|sql| sql.contains("graphite_index"))
+                .then_some(())
+        });
+        budget.cancel();
+        assert!(matches!(waits.join().unwrap(), Err(SourceError::Budget(_))));
+    });
+    fake.until("it was killed", |state| {
+        state
+            .asked
+            .iter()
+            .any(|sql| sql.starts_with("KILL QUERY WHERE query_id = 'plumbago-"))
+            .then_some(())
+    });
+    assert_eq!(store.stats().killed.get(), 1);
+}
+
+#[test]
+fn tags_and_values_are_those_of_the_table() {
+    let Asked { fake, store, .. } = asked();
+    let counted = |rows: &[(&str, u64)]| -> Vec<u8> {
+        let rows = rows.iter();
+        rows.flat_map(|(text, n)| [texts(&[text]), n.to_le_bytes().to_vec()].concat())
+            .collect()
+    };
+    fake.change(|state| {
+        state.answers.push((
+            "AS tag,",
+            Some(counted(&[("host", 2), ("__name__", 3), ("dc", 1)])),
+        ));
+        state
+            .answers
+            .push(("uniqExact(Path)", Some(counted(&[("b", 2), ("a", 1)]))));
+        state.answers.push((
+            "SELECT Path FROM graphite_tagged",
+            Some(texts(&["m?dc=x&host=a+b"])),
+        ));
+    });
+    let budget = Budget::unlimited();
+    let tags = store.tags(&budget).unwrap();
+    assert_eq!(
+        tags,
+        [
+            (1, "dc".to_owned()),
+            (2, "host".to_owned()),
+            (3, "name".to_owned())
+        ]
+    );
+    let (_, values) = Tags::values(&store, "host", &budget).unwrap().unwrap();
+    let values: Vec<_> = values
+        .iter()
+        .map(|value| (value.value.as_str(), value.count))
+        .collect();
+    assert_eq!(values, [("a", 1), ("b", 2)]);
+    let complete = store.complete_tags(&["host=a"], "", 10, &budget).unwrap();
+    assert_eq!(complete, ["dc", "name"]);
+    assert_eq!(
+        store.find_tagged(&["name=m"], &budget).unwrap(),
+        ["m;dc=x;host=a b"]
+    );
+    assert!(store.unregister("m;a=b").is_err());
+}
