@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::{Server, files, now};
+use whisper::Timestamp;
 
 const SERIES: usize = 4_000;
 const STEPS: usize = 20;
@@ -41,10 +42,19 @@ fn value(series: usize, step: usize) -> usize {
     series + 7 * step + 1
 }
 
-/// The files of the series.
-fn created(server: &Server) -> usize {
-    let files = files(&server.data().join("whisper/j"));
-    files.iter().filter(|name| name.ends_with(".wsp")).count()
+/// The points that are in files.
+fn stored(server: &Server) -> usize {
+    let directory = server.data().join("whisper/j");
+    let now = Timestamp(now() as u32);
+    let known = |name: &String| {
+        let file = whisper::File::open(&directory.join(name)).unwrap();
+        let fetched = file.fetch(now, Timestamp(now.0 - 3_000), now).unwrap();
+        let values = fetched.unwrap().values;
+        values.iter().filter(|value| !value.is_nan()).count()
+    };
+    let files = files(&directory);
+    let files = files.iter().filter(|name| name.ends_with(".wsp"));
+    files.map(known).sum()
 }
 
 #[test]
@@ -88,6 +98,7 @@ fn a_stop_while_the_journal_is_read_back_is_soon_and_loses_nothing() {
     server.settings.extend([cache]);
 
     // Stopped when a part of the points is in files, again and again.
+    let mut stored_before = stored(&server);
     for least in [30, 55] {
         server.launch();
         while percent(&mut server, "/readyz").expect("the stop comes before the end") < least {}
@@ -100,7 +111,13 @@ fn a_stop_while_the_journal_is_read_back_is_soon_and_loses_nothing() {
         let status = server.end();
         assert!(status.success(), "{status}:\n{}", server.log());
         assert!(begun.elapsed() < Duration::from_secs(5));
-        assert!(created(&server) > 0);
+        let stored_now = stored(&server);
+        assert!(
+            stored_before < stored_now && stored_now < SERIES * STEPS,
+            "{stored_before}, then {stored_now} of {} points",
+            SERIES * STEPS
+        );
+        stored_before = stored_now;
     }
     assert!(server.log().contains("stopped during the start"));
 
@@ -110,7 +127,7 @@ fn a_stop_while_the_journal_is_read_back_is_soon_and_loses_nothing() {
         (200, "alive\n".to_owned())
     );
     // What was still in the cache when the server became ready gets its files within a second or two.
-    server.wait_until("files", |server| created(server) == SERIES);
+    server.wait_until("files", |server| stored(server) == SERIES * STEPS);
     let (from, until) = (first - 10, first + 10 * STEPS as i64);
     let path = format!("/render?format=json&from={from}&until={until}&target=sumSeries(j.*)");
     let answer = server.json(&path);
