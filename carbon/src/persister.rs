@@ -28,15 +28,18 @@
 //! 6. Points that went into a file which another program had replaced or deleted are written again
 //!    ([`Persister::write_displaced`]).
 
+mod budget;
 mod displaced;
 mod hand;
+mod kind;
+mod report;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use whisper::map::{Event, Maps};
+use whisper::map::Maps;
 use whisper::{Arrival, Point, Updated};
 
 use crate::cache::{Cache, Since, Waiting};
@@ -50,12 +53,14 @@ use crate::stats::Stats;
 use crate::stop::Stop;
 use crate::undecided::Undecided;
 
+use budget::Budget;
+use report::report;
+
 pub(crate) use hand::{Hand, Place};
+pub(crate) use kind::Kind;
 
 /// How long no file is created after the disk was found full.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
-/// The shortest time between two messages in the log about the same kind of error.
-const QUIET: Duration = Duration::from_secs(10);
 /// After this many series a pass wakes receivers that wait for room.
 const WAKE_EVERY: usize = 64;
 
@@ -104,40 +109,6 @@ pub(crate) struct Persister {
     undecided: Undecided,
 }
 
-/// Which limits apply to a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Within the budgets, in the order of the write strategy.
-    Ordinary,
-    /// As `Ordinary`, the series that the hand has come to.
-    Hand,
-    /// Each series that waits at the beginning once, so that the pass has an end.
-    Whole,
-    /// As `Whole`, without the budgets.
-    Drain,
-    /// As `Whole`, but series may wait for a second timestamp: their points go into the next segment
-    /// of the journal.
-    Checkpoint,
-    /// As `Drain`, but series may wait for a second timestamp: a restart is no reason to assume a
-    /// step.
-    Replay,
-}
-
-impl Kind {
-    /// Whether the budgets of updates and creations are spent.
-    pub(crate) fn is_budgeted(self) -> bool {
-        !matches!(self, Self::Drain | Self::Replay)
-    }
-
-    /// Whether a new series may wait for a second timestamp.
-    fn may_wait(self) -> bool {
-        matches!(
-            self,
-            Self::Ordinary | Self::Hand | Self::Checkpoint | Self::Replay
-        )
-    }
-}
-
 /// The result of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
@@ -149,55 +120,6 @@ pub struct Pass {
     pub dropped: usize,
     /// Series that still wait: their file may not, or cannot, be created or written now.
     pub waiting: usize,
-}
-
-/// A number of operations per period. Unused operations are kept for one period at most.
-#[derive(Debug)]
-struct Budget {
-    per_second: f64,
-    most: f64,
-    left: f64,
-    at: Instant,
-}
-
-impl Budget {
-    /// `count` operations per `period`; 0: no limit.
-    fn new(count: u32, period: Duration) -> Self {
-        let count = f64::from(count);
-        Self {
-            per_second: count / period.as_secs_f64(),
-            most: count,
-            left: count.min(count / period.as_secs_f64()).max(1.0),
-            at: Instant::now(),
-        }
-    }
-
-    /// Gives one back that was not needed.
-    fn refund(&mut self) {
-        self.left = (self.left + 1.0).min(self.most);
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        if self.most == 0.0 {
-            return true;
-        }
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = now;
-        self.left = (self.left + elapsed * self.per_second).min(self.most);
-        if self.left < 1.0 {
-            return false;
-        }
-        self.left -= 1.0;
-        true
-    }
-
-    /// How long until the next operation is allowed.
-    fn wait(&self) -> Duration {
-        if self.most == 0.0 || self.left >= 1.0 {
-            return Duration::ZERO;
-        }
-        Duration::from_secs_f64((1.0 - self.left) / self.per_second)
-    }
 }
 
 /// The result for one series.
@@ -621,27 +543,6 @@ impl Persister {
         }
         Ok(all)
     }
-
-    /// Logs that points wait, at most once in ten seconds.
-    fn log_waits(&mut self, error: &whisper::Error) {
-        if is_due(&mut self.waits_logged) {
-            tracing::error!(%error, "points cannot be written; they wait in the cache");
-        }
-    }
-
-    /// Logs that points were dropped, at most once in ten seconds; the counters count all of them.
-    fn log_dropped(
-        &mut self,
-        parts: &Parts<'_>,
-        id: SeriesId,
-        points: usize,
-        error: &whisper::Error,
-    ) {
-        if is_due(&mut self.dropped_logged) {
-            let name = parts.index.name(id);
-            tracing::error!(%name, points, %error, "points were dropped: they cannot be written");
-        }
-    }
 }
 
 /// Writes the records of the index's log that are due: of new series, and of series that receivers listed.
@@ -669,45 +570,9 @@ fn of_new<T>(
     })
 }
 
-/// Whether the next message may be logged; if so, it counts as logged.
-fn is_due(logged: &mut Option<Instant>) -> bool {
-    let now = Instant::now();
-    let due = logged.is_none_or(|at| now - at > QUIET);
-    if due {
-        *logged = Some(now);
-    }
-    due
-}
-
 /// Whether the cache has little room left.
 fn is_nearly_full(parts: &Parts<'_>) -> bool {
     parts.cache.used_bytes() >= parts.cache.max_bytes() / 4 * 3
-}
-
-/// Logs and counts what happened to files.
-fn report(parts: &Parts<'_>) {
-    for event in parts.maps.take_events() {
-        match event {
-            Event::SetAside { aside, damage, .. } => {
-                parts.stats.set_aside.add(1);
-                let aside = aside.display();
-                tracing::error!(%damage, %aside, "a damaged file was set aside, a new file is created");
-            }
-            Event::Replaced { path } => {
-                parts.stats.replaced.add(1);
-                tracing::info!(file = %path.display(), "the file was replaced or is gone");
-            }
-            Event::Lost { path } => {
-                parts.stats.errors.add(1);
-                tracing::error!(file = %path.display(), "pages of the file were lost");
-            }
-            Event::NotMapped { path, reason } => {
-                tracing::warn!(file = %path.display(), %reason, "the file is written unmapped");
-            }
-            Event::Missed(count) => tracing::warn!(count, "further events of files"),
-            other => tracing::warn!(?other, "an event of a file"),
-        }
-    }
 }
 
 fn order(parts: &Parts<'_>, waiting: &mut [Waiting]) {

@@ -43,7 +43,7 @@ impl Persister {
                 }
             }
         }
-        super::report(parts);
+        super::report::report(parts);
         left
     }
 }
