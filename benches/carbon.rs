@@ -11,7 +11,7 @@
 //!   pickles of 500 points, from the first byte to the last point in the cache, journal at 200 ms.
 //!   *read*: a thread that reads the same bytes from a socket and counts line feeds.
 //! - *cache*: 30 points of each of 100,000 series, step by step, into the cache and out of it, by kind of
-//!   value, against the same points in a `Vec` for each series.
+//!   value, against the same points in a `Vec` for each series; and what queries read of a series.
 //! - *restart*: 30 points of each of N series, a step of 10 s after the other, that wait for their files:
 //!   memory, bytes of the journal, a start that reads the journal back, a drain that creates all files, and one
 //!   that writes existing ones; N is an argument, the data is in `TMPDIR`.
@@ -51,7 +51,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use whisper::{Point, Retention};
+use whisper::{Needed, Point, Retention};
 
 const STEPS: u32 = 20;
 const ROUNDS: usize = 5;
@@ -400,6 +400,29 @@ fn cache() {
             .map(|points| size_of::<Vec<Point>>() + points.capacity() * size_of::<Point>())
             .sum();
         let mut read = Vec::new();
+        // What queries read: all points, the last six, none.
+        let reads = [0, POINTS - 6, POINTS].map(|from| {
+            let needed = Needed {
+                from: at(from).timestamp(),
+                until: at(POINTS + 10).timestamp(),
+                oldest: Timestamp(0),
+                newest: Timestamp(u32::MAX),
+            };
+            let begun = Instant::now();
+            for i in 0..SERIES {
+                read.clear();
+                cache.read_needed(SeriesId(i), Some(needed), &mut read);
+                assert_eq!(read.len(), (POINTS - from) as usize);
+            }
+            begun.elapsed().as_nanos() as f64 / f64::from(SERIES)
+        });
+        let begun = Instant::now();
+        for points in &plain {
+            read.clear();
+            read.extend_from_slice(points);
+            assert_eq!(read.len(), POINTS as usize);
+        }
+        let plain_read = begun.elapsed().as_nanos() as f64 / f64::from(SERIES);
         let begun = Instant::now();
         for i in 0..SERIES {
             read.clear();
@@ -415,6 +438,10 @@ fn cache() {
             bytes / all,
             plain_ns / all,
             plain_bytes as f64 / all,
+        );
+        println!(
+            "       a query of a series reads all {POINTS} in {:.0} ns, the last 6 in {:.0}, none in {:.0}   plain: all in {:.0}",
+            reads[0], reads[1], reads[2], plain_read,
         );
     }
 }

@@ -76,7 +76,7 @@ settings::options! {
         /// are walked. 0: none are watched.
         max_watches: u32 = 65_536;
         /// How many directories are read per second, at the start until all are watched, and later for
-        /// as long as some are not.
+        /// as long as some are not. New directories are read at once.
         walk_rate: u32 = 500 => at_least(1);
         /// Most TCP connections of all receivers together. When there are as many, the connection that has
         /// been silent longest is closed for the next one; a new connection is refused only while all

@@ -19,7 +19,7 @@ use crate::aggregation::Aggregation;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::header::{Header, MAX_HEADER_SIZE, checked_factor};
-use crate::pending::{self, Question};
+use crate::pending::{self, Needed, Question};
 use crate::point::{self, Point};
 use crate::storage::Storage;
 use crate::units::Timestamp;
@@ -224,19 +224,19 @@ impl File {
         }
     }
 
-    /// As [`File::fetch`], as if `points` had been written: for programs that hold points back from the
-    /// file and must answer for them.
+    /// As [`File::fetch`], as if the points had been written that `waiting` returns: for programs that hold points
+    /// back from the file and must answer for them. `waiting` may leave out what is not [`Needed`]; it is called
+    /// before anything but the header is read. `now` is the clock by which the points would be written.
     ///
     /// # Errors
     /// As [`File::fetch`].
     pub fn fetch_pending(
         &self,
         question: Question,
-        arrival: impl Into<Arrival>,
-        points: &[Point],
+        now: Timestamp,
+        waiting: impl FnOnce(Needed) -> (Arrival, Vec<Point>),
     ) -> Result<Option<Fetched>> {
-        let arrival = arrival.into();
-        pending::fetch_over(Some(&self.bytes), &self.header, question, arrival, points)
+        pending::fetch_over(&self.bytes, &self.header, question, now, waiting)
     }
 
     pub(crate) fn read(&self, range: fetch::Range) -> Result<Fetched> {

@@ -87,7 +87,7 @@ pub use fill::{Gaps, fill};
 pub use header::Header;
 pub use map::{MapOptions, Maps};
 pub use merge::{ArchiveDiff, diff, merge};
-pub use pending::{Question, fetch_unwritten};
+pub use pending::{Needed, Question, fetch_unwritten};
 pub use point::{ABSENT, Point, is_absent, present};
 pub use resize::{ResizeOptions, resize};
 pub use retention::Retention;

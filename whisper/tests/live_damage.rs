@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use whisper::map::Event;
+use whisper::map::{Event, Name};
 use whisper::resize::Target;
 use whisper::{
     Aggregation, Allocation, CreateOptions, Error, File, Lock, MapOptions, Maps, Point,
@@ -237,6 +237,30 @@ fn a_replaced_file_is_noticed_within_the_period_or_at_once() {
         assert!(live.known(&live.path) >= 1);
         live.goes_on();
     }
+}
+
+#[test]
+fn a_name_that_looks_have_seen_is_not_looked_up_again() {
+    let mut live = Live::new(MapOptions {
+        recheck: 0,
+        ..MapOptions::default()
+    });
+    // All mapped files are looked at in the first round.
+    for _ in 0..16 {
+        live.maps.confirm_next(|asked, path| {
+            *path = [&live.path, &live.other][asked.key as usize - 1].clone();
+            Name::Unknown
+        });
+    }
+    let new = live.path.with_extension("new");
+    create(&new, &options()).unwrap();
+    fs::rename(&new, &live.path).unwrap();
+    live.step().unwrap();
+    assert!(live.maps.take_events().is_empty());
+    live.maps.distrust();
+    live.step().unwrap();
+    let events = live.maps.take_events();
+    assert!(matches!(events[..], [Event::Replaced { .. }]), "{events:?}");
 }
 
 #[test]

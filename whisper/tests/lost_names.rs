@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use whisper::map::Confirmed;
+use whisper::map::{Confirmed, Name};
 use whisper::{
     CreateOptions, File, MapOptions, Maps, Point, Retention, Timestamp, Updated, create,
 };
@@ -28,6 +30,10 @@ struct Store {
     dir: tempfile::TempDir,
     maps: Maps,
     now: u32,
+    /// The number of the last look before the directory was watched, if it is.
+    watched: Cell<Option<u32>>,
+    /// Files of which the watch has told.
+    changed: RefCell<Vec<u32>>,
 }
 
 impl Store {
@@ -41,6 +47,8 @@ impl Store {
                 ..map_options
             }),
             now: START,
+            watched: Cell::default(),
+            changed: RefCell::default(),
         };
         for file in 0..files {
             create(&store.path(file), &options()).unwrap();
@@ -77,8 +85,16 @@ impl Store {
     fn confirm(&self) -> Confirmed {
         let mut all = Confirmed::default();
         for _ in 0..16 {
-            let Confirmed { files, displaced } =
-                self.maps.confirm_next(|file, path| *path = self.path(file));
+            let Confirmed { files, displaced } = self.maps.confirm_next(|asked, path| {
+                for file in self.changed.take() {
+                    self.maps.confirm_one(file, &self.path(file));
+                }
+                *path = self.path(asked.key);
+                match self.watched.get() {
+                    Some(since) if since < asked.since => Name::Kept,
+                    _ => Name::Unknown,
+                }
+            });
             all.files += files;
             all.displaced += displaced;
         }
@@ -98,6 +114,23 @@ impl Store {
         let new = self.dir.path().join("new");
         fs::write(&new, content).unwrap();
         fs::rename(&new, self.path(file)).unwrap();
+        self.tell(file);
+    }
+
+    fn delete(&self, file: u32) {
+        let _ = fs::remove_file(self.path(file));
+        self.tell(file);
+    }
+
+    /// The watch, if there is one, tells of a change.
+    fn tell(&self, file: u32) {
+        if self.watched.get().is_some() {
+            self.changed.borrow_mut().push(file);
+        }
+    }
+
+    fn watch(&self) {
+        self.watched.set(Some(self.maps.looks()));
     }
 
     fn replace_with_copy(&self, file: u32) {
@@ -284,6 +317,54 @@ fn without_room_each_batch_looks_at_the_name() {
     assert_eq!(store.stored(0).len(), 71_001);
 }
 
+#[test]
+fn a_watch_counts_from_the_first_look_after_it_began() {
+    let mut store = Store::new(2, MapOptions::default());
+    for file in 0..2 {
+        store.step(file);
+    }
+    // Replaced before the watch: it tells of nothing, and the first look finds it.
+    store.replace_with_copy(0);
+    store.watch();
+    assert_eq!(store.confirm().displaced, 1);
+    store.write_displaced();
+    store.confirm();
+    // From now on names are not looked up: a change of which the watch does not tell is not seen.
+    let hidden = store.watched.take();
+    store.replace_with_copy(1);
+    store.watched.set(hidden);
+    assert_eq!(store.confirm().displaced, 0);
+    // One that it tells of is.
+    store.step(1);
+    store.replace_with_copy(1);
+    store.step(1);
+    store.confirm();
+    assert_eq!(store.maps.displaced(), [1]);
+    store.write_displaced();
+    assert_eq!(store.stored(1).len(), 3);
+}
+
+#[test]
+fn what_a_link_leads_to_is_looked_up_whatever_a_watch_says() {
+    let mut store = Store::new(1, MapOptions::default());
+    let elsewhere = store.dir.path().join("elsewhere.wsp");
+    fs::rename(store.path(0), &elsewhere).unwrap();
+    symlink(&elsewhere, store.path(0)).unwrap();
+    store.watch();
+    store.step(0);
+    for _ in 0..3 {
+        assert_eq!(store.confirm().displaced, 0);
+        store.step(0);
+    }
+    let new = store.dir.path().join("new");
+    fs::copy(&elsewhere, &new).unwrap();
+    fs::rename(&new, &elsewhere).unwrap();
+    store.step(0);
+    assert_eq!(store.confirm().displaced, 1);
+    store.write_displaced();
+    assert_eq!(store.stored(0).len(), 5);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(u32),
@@ -293,6 +374,8 @@ enum Step {
     ConfirmOne(u32),
     Fetch(u32),
     WriteDisplaced,
+    Watch,
+    Unwatch,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -305,6 +388,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => file.clone().prop_map(Step::ConfirmOne),
         1 => file.prop_map(Step::Fetch),
         2 => Just(Step::WriteDisplaced),
+        1 => Just(Step::Watch),
+        1 => Just(Step::Unwatch),
     ]
 }
 
@@ -326,7 +411,7 @@ proptest! {
                 }
                 Step::Replace(file) => store.replace_with_copy(file),
                 Step::Delete(file) => {
-                    let _ = fs::remove_file(store.path(file));
+                    store.delete(file);
                     expected[file as usize].clear();
                 }
                 Step::Confirm => {
@@ -340,6 +425,11 @@ proptest! {
                     let _ = store.maps.fetch(file, &store.path(file), now, from, now);
                 }
                 Step::WriteDisplaced => store.write_displaced(),
+                Step::Watch => store.watch(),
+                Step::Unwatch => {
+                    store.watched.set(None);
+                    store.changed.take();
+                }
             }
         }
         store.maps.confirm_written(|file, path| *path = store.path(file));

@@ -17,8 +17,10 @@
 //!    an integer or as thousandths only if that is exact.
 //! 3. A point that repeats value and step is counted in the chain and takes no bytes ([`Chain::run`]).
 //! 4. The step of a chain is the distance of its first two points. No token is older than it.
+//! 5. While each point is a step later than the one before, the time of each is known without the code. Of such a
+//!    chain a part is read without decoding what is older than it, and nothing if no point is asked for.
 
-use whisper::{Point, Timestamp};
+use whisper::{Needed, Point, Timestamp};
 
 /// Bytes of code in a chunk: with the link they are 32.
 const CODE: usize = 28;
@@ -158,11 +160,15 @@ pub(super) struct Chain {
     step: u16,
     /// Points before the newest that have its value, each a step earlier, and are not in the code.
     run: u8,
-    /// Bytes in the last chunk; the [`Kind`] of `value` in the two uppermost bits.
+    /// Bytes in the last chunk; [`UNEVEN`]; the [`Kind`] of `value` in the two uppermost bits.
     tail: u8,
 }
 
 const _: () = assert!(size_of::<Chain>() == 24);
+
+/// Of [`Chain::tail`]: a point is not a step later than the one before it.
+const UNEVEN: u8 = 1 << 5;
+const _: () = assert!(CODE < UNEVEN as usize);
 
 /// A chain without points.
 pub(super) const EMPTY: Chain = Chain {
@@ -238,7 +244,7 @@ impl Token {
 
 impl Chain {
     fn filled(&self) -> usize {
-        usize::from(self.tail & 0x3f)
+        usize::from(self.tail & (UNEVEN - 1))
     }
 
     fn kind(&self) -> Kind {
@@ -250,7 +256,7 @@ impl Chain {
     }
 
     fn set_tail(&mut self, filled: usize, kind: Kind) {
-        self.tail = filled as u8 | (kind as u8) << 6;
+        self.tail = filled as u8 | self.tail & UNEVEN | (kind as u8) << 6;
     }
 
     /// Adds a point.
@@ -258,7 +264,7 @@ impl Chain {
     pub(super) fn push(&mut self, chunks: &mut Chunks, at: u32, value: f64) {
         if self.count == 0 {
             // The step of earlier points stays: it is that of the next ones, too.
-            (self.last, self.run) = (NONE, 0);
+            (self.last, self.run, self.tail) = (NONE, 0, 0);
             self.set_tail(0, Kind::of(value));
         } else {
             let difference = at.wrapping_sub(self.time);
@@ -320,6 +326,9 @@ impl Chain {
             };
             control |= (len - 1) << 4;
         }
+        if off != 0 {
+            self.tail |= UNEVEN;
+        }
         match i8::try_from(off) {
             Ok(0) => {}
             Ok(off) => {
@@ -366,10 +375,45 @@ impl Chain {
         self.set_tail(filled, kind);
     }
 
+    /// Whether it is known that [`Needed::from`] and [`Needed::until`] hold for these points.
+    pub(super) fn is_between(&self, needed: &Needed) -> bool {
+        let oldest = i64::from(self.time) - i64::from(self.step) * (i64::from(self.count) - 1);
+        let is_even = self.tail & UNEVEN == 0 && (self.step > 0 || self.count == 1);
+        self.count == 0
+            || is_even && oldest >= i64::from(needed.oldest.0) && self.time <= needed.newest.0
+    }
+
+    /// As [`Chain::read`], the points from `from` until before `until`, of a chain that is known to be even
+    /// ([`Chain::is_between`]).
+    pub(super) fn read_between(
+        &self,
+        chunks: &Chunks,
+        from: Timestamp,
+        until: Timestamp,
+        into: &mut Vec<Point>,
+    ) {
+        let step = i64::from(self.step).max(1);
+        // How many points are not before a time.
+        let since = |time: Timestamp| {
+            let later = i64::from(self.time) - i64::from(time.0);
+            (later.div_euclid(step) + 1).clamp(0, i64::from(self.count)) as usize
+        };
+        let (wanted, beyond) = (since(from), since(until));
+        if wanted > beyond {
+            self.read_last(chunks, wanted, into);
+            into.truncate(into.len() - beyond);
+        }
+    }
+
     /// Appends the points to `into`, in the order in which they were added.
     pub(super) fn read(&self, chunks: &Chunks, into: &mut Vec<Point>) {
-        if self.count == 0 {
-            // Its chunks have been freed.
+        self.read_last(chunks, self.count as usize, into);
+    }
+
+    /// As [`Chain::read`], the newest `wanted` ones.
+    fn read_last(&self, chunks: &Chunks, wanted: usize, into: &mut Vec<Point>) {
+        if wanted == 0 {
+            // The chunks of a chain without points have been freed.
             return;
         }
         let (mut at, mut value) = (self.time, self.value);
@@ -378,7 +422,7 @@ impl Chain {
             value,
         };
         let start = into.len();
-        into.resize(start + self.count as usize, point(at, value));
+        into.resize(start + wanted, point(at, value));
         // From the newest back.
         let mut places = into[start..].iter_mut().rev().skip(1);
         let step = u32::from(self.step);
@@ -466,99 +510,4 @@ impl Code<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn read(chain: &Chain, chunks: &Chunks) -> Vec<(u32, u64)> {
-        let mut points = Vec::new();
-        chain.read(chunks, &mut points);
-        points.iter().map(|p| (p.at.0, p.value.to_bits())).collect()
-    }
-
-    /// Chunks of a chain with `values`, ten seconds apart.
-    fn chunks_of(values: impl IntoIterator<Item = f64>) -> usize {
-        let mut chunks = Chunks::default();
-        let mut chain = EMPTY;
-        let values: Vec<f64> = values.into_iter().collect();
-        for (n, value) in values.iter().enumerate() {
-            chain.push(&mut chunks, 1_000 + 10 * n as u32, *value);
-        }
-        let expected = values.iter().enumerate();
-        let expected: Vec<_> = expected
-            .map(|(n, value)| (1_000 + 10 * n as u32, value.to_bits()))
-            .collect();
-        assert_eq!(read(&chain, &chunks), expected);
-        let used = chunks.in_use();
-        chunks.free(&chain);
-        assert_eq!(chunks.in_use(), 0);
-        used
-    }
-
-    #[test]
-    fn counters_and_gauges_take_few_bytes() {
-        assert_eq!(chunks_of([0.0; 120]), 0, "an idle counter");
-        assert_eq!(chunks_of([0.1; 1_000]), 1, "eight tokens of a run");
-        let small = |n: u32| f64::from(n * 37 % 61);
-        assert_eq!(chunks_of((0..31).map(small)), 3, "2 bytes a point");
-        let rate = |n: u32| f64::from(n * 37 % 61) / 10.0;
-        assert_eq!(chunks_of((0..31).map(rate)), 4, "3 bytes a point");
-        let sawtooth = |n: u32| f64::from(n % 5) * 0.25;
-        assert_eq!(chunks_of((0..31).map(sawtooth)), 3, "quarters");
-    }
-
-    #[test]
-    fn freed_chunks_are_used_again() {
-        let mut chunks = Chunks::default();
-        let mut chain = EMPTY;
-        for round in 1..20_u32 {
-            for n in 0..500 {
-                chain.push(&mut chunks, n, f64::from(n).sqrt());
-            }
-            assert!(chunks.bump < 500, "round {round}");
-            chunks.free(&chain);
-            chain.count = 0;
-        }
-        assert_eq!(chunks.in_use(), 0);
-    }
-
-    fn value() -> impl Strategy<Value = f64> {
-        prop_oneof![
-            4 => (-300_i32..300).prop_map(f64::from),
-            4 => (-90_000_i32..90_000).prop_map(|n| f64::from(n) / 1_000.0),
-            2 => any::<f64>(),
-            2 => any::<f32>().prop_map(f64::from),
-            1 => any::<u64>().prop_map(f64::from_bits),
-            2 => prop::sample::select(vec![
-                0.0, -0.0, 0.1, 1e15, -1e15, SMALL, SMALL + 0.5, SMALL - 0.001, 1e300, f64::MAX, f64::MIN_POSITIVE,
-            ]),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn every_point_comes_back_bit_by_bit(
-            points in prop::collection::vec(
-                (prop_oneof![6 => Just(10_u32), 2 => 0..300_u32, 1 => any::<u32>()], value(), 1..300_usize),
-                0..60,
-            ),
-            first in any::<u32>(),
-        ) {
-            let mut chunks = Chunks::default();
-            let mut chain = EMPTY;
-            let mut expected = Vec::new();
-            let mut at = first;
-            for (difference, value, repeats) in points {
-                // Mostly single points, sometimes a run that is longer than a token can say.
-                for _ in 0..repeats.saturating_sub(280).max(1) * 12 - 11 {
-                    at = at.wrapping_add(difference);
-                    let before = chunks.in_use();
-                    chain.push(&mut chunks, at, value);
-                    prop_assert!(chunks.in_use() - before <= MOST_PER_POINT);
-                    expected.push((at, value.to_bits()));
-                }
-            }
-            prop_assert_eq!(read(&chain, &chunks), expected);
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use whisper::{Aggregation, Arrival, CreateOptions, Point, Question, Retention, Timestamp};
+use whisper::{Aggregation, Arrival, CreateOptions, Needed, Point, Question, Retention, Timestamp};
 
 use super::carbon::Carbon;
 use crate::datapoint::SeriesId;
@@ -54,34 +54,48 @@ impl Carbon {
         let Ok(canonical) = crate::series::canonical(name.as_bytes()) else {
             return Ok(None);
         };
-        // The cache first, the file second: a point that moves meanwhile is seen twice, not never.
         let _pin = inner.index.pin();
         let known = inner.index.names().get(canonical.as_bytes());
-        let mut waiting = Vec::new();
+        inner.stats.queries.add(u64::from(known.is_some()));
         let clock = inner.clocks().earliest();
-        let mut arrival = Arrival::from(clock);
-        if let Some(id) = known {
-            arrival.since = inner.cache.read(id, &mut waiting).min(clock);
-            inner.stats.queries.add(1);
-        }
+        let waiting = |needed: Option<Needed>| {
+            let (mut points, mut since) = (Vec::new(), clock);
+            if let Some(id) = known {
+                since = inner.cache.read_needed(id, needed, &mut points).min(clock);
+            }
+            (Arrival { since, now: clock }, points)
+        };
         let question = Question { now, from, until };
         let path = inner.index.path_of(known, &canonical);
         let key = known.map_or(NO_MAP, |id| id.0);
-        let answer = inner
-            .maps
-            .fetch_pending(key, &path, question, arrival, &waiting);
+        // The cache first, the points of the file second: a point that moves meanwhile is seen twice, not never.
+        let ask = || {
+            let maps = &inner.maps;
+            maps.fetch_pending(key, &path, question, clock, waiting)
+        };
+        let unwritten = || {
+            let (arrival, points) = waiting(None);
+            self.fetch_unwritten(&canonical, known, &path, question, (arrival, &points))
+        };
+        let mut answer = ask();
+        let mut of_cache = None;
+        if answer.as_ref().is_err_and(whisper::Error::is_missing) {
+            of_cache = Some(unwritten()?);
+            // Points are in a file before they leave the cache: without a file, the cache had them all.
+            if path.exists() {
+                answer = ask();
+            }
+        }
         match answer {
             Ok((points, aggregation, x_files_factor)) => Ok(points.map(|points| Fetched {
                 points,
                 aggregation,
                 x_files_factor,
             })),
-            Err(error) if error.is_missing() => {
-                self.fetch_unwritten(&canonical, known, &path, question, (arrival, &waiting))
-            }
+            Err(error) if error.is_missing() => of_cache.map_or_else(unwritten, Ok),
             Err(error) if is_unreadable(&error) => {
                 self.leave_out(&error);
-                self.fetch_unwritten(&canonical, known, &path, question, (arrival, &waiting))
+                unwritten()
             }
             Err(error) => Err(error.into()),
         }

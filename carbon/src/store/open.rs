@@ -1,6 +1,6 @@
 //! Opens a store: directories, index, journal, and the threads that serve them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
@@ -84,7 +84,8 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
     };
     let root = match options.whisper_dir.as_str() {
         "" => data.join("whisper"),
-        tree => PathBuf::from(tree),
+        // Without a slash at its end, as paths below it are compared.
+        tree => Path::new(tree).components().collect(),
     };
     let index = open_index(&root, data, access, &options)?;
     // Only a serving store has a journal; it wakes the persister when it pauses.

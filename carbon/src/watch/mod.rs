@@ -9,32 +9,45 @@
 //! 1. Directories are watched in the order of the walk, up to `carbon.max_watches` and what the
 //!    kernel allows; those with hashed files come last. A directory is read after it is watched, so
 //!    that nothing between is missed.
-//! 2. While there are directories without a watch, all are walked, `carbon.walk_rate` of them a second.
-//! 3. Nothing that keeps points depends on either: the names of the mapped files that were written of late are
-//!    looked at every [`ROUND`], whatever the kernel says, those of all mapped files every twelfth
-//!    ([`whisper::Maps::confirm_next`]), and those of all files that were written before a segment of the
-//!    journal goes.
+//! 2. While there are directories without a watch, all are walked, `carbon.walk_rate` of them a second. New
+//!    directories, of which the kernel tells, are read at once, up to [`MOST_NEW`] in a tick.
+//! 3. The names of the mapped files that were written of late are looked at every [`ROUND`], those of all mapped
+//!    files every twelfth ([`whisper::Maps::confirm_next`]), and those of all files that were written before a
+//!    segment of the journal goes.
+//! 4. In the first two, a name takes no system call if the kernel tells of each change: its directory and all above
+//!    it have been watched since before the last look, what the kernel tells has been read, nothing of that was
+//!    lost ([`Watcher::is_told`]), and no link, mount or foreign file system is involved ([`told`]). Hashed files are
+//!    looked up: a change does not say whose file it was.
 
 mod notify;
+mod told;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use whisper::map::{Asked, Confirmed, Name, PARTS};
+
 use crate::datapoint::SeriesId;
 use crate::index::Reconciled;
 use crate::store::Inner;
-use notify::{Change, Watches};
+use notify::{Change, Place, Watches};
+use told::Mounts;
 
 /// How often changes are asked for.
 const TICK: Duration = Duration::from_millis(100);
 /// In what time the names of all mapped files that were written of late are looked at.
 const ROUND: Duration = Duration::from_secs(5);
-/// The parts that mapped files are looked at in.
-const PARTS: u32 = 16;
+/// The kernel tells of a change some microseconds after it has taken effect. Points from this long ago went
+/// into a file whose change has been told.
+const TOLD: Duration = Duration::from_millis(500);
+/// New directories that are read in a tick, whatever the rate of the walk.
+const MOST_NEW: usize = 500;
 /// Changes that are handled one by one in a tick; with more, the tree is walked.
 const MOST_CHANGES: usize = 20_000;
 
@@ -48,6 +61,7 @@ pub(crate) fn run(inner: &Inner) {
     while !inner.stop.is_set() {
         inner.stop.pause(TICK);
         watcher.changes();
+        watcher.read_new();
         watcher.walk(looked.elapsed());
         let watched = watcher.watches.as_ref().map_or(0, Watches::len);
         inner.stats.watched.set(watched as u64);
@@ -59,12 +73,9 @@ pub(crate) fn run(inner: &Inner) {
             pause = ROUND.max(named.elapsed() * 50);
             named = Instant::now();
         }
-        while confirmed.elapsed() >= ROUND / PARTS || inner.maps.is_crowded() {
+        while confirmed.elapsed() >= ROUND / PARTS as u32 || inner.maps.is_crowded() {
             confirmed = Instant::now();
-            let found = inner.maps.confirm_next(|key, path| {
-                inner.index.path(SeriesId(key), path);
-            });
-            if found.displaced > 0 {
+            if watcher.confirm().displaced > 0 {
                 inner.work.send();
             }
         }
@@ -96,6 +107,8 @@ struct Watcher<'a> {
     watches: Option<Watches>,
     /// Directories still to be read in this round; the last is next.
     todo: Vec<PathBuf>,
+    /// New directories that the kernel has told of.
+    new: VecDeque<PathBuf>,
     /// Links to directories that were followed in this round.
     followed: HashSet<(u64, u64)>,
     /// Directories without a watch that this round has read.
@@ -107,28 +120,50 @@ struct Watcher<'a> {
     is_first: bool,
     /// Directories that may be read now.
     budget: f64,
+    /// Links to directories.
+    links: HashSet<PathBuf>,
+    mounts: Mounts,
+    /// Watches tell of what has happened since the look of this number.
+    told_since: u32,
+    /// When the names of the files in each part were last looked at.
+    looked: [Instant; PARTS],
 }
 
 impl<'a> Watcher<'a> {
     fn new(inner: &'a Inner) -> Self {
-        let watches = match inner.options.max_watches {
-            0 => None,
-            most => Watches::new(most as usize)
-                .inspect_err(|error| {
-                    tracing::warn!(%error, "directories cannot be watched: they are walked");
-                })
-                .ok(),
-        };
         Self {
             inner,
-            watches,
+            watches: Self::watches(inner),
             todo: vec![inner.root.clone()],
+            new: VecDeque::new(),
             followed: HashSet::new(),
             unwatched: 0,
             compares_all: true,
             is_first: true,
             budget: 0.0,
+            links: HashSet::new(),
+            mounts: Mounts::of(&inner.root),
+            told_since: 0,
+            looked: [Instant::now(); PARTS],
         }
+    }
+
+    /// No watches yet; `None` if there can be none.
+    fn watches(inner: &Inner) -> Option<Watches> {
+        let most = inner.options.max_watches as usize;
+        let watches = (most > 0).then(|| Watches::new(most))?;
+        let watches = watches.inspect_err(|error| {
+            tracing::warn!(%error, "directories cannot be watched: they are walked");
+        });
+        watches.ok()
+    }
+
+    /// Begins anew: what is watched may not be what it was.
+    fn begin_again(&mut self) {
+        self.watches = None;
+        self.watches = Self::watches(self.inner);
+        self.links.clear();
+        self.walk_all();
     }
 
     /// Handles what the kernel says.
@@ -138,16 +173,21 @@ impl<'a> Watcher<'a> {
         };
         let changes = watches.changes();
         let is_flood = changes.len() > MOST_CHANGES;
+        let mut is_missed = false;
         for change in changes {
             match change {
-                Change::Came(directory) => self.todo.push(directory),
+                Change::Came(directory) => self.new.push_back(directory),
                 Change::Went(directory) => self.gone(&directory),
                 Change::File(path) if !is_flood => self.file(&path),
                 Change::File(_) => {}
-                Change::Missed => self.walk_all(),
+                Change::Missed => is_missed = true,
             }
         }
-        if is_flood {
+        if is_missed {
+            self.begin_again();
+        } else if is_flood {
+            // What was told is not looked at.
+            self.told_since = self.inner.maps.looks();
             self.walk_all();
         }
     }
@@ -156,8 +196,22 @@ impl<'a> Watcher<'a> {
     fn walk_all(&mut self) {
         self.compares_all = true;
         self.followed.clear();
+        self.new.clear();
         self.todo.clear();
         self.todo.push(self.inner.root.clone());
+    }
+
+    /// Reads new directories, and those in them.
+    fn read_new(&mut self) {
+        let old = std::mem::take(&mut self.todo);
+        for _ in 0..MOST_NEW {
+            let Some(directory) = self.todo.pop().or_else(|| self.new.pop_front()) else {
+                break;
+            };
+            self.read(&directory);
+        }
+        let left = std::mem::replace(&mut self.todo, old);
+        self.new.extend(left);
     }
 
     /// Reads as many directories as there is time for after `elapsed`.
@@ -186,11 +240,16 @@ impl<'a> Watcher<'a> {
     /// Watches a directory if there is room, and compares it with the index unless it was watched
     /// already.
     fn read(&mut self, directory: &Path) {
+        let place = self.place(directory);
         let (was_watched, is_watched) = match &mut self.watches {
             None => (false, false),
             Some(watches) => {
                 let was_watched = watches.has(directory);
-                (was_watched, was_watched || watches.add(directory))
+                let looks = || self.inner.maps.looks();
+                (
+                    was_watched,
+                    was_watched || watches.add(directory, place, looks),
+                )
             }
         };
         self.unwatched += usize::from(!is_watched);
@@ -219,6 +278,9 @@ impl<'a> Watcher<'a> {
             let (is_dir, is_file) = if kind.is_symlink() {
                 fs::metadata(entry.path()).map_or((false, false), |found| {
                     let is_new = found.is_dir() && self.followed.insert((found.dev(), found.ino()));
+                    if is_new {
+                        self.links.insert(entry.path());
+                    }
                     (is_new, found.is_file())
                 })
             } else {
@@ -246,6 +308,66 @@ impl<'a> Watcher<'a> {
         }
     }
 
+    /// How a directory is reached.
+    fn place(&self, directory: &Path) -> Place {
+        let below = directory.strip_prefix(&self.inner.root);
+        match below {
+            Ok(below) if below == Path::new("") => match self.mounts.are_told() {
+                true => Place::Root,
+                false => Place::Foreign,
+            },
+            // Hashed files are below this one.
+            Ok(below) if below != Path::new("_tagged") && !self.mounts.is_mounted(below) => {
+                match self.links.contains(directory) {
+                    true => Place::Foreign,
+                    false => Place::Below,
+                }
+            }
+            _ => Place::Foreign,
+        }
+    }
+
+    /// Looks at the names of mapped files: the next part of them.
+    fn confirm(&mut self) -> Confirmed {
+        let inner = self.inner;
+        let mut is_told = None;
+        let mut directory = (OsString::new(), None);
+        let mut part = None;
+        let confirmed = inner.maps.confirm_next(|Asked { key, since }, path| {
+            part = Some(key as usize % PARTS);
+            let is_told = *is_told.get_or_insert_with(|| self.is_told(key as usize % PARTS));
+            inner.index.path(SeriesId(key), path);
+            let watches = self.watches.as_ref().filter(|_| is_told);
+            let (Some(watches), Some(parent)) = (watches, parent(path)) else {
+                return Name::Unknown;
+            };
+            if directory.0 != parent {
+                directory = (parent.to_owned(), watches.since(parent));
+            }
+            match directory.1 {
+                Some(watched) if watched.max(self.told_since) < since => Name::Kept,
+                _ => Name::Unknown,
+            }
+        });
+        if let Some(part) = part {
+            self.looked[part] = Instant::now();
+        }
+        confirmed
+    }
+
+    /// Whether everything has been told that could have happened to the files of this part, and is known now. Called
+    /// when a look at them has begun.
+    fn is_told(&mut self, part: usize) -> bool {
+        self.changes();
+        let mounts = Mounts::of(&self.inner.root);
+        if mounts != self.mounts {
+            self.mounts = mounts;
+            self.begin_again();
+        }
+        // What the look before found to be old is given up after this one.
+        self.looked[part].elapsed() >= TOLD && self.inner.same_root().is_ok()
+    }
+
     /// A directory is not there any more.
     fn gone(&self, directory: &Path) {
         if let Some(prefix) = self.prefix(directory) {
@@ -255,7 +377,7 @@ impl<'a> Watcher<'a> {
     }
 
     /// A file came, went, or is another one now.
-    fn file(&self, path: &Path) {
+    fn file(&mut self, path: &Path) {
         let name = path.file_stem().and_then(|stem| stem.to_str());
         let prefix = path.parent().and_then(|directory| self.prefix(directory));
         let (Some(stem), Some(prefix)) = (name, prefix) else {
@@ -273,7 +395,11 @@ impl<'a> Watcher<'a> {
                 }
                 self.say(Ok(report));
             }
-            Err(error) => self.say(Err(error)),
+            Err(error) => {
+                // It has not been looked at.
+                self.told_since = self.inner.maps.looks();
+                self.say(Err(error));
+            }
         }
     }
 
@@ -306,4 +432,11 @@ impl<'a> Watcher<'a> {
             Err(error) => tracing::warn!(%error, "the index could not be written"),
         }
     }
+}
+
+/// The directory of a file, without its last slash.
+fn parent(path: &Path) -> Option<&OsStr> {
+    let bytes = path.as_os_str().as_bytes();
+    let end = memchr::memrchr(b'/', bytes)?;
+    Some(OsStr::from_bytes(&bytes[..end]))
 }

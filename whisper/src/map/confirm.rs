@@ -1,18 +1,25 @@
 //! Looks at the names of mapped files, and at what became of the points of those that lost theirs.
+//!
+//! 1. Looks are numbered. A file that was seen at its name carries the number of the look that saw it, one
+//!    that was just mapped that of the last look that had begun before.
+//! 2. A name is looked up with a system call, unless the caller knows that it has led to the same file since
+//!    the look of that number ([`Name::Kept`]). It knows that from the kernel: a directory is watched since before
+//!    that look began ([`Maps::looks`]), and no change of this name has been reported until after the present look began.
+//! 3. A name that is a symbolic link is looked up each time: nothing is reported of what it leads to.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use super::shard::Identity;
-use super::{Event, Maps, SHARDS};
+use super::shard::{Identity, Named};
+use super::{Event, Maps, PARTS};
 
 /// Of so many rounds over the shards, one looks at all mapped files. A file without points of late loses
 /// nothing when it is replaced, and its next use looks at its name, too ([`MapOptions::recheck`]).
 ///
 /// [`MapOptions::recheck`]: super::MapOptions::recheck
-const ALL_EVERY: usize = 12;
+pub(super) const ALL_EVERY: usize = 12;
 
 /// What a look at the names of files found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,36 +30,64 @@ pub struct Confirmed {
     pub displaced: usize,
 }
 
+/// A file whose name is to be confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The file.
+    pub key: u32,
+    /// The number of the look before which it was not seen at its name, or a smaller one.
+    pub since: u32,
+}
+
+/// What is known of the name of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Nothing: it has to be looked up.
+    Unknown,
+    /// It has led to the same file from before the look [`Asked::since`] began until now.
+    Kept,
+}
+
 impl Maps {
+    /// How many looks at names have begun: the number of the last one.
+    pub fn looks(&self) -> u32 {
+        self.looks.load(Ordering::Acquire)
+    }
+
     /// Looks whether the files of one shard that were written of late are still those at their names, and
     /// in each [`ALL_EVERY`]th round all mapped files; of a shard with little room for further points if
-    /// there is one, else of the next one. `path_of` writes the path of a file into its second argument.
+    /// there is one, else of the next one. `name_of` writes the path of a file into its second argument, and
+    /// says what it knows of the name; it is called after the look has begun.
     ///
     /// The map of a file that is not is gone afterwards, and the points that it may have swallowed are
     /// written again with the next batch for it ([`Maps::displaced`]). Of the others, points from
     /// before the last look are not kept any longer: call this from one thread, at the pace at which
     /// points may be given up.
-    pub fn confirm_next(&self, path_of: impl FnMut(u32, &mut PathBuf)) -> Confirmed {
+    pub fn confirm_next(&self, name_of: impl FnMut(Asked, &mut PathBuf) -> Name) -> Confirmed {
         let crowded = self
             .shards
             .iter()
             .position(|shard| shard.lock().recent.is_crowded());
         let (at, all) = crowded.map_or_else(|| self.next_part(), |at| (at, false));
-        self.confirm(at, all, true, path_of)
+        self.confirm(at, all, true, name_of)
     }
 
     /// The next shard to be looked at, and whether at all of its files.
     fn next_part(&self) -> (usize, bool) {
         let n = self.next_shard.fetch_add(1, Ordering::Relaxed) as usize;
-        (n % SHARDS, (n / SHARDS).is_multiple_of(ALL_EVERY))
+        (n % PARTS, (n / PARTS).is_multiple_of(ALL_EVERY))
     }
 
     /// Looks whether the files that were written of late are still those at their names, as
     /// [`Maps::confirm_next`] does, and goes on keeping their points.
     pub fn confirm_written(&self, mut path_of: impl FnMut(u32, &mut PathBuf)) -> Confirmed {
         let mut all = Confirmed::default();
-        for shard in 0..SHARDS {
-            let Confirmed { files, displaced } = self.confirm(shard, false, false, &mut path_of);
+        for shard in 0..PARTS {
+            let Confirmed { files, displaced } =
+                self.confirm(shard, false, false, |asked, path| {
+                    path_of(asked.key, path);
+                    Name::Unknown
+                });
             all.files += files;
             all.displaced += displaced;
         }
@@ -61,7 +96,7 @@ impl Maps {
 
     /// Looks whether the file `key` is still the one at its name `path`.
     pub fn confirm_one(&self, key: u32, path: &Path) -> Confirmed {
-        let at = key as usize % SHARDS;
+        let at = key as usize % PARTS;
         let known = {
             let shard = self.shards[at].lock();
             let mapped = shard.identity(key);
@@ -114,27 +149,41 @@ impl Maps {
         at: usize,
         all: bool,
         rotate: bool,
-        mut path_of: impl FnMut(u32, &mut PathBuf),
+        mut name_of: impl FnMut(Asked, &mut PathBuf) -> Name,
     ) -> Confirmed {
-        let files: Vec<(u32, Identity)> = {
+        let look = self.looks.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let mut files: Vec<Named> = {
             let shard = self.shards[at].lock();
-            shard.files(all).chain(shard.recent.unmapped()).collect()
+            let unmapped = shard.recent.unmapped();
+            let unmapped = unmapped.map(|(key, identity)| Named {
+                key,
+                identity,
+                is_link: true,
+                seen: 0,
+            });
+            shard.files(all).chain(unmapped).collect()
         };
         // Without the lock: a directory may have to be read from the disk.
         let mut path = PathBuf::new();
-        let mut displaced = 0;
-        for (key, known) in &files {
-            path_of(*key, &mut path);
-            if is_other(&path, *known) && self.displace(at, *key, *known, &path) {
-                displaced += 1;
-            }
-        }
+        let looked_at = files.len();
+        files.retain(|file| {
+            let asked = Asked {
+                key: file.key,
+                since: file.seen,
+            };
+            let is_kept = name_of(asked, &mut path) == Name::Kept && !file.is_link;
+            is_kept
+                || !is_other(&path, file.identity)
+                || !self.displace(at, file.key, file.identity, &path)
+        });
+        let mut shard = self.shards[at].lock();
+        shard.seen_at(look, &files);
         if rotate {
-            self.shards[at].lock().recent.rotate();
+            shard.recent.rotate();
         }
         Confirmed {
-            files: files.len(),
-            displaced,
+            files: looked_at,
+            displaced: looked_at - files.len(),
         }
     }
 

@@ -21,14 +21,15 @@
 //!   somebody filled with zeroes.
 //! - *By the clock of the caller.* The first batch for a file that is [`MapOptions::recheck`]
 //!   seconds of `now` after the last check asks the system what its name leads to: one `stat` per
-//!   file and period instead of one per batch. [`Maps::distrust`] makes that the next batch, for
+//!   file and period instead of one per batch, and none where [`Maps::confirm_next`] does that. [`Maps::distrust`] makes that the next batch, for
 //!   all files.
 //! - *By the file lock.* With `flock` on, each batch takes the lock and then asks; nothing written
 //!   under the same lock by others can be missed or overtaken.
 //!
 //! What went into the old file before that is not lost: [`Maps`] keeps the points of the last seconds
 //! until the caller has had the names looked up ([`Maps::confirm_next`]), and writes those of a file
-//! that lost its name once more (`recent.rs`).
+//! that lost its name once more (`recent.rs`). A caller whom the kernel tells of changes in a directory need not
+//! have the names in it looked up again and again ([`Name::Kept`]).
 //!
 //! ## Which files are mapped?
 //!
@@ -41,46 +42,42 @@
 mod confirm;
 mod create;
 mod directories;
+mod mapped;
 mod memory;
 mod recent;
 mod shard;
+mod trust;
 
-use std::cell::Cell;
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit};
 
 use crate::aggregation::Aggregation;
-use crate::create::reserve;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::file::{File, Lock};
-use crate::header::Header;
-use crate::pending::{self, Question};
+use crate::pending::{self, Needed, Question};
 use crate::point::Point;
-use crate::storage::Storage;
 use crate::units::Timestamp;
 use crate::update::{self, Arrival, Updated};
 
-pub use confirm::Confirmed;
-use directories::Directories;
-use memory::Mapping;
-use shard::{BASES, Entry, HeaderNow, Identity, Shard};
+use confirm::ALL_EVERY;
+pub use confirm::{Asked, Confirmed, Name};
+pub use trust::set_aside;
 
-/// How many locks there are; a file belongs to that of its number's lowest bits.
-const SHARDS: usize = 16;
+use directories::Directories;
+use mapped::Mapped;
+use shard::{Entry, Identity, Shard};
+
+/// The parts that files are divided into: each has a lock, and a file belongs to that of its number modulo
+/// this.
+pub const PARTS: usize = 16;
 /// Maps that the rest of the process may need: libraries, stacks, other databases.
 const SPARE_MAPS: usize = 4096;
-/// The bytes of the longest name that a file can have.
-const LONGEST_NAME: usize = 255;
 /// Events that wait to be taken at most; more are counted.
 const MAX_EVENTS: usize = 1024;
 
@@ -158,6 +155,8 @@ pub struct Maps {
     epoch: AtomicU32,
     /// Whose files `confirm_next` looks at next.
     next_shard: AtomicU32,
+    /// How many looks at names have begun.
+    looks: AtomicU32,
     events: Mutex<Vec<Event>>,
     missed: AtomicU64,
     directories: Mutex<Directories>,
@@ -177,17 +176,18 @@ impl Maps {
         let max_maps = max_maps.min(most_maps(flock));
         let max_bytes = most_bytes(getrlimit(Resource::As).current);
         let shard = |n| Shard {
-            room: (max_maps + n) / SHARDS,
-            bytes_left: max_bytes / SHARDS as u64,
+            room: (max_maps + n) / PARTS,
+            bytes_left: max_bytes / PARTS as u64,
             ..Shard::default()
         };
         Self {
-            shards: (0..SHARDS).map(|n| Mutex::new(shard(n))).collect(),
+            shards: (0..PARTS).map(|n| Mutex::new(shard(n))).collect(),
             flock,
             recheck,
             reserve_up_to,
             epoch: AtomicU32::new(0),
             next_shard: AtomicU32::new(0),
+            looks: AtomicU32::new(0),
             events: Mutex::default(),
             missed: AtomicU64::new(0),
             directories: Mutex::default(),
@@ -351,7 +351,9 @@ impl Maps {
         File::open(path)?.fetch(now, from, until)
     }
 
-    /// Answers `question` as if `points` had been written, and says how the file aggregates. Reads from the map if there is one, whole points in any case.
+    /// Answers `question` as if the points had been written that `waiting` returns, as [`File::fetch_pending`] does,
+    /// and says how the file aggregates. Reads from the map if there is one, whole points in any case. `waiting` is
+    /// called once more if the map turns out to be lost. With `None` all points are needed.
     ///
     /// # Errors
     /// As [`File::open`] and [`File::fetch`].
@@ -360,13 +362,12 @@ impl Maps {
         key: u32,
         path: &Path,
         question: Question,
-        arrival: impl Into<Arrival>,
-        points: &[Point],
+        now: Timestamp,
+        mut waiting: impl FnMut(Option<Needed>) -> (Arrival, Vec<Point>),
     ) -> Result<(Option<Fetched>, Aggregation, f32)> {
-        let arrival = arrival.into();
         let mut shard = self.shard(key);
         if let Some(at) = shard.find(key) {
-            if self.trusted(&mut shard.entries[at], path, arrival.now, false)? {
+            if self.trusted(&mut shard.entries[at], path, now, false)? {
                 let Entry {
                     mapping,
                     known,
@@ -376,7 +377,9 @@ impl Maps {
                 let header = &known.header;
                 let bytes = Mapped { mapping, bases };
                 let answer = mapping.watched(|| {
-                    pending::fetch_over(Some(&bytes), header, question, arrival, points)
+                    pending::fetch_over(&bytes, header, question, now, |needed| {
+                        waiting(Some(needed))
+                    })
                 });
                 if let Some(answer) = answer {
                     return Ok((answer?, header.aggregation, header.x_files_factor));
@@ -388,12 +391,13 @@ impl Maps {
             shard.displace(key);
         }
         // What is to be written again comes before what waits.
-        let again = shard.recent.displaced(key);
-        let joined = (!again.is_empty()).then(|| [again, points].concat());
+        let again = shard.recent.displaced(key).to_vec();
         drop(shard);
-        let points = joined.as_deref().unwrap_or(points);
         let file = File::open(path)?;
-        let answer = file.fetch_pending(question, arrival, points)?;
+        let answer = file.fetch_pending(question, now, |needed| {
+            let (arrival, points) = waiting(again.is_empty().then_some(needed));
+            (arrival, [&again[..], &points].concat())
+        })?;
         let header = file.header();
         Ok((answer, header.aggregation, header.x_files_factor))
     }
@@ -429,7 +433,7 @@ impl Maps {
     // Not poisoned by a panic elsewhere, which leaves at worst a batch half written that a later one
     // completes.
     fn shard(&self, key: u32) -> MutexGuard<'_, Shard> {
-        self.shards[key as usize % SHARDS].lock()
+        self.shards[key as usize % PARTS].lock()
     }
 
     fn push(&self, event: Event) {
@@ -438,236 +442,6 @@ impl Maps {
             events.push(event);
         } else {
             self.missed.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Finding, checking and making maps.
-impl Maps {
-    /// Where the map of `key` is, ready to be written (and locked, with `flock`); `None` if the
-    /// file is to be written without one.
-    fn mapped(
-        &self,
-        shard: &mut Shard,
-        key: u32,
-        path: &Path,
-        now: Timestamp,
-    ) -> Result<Option<usize>> {
-        if let Some(at) = shard.find(key) {
-            if self.trusted(&mut shard.entries[at], path, now, self.flock)? {
-                return Ok(Some(at));
-            }
-            shard.displace(key);
-        } else if !shard.admits(key) {
-            return Ok(None);
-        }
-        match self.map(path, now, shard.bytes_left) {
-            Ok(None) => {
-                // From now on a file gets a map when another loses its own.
-                shard.room = shard.entries.len();
-                Ok(None)
-            }
-            Ok(Some(entry)) => {
-                let entry = Entry {
-                    key,
-                    used: shard.tick,
-                    ..entry
-                };
-                let at = shard.insert(entry);
-                if self.flock && !self.trusted(&mut shard.entries[at], path, now, true)? {
-                    shard.displace(key);
-                    return Ok(None);
-                }
-                Ok(Some(at))
-            }
-            Err(error) if error.is_damage() => Err(self.set_aside(path, error)),
-            Err(error) if error.is_missing() => Err(error),
-            Err(reason) => {
-                self.push(Event::NotMapped {
-                    path: path.to_owned(),
-                    reason,
-                });
-                Ok(None)
-            }
-        }
-    }
-
-    /// Whether a map is still that of the file at `path`; says so if it is not. With `locked`,
-    /// takes the file lock first, and leaves it taken if the answer is yes.
-    fn trusted(
-        &self,
-        entry: &mut Entry,
-        path: &Path,
-        now: Timestamp,
-        locked: bool,
-    ) -> Result<bool> {
-        if locked && let Some(file) = &entry.file {
-            flock(file, FlockOperation::LockExclusive)
-                .map_err(|e| Error::io(path, "locking it", e))?;
-        }
-        match entry.mapping.watched(|| entry.header_now()) {
-            Some(HeaderNow::Same) => {}
-            Some(HeaderNow::Changed(header)) => entry.known = Arc::new(header.into()),
-            Some(HeaderNow::Other) => {
-                self.push(Event::Replaced {
-                    path: path.to_owned(),
-                });
-                return Ok(false);
-            }
-            None => {
-                self.push(Event::Lost {
-                    path: path.to_owned(),
-                });
-                return Ok(false);
-            }
-        }
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        let due = locked
-            || entry.epoch != epoch
-            || now < entry.checked
-            || now.0 - entry.checked.0 >= self.recheck;
-        if !due {
-            return Ok(true);
-        }
-        let same = fs::metadata(path).is_ok_and(|found| entry.identity == Identity::of(&found));
-        if !same {
-            self.push(Event::Replaced {
-                path: path.to_owned(),
-            });
-            return Ok(false);
-        }
-        entry.checked = now;
-        entry.epoch = epoch;
-        // A file that was overwritten in place may have other bases.
-        entry.bases.iter().for_each(|base| base.set(0));
-        Ok(true)
-    }
-
-    /// Checks and maps a file; `None` if it is longer than `room`.
-    fn map(&self, path: &Path, now: Timestamp, room: u64) -> Result<Option<Entry>> {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            // A pipe that has the name is refused when it is read; opening it must not wait.
-            .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
-            .open(path)
-            .map_err(|e| Error::io(path, "opening it", e))?;
-        let header = Header::read_from(&file, path)?;
-        let found = file
-            .metadata()
-            .map_err(|e| Error::io(path, "asking for its length", e))?;
-        let needed = header.file_size();
-        if found.len() < needed {
-            return Err(Error::Truncated {
-                path: path.to_owned(),
-                needed,
-                len: found.len(),
-            });
-        }
-        if needed > room {
-            return Ok(None);
-        }
-        if needed <= self.reserve_up_to && found.blocks() * 512 < needed {
-            reserve(&file, needed).map_err(|e| Error::io(path, "reserving its holes", e))?;
-        }
-        let mapping = Mapping::new(&file, needed).map_err(|e| Error::io(path, "mapping it", e))?;
-        Ok(Some(Entry {
-            key: 0,
-            used: 0,
-            mapping,
-            known: Arc::new(header.into()),
-            bases: [const { Cell::new(0) }; BASES],
-            identity: Identity::of(&found),
-            checked: now,
-            epoch: self.epoch.load(Ordering::Relaxed),
-            logged: 0,
-            file: self.flock.then_some(file),
-        }))
-    }
-
-    /// Renames a damaged file, so that a new one can be made; other errors pass.
-    fn set_aside(&self, path: &Path, error: Error) -> Error {
-        if !error.is_damage() {
-            return error;
-        }
-        match set_aside(path) {
-            Ok(aside) => {
-                let (path, aside_again) = (path.to_owned(), aside.clone());
-                let set_aside = Error::SetAside {
-                    path: path.clone(),
-                    aside: aside_again,
-                };
-                self.push(Event::SetAside {
-                    path,
-                    aside,
-                    damage: error,
-                });
-                set_aside
-            }
-            Err(e) => Error::io(path, "setting the damaged file aside", e),
-        }
-    }
-}
-
-/// Renames a damaged file to `NAME.corrupt`, or `NAME.corrupt.N` with the first free number, and
-/// gives back the new name. Nothing is overwritten.
-///
-/// # Errors
-/// What the system says.
-pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().as_bytes();
-    // A long name is cut, so that it fits with its end.
-    let kept = &name[..name.len().min(LONGEST_NAME - ".corrupt.4294967295".len())];
-    let numbered = |n: u32| {
-        let mut aside = kept.to_vec();
-        aside.extend_from_slice(b".corrupt");
-        if n > 0 {
-            aside.extend_from_slice(format!(".{n}").as_bytes());
-        }
-        path.with_file_name(OsStr::from_bytes(&aside))
-    };
-    let free = |aside: &PathBuf| aside.symlink_metadata().is_err();
-    let Some(aside) = (0..u32::MAX).map(numbered).find(free) else {
-        return Err(std::io::ErrorKind::AlreadyExists.into());
-    };
-    fs::rename(path, &aside)?;
-    Ok(aside)
-}
-
-/// A map as storage. Copies cannot fail; whether their bytes were there is the watcher's question.
-struct Mapped<'a> {
-    mapping: &'a Mapping,
-    bases: &'a [Cell<u32>; BASES],
-}
-
-impl Storage for Mapped<'_> {
-    fn read(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<()> {
-        self.mapping.read(offset, len, into);
-        Ok(())
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.mapping.write(offset, bytes);
-        Ok(())
-    }
-
-    fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {
-        let known = self.bases.get(index).map_or(0, Cell::get);
-        if known != 0 {
-            return Ok(Timestamp(known));
-        }
-        let base = self
-            .mapping
-            .word(u64::from(header.archives()[index].offset));
-        if let Some(cell) = self.bases.get(index) {
-            cell.set(base);
-        }
-        Ok(Timestamp(base))
-    }
-
-    fn based(&mut self, index: usize, base: Timestamp) {
-        if let Some(cell) = self.bases.get(index) {
-            cell.set(base.0);
         }
     }
 }

@@ -59,10 +59,27 @@ impl Shard {
     }
 
     /// The mapped files: all of them, or those with points in `recent`.
-    pub(super) fn files(&self, all: bool) -> impl Iterator<Item = (u32, Identity)> {
+    pub(super) fn files(&self, all: bool) -> impl Iterator<Item = Named> {
         let wanted = move |entry: &&Entry| all || self.recent.has(entry.logged);
         let entries = self.entries.iter().filter(wanted);
-        entries.map(|entry| (entry.key, entry.identity))
+        entries.map(|entry| Named {
+            key: entry.key,
+            identity: entry.identity,
+            is_link: entry.is_link,
+            seen: entry.seen,
+        })
+    }
+
+    /// The look number `look` has seen `files` at their names.
+    pub(super) fn seen_at(&mut self, look: u32, files: &[Named]) {
+        for file in files {
+            if let Some(at) = self.index.get(&file.key)
+                && let Some(entry) = self.entries.get_mut(*at)
+                && entry.identity == file.identity
+            {
+                entry.seen = look;
+            }
+        }
     }
 
     /// Whether a file that has no map should get one, for which room is made.
@@ -150,6 +167,17 @@ impl Shard {
     }
 }
 
+/// A file, and what is known of its name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named {
+    pub(super) key: u32,
+    pub(super) identity: Identity,
+    /// The name is a symbolic link.
+    pub(super) is_link: bool,
+    /// The number of the look that saw the file at its name.
+    pub(super) seen: u32,
+}
+
 /// A mapped file. What each update needs comes first, on one line of the processor's cache.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -166,6 +194,10 @@ pub(super) struct Entry {
     pub(super) epoch: u32,
     /// The generation of `recent` that it was last written in.
     pub(super) logged: u32,
+    /// The number of the look that last saw it at its name, or 0: none ever did.
+    pub(super) seen: u32,
+    /// The name is a symbolic link.
+    pub(super) is_link: bool,
     pub(super) identity: Identity,
     /// What the lock is taken on; only with `flock`.
     pub(super) file: Option<fs::File>,
