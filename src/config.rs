@@ -390,6 +390,11 @@ impl Config {
         section("events", &|problems| events.check(problems));
         section("impact", &|problems| impact.check(problems));
         section("auth", &|problems| auth.check(problems));
+        let routes = carbon::relay::check(carbon).into_iter();
+        all.extend(routes.map(|problem| Problem {
+            path: problem.path.below("carbon"),
+            ..problem
+        }));
         all.extend(bound::check(statsd, carbon, render));
         all.extend(self.check_engine());
         all

@@ -97,8 +97,9 @@ impl Readiness {
     }
 }
 
-/// Checks whether the storage works; the error is the reason.
-pub type Checkup = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// Checks whether the storage works; the error is the reason. What an operator should know although it
+/// works is a sentence each.
+pub type Checkup = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
 /// Health checks and counters over HTTP.
 #[derive(Clone)]
@@ -149,7 +150,10 @@ async fn ready(State(health): State<Health>) -> Response {
     }
     // It looks at the disk.
     match tokio::task::spawn_blocking(move || (health.storage)()).await {
-        Ok(Ok(())) => "ready\n".into_response(),
+        Ok(Ok(notes)) => {
+            let notes = notes.iter().map(|note| format!("{note}\n"));
+            format!("ready\n{}", notes.collect::<String>()).into_response()
+        }
         Ok(Err(why)) => unavailable(&why),
         Err(_) => unavailable("checking the store failed"),
     }
@@ -359,7 +363,7 @@ mod tests {
     fn health() -> Health {
         Health {
             readiness: Readiness::default(),
-            storage: Arc::new(|| Ok(())),
+            storage: Arc::new(|| Ok(Vec::new())),
             guard: Arc::new(Guard::new(&guard::Options::default(), true)),
             readings: Arc::new(|| vec![Reading::count("carbon", "creates", "Files created.", 2)]),
             panics: Arc::default(),

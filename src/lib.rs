@@ -16,6 +16,7 @@ pub mod lock;
 pub mod log;
 pub mod memory;
 pub mod notify;
+pub mod peers;
 pub mod random;
 pub mod receivers;
 pub mod report;

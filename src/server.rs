@@ -50,6 +50,7 @@ use crate::lock::DataLock;
 use crate::log::Log;
 use crate::memory;
 use crate::notify::notify;
+use crate::peers;
 use crate::receivers::Needs;
 use crate::report::{Readings, SelfSeries};
 use crate::store::{Asked, Remote};
@@ -375,8 +376,11 @@ impl Running {
 
         // The routes need the counters of everything that was started above.
         let panics = Arc::new(AtomicU64::new(0));
-        let Asked { source, tags } = Asked::of(opened.remote.as_ref(), &carbon);
-        let app = App::new(&config.render, source.clone(), tags, events.clone())?;
+        let asked = Asked::of(opened.remote.as_ref(), &carbon);
+        let source = asked.source.clone();
+        let (asked, peered) = peers::with(asked, &config.render)?;
+        let app = App::new(&config.render, asked.source, asked.tags, events.clone())?;
+        peers::events::start(config, peered.as_deref(), &app, &mut background, supervisor)?;
         memory::return_of_requests(&app.memory).context("starting a thread")?;
         let host = Around {
             addresses: addresses.clone(),
@@ -397,6 +401,7 @@ impl Running {
             app: app.clone(),
             events: events.clone(),
             judge: impact.judge.clone(),
+            peered,
             panics: panics.clone(),
             connections: answering.connections.clone(),
             remote: opened.remote,

@@ -12,6 +12,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A route cannot be used.
+    #[error("{0}")]
+    Relay(String),
     /// A system call failed.
     #[error("{}: while {action}: {source}", path.display())]
     Io {

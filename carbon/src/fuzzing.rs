@@ -1,4 +1,4 @@
-//! Access of the fuzz targets to private parts: frames of the journal, the end of an index.
+//! Access of the fuzz targets to private parts: frames of the journal, queues of the relay, the end of an index.
 
 use std::ops::Range;
 
@@ -69,6 +69,11 @@ pub fn write_segment(frames: &[Frame]) -> (Vec<u8>, Vec<Range<usize>>) {
         places.push(start..bytes.len());
     }
     (bytes, places)
+}
+
+/// Opens a queue with `segment` in its directory, appends `chunks`, and takes everything out.
+pub fn relay_queue(segment: &[u8], chunks: &[Vec<u8>]) {
+    crate::relay::fuzzing::check(segment, chunks);
 }
 
 /// Ends the use of an index as a server does when it stops.

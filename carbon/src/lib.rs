@@ -88,6 +88,7 @@ mod patterns;
 mod persister;
 pub mod private;
 pub mod protocol;
+pub mod relay;
 pub mod remote;
 pub mod rules;
 pub mod schema;

@@ -14,6 +14,7 @@ pub use settings::{ByteSize, Key, Span};
 
 use crate::conf;
 use crate::conf::{Findings, Missing, load};
+use crate::relay::{Protocol, Route};
 use crate::rules::{aggregate, lists, rewrite};
 use crate::schema::{load_aggregations, load_schemas};
 
@@ -32,6 +33,10 @@ settings::options! {
         /// Addresses that receive datapoints as length-framed protobuf over TCP, with the schema of
         /// carbon 1.1.
         protobuf: Vec<String> = Vec::new() => addresses("127.0.0.1:2005");
+        /// Addresses that receive lines over TCP from the routes of other servers: these points are stored
+        /// here and not sent to any destination of carbon.routes, so that servers can have routes to each
+        /// other.
+        relay_line_tcp: Vec<String> = Vec::new() => addresses("127.0.0.1:2013");
         /// Addresses that receive lines in the bodies of HTTP POST requests, plain or gzip-compressed.
         http: Vec<String> = Vec::new() => addresses("127.0.0.1:2007");
         /// Most bytes of a body that http takes, after decompression.
@@ -141,6 +146,37 @@ settings::options! {
         /// a percentile keeps count as one more. Points of further intervals are counted and not
         /// aggregated. 0: no limit.
         aggregation_max_buckets: u64 = 1_000_000;
+        /// Where points are sent, in [[carbon.routes]] tables: "match" (regular expressions, of which one
+        /// matches in the name; none: every name), "destinations" ("host:port" or "host:port:instance"),
+        /// "method" ("all", "any_of", "failover", carbon-c-relay's "carbon_ch", "fnv1a_ch" and
+        /// "jump_fnv1a_ch", carbon's "consistent-hashing", "aggregated-consistent-hashing", "fast-hashing"
+        /// and "fast-aggregated-hashing" with "hash"), "replication", "diverse" (copies on different
+        /// hosts), "protocol" ("line" or "pickle"), "continue" (later routes apply, too), "keep" (whether
+        /// the points are stored here: "always", "placed", "never"). The first route that matches applies;
+        /// names that no route matches are stored here. See docs/relay.md.
+        routes: Vec<Route> = Vec::new();
+        /// The one of the destinations of carbon.routes that is this server: its points are stored here
+        /// and not sent. So all servers of a ring can have the same routes. Empty: none is.
+        relay_self: String = String::new();
+        /// Graphite's relay-rules.conf: destinations by patterns, for names that carbon.routes leave. Read
+        /// at the start. Empty: no such file.
+        relay_rules: String = String::new();
+        /// Only these destinations of carbon.relay_rules are used (DESTINATIONS in carbon.conf). Empty: all
+        /// that the file names.
+        relay_destinations: Vec<String> = Vec::new();
+        /// What the destinations of carbon.relay_rules speak: "line" or "pickle".
+        relay_protocol: Protocol = Protocol::default();
+        /// Store the points of carbon.relay_rules here, too.
+        relay_keep: bool = true;
+        /// Graphite's aggregation-rules.conf for routes with an aggregated method, which place a name with
+        /// the aggregates that it feeds. Nothing is aggregated by it.
+        relay_aggregation_rules: String = String::new();
+        /// Most bytes on disk for each destination that is away or slow; the oldest points beyond are
+        /// dropped and counted.
+        relay_queue_size: ByteSize = ByteSize(1 << 30) => at_least(ByteSize(16 << 20));
+        /// How long a shutdown goes on sending to destinations that are there. What is left stays on disk
+        /// for the next start.
+        relay_stop_timeout: Span = Span::seconds(5) => between(Span::seconds(0), Span::seconds(60));
     }
 }
 

@@ -10,6 +10,8 @@ settings::counters! {
         /// Datapoints taken into the cache, from any receiver. If this stops growing, check the
         /// senders.
         received = "metricsReceived";
+        /// Datapoints sent to destinations of carbon.routes and not stored here. For information.
+        only_relayed = "relay.notStored";
         /// Lines without three fields. If this grows, a sender speaks another protocol: the log
         /// names it.
         rejected_fields = "rejects.fields";

@@ -59,6 +59,12 @@ settings::options! {
         /// A tag expression ("deploy", "deploy,config -canary"): these events are drawn on every
         /// picture, unless its URL says events=none or events=OTHER. Empty: none.
         default_events: String = String::new() => check_events;
+        /// URLs of other servers, such as "http://graphite-b:8080", whose series are part of all answers:
+        /// names of all are found, and values that are not known here are theirs. They can name this server,
+        /// too. Events are exchanged with them.
+        peers: Vec<String> = Vec::new() => check_peers;
+        /// How long a peer may take to answer. One that fails is left out of answers for 5 seconds.
+        peer_timeout: Span = Span::seconds(2) => between(Span::millis(50), Span::seconds(60));
         /// Unix time in seconds at which all queries are answered, for replaying recordings. 0: the
         /// clock.
         now: i64 = 0 => between(0, i64::from(u32::MAX));
@@ -72,6 +78,18 @@ fn check_time_zone(name: &str, checked: &mut Checked<'_>) {
     if TimeZone::get(name).is_err() {
         let wrong = format!("{name:?} is not an IANA time zone");
         checked.refuse(wrong, "\"UTC\" or \"Europe/Berlin\"");
+    }
+}
+
+fn check_peers(urls: &[String], checked: &mut Checked<'_>) {
+    for (n, url) in urls.iter().enumerate() {
+        let host = url.strip_prefix("http://").unwrap_or_default();
+        if host.is_empty() || host.starts_with('/') || host.contains(char::is_whitespace) {
+            let wrong = format!("{url:?} is not the URL of a server");
+            checked.refuse_item(n, wrong, "\"http://graphite-b:8080\"");
+        } else if urls[..n].contains(url) {
+            checked.say_at([settings::Step::Item(n)], format!("{url:?} is there twice"));
+        }
     }
 }
 

@@ -48,6 +48,12 @@ pub struct Info {
 /// What a query reads. All calls may touch the disk and are made from the worker pool, never from
 /// the async runtime.
 pub trait Source: Send + Sync {
+    /// The part of this machine, if others are merged into the answers: what other machines are answered
+    /// from.
+    fn local(&self) -> Option<&dyn Source> {
+        None
+    }
+
     /// Every node that `pattern` matches, node by node (`* ? [a-z] [!a] {a,b} **`), sorted by
     /// path bytewise; a name that is leaf and branch comes twice, branch first. What is found stays
     /// reserved in `budget`.
@@ -136,6 +142,11 @@ pub trait Source: Send + Sync {
 
 /// The tags of the tagged series: what `/tags/*` asks and changes.
 pub trait Tags: Send + Sync {
+    /// As [`Source::local`].
+    fn local(&self) -> Option<&dyn Tags> {
+        None
+    }
+
     /// Every tag with its id, sorted by tag. Tags of deleted series stay.
     ///
     /// # Errors

@@ -67,6 +67,7 @@ impl Bound {
             carbon: Receivers {
                 line_tcp: binder.tcp("carbon.line_tcp", &carbon.line_tcp)?,
                 line_udp: binder.udp("carbon.line_udp", &carbon.line_udp, CARBON_BUFFER)?,
+                relay_line_tcp: binder.tcp("carbon.relay_line_tcp", &carbon.relay_line_tcp)?,
                 pickle: binder.tcp("carbon.pickle", &carbon.pickle)?,
                 protobuf: binder.tcp("carbon.protobuf", &carbon.protobuf)?,
                 http: binder.tcp("carbon.http", &carbon.http)?,
@@ -238,6 +239,7 @@ pub fn check(
         ("statsd", "tcp", &statsd.tcp),
         ("statsd", "admin", &statsd.admin),
         ("carbon", "line_tcp", &carbon.line_tcp),
+        ("carbon", "relay_line_tcp", &carbon.relay_line_tcp),
         ("carbon", "pickle", &carbon.pickle),
         ("carbon", "protobuf", &carbon.protobuf),
         ("carbon", "http", &carbon.http),

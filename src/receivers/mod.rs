@@ -24,6 +24,8 @@ pub struct Receivers {
     pub line_tcp: Vec<TcpListener>,
     /// `carbon.line_udp`.
     pub line_udp: Vec<UdpSocket>,
+    /// `carbon.relay_line_tcp`.
+    pub relay_line_tcp: Vec<TcpListener>,
     /// `carbon.pickle`.
     pub pickle: Vec<TcpListener>,
     /// `carbon.protobuf`.
@@ -62,6 +64,7 @@ impl Receivers {
         let Self {
             line_tcp,
             line_udp,
+            relay_line_tcp,
             pickle,
             protobuf,
             http,
@@ -77,6 +80,10 @@ impl Receivers {
         }
         each(needs, &mut tasks, "carbon.line_tcp", line_tcp, |listener| {
             listeners.clone().line_tcp(listener, needs.stop())
+        })?;
+        let key = "carbon.relay_line_tcp";
+        each(needs, &mut tasks, key, relay_line_tcp, |listener| {
+            listeners.clone().relay_line_tcp(listener, needs.stop())
         })?;
         each(needs, &mut tasks, "carbon.pickle", pickle, |listener| {
             listeners.clone().pickle(listener, needs.stop())

@@ -20,6 +20,7 @@ use super::Statsd;
 use crate::config::Config;
 use crate::http::connections::Connections;
 use crate::http::{Health, Readiness};
+use crate::peers::Peered;
 use crate::report::{self, Reading, Readings};
 use crate::store::Remote;
 
@@ -34,7 +35,7 @@ pub(super) fn health(
     let carbon = carbon.clone();
     Health {
         readiness,
-        storage: Arc::new(move || carbon.health()),
+        storage: Arc::new(move || carbon.health().map(|()| carbon.away())),
         guard,
         readings,
         panics,
@@ -98,6 +99,7 @@ pub(super) struct Counted {
     pub(super) app: App,
     pub(super) events: Arc<Store>,
     pub(super) judge: Arc<Judge>,
+    pub(super) peered: Option<Arc<Peered>>,
     pub(super) panics: Arc<AtomicU64>,
     pub(super) connections: Connections,
     pub(super) remote: Option<Remote>,
@@ -112,6 +114,7 @@ pub(super) fn readings(counted: Counted) -> Readings {
         app,
         events,
         judge,
+        peered,
         panics,
         connections,
         remote,
@@ -128,6 +131,7 @@ pub(super) fn readings(counted: Counted) -> Readings {
         readings.extend(app.stats.readings());
         readings.extend(events.stats().readings());
         readings.extend(judge.stats.readings());
+        readings.extend(peered.iter().flat_map(|peered| peered.readings()));
         readings.push(Reading::count(
             "http",
             "panics",

@@ -9,6 +9,7 @@ pub mod clickhouse;
 pub mod config;
 pub mod event;
 pub mod expire;
+pub mod fill;
 pub mod impact;
 pub mod load;
 pub mod serve;
@@ -30,6 +31,8 @@ pub enum Verb {
     Expire(expire::Args),
     /// Prints or makes the tables of store.engine = "clickhouse".
     Clickhouse(clickhouse::Args),
+    /// Copies values that this server does not have from another one.
+    Fill(fill::Args),
     /// Carries the names of tagged series from and to other servers.
     Tags(tags::Args),
     /// Posts and lists events (deploys, incidents, maintenance) on a running server.
@@ -52,6 +55,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Whisper(args) => whisper::run(args),
         Verb::Expire(args) => expire::run(args),
         Verb::Clickhouse(args) => clickhouse::run(args),
+        Verb::Fill(args) => fill::run(&args),
         Verb::Tags(args) => tags::run(args),
         Verb::Event(args) => event::run(args),
         Verb::Impact(args) => impact::run(&args),

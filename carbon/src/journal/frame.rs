@@ -21,6 +21,7 @@
 //!    `0xa5 'J'` at which a valid frame begins.
 //! 4. Format 1, which is still read, has no runs, and its names share nothing.
 
+use super::envelope;
 use crate::datapoint::{Datapoint, PointTime, SeriesId};
 use whisper::Timestamp;
 
@@ -28,10 +29,6 @@ use whisper::Timestamp;
 pub(crate) const MAGIC: &[u8] = b"plumbago journal 2\n";
 /// Those of a segment of format 1.
 const MAGIC_1: &[u8] = b"plumbago journal 1\n";
-const FRAME_START: [u8; 2] = [0xa5, b'J'];
-const HEAD: usize = 10;
-/// The longest body that a reader accepts.
-const MAX_BODY: usize = 64 << 20;
 /// Points per frame at most.
 pub(super) const MAX_POINTS: usize = 1 << 16;
 
@@ -65,8 +62,7 @@ pub(crate) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub(crate) fn new(buffer: &'a mut Vec<u8>, clock: Timestamp) -> Self {
         let start = buffer.len();
-        buffer.extend_from_slice(&FRAME_START);
-        buffer.extend_from_slice(&[0; HEAD - FRAME_START.len()]);
+        envelope::begin(buffer);
         buffer.extend_from_slice(&clock.0.to_le_bytes());
         Self {
             buffer,
@@ -161,12 +157,7 @@ impl<'a> Writer<'a> {
 
     pub(crate) fn finish(mut self) {
         self.end_run();
-        let body = self.start + HEAD;
-        let len = (self.buffer.len() - body) as u32;
-        let checksum = crc32fast::hash(&self.buffer[body..]);
-        let head = &mut self.buffer[self.start + FRAME_START.len()..body];
-        head[..4].copy_from_slice(&len.to_le_bytes());
-        head[4..].copy_from_slice(&checksum.to_le_bytes());
+        envelope::seal(self.buffer, self.start);
     }
 }
 
@@ -251,8 +242,7 @@ impl<'a> Iterator for Reader<'a> {
                     ..frame
                 });
             }
-            let next = memchr::memmem::find(&self.rest[1..], &FRAME_START);
-            let skip = next.map_or(self.rest.len(), |at| at + 1);
+            let skip = envelope::skip(self.rest);
             self.unsound += skip;
             self.rest = &self.rest[skip..];
         }
@@ -261,23 +251,14 @@ impl<'a> Iterator for Reader<'a> {
 }
 
 fn frame(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
-    let head = bytes.get(..HEAD)?.strip_prefix(&FRAME_START)?;
-    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let len = word(0) as usize;
-    if !(4..=MAX_BODY).contains(&len) {
-        return None;
-    }
-    let body = bytes.get(HEAD..HEAD + len)?;
-    if crc32fast::hash(body) != word(4) {
-        return None;
-    }
+    let (body, rest) = envelope::open(bytes)?;
     let (clock, items) = body.split_first_chunk::<4>()?;
     let frame = Frame {
         clock: Timestamp(u32::from_le_bytes(*clock)),
         items,
         is_format_1: false,
     };
-    Some((frame, &bytes[HEAD + len..]))
+    Some((frame, rest))
 }
 
 impl Frame<'_> {
@@ -506,7 +487,7 @@ mod tests {
             &[SERIES | TIME | INTEGER, 12, 20, 14, NEXT, 3],
         ]
         .concat();
-        bytes.extend_from_slice(&FRAME_START);
+        bytes.extend_from_slice(b"\xa5J");
         bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
         bytes.extend_from_slice(&body);
@@ -571,7 +552,7 @@ mod tests {
                 // A frame whose checksum is right and whose items are anything.
                 let start = segment.len();
                 let writer = Writer { buffer: &mut segment, start, series: 0, time: 0, value: 0.0, run: 0, name: Vec::new() };
-                writer.buffer.extend_from_slice(&FRAME_START);
+                writer.buffer.extend_from_slice(b"\xa5J");
                 writer.buffer.extend_from_slice(&[0; 12]);
                 writer.buffer.extend_from_slice(&bytes);
                 writer.finish();

@@ -20,6 +20,7 @@
 mod append;
 mod commit;
 pub mod disk;
+pub(crate) mod envelope;
 pub(crate) mod frame;
 mod replay;
 mod rotation;

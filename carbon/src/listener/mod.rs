@@ -50,6 +50,15 @@ impl Listeners {
         tcp::accept(carbon, peers, "carbon.line_tcp", listener, shutdown, run).await;
     }
 
+    /// As [`Listeners::line_tcp`], for points that the routes of another server have sent here: they are
+    /// sent to no destination.
+    pub async fn relay_line_tcp(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let run = |connection| tcp::take(connection, line::Stream::default());
+        let Self { carbon, peers } = self;
+        let (carbon, key) = (carbon.behind_relay(), "carbon.relay_line_tcp");
+        tcp::accept(carbon, peers, key, listener, shutdown, run).await;
+    }
+
     /// Takes framed pickles over TCP until `shutdown`, then what had arrived by then.
     pub async fn pickle(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let Self { carbon, peers } = self;

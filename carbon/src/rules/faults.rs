@@ -12,7 +12,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub(super) fn note<T>(&mut self, result: Result<T, PatternError>) -> Option<T> {
+    pub(crate) fn note<T>(&mut self, result: Result<T, PatternError>) -> Option<T> {
         result
             .map_err(|error| {
                 self.count += 1;

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::index::{Index, Reconciled};
 use crate::journal::Journal;
 use crate::persister::{Kind, Pass};
+use crate::relay::live::Relay;
 use crate::schema::Schema;
 use crate::stats::Stats;
 
@@ -18,8 +19,18 @@ use crate::stats::Stats;
 #[derive(Clone)]
 pub struct Carbon(
     pub(crate) Arc<Inner>,
-    #[expect(dead_code, reason = "only its drop matters")] pub(super) Arc<Handle>,
+    pub(super) Arc<Handle>,
+    pub(super) Origin,
 );
+
+/// Who sends the points that a handle takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Routes apply.
+    Anyone,
+    /// A relay has sent them here: they are stored.
+    Relay,
+}
 
 /// Shared by all clones: the threads of the store end when the last clone is dropped.
 pub(crate) struct Handle(pub(super) Arc<Inner>);
@@ -31,6 +42,23 @@ impl Drop for Handle {
 }
 
 impl Carbon {
+    /// The same store for points that the routes of another server have sent here: they are stored, and
+    /// sent to no destination.
+    #[must_use]
+    pub fn behind_relay(&self) -> Self {
+        let Self(inner, handle, _) = self.clone();
+        Self(inner, handle, Origin::Relay)
+    }
+
+    /// What is wrong with destinations of routes at present, a sentence each: their points wait on disk.
+    pub fn away(&self) -> Vec<String> {
+        self.0
+            .relay
+            .as_ref()
+            .map(Relay::trouble)
+            .unwrap_or_default()
+    }
+
     /// Writes the cache to the files now.
     pub fn persist(&self) -> Pass {
         if self.0.remote.is_some() {

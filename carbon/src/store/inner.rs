@@ -21,6 +21,7 @@ use crate::journal::Journal;
 use crate::journal::disk::Disk;
 use crate::options::Options;
 use crate::persister::{Parts, Persister};
+use crate::relay::live::Relay;
 use crate::rules::Rules;
 use crate::schema::Schema;
 use crate::signal::Signal;
@@ -59,6 +60,8 @@ pub(crate) struct Inner {
     pub(crate) schema: Schema,
     /// `None`: no rule file is configured.
     pub(crate) rules: Option<Arc<Rules>>,
+    /// `None`: no route is configured.
+    pub(crate) relay: Option<Relay>,
     pub(crate) index: Index,
     pub(crate) cache: Cache,
     pub(crate) maps: Maps,
@@ -105,6 +108,9 @@ impl Inner {
     pub(crate) fn stop_threads(&self) {
         self.stop.set();
         self.work.send();
+        if let Some(relay) = &self.relay {
+            relay.stop();
+        }
         if let Some(journal) = &self.journal {
             journal.stop();
         }

@@ -36,6 +36,9 @@ impl Inner {
             if let Some(journal) = &self.journal {
                 journal.forget(ids);
             }
+            if let Some(relay) = &self.relay {
+                relay.forget(ids);
+            }
         };
         let inform = |reused: &mut Vec<u32>| match &self.observer {
             None => reused.clear(),

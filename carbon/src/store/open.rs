@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use whisper::map::{MapOptions, Maps};
 
-use super::carbon::{Carbon, Handle};
+use super::carbon::{Carbon, Handle, Origin};
 use super::deliver;
 use super::deliveries::Deliveries;
 use super::health::identity;
@@ -24,6 +24,7 @@ use crate::journal::disk::Disk;
 use crate::options::{JournalOptions, Options, SyncPolicy};
 use crate::persister::Persister;
 use crate::private;
+use crate::relay::live::Relay;
 use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::stop::Stop;
@@ -51,9 +52,16 @@ impl Carbon {
             inner.restore_aggregates()?;
         }
         // From here on, dropping the store ends its threads.
-        let carbon = Self(Arc::clone(&inner), Arc::new(Handle(Arc::clone(&inner))));
+        let carbon = Self(
+            Arc::clone(&inner),
+            Arc::new(Handle(Arc::clone(&inner))),
+            Origin::Anyone,
+        );
         if inner.access == Access::Serve {
             spawn_threads(&inner, &on_death)?;
+            if let Some(relay) = &inner.relay {
+                relay.start(data, &inner.options, &on_death)?;
+            }
         }
         Ok(carbon)
     }
@@ -80,6 +88,10 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         .map_err(Error::Rules)?;
     let rules = match access {
         Access::Serve => ruled::open(&options, &mut files).map_err(Error::Rules)?,
+        Access::Frozen | Access::Inspect => None,
+    };
+    let relay = match access {
+        Access::Serve => Relay::open(&options)?,
         Access::Frozen | Access::Inspect => None,
     };
     let root = match options.whisper_dir.as_str() {
@@ -125,6 +137,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         behind: Mutex::default(),
         schema,
         rules: rules.map(Arc::new),
+        relay,
         index,
         stats: Stats::default(),
         observer,

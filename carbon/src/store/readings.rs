@@ -3,6 +3,7 @@
 use settings::Reading;
 
 use super::carbon::Carbon;
+use crate::relay::live::Relay;
 
 impl Carbon {
     /// Every counter, and the sizes of cache and index.
@@ -19,6 +20,7 @@ impl Carbon {
             self.levels()
                 .map(|(name, help, value)| Reading::level("carbon", name, help, value as f64)),
         );
+        readings.extend(self.0.relay.iter().flat_map(Relay::readings));
         self.read_rules(&mut readings);
         self.read_refused(&mut readings);
         readings

@@ -12,6 +12,7 @@ use crate::datapoint::Datapoint;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::persister::{Kind, Persister};
+use crate::relay::live::Relay;
 
 impl Carbon {
     /// Announces the shutdown: from now on receivers wait for room only while there is progress, and
@@ -38,6 +39,8 @@ impl Carbon {
         let inner = &*self.0;
         self.shut_down();
         inner.finish_rules();
+        // Destinations get what waits for them while the cache is written.
+        inner.relay.iter().for_each(Relay::stop);
         inner.stop_threads();
         for thread in std::mem::take(&mut *inner.threads.lock()) {
             if thread.join().is_err() {
@@ -50,6 +53,7 @@ impl Carbon {
         if let Some(remote) = &inner.remote {
             let kept = inner.drain_remote(remote);
             progress(inner.cache.len());
+            inner.relay.iter().for_each(Relay::join);
             return kept;
         }
         let clocks = inner.clocks();
@@ -71,6 +75,7 @@ impl Carbon {
         }
         let kept = inner.put_down(&mut persister, &clocks);
         inner.say_what_is_left(&persister, &kept);
+        inner.relay.iter().for_each(Relay::join);
         kept
     }
 

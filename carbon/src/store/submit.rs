@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use super::carbon::Carbon;
+use super::carbon::{Carbon, Origin};
 use super::inner::Inner;
 use super::patience::PATIENCE;
 use super::setup::Access;
 use crate::datapoint::{Datapoint, NameError, SeriesId, Sink};
 use crate::journal::Journal;
+use crate::relay::live::Relay;
 use crate::signal::Changed;
 
 impl Carbon {
@@ -75,9 +76,39 @@ impl Carbon {
 }
 
 impl Inner {
-    /// Takes as many of `points`, from the front, as there is room for. Returns how many, and the number
-    /// that [`Carbon::committed`] reaches when they are committed.
-    fn take(&self, points: &[Datapoint]) -> (usize, u64) {
+    /// Takes as many of `points`, from the front, as there is room for: into the store, and for the
+    /// destinations of routes unless a relay has sent them. Returns how many, and the number that
+    /// [`Carbon::committed`] reaches when they are committed.
+    fn take(&self, points: &[Datapoint], origin: Origin) -> (usize, u64) {
+        match &self.relay {
+            Some(relay) if origin == Origin::Anyone => self.take_and_send(relay, points),
+            _ => self.store(points),
+        }
+    }
+
+    fn take_and_send(&self, relay: &Relay, points: &[Datapoint]) -> (usize, u64) {
+        let ways = relay.ways(&self.index, &self.stats, points);
+        let (taken, ticket) = if ways.keep_all() {
+            self.store(points)
+        } else {
+            let keeps = relay.keeps(&ways);
+            let places = (0..points.len()).filter(|place| keeps[*place]);
+            let places: Vec<usize> = places.collect();
+            let kept: Vec<Datapoint> = places.iter().map(|place| points[*place]).collect();
+            let (stored, ticket) = match kept.is_empty() {
+                true => (0, 0),
+                false => self.store(&kept),
+            };
+            let taken = places.get(stored).copied().unwrap_or(points.len());
+            self.stats.only_relayed.add((taken - stored) as u64);
+            (taken, ticket)
+        };
+        relay.send(&self.index, &points[..taken], &ways);
+        (taken, ticket)
+    }
+
+    /// Stores as many of `points`, from the front, as there is room for.
+    fn store(&self, points: &[Datapoint]) -> (usize, u64) {
         let all = points;
         if self.access != Access::Serve {
             self.stats.read_only.add(points.len() as u64);
@@ -132,13 +163,17 @@ impl Inner {
 
     /// As [`Sink::submit`].
     pub(crate) fn submit(&self, points: &[Datapoint]) {
+        self.submit_of(points, Origin::Anyone);
+    }
+
+    fn submit_of(&self, points: &[Datapoint], origin: Origin) {
         let mut rest = points;
         // Since when nothing has been taken while the store shuts down.
         let mut stuck: Option<Instant> = None;
         // Made before points are offered again: room that is made in between is not missed.
         let mut room: Option<Changed> = None;
         loop {
-            let (taken, ticket) = self.take(rest);
+            let (taken, ticket) = self.take(rest, origin);
             rest = &rest[taken..];
             if taken > 0 {
                 self.wait_committed(ticket);
@@ -199,10 +234,10 @@ impl Sink for Carbon {
     }
 
     fn submit(&self, points: &[Datapoint]) {
-        self.0.submit(points);
+        self.0.submit_of(points, self.2);
     }
 
     fn try_submit(&self, points: &[Datapoint]) -> usize {
-        self.0.take(points).0
+        self.0.take(points, self.2).0
     }
 }

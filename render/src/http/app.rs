@@ -92,6 +92,9 @@ impl App {
             max_points,
             max_memory,
             timeout,
+            // Used by the server, which hands in their series.
+            peers: _,
+            peer_timeout: _,
             concurrency,
             default_events,
             now,
@@ -121,6 +124,11 @@ impl App {
             fixed_now: (*now != 0).then_some(*now),
             in_flight: Flights::default(),
         })))
+    }
+
+    /// The series of this machine alone.
+    pub fn local_source(&self) -> &dyn Source {
+        self.source.local().unwrap_or(&*self.source)
     }
 
     /// The clock of queries, in Unix seconds: `render.now` if that is set.

@@ -6,7 +6,9 @@
 //!    body, whatever the method.
 //! 2. A target is a pattern or a `seriesByTag(…)` call, as go-carbon takes it: nothing is
 //!    evaluated. Series are answered as they are stored, one message each.
-//! 3. An answer without a series or node is a 404, which carbonapi takes as an empty one.
+//! 3. Answers come from this machine alone, without `render.peers`: carbonapi asks all of them itself, and
+//!    so do they each other.
+//! 4. An answer without a series or node is a 404, which carbonapi takes as an empty one.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -194,7 +196,7 @@ fn fetched(
     limits: &Limits,
     now: i64,
 ) -> Result<Answer> {
-    let mut query = Query::new(&*app.source, now);
+    let mut query = Query::new(app.local_source(), now);
     query.limits = limits.clone();
     let patterns: Vec<(&str, Window)> = wanted
         .iter()
@@ -275,7 +277,7 @@ fn found(app: &App, queries: Vec<String>, protocol: Protocol, limits: &Limits) -
     for query in queries {
         limits.budget.check()?;
         // What is found is reserved by the source; messages hold the same texts.
-        let nodes = app.source.find(&query, &limits.budget)?;
+        let nodes = app.local_source().find(&query, &limits.budget)?;
         n_found += nodes.len();
         limits.check_series(n_found)?;
         let matches = nodes.into_iter();
@@ -399,7 +401,7 @@ fn info_now(
     for name in names {
         limits.budget.check()?;
         limits.budget.reserve(PER_INFO + 2 * name.len())?;
-        let Some(info) = app.source.info(&name)? else {
+        let Some(info) = app.local_source().info(&name)? else {
             return Ok(Answer::text(StatusCode::NOT_FOUND, "Metric not found"));
         };
         metrics.push(described_file(name, &info));
@@ -497,7 +499,7 @@ async fn list(State(app): State<App>, params: Params) -> Answer {
 }
 
 fn list_now(app: &App, output: Output, params: &Params, limits: &Limits) -> Result<Answer> {
-    let nodes = app.source.find("**", &limits.budget)?;
+    let nodes = app.local_source().find("**", &limits.budget)?;
     let leaves = nodes.into_iter().filter(|node| node.leaf);
     let metrics: Vec<String> = leaves.map(|node| node.path).collect();
     limits.check_series(metrics.len())?;

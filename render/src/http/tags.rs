@@ -11,7 +11,7 @@ use super::pool::Lane;
 use super::{Answer, App, Params, not_allowed};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
-use crate::source::TagValue;
+use crate::source::{TagValue, Tags};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -29,6 +29,17 @@ pub(super) fn writing_routes() -> Router<App> {
         .route("/tags/tagSeries", any(tag_series))
         .route("/tags/tagMultiSeries", any(tag_multi_series))
         .route("/tags/delSeries", any(del_series))
+}
+
+/// Whether another server asks, which wants what this one has by itself (`local=1`).
+fn is_local(params: &Params) -> bool {
+    params.get("local") == Some("1")
+}
+
+/// The tags that the request is about.
+fn tags<'a>(app: &'a App, params: &Params) -> &'a dyn Tags {
+    let local = app.tags.local().filter(|_| is_local(params));
+    local.unwrap_or(&*app.tags)
 }
 
 /// How many series are registered at a time.
@@ -96,7 +107,7 @@ const BOTH: &[Method] = &[Method::GET, Method::POST];
 async fn list(State(app): State<App>, params: Params) -> Answer {
     respond(app, params, GET, |app, params, budget| {
         let filter = Filter::read(params)?;
-        let tags = app.tags.tags(budget)?;
+        let tags = tags(app, params).tags(budget)?;
         reserve_objects(budget, tags.iter().map(|(_, tag)| tag))?;
         let shown = filter.matching(tags, |(_, tag)| tag, budget)?.into_iter();
         let shown = shown.map(|(id, tag)| json!({ "id": id, "tag": tag }));
@@ -107,7 +118,7 @@ async fn list(State(app): State<App>, params: Params) -> Answer {
 
 async fn details(State(app): State<App>, Path(tag): Path<String>, params: Params) -> Answer {
     respond(app, params, GET, move |app, params, budget| {
-        let Some((id, values)) = app.tags.values(&tag, budget)? else {
+        let Some((id, values)) = tags(app, params).values(&tag, budget)? else {
             return Ok(Value::Null);
         };
         let filter = Filter::read(params)?;
@@ -260,7 +271,11 @@ async fn find_series(State(app): State<App>, params: Params) -> Answer {
         if expressions.is_empty() {
             return Err(Error::refused("no tag expressions specified"));
         }
-        let found = app.source.find_tagged(&expressions, budget)?;
+        let source = match is_local(params) {
+            true => app.local_source(),
+            false => &*app.source,
+        };
+        let found = source.find_tagged(&expressions, budget)?;
         app.limits().check_series(found.len())?;
         list_of(found, budget)
     })
@@ -273,14 +288,15 @@ async fn complete_tags(State(app): State<App>, params: Params) -> Answer {
         let prefix = params.get("tagPrefix").unwrap_or_default();
         let limit = suggestions(params)?;
         if expressions.is_empty() {
-            let tags = app.tags.tags(budget)?.into_iter().map(|(_, tag)| tag);
+            let tags = tags(app, params)
+                .tags(budget)?
+                .into_iter()
+                .map(|(_, tag)| tag);
             let tags = tags.filter(|tag| tag.starts_with(prefix)).collect();
             return list_of(cut(tags, limit), budget);
         }
         let limit = usize::try_from(limit).unwrap_or(0);
-        let tags = app
-            .tags
-            .complete_tags(&expressions, prefix, limit, budget)?;
+        let tags = tags(app, params).complete_tags(&expressions, prefix, limit, budget)?;
         list_of(tags, budget)
     })
     .await
@@ -297,16 +313,16 @@ async fn complete_values(State(app): State<App>, params: Params) -> Answer {
         let limit = suggestions(params)?;
         // A negative number leaves out values at the end of all.
         if expressions.is_empty() && limit < 0 {
-            let values = app.tags.values(tag, budget)?.map(|(_, values)| values);
+            let values = tags(app, params)
+                .values(tag, budget)?
+                .map(|(_, values)| values);
             let values = values.unwrap_or_default().into_iter();
             let values = values.map(|value| value.value);
             let values = values.filter(|value| value.starts_with(prefix)).collect();
             return list_of(cut(values, limit), budget);
         }
         let limit = usize::try_from(limit).unwrap_or(0);
-        let values = app
-            .tags
-            .complete_values(&expressions, tag, prefix, limit, budget)?;
+        let values = tags(app, params).complete_values(&expressions, tag, prefix, limit, budget)?;
         list_of(values, budget)
     })
     .await

@@ -1,0 +1,254 @@
+//! Two servers with routes to each other: one is killed during load and comes back, and both have every
+//! point, by the queue or by `plumbago fill`; queries merge what either has; events are exchanged.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use support::{Server, now, plumbago};
+
+/// Addresses that are free.
+fn free<const N: usize>() -> [String; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().to_string())
+}
+
+/// Two servers that send each other every point, and their events.
+fn pair(limit: &str) -> [Server; 2] {
+    let [relay_a, relay_b, http_a, http_b] = free();
+    let one = |relay: &str, other: &str, http: &str, other_http: &str| {
+        let peers = format!("http://{other_http}");
+        let mut server = Server::prepared(&[
+            ("stats.self", "false"),
+            ("carbon.relay_line_tcp", relay),
+            ("carbon.relay_queue_size", limit),
+            ("render.http", http),
+            ("render.peers", &peers),
+            ("render.peer_timeout", "5s"),
+        ]);
+        let path = server.dir.path().join("plumbago.toml");
+        fs::write(
+            &path,
+            format!("[[carbon.routes]]\ndestinations = [{other:?}]\n"),
+        )
+        .unwrap();
+        server.config = Some(path);
+        server.run();
+        server
+    };
+    [
+        one(&relay_a, &relay_b, &http_a, &http_b),
+        one(&relay_b, &relay_a, &http_b, &http_a),
+    ]
+}
+
+const SERIES: usize = 300;
+
+/// The values that `server` itself has of each series, without its peer.
+fn own_values(server: &Server, from: i64, until: i64) -> Vec<usize> {
+    let count = |name: usize| {
+        let path = format!(
+            "/render/?format=carbonapi_v2_pb&target=load.m{name}&from={}&until={until}",
+            from - 1
+        );
+        let answer = server.get(&path);
+        // A message per series: what is absent is in a list of booleans, so values are counted as such.
+        if answer.status != 200 {
+            return 0;
+        }
+        use prost::Message;
+        let answer = render::protobuf::v2::MultiFetchResponse::decode(&answer.body[..]).unwrap();
+        let series = &answer.metrics[0];
+        series.is_absent.iter().filter(|absent| !**absent).count()
+    };
+    (0..SERIES).map(count).collect()
+}
+
+/// Sends a point of each series for one second after the other, in `from..until`, to whichever server is
+/// there.
+fn load(servers: &[String; 2], from: i64, until: i64, sent: &AtomicUsize, a_is_there: &AtomicBool) {
+    for at in from..until {
+        let lines: String = (0..SERIES)
+            .map(|n| format!("load.m{n} {} {at}\n", at - from))
+            .collect();
+        // Senders of the server that is killed go over to the other one.
+        let to = usize::from(at % 2 == 1 || !a_is_there.load(Ordering::SeqCst));
+        let mut stream = TcpStream::connect(&servers[to]).unwrap();
+        stream.write_all(lines.as_bytes()).unwrap();
+        sent.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn schemas(servers: &mut [Server; 2]) {
+    for server in servers {
+        let path = server.dir.path().join("schemas.conf");
+        fs::write(&path, "[all]\npattern = .*\nretentions = 1s:1h\n").unwrap();
+        server
+            .settings
+            .insert("carbon.schemas".to_owned(), path.display().to_string());
+        server.restart();
+    }
+}
+
+/// Sends load, kills the first server in its midst and starts it again.
+fn kill_during_load(servers: &mut [Server; 2]) -> (i64, i64) {
+    let seconds = 120;
+    let (from, until) = (now() - seconds, now());
+    let addresses = [0, 1].map(|n: usize| servers[n].address("carbon.line_tcp").to_owned());
+    let (sent, a_is_there) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(true)),
+    );
+    let loader = {
+        let (sent, a_is_there) = (Arc::clone(&sent), Arc::clone(&a_is_there));
+        std::thread::spawn(move || load(&addresses, from, until, &sent, &a_is_there))
+    };
+    servers[1].wait_until("load", |_| sent.load(Ordering::SeqCst) >= 40);
+    // Its senders notice that it goes, and it has committed what they sent.
+    a_is_there.store(false, Ordering::SeqCst);
+    servers[0].wait_until("journal", |server| {
+        let received = server.metric("plumbago_carbon_metrics_received_total");
+        let committed = server.metric("plumbago_carbon_journal_committed_points_total");
+        received >= 40.0 && committed >= received
+    });
+    servers[0].kill();
+    loader.join().unwrap();
+    servers[0].run();
+    (from, until)
+}
+
+#[test]
+fn one_that_was_killed_gets_what_it_missed_from_the_queue_of_the_other() {
+    let mut servers = pair("1GiB");
+    schemas(&mut servers);
+    let (from, until) = kill_during_load(&mut servers);
+    let whole = vec![(until - from) as usize; SERIES];
+    for server in &servers {
+        server.wait_until("every point", |server| {
+            own_values(server, from, until) == whole
+        });
+    }
+}
+
+#[test]
+fn a_gap_is_filled_from_the_other_one_and_known_values_stay() {
+    let mut servers = pair("1GiB");
+    schemas(&mut servers);
+    // The other one has points that were never sent to this one.
+    let (from, until) = (now() - 300, now() - 60);
+    let lines: String = (from..until)
+        .flat_map(|at| (0..SERIES).map(move |n| format!("load.m{n} 7 {at}\n")))
+        .collect();
+    let relay = servers[1].address("carbon.relay_line_tcp").to_owned();
+    TcpStream::connect(&relay)
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    let known: String = (0..SERIES)
+        .map(|n| format!("load.m{n} 1 {}\n", from + 5))
+        .collect();
+    let own = servers[0].address("carbon.relay_line_tcp").to_owned();
+    TcpStream::connect(&own)
+        .unwrap()
+        .write_all(known.as_bytes())
+        .unwrap();
+    let whole = vec![(until - from) as usize; SERIES];
+    servers[1].wait_until("its points", |server| {
+        own_values(server, from, until) == whole
+    });
+    servers[0].wait_until("known points", |server| {
+        own_values(server, from, until) == vec![1; SERIES]
+    });
+
+    // A query of the first merges what both have, what it knows itself first.
+    let merged = servers[0].points("load.m7");
+    let value = |at: i64| {
+        merged
+            .iter()
+            .find(|(_, time)| *time == at)
+            .map(|(value, _)| *value)
+    };
+    assert_eq!((value(from + 5), value(from + 6)), (Some(1.0), Some(7.0)));
+    let found = servers[0].json("/metrics/find?query=load.*");
+    assert_eq!(found.as_array().unwrap().len(), SERIES);
+
+    let urls = [0, 1].map(|n: usize| format!("http://{}", servers[n].address("render.http")));
+    let state = servers[0].dir.path().join("fill.json");
+    let fill = |extra: &[&str]| {
+        let output = plumbago()
+            .args([
+                "fill", "--from", &urls[1], "--url", &urls[0], "--to", &own, "--since", "10m",
+            ])
+            .args(["--state", &state.display().to_string()])
+            .args(extra)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let missing = SERIES * (whole[0] - 1);
+    let dry = fill(&["--dry-run"]);
+    assert!(
+        dry.contains(&format!("{missing} values of {SERIES} series missing")),
+        "{dry}"
+    );
+    // A run that was interrupted goes on behind the last name that was done.
+    let begun = serde_json::json!({
+        "from": urls[1], "url": urls[0], "patterns": [], "since": from - 10, "until": until,
+        "done": "load.m97",
+    });
+    fs::write(&state, begun.to_string()).unwrap();
+    let rest = fill(&[]);
+    assert!(rest.contains("2 of 300 series are left"), "{rest}");
+    assert!(!state.exists());
+    let filled = fill(&[]);
+    assert!(filled.contains("series filled"), "{filled}");
+    servers[0].wait_until("every point", |server| {
+        own_values(server, from, until) == whole
+    });
+    // Known values are as they were.
+    let kept = servers[0].points("load.m9");
+    assert!(kept.contains(&(1.0, from + 5)) && kept.contains(&(7.0, from + 6)));
+    assert!(fill(&[]).starts_with("0 values of 0 series filled"));
+
+    // With the other one gone, answers are still there, in a bounded time.
+    servers[1].kill();
+    assert_eq!(servers[0].points("load.m9").len(), whole[0]);
+    let failed = format!("plumbago_peers_failed_total{{peer={:?}}}", urls[1]);
+    assert!(servers[0].metric(&failed) >= 1.0);
+}
+
+#[test]
+fn events_appear_at_the_other_one_once_and_after_a_gap() {
+    let mut servers = pair("1GiB");
+    let events = |server: &Server| {
+        let all = server.json("/events/get_data");
+        let all = all.as_array().unwrap().iter();
+        let mut what: Vec<String> = all
+            .map(|event| event["what"].as_str().unwrap().to_owned())
+            .collect();
+        what.sort();
+        what
+    };
+    servers[0].post("/events/", r#"{"what": "deploy 1", "tags": "deploy"}"#);
+    servers[1].wait_until("event", |server| events(server) == ["deploy 1"]);
+    servers[1].kill();
+    servers[0].post(
+        "/events/",
+        r#"{"what": "deploy 2", "tags": "deploy", "key": "k"}"#,
+    );
+    servers[1].run();
+    servers[1].post("/events/", r#"{"what": "deploy 3", "tags": "deploy"}"#);
+    for server in &servers {
+        server.wait_until("events", |server| {
+            events(server) == ["deploy 1", "deploy 2", "deploy 3"]
+        });
+    }
+}
