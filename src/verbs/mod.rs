@@ -13,6 +13,7 @@ pub mod fill;
 pub mod impact;
 pub mod load;
 pub mod serve;
+pub mod statsd_proxy;
 pub mod tags;
 pub mod whisper;
 
@@ -25,6 +26,8 @@ pub enum Verb {
     Config(config::Args),
     /// Load-tests a StatsD server and reports loss.
     Load(load::Args),
+    /// Shares StatsD's metrics out among several servers by their names.
+    StatsdProxy(statsd_proxy::Args),
     /// Creates, reads, changes and checks whisper files.
     Whisper(whisper::Args),
     /// Removes or lists series without recent points.
@@ -52,6 +55,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Serve(args) => serve::run(args),
         Verb::Config(args) => config::run(&args),
         Verb::Load(args) => load::run(args),
+        Verb::StatsdProxy(args) => statsd_proxy::run(&args),
         Verb::Whisper(args) => whisper::run(args),
         Verb::Expire(args) => expire::run(args),
         Verb::Clickhouse(args) => clickhouse::run(args),
