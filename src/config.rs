@@ -372,10 +372,11 @@ impl Config {
         let mut section = |name: &str, check: &dyn Fn(&mut Problems)| {
             let mut found = Problems::default();
             check(&mut found);
-            all.extend(found.into_iter().map(|problem| Problem {
-                path: problem.path.below(name),
+            let below = |problem: Problem| Problem {
+                path: name.rsplit('.').fold(problem.path, settings::Path::below),
                 ..problem
-            }));
+            };
+            all.extend(found.into_iter().map(below));
         };
         section("", &|problems| check_data(data, problems));
         section("log", &|problems| logging.check(problems));
