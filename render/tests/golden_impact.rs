@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use render::impact::{
-    Direction, Followed, Input, Judgement, Kind, Params, Question, Role, State, Subject, Values,
-    direction, follow, group, group_followed, judge, onset, report,
+    Direction, Finding, Followed, Input, Judgement, Kind, Params, Question, Role, State, Subject,
+    Values, direction, follow, group, group_followed, judge, onset, report,
 };
 use serde::Deserialize;
 
@@ -241,11 +241,20 @@ fn check(world: &World, case: &Judged) {
         };
         assert_eq!(*direction, expected);
     }
-    assert_eq!(
-        group(&judged.verdicts, &names, &directions),
-        case.groups,
-        "{place}"
-    );
+    let subjects = names.iter().zip(directions);
+    let subjects: Vec<Subject<'_>> = subjects
+        .map(|(name, direction)| Subject {
+            name,
+            direction,
+            least: None,
+        })
+        .collect();
+    let verdicts = judged.verdicts.iter().enumerate();
+    let findings: Vec<Finding<'_>> = verdicts
+        .filter(|(_, verdict)| verdict.found)
+        .map(|(at, verdict)| Finding::new(at, &subjects[at], verdict))
+        .collect();
+    assert_eq!(group(&findings), case.groups, "{place}");
 }
 
 #[test]

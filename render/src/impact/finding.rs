@@ -16,6 +16,26 @@ pub enum Direction {
     Unknown,
 }
 
+/// The smallest change that matters to an operator.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Least {
+    /// A share of the level before: 0.05 for 5 %.
+    Share(f64),
+    /// An amount in the unit of the series.
+    Amount(f64),
+}
+
+/// What is known of a series of the deploy's scope beside its values.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Which way of changing is worse.
+    pub direction: Direction,
+    /// The smallest change that matters, if there is one.
+    pub least: Option<Least>,
+}
+
 /// Words of names whose increase is worse. A word that ends in `*` stands for all that begin so.
 const WORSE_UP: &[&str] = &[
     "err",
@@ -155,21 +175,52 @@ pub fn worth(verdict: &Verdict, direction: Direction) -> i8 {
     }
 }
 
+/// A changed series, as far as its group depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Finding<'a> {
+    /// The caller's number for it.
+    pub index: usize,
+    /// The name of the series.
+    pub name: &'a str,
+    /// 1 for a rise, -1 for a fall.
+    pub trend: f64,
+    /// It stopped or began to report.
+    pub presence: bool,
+    /// The size of the change over the series' own largest usual change.
+    pub ratio: f64,
+    /// It changed in the direction that is worse.
+    pub worse: bool,
+    /// Its changes at the placebos.
+    pub placebos: &'a [f64],
+}
+
+impl<'a> Finding<'a> {
+    /// What `verdict` says about `subject`.
+    pub fn new(index: usize, subject: &Subject<'a>, verdict: &'a Verdict) -> Self {
+        Self {
+            index,
+            name: subject.name,
+            trend: verdict.trend,
+            presence: verdict.presence,
+            ratio: verdict.ratio,
+            worse: worth(verdict, subject.direction) < 0,
+            placebos: &verdict.placebos,
+        }
+    }
+
+    /// Its place in the order of findings: worse ones count twice.
+    fn weight(&self) -> f64 {
+        self.ratio * if self.worse { 2.0 } else { 1.0 }
+    }
+}
+
 /// Groups findings that are one change: series whose names differ only in host or number, or whose
 /// changes go together at the placebos (correlation of at least 0.7). The strongest group is first, worse ones
-/// count twice; each group begins with its strongest series. The answer holds indices into `verdicts`.
-///
-/// `directions` has one entry for each verdict.
-pub fn group(verdicts: &[Verdict], names: &[&str], directions: &[Direction]) -> Vec<Vec<usize>> {
+/// count twice; each group begins with its strongest series. The answer holds the findings' `index`.
+pub fn group(found: &[Finding<'_>]) -> Vec<Vec<usize>> {
     const TOGETHER: f64 = 0.7;
-    let found: Vec<usize> = (0..verdicts.len())
-        .filter(|at| verdicts[*at].found)
-        .collect();
-    let patterns: Vec<String> = found.iter().map(|at| without_host(names[*at])).collect();
-    let profiles: Vec<Vec<f64>> = found
-        .iter()
-        .map(|at| profile(&verdicts[*at].placebos))
-        .collect();
+    let patterns: Vec<String> = found.iter().map(|one| without_host(one.name)).collect();
+    let profiles: Vec<Vec<f64>> = found.iter().map(|one| profile(one.placebos)).collect();
     let mut parent: Vec<usize> = (0..found.len()).collect();
     fn root(parent: &[usize], mut at: usize) -> usize {
         while parent[at] != at {
@@ -179,7 +230,11 @@ pub fn group(verdicts: &[Verdict], names: &[&str], directions: &[Direction]) -> 
     }
     for a in 0..found.len() {
         for b in 0..a {
-            let (one, other) = (&verdicts[found[a]], &verdicts[found[b]]);
+            let (root_a, root_b) = (root(&parent, a), root(&parent, b));
+            if root_a == root_b {
+                continue;
+            }
+            let (one, other) = (&found[a], &found[b]);
             let alike = patterns[a] == patterns[b]
                 && one.trend == other.trend
                 && one.presence == other.presence;
@@ -189,25 +244,20 @@ pub fn group(verdicts: &[Verdict], names: &[&str], directions: &[Direction]) -> 
                 correlation.abs() >= TOGETHER && polarity(correlation) == one.trend * other.trend
             };
             if alike || together() {
-                let (a, b) = (root(&parent, a), root(&parent, b));
-                parent[a] = b;
+                parent[root_a] = root_b;
             }
         }
     }
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (at, index) in found.iter().enumerate() {
-        groups.entry(root(&parent, at)).or_default().push(*index);
+    let mut groups: BTreeMap<usize, Vec<&Finding<'_>>> = BTreeMap::new();
+    for (at, one) in found.iter().enumerate() {
+        groups.entry(root(&parent, at)).or_default().push(one);
     }
-    let weight = |at: &usize| {
-        let worse = worth(&verdicts[*at], directions[*at]) < 0;
-        verdicts[*at].ratio * if worse { 2.0 } else { 1.0 }
-    };
     let mut groups: Vec<(f64, Vec<usize>)> = groups
         .into_values()
         .map(|mut group| {
-            let strongest = group.iter().map(weight).fold(0.0, f64::max);
-            group.sort_by(|a, b| verdicts[*b].ratio.total_cmp(&verdicts[*a].ratio));
-            (strongest, group)
+            let strongest = group.iter().map(|one| one.weight()).fold(0.0, f64::max);
+            group.sort_by(|a, b| b.ratio.total_cmp(&a.ratio));
+            (strongest, group.iter().map(|one| one.index).collect())
         })
         .collect();
     groups.sort_by(|a, b| b.0.total_cmp(&a.0));

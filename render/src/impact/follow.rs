@@ -6,7 +6,7 @@
 //! 2. One worse series makes the verdict worse; then better counts, then changed.
 //! 3. The smallest change that matters is applied after the method: it can only remove findings.
 
-use super::finding::{Direction, group, number, words, worth};
+use super::finding::{Finding, Least, Subject, group, number, words, worth};
 use super::judge::{Judgement, Verdict};
 use super::measure::Kind;
 use super::params::Params;
@@ -16,26 +16,6 @@ use super::report::{LookReport, Outcome, Report, SeriesReport, State, Worth};
 pub const CONFIRMS: u32 = 30;
 /// Most series described in a verdict; further ones are counted only.
 const MAX_DESCRIBED: usize = 200;
-
-/// The smallest change that matters to an operator.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Least {
-    /// A share of the level before: 0.05 for 5 %.
-    Share(f64),
-    /// An amount in the unit of the series.
-    Amount(f64),
-}
-
-/// What is known of a series of the deploy's scope beside its values.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Which way of changing is worse.
-    pub direction: Direction,
-    /// The smallest change that matters, if there is one.
-    pub least: Option<Least>,
-}
 
 /// What happened to one series over all looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,15 +62,15 @@ pub fn group_followed(
         return Vec::new();
     };
     // Placebos of one look, so that they can be compared; the rest from the look that describes it.
-    let merged = followed.iter().enumerate().map(|(at, followed)| Verdict {
-        found: matches!(followed.state, Some(State::Lasting | State::SoFar)),
-        placebos: latest.verdicts[at].placebos.clone(),
-        ..looks[followed.look].1.verdicts[at].without_placebos()
-    });
-    let merged: Vec<Verdict> = merged.collect();
-    let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
-    let directions: Vec<Direction> = subjects.iter().map(|subject| subject.direction).collect();
-    group(&merged, &names, &directions)
+    let one = |(at, followed): (usize, &Followed)| {
+        let is_found = matches!(followed.state, Some(State::Lasting | State::SoFar));
+        is_found.then(|| Finding {
+            placebos: &latest.verdicts[at].placebos,
+            ..Finding::new(at, &subjects[at], &looks[followed.look].1.verdicts[at])
+        })
+    };
+    let findings: Vec<Finding<'_>> = followed.iter().enumerate().filter_map(one).collect();
+    group(&findings)
 }
 
 /// The verdict over `looks`, earliest first; `subjects` has the series of the scope in the order of the
@@ -189,50 +169,6 @@ impl Verdict {
     /// The series has points, and enough comparable times for a verdict.
     pub fn is_judged(&self, params: &Params) -> bool {
         self.present > 0 && self.comparable as usize >= params.min_placebos && !self.effect.is_nan()
-    }
-
-    /// The same without its changes at the placebos.
-    fn without_placebos(&self) -> Self {
-        let Self {
-            series,
-            found,
-            trend,
-            ratio,
-            like,
-            comparable,
-            rarity,
-            before,
-            after,
-            effect,
-            low,
-            high,
-            kind,
-            presence,
-            vetoed,
-            visible,
-            present,
-            placebos: _,
-        } = *self;
-        Self {
-            series,
-            found,
-            trend,
-            ratio,
-            like,
-            comparable,
-            rarity,
-            before,
-            after,
-            effect,
-            low,
-            high,
-            kind,
-            presence,
-            vetoed,
-            visible,
-            present,
-            placebos: Vec::new(),
-        }
     }
 }
 
@@ -356,6 +292,7 @@ fn sentence(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::impact::Direction;
 
     fn verdict(found: bool) -> Verdict {
         Verdict {

@@ -24,8 +24,8 @@ mod score;
 mod season;
 mod windows;
 
-pub use finding::{Direction, direction, group, words, worth};
-pub use follow::{CONFIRMS, Followed, Least, Subject, follow, group_followed, report};
+pub use finding::{Direction, Finding, Least, Subject, direction, group, words, worth};
+pub use follow::{CONFIRMS, Followed, follow, group_followed, report};
 pub use judge::{Input, Judgement, Role, Values, Verdict, judge};
 pub use measure::Kind;
 pub use onset::{Candidate, Onset, explain, onset};
