@@ -120,16 +120,24 @@ pub fn judge(
     let (limits, share) = common_movement(&all, input.roles, placebos, params);
     let is_mine = |series: &usize| input.roles[*series].mine;
     let mine: Vec<usize> = (0..all.len()).filter(is_mine).collect();
-    let rarities = |family: fn(&Scores) -> &Scored, limits| {
-        rarities(&mine, &all, family, placebos, params, limits)
+    let family = |family: fn(&Scores) -> &Scored, limits| {
+        let tail = pooled_tail(&mine, &all, family, placebos);
+        let rarities = rarities(&mine, &all, family, &tail, placebos, params, limits);
+        (tail, rarities)
     };
-    let changes = rarities(|series| &series.change, Some(&limits));
-    let presences = rarities(|series| &series.presence, None);
+    let (tail, changes) = family(|series| &series.change, Some(&limits));
+    let (_, presences) = family(|series| &series.presence, None);
     let bars = threshold(&changes, &presences, placebos, level);
     let threshold = bars.findings;
     let found = |rarity: f64| rarity <= threshold && rarity < 0.5;
     let mut scratch = Scratch::default();
-    let mut seen = Visible::new(&mine, &all, placebos, params, bars.alone);
+    let mut seen = Visible {
+        tail,
+        placebos,
+        params,
+        bar: bars.alone,
+        ratios: Vec::new(),
+    };
     let verdicts = mine.iter().enumerate().map(|(at, index)| {
         let series = &all[*index];
         let (change, presence) = (changes[at][placebos], presences[at][placebos]);
@@ -292,11 +300,11 @@ fn rarities(
     mine: &[usize],
     all: &[Scores],
     family: impl Fn(&Scores) -> &Scored,
+    tail: &Tail,
     placebos: usize,
     params: &Params,
     limits: Option<&Vec<f64>>,
 ) -> Vec<Vec<f64>> {
-    let tail = pooled_tail(mine, all, &family, placebos);
     let of = |scored: &Scored, index: usize| {
         let ratio = scored.ratio[index];
         let enough = index < placebos || scored.placebos[index] as usize >= params.min_placebos;
@@ -388,17 +396,7 @@ struct Visible<'a> {
     ratios: Vec<f64>,
 }
 
-impl<'a> Visible<'a> {
-    fn new(mine: &[usize], all: &[Scores], placebos: usize, params: &'a Params, bar: f64) -> Self {
-        Self {
-            tail: pooled_tail(mine, all, |series| &series.change, placebos),
-            placebos,
-            params,
-            bar,
-            ratios: Vec::new(),
-        }
-    }
-
+impl Visible<'_> {
     /// The smallest change of `series` that would be found, as a share of its level before.
     fn share(&mut self, series: &Scores) -> Option<f64> {
         let Self {
@@ -411,17 +409,20 @@ impl<'a> Visible<'a> {
         let scored = &series.change;
         ratios.clear();
         let known = scored.present[..*placebos].iter().zip(&scored.ratio);
-        ratios.extend(
-            known
-                .filter(|(present, _)| **present)
-                .map(|(_, ratio)| *ratio),
-        );
-        ratios.sort_unstable_by(f64::total_cmp);
+        let known = known.filter(|(present, _)| **present);
+        ratios.extend(known.map(|(_, ratio)| *ratio));
         let n = ratios.len() as f64;
+        // More of the series' own changes than these must not be as large.
+        let most = ((params.cap * n) as usize + 1).min(ratios.len());
+        if let Some(at) = ratios.len().checked_sub(most).filter(|at| *at > 0) {
+            ratios.select_nth_unstable_by(at, f64::total_cmp);
+            ratios.drain(..at);
+        }
+        ratios.sort_unstable_by(f64::total_cmp);
         let found = |ratio: f64| {
             let like = (ratios.len() - ratios.partition_point(|other| *other < ratio)) as f64;
-            let rarity = (like + params.prior * tail.beyond(ratio)) / (n + params.prior);
-            like <= params.cap * n && rarity < *bar
+            like <= params.cap * n
+                && (like + params.prior * tail.beyond(ratio)) / (n + params.prior) < *bar
         };
         let (mut low, mut high) = (1e-3_f64, 1e4_f64);
         if !found(high) {

@@ -1,7 +1,8 @@
 //! One series: the scale that it is judged on, and how much it changed at the deploy and at each placebo.
 
+use super::blocks::Blocks;
 use super::params::{Params, Plan};
-use super::windows::{Scratch, mean, presence, smaller};
+use super::windows::{Scratch, Shape, level, mean, presence, smaller};
 
 /// What the values of a series are like, which decides the scale of its changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +43,8 @@ pub(super) struct Workspace {
     scratch: Scratch,
     scaled: Vec<f64>,
     values: Vec<f64>,
+    /// What windows before and after are merged from.
+    blocks: [Blocks; 2],
 }
 
 impl Workspace {
@@ -64,6 +67,7 @@ pub(super) fn measure(
         scratch,
         scaled,
         values: magnitudes,
+        blocks,
     } = work;
     let series = Windows {
         values,
@@ -76,12 +80,10 @@ pub(super) fn measure(
             (Kind::Sparse, 2.0 * series.counting_noise(), change, effect)
         }
         Kind::Count => {
-            let spreads: Vec<f64> = (0..plan.placebos())
-                .map(|at| scratch.shape(series.before(at)).spread)
-                .collect();
+            let spreads = series.spreads(scratch, blocks);
             // Whole numbers that scatter less than counts do: a gauge.
             if scratch.median(&spreads) < 0.3 * scale.rate.max(1e-9).sqrt() {
-                let (change, effect) = series.levels(scratch, false);
+                let (change, effect) = series.levels(scratch, blocks, false);
                 (
                     Kind::Plain,
                     scale.trifle(values, plan, magnitudes, scratch),
@@ -93,7 +95,7 @@ pub(super) fn measure(
                     values: scaled,
                     ..series
                 }
-                .levels(scratch, true);
+                .levels(scratch, blocks, true);
                 (Kind::Count, series.counting_noise(), change, effect)
             }
         }
@@ -103,21 +105,24 @@ pub(super) fn measure(
                 values: scaled,
                 ..series
             }
-            .levels(scratch, true);
+            .levels(scratch, blocks, true);
             (kind, floor, change, effect)
         }
     };
     let deploy = plan.placebos();
-    let mut level = |window: &[f64]| match kind {
+    let mut level_of = |window: &[f64]| match kind {
         Kind::Sparse => mean(window),
         _ => scratch.level(window),
     };
     Measured {
         kind,
         present,
-        presence: series.presences(),
-        before: level(series.before(deploy)),
-        after: level(series.after(deploy)),
+        presence: match present == plan.points.len() {
+            true => vec![0.0; plan.at.len()],
+            false => series.presences(),
+        },
+        before: level_of(series.before(deploy)),
+        after: level_of(series.after(deploy)),
         change,
         effect,
         // Never 0, so that a series that never changes has a ratio.
@@ -165,9 +170,8 @@ impl Scale {
                 .extend(values.iter().map(|x| 2.0 * (x + 0.375).sqrt())),
             Kind::Plain | Kind::Log => {
                 let lowest = history.iter().copied().fold(f64::NAN, f64::min);
-                let q02 = work.scratch.quantile(history, 0.02);
-                let q98 = work.scratch.quantile(history, 0.98);
-                if lowest > 0.0 && q98 > 2.0 * q02 {
+                let mut quantile = |q| work.scratch.quantile(history, q);
+                if lowest > 0.0 && quantile(0.98) > 2.0 * quantile(0.02) {
                     scale.kind = Kind::Log;
                     let least = lowest / 2.0;
                     let log = |x: &f64| if x.is_nan() { *x } else { x.max(least).ln() };
@@ -229,26 +233,86 @@ impl<'a> Windows<'a> {
         )
     }
 
+    /// Prepares `blocks` for windows before and after; false where they do not suit.
+    fn divide(&self, blocks: &mut [Blocks; 2]) -> [bool; 2] {
+        let Plan {
+            stride,
+            end,
+            gap,
+            before,
+            after,
+            ..
+        } = *self.plan;
+        let suit = [before, after].map(|length| Blocks::suit(stride, length));
+        for (at, start) in [end - gap, end].into_iter().enumerate() {
+            if suit[at] {
+                blocks[at].fill(self.values, stride, start);
+            }
+        }
+        suit
+    }
+
+    /// Level and spread of each window before, the deploy's last.
+    fn shapes(&self, scratch: &mut Scratch, blocks: Option<&mut Blocks>) -> Vec<Shape> {
+        let length = self.plan.before;
+        let mut blocks = blocks;
+        let mut of = |at: usize| {
+            let start = self.plan.at[at] - self.plan.gap - length;
+            let sorted = blocks
+                .as_mut()
+                .and_then(|blocks| blocks.window(start, length));
+            match sorted {
+                Some(sorted) => Shape::of(sorted, length),
+                None => scratch.shape(self.before(at)),
+            }
+        };
+        (0..self.plan.at.len()).map(&mut of).collect()
+    }
+
+    /// The spread of the values before each placebo.
+    fn spreads(&self, scratch: &mut Scratch, blocks: &mut [Blocks; 2]) -> Vec<f64> {
+        let [suits, _] = self.divide(blocks);
+        let shapes = self.shapes(scratch, suits.then_some(&mut blocks[0]));
+        let placebos = &shapes[..self.plan.placebos()];
+        placebos.iter().map(|shape| shape.spread).collect()
+    }
+
     /// Changes of the level, and the plain differences of the two levels.
-    fn levels(&self, scratch: &mut Scratch, studentise: bool) -> (Vec<f64>, Vec<f64>) {
+    fn levels(
+        &self,
+        scratch: &mut Scratch,
+        blocks: &mut [Blocks; 2],
+        studentise: bool,
+    ) -> (Vec<f64>, Vec<f64>) {
         let kappa = self.params.kappa;
-        let mut spreads = Vec::with_capacity(self.plan.at.len());
+        let [suits_before, suits_after] = self.divide(blocks);
+        let [before, after] = blocks;
+        let shapes = self.shapes(scratch, suits_before.then_some(before));
+        let length = self.plan.after;
         let mut effects = Vec::with_capacity(self.plan.at.len());
         let mut changes: Vec<f64> = (0..self.plan.at.len())
             .map(|at| {
-                let (after, before) = (self.after(at), self.before(at));
-                let (first, last, late) = self.parts(after, before);
-                let base = scratch.shape(before);
-                let effect = scratch.level(after) - base.level;
+                let sorted = match suits_after {
+                    true => after.window(self.plan.at[at], length),
+                    false => None,
+                };
+                let after = self.after(at);
+                let (first, last, late) = self.parts(after, self.before(at));
+                let base = shapes[at].level;
+                let reached = match sorted {
+                    Some(sorted) => level(sorted, length),
+                    None => scratch.level(after),
+                };
+                let effect = reached - base;
                 let near = scratch.level(first) - scratch.level(last);
-                let late = scratch.level(late) - base.level;
-                spreads.push(base.spread);
+                let late = scratch.level(late) - base;
                 effects.push(effect);
                 smaller(smaller(effect, near, kappa), late, kappa)
             })
             .collect();
         if studentise {
             // A change in a restless hour is less surprising than the same change in a quiet one.
+            let spreads: Vec<f64> = shapes.iter().map(|shape| shape.spread).collect();
             let usual = scratch.median(&spreads[..self.plan.placebos()]);
             for (change, spread) in changes.iter_mut().zip(&spreads) {
                 let restless = if usual > 0.0 {

@@ -13,6 +13,7 @@
 //! 3. A verdict needs 50 placebos, about half a day of history. Without them nothing is found.
 //! 4. Adding a constant to plain series, or shifting all times, changes no verdict.
 
+mod blocks;
 mod finding;
 mod follow;
 mod judge;

@@ -106,6 +106,8 @@ pub(super) struct Plan {
     pub(super) gap: usize,
     pub(super) near: usize,
     pub(super) day: usize,
+    /// Points from one placebo to the next.
+    pub(super) stride: usize,
     /// The placebos, latest first, and the deploy's end as the last.
     pub(super) at: Vec<usize>,
     /// The part of the history that each placebo is in: placebos of one part are not compared.
@@ -186,6 +188,7 @@ impl Plan {
             gap,
             near,
             day,
+            stride,
             at,
             part,
             short,

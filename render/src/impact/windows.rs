@@ -8,11 +8,11 @@
 pub(super) struct Scratch {
     /// Values as whole numbers in the same order: sorting those takes half the time.
     keys: Vec<i64>,
-    sorted: Vec<f64>,
 }
 
-/// A whole number for `value`; of two values the smaller has the smaller one.
-fn key(value: f64) -> i64 {
+/// A whole number for `value`; of two values the smaller has the smaller one, and no finite value has the largest of
+/// all.
+pub(super) fn key(value: f64) -> i64 {
     let bits = value.to_bits() as i64;
     bits ^ (((bits >> 63) as u64) >> 1) as i64
 }
@@ -31,70 +31,94 @@ pub(super) struct Shape {
     pub(super) spread: f64,
 }
 
+impl Shape {
+    /// Of the present values of a window of `length` points, sorted; each absent with fewer than half of the points.
+    pub(super) fn of(sorted: &[i64], length: usize) -> Self {
+        let n = sorted.len();
+        let spread = if 2 * n >= length && n > 0 {
+            (value_of(sorted[(3 * n / 4).min(n - 1)]) - value_of(sorted[n / 4])) / 2.0
+        } else {
+            f64::NAN
+        };
+        Self {
+            level: level(sorted, length),
+            spread,
+        }
+    }
+}
+
+/// The mean of the middle half of the present values of a window of `length` points, sorted; absent with fewer than
+/// half of the points.
+pub(super) fn level(sorted: &[i64], length: usize) -> f64 {
+    if 2 * sorted.len() < length.max(2) {
+        return f64::NAN;
+    }
+    middle(sorted)
+}
+
 impl Scratch {
-    /// The present values of `window` in ascending order.
-    fn sort(&mut self, window: &[f64]) -> &[f64] {
+    /// The present values of `window`.
+    fn collect(&mut self, window: &[f64]) -> &mut [i64] {
         self.keys.clear();
         let present = window.iter().filter(|value| value.is_finite());
         self.keys.extend(present.map(|value| key(*value)));
-        self.keys.sort_unstable();
-        self.sorted.clear();
-        self.sorted
-            .extend(self.keys.iter().map(|key| value_of(*key)));
-        &self.sorted
+        &mut self.keys
+    }
+
+    /// The present values of `window` in ascending order.
+    fn sort(&mut self, window: &[f64]) -> &[i64] {
+        let keys = self.collect(window);
+        keys.sort_unstable();
+        keys
     }
 
     /// The mean of the middle half of `window`; absent with fewer than half of its points.
     pub(super) fn level(&mut self, window: &[f64]) -> f64 {
-        let needed = window.len().max(2);
-        let sorted = self.sort(window);
-        if 2 * sorted.len() < needed {
-            return f64::NAN;
-        }
-        middle(sorted)
+        level(self.sort(window), window.len())
     }
 
     /// Level and spread of `window`; each absent with fewer than half of its points.
     pub(super) fn shape(&mut self, window: &[f64]) -> Shape {
-        let length = window.len();
-        let sorted = self.sort(window);
-        let n = sorted.len();
-        let level = if 2 * n >= length.max(2) {
-            middle(sorted)
-        } else {
-            f64::NAN
-        };
-        let spread = if 2 * n >= length && n > 0 {
-            (sorted[(3 * n / 4).min(n - 1)] - sorted[n / 4]) / 2.0
-        } else {
-            f64::NAN
-        };
-        Shape { level, spread }
+        Shape::of(self.sort(window), window.len())
     }
 
     /// The quantile `q` (0 to 1) of `values`, between neighbours in proportion; NaN for none.
     pub(super) fn quantile(&mut self, values: &[f64], q: f64) -> f64 {
-        quantile_of_sorted(self.sort(values), q)
+        let keys = self.collect(values);
+        let Some(last) = keys.len().checked_sub(1) else {
+            return f64::NAN;
+        };
+        let rank = (q * last as f64).max(0.0);
+        let low = rank.floor() as usize;
+        let (a, b) = neighbours(keys, low);
+        a + (b - a) * (rank - low as f64)
     }
 
     /// The median of `values`; NaN for none.
     pub(super) fn median(&mut self, values: &[f64]) -> f64 {
-        median_of_sorted(self.sort(values))
+        let keys = self.collect(values);
+        let Some(last) = keys.len().checked_sub(1) else {
+            return f64::NAN;
+        };
+        let (a, b) = neighbours(keys, last / 2);
+        (a + if last % 2 == 0 { a } else { b }) / 2.0
     }
 }
 
+/// The value number `at` in ascending order, and the next one, or the same again if it is the last.
+fn neighbours(keys: &mut [i64], at: usize) -> (f64, f64) {
+    let (_, low, above) = keys.select_nth_unstable(at);
+    let next = above.iter().copied().min().unwrap_or(*low);
+    (value_of(*low), value_of(next))
+}
+
 /// The sum of the middle half of sorted values over its number.
-fn middle(sorted: &[f64]) -> f64 {
+fn middle(sorted: &[i64]) -> f64 {
     let n = sorted.len();
     let quarter = n / 4;
-    let mut sum = 0.0;
-    let mut below = 0.0;
-    for (index, value) in sorted[..n - quarter].iter().enumerate() {
-        if index == quarter {
-            below = sum;
-        }
-        sum += value;
-    }
+    let add = |sum: f64, key: &i64| sum + value_of(*key);
+    let below = sorted[..quarter].iter().fold(0.0, add);
+    let sum = sorted[quarter..n - quarter].iter().fold(below, add);
     (sum - below) / (n - 2 * quarter).max(1) as f64
 }
 
