@@ -5,6 +5,14 @@
 //! the cost must grow with the number of series. Values are held in memory; the server reads them from files.
 //!
 //!     cargo bench --profile quick --bench impact
+//!
+//! With `week` it judges the demo instead: its planned deploys for every hour of a week at which it may be started, and
+//! ten thousand deploys that never happened.
+//!
+//!     cargo bench --profile quick --bench impact -- week
+
+#[path = "impact/week.rs"]
+mod week;
 
 use std::ops::Range;
 use std::time::Instant;
@@ -24,6 +32,9 @@ impl Values for Columns {
 }
 
 fn main() {
+    if std::env::args().any(|argument| argument == "week") {
+        return demo();
+    }
     let columns = Columns((0..SERIES).map(|n| column(n as u64)).collect());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("impact, one look at 30 minutes, {threads} threads, median of {ROUNDS}");
@@ -39,6 +50,43 @@ fn main() {
             time * 1e6 / n as f64
         );
     }
+}
+
+/// The demo's deploys, and deploys that never happened.
+fn demo() {
+    const MONDAY: i64 = 1_767_571_200;
+    const HOUR: i64 = 3_600;
+    let begun = Instant::now();
+    let openings: Vec<i64> = (0..168)
+        .map(|hour| MONDAY + hour * HOUR + hour * 7)
+        .collect();
+    let wrong = week::on_all_processors(&openings, |at| {
+        let week = week::Week::new(*at, 60);
+        (week.deploys().len(), week.misjudged())
+    });
+    let planned: usize = wrong.iter().map(|(planned, _)| planned).sum();
+    let wrong: Vec<&String> = wrong.iter().flat_map(|(_, wrong)| wrong).collect();
+    println!(
+        "the demo, started at each hour of a week: {} of {planned} deploys misjudged, {:.0?}",
+        wrong.len(),
+        begun.elapsed()
+    );
+    for one in wrong.iter().take(20) {
+        println!("  {one}");
+    }
+    let begun = Instant::now();
+    let weeks: Vec<i64> = (0..30).map(|n| MONDAY + n * 31 * HOUR + n * 11).collect();
+    let each = week::on_all_processors(&weeks, |at| {
+        week::placebos(&week::Week::new(*at, 60), 17 * 60)
+    });
+    let sum = |of: fn(&week::Placebos) -> usize| each.iter().map(of).sum::<usize>();
+    let (judged, accused) = (sum(|one| one.judged), sum(|one| one.accused));
+    println!(
+        "deploys that never happened: {accused} of {judged} accused = {:.2} %, {} with changes that matter there, {:.0?}",
+        100.0 * accused as f64 / judged.max(1) as f64,
+        sum(|one| one.accused_of_much),
+        begun.elapsed()
+    );
 }
 
 fn look(columns: &Columns, n: usize, threads: usize) -> f64 {

@@ -6,7 +6,7 @@ mod support;
 
 use support::Server;
 
-/// The harmful deploy is worse, its rollback better.
+/// The harmful deploy is worse, its rollback better, and the harmless one changed nothing.
 fn deploys_are_judged(server: &Server) {
     let impact_of = |what: &str| {
         let events = server.json("/events/get_data?tags=deploy&from=-8d");
@@ -27,6 +27,8 @@ fn deploys_are_judged(server: &Server) {
     );
     let back = verdict("checkout back to 2.9");
     assert_eq!(back["verdict"], "better", "{back}");
+    let quiet = verdict("web 2.3");
+    assert_eq!(quiet["verdict"], "unchanged", "{quiet}");
 }
 
 #[test]

@@ -20,9 +20,12 @@ use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+pub mod history;
+mod noise;
 pub mod shop;
 
-use self::shop::{Change, Kind, Noise, Shop};
+use self::noise::Noise;
+use self::shop::{Change, Kind, Shop};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -108,7 +111,7 @@ pub fn fill(
     let fine_steps = (fine..=end).step_by(step as usize).map(|at| (at, step));
     let steps: Vec<(i64, i64)> = coarse_steps.chain(fine_steps).collect();
     let mut points = 0;
-    for series in shop.series() {
+    for series in history::series() {
         let id = sink
             .intern(series.name.as_bytes())
             .with_context(|| series.name.clone())?;
@@ -117,7 +120,7 @@ pub fn fill(
             .map(|&(at, seconds)| Datapoint {
                 series: id,
                 at: PointTime::of_clock(Timestamp(at as u32)),
-                value: series.value(shop, at, seconds),
+                value: series.value(shop, at, seconds, step),
             })
             .collect();
         points += column.len();
@@ -139,19 +142,48 @@ pub fn fill(
     Ok(())
 }
 
-/// The series that deploys of the shop are judged by: any of its services may slow down the others.
+/// How deploys of the shop are judged: by all that its visitors notice, because any of its services may slow down
+/// the others, and by changes that somebody would want to know of.
 pub fn rules() -> Vec<Rule> {
-    // What the generated history and the shop that is open agree on; a few percentiles differ a little.
-    let targets = [
-        "stats.shop.**",
-        "stats.timers.shop.response.*.{count_ps,mean,median,upper_90}",
-        "stats.gauges.shop.**",
-    ];
-    vec![Rule {
-        tags: Some("deploy".to_owned()),
-        targets: targets.map(str::to_owned).to_vec(),
+    let rule = |targets: &[&str]| Rule {
+        targets: targets.iter().map(|&target| target.to_owned()).collect(),
         ..Rule::default()
-    }]
+    };
+    let up = || Some("up".to_owned());
+    vec![
+        Rule {
+            tags: Some("deploy".to_owned()),
+            ..rule(&[
+                "stats.shop.**",
+                "stats.timers.shop.response.*.{count_ps,mean,median,upper_90}",
+                "stats.gauges.shop.**",
+            ])
+        },
+        // Of the few errors of a quiet hour a third more or less is chance, and of no interest.
+        Rule {
+            worse: up(),
+            least: Some("0.1".to_owned()),
+            ..rule(&["stats.shop.errors.*", "stats.shop.app.errors"])
+        },
+        Rule {
+            worse: up(),
+            least: Some("10%".to_owned()),
+            ..rule(&["stats.timers.shop.response.*.{mean,median,upper_90}"])
+        },
+        // Visitors come and go by a tenth an hour, and at weekends otherwise than on working days.
+        Rule {
+            worse: Some("down".to_owned()),
+            least: Some("20%".to_owned()),
+            ..rule(&["stats.shop.{pages,logins,checkouts}"])
+        },
+        Rule {
+            least: Some("20%".to_owned()),
+            ..rule(&[
+                "stats.timers.shop.response.*.count_ps",
+                "stats.gauges.shop.**",
+            ])
+        },
+    ]
 }
 
 /// Whether the newest deploy with the tag `demo:broken` was not rolled back yet.

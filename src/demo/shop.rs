@@ -6,7 +6,7 @@
 
 use std::f64::consts::TAU;
 
-use crate::random::Random;
+use super::noise::Noise;
 
 /// The shop, identified by the timestamp of its first start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,20 +226,14 @@ impl Shop {
     }
 
     /// Page views per second.
-    fn load(self, at: i64) -> f64 {
+    pub(super) fn load(self, at: i64) -> f64 {
         let day = (at % 86_400) as f64 / 86_400.0;
         let hours = 1.0 - 0.55 * (TAU * (day - 0.08)).cos();
-        let weekday = (at / 86_400 + 4) % 7;
-        let days = if weekday == 0 || weekday == 6 {
-            0.75
-        } else {
-            1.0
-        };
-        30.0 * hours * days
+        30.0 * hours * (1.0 - 0.25 * weekend(at))
     }
 
     /// The rate of each counter, per second.
-    fn rate(self, counter: &str, at: i64) -> f64 {
+    pub(super) fn rate(self, counter: &str, at: i64) -> f64 {
         let Weather {
             errors, checkouts, ..
         } = self.weather(at);
@@ -257,7 +251,7 @@ impl Shop {
     }
 
     /// The mean answer time in milliseconds.
-    fn wait(self, timer: &str, at: i64) -> f64 {
+    pub(super) fn wait(self, timer: &str, at: i64) -> f64 {
         let busy = 0.8 + self.load(at) / 150.0;
         let slow = self.weather(at).latency;
         match timer {
@@ -268,7 +262,7 @@ impl Shop {
     }
 
     /// The number of carts in use.
-    fn carts(self, at: i64) -> f64 {
+    pub(super) fn carts(self, at: i64) -> f64 {
         self.load(at) * 4.0 * (2.0 - self.weather(at).checkouts)
     }
 
@@ -295,46 +289,27 @@ impl Shop {
         lines.push(format!("shop.carts:{:.0}|g", self.carts(at)));
         lines
     }
+}
 
-    /// Every series that a flush of the shop's metrics writes.
-    pub fn series(self) -> Vec<Filled> {
-        let filled = |name: String, what| Filled { name, what };
-        let mut all = Vec::new();
-        for counter in COUNTERS {
-            all.push(filled(format!("stats.{counter}"), What::Rate(counter)));
-            all.push(filled(
-                format!("stats_counts.{counter}"),
-                What::Count(counter),
-            ));
-        }
-        for (timer, share) in TIMERS {
-            for stat in STATS {
-                let name = format!("stats.timers.{timer}.{stat}");
-                all.push(filled(
-                    name,
-                    What::Stat {
-                        timer,
-                        share: *share,
-                        stat,
-                    },
-                ));
-            }
-        }
-        all.push(filled("stats.gauges.shop.carts".to_owned(), What::Carts));
-        all.push(filled(
-            "stats.sets.shop.users.count".to_owned(),
-            What::Users,
-        ));
-        all
-    }
+/// 0 on working days, 1 on Saturday and Sunday (UTC). Visitors do not change their habits at midnight: one passes
+/// into the other over [`BLEND`].
+fn weekend(at: i64) -> f64 {
+    const BLEND: f64 = 12.0 * 3_600.0;
+    const DAY: i64 = 86_400;
+    // The first Saturday after 1970 began two days after it.
+    let since = (at - 2 * DAY).rem_euclid(7 * DAY);
+    let passed = |begin: i64| {
+        let share = ((since - begin) as f64 / BLEND + 0.5).clamp(0.0, 1.0);
+        share * share * (3.0 - 2.0 * share)
+    };
+    passed(0) - passed(2 * DAY) + passed(7 * DAY)
 }
 
 /// Unique users as a share of the page views.
-const USERS: f64 = 0.4;
-/// The seconds of a flush, in which users are unique.
-const FLUSH: f64 = 10.0;
+pub(super) const USERS: f64 = 0.4;
 
-const COUNTERS: &[&str] = &[
+/// The counters that the shop sends.
+pub(super) const COUNTERS: &[&str] = &[
     "shop.pages",
     "shop.logins",
     "shop.checkouts",
@@ -345,124 +320,11 @@ const COUNTERS: &[&str] = &[
 ];
 
 /// Timers, and the share of the page views that each takes.
-const TIMERS: &[(&str, f64)] = &[
+pub(super) const TIMERS: &[(&str, f64)] = &[
     ("shop.response.home", 0.5),
     ("shop.response.search", 0.3),
     ("shop.response.checkout", 0.2),
 ];
-
-const STATS: &[&str] = &[
-    "count", "count_ps", "lower", "mean", "mean_90", "median", "std", "sum", "sum_90", "upper",
-    "upper_90",
-];
-
-/// A series of the past, computed point by point.
-#[derive(Clone, Debug)]
-pub struct Filled {
-    /// The name that StatsD gives it.
-    pub name: String,
-    what: What,
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    Rate(&'static str),
-    Count(&'static str),
-    Stat {
-        timer: &'static str,
-        share: f64,
-        stat: &'static str,
-    },
-    Carts,
-    Users,
-}
-
-impl Filled {
-    /// The value of the step of `seconds` that begins at `at`.
-    pub fn value(&self, shop: Shop, at: i64, seconds: i64) -> f64 {
-        let length = seconds as f64;
-        let count =
-            |name: &str, rate: f64| Noise::of(name, at).around(rate * length).round().max(0.0);
-        match &self.what {
-            What::Rate(counter) => count(counter, shop.rate(counter, at)) / length,
-            What::Count(counter) => count(counter, shop.rate(counter, at)),
-            What::Carts => shop.carts(at).round(),
-            What::Users => {
-                let mean = shop.load(at) * USERS * FLUSH;
-                Noise::of("shop.users", at).around(mean).round().max(0.0)
-            }
-            What::Stat { timer, share, stat } => {
-                let n = count(timer, shop.load(at) * share).max(1.0);
-                let mut random = Noise::of(timer, at + 1);
-                let mean = shop.wait(timer, at) * (1.0 + 0.3 * (random.even() - 0.5) / n.sqrt());
-                let wild = 1.0 + 0.12 * (random.even() - 0.5);
-                match *stat {
-                    "count" => n,
-                    "count_ps" => n / length,
-                    "lower" => mean * 0.42 * wild,
-                    "mean" => mean,
-                    "mean_90" => mean * 0.88,
-                    "median" => mean * 0.9,
-                    "std" => mean * 0.46 * wild,
-                    "sum" => mean * n,
-                    "sum_90" => mean * 0.88 * (n * 0.9).round(),
-                    "upper" => mean * (2.4 + n.ln() * 0.2) * wild,
-                    _ => mean * 1.6 * wild,
-                }
-            }
-        }
-    }
-}
-
-/// The noise in the numbers of the shop, the same for the same seed.
-#[derive(Clone, Debug)]
-pub struct Noise(Random);
-
-impl Noise {
-    /// The noise that begins with `seed`.
-    pub fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed ^ 0x9e37_79b9_7f4a_7c15);
-        random.number();
-        Self(random)
-    }
-
-    /// The noise of one series at one timestamp.
-    fn of(name: &str, at: i64) -> Self {
-        let named = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self::new(named ^ (at as u64).wrapping_mul(0xff51_afd7_ed55_8ccd))
-    }
-
-    /// A uniform number from 0 to 1.
-    fn even(&mut self) -> f64 {
-        self.0.even()
-    }
-
-    /// `mean` with the deviation of a Poisson distribution.
-    fn around(&mut self, mean: f64) -> f64 {
-        let bell: f64 = (0..12).map(|_| self.even()).sum::<f64>() - 6.0;
-        mean + mean.sqrt() * bell
-    }
-
-    /// A Poisson number with the mean `mean`.
-    fn count(&mut self, mean: f64) -> u32 {
-        let mut product = self.even();
-        let limit = (-mean.min(500.0)).exp();
-        let mut count = 0;
-        while product > limit {
-            product *= self.even();
-            count += 1;
-        }
-        count
-    }
-
-    /// One response time as a multiple of the mean: usually a little below 1, sometimes far above.
-    fn spread(&mut self) -> f64 {
-        let bell: f64 = (0..12).map(|_| self.even()).sum::<f64>() - 6.0;
-        (0.42 * bell - 0.09).exp()
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -518,39 +380,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_what_the_history_would_have_been() {
-        let at = SHOP.opened + 3 * 60;
-        let mut random = Noise::new(1);
-        let lines: Vec<String> = (0..600)
-            .flat_map(|_| SHOP.visit(at, 0.2, &mut random))
-            .collect();
-        let counted: f64 = lines
-            .iter()
-            .filter_map(|line| {
-                line.strip_prefix("shop.pages:")?
-                    .strip_suffix("|c")?
-                    .parse::<f64>()
-                    .ok()
-            })
-            .sum();
-        let expected = SHOP.rate("shop.pages", at) * 120.0;
-        assert!(
-            (counted / expected - 1.0).abs() < 0.1,
-            "{counted} {expected}"
-        );
-        let waits: Vec<f64> = lines
-            .iter()
-            .filter_map(|line| {
-                line.strip_prefix("shop.response.home:")?
-                    .strip_suffix("|ms")?
-                    .parse()
-                    .ok()
-            })
-            .collect();
-        let mean = waits.iter().sum::<f64>() / waits.len() as f64;
-        assert!(
-            (mean / SHOP.wait("shop.response.home", at) - 1.0).abs() < 0.1,
-            "{mean}"
-        );
+    fn the_weekend_comes_slowly() {
+        let saturday = 2 * 86_400;
+        assert_eq!(weekend(saturday - 43_200), 0.0);
+        assert_eq!(weekend(saturday), 0.5);
+        assert_eq!(weekend(saturday + 86_400), 1.0);
+        assert_eq!(weekend(saturday + 2 * 86_400), 0.5);
+        assert_eq!(weekend(saturday + 4 * 86_400), 0.0);
+        // No hour of the week changes the load by more than a fifth of what is usual.
+        for hour in 0..168 {
+            let (before, after) = (SHOP.load(hour * 3_600), SHOP.load((hour + 1) * 3_600));
+            assert!(
+                (after - before).abs() < 0.2 * 30.0,
+                "{hour}: {before} {after}"
+            );
+        }
     }
 }
