@@ -9,6 +9,7 @@ pub mod bound;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod deploys;
 pub mod events;
 pub mod http;
 pub mod impact;

@@ -42,6 +42,7 @@ use self::answers::{Counted, all_routes, health, readings, received};
 use crate::bound::{self, Binder, Bound, descriptors};
 use crate::config::{Config, Sources};
 use crate::demo::{self, shop::Shop};
+use crate::deploys::DeploySeries;
 use crate::events::IntoEvents;
 use crate::http::connections::{Connections, Limits};
 use crate::http::{self, Around, Front, Own, Readiness};
@@ -410,6 +411,11 @@ impl Running {
             let series = SelfSeries::new(own_every(config.stats.interval), &config.stats);
             let reporter = report(series, readings.clone(), carbon.clone());
             background.spawn(supervisor.watched("report", reporter));
+            let (deploys, own) = (&config.impact.events, own_every(config.stats.interval));
+            if let Some(series) = DeploySeries::new(deploys, &events, own) {
+                let kept = series.keep(config.stats.interval.0, carbon.clone());
+                background.spawn(supervisor.watched("deploys", kept));
+            }
         }
         let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only).within(&app.memory));
         let (stop_receiving, stopped) = watch::channel(false);

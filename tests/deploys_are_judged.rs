@@ -271,6 +271,44 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
             .text()
             .contains("There is no series")
     );
+    // The same of a whole graph, for programs: the series that changed most, and the deploy that explains it.
+    let asked = |at: i64| {
+        let target = "alias(sumSeries(stats.timers.*.*),%20'x')&target=servers.*.load";
+        server.json(&format!("/impact/happened?target={target}&at={at}"))["happened"].clone()
+    };
+    let there = asked(deploy + 300);
+    assert_eq!(there["series"], "stats.timers.shop.upper_90", "{there}");
+    assert_eq!(
+        (&there["rare"], &there["looked_at"]),
+        (&true.into(), &24.into()),
+        "{there}"
+    );
+    assert_eq!(there["deploys"][0]["what"], "shop 2", "{there}");
+    let elsewhere = asked(end - 300 * MINUTE);
+    let none = elsewhere["deploys"].as_array().is_none_or(Vec::is_empty);
+    assert!(none, "{elsewhere}");
+    assert_eq!(server.get("/impact/happened?at=-1h").status, 400);
+
+    // The mark on the line.
+    let drawn = server
+        .json("/render?target=stats.counters.shop.errors&from=-2h&format=graph&events=deploy");
+    let shown = drawn["shown"].as_array().unwrap();
+    let marked = shown.iter().filter(|one| one["verdict"] == "worse");
+    assert_eq!(marked.count(), 1, "{drawn}");
+    // How reliable that is.
+    let read = || {
+        let page = server.http("GET", "/impact/calibration", "Accept: text/html\r\n", b"");
+        page.text()
+    };
+    assert!(read().contains("How reliable are the verdicts?"));
+    server.wait_until("calibration", |_| {
+        read().contains("deploys that never happened were accused")
+    });
+    assert!(
+        read().contains("5 series were tested for each"),
+        "{}",
+        read()
+    );
     let figures = server.json("/stats/deploys?from=-1d");
     assert_eq!(
         (

@@ -45,6 +45,7 @@ impl Server {
             handle: Handle::default(),
             guard: Arc::new(Guard::new(auth, true)),
             base_path: Default::default(),
+            page: None,
         }));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime

@@ -8,7 +8,7 @@ use render::events::{self, Event, Store, TagQuery};
 use render::http::App;
 use render::http::impact::with_verdict;
 use render::http::page::Host;
-use render::verdicts::{Happened, what_happened};
+use render::verdicts::{Asked, Happened, what_happened};
 use tracing::warn;
 
 /// The server's data for the page.
@@ -71,16 +71,16 @@ impl Host for Around {
         with_verdict(&self.events, id).ok()
     }
 
-    fn happened(&self, name: &str, at: i64) -> Option<Happened> {
+    fn happened(&self, targets: &[String], at: i64) -> Option<Happened> {
         let deploys: TagQuery = self.deploys.parse().ok()?;
         let budget = self.app.limits().budget;
-        let (source, now) = (&*self.app.source, self.app.now());
-        what_happened(source, &self.events, &deploys, name, at, now, &budget).unwrap_or_else(
-            |why| {
-                warn!("what happened to {name}: {why}");
-                None
-            },
-        )
+        let now = self.app.now();
+        let asked = Asked { targets, at, now };
+        let found = what_happened(&*self.app.source, &self.events, &deploys, asked, &budget);
+        found.unwrap_or_else(|why| {
+            warn!("what happened to {targets:?}: {why}");
+            None
+        })
     }
 
     fn generation(&self) -> u64 {

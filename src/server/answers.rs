@@ -58,6 +58,7 @@ pub(super) fn all_routes(
         handle: handle.clone(),
         guard: guard.clone(),
         base_path: render.base_path.as_str().into(),
+        page: Some(page.clone()),
     });
     let event_routes = events_routes(EventsState {
         store: events,

@@ -16,17 +16,19 @@ use std::ops::Range;
 
 use jiff::tz::TimeZone;
 
+use self::hover::hover;
 use self::labels::arrange;
-use self::shapes::{band, cross, line, tie_line};
+use self::shapes::{band, cross, line, tie_line, verdict};
 use super::color::Color;
 use super::font::Font;
 use super::params::Params;
 use super::scene::{Align, Group, Item, Label, Paint, spot};
 use super::sheet::Sheet;
-use super::x_axis::written;
 use crate::error::Result;
 use crate::events::{Event, Status};
+use crate::impact::Outcome;
 
+mod hover;
 mod labels;
 mod shapes;
 
@@ -55,6 +57,9 @@ const PALETTE: &[Color] = &[
     Color::opaque(0x6b, 0x70, 0x1f),
 ];
 
+/// Of a deploy that made something better.
+const BETTER: Color = Color::opaque(0x2b, 0x8a, 0x3e);
+const BETTER_ON_DARK: Color = Color::opaque(0x69, 0xdb, 0x7c);
 const FAILURE: Color = Color::opaque(0xe0, 0x1b, 0x24);
 const FAILURE_ON_DARK: Color = Color::opaque(0xff, 0x55, 0x55);
 
@@ -86,6 +91,10 @@ struct Shown<'a> {
     color: Color,
     /// That of failure, on this ground.
     alarm: Color,
+    /// That of success.
+    better: Color,
+    /// What it did to series, where the direction is known.
+    verdict: Option<Outcome>,
     label: String,
     /// Pixels.
     x: f64,
@@ -209,6 +218,9 @@ impl<'a> Overlay<'a> {
                 let x = ((place.x - shown.x) * 10.0).round() / 10.0;
                 json["label"] = serde_json::json!([x, place.level, place.text]);
             }
+            if let Some(verdict) = shown.verdict {
+                json["verdict"] = verdict.name().into();
+            }
             let flags = [
                 ("open", shown.open),
                 ("failed", shown.failed),
@@ -255,6 +267,11 @@ impl<'a> Overlay<'a> {
             }
             if shown.failed {
                 cross(sheet, shown.x, sheet.top + 6.0, shown.alarm);
+            }
+            match shown.verdict {
+                Some(Outcome::Worse) => verdict(sheet, shown.x, true, shown.alarm),
+                Some(_) => verdict(sheet, shown.x, false, shown.better),
+                None => {}
             }
             sheet.push(Item::Close);
         }
@@ -321,7 +338,7 @@ impl<'a> Overlay<'a> {
         data.push(("ids", ids.join(" ")));
         Group {
             class: "event",
-            title: Some(self.hover(shown)),
+            title: Some(hover(shown, &self.zone)),
             // A crowd has no single place to read more.
             link: match &shown.events[..] {
                 [only] => only.link.clone(),
@@ -330,92 +347,6 @@ impl<'a> Overlay<'a> {
             data,
             decoration: false,
         }
-    }
-
-    fn hover(&self, shown: &Shown<'_>) -> String {
-        let mut text = String::new();
-        if shown.events.len() > 1 {
-            text.push_str(&format!("{} events\n", shown.events.len()));
-        }
-        for event in shown.events.iter().take(MOST_IN_HOVER) {
-            if !text.is_empty() && shown.events.len() > 1 {
-                text.push('\n');
-            }
-            self.tell(event, shown.events.len() == 1, &mut text);
-        }
-        if shown.events.len() > MOST_IN_HOVER {
-            text.push_str(&format!(
-                "\n… and {} more",
-                shown.events.len() - MOST_IN_HOVER
-            ));
-        }
-        text
-    }
-
-    /// What, when, how it went, and (with room for it) tags, data and link.
-    fn tell(&self, event: &Event, whole: bool, text: &mut String) {
-        text.push_str(shortened(&event.what, 200));
-        let written = |at: f64| written(at as i64, &self.zone, "%Y-%m-%d %H:%M:%S");
-        text.push_str(if whole { "\n" } else { " · " });
-        text.push_str(&written(event.when));
-        if let Some(until) = event.until {
-            text.push_str(&format!(
-                " to {} ({})",
-                written(until),
-                span(until - event.when)
-            ));
-        }
-        match event.status {
-            Status::Unstated | Status::Succeeded => {}
-            Status::Started => text.push_str(" · under way"),
-            Status::Failed => text.push_str(" · failed"),
-            Status::RolledBack => text.push_str(" · rolled back"),
-        }
-        if let Some(id) = event.rollback_of {
-            text.push_str(&format!(" · undoes {id}"));
-        }
-        if let Some(impact) = &event.impact {
-            let verdict = impact.verdict.name().replace('_', " ");
-            text.push_str(if whole { "\n" } else { " · " });
-            text.push_str(&verdict);
-            // Of a crowd only the verdicts fit.
-            if whole && !impact.sentence.starts_with(&verdict) {
-                text.push_str(": ");
-                text.push_str(shortened(&impact.sentence, 400));
-            }
-        }
-        if !whole {
-            return;
-        }
-        if !event.tags.is_empty() {
-            text.push('\n');
-            text.push_str(shortened(&event.tags.join(" "), 300));
-        }
-        for line in [Some(event.data.as_str()), event.link.as_deref()] {
-            if let Some(line) = line.filter(|l| !l.trim().is_empty()) {
-                text.push('\n');
-                text.push_str(shortened(line.trim_end(), 600));
-            }
-        }
-    }
-}
-
-const MOST_IN_HOVER: usize = 12;
-
-fn shortened(text: &str, most: usize) -> &str {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => &text[..end],
-        None => text,
-    }
-}
-
-/// Seconds in words: `45 s`, `3 min 20 s`, `2 h 5 min`.
-fn span(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
     }
 }
 
@@ -447,6 +378,9 @@ impl<'a> Shown<'a> {
             tied: false,
             color: color_of(event, dark),
             alarm: if dark { FAILURE_ON_DARK } else { FAILURE },
+            better: if dark { BETTER_ON_DARK } else { BETTER },
+            verdict: (event.impact.as_ref().map(|report| report.verdict))
+                .filter(|verdict| matches!(verdict, Outcome::Worse | Outcome::Better)),
             label,
             x: 0.0,
             x_end: 0.0,
@@ -565,6 +499,10 @@ fn crowds(all_shown: Vec<Shown<'_>>) -> Vec<Shown<'_>> {
                     crowd.color = shown.color;
                 }
                 crowd.failed |= shown.failed;
+                crowd.verdict = match (crowd.verdict, shown.verdict) {
+                    (Some(Outcome::Worse), _) | (_, Some(Outcome::Worse)) => Some(Outcome::Worse),
+                    (one, other) => one.or(other),
+                };
                 crowd.undone &= shown.undone;
                 crowd.tied |= shown.tied;
                 crowd.events.extend(shown.events);

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `GET /impact?event=ID` | the event with its verdict, all changed series included |
 //! | `POST /impact?event=ID` | asks for a new verdict; 202, the answer comes with the event |
-//! | `GET /impact/calibration` | false alarms on deploys that never happened, by this server's own data |
+//! | `GET /impact/happened?target=T&at=TIME` | what happened to the series that the targets read, and the deploys that explain it |
+//! | `GET /impact/calibration` | false alarms on deploys that never happened, by this server's own data; a page for browsers |
 //! | `POST /impact/calibration` | measures them again; 202 |
 //! | `GET /stats/deploys` | delivery figures of `from` until `until` for the events that `tags` selects |
 //! | `POST /impact?event=ID&correction=right` | a person's opinion of it: `right`, `wrong`, `expected`, or `none` to take it back |
@@ -20,6 +21,7 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::guard::{Guard, Scope};
+use super::page::{Page, calibration_page, html_answer, targets};
 use super::params::InQuery;
 use super::{Answer, Params};
 use crate::attime;
@@ -38,6 +40,8 @@ pub struct ImpactState {
     pub guard: Arc<Guard>,
     /// The path before all paths of links (`render.base_path`).
     pub base_path: Arc<str>,
+    /// What pages are made of; `None`: browsers get JSON, too.
+    pub page: Option<Page>,
 }
 
 type Outcome = Result<Answer, Answer>;
@@ -56,6 +60,9 @@ where
     }
     let guarded = state.guard.protect(router, Scope::Events);
     let mut open = Router::new();
+    for path in ["/impact/happened", "/impact/happened/"] {
+        open = open.route(path, get(happened));
+    }
     for path in ["/stats/deploys", "/stats/deploys/"] {
         open = open.route(path, get(figures));
     }
@@ -79,6 +86,15 @@ impl ImpactState {
         let store = Arc::clone(&self.store);
         let asked = tokio::task::spawn_blocking(move || question(&store)).await;
         asked.unwrap_or(Err(Error::Closed))
+    }
+
+    /// After a form of a page: back to `path`.
+    fn back_to(&self, path: &str) -> Answer {
+        let seen = Answer {
+            status: StatusCode::SEE_OTHER,
+            ..Answer::text(StatusCode::OK, "")
+        };
+        seen.with(header::LOCATION, &format!("{}{path}", self.base_path))
     }
 }
 
@@ -125,17 +141,8 @@ async fn change(
     let report: Report = state
         .ask(move |store| store.correct(id, correction))
         .await?;
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok());
-    if accept.is_some_and(|accept| accept.contains("text/html")) {
-        // A form of the page: back to it.
-        let seen = Answer {
-            status: StatusCode::SEE_OTHER,
-            ..Answer::text(StatusCode::OK, "")
-        };
-        let place = format!("{}/deploy/{id}", state.base_path);
-        return Ok(seen.with(header::LOCATION, &place));
+    if wants_page(&headers) {
+        return Ok(state.back_to(&format!("/deploy/{id}")));
     }
     let report = serde_json::to_value(report).unwrap_or_default();
     Ok(Answer::value(
@@ -170,17 +177,60 @@ async fn figures(State(state): State<ImpactState>, InQuery(params): InQuery) -> 
     Ok(Answer::value(StatusCode::OK, &figures))
 }
 
-async fn calibration(State(state): State<ImpactState>) -> Outcome {
+/// Whether a browser asks.
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+async fn happened(State(state): State<ImpactState>, InQuery(params): InQuery) -> Outcome {
+    let bad = |why: &str| Answer::error(StatusCode::BAD_REQUEST, why);
+    let targets = targets(&params);
+    if targets.is_empty() {
+        return Err(bad("\"target\" is missing: what the graph shows"));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs() as i64;
+    let at = params.get("at").unwrap_or("now");
+    let at = attime::parse(at, &TimeZone::UTC, now);
+    let at = at.map_err(|why| bad(&format!("\"at\": {why}")))?;
+    let page = state.page.clone();
+    let found = tokio::task::spawn_blocking(move || page?.happened(&targets, at)).await;
+    let happened = found.unwrap_or_default().map(|happened| {
+        let mut json = serde_json::to_value(&happened).unwrap_or_default();
+        let deploys = happened.deploys.iter().map(Event::to_json);
+        json["deploys"] = deploys.collect();
+        json
+    });
+    Ok(Answer::value(
+        StatusCode::OK,
+        &json!({"happened": happened}),
+    ))
+}
+
+async fn calibration(
+    State(state): State<ImpactState>,
+    headers: HeaderMap,
+    InQuery(params): InQuery,
+) -> Outcome {
     let last = state.handle.calibration();
     if last.is_none() {
         state.handle.calibrate();
+    }
+    if let Some(page) = state.page.as_ref().filter(|_| wants_page(&headers)) {
+        let page = calibration_page(page, last.as_ref(), &params);
+        return Ok(html_answer(StatusCode::OK, page));
     }
     let json = serde_json::to_value(last).unwrap_or_default();
     Ok(Answer::value(StatusCode::OK, &json!({"calibration": json})))
 }
 
-async fn calibrate(State(state): State<ImpactState>) -> Outcome {
+async fn calibrate(State(state): State<ImpactState>, headers: HeaderMap) -> Outcome {
     state.handle.calibrate();
+    if wants_page(&headers) {
+        return Ok(state.back_to("/impact/calibration"));
+    }
     Ok(Answer::value(
         StatusCode::ACCEPTED,
         &json!({"requested": true}),

@@ -26,6 +26,8 @@ pub struct Onset {
     pub like: usize,
     /// Comparable times.
     pub comparable: usize,
+    /// The size over the series' own largest usual change.
+    pub ratio: f64,
 }
 
 /// The point within half an hour of `guess` at which `values` changed most sharply. `values` may begin up to
@@ -77,9 +79,11 @@ pub fn onset(values: &[f64], guess: usize, step: u32, params: &Params) -> Option
         .step_by(points(params.stride_minutes))
         .map(|at| search.change(at))
         .collect();
+    let usual = search.scratch.quantile(&placebos, params.scale_quantile);
     Some(Onset {
         at: first + search.sharpen(middle),
         size: largest,
+        ratio: largest / if usual > 0.0 { usual } else { 1e-12 },
         like: placebos.iter().filter(|size| **size >= largest).count(),
         comparable: placebos.len(),
     })

@@ -83,6 +83,42 @@ pub fn delivery(deploys: &[Event], from: f64, until: f64) -> Delivery {
     }
 }
 
+/// Most groups that are kept as series, those with the most deploys.
+const MAX_KEPT: usize = 100;
+
+/// The figures as series: names and values. `plumbago.deploys.all.*` for all deploys, and for example
+/// `plumbago.deploys.service.web.*` for those with the tag `service:web`. A figure that no deploy has is left out.
+pub fn series(delivery: &Delivery) -> Vec<(String, f64)> {
+    let mut groups: Vec<(&String, &Figures)> = delivery.groups.iter().collect();
+    groups.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.deploys));
+    groups.truncate(MAX_KEPT);
+    let mut all = BTreeMap::new();
+    let mut keep = |group: &str, figures: &Figures| {
+        for (name, value) in [
+            ("per_day", Some(figures.per_day)),
+            ("failed_percent", Some(100.0 * figures.failed)),
+            ("worse_percent", Some(100.0 * figures.worse)),
+            ("lead_time_seconds", figures.lead.median),
+            ("restore_time_seconds", figures.restore.median),
+        ] {
+            if let Some(value) = value {
+                // Of two tags that become the same node, the one with more deploys.
+                all.entry(format!("plumbago.deploys.{group}.{name}"))
+                    .or_insert(value);
+            }
+        }
+    };
+    keep("all", &delivery.all);
+    for (tag, figures) in groups {
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+        let node = |text: &str| text.replace(|c| !plain(c), "_");
+        if let Some((kind, value)) = tag.split_once(':').filter(|(_, value)| !value.is_empty()) {
+            keep(&format!("{}.{}", node(kind), node(value)), figures);
+        }
+    }
+    all.into_iter().collect()
+}
+
 fn figures(events: &[&Event], days: f64) -> Figures {
     let undone: BTreeSet<i64> = events
         .iter()
@@ -251,6 +287,41 @@ mod tests {
         );
         assert_eq!(web.lead.median, Some(300.0));
         assert_eq!(all.groups.len(), 2);
+    }
+
+    #[test]
+    fn figures_become_series_with_a_bound() {
+        let mut events: Vec<Event> = (0..150)
+            .map(|n| deploy(n, &format!("deploy service:s{n}"), 10.0, Status::Succeeded))
+            .collect();
+        for n in 0..3 {
+            let tags = "deploy service:a.b/c committed:4";
+            events.push(deploy(200 + n, tags, 10.0, Status::Failed));
+        }
+        let all = series(&delivery(&events, 0.0, DAY));
+        let value = |name: &str| {
+            all.iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| *value)
+        };
+        assert_eq!(value("plumbago.deploys.all.per_day"), Some(153.0));
+        assert_eq!(
+            value("plumbago.deploys.service.a_b_c.failed_percent"),
+            Some(100.0)
+        );
+        assert_eq!(
+            value("plumbago.deploys.service.a_b_c.lead_time_seconds"),
+            Some(6.0)
+        );
+        assert_eq!(
+            value("plumbago.deploys.service.a_b_c.restore_time_seconds"),
+            None
+        );
+        let kept = all
+            .iter()
+            .filter(|(name, _)| name.ends_with(".per_day"))
+            .count();
+        assert_eq!(kept, 1 + MAX_KEPT);
     }
 
     #[test]

@@ -17,9 +17,9 @@ mod values;
 mod worker;
 
 pub use calibration::Calibration;
-pub use delivery::{Delivery, Durations, Figures, delivery};
+pub use delivery::{Delivery, Durations, Figures, delivery, series};
 pub use judge::Judge;
 pub use options::Options;
-pub use reverse::{Happened, what_happened};
+pub use reverse::{Asked, Happened, what_happened};
 pub use stats::Stats;
 pub use worker::{Handle, Host, Worker};

@@ -19,6 +19,7 @@ mod rules;
 mod words;
 
 use self::names::is_own;
+pub(super) use self::names::read_by;
 pub use self::names::{Key, Names};
 use self::rules::Matters;
 pub use self::rules::Rules;
@@ -181,7 +182,7 @@ impl Selector {
 }
 
 /// At most `most` of `names`, evenly distributed.
-fn spread(names: Vec<String>, most: usize) -> Vec<String> {
+pub(super) fn spread(names: Vec<String>, most: usize) -> Vec<String> {
     let all = names.len();
     if all <= most {
         return names;

@@ -105,6 +105,26 @@ pub(super) fn cross(sheet: &mut Sheet, x: f64, y: f64, color: Color) {
     }
 }
 
+/// The verdict on it, at its foot: a triangle if it made something worse, a disc if it made something better.
+pub(super) fn verdict(sheet: &mut Sheet, x: f64, worse: bool, color: Color) {
+    let x = x.round() + 0.5;
+    let y = sheet.bottom;
+    let paint = Paint::own(color);
+    if worse {
+        let points = [(x - 5.0, y - 1.0), (x, y - 10.0), (x + 5.0, y - 1.0)];
+        sheet.push(Item::Fill {
+            points: points.map(|(x, y)| spot(x, y)).to_vec(),
+            paint,
+        });
+    } else {
+        sheet.push(Item::Dot {
+            at: spot(x, y - 5.5),
+            radius: 4.0,
+            paint,
+        });
+    }
+}
+
 /// An arrow back: this was undone.
 fn undone(sheet: &mut Sheet, x: f64, paint: Paint) {
     let y = sheet.top + 6.0;

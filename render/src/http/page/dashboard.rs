@@ -35,6 +35,7 @@ pub(super) const HOSTS: &str = "hosts";
 const BUILT_IN: &[(&str, &str)] = &[
     (FRONT, include_str!("end-user.toml")),
     (HOSTS, include_str!("hosts.toml")),
+    ("deploys", include_str!("deploys.toml")),
     ("plumbago", include_str!("plumbago.toml")),
 ];
 
@@ -395,7 +396,7 @@ mod tests {
         fs::write(dir.path().join("notes.txt"), "no dashboard").unwrap();
         let all = Dashboards::load(dir.path());
         let names: Vec<&str> = all.iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["end-user", "a", "hosts", "plumbago"]);
+        assert_eq!(names, ["end-user", "a", "deploys", "hosts", "plumbago"]);
         assert_eq!(all.unreadable().collect::<Vec<_>>(), ["broken"]);
         assert_eq!(all.get(FRONT).unwrap().title, "Mine");
         let before = fingerprint(dir.path());

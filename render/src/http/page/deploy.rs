@@ -1,5 +1,4 @@
-//! `/deploy/ID`: what one deploy changed. `/changes`: all deploys of a range by what they changed, and the
-//! reverse: what happened to a series at a time.
+//! `/deploy/ID`: what one deploy changed, and how to undo it.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -12,9 +11,8 @@ use maud::{Markup, html};
 use super::layout::Layout;
 use super::live::now;
 use super::strip::{age, event_path, status};
-use super::words::{count, length, timestamp};
+use super::words::{length, timestamp};
 use super::{Page, View, failed, html_answer};
-use crate::attime;
 use crate::events::Event;
 use crate::events::draft::is_web_link;
 use crate::http::negotiate::negotiated;
@@ -30,8 +28,6 @@ const DRAWN: usize = 1;
 const AROUND: f64 = 90.0 * 60.0;
 /// The deploys around one that are listed, on each side.
 const NEIGHBOURS: f64 = 86_400.0;
-/// Events on `/changes`.
-const LISTED: usize = 500;
 
 /// The routes of these pages.
 pub(super) fn routes() -> Router<Page> {
@@ -43,14 +39,6 @@ pub(super) fn routes() -> Router<Page> {
         .route(
             "/deploy/{id}/",
             get(|page, id, headers, query| deploy(page, id, headers, query, "../../")),
-        )
-        .route(
-            "/changes",
-            get(|page, headers, query| changes(page, headers, query, "")),
-        )
-        .route(
-            "/changes/",
-            get(|page, headers, query| changes(page, headers, query, "../")),
         )
 }
 
@@ -146,7 +134,7 @@ fn unknown(page: &Page, params: &Params, up: &str) -> String {
     layout.document(page)
 }
 
-const fn verdict_words(verdict: Outcome) -> &'static str {
+pub(super) const fn verdict_words(verdict: Outcome) -> &'static str {
     match verdict {
         Outcome::Worse => "worse",
         Outcome::Better => "better",
@@ -190,7 +178,7 @@ fn deploy_page(page: &Page, event: &Event, params: &Params, up: &str) -> String 
                 Some(report) => {
                     p { strong { (report.sentence) } }
                     (graphs(event, report, up))
-                    (figures(report, &zone))
+                    (figures(report, &zone, up))
                 }
                 None => p {
                     "There is no verdict yet. The first look is taken five minutes after the end of a deploy; "
@@ -261,7 +249,7 @@ fn change(one: &SeriesReport) -> Markup {
 }
 
 /// What was looked at, and how sure the verdict is.
-fn figures(report: &Report, zone: &TimeZone) -> Markup {
+fn figures(report: &Report, zone: &TimeZone, up: &str) -> Markup {
     let quiet = report
         .tested
         .saturating_sub(report.changed + report.passing);
@@ -281,8 +269,9 @@ fn figures(report: &Report, zone: &TimeZone) -> Markup {
             @if let Some(visible) = report.visible {
                 "Half of the series would have shown a change of " (format!("{:.0} %", 100.0 * visible)) ". "
             }
-            "On data with known truth, 1 to 5 % of the innocent deploys were accused, and 2 to 4 % of the findings "
-            "were false. Computed " (timestamp(report.updated, zone)) "."
+            "Of innocent deploys at most 5 % are accused: "
+            a href={ (up) "impact/calibration" } { "how that is measured" } ". "
+            "Computed " (timestamp(report.updated, zone)) "."
         }
     }
 }
@@ -308,11 +297,26 @@ fn facts(event: &Event, zone: &TimeZone, up: &str) -> Markup {
             @if let Some(undone) = event.rollback_of {
                 tr { th { "Undoes" } td { a href={ (up) "deploy/" (undone) } { "#" (undone) } } }
             } @else {
-                tr { th { "Roll back" } td { code { (undo) } } }
+                tr {
+                    th { "Roll back" }
+                    td {
+                        @if let Some(link) = rollback_link(&event.data) {
+                            a class="button" href=(link) rel="noopener noreferrer" { "Roll back" } " or "
+                        }
+                        code { (undo) }
+                    }
+                }
             }
             tr { th { "Event" } td { a href=(event_path(up, event.id)) { "#" (event.id) } } }
         }
     }
+}
+
+/// Where a deploy is rolled back by hand: the line `rollback: https://…` of its data.
+fn rollback_link(data: &str) -> Option<&str> {
+    let mut lines = data.lines();
+    let link = lines.find_map(|line| line.trim().strip_prefix("rollback:"))?;
+    Some(link.trim()).filter(|link| is_web_link(link))
 }
 
 /// `text` as one word of a shell.
@@ -360,7 +364,7 @@ fn neighbours(page: &Page, event: &Event, zone: &TimeZone, up: &str) -> Markup {
 }
 
 /// Events with their verdicts.
-fn table(events: &[Event], zone: &TimeZone, up: &str) -> Markup {
+pub(super) fn table(events: &[Event], zone: &TimeZone, up: &str) -> Markup {
     let at = now();
     html! {
         table {
@@ -378,113 +382,6 @@ fn table(events: &[Event], zone: &TimeZone, up: &str) -> Markup {
     }
 }
 
-async fn changes(
-    State(page): State<Page>,
-    headers: HeaderMap,
-    InQuery(params): InQuery,
-    up: &'static str,
-) -> Answer {
-    let written = tokio::task::spawn_blocking(move || {
-        html_answer(StatusCode::OK, changes_page(&page, &params, up))
-    });
-    negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
-}
-
-/// How much an event moved, for the order of the list.
-fn weight(event: &Event) -> (u8, usize) {
-    event.impact.as_ref().map_or((0, 0), |report| {
-        let rank = match report.verdict {
-            Outcome::Worse => 4,
-            Outcome::Changed => 3,
-            Outcome::Better => 2,
-            Outcome::Unchanged => 1,
-            Outcome::NotEnoughData => 0,
-        };
-        (rank, report.changed)
-    })
-}
-
-fn changes_page(page: &Page, params: &Params, up: &str) -> String {
-    let view = View::of(params);
-    let zone = view.zone(page);
-    let (from, until) = view.range("-7d", &zone, now() as i64);
-    let expression = view.events.as_deref().unwrap_or("deploy");
-    let mut events = page
-        .0
-        .host
-        .events(expression, from as f64, until as f64, LISTED);
-    // The newest first, or what moved most.
-    events.reverse();
-    let by_size = params.get("by") == Some("size");
-    if by_size {
-        events.sort_by_key(|event| std::cmp::Reverse(weight(event)));
-    }
-    let order = if by_size { "time" } else { "size" };
-    let content = html! {
-        h1 { "What changed" }
-        (question(page, params, &zone, up))
-        p {
-            (count(events.len() as u64, "event")) " from " (timestamp(from as f64, &zone)) " to "
-            (timestamp(until as f64, &zone)) ". "
-            a href={ (up) "changes?by=" (order) } {
-                @if by_size { "Order by time" } @else { "Order by what moved most" }
-            }
-        }
-        div data-part="changes" { (table(&events, &zone, up)) }
-    };
-    let layout = Layout {
-        title: "Changes",
-        path: "changes",
-        view: &view,
-        up,
-        refresh: 0,
-        head: html! {},
-        content,
-    };
-    layout.document(page)
-}
-
-/// "What happened here?": a form, and the answer if it was filled in.
-fn question(page: &Page, params: &Params, zone: &TimeZone, up: &str) -> Markup {
-    let target = params.get("target").unwrap_or_default();
-    let at = params.get("at").unwrap_or_default();
-    let time = attime::parse(if at.is_empty() { "now" } else { at }, zone, now() as i64);
-    html! {
-        form action={ (up) "changes" } method="get" {
-            label { "What happened to the series " input name="target" value=(target) placeholder="stats.web.errors"; }
-            label { " around " input name="at" value=(at) placeholder="-2h, 14:30, 1767225600"; }
-            " " button { "Ask" }
-        }
-        @if !target.is_empty() {
-            @match time {
-                Err(why) => p class="problem" role="alert" { (why) },
-                Ok(time) => (answer(page, target, time, zone, up)),
-            }
-        }
-    }
-}
-
-fn answer(page: &Page, target: &str, time: i64, zone: &TimeZone, up: &str) -> Markup {
-    let happened = page.0.host.happened(target, time);
-    html! {
-        @match happened {
-            None => p {
-                "There is no series " code { (target) } " that changed around "
-                (timestamp(time as f64, zone)) ", or it has too few points there."
-            },
-            Some(happened) => {
-                p {
-                    code { (target) } " changed most at " strong { (timestamp(happened.at as f64, zone)) } "; "
-                    "a change as large at " (happened.like) " of " (happened.comparable) " comparable times. "
-                    @if !happened.rare { "It does so by itself: no deploy is needed to explain it. " }
-                    @if happened.deploys.is_empty() { "No deploy explains it." }
-                }
-                @if !happened.deploys.is_empty() { (table(&happened.deploys, zone, up)) }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -492,6 +389,14 @@ mod tests {
     #[test]
     fn a_shell_reads_one_word() {
         assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
+
+    #[test]
+    fn a_rollback_is_a_link_to_the_web_only() {
+        let of = |data| rollback_link(data);
+        assert_eq!(of("by ann\nrollback: https://ci/7"), Some("https://ci/7"));
+        assert_eq!(of("rollback: javascript:alert(1)"), None);
+        assert_eq!(of("no rollback"), None);
     }
 
     #[test]

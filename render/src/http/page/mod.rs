@@ -23,6 +23,8 @@ use jiff::tz::TimeZone;
 use parking_lot::RwLock;
 use settings::Reading;
 
+pub(super) use self::calibration::calibration_page;
+pub(super) use self::changes::targets;
 pub use self::dashboard::{Dashboard, Dashboards, FRONT, Panel};
 use self::dashboard::{HOSTS, fingerprint};
 use self::live::Live;
@@ -43,6 +45,8 @@ use crate::source::{Node, Source};
 use crate::verdicts::Happened;
 
 mod assets;
+mod calibration;
+mod changes;
 mod dashboard;
 mod deploy;
 pub(crate) mod event_pages;
@@ -91,9 +95,9 @@ pub trait Host: Send + Sync {
         None
     }
 
-    /// What happened to the series `name` around `at`. The caller's thread may block.
-    fn happened(&self, name: &str, at: i64) -> Option<Happened> {
-        let _ = (name, at);
+    /// What happened to the series that `targets` read around `at`. The caller's thread may block.
+    fn happened(&self, targets: &[String], at: i64) -> Option<Happened> {
+        let _ = (targets, at);
         None
     }
 
@@ -205,6 +209,7 @@ impl Page {
             .route("/received", get(received))
             .route("/favicon.ico", get(assets::icon))
             .merge(deploy::routes())
+            .merge(changes::routes())
             .route("/explore", get(explore::explore))
             .route("/page/live", get(live::live))
             .route("/page/search", get(explore::search))
@@ -287,6 +292,11 @@ impl Page {
         tops.is_ok_and(|nodes| nodes.iter().any(foreign)) || self.found(&any) > 0
     }
 
+    /// What happened to the series that `targets` read around `at`. The caller's thread may block.
+    pub(in crate::http) fn happened(&self, targets: &[String], at: i64) -> Option<Happened> {
+        self.0.host.happened(targets, at)
+    }
+
     /// Where `/` leads if the front dashboard has no data; nothing if there is no data at all.
     fn elsewhere(&self) -> Option<&'static str> {
         if self.has_data(HOSTS) {
@@ -300,6 +310,7 @@ impl Page {
 pub(crate) fn is_ours(path: &str) -> bool {
     [
         "carbon.",
+        "plumbago.",
         "stats.statsd.",
         "stats_counts.statsd.",
         "stats.gauges.statsd.",

@@ -105,17 +105,8 @@ impl<'a> Names<'a> {
 
     /// The series that the dashboards draw.
     pub(super) fn on_dashboards(&self) -> Result<BTreeSet<String>, Error> {
-        let mut found = BTreeSet::new();
-        let mut patterns = Vec::new();
-        for target in &self.dashboards {
-            if let Ok(parsed) = query::parse(target) {
-                patterns_of(&parsed.expression, &mut patterns);
-            }
-        }
-        for pattern in patterns {
-            let some = pattern.find(self.source, self.budget)?;
-            found.extend(some.into_iter().filter(|name| !is_own(name)));
-        }
+        let mut found = read_by(&self.dashboards, self.source, self.budget)?;
+        found.retain(|name| !is_own(name));
         Ok(found)
     }
 
@@ -138,4 +129,26 @@ impl<'a> Names<'a> {
 /// Whether a series is one of the server's own counters: no deploy of others moves them.
 pub(super) fn is_own(name: &str) -> bool {
     crate::http::page::is_ours(name)
+}
+
+/// The series that `targets` read, whatever functions make of them; those that cannot be parsed read none.
+///
+/// # Errors
+/// The store fails, or `budget` is used up.
+pub(in crate::verdicts) fn read_by(
+    targets: &[String],
+    source: &dyn Source,
+    budget: &Budget,
+) -> Result<BTreeSet<String>, Error> {
+    let mut patterns = Vec::new();
+    for target in targets {
+        if let Ok(parsed) = query::parse(target) {
+            patterns_of(&parsed.expression, &mut patterns);
+        }
+    }
+    let mut found = BTreeSet::new();
+    for pattern in patterns {
+        found.extend(pattern.find(source, budget)?);
+    }
+    Ok(found)
 }

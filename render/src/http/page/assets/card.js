@@ -34,8 +34,12 @@ function write(parent, event) {
   const head = line(parent, "strong", "what", event.what);
   if (event.rollback_of !== undefined) line(head, "span", "badge rollback", "rollback");
   if (event.status) line(head, "span", `badge ${event.status}`, STATUS[event.status] ?? event.status);
-  const impact = event.impact?.sentence;
-  if (impact) line(parent, "p", "impact", impact);
+  const impact = event.impact;
+  if (impact) {
+    const verdict = impact.verdict.replaceAll("_", " ");
+    const starts = impact.sentence.startsWith(verdict);
+    line(parent, "p", "impact", starts ? impact.sentence : `${verdict}: ${impact.sentence}`);
+  }
   if (event.data) line(parent, "p", "data", event.data.slice(0, 500));
   let time = when(event.when);
   if (event.until) time += `, took ${length(event.until - event.when)}`;
@@ -46,6 +50,12 @@ function write(parent, event) {
   own.href = `${document.body.dataset.up}events/${event.id}/`;
   own.textContent = "Details";
   links.append(own);
+  if (impact) {
+    const page = document.createElement("a");
+    page.href = `${document.body.dataset.up}deploy/${event.id}`;
+    page.textContent = "What it changed";
+    links.append(" ", page);
+  }
   if (/^https?:/.test(event.link ?? "")) {
     const out = document.createElement("a");
     out.href = event.link;

@@ -1,7 +1,7 @@
 // The keyboard: one key for each thing that the pointer does. "?" lists them.
 
 import { card, hideCard } from "./card.js";
-import { back, crossAll, crossed, panels, reload, zoom } from "./panels.js";
+import { back, crossAll, crossed, happened, panels, pointedAt, reload, zoom } from "./panels.js";
 
 const up = document.body.dataset.up;
 const here = () => panels.find((panel) => panel.graph);
@@ -48,6 +48,12 @@ function event(step) {
   card(panel, all[0], { clientX: x, clientY: panel.svg.getBoundingClientRect().top + 40 });
 }
 
+/** "What happened here?", at the crosshair of the graph under the pointer. */
+function ask() {
+  const panel = pointedAt() ?? here();
+  if (panel && crossed() !== undefined) happened(panel, crossed());
+}
+
 function theme() {
   const links = [...document.querySelectorAll("[data-theme-link]")];
   const current = links.findIndex((link) => link.hasAttribute("aria-current"));
@@ -80,6 +86,7 @@ const KEYS = [
   ["ArrowRight", "later", () => shift(0.5)],
   [",", "crosshair to the left", () => cross(-0.02)],
   [".", "crosshair to the right", () => cross(0.02)],
+  ["h", "what happened at the crosshair? (or shift and click)", ask],
   ["+", "zoom in", () => scale(0.5)],
   ["-", "zoom out", () => scale(2)],
   ["b", "back to the range before", back],

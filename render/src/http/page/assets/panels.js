@@ -226,6 +226,10 @@ function merge(old, graph, since) {
 
 const cross = { at: undefined };
 let frame;
+let pointed;
+
+/** The graph that the pointer was on last. */
+export const pointedAt = () => (pointed?.graph ? pointed : undefined);
 
 /** Moves the crosshair of all graphs; `undefined` takes it away. */
 export function crossAll(at) {
@@ -236,6 +240,13 @@ export function crossAll(at) {
     clock.textContent = cross.at === undefined ? "" : when(cross.at);
     clock.hidden = cross.at === undefined;
   });
+}
+
+/** Asks what happened to the series of `panel` around `at`. */
+export function happened(panel, at) {
+  const query = new URLSearchParams({ at: Math.round(at) });
+  for (const target of new URLSearchParams(panel.figure.dataset.query).getAll("target")) query.append("target", target);
+  location.href = `${body.dataset.up}changes?${query}`;
 }
 
 /** Where the crosshair is, in Unix seconds. */
@@ -281,6 +292,7 @@ function pointer(panel) {
   };
   place.addEventListener("pointermove", (event) => {
     if (!panel.graph) return;
+    pointed = panel;
     look(event);
     if (start === undefined) return;
     const box = panel.svg.querySelector(".selection");
@@ -291,6 +303,10 @@ function pointer(panel) {
   });
   place.addEventListener("pointerdown", (event) => {
     if (!panel.graph || event.button !== 0) return;
+    if (event.shiftKey) {
+      happened(panel, panel.scale.at(x(event)));
+      return;
+    }
     start = x(event);
     if (event.pointerType !== "touch") place.setPointerCapture(event.pointerId);
     look(event);

@@ -197,6 +197,11 @@ function events(graph, scale, svg, hidden) {
     if (shown.undone) {
       make("path", { d: `M${x - 1} ${top + 16}h-8m3 -3l-3 3l3 3`, fill: "none" }, group);
     }
+    if (shown.verdict === "worse") {
+      make("path", { class: "verdict worse", d: `M${x - 5} ${bottom - 1}l5 -9l5 9z`, stroke: "none" }, group);
+    } else if (shown.verdict) {
+      make("circle", { class: "verdict better", cx: x, cy: bottom - 5.5, r: 4, stroke: "none" }, group);
+    }
     if (shown.label) {
       const [beside, row, words] = shown.label;
       const label = make("text", { class: "label", x: number(x + beside), y: top - 4 - row * graph.rows[1], stroke: "none" }, group);
