@@ -320,7 +320,13 @@ pub fn words(name: &str, verdict: &Verdict) -> String {
         return format!("{name} {what}; {rarity}");
     }
     let (before, after) = (verdict.before, verdict.after);
-    let verb = if verdict.trend > 0.0 { "rose" } else { "fell" };
+    // A change is what is left without the season, which may go the other way.
+    let verb = match (verdict.trend > 0.0, after < before) {
+        (true, false) => "rose",
+        (false, true) => "fell",
+        (true, true) => "fell less than usual at this time of day,",
+        (false, false) => "rose less than usual at this time of day,",
+    };
     let factor = after / before;
     let size = if before > 0.0 && after > 0.0 && !(0.5..2.0).contains(&factor) {
         format!(" ({}x)", number(factor, 2))
@@ -377,6 +383,15 @@ mod tests {
         ] {
             assert_eq!(direction(name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_change_against_the_season_is_called_so() {
+        let mut verdict = crate::impact::follow::tests::verdict(true);
+        (verdict.before, verdict.after) = (2.5, 2.25);
+        let text = words("web.orders", &verdict);
+        let expected = "web.orders fell less than usual at this time of day, from 2.5 to 2.25 (-10 %), 8.4 times";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

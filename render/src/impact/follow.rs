@@ -180,9 +180,10 @@ fn visible(latest: &Judgement, params: &Params) -> Option<f64> {
     shares.get(shares.len() / 2).copied()
 }
 
-/// Whether the change of `verdict` is smaller than `least`. Series that stop or begin are never small.
+/// Whether the change of `verdict`, without what the time of day does, is smaller than `least`. Series that stop or
+/// begin are never small.
 fn is_small(verdict: &Verdict, least: Option<Least>) -> bool {
-    let change = (verdict.after - verdict.before).abs();
+    let change = in_its_unit(verdict.kind, verdict.before, verdict.effect).abs();
     if verdict.presence || change.is_nan() {
         return false;
     }
@@ -290,11 +291,11 @@ fn sentence(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::impact::Direction;
 
-    fn verdict(found: bool) -> Verdict {
+    pub(in crate::impact) fn verdict(found: bool) -> Verdict {
         Verdict {
             series: 0,
             found,
