@@ -4,7 +4,7 @@
 2,000 series of a week of minutes go to a server's TCP socket (gauges with noise and a daily season, counts, rare
 counts; a fiftieth changes at the deploy), 500 more are controls. A deploy of 35 minutes ago is posted; then its verdict
 (the looks at 5, 10 and 30 minutes) is asked for again and again, and the fastest is reported, with the processor time
-that the worker used and the growth of the server's memory.
+that the server used and the growth of the server's memory.
 
     python3 benches/impact/speed.py --binary target/release/plumbago
 
@@ -61,13 +61,10 @@ def status(pid, key):
     return 0
 
 
-def worker_seconds(pid):
-    """Processor time of the worker's thread so far; those that it starts are counted while they run only."""
-    total = 0
-    for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
-        fields = stat.read_text().rsplit(") ", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / 100
+def processor_seconds(pid):
+    """Processor time of the server so far; it does little else meanwhile."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
 
 
 def main():
@@ -92,7 +89,7 @@ def main():
         last = None
         peak = before
         for _ in range(args.rounds + 1):
-            begun, cpu = time.time(), worker_seconds(pid)
+            begun, cpu = time.time(), processor_seconds(pid)
             server.post(f"/impact?event={event}", {})
             while True:
                 report = server.get(f"/impact?event={event}").get("impact")
@@ -101,7 +98,7 @@ def main():
                     break
                 time.sleep(0.02)
             last = report["updated"]
-            times.append((time.time() - begun, worker_seconds(pid) - cpu))
+            times.append((time.time() - begun, processor_seconds(pid) - cpu))
             print(f"verdict in {times[-1][0]:.2f} s, {times[-1][1]:.2f} s of processor time", flush=True)
         looks = ", ".join(f"{look['minutes']}: {look['found']}" for look in report["looks"])
         print(f"{report['verdict']}: {report['tested']} tested, {report['controls']} controls, {report['changed']} changed; found by look {looks}")
