@@ -332,6 +332,18 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
         verb(&server, &["check", "--since-deploy", "deploy service:none"]).0,
         3
     );
+    // A deploy of this very second is found, and has no verdict yet.
+    let posted = verb(
+        &server,
+        &["event", "post", "other 4", "--tag", "deploy service:other"],
+    );
+    assert_eq!(posted.0, 0);
+    let (code, text) = verb(
+        &server,
+        &["check", "--since-deploy", "deploy service:other"],
+    );
+    assert_eq!(code, 3);
+    assert!(text.contains("other 4"), "{text}");
     let early = post(&server, "shop 3", "deploy service:shop", now());
     assert_eq!(verb(&server, &["impact", &early.to_string()]).0, 3);
     let (code, json) = verb(&server, &["impact", &shop.to_string(), "--json"]);
