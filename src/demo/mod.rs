@@ -142,47 +142,46 @@ pub fn fill(
     Ok(())
 }
 
-/// How deploys of the shop are judged: by all that its visitors notice, because any of its services may slow down
-/// the others, and by changes that somebody would want to know of.
+/// How deploys of the shop are judged: by all of its series, because any of its services may slow down the others, and
+/// series that are left out would count as those of others; and by changes that somebody would want to know of.
 pub fn rules() -> Vec<Rule> {
-    let rule = |targets: &[&str]| Rule {
+    let rule = |least: &str, targets: &[&str]| Rule {
         targets: targets.iter().map(|&target| target.to_owned()).collect(),
+        least: Some(least.to_owned()),
         ..Rule::default()
     };
-    let up = || Some("up".to_owned());
+    let worse = |way: &str, rule: Rule| Rule {
+        worse: Some(way.to_owned()),
+        ..rule
+    };
+    let all = [
+        "stats.shop.**",
+        "stats_counts.shop.**",
+        "stats.timers.shop.**",
+        "stats.gauges.shop.**",
+        "stats.sets.shop.**",
+    ];
+    let errors = ["stats.shop.errors.*", "stats.shop.app.errors"];
+    let error_counts = ["stats_counts.shop.errors.*", "stats_counts.shop.app.errors"];
+    let times = ["stats.timers.shop.response.*.{mean,mean_90,median,upper_90}"];
+    let visitors = [
+        "stats.shop.{pages,logins,checkouts}",
+        "stats_counts.shop.{pages,logins,checkouts}",
+    ];
     vec![
         Rule {
             tags: Some("deploy".to_owned()),
-            ..rule(&[
-                "stats.shop.**",
-                "stats.timers.shop.response.*.{count_ps,mean,median,upper_90}",
-                "stats.gauges.shop.**",
-            ])
+            targets: all.map(str::to_owned).to_vec(),
+            ..Rule::default()
         },
-        // Of the few errors of a quiet hour a third more or less is chance, and of no interest.
-        Rule {
-            worse: up(),
-            least: Some("0.1".to_owned()),
-            ..rule(&["stats.shop.errors.*", "stats.shop.app.errors"])
-        },
-        Rule {
-            worse: up(),
-            least: Some("10%".to_owned()),
-            ..rule(&["stats.timers.shop.response.*.{mean,median,upper_90}"])
-        },
+        // Of the few errors of a quiet hour a third more or less is chance, and of no interest: a tenth of an error a
+        // second, or six a minute.
+        worse("up", rule("0.1", &errors)),
+        worse("up", rule("6", &error_counts)),
+        worse("up", rule("10%", &times)),
         // Visitors come and go by a tenth an hour, and at weekends otherwise than on working days.
-        Rule {
-            worse: Some("down".to_owned()),
-            least: Some("20%".to_owned()),
-            ..rule(&["stats.shop.{pages,logins,checkouts}"])
-        },
-        Rule {
-            least: Some("20%".to_owned()),
-            ..rule(&[
-                "stats.timers.shop.response.*.count_ps",
-                "stats.gauges.shop.**",
-            ])
-        },
+        worse("down", rule("20%", &visitors)),
+        rule("20%", &all[2..]),
     ]
 }
 
