@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let Some(refused) = error.downcast_ref::<Refused>() else {
-                eprintln!("plumbago: {error:#}");
+                eprintln!("plumbago: {}", sentence(&error));
                 return ExitCode::from(1);
             };
             for line in &refused.lines {
@@ -49,11 +49,32 @@ fn main() -> ExitCode {
     }
 }
 
+/// An error with its causes, without those that it already ends in.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("not there").context("opening a: not there");
+        assert_eq!(sentence(&error), "opening a: not there");
+        let error = anyhow::anyhow!("not there").context("opening a");
+        assert_eq!(sentence(&error), "opening a: not there");
+    }
 
     #[test]
     fn the_command_line_is_consistent_and_every_verb_shows_an_example() {

@@ -40,6 +40,7 @@ enum What {
 )]
 struct Post {
     /// The name of the event, one line.
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     what: String,
     #[command(flatten)]
     described: Described,
