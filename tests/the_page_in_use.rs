@@ -157,15 +157,17 @@ fn one_absurd_value_does_not_flatten_a_built_in_panel() {
 #[test]
 fn titles_have_figures_without_scripts_and_services_their_availability() {
     let server = shop();
-    let page = server.get("/").text();
-    for title in [
-        "Availability (",
-        "Logins per second (10)",
-        "Availability by service",
-    ] {
-        assert!(page.contains(&format!("<h2>{title}")), "{title}: {page}");
-    }
-    assert!(page.contains(" %)</h2>"), "{page}");
+    // A busy machine may have no time for all of them at once; those that it had are kept for a while.
+    let figures = [
+        "<h2>Availability (",
+        " %)</h2>",
+        "<h2>Logins per second (10)",
+        "<h2>Availability by service",
+    ];
+    server.wait_until("headings with figures", |server| {
+        let page = server.get("/").text();
+        figures.iter().all(|text| page.contains(text))
+    });
     let Some(browser) = Browser::start() else {
         return;
     };

@@ -29,6 +29,8 @@ use crate::format::buffer::stopped;
 
 /// Pixels that are kept for the labels of the value axis.
 const AXIS_ROOM: f64 = 54.0;
+/// Series with no more values than this are sent whole: those of another time may begin anywhere.
+const FEW: usize = 12;
 /// About the bytes of one value in JSON.
 const VALUE_BYTES: usize = 24;
 
@@ -271,7 +273,10 @@ fn values(curves: &[Curve<'_>], since: Option<i64>, budget: &Budget) -> Result<V
         let before = since.map_or(0.0, |since| {
             (since - curve.series.start) as f64 / curve.step()
         });
-        let skipped = (before.ceil().max(0.0) as usize).min(curve.values.len());
+        let skipped = match curve.values.len() {
+            n if n <= FEW => 0,
+            n => (before.ceil().max(0.0) as usize).min(n),
+        };
         let newer = &curve.values[skipped..];
         budget.reserve(newer.len() * (VALUE_BYTES + size_of::<Option<f64>>()))?;
         let known = |value: &&f64| value.is_finite();
@@ -357,6 +362,9 @@ mod tests {
             part["axes"], whole["axes"],
             "the axis is that of all values"
         );
+        let few = Series::new("b", 0, 3600, 600, vec![1.0; 6].into());
+        let part = of(&[], &[few], &[], Some(3_500));
+        assert_eq!(part["series"][0]["values"].as_array().unwrap().len(), 6);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::dashboard::Good;
 use super::deploy::verdict;
 use super::layout::{Layout, encode};
 use super::live::now;
-use super::strip::{age, event_path, status};
+use super::strip::{DEPLOYS, age, event_path, status};
 use super::unfurl;
 use super::variables::{self, Offered};
 use super::view::View;
@@ -261,8 +261,10 @@ pub(super) fn events_list(happened: &[Event], now: f64, zone: &TimeZone, up: &st
 }
 
 fn event_line(event: &Event, now: f64, zone: &TimeZone, up: &str) -> Markup {
+    let is_deploy = |tag: &String| DEPLOYS.split(',').any(|deploy| deploy == tag);
+    let class = event.tags.iter().any(is_deploy).then_some("is-deploy");
     html! {
-        li data-event=(event.id) {
+        li class=[class] data-event=(event.id) {
             div class="what" {
                 a href=(event_path(up, event.id)) { (event.what) }
                 (status(event))

@@ -19,7 +19,7 @@ const KEPT: Duration = Duration::from_secs(10);
 /// Titles that are kept.
 const MOST: usize = 500;
 /// The time that all titles of a page may take; the others have no figures.
-const TIME: Duration = Duration::from_millis(100);
+const TIME: Duration = Duration::from_millis(200);
 /// The values that one title may read, and its bytes.
 const POINTS: usize = 1_000_000;
 const BYTES: u64 = 64 * 1024 * 1024;

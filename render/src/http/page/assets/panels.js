@@ -167,11 +167,10 @@ class Panel {
   }
 
   cross(at) {
-    const line = this.svg?.querySelector(".cross-hair");
-    if (!line) return;
+    if (!this.hair) return;
     const inside = at !== undefined && at >= this.graph.from && at <= this.graph.until;
-    line.style.display = inside ? "" : "none";
-    if (inside) line.setAttribute("transform", `translate(${this.scale.left + this.scale.x(at)})`);
+    this.hair.style.display = inside ? "" : "none";
+    if (inside) this.hair.style.transform = `translateX(${Math.round(this.scale.left + this.scale.x(at))}px)`;
     this.values(inside ? at : undefined);
   }
 }
@@ -214,6 +213,7 @@ function merge(old, graph, since) {
   return graph.series.every((one, i) => {
     const before = old.series[i];
     if (before.name !== one.name || before.step !== one.step) return false;
+    if (one.values.length === one.count) return true;
     const shift = (one.start - before.start) / one.step;
     const missing = one.count - one.values.length;
     if (!Number.isInteger(shift) || shift < 0 || shift + missing > before.values.length) return false;

@@ -251,10 +251,15 @@ export function draw(place, graph, hidden, name) {
     text(svg, "No data in this range", { class: "empty", x: scale.left + scale.width / 2, y: scale.top + scale.height / 2 });
   }
   outside(graph, scale, svg);
-  make("path", { class: "cross-hair", d: `M0 ${scale.top}V${scale.bottom}` }, svg).style.display = "none";
   make("rect", { class: "selection", y: scale.top, height: scale.height, width: 0, x: 0 }, svg).style.display = "none";
-  place.replaceChildren(svg);
-  return { svg, scale };
+  // Not a part of the SVG: it moves with every frame, and the SVG would be painted again.
+  const hair = document.createElement("i");
+  hair.className = "cross-hair";
+  hair.style.display = "none";
+  hair.style.top = `${scale.top}px`;
+  hair.style.height = `${scale.height}px`;
+  place.replaceChildren(svg, hair);
+  return { svg, scale, hair };
 }
 
 /** The value of a series at a time, as it was sent: of the step that the time is in. */
