@@ -154,10 +154,11 @@ pub fn rules() -> Vec<Rule> {
         worse: Some(way.to_owned()),
         ..rule
     };
+    // A few statistics of timers begin with the shop that is open: the generated past does not have them.
     let all = [
         "stats.shop.**",
         "stats_counts.shop.**",
-        "stats.timers.shop.**",
+        "stats.timers.shop.response.*.{count,count_ps,lower,mean,mean_90,median,std,sum,sum_90,upper,upper_90}",
         "stats.gauges.shop.**",
         "stats.sets.shop.**",
     ];
