@@ -72,7 +72,13 @@ fn own_values(server: &Server, from: i64, until: i64) -> Vec<usize> {
 
 /// Sends a point of each series for one second after the other, in `from..until`, to whichever server is
 /// there.
-fn load(servers: &[String; 2], from: i64, until: i64, sent: &AtomicUsize, a_is_there: &AtomicBool) {
+fn load(
+    servers: &[String; 2],
+    from: i64,
+    until: i64,
+    sent: &[AtomicUsize; 2],
+    a_is_there: &AtomicBool,
+) {
     for at in from..until {
         let lines: String = (0..SERIES)
             .map(|n| format!("load.m{n} {} {at}\n", at - from))
@@ -81,7 +87,7 @@ fn load(servers: &[String; 2], from: i64, until: i64, sent: &AtomicUsize, a_is_t
         let to = usize::from(at % 2 == 1 || !a_is_there.load(Ordering::SeqCst));
         let mut stream = TcpStream::connect(&servers[to]).unwrap();
         stream.write_all(lines.as_bytes()).unwrap();
-        sent.fetch_add(1, Ordering::SeqCst);
+        sent[to].fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -102,20 +108,38 @@ fn kill_during_load(servers: &mut [Server; 2]) -> (i64, i64) {
     let (from, until) = (now() - seconds, now());
     let addresses = [0, 1].map(|n: usize| servers[n].address("carbon.line_tcp").to_owned());
     let (sent, a_is_there) = (
-        Arc::new(AtomicUsize::new(0)),
+        Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]),
         Arc::new(AtomicBool::new(true)),
     );
     let loader = {
         let (sent, a_is_there) = (Arc::clone(&sent), Arc::clone(&a_is_there));
         std::thread::spawn(move || load(&addresses, from, until, &sent, &a_is_there))
     };
-    servers[1].wait_until("load", |_| sent.load(Ordering::SeqCst) >= 40);
-    // Its senders notice that it goes, and it has committed what they sent.
+    let all = || {
+        sent.iter()
+            .map(|sent| sent.load(Ordering::SeqCst))
+            .sum::<usize>()
+    };
+    servers[1].wait_until("load", |_| all() >= 40);
+    // Its senders notice that it goes: what they have begun to send has arrived, is committed, and is in the
+    // queue for the other one, which is there within 0.25 s.
     a_is_there.store(false, Ordering::SeqCst);
-    servers[0].wait_until("journal", |server| {
-        let received = server.metric("plumbago_carbon_metrics_received_total");
-        let committed = server.metric("plumbago_carbon_journal_committed_points_total");
-        received >= 40.0 && committed >= received
+    let before = all();
+    let enough = (before + 2).min(seconds as usize);
+    servers[1].wait_until("load", |_| all() >= enough);
+    let arrived = (sent[0].load(Ordering::SeqCst) * SERIES) as f64;
+    servers[0].wait_until("journal and queue", |server| {
+        let text = server.get("/metrics").text();
+        let metric = |name: &str| -> f64 {
+            let mut lines = text.lines().filter(|line| line.starts_with(name));
+            let value = lines.next().and_then(|line| line.rsplit(' ').next());
+            value.and_then(|value| value.parse().ok()).unwrap_or(-1.0)
+        };
+        metric("plumbago_relay_taken_total") == arrived
+            && metric("plumbago_relay_buffer_bytes") == 0.0
+            && metric("plumbago_relay_sent_total") + metric("plumbago_relay_waiting") >= arrived
+            && metric("plumbago_carbon_journal_committed_points")
+                >= metric("plumbago_carbon_metrics_received_total")
     });
     servers[0].kill();
     loader.join().unwrap();
