@@ -292,7 +292,7 @@ impl Shop {
 }
 
 /// 0 on working days, 1 on Saturday and Sunday (UTC). Visitors do not change their habits at midnight: one passes
-/// into the other over [`BLEND`].
+/// into the other over twelve hours.
 fn weekend(at: i64) -> f64 {
     const BLEND: f64 = 12.0 * 3_600.0;
     const DAY: i64 = 86_400;

@@ -6,7 +6,7 @@
 //!                               └── rewind ◄─────┘ the connection broke
 //! ```
 //!
-//! 1. A segment is "plumbago relay 1\n" and frames ([`envelope`](crate::journal::envelope)), each of which
+//! 1. A segment is "plumbago relay 1\n" and frames ([`envelope`]), each of which
 //!    has a `u32` number of points and their lines. Damage costs the damaged frames only.
 //! 2. A frame is written to its segment when it is appended, and survives the end of the process from then
 //!    on. Nothing is synced: after a power failure the last seconds may be missing.

@@ -36,7 +36,7 @@ pub(super) fn line(out: &mut Vec<u8>, name: &str, value: f64, timestamp: u32) {
     out.push(b'\n');
 }
 
-/// The lines of [`line`] as framed pickles.
+/// The lines of [`line()`] as framed pickles.
 pub(super) fn pickles(lines: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(lines.len() * 3 / 2);
     let mut points = lines
