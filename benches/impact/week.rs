@@ -170,8 +170,19 @@ fn chosen() -> Vec<Chosen> {
     }
     let budget = Budget::unlimited();
     let names = Names::read(&source, &budget, &budget, Vec::new());
+    // A source in memory knows no ** below a node.
+    let mut rules = rules();
+    for rule in &mut rules {
+        let deep = |target: &String| match target.strip_suffix("**") {
+            Some(base) => (1..4)
+                .map(|n| format!("{base}{}", vec!["*"; n].join(".")))
+                .collect(),
+            None => vec![target.clone()],
+        };
+        rule.targets = rule.targets.iter().flat_map(deep).collect();
+    }
     let selector = Selector {
-        rules: Rules::new(&rules()).unwrap_or_default(),
+        rules: Rules::new(&rules).unwrap_or_default(),
         max_series: 1_000,
     };
     let event = Event {
