@@ -215,6 +215,15 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
             .any(|event| event["impact"]["verdict"] == "worse"),
         "{meta}"
     );
+    // Graphite's own request has Graphite's keys, unless verdicts are asked for.
+    let judged = |path: &str| {
+        let events = server.json(path);
+        let events = events.as_array().unwrap();
+        assert!(!events.is_empty());
+        events.iter().any(|event| event["impact"].is_object())
+    };
+    assert!(!judged("/events/get_data?tags=deploy"));
+    assert!(judged("/events/get_data?tags=deploy&meta=1"));
     let svg = server
         .get("/render?target=stats.counters.shop.errors&from=-2h&format=svg&events=deploy")
         .text();

@@ -9,7 +9,7 @@ use support::Server;
 /// The harmful deploy is worse, its rollback better, and the harmless one changed nothing.
 fn deploys_are_judged(server: &Server) {
     let impact_of = |what: &str| {
-        let events = server.json("/events/get_data?tags=deploy&from=-8d");
+        let events = server.json("/events/get_data?tags=deploy&from=-8d&meta=1");
         let mut events = events.as_array().unwrap().iter();
         let event = events.find(|event| event["what"] == what).unwrap();
         event["impact"].clone()

@@ -162,9 +162,18 @@ impl Event {
         }
     }
 
-    /// The event as Graphite prints it (`when` in whole seconds), and of our own fields those
-    /// that say something: a client that knows only Graphite's sees exactly Graphite's.
+    /// The event as [`Event::to_graphite_json`] prints it, with what it changed once that is known.
     pub fn to_json(&self) -> serde_json::Value {
+        let mut json = self.to_graphite_json();
+        if let Some(impact) = &self.impact {
+            json["impact"] = serde_json::to_value(impact).unwrap_or_default();
+        }
+        json
+    }
+
+    /// The event as Graphite prints it (`when` in whole seconds), and of our own fields those
+    /// that its sender has set: a client that knows only Graphite's sees exactly Graphite's.
+    pub fn to_graphite_json(&self) -> serde_json::Value {
         let mut json = serde_json::json!({
             "id": self.id,
             "what": self.what,
@@ -186,9 +195,6 @@ impl Event {
         }
         if let Some(key) = &self.key {
             json["key"] = key.as_str().into();
-        }
-        if let Some(impact) = &self.impact {
-            json["impact"] = serde_json::to_value(impact).unwrap_or_default();
         }
         json
     }

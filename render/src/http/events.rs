@@ -277,8 +277,17 @@ async fn get_data(State(state): State<EventsState>, InQuery(params): InQuery) ->
     let listed = Listed::new(&params)?;
     let question = move |store: &Store| store.graphite(&tags, from, until);
     let kind = listed.content_type();
-    let write = |events| listed.write(events, Event::to_json);
+    let print = printed(&params);
+    let write = move |events| listed.write(events, print);
     state.list(kind, question, write).await
+}
+
+/// How Graphite's own requests have events printed: as Graphite does, and with verdicts for `meta=1`.
+fn printed(params: &Params) -> fn(&Event) -> Value {
+    match params.get("meta") {
+        Some("1") => Event::to_json,
+        _ => Event::to_graphite_json,
+    }
 }
 
 async fn list(
@@ -350,7 +359,10 @@ async fn show(
         Err(unknown) => Err(unknown),
     };
     match event {
-        Ok(event) if json => Ok(Answer::value(StatusCode::OK, &dated(&event))),
+        Ok(event) if json => Ok(Answer::value(
+            StatusCode::OK,
+            &dated(&event, printed(&params)),
+        )),
         Ok(event) if state.page.is_some() => framed(&state, params, event).await,
         Ok(event) => Ok(html::secured(
             StatusCode::OK,
@@ -413,8 +425,8 @@ async fn remove(
 }
 
 /// The event with times as Graphite prints them for a single event: `2023-11-14T22:13:20Z`.
-fn dated(event: &Event) -> Value {
-    let mut json = event.to_json();
+fn dated(event: &Event, print: fn(&Event) -> Value) -> Value {
+    let mut json = print(event);
     json["when"] = html::iso(event.when).into();
     if let Some(until) = event.until {
         json["until"] = html::iso(until).into();
