@@ -321,7 +321,7 @@ impl Source for Peered {
             let mut found = self.of_peers(&[name], window);
             found.remove(name).unwrap_or_default()
         });
-        // A damaged file here is no loss if a peer has the series.
+        // If the file here is damaged, a peer may still have the series.
         let mut whole = match local {
             Ok(local) => local,
             Err(_) if !others.is_empty() => None,

@@ -132,7 +132,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     bar.finish_and_clear();
     if !args.dry_run {
-        // The next run begins anew.
+        // The next run compares all series again.
         let _ = fs::remove_file(&args.state);
     }
     let Counts {

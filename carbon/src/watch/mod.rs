@@ -158,7 +158,7 @@ impl<'a> Watcher<'a> {
         watches.ok()
     }
 
-    /// Begins anew: what is watched may not be what it was.
+    /// Sets all watches up again: directories may have moved since.
     fn begin_again(&mut self) {
         self.watches = None;
         self.watches = Self::watches(self.inner);

@@ -142,7 +142,7 @@ fn answer(page: &Page, targets: &[String], time: i64, zone: &TimeZone, up: &str)
     html! {
         @match happened {
             None => p {
-                "There is no series in " code { (targets.join(", ")) } " that changed around "
+                "No series of " code { (targets.join(", ")) } " changed around "
                 (timestamp(time as f64, zone)) ", or it has too few points there."
             },
             Some(happened) => {
