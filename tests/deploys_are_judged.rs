@@ -278,7 +278,7 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
         server
             .get("/changes?target=none&at=-1h")
             .text()
-            .contains("There is no series")
+            .contains("No series of ")
     );
     // The same of a whole graph, for programs: the series that changed most, and the deploy that explains it.
     let asked = |at: i64| {
