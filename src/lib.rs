@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod deploys;
 pub mod events;
+pub mod exchange;
 pub mod http;
 pub mod impact;
 pub mod lock;

@@ -44,6 +44,7 @@ use crate::config::{Config, Sources};
 use crate::demo::{self, shop::Shop};
 use crate::deploys::DeploySeries;
 use crate::events::IntoEvents;
+use crate::exchange;
 use crate::http::connections::{Connections, Limits};
 use crate::http::{self, Around, Front, Own, Readiness};
 use crate::impact::Impact;
@@ -381,7 +382,11 @@ impl Running {
         let source = asked.source.clone();
         let (asked, peered) = peers::with(asked, &config.render)?;
         let app = App::new(&config.render, asked.source, asked.tags, events.clone())?;
-        peers::events::start(config, peered.as_deref(), &app, &mut background, supervisor)?;
+        if let Some(peered) = &peered {
+            peered.reserve_in(&app.memory);
+        }
+        let remote = opened.remote.as_ref();
+        let exchange = exchange::start(config, &events, remote, &mut background, supervisor)?;
         memory::return_of_requests(&app.memory).context("starting a thread")?;
         let host = Around {
             addresses: addresses.clone(),
@@ -403,6 +408,7 @@ impl Running {
             events: events.clone(),
             judge: impact.judge.clone(),
             peered,
+            exchange,
             panics: panics.clone(),
             connections: answering.connections.clone(),
             remote: opened.remote,

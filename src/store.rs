@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use carbon::Carbon;
 use carbon::remote::Delivery;
-use clickhouse::{Clickhouse, Client, Known, Stats, Writer};
+use clickhouse::{Clickhouse, Client, EventsTable, Known, Stats, Writer};
 use parking_lot::Mutex;
 use render::source::{Source, Tags};
 use settings::Reading;
@@ -60,6 +60,11 @@ impl Remote {
             options,
             stats,
         }))
+    }
+
+    /// The table in which servers share their events.
+    pub fn events(&self) -> Option<EventsTable> {
+        self.options.events(self.client.clone())
     }
 
     /// What takes the points.

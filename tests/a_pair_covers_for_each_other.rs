@@ -10,6 +10,7 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use support::{Server, now, plumbago};
 
@@ -70,21 +71,22 @@ fn own_values(server: &Server, from: i64, until: i64) -> Vec<usize> {
     (0..SERIES).map(count).collect()
 }
 
-/// Sends a point of each series for one second after the other, in `from..until`, to whichever server is
-/// there.
+/// Sends a point of each series for one second after the other, in `from..until`, to both servers in turn, and
+/// to the other one alone when `victim` is not there.
 fn load(
     servers: &[String; 2],
-    from: i64,
-    until: i64,
+    (from, until): (i64, i64),
     sent: &[AtomicUsize; 2],
-    a_is_there: &AtomicBool,
+    victim: usize,
+    is_there: &AtomicBool,
 ) {
     for at in from..until {
         let lines: String = (0..SERIES)
             .map(|n| format!("load.m{n} {} {at}\n", at - from))
             .collect();
         // Senders of the server that is killed go over to the other one.
-        let to = usize::from(at % 2 == 1 || !a_is_there.load(Ordering::SeqCst));
+        let is_there = at % 2 == 0 && is_there.load(Ordering::SeqCst);
+        let to = if is_there { victim } else { 1 - victim };
         let mut stream = TcpStream::connect(&servers[to]).unwrap();
         stream.write_all(lines.as_bytes()).unwrap();
         sent[to].fetch_add(1, Ordering::SeqCst);
@@ -102,33 +104,34 @@ fn schemas(servers: &mut [Server; 2]) {
     }
 }
 
-/// Sends load, kills the first server in its midst and starts it again.
-fn kill_during_load(servers: &mut [Server; 2]) -> (i64, i64) {
+/// Sends load, kills the server `victim` in its midst and starts it again.
+fn kill_during_load(servers: &mut [Server; 2], victim: usize) -> (i64, i64) {
     let seconds = 120;
     let (from, until) = (now() - seconds, now());
     let addresses = [0, 1].map(|n: usize| servers[n].address("carbon.line_tcp").to_owned());
-    let (sent, a_is_there) = (
+    let (sent, is_there) = (
         Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]),
         Arc::new(AtomicBool::new(true)),
     );
     let loader = {
-        let (sent, a_is_there) = (Arc::clone(&sent), Arc::clone(&a_is_there));
-        std::thread::spawn(move || load(&addresses, from, until, &sent, &a_is_there))
+        let (sent, is_there) = (Arc::clone(&sent), Arc::clone(&is_there));
+        std::thread::spawn(move || load(&addresses, (from, until), &sent, victim, &is_there))
     };
     let all = || {
         sent.iter()
             .map(|sent| sent.load(Ordering::SeqCst))
             .sum::<usize>()
     };
-    servers[1].wait_until("load", |_| all() >= 40);
+    let other = 1 - victim;
+    servers[other].wait_until("load", |_| all() >= 40);
     // Its senders notice that it goes: what they have begun to send has arrived, is committed, and is in the
     // queue for the other one, which is there within 0.25 s.
-    a_is_there.store(false, Ordering::SeqCst);
+    is_there.store(false, Ordering::SeqCst);
     let before = all();
     let enough = (before + 2).min(seconds as usize);
-    servers[1].wait_until("load", |_| all() >= enough);
-    let arrived = (sent[0].load(Ordering::SeqCst) * SERIES) as f64;
-    servers[0].wait_until("journal and queue", |server| {
+    servers[other].wait_until("load", |_| all() >= enough);
+    let arrived = (sent[victim].load(Ordering::SeqCst) * SERIES) as f64;
+    servers[victim].wait_until("journal and queue", |server| {
         let text = server.get("/metrics").text();
         let metric = |name: &str| -> f64 {
             let mut lines = text.lines().filter(|line| line.starts_with(name));
@@ -141,17 +144,26 @@ fn kill_during_load(servers: &mut [Server; 2]) -> (i64, i64) {
             && metric("plumbago_carbon_journal_committed_points")
                 >= metric("plumbago_carbon_metrics_received_total")
     });
-    servers[0].kill();
+    servers[victim].kill();
     loader.join().unwrap();
-    servers[0].run();
+    servers[victim].run();
     (from, until)
 }
 
 #[test]
-fn one_that_was_killed_gets_what_it_missed_from_the_queue_of_the_other() {
+fn the_first_gets_what_it_missed_from_the_queue_of_the_second() {
+    one_that_was_killed_gets_what_it_missed(0);
+}
+
+#[test]
+fn the_second_gets_what_it_missed_from_the_queue_of_the_first() {
+    one_that_was_killed_gets_what_it_missed(1);
+}
+
+fn one_that_was_killed_gets_what_it_missed(victim: usize) {
     let mut servers = pair("1GiB");
     schemas(&mut servers);
-    let (from, until) = kill_during_load(&mut servers);
+    let (from, until) = kill_during_load(&mut servers, victim);
     let whole = vec![(until - from) as usize; SERIES];
     for server in &servers {
         server.wait_until("every point", |server| {
@@ -232,8 +244,17 @@ fn a_gap_is_filled_from_the_other_one_and_known_values_stay() {
     let rest = fill(&[]);
     assert!(rest.contains("2 of 300 series are left"), "{rest}");
     assert!(!state.exists());
-    let filled = fill(&[]);
+    let begun = Instant::now();
+    let filled = fill(&["--rate", "30000"]);
     assert!(filled.contains("series filled"), "{filled}");
+    // Two of the series were filled before.
+    let sent = missing - 2 * (whole[0] - 1);
+    let at_least = Duration::from_secs_f64(sent as f64 / 30_000.0);
+    assert!(
+        begun.elapsed() >= at_least,
+        "{sent} values in {:?}",
+        begun.elapsed()
+    );
     servers[0].wait_until("every point", |server| {
         own_values(server, from, until) == whole
     });
@@ -247,6 +268,51 @@ fn a_gap_is_filled_from_the_other_one_and_known_values_stay() {
     assert_eq!(servers[0].points("load.m9").len(), whole[0]);
     let failed = format!("plumbago_peers_failed_total{{peer={:?}}}", urls[1]);
     assert!(servers[0].metric(&failed) >= 1.0);
+}
+
+#[test]
+fn changes_and_deletions_of_events_reach_the_other_one() {
+    let servers = pair("1GiB");
+    let events = |server: &Server| {
+        let all = server.json("/events/get_data");
+        let all = all.as_array().unwrap().iter();
+        let mut events: Vec<(String, String, i64)> = all
+            .map(|event| {
+                let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+                (text("what"), text("status"), event["id"].as_i64().unwrap())
+            })
+            .collect();
+        events.sort();
+        events
+    };
+    // Ids differ.
+    servers[1].post("/events/", r#"{"what": "own", "tags": "x"}"#);
+    servers[0].post("/events/", r#"{"what": "gone", "tags": "deploy"}"#);
+    let start = r#"{"what": "deploy", "tags": "deploy", "key": "k", "status": "started"}"#;
+    servers[0].post("/events/", start);
+    servers[1].wait_until("events", |server| events(server).len() == 3);
+    let of = |what: &str| {
+        let all = events(&servers[1]);
+        all.iter().find(|event| event.0 == what).unwrap().2
+    };
+    let path = |what: &str| format!("/events/{}/", of(what));
+    let changed = servers[1].http("PATCH", &path("own"), "", br#"{"what": "changed"}"#);
+    assert_eq!(changed.status, 200);
+    let removed = servers[1].http("DELETE", &path("gone"), "", b"");
+    assert_eq!(removed.status, 204);
+    // Its end is posted at the other one, under its key.
+    servers[1].post(
+        "/events/",
+        r#"{"what": "deploy", "key": "k", "status": "failed"}"#,
+    );
+    servers[0].wait_until("changes", |server| {
+        let all = events(server);
+        let all: Vec<_> = all
+            .iter()
+            .map(|(what, status, _)| (what.as_str(), status.as_str()))
+            .collect();
+        all == [("changed", ""), ("deploy", "failed")]
+    });
 }
 
 #[test]

@@ -628,8 +628,10 @@ fn a_database_of_version_1_gets_room_for_verdicts() {
         .id;
     let path = dir.path().join("made/events.db");
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute_batch("DROP TABLE impacts; PRAGMA user_version = 1;")
-        .unwrap();
+    db.execute_batch(
+        "DROP TABLE impacts; DROP TABLE revisions; DROP TABLE store; PRAGMA user_version = 1;",
+    )
+    .unwrap();
     drop(db);
     let store = open(dir.path());
     assert_eq!(store.event(id).unwrap().what, "web 1");

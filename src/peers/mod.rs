@@ -8,7 +8,6 @@
 //! 4. The series of a pattern are asked for together, some hundred at a time, when their fetches are
 //!    announced; their values are reserved in the memory of all requests until they have been fetched.
 
-pub mod events;
 pub mod machine;
 pub mod merge;
 

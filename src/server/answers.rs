@@ -18,6 +18,7 @@ use render::verdicts::{Handle, Judge};
 
 use super::Statsd;
 use crate::config::Config;
+use crate::exchange;
 use crate::http::connections::Connections;
 use crate::http::{Health, Readiness};
 use crate::peers::Peered;
@@ -101,6 +102,7 @@ pub(super) struct Counted {
     pub(super) events: Arc<Store>,
     pub(super) judge: Arc<Judge>,
     pub(super) peered: Option<Arc<Peered>>,
+    pub(super) exchange: exchange::Counted,
     pub(super) panics: Arc<AtomicU64>,
     pub(super) connections: Connections,
     pub(super) remote: Option<Remote>,
@@ -116,6 +118,7 @@ pub(super) fn readings(counted: Counted) -> Readings {
         events,
         judge,
         peered,
+        exchange,
         panics,
         connections,
         remote,
@@ -133,6 +136,7 @@ pub(super) fn readings(counted: Counted) -> Readings {
         readings.extend(events.stats().readings());
         readings.extend(judge.stats.readings());
         readings.extend(peered.iter().flat_map(|peered| peered.readings()));
+        readings.extend(exchange.readings());
         readings.push(Reading::count(
             "http",
             "panics",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use clap::Subcommand;
-use clickhouse::schema::{Rules, SPLIT_RULES, tables};
+use clickhouse::schema::{Rules, SPLIT_RULES, Table, tables};
 use clickhouse::{Client, Stats};
 
 use crate::config::{Config, Sources};
@@ -74,8 +74,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return make(&config, &mut out);
     }
     if !rollup {
-        for statement in tables(&config.store.clickhouse) {
-            writeln!(out, "{statement};\n")?;
+        for table in tables(&config.store.clickhouse) {
+            writeln!(out, "{};\n", table.statement)?;
         }
         writeln!(
             out,
@@ -105,12 +105,7 @@ fn make(config: &Config, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let client =
         Client::new(options, Arc::new(Stats::default())).map_err(|why| anyhow!("{why}"))?;
     let version = client.version().map_err(|why| anyhow!("{why}"))?;
-    let names = [
-        &options.points_table,
-        &options.index_table,
-        &options.tagged_table,
-    ];
-    for (name, statement) in names.iter().zip(tables(options)) {
+    for Table { name, statement } in tables(options) {
         let exists = client.execute(&format!("EXISTS TABLE {name}"));
         if exists.map_err(|why| anyhow!("{why}"))?.trim() == "1" {
             writeln!(out, "{name}: exists, left as it is")?;

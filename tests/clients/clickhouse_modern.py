@@ -22,6 +22,9 @@ STRUCTURES = {
     "graphite": "Path String, Value Float64, Time UInt32, Date Date, Timestamp UInt32",
     "graphite_index": "Date Date, Level UInt32, Path String, Version UInt32",
     "graphite_tagged": "Date Date, Tag1 String, Path String, Tags Array(String), Version UInt32",
+    "graphite_events": "Id String, Version UInt64, BornFirst UInt64, BornLast UInt64, Deleted UInt8, Time Float64, "
+    "Until Nullable(Float64), Status String, What String, Data String, Tags Array(String), RollbackOf String, "
+    "Link String, Key String",
 }
 
 
@@ -95,7 +98,7 @@ def main():
     print(f"     {engine.run('SELECT version()').decode().strip()}")
     url = serve(engine)
     made = plumbago("clickhouse", "schema", "--apply", "--set", f"store.clickhouse.url={url}")
-    check("the tables are made", made.count(": made"), 3)
+    check("the tables are made", made.count(": made"), 4)
     settings = {
         "store__engine": "clickhouse",
         "store__clickhouse__url": url,
@@ -131,6 +134,22 @@ def main():
         check("tags", [tag["tag"] for tag in server.ask("/tags")], ["dc", "host", "name"])
         values = server.ask("/tags/autoComplete/values", {"tag": "dc", "expr": "name=cpu"})
         check("values of tags", values, ["d0", "d1"])
+        shared_events(server, settings)
+
+
+def shared_events(one, settings):
+    with Server(**settings) as two:
+
+        def what(server):
+            return sorted(event["what"] for event in server.ask("/events/get_data"))
+
+        one.ask_bytes("/events/", body={"what": "deploy 7", "tags": "deploy web", "data": "x", "until": int(time.time())})
+        one.ask_bytes("/events/", body={"what": "gone", "tags": "deploy"})
+        until(lambda: what(two) == ["deploy 7", "gone"], "events of the other server", two.log)
+        gone = next(event for event in two.ask("/events/get_data") if event["what"] == "gone")
+        two.ask_bytes(f"/events/{gone['id']}/", method="DELETE")
+        until(lambda: what(one) == ["deploy 7"], "a deletion of the other server", one.log)
+        print("ok   events and deletions reach the other server by the table")
 
 
 main()

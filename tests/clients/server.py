@@ -80,13 +80,13 @@ class Server:
         """The JSON answer to a request."""
         return json.loads(self.ask_bytes(path, query, body))
 
-    def ask_bytes(self, path, query=(), body=None):
+    def ask_bytes(self, path, query=(), body=None, method=None):
         host, port = self.host_port("render.http")
         pairs = list(query.items() if isinstance(query, dict) else query)
         url = f"http://{host}:{port}{path}" + ("?" + urlencode(pairs) if pairs else "")
         data = json.dumps(body).encode() if body is not None else None
         headers = {"Content-Type": "application/json"} if data else {}
-        with urlopen(Request(url, data, headers), timeout=20) as answer:
+        with urlopen(Request(url, data, headers, method=method), timeout=20) as answer:
             return answer.read()
 
     def values(self, target, start="-10min"):

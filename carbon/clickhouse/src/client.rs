@@ -112,6 +112,11 @@ impl Client {
         })))
     }
 
+    /// The server's URL.
+    pub(crate) fn url(&self) -> &str {
+        &self.0.url
+    }
+
     /// The counters.
     pub(crate) fn stats(&self) -> &Stats {
         &self.0.stats

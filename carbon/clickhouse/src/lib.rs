@@ -11,10 +11,12 @@
 //!    are sent to that one ([`Client`]).
 //! 3. Answers of ClickHouse are read from the points that are there and those that are not acknowledged yet
 //!    ([`Clickhouse`]).
-//! 4. Every text that a client has sent goes into a statement through [`sql::text`] only.
+//! 4. Events are in the event store of each server; changes are copied to a table and from it ([`EventsTable`]).
+//! 5. Every text that a client has sent goes into a statement through [`sql::text`] only.
 
 mod cache;
 mod client;
+mod events;
 mod find;
 mod known;
 mod names;
@@ -32,6 +34,7 @@ mod wire;
 mod writer;
 
 pub use client::{Client, Failure};
+pub use events::{Arrived, EventsTable, Place};
 pub use known::Known;
 pub use options::Options;
 pub use rollup::{Function, Rollup};

@@ -6,6 +6,9 @@ use std::io::ErrorKind;
 use settings::options::{Checked, at_least, between};
 use settings::{ByteSize, Span};
 
+use crate::client::Client;
+use crate::events::EventsTable;
+
 settings::options! {
     /// `[store.clickhouse]`.
     #[derive(PartialEq, Eq)]
@@ -28,6 +31,9 @@ settings::options! {
         index_table: String = "graphite_index".to_owned() => check_name;
         /// The table of tagged series.
         tagged_table: String = "graphite_tagged".to_owned() => check_name;
+        /// The table in which servers with the same tables of points share their events. Empty: events stay on the
+        /// server that got them.
+        events_table: String = "graphite_events".to_owned() => check_name_or_empty;
         /// The section of the ClickHouse server's configuration that has the rollup rules of points_table. The rules
         /// are read from the server's table system.graphite_retentions.
         rollup: String = "graphite_rollup".to_owned() => check_name;
@@ -59,6 +65,11 @@ settings::options! {
 }
 
 impl Options {
+    /// The table in which events are shared, if there is one.
+    pub fn events(&self, client: Client) -> Option<EventsTable> {
+        (!self.events_table.is_empty()).then(|| EventsTable::new(client, &self.events_table))
+    }
+
     /// The password, from its file if one is named.
     ///
     /// # Errors
@@ -107,6 +118,12 @@ fn check_name(name: &str, checked: &mut Checked<'_>) {
     }
 }
 
+fn check_name_or_empty(name: &str, checked: &mut Checked<'_>) {
+    if !name.is_empty() {
+        check_name(name, checked);
+    }
+}
+
 fn check_compression(name: &str, checked: &mut Checked<'_>) {
     if !matches!(name, "lz4" | "none") {
         checked.refuse(
@@ -135,6 +152,8 @@ mod tests {
         assert_eq!(refused(|o| o.url = "http://user@a:1".into()), ["url"]);
         assert_eq!(refused(|o| o.url = "http://a".into()), ["url"]);
         assert_eq!(refused(|o| o.points_table = "a b".into()), ["points_table"]);
+        assert_eq!(refused(|o| o.events_table = "a.b".into()), ["events_table"]);
+        assert!(refused(|o| o.events_table = String::new()).is_empty());
         assert_eq!(refused(|o| o.database = String::new()), ["database"]);
         assert_eq!(refused(|o| o.compression = "zip".into()), ["compression"]);
         assert_eq!(

@@ -16,7 +16,8 @@ pub(crate) fn day(seconds: u32) -> u16 {
     (seconds / 86_400) as u16
 }
 
-fn push_length(out: &mut Vec<u8>, mut length: usize) {
+/// Appends a length as the format has it.
+pub(crate) fn push_length(out: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         out.push(length as u8 | 0x80);
         length >>= 7;
@@ -24,7 +25,8 @@ fn push_length(out: &mut Vec<u8>, mut length: usize) {
     out.push(length as u8);
 }
 
-fn push_text(out: &mut Vec<u8>, text: &str) {
+/// Appends a text.
+pub(crate) fn push_text(out: &mut Vec<u8>, text: &str) {
     push_length(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }

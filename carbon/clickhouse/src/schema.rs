@@ -6,6 +6,7 @@ use carbon::options::Span;
 use carbon::schema::{self, built_in};
 use whisper::{Aggregation, Retention};
 
+use crate::events;
 use crate::options::Options;
 
 /// The first version of ClickHouse whose rollup rules may have a function without retentions, or retentions without
@@ -13,15 +14,16 @@ use crate::options::Options;
 pub const SPLIT_RULES: u32 = 19;
 
 /// The statements that make the tables, in order. Those that exist are left as they are.
-pub fn tables(options: &Options) -> Vec<String> {
+pub fn tables(options: &Options) -> Vec<Table<'_>> {
     let Options {
         points_table,
         index_table,
         tagged_table,
+        events_table,
         rollup,
         ..
     } = options;
-    vec![
+    let statements = [
         format!(
             "CREATE TABLE IF NOT EXISTS {points_table} (\n    Path String,\n    Value Float64,\n    Time UInt32,\n    \
              Date Date,\n    Timestamp UInt32\n) ENGINE = GraphiteMergeTree('{rollup}')\n\
@@ -37,7 +39,23 @@ pub fn tables(options: &Options) -> Vec<String> {
              Tags Array(String),\n    Version UInt32\n) ENGINE = ReplacingMergeTree(Version)\n\
              PARTITION BY toYYYYMM(Date)\nORDER BY (Tag1, Path, Date)"
         ),
-    ]
+        events::schema(events_table),
+    ];
+    [points_table, index_table, tagged_table, events_table]
+        .into_iter()
+        .zip(statements)
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, statement)| Table { name, statement })
+        .collect()
+}
+
+/// A table.
+#[derive(Debug)]
+pub struct Table<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The statement that makes it.
+    pub statement: String,
 }
 
 /// What the rollup section is made of.

@@ -11,15 +11,37 @@
 //!    index: SQLite prepares a statement again whenever a parameter might decide about one.)
 //! 4. `impacts` holds the verdict on an event, if there is one: `brief` for lists, `report` in full,
 //!    both JSON. It goes when the event goes, or when its time or tags change.
+//! 5. `revisions` holds the last change of each event and of each deleted one (`event` is NULL then), under a
+//!    number that grows with every change: what other servers have not asked for yet has higher ones. `undoes` is the
+//!    `uid` of an event that is to come from another server.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::revision::{self, Mark};
 use super::words::{GRAPHITES, filed_under};
 use super::{Event, OPEN_AT_MOST, Status};
 use crate::impact::Report;
 
 /// The layout this program writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
+
+/// What version 3 adds to version 2.
+pub(super) const REVISIONS: &str = "
+CREATE TABLE revisions (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid         TEXT NOT NULL UNIQUE,
+    event       INTEGER UNIQUE,
+    version     INTEGER NOT NULL,
+    born_first  INTEGER NOT NULL,
+    born_last   INTEGER NOT NULL,
+    is_shared   INTEGER NOT NULL,
+    undoes      TEXT
+) STRICT;
+CREATE INDEX revisions_without_undone ON revisions (undoes) WHERE undoes IS NOT NULL;
+CREATE INDEX revisions_of_deleted ON revisions (version) WHERE event IS NULL;
+CREATE TABLE store (name TEXT NOT NULL) STRICT;
+INSERT INTO store (name) VALUES (lower(hex(randomblob(16))));
+";
 
 /// What version 2 adds to version 1.
 pub(super) const IMPACTS: &str = "
@@ -69,6 +91,9 @@ CREATE TABLE event_tags (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Most events with the same contents that other servers take for the same ones.
+const MAX_ALIKE: u32 = 64;
+
 /// The columns that [`read`] expects, of `events` called `e`.
 pub(super) const COLUMNS: &str =
     "e.id, e.at, e.until, e.what, e.data, e.tags, e.status, e.rollback_of, e.link, e.key,
@@ -112,7 +137,11 @@ pub(super) fn find_key(db: &Connection, key: &str) -> rusqlite::Result<Option<Ev
 
 /// Writes `event`, under its own id unless that is 0, over an event of that id if there is one.
 /// Returns the id. The verdict on an event whose time or tags change is dropped.
-pub(super) fn write(db: &Connection, event: &mut Event) -> rusqlite::Result<i64> {
+pub(super) fn write(
+    db: &Connection,
+    event: &mut Event,
+    change: Change<'_>,
+) -> rusqlite::Result<i64> {
     let old = match event.id {
         0 => None,
         id => take_out(db, id)?,
@@ -161,16 +190,39 @@ pub(super) fn write(db: &Connection, event: &mut Event) -> rusqlite::Result<i64>
         )?
         .execute(params![tag, event.when, id, rules])?;
     }
+    match change {
+        Change::Own => {
+            let mark = next_mark(db, id, event)?;
+            write_mark(db, &mark, Some(id), false)?;
+        }
+        Change::Of(mark, is_shared) => write_mark(db, mark, Some(id), is_shared)?,
+    }
     Ok(id)
 }
 
 /// Removes the event called `id`, and the verdict on it; false if it does not exist.
-pub(super) fn remove(db: &Connection, id: i64) -> rusqlite::Result<bool> {
-    let removed = take_out(db, id)?.is_some();
-    if removed {
-        remove_impact(db, id)?;
+pub(super) fn remove(db: &Connection, id: i64, change: Change<'_>) -> rusqlite::Result<bool> {
+    let Some(event) = take_out(db, id)? else {
+        return Ok(false);
+    };
+    remove_impact(db, id)?;
+    match change {
+        Change::Own => {
+            let mark = next_mark(db, id, &event)?;
+            write_mark(db, &mark, None, false)?;
+        }
+        Change::Of(mark, is_shared) => write_mark(db, mark, None, is_shared)?,
     }
-    Ok(removed)
+    Ok(true)
+}
+
+/// Removes the event called `id` after its time: other servers do so themselves.
+pub(super) fn expire(db: &Connection, id: i64) -> rusqlite::Result<()> {
+    take_out(db, id)?;
+    remove_impact(db, id)?;
+    db.prepare_cached("DELETE FROM revisions WHERE event = ?1")?
+        .execute([id])?;
+    Ok(())
 }
 
 /// The verdict on the event called `id`, in full.
@@ -206,6 +258,134 @@ pub(super) fn write_impact(db: &Connection, id: i64, report: &Report) -> rusqlit
 fn remove_impact(db: &Connection, id: i64) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM impacts WHERE event = ?1")?
         .execute([id])?;
+    Ok(())
+}
+
+/// Where a change comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Change<'a> {
+    /// A client of this server.
+    Own,
+    /// Another server; the flag says whether it is from the table that all servers share.
+    Of(&'a Mark, bool),
+}
+
+/// What is known of an event by its `uid`: its mark, and its id here unless it was deleted.
+pub(super) fn find_mark(
+    db: &Connection,
+    uid: &str,
+) -> rusqlite::Result<Option<(Mark, Option<i64>)>> {
+    db.prepare_cached(
+        "SELECT uid, version, born_first, born_last, event FROM revisions WHERE uid = ?1",
+    )?
+    .query_row([uid], |record| Ok((read_mark(record, 0)?, record.get(4)?)))
+    .optional()
+}
+
+/// The mark of the event called `id`.
+pub(super) fn mark_of(db: &Connection, id: i64) -> rusqlite::Result<Option<Mark>> {
+    db.prepare_cached("SELECT uid, version, born_first, born_last FROM revisions WHERE event = ?1")?
+        .query_row([id], |record| read_mark(record, 0))
+        .optional()
+}
+
+/// Takes the key of the event called `id` away.
+pub(super) fn clear_key(db: &Connection, id: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE events SET key = NULL WHERE id = ?1")?
+        .execute([id])?;
+    Ok(())
+}
+
+/// The mark whose columns begin with number `at`.
+pub(super) fn read_mark(record: &Row<'_>, at: usize) -> rusqlite::Result<Mark> {
+    Ok(Mark {
+        uid: record.get(at)?,
+        version: record.get(at + 1)?,
+        born: (record.get(at + 2)?, record.get(at + 3)?),
+    })
+}
+
+/// Keeps `mark` as the last change of its event, under a number of its own.
+pub(super) fn write_mark(
+    db: &Connection,
+    mark: &Mark,
+    event: Option<i64>,
+    is_shared: bool,
+) -> rusqlite::Result<()> {
+    let Mark { uid, version, born } = mark;
+    db.prepare_cached("DELETE FROM revisions WHERE uid = ?1 OR event = ?2")?
+        .execute(params![uid, event])?;
+    db.prepare_cached(
+        "INSERT INTO revisions (uid, event, version, born_first, born_last, is_shared)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![uid, event, version, born.0, born.1, is_shared])?;
+    Ok(())
+}
+
+/// Notes that the event of `uid` undoes an event that is not here yet.
+pub(super) fn wait_for_undone(db: &Connection, uid: &str, undone: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE revisions SET undoes = ?2 WHERE uid = ?1")?
+        .execute([uid, undone])?;
+    Ok(())
+}
+
+/// The event of `uid` is here now, called `id`: what undoes it learns that.
+pub(super) fn link_undoing(db: &Connection, uid: &str, id: i64) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE events SET rollback_of = ?2 WHERE id IN
+         (SELECT event FROM revisions WHERE undoes = ?1 AND event IS NOT NULL)",
+    )?
+    .execute(params![uid, id])?;
+    db.prepare_cached("UPDATE revisions SET undoes = NULL WHERE undoes = ?1")?
+        .execute([uid])?;
+    Ok(())
+}
+
+/// The mark of a change of this server to the event called `id`.
+fn next_mark(db: &Connection, id: i64, event: &Event) -> rusqlite::Result<Mark> {
+    let known = mark_of(db, id)?;
+    let now = (super::store::now() * 1e6) as i64;
+    if let Some(mark) = known {
+        let version = now.max(mark.version + 1);
+        return Ok(Mark { version, ..mark });
+    }
+    let (uid, before) = free_uid(db, event)?;
+    let version = now.max(before + 1);
+    let born = (version, version);
+    Ok(Mark { uid, version, born })
+}
+
+/// A `uid` for a new event, and the last version under it: that of a deletion, or 0.
+fn free_uid(db: &Connection, event: &Event) -> rusqlite::Result<(String, i64)> {
+    for nth in 0..MAX_ALIKE {
+        let uid = revision::uid(event, nth);
+        match find_mark(db, &uid)? {
+            None => return Ok((uid, 0)),
+            // What comes under the key of a deleted event is that event again.
+            Some((mark, None)) if event.key.is_some() => return Ok((uid, mark.version)),
+            Some(_) => {}
+        }
+    }
+    let random = db.query_row("SELECT lower(hex(randomblob(16)))", [], |record| {
+        record.get(0)
+    })?;
+    Ok((random, 0))
+}
+
+/// Gives a mark to every event of a database without any.
+pub(super) fn mark_all(db: &Connection) -> rusqlite::Result<()> {
+    // Servers that exchanged events before kept each other's under keys made of the contents.
+    db.execute("UPDATE events SET key = NULL WHERE key GLOB 'peer:*'", [])?;
+    let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM events e ORDER BY e.id"))?;
+    let mut events = statement.query([])?;
+    while let Some(record) = events.next()? {
+        let event = read(record)?;
+        let (uid, before) = free_uid(db, &event)?;
+        let version = before + 1;
+        let born = (1, 1);
+        write_mark(db, &Mark { uid, version, born }, Some(event.id), false)?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,9 @@ settings::counters! {
         updated = "updated";
         /// Events deleted on request or after events.retention. For information only.
         removed = "removed";
+        /// Changes that came from other servers (render.peers, or the table of ClickHouse). For information
+        /// only.
+        taken = "taken";
         /// Events that were refused because something in them was wrong. If this grows, the answer
         /// to the client says what.
         refused = "refused";

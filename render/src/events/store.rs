@@ -16,6 +16,7 @@
 
 mod database;
 mod impacts;
+mod sharing;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -447,7 +448,7 @@ fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
     move |source| Error::Failed { action, source }
 }
 
-fn now() -> f64 {
+pub(super) fn now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

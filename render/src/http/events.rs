@@ -6,6 +6,7 @@
 //! | `POST /events/` | one event; 200 and an empty body as from Graphite, or 201 and the event if the request accepts JSON |
 //! | `GET /events/get_data` | Graphite's query, by Graphite's tag rules (also `/events/get_dat`: its URL pattern takes that) |
 //! | `GET PATCH DELETE /events/ID/` | one event |
+//! | `GET /events/changes?after=N` | changes with higher numbers, for other servers: what [`Store::changes`] gives |
 //! | `GET /events/export`, `POST /events/import` | JSON lines |
 //! | `POST /webhooks/github`, `/webhooks/gitlab` | deployments |
 //! | `POST /api/1/deploy`, `PATCH /api/1/deploy/ID` | Rollbar's deploys |
@@ -45,6 +46,8 @@ use crate::events::{Draft, Error, Event, GraphiteTags, Saved, Store, TagQuery, l
 
 /// Most bytes in one import; a longer file is sent in parts.
 pub const MAX_IMPORT: usize = 64 * 1024 * 1024;
+/// Bytes of text in one answer with changes, unless a single event is larger.
+const CHANGES: usize = 1024 * 1024;
 /// Events on the page that lists them, unless `limit` says otherwise.
 const LISTED: usize = 200;
 
@@ -138,7 +141,9 @@ where
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .route_layer(from_fn_with_state(state.clone(), bodies))
         .merge(import);
-    let mut open = Router::new().route("/events/export", get(export));
+    let mut open = Router::new()
+        .route("/events/export", get(export))
+        .route("/events/changes", get(changes));
     for path in [
         "/events/get_data",
         "/events/get_data/",
@@ -288,6 +293,22 @@ fn printed(params: &Params) -> fn(&Event) -> Value {
         Some("1") => Event::to_json,
         _ => Event::to_graphite_json,
     }
+}
+
+async fn changes(State(state): State<EventsState>, InQuery(params): InQuery) -> Outcome {
+    let after = params.get("after").unwrap_or("0");
+    let after: i64 = after
+        .parse()
+        .or_else(|_| refuse(format!("\"after\" must be a number, not {after:?}")))?;
+    let busy = |busy: room::Busy| busy.answer(&state.store);
+    let _place = state.room.reader().await.map_err(busy)?;
+    let print = move |store: &Store| {
+        let changes = store.changes(after, CHANGES)?;
+        serde_json::to_string(&changes).or_else(|error| refuse(error.to_string()))
+    };
+    let text = state.ask(print).await?;
+    let body = state.room.answer(text).map_err(busy)?;
+    Ok(Answer::ok(JSON, body))
 }
 
 async fn list(

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::failed;
 use crate::events::{Error, file, schema};
@@ -36,8 +36,9 @@ fn prepare(db: &Connection, path: &Path) -> Result<(), Error> {
         db.pragma_query_value(None, "user_version", |record| record.get::<_, i64>(0))
     };
     match setup().map_err(refuse)? {
-        0 => create(db, &[schema::CREATE, schema::IMPACTS]),
-        1 => create(db, &[schema::IMPACTS]),
+        0 => create(db, &[schema::CREATE, schema::IMPACTS, schema::REVISIONS]),
+        1 => create(db, &[schema::IMPACTS, schema::REVISIONS]),
+        2 => create(db, &[schema::REVISIONS]),
         schema::VERSION => Ok(()),
         found => Err(Error::Newer {
             path: path.to_owned(),
@@ -49,12 +50,14 @@ fn prepare(db: &Connection, path: &Path) -> Result<(), Error> {
 
 /// Creates tables and sets the version, all or nothing.
 fn create(db: &Connection, tables: &[&str]) -> Result<(), Error> {
-    db.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {} PRAGMA user_version = {}; COMMIT;",
-        tables.concat(),
-        schema::VERSION
-    ))
-    .map_err(failed("creating the tables"))
+    let work = || {
+        let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
+        transaction.execute_batch(&tables.concat())?;
+        schema::mark_all(&transaction)?;
+        transaction.pragma_update(None, "user_version", schema::VERSION)?;
+        transaction.commit()
+    };
+    work().map_err(failed("creating the tables"))
 }
 
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {

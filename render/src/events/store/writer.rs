@@ -8,8 +8,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::impacts::{Judge, judge};
+use super::sharing;
 use super::{Saved, failed, now};
-use crate::events::{Draft, Error, Event, Stats, Status, file, schema};
+use crate::events::schema::Change;
+use crate::events::{Draft, Error, Event, Revision, Stats, Status, file, schema};
 use crate::impact::Report;
 
 /// Most changes in one commit.
@@ -36,6 +38,8 @@ pub(super) enum Job {
     Remove(i64, Answer<()>),
     /// Events of another store, under their ids where those are free. Answers how many are new.
     Import(Vec<Event>, Answer<usize>),
+    /// Changes of other servers, whether they are from the table that all share. Answers how many changed something.
+    Take(Vec<Revision>, bool, Answer<usize>),
     /// A change to the verdict on an event, given the one so far.
     Impact(i64, Box<Judge>, Answer<Report>),
 }
@@ -50,6 +54,7 @@ impl Job {
             Self::Update(_, _, _, answer) => answer.send(Err(error)).is_ok(),
             Self::Remove(_, answer) => answer.send(Err(error)).is_ok(),
             Self::Import(_, answer) => answer.send(Err(error)).is_ok(),
+            Self::Take(_, _, answer) => answer.send(Err(error)).is_ok(),
             Self::Impact(_, _, answer) => answer.send(Err(error)).is_ok(),
         };
     }
@@ -104,7 +109,7 @@ impl Writer {
                 return;
             }
             Ok(transaction) => {
-                replies.extend(jobs.map(|job| perform(&transaction, &shared.stats, job)));
+                replies.extend(jobs.map(|job| perform(&transaction, &shared, job)));
                 transaction.commit()
             }
         };
@@ -135,6 +140,9 @@ impl Writer {
 
     /// Removes what is past the retention, a little at a time.
     fn sweep(&mut self) {
+        if let Err(error) = sharing::forget(&self.db) {
+            tracing::warn!(%error, "deleted events were not forgotten");
+        }
         let retention = self.shared.retention;
         if retention.is_zero() {
             return;
@@ -165,7 +173,7 @@ impl Writer {
             })?
             .collect::<rusqlite::Result<_>>()?;
         for id in &old {
-            schema::remove(&transaction, *id)?;
+            schema::expire(&transaction, *id)?;
         }
         transaction.commit()?;
         if !old.is_empty() {
@@ -180,7 +188,8 @@ impl Writer {
 }
 
 /// Does one job in a savepoint; what it returns is called once the transaction is committed.
-fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
+fn perform(db: &Connection, shared: &Shared, job: Job) -> Reply {
+    let stats = &shared.stats;
     fn reply<T: 'static>(outcome: Result<T, Error>, answer: Option<Answer<T>>) -> Reply {
         Box::new(move |committed| {
             if let Some(answer) = answer {
@@ -222,7 +231,7 @@ fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
             reply(outcome, Some(answer))
         }
         Job::Remove(id, answer) => {
-            let outcome = savepoint(db, || match schema::remove(db, id) {
+            let outcome = savepoint(db, || match schema::remove(db, id, Change::Own) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Error::NotFound(id)),
                 Err(error) => Err(failed("removing an event")(error)),
@@ -240,6 +249,14 @@ fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
             }
             reply(outcome, Some(answer))
         }
+        Job::Take(revisions, is_shared, answer) => {
+            let outcome = sharing::take(db, shared, revisions, is_shared);
+            match &outcome {
+                Ok(n_taken) => stats.taken.fetch_add(*n_taken as u64, Ordering::Relaxed),
+                Err(error) => failure(error),
+            };
+            reply(outcome, Some(answer))
+        }
         Job::Import(events, answer) => {
             let outcome = savepoint(db, || import(db, events));
             match &outcome {
@@ -251,7 +268,10 @@ fn perform(db: &Connection, stats: &Stats, job: Job) -> Reply {
     }
 }
 
-fn savepoint<T>(db: &Connection, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn savepoint<T>(
+    db: &Connection,
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
     let run = |sql| db.execute_batch(sql).map_err(failed("storing an event"));
     run("SAVEPOINT change")?;
     let outcome = work();
@@ -285,7 +305,7 @@ fn insert(db: &Connection, draft: Draft, now: f64) -> Result<Saved, Error> {
     if created {
         check_rollback(db, &mut event)?;
     }
-    event.id = schema::write(db, &mut event).map_err(&refuse)?;
+    event.id = schema::write(db, &mut event, Change::Own).map_err(&refuse)?;
     roll_back(db, &event)?;
     Ok(Saved { event, created })
 }
@@ -323,7 +343,7 @@ fn roll_back(db: &Connection, event: &Event) -> Result<(), Error> {
         undone.until = Some(event.when.max(undone.when));
     }
     undone.status = Status::RolledBack;
-    schema::write(db, &mut undone).map_err(&refuse)?;
+    schema::write(db, &mut undone, Change::Own).map_err(&refuse)?;
     Ok(())
 }
 
@@ -347,7 +367,7 @@ fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Err
     if event.rollback_of != before {
         check_rollback(db, &mut event)?;
     }
-    schema::write(db, &mut event).map_err(&refuse)?;
+    schema::write(db, &mut event, Change::Own).map_err(&refuse)?;
     roll_back(db, &event)?;
     Ok(event)
 }
@@ -389,7 +409,7 @@ fn import(db: &Connection, events: Vec<Event>) -> Result<usize, Error> {
             Some(_) => event.id = 0,
             None => {}
         }
-        let id = schema::write(db, &mut event).map_err(&refuse)?;
+        let id = schema::write(db, &mut event, Change::Own).map_err(&refuse)?;
         if id != old_id {
             renamed.insert(old_id, id);
         }

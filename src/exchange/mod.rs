@@ -1,0 +1,239 @@
+//! Events of several servers: what is posted, changed or deleted at one of them is so at all.
+//!
+//! 1. Each other end, a peer or the table of ClickHouse, has a task: every [`PAUSE`] it takes what is new there and, if
+//!    the end does not ask for it itself, gives what is new here.
+//! 2. How far it is with each end is in `events-exchange` in the data directory. If that file is lost, it begins
+//!    with the first change again; changes that are known already change nothing.
+//! 3. Which of two changes holds is decided by the store (`render::events::revision`).
+//! 4. A round ends after [`ROUND`]; the next one goes on where it was.
+
+mod peer;
+mod table;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use render::events::{Revision, Store};
+use serde::{Deserialize, Serialize};
+use settings::Reading;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use self::peer::Peer;
+use self::table::Shared;
+use crate::config::Config;
+use crate::store::Remote;
+use crate::supervise::Supervisor;
+
+/// How often each end is asked.
+const PAUSE: Duration = Duration::from_secs(3);
+/// How long a round goes on while there is more.
+const ROUND: Duration = Duration::from_secs(10);
+
+settings::counters! {
+    /// What is counted of an end.
+    pub struct Counts in "events" {
+        /// Rounds in which events were exchanged with this server or table. If this stops growing, look at the log.
+        rounds = "exchange.rounds";
+        /// Rounds that failed. If this grows, the log has the reason; what was not exchanged is later.
+        failed = "exchange.failed";
+        /// Changes of events received from there, known ones included. For information only.
+        received = "exchange.received";
+        /// Changes of events written into the table. For information only.
+        sent = "exchange.sent";
+    }
+}
+
+/// How far the exchange with an end is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Position {
+    /// The store that is there, for a peer.
+    theirs: String,
+    /// The number of the last change taken from there: of a peer its own, of a table the second of its arrival.
+    taken: i64,
+    /// The store that is here.
+    ours: String,
+    /// The number of the last change of this store that is there.
+    given: i64,
+}
+
+/// An other end.
+trait End: Send {
+    /// Its URL, and its table.
+    fn name(&self) -> String;
+
+    /// Exchanges what is new until `until`.
+    ///
+    /// # Errors
+    /// It cannot be reached, or refuses.
+    fn round(&mut self, here: &Here<'_>, position: &mut Position) -> anyhow::Result<()>;
+}
+
+/// What a round works with.
+struct Here<'a> {
+    store: &'a Store,
+    counts: &'a Counts,
+    until: Instant,
+}
+
+impl Here<'_> {
+    /// Takes `revisions`.
+    fn take(&self, revisions: Vec<Revision>, is_shared: bool) -> anyhow::Result<()> {
+        self.counts.received.add(revisions.len() as u64);
+        self.store.take(revisions, is_shared)?;
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+}
+
+/// The positions of all ends, and their file.
+struct Positions {
+    path: PathBuf,
+    all: Mutex<BTreeMap<String, Position>>,
+}
+
+impl Positions {
+    fn read(path: PathBuf) -> Self {
+        let text = carbon::private::read(&path).unwrap_or_default();
+        Self {
+            path,
+            all: Mutex::new(serde_json::from_slice(&text).unwrap_or_default()),
+        }
+    }
+
+    fn of(&self, name: &str) -> Position {
+        self.all.lock().get(name).cloned().unwrap_or_default()
+    }
+
+    /// Keeps a position if it is another one.
+    fn keep(&self, name: &str, position: &Position) {
+        let mut all = self.all.lock();
+        if all.get(name) == Some(position) {
+            return;
+        }
+        all.insert(name.to_owned(), position.clone());
+        let partial = self.path.with_extension("partial");
+        let text = serde_json::to_vec_pretty(&*all).unwrap_or_default();
+        let written =
+            std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, &self.path));
+        if let Err(error) = written {
+            tracing::warn!(%error, "{} cannot be written", self.path.display());
+        }
+    }
+}
+
+/// The exchange with one end.
+struct Exchange {
+    end: Box<dyn End>,
+    name: String,
+    counts: Arc<Counts>,
+    store: Arc<Store>,
+    positions: Arc<Positions>,
+    has_failed: bool,
+}
+
+impl Exchange {
+    /// Exchanges until it is dropped.
+    async fn run(mut self) {
+        let mut ticks = tokio::time::interval(PAUSE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let round = tokio::task::spawn_blocking(move || {
+                self.round();
+                self
+            });
+            match round.await {
+                Ok(back) => self = back,
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn round(&mut self) {
+        let name = &self.name;
+        let mut position = self.positions.of(name);
+        let here = Here {
+            store: &self.store,
+            counts: &self.counts,
+            until: Instant::now() + ROUND,
+        };
+        let outcome = self.end.round(&here, &mut position);
+        // What was done before a failure is done.
+        self.positions.keep(name, &position);
+        match outcome {
+            Ok(()) => {
+                self.counts.rounds.add(1);
+                if self.has_failed {
+                    tracing::info!("events are exchanged with {name} again");
+                }
+                self.has_failed = false;
+            }
+            Err(error) => {
+                self.counts.failed.add(1);
+                if !self.has_failed {
+                    tracing::warn!("events are not exchanged with {name}: {error:#}");
+                }
+                self.has_failed = true;
+            }
+        }
+    }
+}
+
+/// The counters of all exchanges, by the names of the ends.
+#[derive(Clone, Default)]
+pub struct Counted(Vec<(String, Arc<Counts>)>);
+
+impl Counted {
+    /// The counters.
+    pub fn readings(&self) -> Vec<Reading> {
+        let all = self.0.iter().flat_map(|(name, counts)| {
+            let readings = counts.readings().into_iter();
+            readings.map(move |reading| reading.labelled("with", name))
+        });
+        all.collect()
+    }
+}
+
+/// Exchanges the events of `store` with all peers, and with the table of ClickHouse if that is the store of points.
+///
+/// # Errors
+/// Something that is not a URL.
+pub fn start(
+    config: &Config,
+    store: &Arc<Store>,
+    remote: Option<&Remote>,
+    background: &mut JoinSet<()>,
+    supervisor: &Supervisor,
+) -> anyhow::Result<Counted> {
+    let mut ends: Vec<Box<dyn End>> = Vec::new();
+    for url in &config.render.peers {
+        ends.push(Box::new(Peer::new(url, config.render.peer_timeout.0)?));
+    }
+    if let Some(table) = remote.and_then(Remote::events) {
+        ends.push(Box::new(Shared::new(table)));
+    }
+    let positions = Arc::new(Positions::read(config.data.join("events-exchange")));
+    let mut counted = Counted::default();
+    for end in ends {
+        let (name, counts) = (end.name(), Arc::<Counts>::default());
+        counted.0.push((name.clone(), Arc::clone(&counts)));
+        let exchange = Exchange {
+            end,
+            name,
+            counts,
+            store: Arc::clone(store),
+            positions: Arc::clone(&positions),
+            has_failed: false,
+        };
+        background.spawn(supervisor.watched("events exchange", exchange.run()));
+    }
+    Ok(counted)
+}
