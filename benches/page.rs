@@ -19,8 +19,7 @@ use std::time::{Duration, Instant};
 use render::budget::Budget;
 use render::events::Event;
 use render::http::page::{Dashboards, Host, Page};
-use render::source::{Fetched, Node, Source, SourceError};
-use whisper::Timestamp;
+use render::source::{FetchRange, Fetched, Node, Source, SourceError};
 
 /// The bound of the page.
 const BOUND_MS: f64 = 50.0;
@@ -89,13 +88,7 @@ impl Source for Names {
         Ok(Vec::new())
     }
 
-    fn fetch(
-        &self,
-        _: &str,
-        _: Timestamp,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError> {
+    fn fetch(&self, _: &str, _: FetchRange) -> Result<Option<Fetched>, SourceError> {
         Ok(None)
     }
 }

@@ -31,7 +31,9 @@ use render::budget::Budget;
 use render::format::json::{self, Choice};
 use render::http::guard::{self, Guard};
 use render::http::{App, router};
-use render::{Fetched, Node, Options, Query, Series, Source, SourceError, Window, events, query};
+use render::{
+    FetchRange, Fetched, Node, Options, Query, Series, Source, SourceError, Window, events, query,
+};
 use tower::ServiceExt;
 use whisper::{Aggregation, CreateOptions, File, Lock, Point, Retention, Timestamp};
 
@@ -112,7 +114,13 @@ fn cold(words: &[String]) {
     let names: Vec<String> = (0..n_files)
         .map(|n| name(n).replace('/', ".").replace(".wsp", ""))
         .collect();
-    let (now, from) = (Timestamp(NOW as u32), Timestamp((NOW - 14_400) as u32));
+    let now = Timestamp(NOW as u32);
+    let range = FetchRange {
+        from: Timestamp((NOW - 14_400) as u32),
+        until: now,
+        now,
+    };
+    let budget = Budget::unlimited();
     println!("fetches of {n_files} series that are not in memory, wall and CPU time");
     for _ in 0..ROUNDS {
         for ahead in [true, false] {
@@ -124,14 +132,12 @@ fn cold(words: &[String]) {
             }
             let (begun, cpu) = (std::time::Instant::now(), processor_time());
             let mut next: Box<dyn FnMut(usize)> = match ahead {
-                true => Source::announce(&*store, &names, from, now, now),
+                true => Source::announce(&*store, &names, range, &budget),
                 false => Box::new(|_| {}),
             };
             for (at, name) in names.iter().enumerate() {
                 next(at);
-                let fetched = Source::fetch(&*store, name, from, now, now)
-                    .unwrap()
-                    .unwrap();
+                let fetched = Source::fetch(&*store, name, range).unwrap().unwrap();
                 assert_eq!(fetched.values.len() as i64, N_POINTS);
             }
             drop(next);
@@ -299,13 +305,7 @@ impl Source for MadeUp {
         Ok(Vec::new())
     }
 
-    fn fetch(
-        &self,
-        name: &str,
-        _: Timestamp,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError> {
+    fn fetch(&self, name: &str, _: FetchRange) -> Result<Option<Fetched>, SourceError> {
         Ok(Some(Fetched {
             start: 10,
             end: 10 * N_POINTS + 10,

@@ -382,9 +382,6 @@ impl Running {
         let source = asked.source.clone();
         let (asked, peered) = peers::with(asked, &config.render)?;
         let app = App::new(&config.render, asked.source, asked.tags, events.clone())?;
-        if let Some(peered) = &peered {
-            peered.reserve_in(&app.memory);
-        }
         let remote = opened.remote.as_ref();
         let exchange = exchange::start(config, &events, remote, &mut background, supervisor)?;
         memory::return_of_requests(&app.memory).context("starting a thread")?;

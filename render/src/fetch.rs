@@ -14,6 +14,7 @@ use crate::context::{Context, Query, Window};
 use crate::error::{Error, Result};
 use crate::query::{self, Argument, Base, Literal};
 use crate::series::{Column, Series, Stored, tags_of};
+use crate::source::FetchRange;
 
 /// The series of one evaluation, and what was found and fetched so far.
 pub(crate) struct Fetcher<'q> {
@@ -89,14 +90,20 @@ impl<'q> Fetcher<'q> {
     pub(crate) fn announce<'a>(
         &'a self,
         names: &'a [String],
-        Window { from, until }: Window,
+        window: Window,
     ) -> Box<dyn FnMut(usize) + 'a> {
-        let (from, until) = (timestamp(from), timestamp(until));
-        let now = timestamp(self.query.now);
         let budget = &self.query.limits.budget;
         self.query
             .source
-            .announce_within(names, from, until, now, budget)
+            .announce(names, self.range(window), budget)
+    }
+
+    fn range(&self, Window { from, until }: Window) -> FetchRange {
+        FetchRange {
+            from: timestamp(from),
+            until: timestamp(until),
+            now: timestamp(self.query.now),
+        }
     }
 
     /// The series names that `pattern` matches, sorted, each once.
@@ -118,9 +125,7 @@ impl<'q> Fetcher<'q> {
             let in_order = pattern.split(';').skip(1).is_sorted();
             in_order.then(|| pattern.to_owned()).into_iter().collect()
         } else {
-            let nodes = source.find(pattern, budget)?;
-            let leaves = nodes.into_iter().filter(|node| node.leaf);
-            leaves.map(|node| node.path).collect()
+            source.find_series(pattern, budget)?
         };
         names.sort_unstable();
         names.dedup();
@@ -153,9 +158,7 @@ impl<'q> Fetcher<'q> {
                 "Invalid interval start={from} end={until}: a window must not end before it starts"
             )));
         }
-        let (from, until) = (timestamp(from), timestamp(until));
-        let now = timestamp(self.query.now);
-        let Some(fetched) = self.query.source.fetch(name, from, until, now)? else {
+        let Some(fetched) = self.query.source.fetch(name, self.range(window))? else {
             return Ok(None);
         };
         let values = Column::from(fetched.values);

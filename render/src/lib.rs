@@ -47,4 +47,6 @@ pub use context::{Context, Limits, Query, Window};
 pub use error::{Error, Result};
 pub use options::Options;
 pub use series::{Column, Consolidation, Drawing, Series};
-pub use source::{Fetched, Info, Node, Source, SourceError, TagValue, Tags};
+pub use source::{
+    Completion, FetchRange, Fetched, Info, Node, Source, SourceError, TagValue, Tags,
+};

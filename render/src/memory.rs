@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use whisper::{ABSENT, Aggregation, Retention, Timestamp};
+use whisper::{ABSENT, Aggregation, Retention};
 
 use crate::budget::Budget;
 use crate::series::tags_of;
-use crate::source::{Fetched, Info, Node, Source, SourceError, TagValue, Tags};
+use crate::source::{
+    Completion, FetchRange, Fetched, Info, Node, Source, SourceError, TagValue, Tags,
+};
 
 /// A [`Source`] of series whose points begin one step after 0.
 #[derive(Debug, Default)]
@@ -100,13 +102,8 @@ impl Source for Memory {
         Ok(found)
     }
 
-    fn fetch(
-        &self,
-        name: &str,
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError> {
+    fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError> {
+        let FetchRange { from, until, now } = range;
         let Some((step, values)) = self.series.get(name) else {
             return Ok(None);
         };
@@ -165,22 +162,14 @@ impl Tags for Memory {
         Ok(None)
     }
 
-    fn complete_tags(
-        &self,
-        _: &[&str],
-        _: &str,
-        _: usize,
-        _: &Budget,
-    ) -> Result<Vec<String>, SourceError> {
+    fn complete_tags(&self, _: &Completion<'_>, _: &Budget) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }
 
     fn complete_values(
         &self,
-        _: &[&str],
         _: &str,
-        _: &str,
-        _: usize,
+        _: &Completion<'_>,
         _: &Budget,
     ) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())

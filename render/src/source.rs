@@ -34,6 +34,28 @@ pub struct Fetched {
     pub x_files_factor: f32,
 }
 
+/// `all` and `more` in bytewise order, each text once; `more` is reserved in `budget`.
+///
+/// # Errors
+/// What `budget` refuses.
+pub fn merged(
+    mut all: Vec<String>,
+    more: impl IntoIterator<Item = String>,
+    budget: &Budget,
+) -> Result<Vec<String>, SourceError> {
+    let mut steps = budget.steps();
+    for text in more {
+        steps.take(text.len() + PER_TEXT)?;
+        all.push(text);
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+/// What a text of a list takes beside its bytes.
+const PER_TEXT: usize = 64;
+
 /// The layout of a series' file, as `/info` answers it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Info {
@@ -43,6 +65,17 @@ pub struct Info {
     pub aggregation: Aggregation,
     /// The share of known points that it takes to make a coarser one, 0 to 1.
     pub x_files_factor: f32,
+}
+
+/// Which points of a series are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchRange {
+    /// Points after this time.
+    pub from: Timestamp,
+    /// Points up to this time.
+    pub until: Timestamp,
+    /// The clock, by which archives are chosen.
+    pub now: Timestamp,
 }
 
 /// What a query reads. All calls may touch the disk and are made from the worker pool, never from
@@ -75,44 +108,34 @@ pub trait Source: Send + Sync {
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError>;
 
+    /// The names of the series that `pattern` matches: the leaves of [`Source::find`], in any order.
+    ///
+    /// # Errors
+    /// As [`Source::find`].
+    fn find_series(&self, pattern: &str, budget: &Budget) -> Result<Vec<String>, SourceError> {
+        let nodes = self.find(pattern, budget)?.into_iter();
+        let leaves = nodes.filter(|node| node.leaf);
+        Ok(leaves.map(|node| node.path).collect())
+    }
+
     /// The points of the series called `name` in `(from, until]`, whisper and cache merged, as
     /// `whisper.fetch` in Graphite would choose archive and range at the clock `now`. `None` if
     /// there is no such series or the range lies wholly outside what it keeps.
     ///
     /// # Errors
     /// A damaged or unreadable file.
-    fn fetch(
-        &self,
-        name: &str,
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError>;
+    fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError>;
 
-    /// Announces fetches of `names`, one after the other, with these arguments of [`Source::fetch`]. What is
-    /// returned is called before each with the number of its name, so that the source can read ahead.
+    /// Announces fetches of `names`, one after the other, over this range. What is returned is called before
+    /// each with the number of its name, so that the source can read ahead, in the time of `budget`.
     fn announce<'a>(
         &'a self,
         names: &'a [String],
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Box<dyn FnMut(usize) + 'a> {
-        let _ = (names, from, until, now);
-        Box::new(|_| {})
-    }
-
-    /// As [`Source::announce`], for a source that fetches ahead in the time of `budget`.
-    fn announce_within<'a>(
-        &'a self,
-        names: &'a [String],
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
+        range: FetchRange,
         budget: &'a Budget,
     ) -> Box<dyn FnMut(usize) + 'a> {
-        let _ = budget;
-        self.announce(names, from, until, now)
+        let _ = (names, range, budget);
+        Box::new(|_| {})
     }
 
     /// From when to when the series called `name` may hold points, at the clock `now`: what
@@ -164,30 +187,25 @@ pub trait Tags: Send + Sync {
         budget: &Budget,
     ) -> Result<Option<(u32, Vec<TagValue>)>, SourceError>;
 
-    /// The tags that the series satisfying `expressions` carry and that begin with `prefix`,
-    /// except those that the expressions name, sorted, at most `limit`.
+    /// The tags that the series in `wanted` carry and that begin with its prefix, except those that its
+    /// expressions name, sorted.
     ///
     /// # Errors
     /// As [`Source::find_tagged`].
     fn complete_tags(
         &self,
-        expressions: &[&str],
-        prefix: &str,
-        limit: usize,
+        wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError>;
 
-    /// The values of `tag` among the series satisfying `expressions` that begin with `prefix`,
-    /// sorted, at most `limit`.
+    /// The values of `tag` among the series in `wanted` that begin with its prefix, sorted.
     ///
     /// # Errors
     /// As [`Source::find_tagged`].
     fn complete_values(
         &self,
-        expressions: &[&str],
         tag: &str,
-        prefix: &str,
-        limit: usize,
+        wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError>;
 
@@ -211,6 +229,17 @@ pub trait Tags: Send + Sync {
     /// # Errors
     /// The deletion could not be kept.
     fn unregister(&self, path: &str) -> Result<(), SourceError>;
+}
+
+/// What a completion begins with, and among which series it is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion<'a> {
+    /// The series that satisfy all of these; all series without any.
+    pub expressions: &'a [&'a str],
+    /// What the answers begin with.
+    pub prefix: &'a str,
+    /// Most answers.
+    pub limit: usize,
 }
 
 /// One value of a tag.

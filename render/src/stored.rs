@@ -4,7 +4,9 @@ use carbon::{Carbon, Timestamp};
 
 use crate::budget::Budget;
 use crate::error::Result as Checked;
-use crate::source::{Fetched, Info, Node, Source, SourceError, TagValue, Tags};
+use crate::source::{
+    Completion, FetchRange, Fetched, Info, Node, Source, SourceError, TagValue, Tags,
+};
 
 /// What one result of a search takes beside its text: a place in a list that moves to twice the
 /// room when it is full.
@@ -68,13 +70,8 @@ impl Source for Carbon {
         })
     }
 
-    fn fetch(
-        &self,
-        name: &str,
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError> {
+    fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError> {
+        let FetchRange { from, until, now } = range;
         let fetched = Carbon::fetch(self, name, from, until, now).map_err(refuse)?;
         Ok(fetched.map(|fetched| {
             let carbon::Fetched {
@@ -96,9 +93,8 @@ impl Source for Carbon {
     fn announce<'a>(
         &'a self,
         names: &'a [String],
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
+        FetchRange { from, until, now }: FetchRange,
+        _: &'a Budget,
     ) -> Box<dyn FnMut(usize) + 'a> {
         let mut ahead = self.read_ahead(names, from, until, now);
         Box::new(move |at| ahead.next(at))
@@ -153,11 +149,14 @@ impl Tags for Carbon {
 
     fn complete_tags(
         &self,
-        expressions: &[&str],
-        prefix: &str,
-        limit: usize,
+        wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
+        let Completion {
+            expressions,
+            prefix,
+            limit,
+        } = *wanted;
         search(budget, |go_on| {
             self.index()
                 .complete_tags(expressions, prefix, limit, go_on)
@@ -166,12 +165,15 @@ impl Tags for Carbon {
 
     fn complete_values(
         &self,
-        expressions: &[&str],
         tag: &str,
-        prefix: &str,
-        limit: usize,
+        wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
+        let Completion {
+            expressions,
+            prefix,
+            limit,
+        } = *wanted;
         search(budget, |go_on| {
             self.index()
                 .complete_values(expressions, tag, prefix, limit, go_on)

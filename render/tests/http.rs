@@ -17,11 +17,10 @@ use render::http::pool::Lane;
 use render::http::{App, router};
 use render::memory::Memory;
 use render::options::MemorySize;
-use render::{Fetched, Node, Options, Source, SourceError, events};
+use render::{FetchRange, Fetched, Node, Options, Source, SourceError, events};
 use serde_json::{Value, json};
 use settings::{ByteSize, Span};
 use tower::ServiceExt;
-use whisper::Timestamp;
 
 /// A memory that counts, waits and panics on request.
 struct Odd {
@@ -43,13 +42,7 @@ impl Source for Odd {
         self.memory.find_tagged(expressions, budget)
     }
 
-    fn fetch(
-        &self,
-        name: &str,
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError> {
+    fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError> {
         self.n_fetched.fetch_add(1, Ordering::SeqCst);
         match name {
             "odd.panics" => panic!("on purpose"),
@@ -59,7 +52,7 @@ impl Source for Odd {
             }
             _ => {}
         }
-        self.memory.fetch(name, from, until, now)
+        self.memory.fetch(name, range)
     }
 }
 

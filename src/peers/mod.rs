@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use render::budget::{Budget, Memory, Reservation};
-use render::{Fetched, Info, Node, Source, SourceError, TagValue, Tags};
+use render::budget::{Budget, Reservation};
+use render::source::merged;
+use render::{Completion, FetchRange, Fetched, Info, Node, Source, SourceError, TagValue, Tags};
 use serde_json::Value;
 use settings::Reading;
 use whisper::Timestamp;
@@ -89,13 +90,12 @@ pub struct Peered {
     local: Arc<dyn Source>,
     tags: Arc<dyn Tags>,
     peers: Vec<Peer>,
-    memory: Mutex<Option<Arc<Memory>>>,
 }
 
 /// What peers have of series that are about to be fetched.
 #[derive(Default)]
 struct Ahead {
-    window: (u32, u32),
+    range: Option<FetchRange>,
     series: HashMap<String, Vec<Fetched>>,
     _reserved: Option<Reservation>,
 }
@@ -131,13 +131,7 @@ impl Peered {
             local: asked.source,
             tags: asked.tags,
             peers: peers.collect::<anyhow::Result<_>>()?,
-            memory: Mutex::default(),
         })
-    }
-
-    /// Values of peers are reserved in `memory` from now on.
-    pub fn reserve_in(&self, memory: &Arc<Memory>) {
-        *self.memory.lock() = Some(Arc::clone(memory));
     }
 
     /// The counters of all peers.
@@ -187,8 +181,31 @@ impl Peered {
             .collect()
     }
 
+    /// `found`, with the `kind` of completions that peers have.
+    fn completed(
+        &self,
+        found: Vec<String>,
+        kind: &str,
+        asked: &[(&str, &str)],
+        wanted: &Completion<'_>,
+        budget: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
+        let limit = wanted.limit.to_string();
+        let mut pairs: Vec<_> = wanted
+            .expressions
+            .iter()
+            .map(|one| ("expr", *one))
+            .collect();
+        pairs.extend(asked);
+        pairs.push(("limit", &limit));
+        let more = self.texts(&format!("/tags/autoComplete/{kind}"), &pairs);
+        let mut all = merged(found, more, budget)?;
+        all.truncate(wanted.limit);
+        Ok(all)
+    }
+
     /// What peers have of `names`.
-    fn of_peers(&self, names: &[&str], window: (u32, u32)) -> HashMap<String, Vec<Fetched>> {
+    fn of_peers(&self, names: &[&str], range: FetchRange) -> HashMap<String, Vec<Fetched>> {
         let names: Vec<&str> = names
             .iter()
             .copied()
@@ -198,7 +215,7 @@ impl Peered {
         if names.is_empty() {
             return found;
         }
-        let (from, until) = (i64::from(window.0), i64::from(window.1));
+        let (from, until) = (i64::from(range.from.0), i64::from(range.until.0));
         for answer in self.ask(|machine| machine.fetch(&names, from, until)) {
             for mut series in answer {
                 let name = std::mem::take(&mut series.name);
@@ -211,28 +228,25 @@ impl Peered {
         found
     }
 
-    fn read_ahead(&self, names: &[String], window: (u32, u32)) {
+    fn read_ahead(&self, names: &[String], range: FetchRange, budget: &Budget) {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let series = self.of_peers(&names, window);
+        let series = self.of_peers(&names, range);
         let values = series
             .values()
             .flatten()
             .map(|one| one.values.len() * 8 + 128);
-        let bytes: usize = values.sum();
-        let memory = self.memory.lock().clone();
-        let reserved = memory.map(|memory| Budget::new(memory, None).hold(bytes));
-        let ahead = match reserved.transpose() {
+        let ahead = match budget.hold(values.sum()) {
             Ok(reserved) => Ahead {
-                window,
+                range: Some(range),
                 series,
-                _reserved: reserved,
+                _reserved: Some(reserved),
             },
             Err(_) => {
                 tracing::warn!(
                     "values of peers are left out of an answer: render.max_memory is used up"
                 );
                 Ahead {
-                    window,
+                    range: Some(range),
                     ..Ahead::default()
                 }
             }
@@ -260,20 +274,6 @@ pub fn with(
     Ok((asked, Some(peered)))
 }
 
-/// Sorted, each once, and reserved.
-fn merged(
-    mut all: Vec<String>,
-    more: Vec<String>,
-    budget: &Budget,
-) -> Result<Vec<String>, SourceError> {
-    let bytes = more.iter().map(|text| text.len() + 64).sum();
-    budget.reserve(bytes)?;
-    all.extend(more);
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
-}
-
 impl Source for Peered {
     fn local(&self) -> Option<&dyn Source> {
         Some(&*self.local)
@@ -293,6 +293,13 @@ impl Source for Peered {
         Ok(nodes)
     }
 
+    fn find_series(&self, pattern: &str, budget: &Budget) -> Result<Vec<String>, SourceError> {
+        let names = self.local.find_series(pattern, budget)?;
+        let found = self.ask(|machine| machine.find(pattern));
+        let leaves = found.into_iter().flatten().filter(|node| node.is_leaf);
+        merged(names, leaves.map(|node| node.path), budget)
+    }
+
     fn find_tagged(
         &self,
         expressions: &[&str],
@@ -303,21 +310,14 @@ impl Source for Peered {
         merged(names, self.texts("/tags/findSeries", &pairs), budget)
     }
 
-    fn fetch(
-        &self,
-        name: &str,
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError> {
-        let local = self.local.fetch(name, from, until, now);
-        let window = (from.0, until.0);
+    fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError> {
+        let local = self.local.fetch(name, range);
         let announced = AHEAD.with_borrow_mut(|ahead| {
-            let ahead = ahead.as_mut().filter(|ahead| ahead.window == window)?;
+            let ahead = ahead.as_mut().filter(|ahead| ahead.range == Some(range))?;
             Some(ahead.series.remove(name).unwrap_or_default())
         });
         let others = announced.unwrap_or_else(|| {
-            let mut found = self.of_peers(&[name], window);
+            let mut found = self.of_peers(&[name], range);
             found.remove(name).unwrap_or_default()
         });
         // If the file here is damaged, a peer may still have the series.
@@ -338,18 +338,17 @@ impl Source for Peered {
     fn announce<'a>(
         &'a self,
         names: &'a [String],
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
+        range: FetchRange,
+        budget: &'a Budget,
     ) -> Box<dyn FnMut(usize) + 'a> {
-        let mut local = self.local.announce(names, from, until, now);
+        let mut local = self.local.announce(names, range, budget);
         let announced = Announced;
         let mut end = 0;
         Box::new(move |at| {
             let _lives_as_long = &announced;
             if at >= end {
                 end = (at + AT_ONCE).min(names.len());
-                self.read_ahead(&names[at..end], (from.0, until.0));
+                self.read_ahead(&names[at..end], range, budget);
             }
             local(at);
         })
@@ -426,43 +425,28 @@ impl Tags for Peered {
 
     fn complete_tags(
         &self,
-        expressions: &[&str],
-        prefix: &str,
-        limit: usize,
+        wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
-        let found = self
-            .tags
-            .complete_tags(expressions, prefix, limit, budget)?;
-        let most = limit.to_string();
-        let mut pairs: Vec<_> = expressions.iter().map(|one| ("expr", *one)).collect();
-        pairs.extend([("tagPrefix", prefix), ("limit", &most)]);
-        let mut all = merged(found, self.texts("/tags/autoComplete/tags", &pairs), budget)?;
-        all.truncate(limit);
-        Ok(all)
+        let found = self.tags.complete_tags(wanted, budget)?;
+        self.completed(
+            found,
+            "tags",
+            &[("tagPrefix", wanted.prefix)],
+            wanted,
+            budget,
+        )
     }
 
     fn complete_values(
         &self,
-        expressions: &[&str],
         tag: &str,
-        prefix: &str,
-        limit: usize,
+        wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
-        let found = self
-            .tags
-            .complete_values(expressions, tag, prefix, limit, budget)?;
-        let most = limit.to_string();
-        let mut pairs: Vec<_> = expressions.iter().map(|one| ("expr", *one)).collect();
-        pairs.extend([("tag", tag), ("valuePrefix", prefix), ("limit", &most)]);
-        let mut all = merged(
-            found,
-            self.texts("/tags/autoComplete/values", &pairs),
-            budget,
-        )?;
-        all.truncate(limit);
-        Ok(all)
+        let found = self.tags.complete_values(tag, wanted, budget)?;
+        let asked = [("tag", tag), ("valuePrefix", wanted.prefix)];
+        self.completed(found, "values", &asked, wanted, budget)
     }
 
     fn register(&self, path: &str) -> Result<String, SourceError> {

@@ -48,13 +48,17 @@ impl Cache {
         (kept.at.elapsed() < self.within).then(|| Arc::clone(&kept.names))
     }
 
-    /// Keeps an answer.
+    /// Whether an answer is small enough to be kept.
+    pub(crate) fn fits(&self, question: &str, names: &[String]) -> bool {
+        !self.within.is_zero() && size(question, names) <= self.most / 2
+    }
+
+    /// Keeps an answer that [fits](Self::fits).
     pub(crate) fn keep(&self, question: &str, names: &Arc<[String]>) {
-        let texts: usize = names.iter().map(|name| name.len() + PER_NAME).sum();
-        let bytes = texts + 2 * question.len() + 2 * PER_NAME;
-        if self.within.is_zero() || bytes > self.most / 2 {
+        if !self.fits(question, names) {
             return;
         }
+        let bytes = size(question, names);
         let at = Instant::now();
         let mut inner = self.inner.lock();
         let kept = Kept {
@@ -83,6 +87,11 @@ impl Cache {
             }
         }
     }
+}
+
+fn size(question: &str, names: &[String]) -> usize {
+    let texts: usize = names.iter().map(|name| name.len() + PER_NAME).sum();
+    texts + 2 * question.len() + 2 * PER_NAME
 }
 
 #[cfg(test)]

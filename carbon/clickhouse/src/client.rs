@@ -58,6 +58,24 @@ pub(crate) struct Answer {
     _held: Reservation,
 }
 
+/// When the server sends an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// When it has made all of it.
+    Whole,
+    /// While it makes it.
+    AsMade,
+}
+
+/// A query for the server.
+struct Asked<'a> {
+    id: &'a str,
+    sql: &'a str,
+    timeout: Duration,
+    modern: bool,
+    sent: Sent,
+}
+
 /// A client. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Shared>);
@@ -187,6 +205,19 @@ impl Client {
     /// # Errors
     /// What ClickHouse says, or what `budget` refuses.
     pub(crate) fn query(&self, sql: String, budget: &Budget) -> Result<Answer, Failure> {
+        self.ask(sql, budget, Sent::Whole)
+    }
+
+    /// As [`Client::query`], with an answer that the server sends while it makes it. If it fails meanwhile, the answer
+    /// ends with what it says, which [`crate::wire::said`] finds: for answers that show whether they are whole.
+    ///
+    /// # Errors
+    /// As [`Client::query`].
+    pub(crate) fn stream(&self, sql: String, budget: &Budget) -> Result<Answer, Failure> {
+        self.ask(sql, budget, Sent::AsMade)
+    }
+
+    fn ask(&self, sql: String, budget: &Budget, sent: Sent) -> Result<Answer, Failure> {
         let stats = &self.0.stats;
         stats.queries.add(1);
         budget.check().map_err(Failure::Budget)?;
@@ -200,7 +231,14 @@ impl Client {
         let (send, receive) = sync_channel(1);
         let (shared, own, held) = (Arc::clone(&self.0), id.clone(), budget.clone());
         let work = move || {
-            let answer = shared.ask(&own, &sql, timeout, modern, &held);
+            let asked = Asked {
+                id: &own,
+                sql: &sql,
+                timeout,
+                modern,
+                sent,
+            };
+            let answer = shared.ask(&asked, &held);
             // The request that waited may have gone.
             let _ = send.send(answer);
         };
@@ -282,24 +320,25 @@ impl Shared {
             .map_err(|error| format!("{}: {error}", self.url))
     }
 
-    fn ask(
-        &self,
-        id: &str,
-        sql: &str,
-        timeout: Duration,
-        modern: bool,
-        budget: &Budget,
-    ) -> Result<Answer, Failure> {
+    fn ask(&self, asked: &Asked<'_>, budget: &Budget) -> Result<Answer, Failure> {
+        let Asked {
+            id,
+            sql,
+            timeout,
+            modern,
+            sent,
+        } = *asked;
         let seconds = timeout.as_secs().max(1).to_string();
         let memory = self.query_memory.to_string();
         let mut settings = vec![
             ("query_id", id),
             ("max_execution_time", seconds.as_str()),
             ("max_query_size", "16777216"),
-            // The status says whether the answer is whole.
-            ("wait_end_of_query", "1"),
-            ("buffer_size", "33554432"),
         ];
+        if sent == Sent::Whole {
+            // The status says whether the answer is whole.
+            settings.extend([("wait_end_of_query", "1"), ("buffer_size", "33554432")]);
+        }
         if self.query_memory > 0 {
             settings.push(("max_memory_usage", &memory));
         }

@@ -2,7 +2,8 @@
 //!
 //! A name is in the table once for every day (`Date = '1970-02-12'`) with `Level = 20000 + nodes`; branches have a dot
 //! at their end. The literal start of a pattern is a range of the table's key, the rest a regular expression, which
-//! ClickHouse matches.
+//! ClickHouse matches. Rows come in the order of the key, part by part: a name that is in several parts comes several
+//! times until they are merged, which the reader drops ([`crate::source`]). To have ClickHouse group them costs more.
 
 use std::fmt::Write;
 
@@ -32,9 +33,40 @@ pub(crate) fn query(table: &str, pattern: &str) -> Result<Option<String>, String
         false => "",
     };
     Ok(Some(format!(
-        "SELECT Path FROM {table} WHERE {condition}{ending} AND Date = '1970-02-12' \
-         GROUP BY Path FORMAT RowBinary"
+        "SELECT Path FROM {table} WHERE {condition}{ending} AND Date = '1970-02-12' FORMAT RowBinary"
     )))
+}
+
+/// The query for the reversed names of the series that `pattern` matches. `None` if the literal nodes at its end do not
+/// narrow the search more than those at its beginning, as graphite-clickhouse decides it.
+///
+/// # Errors
+/// As [`query`].
+pub(crate) fn reversed(table: &str, pattern: &str) -> Result<Option<String>, String> {
+    let text = pattern.replace('\\', "");
+    let mut nodes: Vec<&str> = text.split('.').filter(|node| !node.is_empty()).collect();
+    let literal = |nodes: &mut dyn Iterator<Item = &&str>| {
+        let nodes = nodes.take_while(|node| is_literal(node));
+        nodes.count()
+    };
+    let (at_start, at_end) = (literal(&mut nodes.iter()), literal(&mut nodes.iter().rev()));
+    let is_any_depth = nodes.iter().any(|node| node.contains("**"));
+    if is_any_depth || text.ends_with('.') || at_end <= at_start || at_end == nodes.len() {
+        return Ok(None);
+    }
+    nodes.reverse();
+    let matches = matches(&nodes, regex(&nodes))?;
+    Ok(Some(format!(
+        "SELECT Path FROM {table} WHERE Level = {}{matches} AND Date = '1970-02-12' FORMAT RowBinary",
+        30_000 + nodes.len()
+    )))
+}
+
+/// The query that has a row if the table has reversed names.
+pub(crate) fn any_reversed(table: &str) -> String {
+    format!(
+        "SELECT Level FROM {table} WHERE Level > 30000 AND Level < 40000 AND Date = '1970-02-12' LIMIT 1 FORMAT RowBinary"
+    )
 }
 
 fn condition(nodes: &[&str]) -> Result<String, String> {
@@ -59,27 +91,35 @@ fn condition(nodes: &[&str]) -> Result<String, String> {
             format!("Level >= {} AND Level < 30000", level - globstars + at_end)
         }
     };
-    let start = literal_start(nodes);
-    let range = match start.as_str() {
-        "" => String::new(),
-        start => format!(" AND Path LIKE {}", sql::prefix(start)),
+    // `a.b.*` is wholly a prefix.
+    let is_prefix = globstars == 0
+        && nodes.last() == Some(&"*")
+        && nodes[..nodes.len() - 1].iter().all(|node| is_literal(node));
+    // Every name is wanted.
+    let is_all = nodes == ["**"];
+    let regex = match is_prefix || is_all {
+        true => String::new(),
+        false => regex(nodes),
     };
-    let regex = regex(nodes);
+    Ok(format!("{levels}{}", matches(nodes, regex)?))
+}
+
+/// The range of the key that begins like `nodes`, and `regex` unless it is empty.
+fn matches(nodes: &[&str], regex: String) -> Result<String, String> {
     if regex.len() > MAX_REGEX {
         return Err(format!(
             "the pattern is a regular expression of {} bytes, more than {MAX_REGEX}",
             regex.len()
         ));
     }
-    // `a.b.*` is wholly a prefix.
-    let is_prefix = globstars == 0
-        && nodes.last() == Some(&"*")
-        && nodes[..nodes.len() - 1].iter().all(|node| is_literal(node));
-    let matches = match is_prefix {
-        true => String::new(),
-        false => format!(" AND match(Path, {})", sql::text(&regex)),
+    let mut out = match literal_start(nodes).as_str() {
+        "" => String::new(),
+        start => format!(" AND Path LIKE {}", sql::prefix(start)),
     };
-    Ok(format!("{levels}{range}{matches}"))
+    if !regex.is_empty() {
+        let _ = write!(out, " AND match(Path, {})", sql::text(&regex));
+    }
+    Ok(out)
 }
 
 fn is_literal(node: &str) -> bool {
@@ -231,6 +271,7 @@ mod tests {
         assert_eq!(asked("a.b"), "Level = 20002 AND Path IN ('a.b', 'a.b.')");
         assert_eq!(asked("a.b.*"), "Level = 20003 AND Path LIKE 'a.b.%'");
         assert_eq!(asked("*"), "Level = 20001");
+        assert_eq!(asked("**"), "Level >= 20001 AND Level < 30000");
         assert_eq!(
             asked("a_.x*.c"),
             r"Level = 20003 AND Path LIKE 'a\\_.x%' AND match(Path, '^a_[.]x[^.]*[.]c[.]?$')"
@@ -239,6 +280,19 @@ mod tests {
             asked("a.**.c"),
             "Level >= 20002 AND Level < 30000 AND Path LIKE 'a%' AND match(Path, '^a(?:[.][^.]+)*[.]c[.]?$')"
         );
+    }
+
+    #[test]
+    fn literal_nodes_at_the_end_are_looked_up_in_reverse() {
+        let sql = reversed("t", "*.web.h?.cpu.load").unwrap().unwrap();
+        assert!(
+            sql.contains("Level = 30005 AND Path LIKE 'load.cpu.h%' AND match(Path, '^load[.]cpu[.]h[^.][.]web[.][^.]*[.]?$')"),
+            "{sql}"
+        );
+        for direct in ["a.*.b", "a.b", "*", "**.b", "a.*", "*.b.", "{a,**}.b"] {
+            assert!(reversed("t", direct).unwrap().is_none(), "{direct}");
+        }
+        assert!(reversed("t", "*.b").unwrap().is_some());
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod source;
 pub mod sql;
 mod stats;
 mod tagged;
+mod tags;
 mod wire;
 mod writer;
 

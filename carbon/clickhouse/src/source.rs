@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use carbon::{Carbon, Timestamp};
+use carbon::Carbon;
 use parking_lot::Mutex;
 use render::budget::Budget;
-use render::source::{Fetched, Node, Source, SourceError, TagValue, Tags};
+use render::source::{FetchRange, Fetched, Node, Source, SourceError, merged};
 
 use crate::cache::Cache;
 use crate::client::{Client, Failure};
@@ -20,39 +20,39 @@ use crate::rollup::Rollup;
 use crate::rows;
 use crate::sql;
 use crate::stats::Stats;
-use crate::wire::{CUT, Rows};
+use crate::wire::{CUT, Rows, said};
 use crate::{find, tagged};
 
 /// How long the rollup rules are used before they are asked for again.
 const RULES_FOR: Duration = Duration::from_secs(60);
-/// How long a registration may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The most series of one query for points, and the most points and bytes of names that they may have.
 const MOST_SERIES: usize = 500;
 const MOST_POINTS: u64 = 4_000_000;
 const MOST_TEXT: usize = 8 << 20;
 /// What a name that is found takes beside its text.
-const PER_NAME: usize = 64;
+pub(crate) const PER_NAME: usize = 64;
 
 /// The store.
 pub struct Clickhouse {
-    client: Client,
-    carbon: Carbon,
+    pub(crate) client: Client,
+    pub(crate) carbon: Carbon,
     known: Arc<Known>,
     stats: Arc<Stats>,
     points_table: String,
-    index_table: String,
-    tagged_table: String,
+    pub(crate) index_table: String,
+    pub(crate) tagged_table: String,
     rollup: String,
     rules: Mutex<Option<(Instant, Arc<Rollup>)>>,
     found: Cache,
+    /// Whether the table of names has them reversed, as of when.
+    reversed: Mutex<Option<(Instant, bool)>>,
     /// What was fetched ahead, by the thread that will ask for it.
     ahead: Mutex<HashMap<ThreadId, Ahead>>,
 }
 
 /// Series that were fetched together.
 struct Ahead {
-    question: [Timestamp; 3],
+    range: FetchRange,
     series: HashMap<String, Fetched, foldhash::fast::RandomState>,
     failed: Option<SourceError>,
 }
@@ -90,6 +90,7 @@ impl Clickhouse {
             rollup: options.rollup.clone(),
             rules: Mutex::default(),
             found: Cache::new(options.find_cache.0, most),
+            reversed: Mutex::default(),
             ahead: Mutex::default(),
         }
     }
@@ -116,16 +117,18 @@ impl Clickhouse {
         Ok(rules)
     }
 
-    /// The first column of the answer to `sql`: texts, in bytewise order. `named` is the question that it answers.
+    /// The first column of the answer to `sql`, each text as `read` has it, in bytewise order. `named` is the question
+    /// that it answers.
     fn texts(
         &self,
         named: &str,
         sql: String,
+        read: fn(String) -> String,
         budget: &Budget,
-    ) -> Result<Arc<[String]>, SourceError> {
+    ) -> Result<Texts, SourceError> {
         if let Some(kept) = self.found.get(named) {
             self.stats.found_again.add(1);
-            return Ok(kept);
+            return Ok(Texts::Kept(kept));
         }
         let answer = self.client.query(sql, budget)?;
         let mut steps = budget.steps();
@@ -136,14 +139,32 @@ impl Clickhouse {
                 .text()
                 .ok_or_else(|| SourceError::Failed(CUT.to_owned()))?;
             steps.take(text.len() + PER_NAME)?;
-            texts.push(text);
+            texts.push(read(text));
         }
-        if !texts.is_sorted() {
-            texts.sort_unstable();
+        // Long runs of them are in order.
+        texts.sort();
+        texts.dedup();
+        if !self.found.fits(named, &texts) {
+            return Ok(Texts::Own(texts));
         }
         let texts: Arc<[String]> = texts.into();
         self.found.keep(named, &texts);
-        Ok(texts)
+        Ok(Texts::Kept(texts))
+    }
+
+    /// Whether the table of names has them reversed, too.
+    fn has_reversed(&self, budget: &Budget) -> Result<bool, SourceError> {
+        if let Some((at, has)) = *self.reversed.lock()
+            && at.elapsed() < RULES_FOR
+        {
+            return Ok(has);
+        }
+        let answer = self
+            .client
+            .query(find::any_reversed(&self.index_table), budget)?;
+        let has = !answer.bytes.is_empty();
+        *self.reversed.lock() = Some((Instant::now(), has));
+        Ok(has)
     }
 
     /// Whether the series called `name` has points that wait, and is not in the tables of names.
@@ -190,7 +211,7 @@ impl Clickhouse {
     fn fetch_all(
         &self,
         names: &[&str],
-        [from, until, now]: [Timestamp; 3],
+        FetchRange { from, until, now }: FetchRange,
         budget: &Budget,
     ) -> Result<HashMap<String, Fetched, foldhash::fast::RandomState>, SourceError> {
         let until = until.min(now);
@@ -214,9 +235,9 @@ impl Clickhouse {
         let seconds = |at: Option<i64>| u32::try_from(at.unwrap_or(0)).unwrap_or(u32::MAX);
         let asked: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
         let sql = points::query(&self.points_table, &asked, seconds(first), seconds(last));
-        let answer = self.client.query(sql, budget)?;
+        let answer = self.client.stream(sql, budget)?;
         let stored =
-            points::read(&answer.bytes).ok_or_else(|| SourceError::Failed(CUT.to_owned()))?;
+            points::read(&answer.bytes).ok_or_else(|| SourceError::Failed(said(&answer.bytes)))?;
         let mut fetched = HashMap::default();
         for (n, name) in names.iter().enumerate() {
             let (function, steps) = rolled[n];
@@ -259,7 +280,8 @@ impl Clickhouse {
     }
 
     /// How many of `names` from the front are fetched together.
-    fn together(&self, names: &[String], [from, until, now]: [Timestamp; 3]) -> usize {
+    fn together(&self, names: &[String], range: FetchRange) -> usize {
+        let FetchRange { from, until, now } = range;
         let step = match self.rules.lock().as_ref() {
             Some((_, rules)) => {
                 let age = now.0.saturating_sub(from.0);
@@ -278,6 +300,34 @@ impl Clickhouse {
     }
 }
 
+/// Texts of an answer.
+enum Texts {
+    /// Of this request alone.
+    Own(Vec<String>),
+    /// Kept for others, too.
+    Kept(Arc<[String]>),
+}
+
+impl Texts {
+    fn iter(&self) -> std::slice::Iter<'_, String> {
+        match self {
+            Self::Own(texts) => texts.iter(),
+            Self::Kept(texts) => texts.iter(),
+        }
+    }
+
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::Own(texts) => texts,
+            Self::Kept(texts) => texts.to_vec(),
+        }
+    }
+}
+
+fn identity(text: String) -> String {
+    text
+}
+
 /// Forgets what was fetched ahead for this thread.
 struct Announced<'a>(&'a Clickhouse);
 
@@ -293,29 +343,50 @@ impl Source for Clickhouse {
         let Some(sql) = sql else {
             return Source::find(&self.carbon, pattern, budget);
         };
-        let texts = self.texts(pattern, sql, budget)?;
-        let mut steps = budget.steps();
-        let mut nodes = Vec::with_capacity(texts.len());
+        let texts = self.texts(pattern, sql, identity, budget)?;
         let keeps_dot = pattern.ends_with('.');
-        for text in texts.iter() {
-            steps.take(text.len() + PER_NAME)?;
-            nodes.push(match text.strip_suffix('.') {
-                Some(branch) => Node {
-                    // As it was asked for.
-                    path: if keeps_dot { text } else { branch }.to_owned(),
-                    leaf: false,
-                },
-                None => Node {
-                    path: text.clone(),
-                    leaf: true,
-                },
-            });
-        }
-        if !nodes.is_sorted() {
-            nodes.sort_unstable();
-        }
+        let node = |mut path: String| {
+            let leaf = !path.ends_with('.');
+            // As it was asked for.
+            if !leaf && !keeps_dot {
+                path.pop();
+            }
+            Node { path, leaf }
+        };
+        let mut nodes: Vec<Node> = match texts {
+            Texts::Own(texts) => texts.into_iter().map(node).collect(),
+            Texts::Kept(texts) => {
+                let mut steps = budget.steps();
+                for text in texts.iter() {
+                    steps.take(text.len() + PER_NAME)?;
+                }
+                texts.iter().cloned().map(node).collect()
+            }
+        };
+        // A branch without its dot belongs before names that go on with what sorts before a dot.
+        nodes.sort();
         self.add_new(pattern, &mut nodes, budget)?;
         Ok(nodes)
+    }
+
+    fn find_series(&self, pattern: &str, budget: &Budget) -> Result<Vec<String>, SourceError> {
+        let sql = find::reversed(&self.index_table, pattern).map_err(SourceError::Refused)?;
+        let sql = match sql {
+            Some(sql) if self.has_reversed(budget)? => sql,
+            _ => {
+                let nodes = self.find(pattern, budget)?.into_iter();
+                let leaves = nodes.filter(|node| node.leaf);
+                return Ok(leaves.map(|node| node.path).collect());
+            }
+        };
+        let question = format!("\0reversed\0{pattern}");
+        let texts = self.texts(&question, sql, |path| rows::reversed(&path), budget)?;
+        let mut own = Vec::new();
+        if self.carbon.has_new_series() {
+            own = Source::find_series(&self.carbon, pattern, budget)?;
+            own.retain(|name| self.is_new(name));
+        }
+        merged(texts.into_vec(), own, budget)
     }
 
     fn find_tagged(
@@ -325,33 +396,25 @@ impl Source for Clickhouse {
     ) -> Result<Vec<String>, SourceError> {
         let sql = tagged::query(&self.tagged_table, expressions).map_err(SourceError::Refused)?;
         let question = format!("\0{}", expressions.join("\0"));
-        let texts = self.texts(&question, sql, budget)?;
+        let texts = self.texts(&question, sql, identity, budget)?;
         let names = texts
             .iter()
             .map(|path| names::from_table(path).into_owned());
-        let mut names: Vec<String> = names.collect();
+        let names: Vec<String> = names.collect();
+        let mut own = Vec::new();
         if self.carbon.has_new_series() {
-            let own = Source::find_tagged(&self.carbon, expressions, budget)?;
-            names.extend(own.into_iter().filter(|name| self.is_new(name)));
+            own = Source::find_tagged(&self.carbon, expressions, budget)?;
+            own.retain(|name| self.is_new(name));
         }
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        merged(names, own, budget)
     }
 
-    fn fetch(
-        &self,
-        name: &str,
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError> {
-        if from > now {
+    fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError> {
+        if range.from > range.now {
             return Ok(None);
         }
-        let question = [from, until, now];
         if let Some(ahead) = self.ahead.lock().get_mut(&std::thread::current().id())
-            && ahead.question == question
+            && ahead.range == range
         {
             // The request ends with it.
             if let Some(error) = ahead.failed.take() {
@@ -361,176 +424,37 @@ impl Source for Clickhouse {
                 return Ok(Some(fetched));
             }
         }
-        let mut fetched = self.fetch_all(&[name], question, &Budget::unlimited())?;
+        let mut fetched = self.fetch_all(&[name], range, &Budget::unlimited())?;
         Ok(fetched.remove(name))
     }
 
-    fn announce_within<'a>(
+    fn announce<'a>(
         &'a self,
         names: &'a [String],
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
+        range: FetchRange,
         budget: &'a Budget,
     ) -> Box<dyn FnMut(usize) + 'a> {
-        let question = [from, until, now];
         let announced = Announced(self);
         let mut fetched = 0;
         Box::new(move |at| {
             let _ = &announced;
-            if at < fetched || from > now {
+            if at < fetched || range.from > range.now {
                 return;
             }
             let rest = names.get(at..).unwrap_or_default();
-            let together = self.together(rest, question).min(rest.len());
+            let together = self.together(rest, range).min(rest.len());
             fetched = at + together;
             let part: Vec<&str> = rest[..together].iter().map(String::as_str).collect();
-            let (series, failed) = match self.fetch_all(&part, question, budget) {
+            let (series, failed) = match self.fetch_all(&part, range, budget) {
                 Ok(series) => (series, None),
                 Err(error) => (HashMap::default(), Some(error)),
             };
             let ahead = Ahead {
-                question,
+                range,
                 series,
                 failed,
             };
             self.ahead.lock().insert(std::thread::current().id(), ahead);
         })
-    }
-}
-
-impl Clickhouse {
-    /// The answer to a query with a text and a number in each row.
-    fn counted(&self, sql: String, budget: &Budget) -> Result<Vec<(String, u64)>, SourceError> {
-        let answer = self.client.query(sql, budget)?;
-        let mut steps = budget.steps();
-        let mut rows = Rows(&answer.bytes);
-        let mut found = Vec::new();
-        while !rows.is_empty() {
-            let row = rows.text().zip(rows.u64());
-            let row = row.ok_or_else(|| SourceError::Failed(CUT.to_owned()))?;
-            steps.take(row.0.len() + PER_NAME)?;
-            found.push(row);
-        }
-        Ok(found)
-    }
-
-    /// The tags of the series that satisfy `expressions`, or of all.
-    fn items(
-        &self,
-        expressions: &[&str],
-        strict: bool,
-    ) -> Result<(String, Vec<String>), SourceError> {
-        let table = &self.tagged_table;
-        if expressions.is_empty() {
-            return Ok((
-                format!("(SELECT Tag1 AS item, Path FROM {table})"),
-                Vec::new(),
-            ));
-        }
-        let (condition, tags) = tagged::named(expressions, strict).map_err(SourceError::Refused)?;
-        let from = format!("(SELECT arrayJoin(Tags) AS item, Path FROM {table} WHERE {condition})");
-        Ok((from, tags))
-    }
-}
-
-impl Tags for Clickhouse {
-    fn tags(&self, budget: &Budget) -> Result<Vec<(u32, String)>, SourceError> {
-        let tags = self.complete_tags(&[], "", usize::MAX, budget)?;
-        Ok((1..).zip(tags).collect())
-    }
-
-    fn values(
-        &self,
-        tag: &str,
-        budget: &Budget,
-    ) -> Result<Option<(u32, Vec<TagValue>)>, SourceError> {
-        let key = format!("{}=", tagged::to_table(tag));
-        let sql = format!(
-            "SELECT substring(Tag1, {}) AS value, toUInt64(uniqExact(Path)) FROM {} WHERE Tag1 LIKE {} \
-             GROUP BY value FORMAT RowBinary",
-            key.len() + 1,
-            self.tagged_table,
-            sql::prefix(&key),
-        );
-        let mut found = self.counted(sql, budget)?;
-        found.sort_unstable();
-        let values: Vec<TagValue> = (1..)
-            .zip(found)
-            .map(|(id, (value, count))| TagValue {
-                id,
-                value,
-                count: count as usize,
-            })
-            .collect();
-        Ok((!values.is_empty()).then_some((1, values)))
-    }
-
-    fn complete_tags(
-        &self,
-        expressions: &[&str],
-        prefix: &str,
-        limit: usize,
-        budget: &Budget,
-    ) -> Result<Vec<String>, SourceError> {
-        let (from, named) = self.items(expressions, true)?;
-        let sql = format!(
-            "SELECT splitByChar('=', item)[1] AS tag, toUInt64(count()) FROM {from} GROUP BY tag FORMAT RowBinary"
-        );
-        let found = self.counted(sql, budget)?;
-        let tags = found.into_iter().filter(|(tag, _)| !named.contains(tag));
-        let tags = tags.map(|(tag, _)| tagged::from_table(&tag).to_owned());
-        let mut tags: Vec<String> = tags.filter(|tag| tag.starts_with(prefix)).collect();
-        tags.sort_unstable();
-        tags.truncate(limit);
-        Ok(tags)
-    }
-
-    fn complete_values(
-        &self,
-        expressions: &[&str],
-        tag: &str,
-        prefix: &str,
-        limit: usize,
-        budget: &Budget,
-    ) -> Result<Vec<String>, SourceError> {
-        let (from, _) = self.items(expressions, false)?;
-        let key = format!("{}=", tagged::to_table(tag));
-        let sql = format!(
-            "SELECT substring(item, {}) AS value, toUInt64(count()) FROM {from} WHERE item LIKE {} \
-             GROUP BY value ORDER BY value LIMIT {} FORMAT RowBinary",
-            key.len() + 1,
-            sql::prefix(&format!("{key}{prefix}")),
-            limit.min(1 << 31),
-        );
-        let found = self.counted(sql, budget)?;
-        Ok(found.into_iter().map(|(value, _)| value).collect())
-    }
-
-    fn register(&self, path: &str) -> Result<String, SourceError> {
-        let canonical = Tags::register(&self.carbon, path)?;
-        let now = self.carbon.now().0;
-        let mut out = Vec::new();
-        let (table, columns) = match carbon::series::is_tagged(&canonical) {
-            true => {
-                let path = names::to_table(&canonical);
-                rows::push_tags(&mut out, &canonical, &path, rows::day(now), now);
-                (&self.tagged_table, "Date, Tag1, Path, Tags, Version")
-            }
-            false => {
-                let branches = &mut Default::default();
-                rows::push_names(&mut out, &canonical, rows::day(now), now, false, branches);
-                (&self.index_table, "Date, Level, Path, Version")
-            }
-        };
-        let inserted = self.client.insert(table, columns, &out, false, PATIENCE);
-        inserted.map_err(SourceError::Failed)?;
-        Ok(canonical)
-    }
-
-    fn unregister(&self, path: &str) -> Result<(), SourceError> {
-        Err(SourceError::Refused(format!(
-            "{path}: series in ClickHouse are deleted there (ALTER TABLE … DELETE)"
-        )))
     }
 }

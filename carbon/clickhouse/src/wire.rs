@@ -57,9 +57,36 @@ impl<'a> Rows<'a> {
 /// What is said of an answer that cannot be read.
 pub(crate) const CUT: &str = "ClickHouse's answer is cut off or not in the format RowBinary";
 
+/// Why an answer cannot be read: what the server says at its end, or [`CUT`].
+pub(crate) fn said(answer: &[u8]) -> String {
+    let tail = &answer[answer.len().saturating_sub(MAX_SAID)..];
+    let tail = String::from_utf8_lossy(tail);
+    match tail.rfind("Code: ") {
+        Some(at) if tail[at..].contains("DB::Exception") => tail[at..].trim().to_owned(),
+        _ => CUT.to_owned(),
+    }
+}
+
+/// Most bytes that a server says at the end of an answer.
+const MAX_SAID: usize = 2_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_server_says_at_the_end_is_found() {
+        let whole = [
+            &[3, b'a', 0xff][..],
+            b"Code: 159, e.displayText() = DB::Exception: Timeout\n",
+        ];
+        let said_at_end = said(&whole.concat());
+        assert_eq!(
+            said_at_end,
+            "Code: 159, e.displayText() = DB::Exception: Timeout"
+        );
+        assert_eq!(said(b"\x03ab"), CUT);
+    }
 
     #[test]
     fn what_is_cut_off_is_nothing() {

@@ -10,7 +10,7 @@ use carbon::options::{JournalOptions, Options, Span};
 use carbon::{Carbon, Setup, Timestamp};
 use clickhouse::{Clickhouse, Client, Known, Stats};
 use render::budget::Budget;
-use render::source::{Node, Source, SourceError, Tags};
+use render::source::{Completion, FetchRange, Node, Source, SourceError, Tags};
 
 use support::Fake;
 
@@ -116,14 +116,14 @@ fn series_are_fetched_together_and_rolled_up_by_age() {
     });
     let names = ["a.b".to_owned(), "a.c".to_owned(), "a.d".to_owned()];
     let (from, until) = (Timestamp(NOW - 40), Timestamp(NOW - 10));
-    let budget = Budget::unlimited();
-    let mut next = store.announce_within(&names, from, until, Timestamp(NOW), &budget);
-    let fetch = |name| {
-        store
-            .fetch(name, from, until, Timestamp(NOW))
-            .unwrap()
-            .unwrap()
+    let range = |from, until| FetchRange {
+        from,
+        until,
+        now: Timestamp(NOW),
     };
+    let budget = Budget::unlimited();
+    let mut next = store.announce(&names, range(from, until), &budget);
+    let fetch = |name| store.fetch(name, range(from, until)).unwrap().unwrap();
     next(0);
     let first = fetch("a.b");
     assert_eq!(
@@ -152,20 +152,11 @@ fn series_are_fetched_together_and_rolled_up_by_age() {
     });
     let old = Timestamp(NOW - 90_000);
     assert_eq!(
-        store
-            .fetch("a.b", old, until, Timestamp(NOW))
-            .unwrap()
-            .unwrap()
-            .step,
+        store.fetch("a.b", range(old, until)).unwrap().unwrap().step,
         60
     );
     let future = Timestamp(NOW + 1);
-    assert!(
-        store
-            .fetch("a.b", future, future, Timestamp(NOW))
-            .unwrap()
-            .is_none()
-    );
+    assert!(store.fetch("a.b", range(future, future)).unwrap().is_none());
 }
 
 #[test]
@@ -187,6 +178,27 @@ fn what_the_server_says_reaches_the_client() {
         .find_tagged(&["a!=b"], &Budget::unlimited())
         .unwrap_err();
     assert!(matches!(refused, SourceError::Refused(_)));
+}
+
+#[test]
+fn an_answer_that_ends_with_a_failure_is_none() {
+    let Asked { fake, store, .. } = asked();
+    let mut answer = points("a.b", &[(NOW - 30, 1.0), (NOW - 25, 3.0)]);
+    answer.extend(b"Code: 241, e.displayText() = DB::Exception: Memory limit exceeded");
+    fake.change(|state| {
+        state.answers.push(("graphite_retentions", Some(rules())));
+        state.answers.push(("FROM graphite ", Some(answer)));
+    });
+    let range = FetchRange {
+        from: Timestamp(NOW - 40),
+        until: Timestamp(NOW - 10),
+        now: Timestamp(NOW),
+    };
+    let failed = store.fetch("a.b", range).unwrap_err();
+    assert!(
+        matches!(&failed, SourceError::Failed(why) if why.contains("Memory limit exceeded")),
+        "{failed}"
+    );
 }
 
 #[test]
@@ -253,7 +265,16 @@ fn tags_and_values_are_those_of_the_table() {
         .map(|value| (value.value.as_str(), value.count))
         .collect();
     assert_eq!(values, [("a", 1), ("b", 2)]);
-    let complete = store.complete_tags(&["host=a"], "", 10, &budget).unwrap();
+    let complete = store
+        .complete_tags(
+            &Completion {
+                expressions: &["host=a"],
+                prefix: "",
+                limit: 10,
+            },
+            &budget,
+        )
+        .unwrap();
     assert_eq!(complete, ["dc", "name"]);
     assert_eq!(
         store.find_tagged(&["name=m"], &budget).unwrap(),

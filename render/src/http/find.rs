@@ -381,7 +381,7 @@ fn expand_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     let grouped = whole(params, "groupByExpr", 0)? != 0;
     let leaves_only = whole(params, "leavesOnly", 0)? != 0;
     let mut groups = Map::new();
-    let mut all = BTreeSet::new();
+    let mut all = Vec::new();
     let queries = params.pairs().iter().filter(|(name, _)| name == "query");
     // The same query again finds the same.
     let mut seen = HashSet::new();
@@ -400,9 +400,9 @@ fn expand_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
         limits.check_series(n_found)?;
         reserve_answer(budget, &nodes, PER_PATH)?;
         let nodes = nodes.into_iter().filter(|node| node.leaf || !leaves_only);
-        let paths: BTreeSet<String> = nodes.map(|node| node.path).collect();
+        let paths = nodes.map(|node| node.path);
         if grouped {
-            groups.insert(query.clone(), paths.into_iter().collect());
+            groups.insert(query.clone(), unique(paths.collect()).into());
         } else {
             all.extend(paths);
         }
@@ -410,10 +410,17 @@ fn expand_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     let results: Value = if grouped {
         groups.into()
     } else {
-        all.into_iter().collect()
+        unique(all).into()
     };
     let answer = Map::from_iter([("results".to_owned(), results)]);
     Answer::jsonp(&answer.into(), params, budget)
+}
+
+/// The paths in bytewise order, each once. They mostly are so already, which a stable sort takes less time for.
+fn unique(mut paths: Vec<String>) -> Vec<String> {
+    paths.sort();
+    paths.dedup();
+    paths
 }
 
 async fn index(State(app): State<App>, params: Params) -> Answer {
@@ -424,9 +431,9 @@ async fn index(State(app): State<App>, params: Params) -> Answer {
             .and_then(|nodes| {
                 reserve_answer(&budget, &nodes, PER_PATH)?;
                 let leaves = nodes.into_iter().filter(|node| node.leaf);
-                let paths: BTreeSet<String> = leaves.map(|node| node.path).collect();
+                let paths = unique(leaves.map(|node| node.path).collect());
                 budget.check()?;
-                Answer::jsonp(&paths.into_iter().collect(), &params, &budget)
+                Answer::jsonp(&paths.into(), &params, &budget)
             });
         found.unwrap_or_else(|error| refusal(app, &error))
     })

@@ -11,7 +11,7 @@ use super::pool::Lane;
 use super::{Answer, App, Params, not_allowed};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
-use crate::source::{TagValue, Tags};
+use crate::source::{Completion, TagValue, Tags};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -282,6 +282,14 @@ async fn find_series(State(app): State<App>, params: Params) -> Answer {
     .await
 }
 
+fn completion<'a>(expressions: &'a [&'a str], prefix: &'a str, limit: i64) -> Completion<'a> {
+    Completion {
+        expressions,
+        prefix,
+        limit: usize::try_from(limit).unwrap_or(0),
+    }
+}
+
 async fn complete_tags(State(app): State<App>, params: Params) -> Answer {
     respond(app, params, BOTH, |app, params, budget| {
         let expressions = params.list("expr");
@@ -295,8 +303,8 @@ async fn complete_tags(State(app): State<App>, params: Params) -> Answer {
             let tags = tags.filter(|tag| tag.starts_with(prefix)).collect();
             return list_of(cut(tags, limit), budget);
         }
-        let limit = usize::try_from(limit).unwrap_or(0);
-        let tags = tags(app, params).complete_tags(&expressions, prefix, limit, budget)?;
+        let wanted = completion(&expressions, prefix, limit);
+        let tags = tags(app, params).complete_tags(&wanted, budget)?;
         list_of(tags, budget)
     })
     .await
@@ -321,8 +329,8 @@ async fn complete_values(State(app): State<App>, params: Params) -> Answer {
             let values = values.filter(|value| value.starts_with(prefix)).collect();
             return list_of(cut(values, limit), budget);
         }
-        let limit = usize::try_from(limit).unwrap_or(0);
-        let values = tags(app, params).complete_values(&expressions, tag, prefix, limit, budget)?;
+        let wanted = completion(&expressions, prefix, limit);
+        let values = tags(app, params).complete_values(tag, &wanted, budget)?;
         list_of(values, budget)
     })
     .await

@@ -14,7 +14,7 @@ use whisper::{Aggregation, Timestamp};
 
 use super::stats::Stats;
 use crate::impact::Values;
-use crate::source::{Fetched, Source};
+use crate::source::{FetchRange, Fetched, Source};
 
 /// The finest step on which series are judged, in seconds.
 pub(super) const FINEST: i64 = 60;
@@ -125,10 +125,12 @@ impl StoredValues<'_> {
             return None;
         }
         let name = &self.names[series];
-        match self
-            .source
-            .fetch(name, stamp(from), stamp(until), stamp(self.now))
-        {
+        let range = FetchRange {
+            from: stamp(from),
+            until: stamp(until),
+            now: stamp(self.now),
+        };
+        match self.source.fetch(name, range) {
             Ok(fetched) => fetched.filter(|fetched| fetched.step <= step),
             Err(error) => {
                 self.stats.unread.add(1);

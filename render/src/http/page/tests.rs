@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::events::Status;
-use crate::source::{Fetched, Node, SourceError};
-use whisper::Timestamp;
+use crate::source::{FetchRange, Fetched, Node, SourceError};
 
 struct Names(&'static [&'static str]);
 
@@ -21,13 +20,7 @@ impl Source for Names {
         Ok(Vec::new())
     }
 
-    fn fetch(
-        &self,
-        _: &str,
-        _: Timestamp,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<Option<Fetched>, SourceError> {
+    fn fetch(&self, _: &str, _: FetchRange) -> Result<Option<Fetched>, SourceError> {
         Ok(None)
     }
 }
