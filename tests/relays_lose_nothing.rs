@@ -245,6 +245,49 @@ fn two_servers_with_routes_to_each_other_have_the_same_points_once() {
 }
 
 #[test]
+fn pickles_of_a_route_are_read_by_the_receiver_of_pickles() {
+    let there = Server::with(&[("stats.self", "false")]);
+    let address = there.address("carbon.pickle").to_owned();
+    let here = relay(
+        &format!(
+            "[[carbon.routes]]\ndestinations = [{address:?}]\nprotocol = \"pickle\"\nkeep = \"never\"\n"
+        ),
+        &[],
+    );
+    // More than fit into a frame, and what is odd in names and values.
+    send(&here, "many", 0..2_000);
+    let at = now();
+    let odd = [
+        ("a.ümlaut.é", "0.1"),
+        ("t;host=a b;dc=x", "-1e300"),
+        ("whole", "9007199254740992"),
+        ("small", "5e-324"),
+    ];
+    let lines: String = odd
+        .iter()
+        .map(|(name, value)| format!("{} {value} {at}\n", name.replace(' ', "_")))
+        .collect();
+    here.lines(lines);
+    there.wait_for("many", |values| values.last() == Some(&1_999.0));
+    for (name, value) in odd {
+        let name = name.replace(' ', "_");
+        let target = match name.split_once(';') {
+            Some((metric, _)) => format!("seriesByTag('name={metric}')"),
+            None => name,
+        };
+        let value: f64 = value.parse().unwrap();
+        let target: String = form_urlencoded::byte_serialize(target.as_bytes()).collect();
+        there.wait_for(&target, |values| values == [value]);
+    }
+    here.wait_until("everything to be sent", |here| {
+        reading(here, "waiting", &address) == 0.0
+    });
+    let received = there.metric("plumbago_carbon_metrics_received_total");
+    assert_eq!(received, 2_004.0);
+    assert!(here.points("many").is_empty());
+}
+
+#[test]
 fn routes_choose_by_pattern_and_failover_takes_the_next() {
     let mut three = [Destination::new(), Destination::new(), Destination::new()];
     let [one, two, other] = [0, 1, 2].map(|n: usize| three[n].address());

@@ -161,6 +161,9 @@ def each_point_once(server, clickhouse, sent):
     check("a query finds a branch's series", len(series), 100)
     values = {value for one in series for value, _ in one["datapoints"] if value is not None}
     check("with their values", values, set(float(n) for n in range(100, 200)))
+    check("leading wildcards, by the reversed index", len(server.ask("/render", {"target": "*.*.metric07", "from": "-1h", "format": "json"})), 100)
+    shown = server.ask_bytes("/page/search", {"q": "host001 metric07"})
+    check("the explorer's search finds names", b"load.host001.metric07" in shown, True)
 
 
 def graphite_clickhouse(clickhouse):
@@ -188,6 +191,37 @@ def graphite_clickhouse(clickhouse):
     row = clickhouse.ask(sql).rstrip("\n").split("\t")
     check("graphite-clickhouse reads points", row[0], "load.host001.metric01")
     check("with their values", set(row[2].strip("[]").split(",")), {"101"})
+
+
+def shared_events(clickhouse, settings):
+    """Two servers over the same tables, ClickHouse gone for a while in between."""
+    with Server(stats__self="false", **settings) as one, Server(stats__self="false", **settings) as two:
+
+        def events(server):
+            return {event["what"]: event for event in server.ask("/events/get_data")}
+
+        start = {"what": "deploy 7", "tags": "deploy web", "key": "deploy-7", "status": "started"}
+        one.ask_bytes("/events/", body=start)
+        one.ask_bytes("/events/", body={"what": "gone", "tags": "deploy"})
+        until(lambda: set(events(two)) == {"deploy 7", "gone"}, "events of the other server", two.log)
+        print("ok   events reach the other server by the table")
+        clickhouse.kill()
+        two.ask_bytes("/events/", body={"what": "deploy 7", "key": "deploy-7", "status": "succeeded"})
+        two.ask_bytes(f"/events/{events(two)['gone']['id']}/", method="DELETE")
+        two.ask_bytes("/events/", body={"what": "later", "tags": "deploy"})
+        until(lambda: "are not exchanged" in two.log(), "a line about ClickHouse", two.log)
+        check("events stay while ClickHouse is away", set(events(two)), {"deploy 7", "later"})
+        clickhouse.start()
+        until(lambda: set(events(one)) == {"deploy 7", "later"}, "changes and deletions", one.log)
+        ended = events(one)["deploy 7"]
+        check("the end has come", ended["status"], "succeeded")
+        check("once", ended["when"] <= ended["until"], True)
+        check("both have the same", [{**each, "id": 0} for each in events(one).values()], [{**each, "id": 0} for each in events(two).values()])
+    sql = "SELECT What FROM graphite_events FINAL WHERE NOT Deleted ORDER BY What"
+    check("SQL finds them", clickhouse.ask(sql), "deploy 7\nlater\n")
+    with Server(stats__self="false", **settings) as third:
+        until(lambda: set(events(third)) == {"deploy 7", "later"}, "events of all at a new server", third.log)
+        print("ok   a server that joins gets all events")
 
 
 def varint(number):
@@ -241,10 +275,11 @@ def main():
     try:
         url = f"store.clickhouse.url={clickhouse.url}"
         made = plumbago("clickhouse", "schema", "--apply", "--set", url)
-        check("the tables are made", made.count(": made"), 3)
+        check("the tables are made", made.count(": made"), 4)
         again = plumbago("clickhouse", "schema", "--apply", "--set", url)
-        check("and left as they are", again.count("left as it is"), 3)
+        check("and left as they are", again.count("left as it is"), 4)
         settings = {"store__engine": "clickhouse", "store__clickhouse__url": clickhouse.url}
+        shared_events(clickhouse, settings)
         with Server(stats__self="false", **settings) as server:
             now = int(time.time())
             server.lines([f"cpu;host=a:b;dc=x 5 {now}"])
