@@ -11,216 +11,18 @@
 //!    ([`Memory::charge`]): otherwise the next requests allocate beside it. The same holds for what
 //!    they take without a reservation.
 
-use std::fmt;
+mod arriving;
+mod available;
+mod memory;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+pub use self::arriving::Arriving;
+pub use self::available::available;
+pub use self::memory::{Memory, Occasion};
 use crate::error::{Error, Result};
-
-/// The memory that all requests have together, in bytes.
-#[derive(Debug)]
-pub struct Memory {
-    limit: u64,
-    used: AtomicU64,
-    peak: AtomicU64,
-    /// What the process holds for requests beside what they have reserved.
-    charged: AtomicU64,
-    /// All that was ever reserved: what is given back meanwhile does not count.
-    growth: AtomicU64,
-    /// The bodies that are still arriving.
-    arriving: AtomicU64,
-    on_growth: OnceLock<OnGrowth>,
-}
-
-/// Called by requests that grow, and by those that are about to be refused.
-struct OnGrowth(Box<Look>);
-
-type Look = dyn Fn(&Memory, Occasion) + Send + Sync;
-
-/// Why the process's memory is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
-    /// Requests have reserved 16 MiB more.
-    Growth,
-    /// A request is refused unless memory is given back.
-    Refusal,
-}
-
-impl fmt::Debug for OnGrowth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnGrowth")
-    }
-}
-
-/// How much requests reserve together between two calls of [`OnGrowth`].
-const GROWTH: u64 = 16 << 20;
-
-/// The share of the memory that bodies may take while they arrive, which is as long as their clients
-/// like: one in so many bytes.
-const ARRIVING: u64 = 4;
-
-impl Memory {
-    /// `limit` bytes; 0 for no limit.
-    pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self {
-            limit,
-            used: AtomicU64::new(0),
-            peak: AtomicU64::new(0),
-            charged: AtomicU64::new(0),
-            growth: AtomicU64::new(0),
-            arriving: AtomicU64::new(0),
-            on_growth: OnceLock::new(),
-        })
-    }
-
-    /// Has `look` called each time that requests have reserved 16 MiB more and hold more than half of
-    /// the limit, and before one is refused: by the thread that reserves, before it allocates. The
-    /// first call of this function counts.
-    pub fn on_growth(&self, look: impl Fn(&Self, Occasion) + Send + Sync + 'static) {
-        // A second one would see the same growth.
-        let _ = self.on_growth.set(OnGrowth(Box::new(look)));
-    }
-
-    /// The bytes that requests hold reserved now.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// The most bytes that requests held together since the last [`Memory::restart_peak`].
-    pub fn peak(&self) -> u64 {
-        self.peak.load(Ordering::Relaxed)
-    }
-
-    /// Charges `bytes` that the process holds for requests beside what they have reserved: requests
-    /// may reserve so much less until the next call.
-    pub fn charge(&self, bytes: u64) {
-        self.charged.store(bytes, Ordering::Relaxed);
-    }
-
-    /// What was charged last.
-    pub fn charged(&self) -> u64 {
-        self.charged.load(Ordering::Relaxed)
-    }
-
-    /// Lets the peak begin again with what requests hold now.
-    pub fn restart_peak(&self) {
-        self.peak.store(self.used(), Ordering::Relaxed);
-    }
-
-    /// The most that requests may hold together; 0 for no limit.
-    pub fn limit(&self) -> u64 {
-        self.limit
-    }
-
-    fn take(&self, bytes: u64) -> bool {
-        let mut taken = self.try_take(bytes);
-        if taken.is_none() && self.limit > 0 && bytes <= self.limit {
-            self.look(Occasion::Refusal);
-            taken = self.try_take(bytes);
-        }
-        let Some(now) = taken else {
-            return false;
-        };
-        if now > self.peak.load(Ordering::Relaxed) {
-            self.peak.fetch_max(now, Ordering::Relaxed);
-        }
-        let before = self.growth.fetch_add(bytes, Ordering::Relaxed);
-        if before / GROWTH != before.wrapping_add(bytes) / GROWTH
-            && now > self.limit / 2
-            && self.limit > 0
-        {
-            self.look(Occasion::Growth);
-        }
-        true
-    }
-
-    /// What requests hold with `bytes` more; `None` if that is too much.
-    fn try_take(&self, bytes: u64) -> Option<u64> {
-        let most = match self.limit {
-            0 => u64::MAX,
-            limit => limit.saturating_sub(self.charged()),
-        };
-        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= most);
-        let before = self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        before.ok().map(|before| before.saturating_add(bytes))
-    }
-
-    fn look(&self, occasion: Occasion) {
-        if let Some(OnGrowth(look)) = self.on_growth.get() {
-            look(self, occasion);
-        }
-    }
-
-    fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// The bytes of memory that this process may use: the least of what the machine has, what its
-/// cgroups allow, and its limits on address space and data.
-pub fn available() -> u64 {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let machine = meminfo(&read("/proc/meminfo"));
-    let limits = read("/proc/self/limits");
-    let address_space = limit_in(&limits, "Max address space");
-    let data = limit_in(&limits, "Max data size");
-    let mut least = [machine, address_space, data].into_iter().flatten().min();
-    for group in groups(&read("/proc/self/cgroup")) {
-        if let Ok(bytes) = read(&group).trim().parse() {
-            least = Some(least.map_or(bytes, |least| least.min(bytes)));
-        }
-    }
-    least.unwrap_or(UNKNOWN)
-}
-
-/// What is assumed where the system does not say how much memory there is.
-const UNKNOWN: u64 = 4 << 30;
-
-/// The whole memory by `/proc/meminfo`.
-fn meminfo(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1_024)
-}
-
-/// The soft limit called `name` by `/proc/self/limits`, if there is one.
-fn limit_in(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// The files that hold the memory limits of the cgroups named in `/proc/self/cgroup`, and of the
-/// groups above them. In a container the path may lead nowhere, and the root is its own group.
-fn groups(text: &str) -> Vec<String> {
-    let mut files = Vec::new();
-    for line in text.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            names if names.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        let mut path = path.trim_end_matches('/');
-        loop {
-            files.push(format!("{root}{path}/{file}"));
-            match path.rfind('/') {
-                Some(slash) => path = &path[..slash],
-                None => break,
-            }
-        }
-    }
-    files
-}
 
 /// One request's time and memory. Clones share them.
 #[derive(Clone, Debug)]
@@ -410,63 +212,6 @@ impl Drop for Steps<'_> {
     }
 }
 
-/// The bytes of a body that is still arriving, but for its first 64 KiB. All of them together may take
-/// a quarter of the memory, so that clients that send large bodies slowly do not keep it from the
-/// requests of others.
-#[derive(Debug)]
-pub struct Arriving {
-    memory: Arc<Memory>,
-    /// What has arrived.
-    length: u64,
-    /// What of it counts.
-    bytes: u64,
-}
-
-/// So much of a body does not count.
-const SMALL_BODY: u64 = 64 << 10;
-
-impl Arriving {
-    /// A body of which nothing has arrived.
-    pub fn new(memory: &Arc<Memory>) -> Self {
-        Self {
-            memory: Arc::clone(memory),
-            length: 0,
-            bytes: 0,
-        }
-    }
-
-    /// `bytes` more have arrived.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] if all bodies that are arriving would take more than a quarter of
-    /// `render.max_memory`.
-    pub fn grow(&mut self, bytes: usize) -> Result<()> {
-        let Memory {
-            limit, arriving, ..
-        } = &*self.memory;
-        self.length += bytes as u64;
-        let more = self.length.saturating_sub(SMALL_BODY) - self.bytes;
-        self.bytes += more;
-        let now = arriving.fetch_add(more, Ordering::Relaxed) + more;
-        if *limit == 0 || now <= limit / ARRIVING {
-            return Ok(());
-        }
-        Err(Error::Limit {
-            what: format!("the bodies of requests that are arriving need {now} bytes of memory"),
-            key: "a quarter of render.max_memory",
-            limit: usize::try_from(limit / ARRIVING).unwrap_or(usize::MAX),
-        })
-    }
-}
-
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        self.memory
-            .arriving
-            .fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 /// Memory that is set aside until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
@@ -553,11 +298,8 @@ impl Pace<'_> {
         self.budget.check()
     }
 }
-
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-
     use super::*;
 
     #[test]
@@ -578,116 +320,6 @@ mod tests {
         assert_eq!(memory.peak(), 100);
         memory.restart_peak();
         assert_eq!(memory.peak(), 0);
-    }
-
-    #[test]
-    fn what_is_charged_is_refused_to_requests_until_it_is_given_back() {
-        let memory = Memory::new(100);
-        let given_back = Arc::new(AtomicBool::new(false));
-        let gives = Arc::clone(&given_back);
-        memory.on_growth(move |memory, occasion| {
-            assert_eq!(occasion, Occasion::Refusal);
-            if gives.load(Ordering::Relaxed) {
-                memory.charge(10);
-            }
-        });
-        let budget = Budget::new(Arc::clone(&memory), None);
-        memory.charge(30);
-        budget.reserve(70).unwrap();
-        assert!(budget.reserve(1).is_err());
-        given_back.store(true, Ordering::Relaxed);
-        budget.reserve(20).unwrap();
-        assert!(budget.reserve(1).is_err());
-        assert_eq!((memory.used(), memory.charged()), (90, 10));
-        // More than there is at all.
-        memory.charge(200);
-        budget.release(90);
-        given_back.store(false, Ordering::Relaxed);
-        assert!(budget.reserve(1).is_err());
-    }
-
-    #[test]
-    fn large_bodies_that_arrive_take_a_quarter() {
-        const SMALL: usize = SMALL_BODY as usize;
-        let memory = Memory::new(100);
-        let (mut one, mut other) = (Arriving::new(&memory), Arriving::new(&memory));
-        one.grow(SMALL - 1).unwrap();
-        one.grow(21).unwrap();
-        other.grow(SMALL).unwrap();
-        let refused = other.grow(6).unwrap_err().to_string();
-        assert!(
-            refused.contains("a quarter of render.max_memory = 25"),
-            "{refused}"
-        );
-        drop(other);
-        one.grow(5).unwrap();
-        drop(one);
-        Arriving::new(&memory).grow(SMALL + 25).unwrap();
-        Arriving::new(&Memory::new(0)).grow(1_000_000).unwrap();
-    }
-
-    #[test]
-    fn growth_in_the_upper_half_of_the_limit_is_looked_at() {
-        const MB: usize = 1 << 20;
-        let memory = Memory::new(100 * MB as u64);
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&seen);
-        memory.on_growth(move |memory, occasion| {
-            sink.lock().push((memory.used() / MB as u64, occasion));
-        });
-        memory.on_growth(|_, _| panic!("the first one counts"));
-        let budget = Budget::new(Arc::clone(&memory), None);
-        for _ in 0..100 {
-            budget.reserve(MB).unwrap();
-        }
-        assert!(budget.reserve(1).is_err());
-        let growth = |used| (used, Occasion::Growth);
-        let refusal = |used| (used, Occasion::Refusal);
-        assert_eq!(
-            *seen.lock(),
-            [growth(64), growth(80), growth(96), refusal(100)]
-        );
-        // What is given back and reserved again counts as growth.
-        seen.lock().clear();
-        for _ in 0..16 {
-            budget.release(MB);
-            budget.reserve(MB).unwrap();
-        }
-        assert_eq!(*seen.lock(), [growth(100)]);
-        let unlimited = Memory::new(0);
-        unlimited.on_growth(|_, _| panic!("no limit, no half of it"));
-        Budget::new(unlimited, None)
-            .reserve(usize::MAX / 2)
-            .unwrap();
-    }
-
-    #[test]
-    fn the_least_limit_of_the_system_counts() {
-        let text = "MemTotal:       24737008 kB\nMemFree:  22 kB\n";
-        assert_eq!(meminfo(text), Some(24_737_008 * 1_024));
-        assert_eq!(meminfo(""), None);
-        let text = "Limit Soft Limit Hard Limit Units\nMax data size 7000 7000 bytes\n\
-            Max address space 6000000000 unlimited bytes\n";
-        assert_eq!(limit_in(text, "Max address space"), Some(6_000_000_000));
-        assert_eq!(limit_in(text, "Max data size"), Some(7_000));
-        let text = "Max address space         unlimited            unlimited            bytes";
-        assert_eq!(limit_in(text, "Max address space"), None);
-        assert_eq!(
-            groups("0::/a.slice/b.service\n"),
-            [
-                "/sys/fs/cgroup/a.slice/b.service/memory.max",
-                "/sys/fs/cgroup/a.slice/memory.max",
-                "/sys/fs/cgroup/memory.max",
-            ]
-        );
-        assert_eq!(
-            groups("4:cpu:/x\n3:memory:/\n0::/\n"),
-            [
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory.max",
-            ]
-        );
-        assert!(available() > 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::FromRef as _;
 use axum::middleware::from_fn_with_state;
 use carbon::Carbon;
+use parking_lot::RwLock;
 use render::events::Store;
 use render::http::events::{EventsState, Room, routes as events_routes};
 use render::http::guard::Guard;
@@ -16,7 +17,6 @@ use render::http::params::{self, heads};
 use render::http::{App, router};
 use render::verdicts::{Handle, Judge};
 
-use super::Statsd;
 use crate::config::Config;
 use crate::exchange;
 use crate::http::connections::Connections;
@@ -24,6 +24,9 @@ use crate::http::{Health, Readiness};
 use crate::peers::Peered;
 use crate::report::{self, Reading, Readings};
 use crate::store::Remote;
+
+/// StatsD, until the shutdown takes it out.
+pub(super) type Statsd = Arc<RwLock<Option<statsd::Server>>>;
 
 /// The routes that say how the server is.
 pub(super) fn health(

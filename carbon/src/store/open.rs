@@ -1,6 +1,6 @@
 //! Opens a store: directories, index, journal, and the threads that serve them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
@@ -86,19 +86,14 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
     let schema = schema
         .configured(&options, &mut files)
         .map_err(Error::Rules)?;
-    let rules = match access {
-        Access::Serve => ruled::open(&options, &mut files).map_err(Error::Rules)?,
-        Access::Frozen | Access::Inspect => None,
+    let (rules, relay) = match access {
+        Access::Serve => (
+            ruled::open(&options, &mut files).map_err(Error::Rules)?,
+            Relay::open(&options)?,
+        ),
+        Access::Frozen | Access::Inspect => (None, None),
     };
-    let relay = match access {
-        Access::Serve => Relay::open(&options)?,
-        Access::Frozen | Access::Inspect => None,
-    };
-    let root = match options.whisper_dir.as_str() {
-        "" => data.join("whisper"),
-        // Without a slash at its end, as paths below it are compared.
-        tree => Path::new(tree).components().collect(),
-    };
+    let root = tree(&options, data);
     let index = open_index(&root, data, access, &options)?;
     // Only a serving store has a journal; it wakes the persister when it pauses.
     let work = Arc::new(Signal::default());
@@ -150,6 +145,15 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         trouble: Mutex::default(),
         remote: delivery.map(Deliveries::new),
     })
+}
+
+/// The directory of the whisper files.
+fn tree(options: &Options, data: &Path) -> PathBuf {
+    match options.whisper_dir.as_str() {
+        "" => data.join("whisper"),
+        // Without a slash at its end, as paths below it are compared.
+        tree => Path::new(tree).components().collect(),
+    }
 }
 
 /// The index of the tree `root`, kept in the data directory.

@@ -179,11 +179,7 @@ pub fn graph(
         width: params.width,
         height: params.height,
         plot: [left, sheet.top, left + width, sheet.bottom],
-        mode: match mode(params, &series) {
-            LineMode::Slope => "slope",
-            LineMode::Staircase => "staircase",
-            LineMode::Connected => "connected",
-        },
+        mode: mode_name(mode(params, &series)),
         stacked: params.area_mode == AreaMode::Stacked && !two_axes,
         alpha: params.area_alpha,
         zero: params.null_as_zero,
@@ -204,7 +200,7 @@ pub fn graph(
         json["color"] = overlay.color(event).into();
         (event.id.to_string(), json)
     };
-    let told = events.iter().filter(|_| since.is_none());
+    let unknown = events.iter().filter(|_| since.is_none());
     let graph = Graph {
         title,
         from: times.start,
@@ -215,11 +211,19 @@ pub fn graph(
         minor: ticks(scale.minor),
         labels: ticks(scale.label).into_iter().map(label).collect(),
         series: values(&curves, since, budget)?,
-        events: told.map(with_color).collect(),
+        events: unknown.map(with_color).collect(),
     };
     let mut out = Buffer::new(budget);
     serde_json::to_writer(&mut out, &graph).map_err(|error| stopped(error.into()))?;
     Ok(out)
+}
+
+fn mode_name(mode: LineMode) -> &'static str {
+    match mode {
+        LineMode::Slope => "slope",
+        LineMode::Staircase => "staircase",
+        LineMode::Connected => "connected",
+    }
 }
 
 fn axis_of(axis: &YAxis, right: bool) -> Axis<'_> {
