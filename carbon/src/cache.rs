@@ -18,6 +18,7 @@
 
 mod chain;
 mod shard;
+mod waiting;
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ use whisper::{Needed, Point, Timestamp};
 
 use self::chain::{CHUNK_BYTES, Chain, MOST_PER_POINT};
 use self::shard::{BLOCK, BLOCK_BITS, SHARDS, Shard, shard_of};
+use self::waiting::LATER;
+pub use self::waiting::{Since, Waiting};
 use crate::datapoint::{Datapoint, SeriesId};
 use crate::signal::Signal;
 
@@ -64,50 +67,8 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// When points came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Since {
-    /// The clock by which they were received.
-    pub clock: Timestamp,
-    /// Tenths of a second of [`Cache::ticks`].
-    ticks: u32,
-}
-
-/// Later than anything.
-const LATER: Since = Since {
-    clock: Timestamp(u32::MAX),
-    ticks: u32::MAX,
-};
-
-/// The sweep of a block that was never swept: long ago, and no points.
-const NEVER: Since = Since {
-    clock: Timestamp(u32::MAX),
-    ticks: 0,
-};
-
-impl Since {
-    /// The earlier one.
-    fn min(self, other: Self) -> Self {
-        Self {
-            clock: self.clock.min(other.clock),
-            ticks: self.ticks.min(other.ticks),
-        }
-    }
-}
-
 /// Where [`Cache::ticks`] begin: points of the journal are older than the cache.
 const FIRST_TICK: u32 = 1 << 30;
-
-/// A series that has points waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// The series.
-    pub series: SeriesId,
-    /// How many points wait.
-    pub count: u32,
-    /// When the first of them came, or earlier.
-    pub since: Since,
-}
 
 /// Consecutive series of which some wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,29 +32,26 @@ mod budget;
 mod displaced;
 mod hand;
 mod kind;
+mod parts;
 mod report;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use whisper::map::Maps;
 use whisper::{Arrival, Point, Updated};
 
-use crate::cache::{Cache, Since, Waiting};
+use crate::cache::{Since, Waiting};
 use crate::clock::Clocks;
 use crate::datapoint::SeriesId;
 use crate::index::Index;
 use crate::options::WriteStrategy;
-use crate::schema::{New, Schema};
-use crate::signal::Signal;
-use crate::stats::Stats;
-use crate::stop::Stop;
+use crate::schema::New;
 use crate::undecided::Undecided;
 
 use budget::Budget;
-use report::report;
+pub(crate) use parts::Parts;
 
 pub(crate) use hand::{Hand, Place};
 pub(crate) use kind::Kind;
@@ -63,23 +60,6 @@ pub(crate) use kind::Kind;
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 /// After this many series a pass wakes receivers that wait for room.
 const WAKE_EVERY: usize = 64;
-
-/// The parts of the store that a pass works on.
-#[derive(Clone, Copy)]
-pub(crate) struct Parts<'a> {
-    pub(crate) cache: &'a Cache,
-    pub(crate) index: &'a Index,
-    pub(crate) maps: &'a Maps,
-    pub(crate) schema: &'a Schema,
-    pub(crate) stats: &'a Stats,
-    /// Sent when a pass has made room.
-    pub(crate) room: &'a Signal,
-    /// Ends the wait for the budget of updates.
-    pub(crate) stop: &'a Stop,
-    /// How many new series wait for a second timestamp, as of the last pass.
-    pub(crate) undecided: &'a AtomicUsize,
-    pub(crate) write_strategy: WriteStrategy,
-}
 
 /// The state that the persister keeps from pass to pass.
 #[derive(Debug)]
@@ -314,7 +294,7 @@ impl Persister {
         parts.undecided.store(undecided, Ordering::Relaxed);
         parts.room.send();
         write_log(parts.index);
-        report(parts);
+        report::count_events(parts);
     }
 
     fn write(
@@ -414,7 +394,7 @@ impl Persister {
                 self.undecided.remove(id);
                 parts.cache.done(id);
                 parts.stats.unwritable.add(count as u64);
-                self.log_dropped(parts, id, count, &error);
+                report::dropped(&mut self.dropped_logged, parts, id, count, &error);
                 Outcome::Dropped
             }
             // Only this file refuses them, and others need the room.
@@ -423,7 +403,7 @@ impl Persister {
                 parts.cache.done(id);
                 parts.stats.errors.add(1);
                 parts.stats.given_up.add(count as u64);
-                self.log_dropped(parts, id, count, &error);
+                report::dropped(&mut self.dropped_logged, parts, id, count, &error);
                 Outcome::Dropped
             }
             // They may be written later.
@@ -435,7 +415,7 @@ impl Persister {
                 } else {
                     parts.stats.errors.add(1);
                 }
-                self.log_waits(&error);
+                report::waits(&mut self.waits_logged, &error);
                 self.why = Some(error.to_string());
                 Outcome::Waits
             }

@@ -38,3 +38,18 @@ settings::counters! {
 pub(crate) fn count(counter: &Counter) {
     counter.add(1);
 }
+
+/// Whether a series is a self metric of this server.
+pub(crate) fn is_ours(path: &str) -> bool {
+    [
+        "carbon.",
+        "plumbago.",
+        "stats.statsd.",
+        "stats_counts.statsd.",
+        "stats.gauges.statsd.",
+        "stats.timers.statsd.",
+        "statsd.",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix))
+}

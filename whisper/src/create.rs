@@ -18,10 +18,11 @@ use rustix::io::Errno;
 use crate::aggregation::Aggregation;
 use crate::error::{Error, Result};
 use crate::header::Header;
-use crate::pending::{Layer, Nothing};
+use crate::layer::{Layer, Nothing};
 use crate::point::Point;
 use crate::retention::Retention;
-use crate::update::{Arrival, Scratch, Updated, update_many};
+use crate::scratch::Scratch;
+use crate::update::{Arrival, Updated, update_many};
 
 /// What a new file is like.
 #[derive(Clone, Debug, PartialEq)]

@@ -21,9 +21,11 @@ use crate::fetch::{self, Fetched};
 use crate::header::{Header, MAX_HEADER_SIZE, checked_factor};
 use crate::pending::{self, Needed, Question};
 use crate::point::{self, Point};
+use crate::runs::write_runs;
+use crate::scratch::Scratch;
 use crate::storage::Storage;
 use crate::units::Timestamp;
-use crate::update::{self, Arrival, Scratch, Updated};
+use crate::update::{self, Arrival, Updated};
 
 /// The bytes read when a file is opened: any header, and slot 0 of the first archive behind it.
 const FIRST_READ: usize = MAX_HEADER_SIZE + crate::archive::SLOT_SIZE;
@@ -263,7 +265,7 @@ impl File {
     /// Writes `points`, multiples of the step and ascending, into one archive and no other.
     pub(crate) fn write_only(&mut self, archive: usize, points: &[Point]) -> Result<()> {
         let bytes = &mut Vec::new();
-        update::write_runs(&mut self.bytes, &self.header, archive, points, bytes)
+        write_runs(&mut self.bytes, &self.header, archive, points, bytes)
     }
 
     /// Asks the system to read what [`File::fetch`] with the same arguments will read, and does not wait

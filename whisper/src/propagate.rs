@@ -9,9 +9,10 @@ use crate::archive::{Archive, SLOT_SIZE};
 use crate::error::Result;
 use crate::header::Header;
 use crate::point::{self, Point};
+use crate::runs::write_runs;
+use crate::scratch::{Propagation, Scratch};
 use crate::storage::{Storage, read_slots};
 use crate::units::Timestamp;
-use crate::update::{Propagation, Scratch, write_runs};
 
 /// Steps of the coarser archive that lie this many finer slots apart are still read together:
 /// reading 64 slots more costs less than another system call.

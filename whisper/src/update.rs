@@ -10,12 +10,14 @@
 //! 5. A batch that has waited is written as if each point had been written when it arrived: by the clock
 //!    of its arrival, and in parts where a ring is shorter than the wait ([`Arrival`]).
 
-use crate::archive::{Archive, SLOT_SIZE};
+use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::point::Point;
 use crate::propagate::propagate;
-use crate::storage::{Storage, write_slots};
+use crate::runs::write_runs;
+use crate::scratch::Scratch;
+use crate::storage::Storage;
 use crate::units::Timestamp;
 
 /// What became of a batch.
@@ -50,30 +52,6 @@ impl From<Timestamp> for Arrival {
 /// How many seconds before [`Arrival::since`] a point may be measured to count as of that time. An
 /// older one was late when it arrived, and its age is that of [`Arrival::now`].
 const LATE: u32 = 60;
-
-/// Memory that batches have in common, so that none of them allocates.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    sorted: Vec<Point>,
-    aligned: Vec<Point>,
-    pub(crate) propagation: Propagation,
-    bytes: Vec<u8>,
-    /// Slots as read by a fetch.
-    pub(crate) fetched: Vec<u8>,
-}
-
-/// The part of [`Scratch`] that propagation uses.
-#[derive(Debug, Default)]
-pub(crate) struct Propagation {
-    /// Starts of the coarser archive's steps that were touched, ascending.
-    pub(crate) intervals: Vec<Timestamp>,
-    /// What they came to.
-    pub(crate) results: Vec<Point>,
-    /// Slots of the finer archive, as read.
-    pub(crate) read: Vec<u8>,
-    /// The known values of one step.
-    pub(crate) known: Vec<f64>,
-}
 
 /// Writes one point, as `whisper.update` does: with an error if no archive is there for it.
 pub(crate) fn update<S: Storage>(
@@ -217,49 +195,4 @@ pub(crate) fn write_archive<S: Storage>(
         .and_then(|()| propagate(storage, header, scratch, index, &aligned));
     scratch.aligned = aligned;
     written
-}
-
-/// Writes points whose timestamps are multiples of the step, ascending and all different.
-pub(crate) fn write_runs<S: Storage>(
-    storage: &mut S,
-    header: &Header,
-    index: usize,
-    aligned: &[Point],
-    bytes: &mut Vec<u8>,
-) -> Result<()> {
-    let Some(oldest) = aligned.first() else {
-        return Ok(());
-    };
-    let archive = &header.archives()[index];
-    let mut base = storage.base(header, index)?;
-    if base.0 == 0 {
-        base = oldest.at;
-        storage.based(index, base);
-    }
-    let step = u64::from(archive.step.seconds());
-    for run in aligned.chunk_by(|a, b| u64::from(a.at.0) + step == u64::from(b.at.0)) {
-        write_run(storage, archive, base, run, bytes)?;
-    }
-    Ok(())
-}
-
-fn write_run<S: Storage>(
-    storage: &mut S,
-    archive: &Archive,
-    base: Timestamp,
-    run: &[Point],
-    bytes: &mut Vec<u8>,
-) -> Result<()> {
-    // A run longer than the ring, which only points of the future can make, keeps its newest.
-    let run = &run[run.len().saturating_sub(archive.points as usize)..];
-    let slot = archive.slot(base, i64::from(run[0].at.0));
-    if let [point] = run {
-        return storage.write(archive.byte(slot), &point.to_slot());
-    }
-    bytes.clear();
-    bytes.reserve(run.len() * SLOT_SIZE);
-    for point in run {
-        bytes.extend_from_slice(&point.to_slot());
-    }
-    write_slots(storage, archive, slot, bytes)
 }

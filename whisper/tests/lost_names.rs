@@ -32,7 +32,7 @@ struct Store {
     now: u32,
     /// The number of the last look before the directory was watched, if it is.
     watched: Cell<Option<u32>>,
-    /// Files of which the watch has told.
+    /// Files that the watch has reported.
     changed: RefCell<Vec<u32>>,
 }
 

@@ -1,7 +1,7 @@
 //! A part of the cache, and its series in blocks of consecutive ids.
 
 use super::chain::{Chain, Chunks, EMPTY};
-use super::{LATER, NEVER, Since, Waiting};
+use super::waiting::{LATER, NEVER, Since, Waiting};
 use crate::datapoint::{Datapoint, SeriesId};
 
 pub(super) const SHARDS: usize = 16;

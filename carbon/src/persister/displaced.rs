@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Kind, Parts, Persister};
+use super::{Kind, Parts, Persister, report};
 use crate::clock::Clocks;
 use crate::datapoint::SeriesId;
 
@@ -33,17 +33,17 @@ impl Persister {
                 Ok(_) => parts.index.list(&[id]),
                 Err(error) if error.is_hopeless() => {
                     parts.maps.forget(key);
-                    self.log_dropped(parts, id, 0, &error);
+                    report::dropped(&mut self.dropped_logged, parts, id, 0, &error);
                 }
                 Err(error) => {
                     left += 1;
                     parts.stats.errors.add(1);
-                    self.log_waits(&error);
+                    report::waits(&mut self.waits_logged, &error);
                     self.why = Some(error.to_string());
                 }
             }
         }
-        super::report::report(parts);
+        report::count_events(parts);
         left
     }
 }

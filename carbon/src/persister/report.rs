@@ -4,32 +4,30 @@ use std::time::{Duration, Instant};
 
 use whisper::map::Event;
 
-use super::{Parts, Persister};
+use super::parts::Parts;
 use crate::datapoint::SeriesId;
 
 /// The shortest time between two messages in the log about the same kind of error.
 const QUIET: Duration = Duration::from_secs(10);
 
-impl Persister {
-    /// Logs that points wait, at most once in ten seconds.
-    pub(super) fn log_waits(&mut self, error: &whisper::Error) {
-        if is_due(&mut self.waits_logged) {
-            tracing::error!(%error, "points cannot be written; they wait in the cache");
-        }
+/// Logs that points wait, at most once in ten seconds since `logged`.
+pub(super) fn waits(logged: &mut Option<Instant>, error: &whisper::Error) {
+    if is_due(logged) {
+        tracing::error!(%error, "points cannot be written; they wait in the cache");
     }
+}
 
-    /// Logs that points were dropped, at most once in ten seconds; the counters count all of them.
-    pub(super) fn log_dropped(
-        &mut self,
-        parts: &Parts<'_>,
-        id: SeriesId,
-        points: usize,
-        error: &whisper::Error,
-    ) {
-        if is_due(&mut self.dropped_logged) {
-            let name = parts.index.name(id);
-            tracing::error!(%name, points, %error, "points were dropped: they cannot be written");
-        }
+/// Logs that points were dropped, at most once in ten seconds since `logged`; the counters count all of them.
+pub(super) fn dropped(
+    logged: &mut Option<Instant>,
+    parts: &Parts<'_>,
+    id: SeriesId,
+    points: usize,
+    error: &whisper::Error,
+) {
+    if is_due(logged) {
+        let name = parts.index.name(id);
+        tracing::error!(%name, points, %error, "points were dropped: they cannot be written");
     }
 }
 
@@ -44,7 +42,7 @@ fn is_due(logged: &mut Option<Instant>) -> bool {
 }
 
 /// Logs and counts what happened to files.
-pub(super) fn report(parts: &Parts<'_>) {
+pub(super) fn count_events(parts: &Parts<'_>) {
     for event in parts.maps.take_events() {
         match event {
             Event::SetAside { aside, damage, .. } => {

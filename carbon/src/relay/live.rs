@@ -17,7 +17,8 @@ use settings::Reading;
 
 use super::destination::{Destination, Worker};
 use super::member::Member;
-use super::options::{Keep, Plan, Ready};
+use super::options::{Plan, Ready};
+use super::route::Keep;
 use super::rules::{RelayRules, destinations_of};
 use super::wire::{self, Protocol};
 use crate::alarm::{Alarm, OnDeath};

@@ -24,8 +24,10 @@ pub mod options;
 pub mod placement;
 mod queue;
 pub mod ring;
+mod route;
 pub mod rules;
 mod wire;
 
-pub use options::{Keep, Route, check};
+pub use options::check;
+pub use route::{Keep, Route};
 pub use wire::Protocol;

@@ -8,7 +8,7 @@
 
 use super::finding::{Finding, Least, Subject, group, number, words, worth};
 use super::judge::{Judgement, Verdict};
-use super::measure::Kind;
+use super::measure::in_its_unit;
 use super::params::Params;
 use super::report::{LookReport, Outcome, Report, SeriesReport, State, Worth};
 
@@ -224,16 +224,6 @@ fn describe(subject: &Subject<'_>, verdict: &Verdict, state: State, group: usize
     }
 }
 
-/// The change of a series at the level `before` that is `change` on the scale of `kind`, in its own unit.
-pub(super) fn in_its_unit(kind: Kind, before: f64, change: f64) -> f64 {
-    match kind {
-        Kind::Plain => change,
-        Kind::Log => before * change.exp_m1(),
-        Kind::Count => ((before + 0.375).sqrt() + change / 2.0).max(0.0).powi(2) - 0.375 - before,
-        Kind::Sparse => (before.max(0.0).sqrt() + change / 2.0).max(0.0).powi(2) - before,
-    }
-}
-
 /// The verdict as a sentence.
 fn sentence(report: &Report) -> String {
     let tested = match report.tested {
@@ -294,6 +284,7 @@ fn sentence(report: &Report) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::impact::Direction;
+    use crate::impact::measure::Kind;
 
     pub(in crate::impact) fn verdict(found: bool) -> Verdict {
         Verdict {

@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::follow::in_its_unit;
-use super::measure::{Kind, Measured, Workspace, measure};
+use super::measure::{Kind, Measured, Workspace, in_its_unit, measure};
 use super::params::{Params, Plan, Question, alpha};
 use super::score::{Scored, Tail, score};
 use super::season::{deseason, times_of_day};

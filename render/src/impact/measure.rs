@@ -17,6 +17,16 @@ pub enum Kind {
     Plain,
 }
 
+/// The change of a series at the level `before` that is `change` on the scale of `kind`, in its own unit.
+pub(super) fn in_its_unit(kind: Kind, before: f64, change: f64) -> f64 {
+    match kind {
+        Kind::Plain => change,
+        Kind::Log => before * change.exp_m1(),
+        Kind::Count => ((before + 0.375).sqrt() + change / 2.0).max(0.0).powi(2) - 0.375 - before,
+        Kind::Sparse => (before.max(0.0).sqrt() + change / 2.0).max(0.0).powi(2) - before,
+    }
+}
+
 /// The changes of one series.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {

@@ -11,6 +11,7 @@ mod delivery;
 mod judge;
 pub mod options;
 mod reverse;
+mod rule;
 pub mod scope;
 mod stats;
 mod values;

@@ -1,9 +1,9 @@
 //! The keys of `[impact]`.
 
-use serde::{Deserialize, Serialize};
 use settings::options::{Checked, between};
 use settings::{Key, Step};
 
+pub use super::rule::Rule;
 use super::scope::Rules;
 use crate::events::TagQuery;
 
@@ -39,23 +39,6 @@ settings::options! {
 
 /// The keys of `[impact]`, for `plumbago config`.
 pub const KEYS: &[Key] = Options::KEYS;
-
-/// One rule. See [`Options::rules`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rule {
-    /// A tag expression; the rule is for the events that it selects.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tags: Option<String>,
-    /// Patterns of series names, or `seriesByTag(…)`.
-    pub targets: Vec<String>,
-    /// `up` or `down`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub worse: Option<String>,
-    /// The smallest change that matters: `5%`, or an amount in the unit of the series.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub least: Option<String>,
-}
 
 fn check_events(expression: &str, checked: &mut Checked<'_>) {
     if expression.is_empty() {

@@ -12,14 +12,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use super::shard::{Identity, Named};
-use super::{Event, Maps, PARTS};
-
-/// Of so many rounds over the shards, one looks at all mapped files. A file without points of late loses
-/// nothing when it is replaced, and its next use looks at its name, too ([`MapOptions::recheck`]).
-///
-/// [`MapOptions::recheck`]: super::MapOptions::recheck
-pub(super) const ALL_EVERY: usize = 12;
+use super::identity::Identity;
+use super::shard::Named;
+use super::{ALL_EVERY, Event, Maps, PARTS};
 
 /// What a look at the names of files found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

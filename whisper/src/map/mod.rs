@@ -42,6 +42,7 @@
 mod confirm;
 mod create;
 mod directories;
+mod identity;
 mod mapped;
 mod memory;
 mod recent;
@@ -65,17 +66,22 @@ use crate::point::Point;
 use crate::units::Timestamp;
 use crate::update::{self, Arrival, Updated};
 
-use confirm::ALL_EVERY;
 pub use confirm::{Asked, Confirmed, Name};
 pub use trust::set_aside;
 
 use directories::Directories;
+use identity::Identity;
 use mapped::Mapped;
-use shard::{Entry, Identity, Shard};
+use shard::{Entry, Shard};
 
 /// The parts that files are divided into: each has a lock, and a file belongs to that of its number modulo
 /// this.
 pub const PARTS: usize = 16;
+/// Of so many rounds over the shards, one looks at all mapped files. A file without points of late loses
+/// nothing when it is replaced, and its next use looks at its name, too ([`MapOptions::recheck`]).
+///
+/// [`MapOptions::recheck`]: super::MapOptions::recheck
+const ALL_EVERY: usize = 12;
 /// Maps that the rest of the process may need: libraries, stacks, other databases.
 const SPARE_MAPS: usize = 4096;
 /// Events that wait to be taken at most; more are counted.

@@ -25,7 +25,7 @@ use std::collections::hash_map::Entry;
 use crate::point::Point;
 use crate::units::Timestamp;
 
-use super::shard::{Identity, Keyed};
+use super::identity::{Identity, Keyed};
 
 /// The most points of one generation of a shard: 1 MiB.
 const MOST: usize = 1 << 16;

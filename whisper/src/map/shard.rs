@@ -1,16 +1,14 @@
 //! The maps of a part of the files, and which of them stay when there is no room for all.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::fs;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use crate::header::{Header, METADATA_SIZE};
+use crate::scratch::Scratch;
 use crate::units::Timestamp;
-use crate::update::Scratch;
 
+use super::identity::{Identity, Keyed};
 use super::memory::Mapping;
 use super::recent::{Recent, Unmapped};
 
@@ -40,8 +38,6 @@ pub(super) struct Shard {
     pub(super) recent: Recent,
     pub(super) scratch: Scratch,
 }
-
-pub(super) type Keyed<T> = HashMap<u32, T, BuildHasherDefault<KeyHasher>>;
 
 impl Shard {
     /// Where the map of `key` is; counts as a use.
@@ -248,43 +244,4 @@ pub(super) enum HeaderNow {
     Changed(Header),
     /// This is not the file that it was.
     Other,
-}
-
-/// What makes a file the one it was: where it is, not what it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    device: u64,
-    inode: u64,
-    len: u64,
-}
-
-impl Identity {
-    pub(super) fn of(found: &fs::Metadata) -> Self {
-        Self {
-            device: found.dev(),
-            inode: found.ino(),
-            len: found.len(),
-        }
-    }
-}
-
-/// Spreads numbers that are mostly consecutive.
-#[derive(Default)]
-pub(super) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, key: u32) {
-        let mixed = (self.0 ^ u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }

@@ -17,8 +17,9 @@ use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::units::Timestamp;
 
+use super::identity::Identity;
 use super::memory::Mapping;
-use super::shard::{BASES, Entry, HeaderNow, Identity, Shard};
+use super::shard::{BASES, Entry, HeaderNow, Shard};
 use super::{ALL_EVERY, Event, Maps, PARTS};
 
 /// The bytes of the longest name that a file can have.
@@ -105,12 +106,12 @@ impl Maps {
             }
         }
         let epoch = self.epoch.load(Ordering::Relaxed);
-        let is_told = locked || entry.epoch != epoch;
-        let due = is_told || now < entry.checked || now.0 - entry.checked.0 >= self.recheck;
+        let is_reported = locked || entry.epoch != epoch;
+        let due = is_reported || now < entry.checked || now.0 - entry.checked.0 >= self.recheck;
         if !due {
             return Ok(true);
         }
-        let same = !is_told && self.was_seen(entry)
+        let same = !is_reported && self.was_seen(entry)
             || fs::metadata(path).is_ok_and(|found| entry.identity == Identity::of(&found));
         if !same {
             self.push(Event::Replaced {

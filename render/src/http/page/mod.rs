@@ -42,6 +42,7 @@ use super::{Answer, JSON, Params, html};
 use crate::budget::Budget;
 use crate::events::Event;
 use crate::source::{Node, Source};
+use crate::stats::is_ours;
 use crate::verdicts::Happened;
 
 mod assets;
@@ -304,21 +305,6 @@ impl Page {
         }
         self.has_series().then_some("explore")
     }
-}
-
-/// Whether a series is a self metric of this server.
-pub(crate) fn is_ours(path: &str) -> bool {
-    [
-        "carbon.",
-        "plumbago.",
-        "stats.statsd.",
-        "stats_counts.statsd.",
-        "stats.gauges.statsd.",
-        "stats.timers.statsd.",
-        "statsd.",
-    ]
-    .iter()
-    .any(|prefix| path.starts_with(prefix))
 }
 
 async fn front(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {

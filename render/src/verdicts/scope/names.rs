@@ -128,7 +128,7 @@ impl<'a> Names<'a> {
 
 /// Whether a series is one of the server's own counters: no deploy of others moves them.
 pub(super) fn is_own(name: &str) -> bool {
-    crate::http::page::is_ours(name)
+    crate::stats::is_ours(name)
 }
 
 /// The series that `targets` read, whatever functions make of them; those that cannot be parsed read none.

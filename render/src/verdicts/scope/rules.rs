@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::pattern::Pattern;
 use crate::events::{Event, TagQuery};
 use crate::impact::{Direction, Least};
-use crate::verdicts::options::Rule;
+use crate::verdicts::rule::Rule;
 
 /// The rules of `impact.rules`, checked.
 #[derive(Clone, Debug, Default)]
