@@ -218,28 +218,10 @@ fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
-/// A token while it is assembled, in the lowest bytes.
-#[derive(Default)]
-struct Token {
-    bytes: u128,
-    len: usize,
-}
-
-impl Token {
-    /// Appends the `len` lowest bytes of `number`, which has no others.
-    #[inline]
-    fn push(&mut self, number: u64, len: usize) {
-        self.bytes |= u128::from(number) << (8 * self.len);
-        self.len += len;
-    }
-
-    /// Appends `number` without its leading zeros and returns how many bytes it takes, at least one.
-    #[inline]
-    fn number(&mut self, number: u64) -> u8 {
-        let len = 8 - (number | 1).leading_zeros() as usize / 8;
-        self.push(number, len);
-        len as u8
-    }
+/// The bytes that `number` has without leading zeros, at least one.
+#[inline]
+fn bytes_of(number: u64) -> usize {
+    8 - (number | 1).leading_zeros() as usize / 8
 }
 
 impl Chain {
@@ -288,9 +270,7 @@ impl Chain {
 
     fn end_run(&mut self, chunks: &mut Chunks) {
         if self.run > 0 {
-            let mut token = Token::default();
-            token.push(u64::from(RUN | self.run), 1);
-            self.append(chunks, &token, self.kind());
+            self.append(chunks, u64::from(RUN | self.run), 1, self.kind());
             self.run = 0;
         }
     }
@@ -298,79 +278,90 @@ impl Chain {
     /// Appends the token that leads from a new point, with `value` and `difference` seconds later, to the
     /// newest one.
     fn push_token(&mut self, chunks: &mut Chunks, difference: u32, value: f64) {
-        let mut token = Token::default();
         let mut control = 0;
-        let step = u32::from(self.step);
-        let off = difference.wrapping_sub(step) as i32;
+        let (mut number, mut len) = (0, 0);
+        let off = difference.wrapping_sub(u32::from(self.step)) as i32;
         let kind = Kind::of(value);
         if value.to_bits() != self.value.to_bits() {
-            let len = match (kind, self.kind()) {
+            number = match (kind, self.kind()) {
                 (Kind::Integer, Kind::Integer) => {
                     control = INTEGER;
-                    token.number(zigzag(value as i64 - self.value as i64))
+                    zigzag(value as i64 - self.value as i64)
                 }
                 (Kind::Bits, _) | (_, Kind::Bits) => {
                     control = BITS;
                     let bits = value.to_bits() ^ self.value.to_bits();
                     if off == 0 && bits.trailing_zeros() > bits.leading_zeros() {
                         control |= CUT;
-                        token.number(bits.swap_bytes())
+                        bits.swap_bytes()
                     } else {
-                        token.number(bits)
+                        bits
                     }
                 }
                 _ => {
                     control = THOUSANDTHS;
-                    token.number(zigzag(thousandths(value) - thousandths(self.value)))
+                    zigzag(thousandths(value) - thousandths(self.value))
                 }
             };
-            control |= (len - 1) << 4;
+            len = bytes_of(number);
+            control |= (len as u8 - 1) << 4;
         }
+        let mut time = (0, 0);
         if off != 0 {
             self.tail |= UNEVEN;
+            time = match i8::try_from(off) {
+                Ok(off) => {
+                    control |= NEAR;
+                    (u64::from(off as u8), 1)
+                }
+                Err(_) => {
+                    control |= FAR;
+                    (u64::from(difference), 4)
+                }
+            };
         }
-        match i8::try_from(off) {
-            Ok(0) => {}
-            Ok(off) => {
-                control |= NEAR;
-                token.push(u64::from(off as u8), 1);
-            }
-            Err(_) => {
-                control |= FAR;
-                token.push(u64::from(difference), 4);
-            }
-        }
-        token.push(u64::from(control), 1);
-        self.append(chunks, &token, kind);
-    }
-
-    /// Appends `token` to the code; `kind` is that of the newest value.
-    #[inline]
-    fn append(&mut self, chunks: &mut Chunks, token: &Token, kind: Kind) {
-        let filled = self.filled();
-        let bytes = token.bytes.to_le_bytes();
-        // A fixed size is copied faster; the bytes beyond are not used yet.
-        if self.last != NONE && filled + 16 <= CODE {
-            let code = &mut chunks.get_mut(self.last).code;
-            code[filled..filled + 16].copy_from_slice(&bytes);
-        } else if self.last != NONE && filled + 8 <= CODE && token.len <= 8 {
-            let code = &mut chunks.get_mut(self.last).code;
-            code[filled..filled + 8].copy_from_slice(&bytes[..8]);
+        let (time, time_len) = time;
+        let size = len + time_len + 1;
+        if size <= 8 {
+            let token = number | time << (8 * len) | u64::from(control) << (8 * (size - 1));
+            self.append(chunks, token, size, kind);
         } else {
-            return self.append_slowly(chunks, token, kind);
+            let end = u128::from(time) | u128::from(control) << (8 * time_len);
+            let token = u128::from(number) | end << (8 * len);
+            self.append_slowly(chunks, token, size, kind);
         }
-        self.set_tail(filled + token.len, kind);
     }
 
-    fn append_slowly(&mut self, chunks: &mut Chunks, token: &Token, kind: Kind) {
+    /// Appends a token of `len` bytes, at most eight, to the code; `kind` is that of the newest value.
+    #[inline]
+    fn append(&mut self, chunks: &mut Chunks, token: u64, len: usize, kind: Kind) {
+        let filled = self.filled();
+        // A fixed size is copied faster; the bytes beyond are not used yet.
+        if self.last != NONE && filled + 8 <= CODE {
+            let code = &mut chunks.get_mut(self.last).code;
+            code[filled..filled + 8].copy_from_slice(&token.to_le_bytes());
+            self.set_tail(filled + len, kind);
+        } else {
+            self.append_slowly(chunks, u128::from(token), len, kind);
+        }
+    }
+
+    fn append_slowly(&mut self, chunks: &mut Chunks, token: u128, len: usize, kind: Kind) {
         let mut filled = self.filled();
-        for byte in &token.bytes.to_le_bytes()[..token.len] {
+        let bytes = token.to_le_bytes();
+        let mut rest = &bytes[..len];
+        while !rest.is_empty() {
             if self.last == NONE || filled == CODE {
                 self.last = chunks.allocate(self.last);
                 filled = 0;
             }
-            chunks.get_mut(self.last).code[filled] = *byte;
-            filled += 1;
+            let free = &mut chunks.get_mut(self.last).code[filled..];
+            let (now, later) = rest.split_at(rest.len().min(free.len()));
+            for (place, byte) in free.iter_mut().zip(now) {
+                *place = *byte;
+            }
+            filled += now.len();
+            rest = later;
         }
         self.set_tail(filled, kind);
     }

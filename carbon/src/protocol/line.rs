@@ -57,18 +57,32 @@ pub fn parse(line: &[u8]) -> Option<Result<Line<'_>, Reject>> {
     // Names are long and end in a blank nearly always: this search is worth its own call.
     let end = memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
+    Some(match usual(rest) {
+        Some((value, at)) => Ok(Line { name, value, at }),
+        None => fields(name, rest),
+    })
+}
+
+/// The value and the timestamp as nearly all clients write them: a space before each, digits with at most one
+/// point, ten digits, and nothing behind them. `None` for everything else, which [`fields`] reads.
+#[inline]
+fn usual(rest: &[u8]) -> Option<(f64, At)> {
+    let ([b' ', value @ ..], [b' ', at @ ..]) = rest.split_last_chunk::<11>()? else {
+        return None;
+    };
+    Some((number::short(value)?, number::ten_digits(*at)?))
+}
+
+/// The line called `name` with `rest` behind the name.
+fn fields<'a>(name: &'a [u8], rest: &[u8]) -> Result<Line<'a>, Reject> {
     let (value, rest) = field(rest);
     let (at, rest) = field(rest);
     if at.is_empty() || !skip_blanks(rest).is_empty() {
-        return Some(Err(Reject::Fields));
+        return Err(Reject::Fields);
     }
-    let Some(value) = number::finite(value) else {
-        return Some(Err(Reject::Value));
-    };
-    Some(match number::timestamp(at) {
-        Some(at) => Ok(Line { name, value, at }),
-        None => Err(Reject::Timestamp),
-    })
+    let value = number::finite(value).ok_or(Reject::Value)?;
+    let at = number::timestamp(at).ok_or(Reject::Timestamp)?;
+    Ok(Line { name, value, at })
 }
 
 /// Takes the whole lines that `bytes` begins with; how many bytes they have. A line whose end is not
@@ -250,6 +264,42 @@ mod tests {
             ("a 1 99999999999999999999", Reject::Timestamp),
         ] {
             assert_eq!(parse(line.as_bytes()), Some(Err(reject)), "{line:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn usual_lines_are_read_as_all_others(
+            rest in prop_oneof![
+                " -?[0-9]{0,17}(\\.[0-9]{0,4})? [0-9]{9,11}",
+                "[ \t]{0,2}[-+0-9.e_x]{0,18}[ \t]{0,2}[0-9:/N-]{8,12}[ \r]?",
+            ],
+        ) {
+            let read = fields(b"a", rest.as_bytes());
+            if let Some((value, at)) = usual(rest.as_bytes()) {
+                prop_assert_eq!(read, Ok(Line { name: b"a", value, at }));
+            }
+        }
+    }
+
+    #[test]
+    fn the_usual_form_is_read_without_a_search() {
+        for (rest, value) in [
+            (" 12.5 1700000000", 12.5),
+            (" -7 1700000000", -7.0),
+            (" 0 1700000000", 0.0),
+        ] {
+            let at = At::seconds(1_700_000_000.0).unwrap();
+            assert_eq!(usual(rest.as_bytes()), Some((value, at)), "{rest:?}");
+        }
+        for rest in [
+            " 1 0000000000",
+            " 1 4294967296",
+            " 1 17000000:0",
+            " 1 1700000/00",
+            "  1 1700000000",
+        ] {
+            assert_eq!(usual(rest.as_bytes()), None, "{rest:?}");
         }
     }
 

@@ -32,9 +32,31 @@ pub fn timestamp(text: &[u8]) -> Option<At> {
     At::seconds(finite(text)?)
 }
 
+/// The timestamp that ten digits are, which all are from 2001 to 2106.
+#[inline]
+pub(super) fn ten_digits(text: [u8; 10]) -> Option<At> {
+    let [first @ .., tens, ones] = text;
+    let first = u64::from_le_bytes(first);
+    // Of a digit the upper half is 3, and it is still 3 with 6 added to the lower half. A sum that carries into
+    // the next byte has another upper half itself.
+    const UPPER: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    const DIGITS: u64 = 0x3030_3030_3030_3030;
+    let sum = first.wrapping_add(0x0606_0606_0606_0606);
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    if first & UPPER != DIGITS || sum & UPPER != DIGITS || tens > 9 || ones > 9 {
+        return None;
+    }
+    // Neighbours are joined: digits to numbers below 100, these to numbers below 10,000, and these.
+    let pairs = (first & 0x0f0f_0f0f_0f0f_0f0f).wrapping_mul(10 << 8 | 1) >> 8;
+    let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul(100 << 16 | 1) >> 16;
+    let eight = (fours & 0x0000_ffff_0000_ffff).wrapping_mul(10_000 << 32 | 1) >> 32;
+    let seconds = eight * 100 + u64::from(tens) * 10 + u64::from(ones);
+    PointTime::new(Timestamp(u32::try_from(seconds).ok()?)).map(At::Time)
+}
+
 /// A number of up to fifteen digits without an exponent.
 #[inline]
-fn short(text: &[u8]) -> Option<f64> {
+pub(super) fn short(text: &[u8]) -> Option<f64> {
     const POWERS: [f64; 16] = [
         1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
     ];
@@ -50,18 +72,23 @@ fn short(text: &[u8]) -> Option<f64> {
     let mut mantissa = 0_u64;
     let mut point = None;
     for (at, byte) in digits.iter().enumerate() {
-        match byte {
-            b'0'..=b'9' => mantissa = mantissa * 10 + u64::from(byte - b'0'),
-            b'.' if point.is_none() => point = Some(at),
-            _ => return None,
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
+            mantissa = mantissa * 10 + u64::from(digit);
+        } else if *byte == b'.' && point.is_none() {
+            point = Some(at);
+        } else {
+            return None;
         }
     }
     let count = digits.len() - usize::from(point.is_some());
     if !(1..=15).contains(&count) {
         return None;
     }
-    let fraction = point.map_or(0, |at| digits.len() - 1 - at);
-    let value = mantissa as f64 / POWERS[fraction];
+    let value = match point {
+        None => mantissa as f64,
+        Some(at) => mantissa as f64 / POWERS[digits.len() - 1 - at],
+    };
     Some(if negative { -value } else { value })
 }
 
