@@ -410,10 +410,9 @@ impl Table {
         let old = 1 - self.parity;
         let end = from.saturating_add(budget).min(self.len);
         let running = self.carry == Carry::Running;
-        for at in *from..end {
-            let entry = self.entries.get_mut(at);
+        self.entries.each_mut(*from, end, |at, entry| {
             if entry.flags & TOUCHED[old] == 0 {
-                continue;
+                return;
             }
             let value = entry.cells[old];
             out.push(Value {
@@ -429,7 +428,7 @@ impl Table {
                 entry.cells[old] = 0.0;
             }
             entry.flags &= !(TOUCHED[old] | ABSOLUTE[old]);
-        }
+        });
         *from = end.max(*from);
         *from >= self.len
     }

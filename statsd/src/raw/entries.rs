@@ -99,6 +99,23 @@ impl Entries {
         unsafe { &mut *self.slot(at).entry.get() }
     }
 
+    /// Calls `work` with the entries from `from` until before `end`, which is no more than [`Entries::room`], and
+    /// their numbers.
+    #[inline]
+    pub(crate) fn each_mut(&mut self, from: u32, end: u32, mut work: impl FnMut(u32, &mut Entry)) {
+        let mut at = from;
+        while at < end {
+            let chunk = &self.chunks[(at >> CHUNK_BITS) as usize];
+            let first = at as usize & (CHUNK - 1);
+            let count = (CHUNK - first).min((end - at) as usize);
+            for slot in &chunk[first..first + count] {
+                // SAFETY: as in `get_mut`: the borrow of `self` is exclusive, and `work` has one entry at a time.
+                work(at, unsafe { &mut *slot.entry.get() });
+                at += 1;
+            }
+        }
+    }
+
     /// The words of a name.
     #[inline(always)]
     pub(crate) fn name(&self, at: u32) -> [u64; WORDS] {
@@ -200,6 +217,15 @@ mod tests {
             }
         });
         assert_eq!(entries.get(9).cells, [9.0, 0.0]);
+        names.push(entries.grow().unwrap());
+        let mut seen = Vec::new();
+        entries.each_mut(CHUNK as u32 - 2, CHUNK as u32 + 2, |at, entry| {
+            seen.push((at, entry.cells[0]));
+        });
+        let last = CHUNK as f64 - 1.0;
+        let numbers = (CHUNK as u32 - 2)..(CHUNK as u32 + 2);
+        let expected = numbers.zip([last - 1.0, last, 0.0, 0.0]);
+        assert!(seen.into_iter().eq(expected));
         assert!(entries.begins::<WORDS>(9, &name(9)));
         entries.set_last_word(9, 1);
         assert!(entries.begins::<4>(9, &name(9)));
