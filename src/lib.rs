@@ -4,6 +4,21 @@
 //! This crate is the wiring. [`config`] is what the operator says, [`bound`] the sockets,
 //! [`server`] the walk from start to stop, and [`verbs`] everything else the command line can do.
 //! The work itself is in the crates below: `render`, `statsd`, `carbon`, `whisper`.
+//!
+//! ```text
+//! datagrams ──► statsd ──┐                  ┌──► whisper files
+//! lines, pickles ────────┴─► carbon ────────┤
+//! queries, pages ◄── render ◄───────────────┘
+//! ```
+//!
+//! ```
+//! use plumbago::Config;
+//!
+//! // What a server without a configuration file listens on.
+//! let config = Config::default();
+//! assert_eq!(config.statsd.udp, ["127.0.0.1:8125"]);
+//! assert_eq!(config.carbon.line_tcp, ["127.0.0.1:2003"]);
+//! ```
 
 pub mod bound;
 pub mod client;

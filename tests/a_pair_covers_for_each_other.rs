@@ -124,7 +124,7 @@ fn kill_during_load(servers: &mut [Server; 2], victim: usize) -> (i64, i64) {
     };
     let other = 1 - victim;
     servers[other].wait_until("load", |_| all() >= 40);
-    // Its senders notice that it goes: what they have begun to send has arrived, is committed, and is in the
+    // Its senders see that it goes: what they have begun to send has arrived, is committed, and is in the
     // queue for the other one, which is there within 0.25 s.
     is_there.store(false, Ordering::SeqCst);
     let before = all();

@@ -298,7 +298,7 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
     assert!(none, "{elsewhere}");
     assert_eq!(server.get("/impact/happened?at=-1h").status, 400);
 
-    // The mark on the line.
+    // The symbol on the line.
     let drawn = server
         .json("/render?target=stats.counters.shop.errors&from=-2h&format=graph&events=deploy");
     let shown = drawn["shown"].as_array().unwrap();

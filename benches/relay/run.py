@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lines a CPU second of the relay, beside carbon-c-relay's, measured in turn.
+"""Lines a CPU second of the relay, beside carbon-c-relay's, measured alternately.
 
     benches/relay/run.py PATH-OF-PLUMBAGO [ROUNDS]
 

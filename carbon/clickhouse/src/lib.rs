@@ -13,6 +13,15 @@
 //!    ([`Clickhouse`]).
 //! 4. Events are in the event store of each server; changes are copied to a table and from it ([`EventsTable`]).
 //! 5. Every text that a client has sent goes into a statement through [`sql::text`] only.
+//!
+//! ```
+//! use clickhouse::{Options, schema, sql};
+//!
+//! // What `plumbago clickhouse schema` prints, without a server.
+//! let tables = schema::tables(&Options::default());
+//! assert!(tables[0].starts_with("CREATE TABLE IF NOT EXISTS "));
+//! assert_eq!(sql::text("it's"), r"'it\'s'");
+//! ```
 
 mod cache;
 mod client;

@@ -78,7 +78,7 @@ fn arrived(fake: &Fake, sent: &Table) {
     assert!(table == *sent, "{} of {}", table.len(), sent.len());
 }
 
-/// Waits until the store has been told that everything arrived.
+/// Waits until the store knows that everything arrived.
 fn settled(carbon: &Carbon) {
     let end = Instant::now() + PATIENCE;
     while !carbon.cache().is_empty() || carbon.spilled_segments() > 0 {

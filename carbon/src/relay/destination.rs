@@ -162,7 +162,7 @@ impl Destination {
             ),
             (
                 "up",
-                "1 while there is a connection to this destination, 0 while there is none.",
+                "1 while there is a connection to this destination, 0 while there is not.",
                 u64::from(self.is_up()),
             ),
         ];
@@ -218,7 +218,7 @@ struct Current {
     at: usize,
 }
 
-/// What a turn of sending came to.
+/// What a round of sending came to.
 #[derive(PartialEq, Eq)]
 enum Sending {
     /// Something was sent.
@@ -545,7 +545,7 @@ fn connect(address: &str) -> io::Result<TcpStream> {
             Ok(stream) => {
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
-                // Without these the kernel would notice a machine that is gone after many minutes.
+                // Without these the kernel would find out about a machine that is gone after many minutes.
                 let socket = SockRef::from(&stream);
                 let _ = socket.set_tcp_user_timeout(Some(UNANSWERED));
                 let probes = socket2::TcpKeepalive::new().with_time(UNANSWERED);

@@ -48,7 +48,7 @@ pub(super) enum Ring {
     Places {
         entries: Vec<(i64, usize)>,
         hash: Hash,
-        /// Carbon ends its walk one entry before a full turn.
+        /// Carbon ends its walk one entry before a full circle.
         full_turn: bool,
     },
     /// Members by their hash: carbon's fast hashing.

@@ -13,7 +13,7 @@
 //!    points of the segments before are in the remote store, but for those that spilled: such segments are read from
 //!    the disk and sent, oldest first, and then deleted.
 //! 4. At the start all segments count as spilled, so that the server need not wait for the remote store.
-//! 5. Points of one series and timestamp are told apart by the time of their arrival, which the journal keeps with
+//! 5. Points of one series and timestamp are distinguished by the time of their arrival, which the journal keeps with
 //!    them: what is sent twice changes nothing.
 
 use std::collections::HashMap;

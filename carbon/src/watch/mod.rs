@@ -16,11 +16,11 @@
 //!    segment of the journal goes.
 //! 4. In the first two, a name takes no system call if the kernel tells of each change: its directory and all above
 //!    it have been watched since before the last look, what the kernel tells has been read, nothing of that was
-//!    lost ([`Watcher::is_told`]), and no link, mount or foreign file system is involved ([`told`]). Hashed files are
+//!    lost ([`Watcher::is_reported`]), and no link, mount or foreign file system is involved ([`mounts`]). Hashed files are
 //!    looked up: a change does not say whose file it was.
 
+mod mounts;
 mod notify;
-mod told;
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -36,16 +36,16 @@ use whisper::map::{Asked, Confirmed, Name, PARTS};
 use crate::datapoint::SeriesId;
 use crate::index::Reconciled;
 use crate::store::Inner;
+use mounts::Mounts;
 use notify::{Change, Place, Watches};
-use told::Mounts;
 
 /// How often changes are asked for.
 const TICK: Duration = Duration::from_millis(100);
 /// In what time the names of all mapped files that were written of late are looked at.
 const ROUND: Duration = Duration::from_secs(5);
 /// The kernel tells of a change some microseconds after it has taken effect. Points from this long ago went
-/// into a file whose change has been told.
-const TOLD: Duration = Duration::from_millis(500);
+/// into a file whose change has been reported.
+const REPORTED: Duration = Duration::from_millis(500);
 /// New directories that are read in a tick, whatever the rate of the walk.
 const MOST_NEW: usize = 500;
 /// Changes that are handled one by one in a tick; with more, the tree is walked.
@@ -107,7 +107,7 @@ struct Watcher<'a> {
     watches: Option<Watches>,
     /// Directories still to be read in this round; the last is next.
     todo: Vec<PathBuf>,
-    /// New directories that the kernel has told of.
+    /// New directories that the kernel has reported.
     new: VecDeque<PathBuf>,
     /// Links to directories that were followed in this round.
     followed: HashSet<(u64, u64)>,
@@ -186,7 +186,7 @@ impl<'a> Watcher<'a> {
         if is_missed {
             self.begin_again();
         } else if is_flood {
-            // What was told is not looked at.
+            // What was reported is not looked at.
             self.told_since = self.inner.maps.looks();
             self.walk_all();
         }
@@ -312,7 +312,7 @@ impl<'a> Watcher<'a> {
     fn place(&self, directory: &Path) -> Place {
         let below = directory.strip_prefix(&self.inner.root);
         match below {
-            Ok(below) if below == Path::new("") => match self.mounts.are_told() {
+            Ok(below) if below == Path::new("") => match self.mounts.report_changes() {
                 true => Place::Root,
                 false => Place::Foreign,
             },
@@ -330,14 +330,15 @@ impl<'a> Watcher<'a> {
     /// Looks at the names of mapped files: the next part of them.
     fn confirm(&mut self) -> Confirmed {
         let inner = self.inner;
-        let mut is_told = None;
+        let mut is_reported = None;
         let mut directory = (OsString::new(), None);
         let mut part = None;
         let confirmed = inner.maps.confirm_next(|Asked { key, since }, path| {
             part = Some(key as usize % PARTS);
-            let is_told = *is_told.get_or_insert_with(|| self.is_told(key as usize % PARTS));
+            let is_reported =
+                *is_reported.get_or_insert_with(|| self.is_reported(key as usize % PARTS));
             inner.index.path(SeriesId(key), path);
-            let watches = self.watches.as_ref().filter(|_| is_told);
+            let watches = self.watches.as_ref().filter(|_| is_reported);
             let (Some(watches), Some(parent)) = (watches, parent(path)) else {
                 return Name::Unknown;
             };
@@ -355,9 +356,9 @@ impl<'a> Watcher<'a> {
         confirmed
     }
 
-    /// Whether everything has been told that could have happened to the files of this part, and is known now. Called
+    /// Whether everything has been reported that could have happened to the files of this part, and is known now. Called
     /// when a look at them has begun.
-    fn is_told(&mut self, part: usize) -> bool {
+    fn is_reported(&mut self, part: usize) -> bool {
         self.changes();
         let mounts = Mounts::of(&self.inner.root);
         if mounts != self.mounts {
@@ -365,7 +366,7 @@ impl<'a> Watcher<'a> {
             self.begin_again();
         }
         // What the look before found to be old is given up after this one.
-        self.looked[part].elapsed() >= TOLD && self.inner.same_root().is_ok()
+        self.looked[part].elapsed() >= REPORTED && self.inner.same_root().is_ok()
     }
 
     /// A directory is not there any more.

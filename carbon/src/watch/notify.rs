@@ -108,7 +108,7 @@ impl Watches {
                     self.distrust(&before);
                 }
                 self.ids.insert(Arc::clone(&directory), id);
-                let is_told = match place {
+                let is_reported = match place {
                     Place::Root => true,
                     Place::Below => {
                         let parent = Path::new(&*directory).parent();
@@ -116,7 +116,7 @@ impl Watches {
                     }
                     Place::Foreign => false,
                 };
-                if is_told {
+                if is_reported {
                     self.since.insert(directory, now());
                 }
                 true
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_told_of_while_all_above_it_are_watched() {
+    fn a_directory_is_reported_of_while_all_above_it_are_watched() {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join("a/b");
         std::fs::create_dir_all(&directory).unwrap();

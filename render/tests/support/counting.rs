@@ -35,19 +35,19 @@ fn grown(bytes: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: the caller promises that `layout` has a size, which is what the system's allocator asks.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: as for `alloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: the caller promises that `place` was allocated here with `layout`, so the system's allocator did it.
         unsafe { System.dealloc(place, layout) }
     }
 
@@ -55,7 +55,7 @@ unsafe impl GlobalAlloc for Counting {
         // For a short time there may be both.
         grown(size);
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is handed on.
+        // SAFETY: as for `dealloc`, and the caller promises that `size` is not 0 and does not overflow.
         unsafe { System.realloc(place, layout, size) }
     }
 }

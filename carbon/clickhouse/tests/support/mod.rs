@@ -1,4 +1,4 @@
-//! A ClickHouse server in this process: it keeps what is inserted, and fails as it is told.
+//! A ClickHouse server in this process: it keeps what is inserted, and fails when a test wants it.
 
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 #![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]

@@ -47,7 +47,7 @@ impl Mounts {
     }
 
     /// Whether all changes of the tree's own file system are reported.
-    pub(super) fn are_told(&self) -> bool {
+    pub(super) fn report_changes(&self) -> bool {
         // Of mounts at the same point, the last one shows.
         let around = self
             .mounts
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_innermost_mount_decides() {
-        for (root, told) in [
+        for (root, expected) in [
             ("/var/lib/whisper", true),
             ("/dev/shm/whisper", true),
             ("/srv/my data/whisper", false),
@@ -109,9 +109,9 @@ mod tests {
             ("/data/whisper/a", true),
             ("", false),
         ] {
-            assert_eq!(of(root).are_told(), told, "{root}");
+            assert_eq!(of(root).report_changes(), expected, "{root}");
         }
-        assert!(!Mounts::parse(b"", "/data".into()).are_told());
+        assert!(!Mounts::parse(b"", "/data".into()).report_changes());
     }
 
     #[test]
