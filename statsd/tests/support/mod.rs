@@ -8,12 +8,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use carbon::{Datapoint, NameError, SeriesId, Sink};
 use settings::Span;
 use statsd::{Event, EventSink, OnDeath, Options, Server, Sockets};
+
+/// Nothing takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Remembers names and the last point of each.
 #[derive(Default)]
@@ -21,6 +24,7 @@ pub(crate) struct Memory {
     ids: Mutex<Vec<String>>,
     points: Mutex<HashMap<String, Datapoint>>,
     pub(crate) events: Mutex<Vec<Event>>,
+    arrived: Condvar,
 }
 
 impl Sink for Memory {
@@ -51,6 +55,7 @@ impl Sink for Memory {
 impl EventSink for Memory {
     fn event(&self, event: Event) {
         self.events.lock().unwrap().push(event);
+        self.arrived.notify_all();
     }
 }
 
@@ -63,6 +68,15 @@ impl Memory {
     /// The timestamp of the last point of `name`.
     pub(crate) fn time(&self, name: &str) -> Option<u32> {
         Some(self.point(name)?.at.timestamp().0)
+    }
+
+    /// Waits until there are `count` events.
+    pub(crate) fn wait_for_events(&self, count: usize) {
+        let events = self.events.lock().unwrap();
+        let waited = self
+            .arrived
+            .wait_timeout_while(events, PATIENCE, |events| events.len() < count);
+        assert!(!waited.unwrap().1.timed_out(), "{count} events");
     }
 
     fn point(&self, name: &str) -> Option<Datapoint> {
@@ -136,13 +150,12 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// Waits for something that another thread is about to do.
+/// Waits for a counter that another thread is about to change: nothing announces that.
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < until, "{what}");
         std::thread::yield_now();
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
