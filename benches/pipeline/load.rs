@@ -1,8 +1,8 @@
 //! The names, and a thread that sends each of them once in every interval.
 
 use std::net::UdpSocket;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -57,8 +57,12 @@ pub(crate) struct Pass {
 
 impl Pass {
     pub(crate) fn new(names: u32) -> Self {
+        Self::of((0..names).collect())
+    }
+
+    /// A pass over these names.
+    pub(crate) fn of(mut order: Vec<u32>) -> Self {
         let mut random = random();
-        let mut order: Vec<u32> = (0..names).collect();
         for at in (1..order.len()).rev() {
             order.swap(at, random(at as u64 + 1) as usize);
         }
@@ -152,6 +156,114 @@ impl Drop for Sender {
             let _ = thread.join();
         }
     }
+}
+
+/// A thread that sends at a steady rate, some of whose names are replaced by new ones with each interval,
+/// until it is dropped.
+pub(crate) struct Renewing {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    /// What it sends at present.
+    pass: Arc<Mutex<Arc<Pass>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Renewing {
+    /// Sends `rate` metrics a second of `names` names, of which one in `lives` is new in each interval: a
+    /// name lives for that many intervals.
+    pub(crate) fn start(
+        (names, lives): (u32, u32),
+        rate: f64,
+        address: &str,
+        interval: Duration,
+    ) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.connect(address).expect("the server's address");
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let pass = Arc::new(Mutex::new(Arc::new(Pass::new(names))));
+        let (stopped, count, present) = (stop.clone(), sent.clone(), pass.clone());
+        let thread = std::thread::spawn(move || {
+            for number in 1.. {
+                let pass = present.lock().expect("no panic").clone();
+                send_at(rate, &pass, &socket, interval, &stopped, &count);
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                // The name of a slot, in its generation: slots of one class are renewed together.
+                let name = |slot: u32| {
+                    let class = slot % lives;
+                    slot + names * ((number + lives - 1 - class) / lives)
+                };
+                let next = Pass::of((0..names).map(name).collect());
+                *present.lock().expect("no panic") = Arc::new(next);
+            }
+        });
+        Self {
+            stop,
+            sent,
+            pass,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends it. Returns how many metrics were sent.
+    pub(crate) fn end(self) -> u64 {
+        let sent = self.sent.clone();
+        drop(self);
+        sent.load(Ordering::Relaxed)
+    }
+
+    /// What is sent at present.
+    pub(crate) fn pass(&self) -> Arc<Pass> {
+        self.pass.lock().expect("no panic").clone()
+    }
+}
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Repeats the pass until the interval ends, at `rate` metrics a second.
+fn send_at(
+    rate: f64,
+    pass: &Pass,
+    socket: &UdpSocket,
+    interval: Duration,
+    stopped: &AtomicBool,
+    sent: &AtomicU64,
+) {
+    if pass.calls[0].len() > pass.segment {
+        baseline::segment(socket, pass.segment);
+    }
+    let metrics: Vec<u64> = pass.calls.iter().map(|call| metrics_of(call)).collect();
+    let (begin, end) = (now(), next_multiple(interval));
+    let mut done = 0_u64;
+    for (call, metrics) in pass.calls.iter().zip(&metrics).cycle() {
+        let due = begin + Duration::from_secs_f64(done as f64 / rate);
+        let ahead = due.saturating_sub(now());
+        // A sleep for each call would cost more than the call.
+        if ahead > Duration::from_millis(2) {
+            std::thread::sleep(ahead);
+        }
+        if now() >= end || stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        socket.send(call).expect("the server receives");
+        done += metrics;
+        sent.fetch_add(*metrics, Ordering::Relaxed);
+    }
+}
+
+/// How many lines of a call are not empty.
+fn metrics_of(call: &[u8]) -> u64 {
+    let lines = call.split(|byte| *byte == b'\n');
+    lines.filter(|line| !line.is_empty()).count() as u64
 }
 
 /// The end of the present interval.

@@ -12,6 +12,8 @@
 //! - `retentions`: of all files, as `10s:6h,1m:7d`. Without it they are the server's own, whose finest step is
 //!   10 s; with another interval, as many points in steps of that length (1s:36m,6s:16h48m,1m:182d12h).
 //! - `set`: a setting of the server, any number of times.
+//! - `soak`: for how long metrics are sent at a steady rate, while names come and go (see [`soak`]), instead of the
+//!   phases below. `rate` (1,000,000): metrics a second. `lives` (20): one name in so many is new in each interval.
 //!
 //! 70 % of the names are counters, 20 % timers, 10 % gauges; each is sent once within the first 70 % of each
 //! interval. The server is the binary, in a process of its own and with no other settings than these and its
@@ -28,7 +30,8 @@
 //! 3. *Restart*: the server is killed within an interval, and started again: until it is ready, and has answered a
 //!    request.
 //! 4. *Drain*: as many flushes again, then SIGTERM, until the process has ended.
-//! 5. *Missing*: points of 200 counters that are not in the files although their flush was over before the kill.
+//! 5. *Missing*: values of 200 counters that queries answered with half a second before the kill, and that are not in
+//!    the files after the stop. An interval that the machine had no time to flush is no loss; it shows as *flushed*.
 
 #![allow(missing_docs, reason = "a program, not a library")]
 #![allow(clippy::unwrap_used, reason = "a bench ends where it goes wrong")]
@@ -39,6 +42,7 @@ mod baseline;
 mod load;
 mod measure;
 mod run;
+mod soak;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
@@ -56,6 +60,9 @@ pub(crate) struct Arguments {
     pub(crate) dir: PathBuf,
     pub(crate) retentions: Option<String>,
     pub(crate) settings: Vec<(String, String)>,
+    pub(crate) soak: Option<Duration>,
+    pub(crate) rate: f64,
+    pub(crate) lives: u32,
 }
 
 fn main() {
@@ -66,6 +73,9 @@ fn main() {
         dir: PathBuf::from("/dev/shm"),
         retentions: None,
         settings: Vec::new(),
+        soak: None,
+        rate: 1e6,
+        lives: 20,
     };
     let mut names = vec![10_000];
     let words = std::env::args().skip(1);
@@ -86,6 +96,12 @@ fn main() {
         let retentions = format!("{steps}s:{fine}s,{middle}s:{medium}s,{last}s:{coarse}s");
         arguments.retentions = Some(retentions);
     }
+    if let Some(time) = arguments.soak {
+        names
+            .iter()
+            .for_each(|names| soak::run(*names, time, &arguments));
+        return;
+    }
     let runs: Vec<_> = names
         .iter()
         .map(|names| run::run(*names, &arguments))
@@ -103,10 +119,15 @@ fn set(arguments: &mut Arguments, key: &str, value: &str) {
         "creating" => arguments.creating = value.parse().unwrap(),
         "dir" => arguments.dir = PathBuf::from(value),
         "retentions" => arguments.retentions = Some(value.to_owned()),
+        "soak" => arguments.soak = Some(value.parse::<Span>().unwrap().0),
+        "rate" => arguments.rate = value.parse().unwrap(),
+        "lives" => arguments.lives = value.parse().unwrap(),
         "set" => {
             let (key, value) = value.split_once('=').unwrap();
             arguments.settings.push((key.to_owned(), value.to_owned()));
         }
-        _ => panic!("{key}: not one of interval, flushes, creating, dir, retentions, set"),
+        _ => panic!(
+            "{key}: not one of interval, flushes, creating, dir, retentions, set, soak, rate, lives"
+        ),
     }
 }

@@ -1,5 +1,6 @@
 //! One run: the phases that the head of the bench describes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use crate::support::Server;
 
 /// How often the answers are looked at for new points.
 const LOOK: Duration = Duration::from_millis(2);
+/// How long before the kill the answers are taken: what they hold is committed to the journal meanwhile.
+const COMMITTED: Duration = Duration::from_millis(500);
 /// How many counters are compared with their files.
 const SAMPLE: usize = 200;
 
@@ -44,6 +47,8 @@ pub(crate) struct Figures {
     restart: f64,
     drain: f64,
     missing: usize,
+    /// Values that queries answered with before the kill, by series.
+    pub(crate) answered: BTreeMap<String, Vec<(u32, f64)>>,
 }
 
 impl fmt::Display for Figures {
@@ -74,16 +79,7 @@ impl fmt::Display for Figures {
 
 /// Runs all phases with `names` names and prints what each took.
 pub(crate) fn run(names: u32, arguments: &Arguments) -> Figures {
-    let pass = Arc::new(Pass::new(names));
-    let mut bench = Bench {
-        server: server(arguments),
-        arguments,
-        pass,
-        figures: Figures {
-            names,
-            ..Figures::default()
-        },
-    };
+    let mut bench = Bench::new(names, arguments);
     println!(
         "{names} names, {} flushes of {:?}, files on {}: {} {:?}",
         arguments.flushes,
@@ -100,9 +96,9 @@ pub(crate) fn run(names: u32, arguments: &Arguments) -> Figures {
     let device = device_bytes(bench.server.dir.path());
     let begun = next_multiple(arguments.interval);
     let steady = bench.steady();
-    let killed = bench.crash();
+    bench.crash(begun);
     bench.stop(device, &steady);
-    bench.compare(begun, killed);
+    bench.compare();
     bench.figures
 }
 
@@ -128,11 +124,12 @@ fn server(arguments: &Arguments) -> Server {
 }
 
 /// The server and what is sent to it.
-struct Bench<'a> {
-    server: Server,
-    arguments: &'a Arguments,
-    pass: Arc<Pass>,
-    figures: Figures,
+pub(crate) struct Bench<'a> {
+    pub(crate) server: Server,
+    pub(crate) arguments: &'a Arguments,
+    /// What is sent.
+    pub(crate) pass: Arc<Pass>,
+    pub(crate) figures: Figures,
 }
 
 /// The sums of a phase.
@@ -143,13 +140,28 @@ struct Steady {
     dirtied: u64,
 }
 
+impl<'a> Bench<'a> {
+    /// A bench whose server has not been started.
+    pub(crate) fn new(names: u32, arguments: &'a Arguments) -> Self {
+        Self {
+            server: server(arguments),
+            arguments,
+            pass: Arc::new(Pass::new(names)),
+            figures: Figures {
+                names,
+                ..Figures::default()
+            },
+        }
+    }
+}
+
 impl Bench<'_> {
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.server.pid().as_raw_nonzero().get()
     }
 
     /// A number of /metrics, 0 if it is not there.
-    fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.server.get("/metrics").text();
         let name = format!("plumbago_{name} ");
         let line = text
@@ -278,7 +290,7 @@ impl Bench<'_> {
     }
 
     /// Milliseconds from `end` until each of the probes has its point.
-    fn look(&self, end: Duration) -> [f64; 3] {
+    pub(crate) fn look(&self, end: Duration) -> [f64; 3] {
         let first = |wanted| self.pass.order.iter().find(|name| kind(**name) == wanted);
         let last = |wanted| {
             self.pass
@@ -334,12 +346,13 @@ impl Bench<'_> {
         }
     }
 
-    /// Kills the server and starts it again; returns when it was killed.
-    fn crash(&mut self) -> Duration {
+    /// Kills the server and starts it again. What queries knew since `begun` is kept for the comparison.
+    fn crash(&mut self, begun: Duration) {
         let waiting = self.metric("carbon_cache_size");
-        // In the middle of an interval, so that the flush before has been committed.
+        // In the middle of an interval, so that the flush before is over.
         sleep_until(next_multiple(self.arguments.interval) + self.arguments.interval / 2);
-        let killed = now();
+        self.figures.answered = self.ask(begun);
+        sleep_until(now() + COMMITTED);
         self.server.kill();
         let begun = Instant::now();
         self.server.run();
@@ -359,7 +372,42 @@ impl Bench<'_> {
             self.figures.restart,
             self.metric("carbon_journal_replayed_points_total"),
         );
-        killed
+    }
+
+    /// The values of some counters since `begun`, as queries answer now. An interval without a value
+    /// is one that was not flushed.
+    pub(crate) fn ask(&self, begun: Duration) -> BTreeMap<String, Vec<(u32, f64)>> {
+        let counters = self.pass.order.iter().copied();
+        let counters: Vec<String> = counters
+            .filter(|name| kind(*name) == Kind::Counter)
+            .map(|name| format!("stats_counts.{}", path(name)))
+            .take(SAMPLE)
+            .collect();
+        let mut answered = BTreeMap::new();
+        let mut intervals = 0;
+        for some in counters.chunks(50) {
+            let (begun, now) = (begun.as_secs(), now().as_secs());
+            let targets = some.join("&target=");
+            let query =
+                format!("/render?format=json&noCache=1&from={begun}&until={now}&target={targets}");
+            let answer = self.server.json(&query);
+            for series in answer.as_array().unwrap() {
+                let points = series["datapoints"].as_array().unwrap();
+                intervals = intervals.max(points.len());
+                let known = points.iter().filter_map(|point| {
+                    let value = point[0].as_f64()?;
+                    Some((u32::try_from(point[1].as_u64()?).ok()?, value))
+                });
+                answered.insert(
+                    series["target"].as_str().unwrap().to_owned(),
+                    known.collect(),
+                );
+            }
+        }
+        assert_eq!(answered.len(), counters.len(), "counters that queries know");
+        let flushed = answered.values().map(Vec::len).max().unwrap_or(0);
+        println!("  flushed    {flushed} of {intervals} intervals before the end of the server");
+        answered
     }
 
     /// Some more flushes, and the stop.
@@ -420,40 +468,36 @@ impl Bench<'_> {
         );
     }
 
-    /// Looks for points in the files whose flushes were over before the server was killed.
-    fn compare(&mut self, begun: Duration, killed: Duration) {
-        let interval = self.arguments.interval;
+    /// Looks in the files for the values that queries answered with before the server was killed.
+    pub(crate) fn compare(&mut self) {
         let whisper = self.server.data().join("whisper");
-        let counters = self
-            .pass
-            .order
-            .iter()
-            .filter(|name| kind(**name) == Kind::Counter);
-        let at = |time: Duration| Timestamp(time.as_secs() as u32);
-        // One interval before the kill, and the commit of the journal.
-        let until = killed - interval - Duration::from_millis(500);
         let (mut missing, mut compared) = (0, 0);
-        for name in counters.take(SAMPLE) {
-            let path = path(*name).replace('.', "/");
-            let file = whisper
-                .join("stats_counts")
-                .join(path)
-                .with_extension("wsp");
+        for (name, points) in &self.figures.answered {
+            let (Some(first), Some(last)) = (points.first(), points.last()) else {
+                continue;
+            };
+            let file = whisper.join(name.replace('.', "/")).with_extension("wsp");
             let file = whisper::File::open(&file).unwrap();
+            let step = self.arguments.interval.as_secs() as u32;
+            let at = |time: Duration| Timestamp(time.as_secs() as u32);
             let fetched = file
-                .fetch(at(now()), at(begun + interval), at(until))
+                .fetch(at(now()), Timestamp(first.0 - step), Timestamp(last.0))
                 .unwrap()
                 .unwrap();
-            assert_eq!(u64::from(fetched.step.seconds()), interval.as_secs());
-            compared += fetched.values.len();
-            missing += fetched.values.iter().filter(|value| value.is_nan()).count();
+            assert_eq!(fetched.step.seconds(), step);
+            let in_file: BTreeMap<u32, f64> = fetched.points().map(|(t, v)| (t.0, v)).collect();
+            compared += points.len();
+            missing += points
+                .iter()
+                .filter(|(time, value)| in_file.get(time) != Some(value))
+                .count();
         }
         self.figures.missing = missing;
         println!("  missing    {missing} of {compared} points of {SAMPLE} counters");
     }
 }
 
-fn median(numbers: &mut [f64]) -> f64 {
+pub(crate) fn median(numbers: &mut [f64]) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[numbers.len() / 2]
 }
