@@ -98,6 +98,13 @@ impl Pass {
             order,
         }
     }
+
+    /// How many metrics a call sends: lines that are not empty, of each datagram.
+    fn metrics_of(&self, call: &[u8]) -> u64 {
+        let datagrams = call.chunks(self.segment);
+        let lines = datagrams.flat_map(|datagram| datagram.split(|byte| *byte == b'\n'));
+        lines.filter(|line| !line.is_empty()).count() as u64
+    }
 }
 
 /// The time since 1970.
@@ -241,7 +248,11 @@ fn send_at(
     if pass.calls[0].len() > pass.segment {
         baseline::segment(socket, pass.segment);
     }
-    let metrics: Vec<u64> = pass.calls.iter().map(|call| metrics_of(call)).collect();
+    let metrics: Vec<u64> = pass
+        .calls
+        .iter()
+        .map(|call| pass.metrics_of(call))
+        .collect();
     let (begin, end) = (now(), next_multiple(interval));
     let mut done = 0_u64;
     for (call, metrics) in pass.calls.iter().zip(&metrics).cycle() {
@@ -258,12 +269,6 @@ fn send_at(
         done += metrics;
         sent.fetch_add(*metrics, Ordering::Relaxed);
     }
-}
-
-/// How many lines of a call are not empty.
-fn metrics_of(call: &[u8]) -> u64 {
-    let lines = call.split(|byte| *byte == b'\n');
-    lines.filter(|line| !line.is_empty()).count() as u64
 }
 
 /// The end of the present interval.

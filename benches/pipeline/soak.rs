@@ -68,6 +68,10 @@ pub(crate) fn run(names: u32, time: Duration, arguments: &Arguments) {
             visible.push(seen.into_iter().fold(0.0, f64::max));
             memory = memory.max(Memory::of(bench.pid()));
         }
+        if visible.is_empty() {
+            // Shorter than an interval.
+            continue;
+        }
         let used = Cpu::of(bench.pid()).since(&cpu).total / since.elapsed().as_secs_f64();
         let most = visible.iter().copied().fold(0.0, f64::max);
         println!(

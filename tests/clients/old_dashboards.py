@@ -285,16 +285,18 @@ def answer(base, path):
 
 
 def registered(base, wanted):
-    """Waits until graphite-web knows so many series: it takes some twenty a second."""
-    known = 0
+    """Waits until graphite-web knows so many series: it takes some twenty a second, and refuses while its
+    database is locked."""
+    known, grown = 0, time.monotonic()
     while known < wanted:
-        before, known = known, len(answer(base, "/tags/findSeries?expr=name=~.")[1])
-        if known < wanted:
+        status, found = answer(base, "/tags/findSeries?expr=name=~.")
+        if status == 200 and len(found) > known:
+            known, grown = len(found), time.monotonic()
             print(f"     {known} of {wanted} series are registered")
-            time.sleep(5 if known > before else 15)
-            again = len(answer(base, "/tags/findSeries?expr=name=~.")[1])
-            if again == known:
-                sys.exit(f"{known} of {wanted} series are registered, and no more come")
+        if time.monotonic() - grown > 60:
+            sys.exit(f"{known} of {wanted} series are registered, and no more came for a minute")
+        if known < wanted:
+            time.sleep(2)
 
 
 def main():
