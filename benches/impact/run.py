@@ -37,6 +37,7 @@ class Server:
         self.directory = pathlib.Path(directory)
         (self.directory / "schemas.conf").write_text(SCHEMA)
         ready = self.directory / "ready.json"
+        ready.unlink(missing_ok=True)
         keys = {
             "statsd.udp": "[]", "statsd.admin": "[]", "carbon.line_tcp": "127.0.0.1:0", "carbon.line_udp": "[]",
             "carbon.pickle": "[]", "render.http": "127.0.0.1:0", "carbon.infer_step": "false", "stats.self": "false",

@@ -9,7 +9,7 @@ use plumbago::demo::shop::{Change, Kind, Shop};
 use render::budget::Budget;
 use render::events::Event;
 use render::impact::{
-    Input, LOOKS, Outcome, Params, Question, Report, Role, Subject, Values, judge, report,
+    Input, LOOKS, Outcome, Params, Question, Report, Role, Subject, Values, judge_looks, report,
 };
 use render::memory::Memory;
 use render::verdicts::scope::{Chosen, Names, Rules, Selector};
@@ -109,24 +109,22 @@ impl Week {
         };
         let params = Params::default();
         let history = (7 * DAY / self.step) as usize;
-        let take = |look: &u32| {
+        debug_assert!(end <= history + point(self.base + 2 * HOUR));
+        let fits = |look: &u32| {
             let minutes = i64::from(*look) * MINUTE;
-            let fits = minutes / self.step >= 5
+            minutes / self.step >= 5
                 && undone.is_none_or(|undone| at + minutes <= undone)
-                && end + (minutes / self.step) as usize <= self.columns[0].len();
-            let question = Question {
-                step: self.step as u32,
-                end,
-                gap: end - point(at),
-                look: *look,
-                earlier: earlier.clone(),
-            };
-            debug_assert!(end <= history + point(self.base + 2 * HOUR));
-            fits.then(|| judge(&question, input, &params, None))
-                .flatten()
-                .map(|judged| (*look, judged))
+                && end + (minutes / self.step) as usize <= self.columns[0].len()
         };
-        let looks: Vec<_> = LOOKS.iter().filter_map(take).collect();
+        let minutes: Vec<u32> = LOOKS.into_iter().filter(fits).collect();
+        let question = Question {
+            step: self.step as u32,
+            end,
+            gap: end - point(at),
+            look: LOOKS[0],
+            earlier,
+        };
+        let looks = judge_looks(&question, &minutes, input, &params);
         let subjects: Vec<Subject<'_>> = self
             .chosen
             .iter()

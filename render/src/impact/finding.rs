@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::judge::Verdict;
+use super::decide::Verdict;
 use super::windows::{Scratch, polarity};
 
 /// Which way of changing is worse for a series.

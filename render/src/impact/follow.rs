@@ -6,8 +6,8 @@
 //! 2. One worse series makes the verdict worse; then better counts, then changed.
 //! 3. The smallest change that matters is applied after the method: it can only remove findings.
 
+use super::decide::{Judgement, Verdict};
 use super::finding::{Finding, Least, Subject, group, number, words, worth};
-use super::judge::{Judgement, Verdict};
 use super::measure::in_its_unit;
 use super::params::Params;
 use super::report::{LookReport, Outcome, Report, SeriesReport, State, Worth};

@@ -1,11 +1,15 @@
 //! One series: the scale that it is judged on, and how much it changed at the deploy and at each placebo.
+//!
+//! All looks at a deploy are measured together: they share history, scale and most windows.
 
-use super::blocks::Blocks;
+use std::ops::Range;
+
+use super::blocks::{Anchors, Column};
 use super::params::{Params, Plan};
-use super::windows::{Scratch, Shape, level, mean, presence, smaller};
+use super::windows::{Counts, Scratch, mean, presence, smaller};
 
 /// What the values of a series are like, which decides the scale of its changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Whole numbers with a mean below 3 a point: 2·sqrt(mean).
     Sparse,
@@ -14,6 +18,7 @@ pub enum Kind {
     /// Positive and spread over more than a factor of 2: the logarithm.
     Log,
     /// All others, as they are.
+    #[default]
     Plain,
 }
 
@@ -27,7 +32,7 @@ pub(super) fn in_its_unit(kind: Kind, before: f64, change: f64) -> f64 {
     }
 }
 
-/// The changes of one series.
+/// The changes of one series that one look sees.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
     pub(super) kind: Kind,
@@ -35,7 +40,7 @@ pub(super) struct Measured {
     pub(super) change: Vec<f64>,
     /// The level after minus the level before.
     pub(super) effect: Vec<f64>,
-    /// The change of the share of points that are present, 0 below a third.
+    /// The change of the share of points that are present, 0 below a third; empty for a series without gaps.
     pub(super) presence: Vec<f64>,
     /// Changes of this size are trifles.
     pub(super) floor: f64,
@@ -52,9 +57,12 @@ pub(super) struct Measured {
 pub(super) struct Workspace {
     scratch: Scratch,
     scaled: Vec<f64>,
+    /// The values, with 0 for absent ones where the scale wants it.
     values: Vec<f64>,
-    /// What windows before and after are merged from.
-    blocks: [Blocks; 2],
+    magnitudes: Vec<f64>,
+    counts: Counts,
+    /// Windows of `values`, and of `scaled`.
+    columns: [Column; 2],
 }
 
 impl Workspace {
@@ -64,80 +72,123 @@ impl Workspace {
     }
 }
 
-/// The changes of the series `values`, one for each point of `plan.points`.
+/// The changes of the series `values` that the looks of `plans` see, shortest look first; one change for each point of
+/// the plan's `at`.
 pub(super) fn measure(
-    values: &mut [f64],
-    plan: &Plan,
+    values: &[f64],
+    plans: &[&Plan],
     params: &Params,
     work: &mut Workspace,
-) -> Measured {
-    let present = values.iter().filter(|value| value.is_finite()).count();
-    let scale = Scale::of(values, plan.end, params.trifle, work);
+) -> Vec<Measured> {
+    let is_whole = |value: &f64| !value.is_finite() || is_whole(*value);
+    let whole = values
+        .iter()
+        .position(|value| !is_whole(value))
+        .unwrap_or(values.len());
+    // A value that is no whole number, and that only longer looks see, changes the scale for those.
+    let points = |plan: &&&Plan| plan.end + plan.after <= whole;
+    let alike = plans.iter().take_while(points).count();
+    let mut measured = Vec::with_capacity(plans.len());
+    for plans in [&plans[..alike], &plans[alike..]] {
+        let Some(last) = plans.last() else {
+            continue;
+        };
+        let values = &values[..last.end + last.after];
+        measure_alike(values, plans, params, work, &mut measured);
+    }
+    measured
+}
+
+/// Whether `value` is a whole number from 0 on.
+fn is_whole(value: f64) -> bool {
+    // Larger numbers have no fraction. The conversion is much faster than `fract`.
+    const FRACTIONS: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    value >= 0.0 && (value >= FRACTIONS || value as i64 as f64 == value)
+}
+
+/// As [`measure`], for looks at which the series has the same scale.
+fn measure_alike(
+    values: &[f64],
+    plans: &[&Plan],
+    params: &Params,
+    work: &mut Workspace,
+    measured: &mut Vec<Measured>,
+) {
+    let mut own = std::mem::take(&mut work.values);
+    own.clear();
+    own.extend_from_slice(values);
+    let absent = values.iter().filter(|value| !value.is_finite()).count();
+    let scale = Scale::of(&mut own, plans[0].end, params.trifle, work);
     let Workspace {
         scratch,
         scaled,
-        values: magnitudes,
-        blocks,
-    } = work;
-    let series = Windows {
-        values,
-        plan,
-        params,
-    };
-    let (kind, floor, change, effect) = match scale.kind {
-        Kind::Sparse => {
-            let (change, effect) = series.rates();
-            (Kind::Sparse, 2.0 * series.counting_noise(), change, effect)
-        }
-        Kind::Count => {
-            let spreads = series.spreads(scratch, blocks);
-            // Whole numbers that scatter less than counts do: a gauge.
-            if scratch.median(&spreads) < 0.3 * scale.rate.max(1e-9).sqrt() {
-                let (change, effect) = series.levels(scratch, blocks, false);
-                (
-                    Kind::Plain,
-                    scale.trifle(values, plan, magnitudes, scratch),
-                    change,
-                    effect,
-                )
-            } else {
-                let (change, effect) = Windows {
-                    values: scaled,
-                    ..series
-                }
-                .levels(scratch, blocks, true);
-                (Kind::Count, series.counting_noise(), change, effect)
-            }
-        }
-        kind => {
-            let floor = scale.trifle(values, plan, magnitudes, scratch);
-            let (change, effect) = Windows {
-                values: scaled,
-                ..series
-            }
-            .levels(scratch, blocks, true);
-            (kind, floor, change, effect)
-        }
-    };
-    let deploy = plan.placebos();
-    let mut level_of = |window: &[f64]| match kind {
-        Kind::Sparse => mean(window),
-        _ => scratch.level(window),
-    };
-    Measured {
-        kind,
-        present,
-        presence: match present == plan.points.len() {
-            true => vec![0.0; plan.at.len()],
-            false => series.presences(),
-        },
-        before: level_of(series.before(deploy)),
-        after: level_of(series.after(deploy)),
-        change,
-        effect,
-        // Never 0, so that a series that never changes has a ratio.
-        floor: floor + 1e-12,
+        values: _,
+        magnitudes,
+        counts,
+        columns,
+    } = &mut *work;
+    columns.iter_mut().for_each(Column::clear);
+    let [raw, column] = columns;
+    if absent > 0 || scale.kind == Kind::Sparse {
+        counts.count(&own);
     }
+    for plan in plans {
+        let series = Windows {
+            values: &own,
+            plan,
+            params,
+        };
+        let on_scale = Windows {
+            values: scaled,
+            ..series
+        };
+        let (kind, floor, change, effect) = match scale.kind {
+            Kind::Sparse => {
+                let (change, effect) = series.rates(counts);
+                (Kind::Sparse, 2.0 * series.counting_noise(), change, effect)
+            }
+            Kind::Count => {
+                let spreads = series.spreads(raw);
+                // Whole numbers that scatter less than counts do: a gauge.
+                if scratch.median(&spreads) < 0.3 * scale.rate.max(1e-9).sqrt() {
+                    let (change, effect) = series.levels(raw, scratch, false);
+                    let floor = scale.trifle(&own, plan, magnitudes, scratch);
+                    (Kind::Plain, floor, change, effect)
+                } else {
+                    let (change, effect) = on_scale.levels(column, scratch, true);
+                    (Kind::Count, series.counting_noise(), change, effect)
+                }
+            }
+            kind => {
+                let floor = scale.trifle(&own, plan, magnitudes, scratch);
+                let (change, effect) = on_scale.levels(column, scratch, true);
+                (kind, floor, change, effect)
+            }
+        };
+        let deploy = plan.placebos();
+        let mut level_of = |window: &[f64]| match kind {
+            Kind::Sparse => mean(window),
+            _ => scratch.level(window),
+        };
+        let length = plan.end + plan.after;
+        let seen = values[..length].iter().filter(|value| value.is_finite());
+        let present = if absent == 0 { length } else { seen.count() };
+        measured.push(Measured {
+            kind,
+            present,
+            presence: match absent == 0 {
+                true => Vec::new(),
+                false => series.presences(counts),
+            },
+            before: level_of(series.before(deploy)),
+            after: level_of(series.after(deploy)),
+            change,
+            effect,
+            // Never 0, so that a series that never changes has a ratio.
+            floor: floor + 1e-12,
+        });
+    }
+    work.values = own;
 }
 
 /// The kind of a series and what its floor needs.
@@ -154,7 +205,7 @@ impl Scale {
     pub(super) fn of(values: &mut [f64], end: usize, trifle: f64, work: &mut Workspace) -> Self {
         let whole = values
             .iter()
-            .all(|value| !value.is_finite() || (*value >= 0.0 && value.fract() == 0.0));
+            .all(|value| !value.is_finite() || is_whole(*value));
         if whole && presence(&values[..end]) < 0.5 {
             for value in values.iter_mut().filter(|value| !value.is_finite()) {
                 *value = 0.0;
@@ -180,8 +231,11 @@ impl Scale {
                 .extend(values.iter().map(|x| 2.0 * (x + 0.375).sqrt())),
             Kind::Plain | Kind::Log => {
                 let lowest = history.iter().copied().fold(f64::NAN, f64::min);
+                let highest = history.iter().copied().fold(f64::NAN, f64::max);
                 let mut quantile = |q| work.scratch.quantile(history, q);
-                if lowest > 0.0 && quantile(0.98) > 2.0 * quantile(0.02) {
+                // Without such a distance between the extremes, there is none between quantiles.
+                let is_wide = lowest > 0.0 && highest > 2.0 * lowest;
+                if is_wide && quantile(0.98) > 2.0 * quantile(0.02) {
                     scale.kind = Kind::Log;
                     let least = lowest / 2.0;
                     let log = |x: &f64| if x.is_nan() { *x } else { x.max(least).ln() };
@@ -221,6 +275,16 @@ struct Windows<'a> {
     params: &'a Params,
 }
 
+/// Parts of the windows after and before, in points.
+struct Parts {
+    /// The first points after.
+    first: usize,
+    /// The last points before.
+    last: usize,
+    /// The last third of the points after.
+    late: usize,
+}
+
 impl<'a> Windows<'a> {
     fn after(&self, at: usize) -> &'a [f64] {
         let start = self.plan.at[at];
@@ -232,97 +296,73 @@ impl<'a> Windows<'a> {
         &self.values[end - self.plan.before..end]
     }
 
-    /// The first points after and the last points before, and the last third of the points after.
-    fn parts(&self, after: &'a [f64], before: &'a [f64]) -> (&'a [f64], &'a [f64], &'a [f64]) {
-        let near = self.plan.near.min(after.len());
-        let late = (after.len() / 3).max(2).min(after.len());
-        (
-            &after[..near],
-            &before[before.len() - near.min(before.len())..],
-            &after[after.len() - late..],
-        )
+    /// The parts of each window.
+    fn parts(&self) -> Parts {
+        let Plan {
+            near,
+            after,
+            before,
+            ..
+        } = *self.plan;
+        let first = near.min(after);
+        Parts {
+            first,
+            last: first.min(before),
+            late: (after / 3).max(2).min(after),
+        }
     }
 
-    /// Prepares `blocks` for windows before and after; false where they do not suit.
-    fn divide(&self, blocks: &mut [Blocks; 2]) -> [bool; 2] {
+    /// The windows of `length` points that begin `back` points before placebos and deploy.
+    fn find(&self, column: &mut Column, back: isize, length: usize) -> usize {
         let Plan {
-            stride,
             end,
             gap,
             before,
-            after,
+            stride,
             ..
         } = *self.plan;
-        let suit = [before, after].map(|length| Blocks::suit(stride, length));
-        for (at, start) in [end - gap, end].into_iter().enumerate() {
-            if suit[at] {
-                blocks[at].fill(self.values, stride, start);
-            }
-        }
-        suit
-    }
-
-    /// Level and spread of each window before, the deploy's last.
-    fn shapes(&self, scratch: &mut Scratch, blocks: Option<&mut Blocks>) -> Vec<Shape> {
-        let length = self.plan.before;
-        let mut blocks = blocks;
-        let mut of = |at: usize| {
-            let start = self.plan.at[at] - self.plan.gap - length;
-            let sorted = blocks
-                .as_mut()
-                .and_then(|blocks| blocks.window(start, length));
-            match sorted {
-                Some(sorted) => Shape::of(sorted, length),
-                None => scratch.shape(self.before(at)),
-            }
+        // All looks have the same ones, so that they share what is known of them.
+        let anchors = Anchors {
+            end,
+            stride,
+            count: (end - before - gap) / stride + 1,
         };
-        (0..self.plan.at.len()).map(&mut of).collect()
-    }
-
-    /// The spread of the values before each placebo.
-    fn spreads(&self, scratch: &mut Scratch, blocks: &mut [Blocks; 2]) -> Vec<f64> {
-        let [suits, _] = self.divide(blocks);
-        let shapes = self.shapes(scratch, suits.then_some(&mut blocks[0]));
-        let placebos = &shapes[..self.plan.placebos()];
-        placebos.iter().map(|shape| shape.spread).collect()
+        column.find(self.values, anchors, back, length)
     }
 
     /// Changes of the level, and the plain differences of the two levels.
     fn levels(
         &self,
+        column: &mut Column,
         scratch: &mut Scratch,
-        blocks: &mut [Blocks; 2],
         studentise: bool,
     ) -> (Vec<f64>, Vec<f64>) {
         let kappa = self.params.kappa;
-        let [suits_before, suits_after] = self.divide(blocks);
-        let [before, after] = blocks;
-        let shapes = self.shapes(scratch, suits_before.then_some(before));
-        let length = self.plan.after;
+        let Plan {
+            gap, before, after, ..
+        } = *self.plan;
+        let Parts { first, last, late } = self.parts();
+        let found = [
+            self.find(column, (gap + before) as isize, before),
+            self.find(column, 0, after),
+            self.find(column, 0, first),
+            self.find(column, (gap + last) as isize, last),
+            self.find(column, late as isize - after as isize, late),
+        ];
+        let [base, reached, first, last, late] = found.map(|found| column.get(found));
+        let anchors = self.anchors();
         let mut effects = Vec::with_capacity(self.plan.at.len());
-        let mut changes: Vec<f64> = (0..self.plan.at.len())
-            .map(|at| {
-                let sorted = match suits_after {
-                    true => after.window(self.plan.at[at], length),
-                    false => None,
-                };
-                let after = self.after(at);
-                let (first, last, late) = self.parts(after, self.before(at));
-                let base = shapes[at].level;
-                let reached = match sorted {
-                    Some(sorted) => level(sorted, length),
-                    None => scratch.level(after),
-                };
-                let effect = reached - base;
-                let near = scratch.level(first) - scratch.level(last);
-                let late = scratch.level(late) - base;
-                effects.push(effect);
-                smaller(smaller(effect, near, kappa), late, kappa)
-            })
-            .collect();
+        let change = |n: usize| {
+            let base = base.level[n];
+            let effect = reached.level[n] - base;
+            let near = first.level[n] - last.level[n];
+            effects.push(effect);
+            smaller(smaller(effect, near, kappa), late.level[n] - base, kappa)
+        };
+        let mut changes: Vec<f64> = anchors.clone().map(change).collect();
         if studentise {
             // A change in a restless hour is less surprising than the same change in a quiet one.
-            let spreads: Vec<f64> = shapes.iter().map(|shape| shape.spread).collect();
+            let spreads: Vec<f64> = anchors.map(|n| base.spread[n]).collect();
             let usual = scratch.median(&spreads[..self.plan.placebos()]);
             for (change, spread) in changes.iter_mut().zip(&spreads) {
                 let restless = if usual > 0.0 {
@@ -337,50 +377,77 @@ impl<'a> Windows<'a> {
         (changes, effects)
     }
 
+    /// The spread of the values before each placebo.
+    fn spreads(&self, column: &mut Column) -> Vec<f64> {
+        let Plan { gap, before, .. } = *self.plan;
+        let base = self.find(column, (gap + before) as isize, before);
+        let base = column.get(base);
+        let placebos = self.anchors().take(self.plan.placebos());
+        placebos.map(|n| base.spread[n]).collect()
+    }
+
+    /// The anchors of the placebos, and of the deploy.
+    fn anchors(&self) -> impl Iterator<Item = usize> + Clone + use<'a> {
+        let Plan {
+            end,
+            stride,
+            ref at,
+            ..
+        } = *self.plan;
+        at.iter().map(move |at| (end - at) / stride)
+    }
+
     /// Changes of the rate of rare counts, judged by the halves of the window after.
-    fn rates(&self) -> (Vec<f64>, Vec<f64>) {
+    fn rates(&self, counts: &Counts) -> (Vec<f64>, Vec<f64>) {
         let kappa = self.params.kappa;
-        let rate = |window: &[f64]| {
-            let mean = mean(window);
+        let Plan {
+            gap, before, after, ..
+        } = *self.plan;
+        let rate = |window: Range<usize>| {
+            let mean = counts.mean(self.values, window);
             if mean.is_nan() {
                 mean
             } else {
                 2.0 * mean.max(0.0).sqrt()
             }
         };
-        (0..self.plan.at.len())
-            .map(|at| {
-                let (after, base) = (self.after(at), rate(self.before(at)));
-                let effect = rate(after) - base;
-                let first = rate(&after[..after.len().div_ceil(2)]) - base;
-                let second = rate(&after[after.len() / 2..]) - base;
-                (
-                    smaller(smaller(effect, first, kappa), second, kappa),
-                    effect,
-                )
-            })
-            .unzip()
+        let change = |at: &usize| {
+            let at = *at;
+            let base = rate(at - gap - before..at - gap);
+            let effect = rate(at..at + after) - base;
+            let first = rate(at..at + after.div_ceil(2)) - base;
+            let second = rate(at + after / 2..at + after) - base;
+            (
+                smaller(smaller(effect, first, kappa), second, kappa),
+                effect,
+            )
+        };
+        self.plan.at.iter().map(change).unzip()
     }
 
     /// Changes of the share of points that are present; 0 below a third.
-    fn presences(&self) -> Vec<f64> {
+    fn presences(&self, counts: &Counts) -> Vec<f64> {
         let kappa = self.params.kappa;
-        (0..self.plan.at.len())
-            .map(|at| {
-                let (after, before) = (self.after(at), self.before(at));
-                let (first, last, late) = self.parts(after, before);
-                let base = presence(before);
-                let change = presence(after) - base;
-                let near = presence(first) - presence(last);
-                let change = smaller(change, near, kappa);
-                let change = smaller(change, presence(late) - base, kappa);
-                if change.abs() < 1.0 / 3.0 {
-                    0.0
-                } else {
-                    change
-                }
-            })
-            .collect()
+        let Plan {
+            gap, before, after, ..
+        } = *self.plan;
+        let Parts { first, last, late } = self.parts();
+        let share = |start: usize, length: usize| {
+            counts.present(start..start + length) as f64 / length as f64
+        };
+        let change = |at: &usize| {
+            let at = *at;
+            let base = share(at - gap - before, before);
+            let near = share(at, first) - share(at - gap - last, last);
+            let change = smaller(share(at, after) - base, near, kappa);
+            let change = smaller(change, share(at + after - late, late) - base, kappa);
+            if change.abs() < 1.0 / 3.0 {
+                0.0
+            } else {
+                change
+            }
+        };
+        self.plan.at.iter().map(change).collect()
     }
 
     /// What counting itself scatters between the two windows, on the scale of square roots.

@@ -14,10 +14,12 @@
 //! 4. Adding a constant to plain series, or shifting all times, changes no verdict.
 
 mod blocks;
+mod decide;
 mod finding;
 mod follow;
 mod judge;
 mod measure;
+mod network;
 mod onset;
 mod params;
 mod report;
@@ -25,9 +27,10 @@ mod score;
 mod season;
 mod windows;
 
+pub use decide::{Judgement, Role, Verdict};
 pub use finding::{Direction, Finding, Least, Subject, direction, group, words, worth};
 pub use follow::{CONFIRMS, Followed, follow, group_followed, report};
-pub use judge::{Input, Judgement, Role, Values, Verdict, judge};
+pub use judge::{Input, Values, judge, judge_looks};
 pub use measure::Kind;
 pub use onset::{Candidate, Onset, explain, onset};
 pub use params::{LOOKS, Params, Question, alpha};

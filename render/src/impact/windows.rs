@@ -3,6 +3,8 @@
 //! Sums run over the sorted values from the smallest on: windows that hold the same values have the same
 //! level to the last bit, so that equal changes count as equal.
 
+use std::ops::Range;
+
 /// Buffers that the statistics share, so that a window allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -12,7 +14,7 @@ pub(super) struct Scratch {
 
 /// A whole number for `value`; of two values the smaller has the smaller one, and no finite value has the largest of
 /// all.
-pub(super) fn key(value: f64) -> i64 {
+fn key(value: f64) -> i64 {
     let bits = value.to_bits() as i64;
     bits ^ (((bits >> 63) as u64) >> 1) as i64
 }
@@ -33,7 +35,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Of the present values of a window of `length` points, sorted; each absent with fewer than half of the points.
-    pub(super) fn of(sorted: &[i64], length: usize) -> Self {
+    fn of(sorted: &[i64], length: usize) -> Self {
         let n = sorted.len();
         let spread = if 2 * n >= length && n > 0 {
             (value_of(sorted[(3 * n / 4).min(n - 1)]) - value_of(sorted[n / 4])) / 2.0
@@ -49,7 +51,7 @@ impl Shape {
 
 /// The mean of the middle half of the present values of a window of `length` points, sorted; absent with fewer than
 /// half of the points.
-pub(super) fn level(sorted: &[i64], length: usize) -> f64 {
+fn level(sorted: &[i64], length: usize) -> f64 {
     if 2 * sorted.len() < length.max(2) {
         return f64::NAN;
     }
@@ -122,25 +124,6 @@ fn middle(sorted: &[i64]) -> f64 {
     (sum - below) / (n - 2 * quarter).max(1) as f64
 }
 
-/// As [`Scratch::quantile`], of sorted present values.
-pub(super) fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else {
-        return f64::NAN;
-    };
-    let rank = (q * last as f64).max(0.0);
-    let low = rank.floor() as usize;
-    let (a, b) = (sorted[low], sorted[(low + 1).min(last)]);
-    a + (b - a) * (rank - low as f64)
-}
-
-/// As [`Scratch::median`], of sorted present values.
-pub(super) fn median_of_sorted(sorted: &[f64]) -> f64 {
-    match sorted.len() {
-        0 => f64::NAN,
-        n => (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0,
-    }
-}
-
 /// The mean of `window`; absent with fewer than half of its points.
 pub(super) fn mean(window: &[f64]) -> f64 {
     let (mut n, mut sum) = (0_usize, 0.0);
@@ -152,6 +135,53 @@ pub(super) fn mean(window: &[f64]) -> f64 {
         sum / n.max(1) as f64
     } else {
         f64::NAN
+    }
+}
+
+/// How many values of a series are present up to each point, and their sums.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    present: Vec<u32>,
+    sums: Vec<f64>,
+}
+
+impl Counts {
+    /// Takes over `values`.
+    pub(super) fn count(&mut self, values: &[f64]) {
+        self.present.clear();
+        self.sums.clear();
+        let (mut present, mut sum) = (0, 0.0);
+        self.present.push(present);
+        self.sums.push(sum);
+        for value in values {
+            if value.is_finite() {
+                present += 1;
+                sum += value;
+            }
+            self.present.push(present);
+            self.sums.push(sum);
+        }
+    }
+
+    /// How many values of `window` are present.
+    pub(super) fn present(&self, window: Range<usize>) -> usize {
+        (self.present[window.end] - self.present[window.start]) as usize
+    }
+
+    /// As [`mean`] of `values` in `window`, which are the values that were counted, whole numbers from 0 on.
+    pub(super) fn mean(&self, values: &[f64], window: Range<usize>) -> f64 {
+        // Sums of whole numbers are exact up to here, differences of them too.
+        const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+        if self.sums.last().is_none_or(|sum| *sum >= EXACT) {
+            return mean(&values[window]);
+        }
+        let (n, length) = (self.present(window.clone()), window.len());
+        let sum = self.sums[window.end] - self.sums[window.start];
+        if 2 * n >= length.max(2) {
+            sum / n.max(1) as f64
+        } else {
+            f64::NAN
+        }
     }
 }
 

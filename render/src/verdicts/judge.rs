@@ -11,7 +11,7 @@ use crate::budget::{Budget, Memory};
 use crate::error::Error;
 use crate::events::{Error as StoreError, Event, OPEN_AT_MOST, Status, Store, TagQuery};
 use crate::impact::{
-    Input, Judgement, LOOKS, Params, Question, Report, Role, Subject, judge, report,
+    Input, Judgement, LOOKS, Params, Question, Report, Role, Subject, judge_looks, report,
 };
 use crate::source::Source;
 
@@ -23,8 +23,9 @@ const LAG: f64 = 15.0;
 const MAX_NAMES: u64 = 64 << 20;
 /// Most deploys of the history that are taken into account, the newest.
 const MAX_DEPLOYS: usize = 2_000;
-/// Bytes that the method keeps for one change of one series.
-const PER_CHANGE: usize = 80;
+/// Bytes that the method keeps for one change of one series: its ratio at each look, in a list with room for twice as
+/// many, and the change itself twice.
+const PER_CHANGE: usize = 16 * LOOKS.len() + 16;
 /// Series that are read to find out where the history begins.
 const SAMPLED: usize = 32;
 
@@ -321,7 +322,7 @@ impl<'a> Case<'a> {
         let short = (self.end * self.values.grid.step) < 2 * DAY as i64;
         let stride = if short { 2 } else { 15 };
         let changes = points / (stride * 60 / self.values.grid.step as usize).max(1) + 1;
-        budget.hold(self.roles.len() * (changes * PER_CHANGE + 1_024))
+        budget.hold(self.roles.len() * (changes * PER_CHANGE + 4_096))
     }
 
     /// The looks at `minutes` that have enough points.
@@ -336,21 +337,24 @@ impl<'a> Case<'a> {
             values: &self.values,
             threads,
         };
-        let take = |look: &u32| {
-            let step = self.values.grid.step;
-            if self.scope.series.is_empty() || i64::from(*look) * 60 / step < FEWEST {
-                return None;
-            }
-            let question = Question {
-                step: u32::try_from(step).ok()?,
-                end,
-                gap: self.gap,
-                look: *look,
-                earlier: self.deploys[0].clone(),
-            };
-            Some((*look, judge(&question, input, params, None)?))
+        let step = self.values.grid.step;
+        let enough = |look: &&u32| i64::from(**look) * 60 / step >= FEWEST;
+        let minutes: Vec<u32> = minutes.iter().filter(enough).copied().collect();
+        let (Ok(seconds), Some(look), false) = (
+            u32::try_from(step),
+            minutes.first().copied(),
+            self.scope.series.is_empty(),
+        ) else {
+            return Vec::new();
         };
-        minutes.iter().filter_map(take).collect()
+        let question = Question {
+            step: seconds,
+            end,
+            gap: self.gap,
+            look,
+            earlier: self.deploys[0].clone(),
+        };
+        judge_looks(&question, &minutes, input, params)
     }
 
     /// The ids of the earlier deploys that cannot be distinguished from this one.
