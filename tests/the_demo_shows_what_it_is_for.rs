@@ -4,7 +4,8 @@
 
 mod support;
 
-use support::Server;
+use serde_json::{Value, json};
+use support::{Server, now, run};
 
 /// The harmful deploy is worse, its rollback better, and the harmless one changed nothing.
 fn deploys_are_judged(server: &Server) {
@@ -93,4 +94,95 @@ fn the_demo_has_a_past_a_present_and_deploys() {
     let before = events(&server);
     server.restart();
     assert_eq!(events(&server), before);
+}
+
+const MINUTE: i64 = 60;
+
+/// The verdict on the event `id`, when it says `expected`.
+fn verdict(server: &Server, id: i64, expected: &str) -> Value {
+    let path = format!("/impact?event={id}");
+    server.wait_until(expected, |server| {
+        server.json(&path)["impact"]["verdict"] == expected
+    });
+    server.json(&path)["impact"].clone()
+}
+
+/// Posts a deploy of the checkout and returns its id.
+fn deploy(server: &Server, mut event: Value) -> i64 {
+    event["tags"] = format!("deploy checkout {}", event["tags"].as_str().unwrap()).into();
+    let accept = "Accept: application/json\r\nContent-Type: application/json\r\n";
+    let answer = server.http("POST", "/events/", accept, event.to_string().as_bytes());
+    let event: Value = serde_json::from_slice(&answer.body).unwrap();
+    event["id"].as_i64().unwrap()
+}
+
+/// The exit code of `plumbago impact` on the event `id`, and what it prints.
+fn impact(server: &Server, id: i64) -> (Option<i32>, String) {
+    let url = format!("http://{}", server.address("render.http"));
+    let output = run(&["impact", &id.to_string(), "--url", &url]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code(), text)
+}
+
+#[test]
+fn a_deploy_that_breaks_the_shop_is_worse_and_its_rollback_better() {
+    // Opened so long ago that no deploy of its own is near.
+    let opened = now() - 55 * MINUTE;
+    let mut server = Server::prepared(&[("statsd.flush_interval", "10s")]);
+    server.extra.push("--demo".to_owned());
+    std::fs::create_dir(server.data()).unwrap();
+    std::fs::write(server.data().join("demo"), format!("{opened}\n")).unwrap();
+    server.run();
+
+    let broke = now() - 34 * MINUTE;
+    let broken = json!({"what": "checkout 9", "tags": "demo:broken", "when": broke});
+    let broken = deploy(&server, broken);
+    // From now on visitors meet errors: what they send comes through the socket.
+    let errors = "/render?format=json&from=-5min&target=maxSeries(stats_counts.shop.errors.503)";
+    let sum = |server: &Server| -> f64 {
+        let points = server.json(errors)[0]["datapoints"].clone();
+        let values = points.as_array().unwrap().iter();
+        values.filter_map(|point| point[0].as_f64()).sum()
+    };
+    let before = sum(&server);
+    server.wait_until("errors", |server| sum(server) > before + 10.0);
+
+    // Time passes: what the shop has done since the deploy is generated at the start.
+    server.restart();
+    let worse = verdict(&server, broken, "worse");
+    let first = &worse["series"][0];
+    let name = first["name"].as_str().unwrap();
+    assert!(
+        name.contains("errors") || name.contains("checkout"),
+        "{worse}"
+    );
+    assert_eq!(first["worth"], "worse", "{worse}");
+    let sentence = worse["sentence"].as_str().unwrap();
+    let page = server.get(&format!("/deploy/{broken}")).text();
+    assert!(
+        page.contains("checkout 9") && page.contains(name) && page.contains("comparable times"),
+        "{page}"
+    );
+    let (code, text) = impact(&server, broken);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(sentence), "{text}");
+
+    let undone = json!({
+        "what": "checkout back to 8", "tags": "rollback", "when": now() - 12 * MINUTE, "rollback_of": broken,
+    });
+    let undone = deploy(&server, undone);
+    server.restart();
+    let better = verdict(&server, undone, "better");
+    assert_eq!(impact(&server, undone).0, Some(0), "{better}");
+    // What it rolled back stays worse, and was worse only until then.
+    let still = server.post(&format!("/impact?event={broken}"), "");
+    assert_eq!(still.status, 202);
+    server.wait_until("a verdict on what was rolled back", |server| {
+        let judged = server.json(&format!("/impact?event={broken}"))["impact"].clone();
+        judged["verdict"] == "worse"
+            && judged["sentence"]
+                .as_str()
+                .unwrap()
+                .ends_with("then it was rolled back")
+    });
 }

@@ -5,10 +5,12 @@
 //! 2. The past week is written through the same [`Sink`] as other datapoints. Then the shop sends
 //!    StatsD to the server's socket as an application would.
 //! 3. The shop is a function of time ([`shop`]): a restart generates the same week again, with the
-//!    same deploys and without duplicates. Only the timestamp of the first start is stored.
+//!    same deploys and without duplicates. Only the timestamp of the first start is stored, and the events of
+//!    those who broke the shop.
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +31,8 @@ use self::shop::{Change, Kind, Shop};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
-const WEEK: i64 = 7 * 24 * HOUR;
+/// How long the generated past is, in seconds.
+pub const WEEK: i64 = 7 * 24 * HOUR;
 /// How far the finest archive of the built-in schema reaches back.
 const FINE: i64 = 6 * HOUR;
 /// The largest step of the finest archive of the built-in schema.
@@ -88,7 +91,7 @@ pub fn open(data: &Path) -> anyhow::Result<Shop> {
 
 /// Generates the week before `now` and passes each of its changes to `post`. `post` stores an event,
 /// or updates the event with the same key, and returns the id. `flush` is the flush interval of
-/// StatsD and the step of the last hours.
+/// StatsD and the step of the last hours. `broken` says when somebody had broken the shop ([`broken`]).
 ///
 /// # Errors
 /// The sink refuses a name.
@@ -97,8 +100,13 @@ pub fn fill(
     sink: &dyn Sink,
     now: i64,
     flush: Duration,
+    broken: &[Range<i64>],
     post: impl Fn(Draft) -> Option<i64>,
 ) -> anyhow::Result<()> {
+    let shop_at = |at: i64| Shop {
+        broken: broken.iter().any(|times| times.contains(&at)),
+        ..shop
+    };
     let began = Instant::now();
     // And the hour before it, for graphs that compare with last week.
     let start = (now - WEEK - 2 * HOUR) / MINUTE * MINUTE;
@@ -120,7 +128,7 @@ pub fn fill(
             .map(|&(at, seconds)| Datapoint {
                 series: id,
                 at: PointTime::of_clock(Timestamp(at as u32)),
-                value: series.value(shop, at, seconds, step),
+                value: series.value(shop_at(at), at, seconds, step),
             })
             .collect();
         points += column.len();
@@ -186,20 +194,41 @@ pub fn rules() -> Vec<Rule> {
     ]
 }
 
-/// Whether the newest deploy with the tag `demo:broken` was not rolled back yet.
+/// Whether a deploy with the tag `demo:broken` has broken the shop.
 pub fn is_broken(events: &Store, now: i64) -> bool {
+    let times = broken(events, now, now);
+    times.iter().any(|times| times.contains(&now))
+}
+
+/// When deploys with the tag `demo:broken` had broken the shop, from `from` to `now`: each until it was rolled back, until
+/// the next such deploy, or for six hours.
+pub fn broken(events: &Store, from: i64, now: i64) -> Vec<Range<i64>> {
     const AT_MOST: f64 = 6.0 * 3_600.0;
-    let now = now as f64;
-    let newest = |tags: &str, from: f64, limit: usize| {
+    const MOST: usize = 1_000;
+    let found = |tags: &str, from: f64| {
         let query: TagQuery = tags.parse().unwrap_or_default();
-        events.query(&query, from, now, limit).unwrap_or_default()
+        events
+            .query(&query, from, now as f64, MOST)
+            .unwrap_or_default()
     };
-    let Some(broken) = newest("demo:broken", now - AT_MOST, 1).pop() else {
-        return false;
+    let deploys = found("demo:broken", from as f64 - AT_MOST);
+    let Some(first) = deploys.first() else {
+        return Vec::new();
     };
-    let later = newest("*", broken.when, 1_000);
-    let undoes = |event: &Event| event.rollback_of == Some(broken.id);
-    broken.status != Status::RolledBack && !later.iter().any(undoes)
+    let later = found("*", first.when);
+    let times = |(n, deploy): (usize, &Event)| {
+        let undoes = |event: &&Event| event.rollback_of == Some(deploy.id);
+        let undone = later.iter().find(undoes).map(|event| event.when);
+        let undone = match deploy.status {
+            Status::RolledBack => undone.or(deploy.until).or(Some(deploy.when)),
+            _ => undone,
+        };
+        let next = deploys.get(n + 1).map(|next| next.when);
+        let ends = [undone, next].into_iter().flatten();
+        let end = ends.fold(deploy.when + AT_MOST, f64::min);
+        deploy.when as i64..end as i64
+    };
+    deploys.iter().enumerate().map(times).collect()
 }
 
 /// Simulates visitors until the runtime ends: sends StatsD to `statsd` and passes each change to
@@ -325,14 +354,14 @@ mod tests {
         };
         let events = Mutex::new(Vec::new());
         let kept = Kept::default();
-        fill(shop, &kept, now, FLUSH, |event| {
+        fill(shop, &kept, now, FLUSH, &[], |event| {
             let mut events = events.lock().unwrap();
             events.push(event);
             Some(events.len() as i64)
         })
         .unwrap();
         let again = Kept::default();
-        fill(shop, &again, now, FLUSH, |_| None).unwrap();
+        fill(shop, &again, now, FLUSH, &[], |_| None).unwrap();
         assert_eq!(*kept.points.lock().unwrap(), *again.points.lock().unwrap());
 
         let names = kept.names.lock().unwrap();

@@ -335,7 +335,9 @@ fn start_demo(
         }
     };
     let flush = config.statsd.flush_interval.0;
-    demo::fill(shop, &**own, demo::now(), flush, &post)?;
+    let now = demo::now();
+    let broken = demo::broken(&seen, now - demo::WEEK, now);
+    demo::fill(shop, &**own, now, flush, &broken, &post)?;
     if let Some(address) = address {
         let broken = move |now| demo::is_broken(&seen, now);
         let visitors = demo::visit(shop, address.parse()?, post, broken);
