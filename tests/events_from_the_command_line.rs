@@ -292,6 +292,19 @@ fn a_command_runs_without_a_server_and_one_that_cannot_is_told() {
 }
 
 #[test]
+fn a_wrapped_rollback_undoes_its_deploy_if_it_succeeds() {
+    let server = Server::start();
+    assert!(server.event(&["post", "web 2"]).status.success());
+    let deploy = server.only_event().id;
+    let status = || server.store.event(deploy).unwrap().status;
+    for (command, expected) in [("false", Status::Unstated), ("true", Status::RolledBack)] {
+        let id = deploy.to_string();
+        server.event(&["wrap", "--rollback-of", &id, "--", command]);
+        assert_eq!(status(), expected, "{command}");
+    }
+}
+
+#[test]
 fn a_deploy_that_got_worse_is_rolled_back_by_wrap() {
     for (verdict, expected) in [(Outcome::Worse, 1), (Outcome::Unchanged, 0)] {
         let server = Server::start();

@@ -211,7 +211,9 @@ pub fn broken(events: &Store, from: i64, now: i64) -> Vec<Range<i64>> {
             .query(&query, from, now as f64, MOST)
             .unwrap_or_default()
     };
-    let deploys = found("demo:broken", from as f64 - AT_MOST);
+    let mut deploys = found("demo:broken", from as f64 - AT_MOST);
+    // Rollbacks often have the tags of what they undo.
+    deploys.retain(|deploy| deploy.rollback_of.is_none());
     let Some(first) = deploys.first() else {
         return Vec::new();
     };
@@ -398,6 +400,32 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), events.len(), "each event has a key of its own");
+    }
+
+    #[test]
+    fn the_shop_is_broken_until_somebody_rolls_that_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.db");
+        let events = Store::open(&path, &render::events::Options::default()).unwrap();
+        let now = 1_700_000_000;
+        let post = |tags: &[&str], when: i64, rollback_of: Option<i64>| {
+            let draft = Draft {
+                when: Some(when as f64),
+                rollback_of: rollback_of.map(Some),
+                ..Draft::new("checkout", tags)
+            };
+            events.insert(draft).unwrap().event.id
+        };
+        let tags = ["deploy", "demo:broken"];
+        assert!(!is_broken(&events, now));
+        let first = post(&tags, now - 3_000, None);
+        assert!(is_broken(&events, now));
+        // With the tags of what it undoes.
+        post(&tags, now - 2_000, Some(first));
+        assert!(!is_broken(&events, now));
+        post(&tags, now - 1_000, None);
+        let expected = [now - 3_000..now - 2_000, now - 1_000..now + 20_600];
+        assert_eq!(broken(&events, now - WEEK, now), expected);
     }
 
     #[test]

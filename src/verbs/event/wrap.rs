@@ -63,6 +63,9 @@ pub(super) struct Wrap {
         requires = "on_worse"
     )]
     wait: String,
+    /// The id of the event that the command rolls back, if it succeeds.
+    #[arg(long, value_name = "ID")]
+    rollback_of: Option<i64>,
     #[command(flatten)]
     server: client::Args,
     /// The command and its arguments.
@@ -78,6 +81,7 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
         statsd,
         on_worse,
         wait,
+        rollback_of,
         server,
         command,
     } = args;
@@ -122,6 +126,10 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     event.insert("duration".to_owned(), seconds.into());
     let status = if code == 0 { "succeeded" } else { "failed" };
     event.insert("status".to_owned(), status.into());
+    // A rollback that fails undoes nothing.
+    if let (Some(id), 0) = (rollback_of, code) {
+        event.insert("rollback_of".to_owned(), id.into());
+    }
     let id = post(&client, event.clone());
     if let Some(metric) = metric
         && let Err(why) = send_timer(&statsd, &metric, took)

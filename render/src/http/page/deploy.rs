@@ -279,9 +279,10 @@ fn figures(report: &Report, zone: &TimeZone, up: &str) -> Markup {
 /// Who, when, where to read more, and how to undo it.
 fn facts(event: &Event, zone: &TimeZone, up: &str) -> Markup {
     let undo = format!(
-        "plumbago event wrap --what {} --tag {} -- YOUR-ROLLBACK-COMMAND",
+        "plumbago event wrap --what {} --tag {} --rollback-of {} -- YOUR-ROLLBACK-COMMAND",
         quoted(&format!("rollback of {}", event.what)),
-        quoted(&format!("{} rollback", event.tags.join(" ")))
+        quoted(&format!("{} rollback", event.tags.join(" "))),
+        event.id
     );
     html! {
         table {
