@@ -77,7 +77,7 @@ fn demo() {
         println!("  {one}");
     }
     let begun = Instant::now();
-    let weeks: Vec<i64> = (0..35).map(|n| MONDAY + n * 31 * HOUR + n * 11).collect();
+    let weeks: Vec<i64> = (0..42).map(|n| MONDAY + n * 31 * HOUR + n * 11).collect();
     let each = week::on_all_processors(&weeks, |at| {
         week::placebos(&week::Week::new(*at, 60), 17 * 60)
     });

@@ -98,9 +98,10 @@ fn the_demo_has_a_past_a_present_and_deploys() {
 
 const MINUTE: i64 = 60;
 
-/// The verdict on the event `id`, when it says `expected`.
+/// The new verdict on the event `id`, when it says `expected`.
 fn verdict(server: &Server, id: i64, expected: &str) -> Value {
     let path = format!("/impact?event={id}");
+    assert_eq!(server.post(&path, "").status, 202);
     server.wait_until(expected, |server| {
         server.json(&path)["impact"]["verdict"] == expected
     });
@@ -175,8 +176,7 @@ fn a_deploy_that_breaks_the_shop_is_worse_and_its_rollback_better() {
     let better = verdict(&server, undone, "better");
     assert_eq!(impact(&server, undone).0, Some(0), "{better}");
     // What it rolled back stays worse, and was worse only until then.
-    let still = server.post(&format!("/impact?event={broken}"), "");
-    assert_eq!(still.status, 202);
+    verdict(&server, broken, "worse");
     server.wait_until("a verdict on what was rolled back", |server| {
         let judged = server.json(&format!("/impact?event={broken}"))["impact"].clone();
         judged["verdict"] == "worse"

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use render::impact::{
     Direction, Finding, Followed, Input, Judgement, Kind, Params, Question, Role, State, Subject,
-    Values, direction, follow, group, group_followed, judge, onset, report,
+    Values, direction, follow, group, group_followed, judge, judge_looks, onset, report,
 };
 use serde::Deserialize;
 
@@ -315,31 +315,49 @@ fn golden_onsets_equal_the_reference() {
     assert!(asked > 50, "{asked}");
 }
 
+/// All of a judgement but the changes at placebos, which only the longest look has.
+fn without_placebos(judgement: &Judgement) -> String {
+    let mut judgement = judgement.clone();
+    for verdict in &mut judgement.verdicts {
+        verdict.placebos.clear();
+    }
+    // Some values are NaN.
+    format!("{judgement:?}")
+}
+
 fn check_looks(world: &World, case: &Follow) {
     let roles = roles(world, &case.service, &case.deploys);
     let deploys: Vec<Vec<usize>> = case.deploys.values().cloned().collect();
     let params = Params::default();
+    let question = |look: u32| Question {
+        step: world.step,
+        end: case.end,
+        gap: 0,
+        look,
+        earlier: case.deploys[&case.service].clone(),
+    };
+    let input = Input {
+        roles: &roles,
+        deploys: &deploys,
+        values: world,
+        threads: 2,
+    };
     let look = |look: &u32| {
-        let question = Question {
-            step: world.step,
-            end: case.end,
-            gap: 0,
-            look: *look,
-            earlier: case.deploys[&case.service].clone(),
-        };
-        let input = Input {
-            roles: &roles,
-            deploys: &deploys,
-            values: world,
-            threads: 2,
-        };
         // As recorded: a look that a short history does not allow finds nothing.
-        let judged = judge(&question, input, &params, None);
-        let judged = judged.or_else(|| judge(&question, input, &params, Some(-1.0)));
+        let judged = judge(&question(*look), input, &params, None);
+        let judged = judged.or_else(|| judge(&question(*look), input, &params, Some(-1.0)));
         (*look, judged.unwrap())
     };
     let looks: Vec<(u32, Judgement)> = case.looks.iter().map(look).collect();
     let place = format!("world {} deploy {}", case.world, case.end);
+    for (minutes, together) in judge_looks(&question(0), &case.looks, input, &params) {
+        let alone = looks.iter().find(|(look, _)| *look == minutes).unwrap();
+        assert_eq!(
+            without_placebos(&together),
+            without_placebos(&alone.1),
+            "{place} look {minutes}"
+        );
+    }
     let followed = follow(&looks);
     let is = |state: State| -> Vec<bool> {
         let of = |one: &Followed| one.state == Some(state);
