@@ -80,7 +80,7 @@ pub(super) fn load(values: &[f64], rows: &mut [Row], lane: usize) -> usize {
     rows.len() - absent
 }
 
-/// The level of each lane of sorted `rows`, of which so many values are `present`. As [`super::windows::level`].
+/// The level of each lane of sorted `rows`, of which so many values are `present`.
 pub(super) fn levels(rows: &[Row], present: &[usize; LANES]) -> Row {
     let length = rows.len();
     if present.iter().all(|present| *present == length) && length > 0 {
@@ -115,7 +115,7 @@ pub(super) fn levels(rows: &[Row], present: &[usize; LANES]) -> Row {
     })
 }
 
-/// Half the distance between the quartiles of each lane. As [`super::windows::Shape`].
+/// Half the distance between the quartiles of each lane.
 pub(super) fn spreads(rows: &[Row], present: &[usize; LANES]) -> Row {
     std::array::from_fn(|lane| {
         let n = present[lane];
