@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use plumbago::config::Refused;
 use plumbago::verbs::{self, Verb, serve};
 
@@ -18,7 +18,6 @@ use plumbago::verbs::{self, Verb, serve};
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    disable_help_subcommand = true,
     after_help = "Example:\n  plumbago --demo    # a simulated web shop with a week of data and deploys, http://127.0.0.1:8080/"
 )]
 struct Cli {
@@ -31,7 +30,7 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.verb {
-        Some(verb) => verbs::run(verb),
+        Some(verb) => verbs::run(verb, Cli::command),
         None => serve::run(cli.serve),
     };
     match done {
@@ -64,8 +63,6 @@ fn sentence(error: &anyhow::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

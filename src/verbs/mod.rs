@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Command, Subcommand};
 
 pub mod check;
 pub mod clickhouse;
+pub mod completions;
 pub mod config;
 pub mod event;
 pub mod expire;
@@ -44,13 +45,15 @@ pub enum Verb {
     Impact(impact::Args),
     /// Says by its exit code whether the newest deploy made something worse.
     Check(check::Args),
+    /// Prints the completions for a shell.
+    Completions(completions::Args),
 }
 
-/// Runs `verb`.
+/// Runs `verb`; `command` makes the whole command line, for the completions.
 ///
 /// # Errors
 /// The reason why the verb failed, as a sentence for the terminal.
-pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+pub fn run(verb: Verb, command: fn() -> Command) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Serve(args) => serve::run(args),
         Verb::Config(args) => config::run(&args),
@@ -64,5 +67,6 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Event(args) => event::run(args),
         Verb::Impact(args) => impact::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Completions(args) => completions::run(args, command()),
     }
 }

@@ -14,7 +14,7 @@ use whisper::{
 };
 
 use super::numbers::repr;
-use super::{Context, beside, resize_tree, retentions};
+use super::{Context, Time, beside, resize_tree, retentions};
 
 /// `whisper create`.
 #[derive(clap::Args)]
@@ -304,12 +304,12 @@ impl Resize {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  plumbago whisper merge there/hits.wsp here/hits.wsp")]
 pub(super) struct Merge {
-    /// Merge points from this epoch on; default: all points.
-    #[arg(long, value_name = "EPOCH")]
-    from: Option<u32>,
-    /// Merge points up to this epoch; default: now.
-    #[arg(long, value_name = "EPOCH")]
-    until: Option<u32>,
+    /// Merge points from this time on, an epoch or `-1h`; default: all points.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<Time>,
+    /// Merge points up to this time; default: now.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<Time>,
     /// The file to read points from.
     from_path: PathBuf,
     /// The file to write to.
@@ -320,7 +320,8 @@ impl Merge {
     pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
         let source = File::open(&self.from_path)?;
         let mut target = File::open_mut(&self.to_path, Lock::Exclusive)?;
-        let (from, until) = (self.from.map(Timestamp), self.until.map(Timestamp));
+        let at = |time: &Option<Time>| time.as_ref().map(|time| time.at(context)).transpose();
+        let (from, until) = (at(&self.from)?, at(&self.until)?);
         whisper::merge(&source, &mut target, context.now, from, until)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -417,22 +418,23 @@ impl SetAggregation {
 )]
 pub(super) struct DeleteRange {
     path: PathBuf,
-    /// The epoch of the first point to erase.
-    #[arg(long, value_name = "EPOCH")]
-    from: u32,
-    /// The epoch of the last point to erase.
-    #[arg(long, value_name = "EPOCH")]
-    until: u32,
+    /// The time of the first point to erase, an epoch or `-1h`.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Time,
+    /// The time of the last point to erase.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Time,
 }
 
 impl DeleteRange {
     pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
-        let (from, until) = (self.from, self.until);
+        let (from, until) = (self.from.at(context)?, self.until.at(context)?);
         if from > until {
+            let (from, until) = (from.0, until.0);
             return Err(Error::Interval { from, until }.into());
         }
         let mut file = File::open_mut(&self.path, Lock::Exclusive)?;
-        let erased = whisper::erase(&mut file, Timestamp(from), Timestamp(until))?;
+        let erased = whisper::erase(&mut file, from, until)?;
         let (emptied, recomputed) = (erased.emptied, erased.recomputed);
         let path = self.path.display();
         writeln!(

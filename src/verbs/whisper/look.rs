@@ -11,10 +11,8 @@ use whisper::explain::{Below, Slot};
 use whisper::{Archive, ArchiveDiff, File, Header, Timestamp, is_absent, present};
 
 use super::numbers::{self, repr, repr_or};
-use super::{Context, Times, step};
+use super::{Context, Interval, Times, step};
 use crate::config::Sources;
-
-const DAY: u32 = 86_400;
 
 /// `whisper info`.
 #[derive(clap::Args)]
@@ -174,14 +172,12 @@ fn dump_header(out: &mut dyn Write, header: &Header) -> std::io::Result<()> {
 
 /// `whisper fetch`.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  plumbago whisper fetch --pretty --drop nulls web/hits.wsp")]
+#[command(
+    after_help = "Example:\n  plumbago whisper fetch --from -1h --pretty --drop nulls web/hits.wsp"
+)]
 pub(super) struct Fetch {
-    /// Print points after this epoch; default: 24 hours ago.
-    #[arg(long, value_name = "EPOCH")]
-    from: Option<u32>,
-    /// Print points up to this epoch; default: now.
-    #[arg(long, value_name = "EPOCH")]
-    until: Option<u32>,
+    #[command(flatten)]
+    interval: Interval,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -213,8 +209,7 @@ impl Drop {
 impl Fetch {
     pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
         let now = context.now;
-        let from = Timestamp(self.from.unwrap_or(now.0.saturating_sub(DAY)));
-        let until = Timestamp(self.until.unwrap_or(now.0));
+        let (from, until) = self.interval.at(context)?;
         let Some(fetched) = File::open(&self.path)?.fetch(now, from, until)? else {
             bail!("No data in selected timerange");
         };
@@ -388,12 +383,8 @@ impl Diff {
 )]
 pub(super) struct Explain {
     path: PathBuf,
-    /// Print points after this epoch; default: 24 hours ago.
-    #[arg(long, value_name = "EPOCH")]
-    from: Option<u32>,
-    /// Print points up to this epoch; default: now.
-    #[arg(long, value_name = "EPOCH")]
-    until: Option<u32>,
+    #[command(flatten)]
+    interval: Interval,
     /// The configuration file of the server, which says what a new file would be like.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -407,8 +398,7 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(&self, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
         let now = context.now;
-        let from = Timestamp(self.from.unwrap_or(now.0.saturating_sub(DAY)));
-        let until = Timestamp(self.until.unwrap_or(now.0));
+        let (from, until) = self.interval.at(context)?;
         let file = File::open(&self.path)?;
         let sources = Sources {
             file: self.config.clone(),
@@ -437,6 +427,8 @@ impl Explain {
             )?;
         }
         let needed = python::general_to(f64::from(header.x_files_factor), 6);
+        // Equal lines are one with their number: a file without points has thousands of them.
+        let mut equal = Equal::default();
         for entry in &explanation.rows {
             let time = self.times.show(entry.at, &context.zone)?;
             let (value, mut why) = match entry.slot {
@@ -453,9 +445,43 @@ impl Explain {
                 let gap = if why.is_empty() { "" } else { "; " };
                 why = format!("{why}{gap}{}", below_text(below, index, &needed));
             }
-            writeln!(out, "{time}\t{value}\t{why}")?;
+            let text = format!("{value}\t{why}");
+            if text == equal.text {
+                equal.more += 1;
+                equal.until = time;
+                continue;
+            }
+            equal.end(out)?;
+            writeln!(out, "{time}\t{text}")?;
+            equal.text = text;
         }
+        equal.end(out)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Lines of an explanation that say the same of several timestamps.
+#[derive(Default)]
+struct Equal {
+    text: String,
+    /// Those after the first.
+    more: usize,
+    /// The timestamp of the last.
+    until: String,
+}
+
+impl Equal {
+    fn end(&mut self, out: &mut dyn Write) -> std::io::Result<()> {
+        let (more, until) = (std::mem::take(&mut self.more), &self.until);
+        match more {
+            0 => Ok(()),
+            1 => writeln!(out, "{until}\t{}", self.text),
+            _ => writeln!(
+                out,
+                "{until}\t{}\t(the last of {more} more like it)",
+                self.text
+            ),
+        }
     }
 }
 

@@ -14,12 +14,16 @@ mod verify;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use jiff::tz::TimeZone;
 use whisper::{Retention, Timestamp};
+
+/// Seconds of a day.
+const DAY: u32 = 86_400;
 
 /// Arguments of `plumbago whisper`.
 #[derive(clap::Args)]
@@ -128,6 +132,63 @@ pub fn run_with(args: Args, mut context: Context<'_>) -> anyhow::Result<ExitCode
         Tool::Verify(tool) => tool.run(context),
         Tool::Explain(tool) => tool.run(context),
         Tool::DeleteRange(tool) => tool.run(context),
+    }
+}
+
+/// A time on the command line: an epoch, or one of Graphite's such as `-1h` and `now-2d`.
+#[derive(Clone, Debug)]
+struct Time(String);
+
+impl Time {
+    /// As in Python's tools, every plain number is an epoch.
+    fn read(text: &str, zone: &TimeZone, now: Timestamp) -> anyhow::Result<Timestamp> {
+        if let Ok(epoch) = text.parse() {
+            return Ok(Timestamp(epoch));
+        }
+        let seconds = render::attime::parse(text, zone, i64::from(now.0))?;
+        let seconds = u32::try_from(seconds);
+        seconds
+            .map(Timestamp)
+            .with_context(|| format!("{text:?} is not between 1970 and 2106"))
+    }
+
+    /// The time by the clock and in the zone of `context`.
+    fn at(&self, context: &Context<'_>) -> anyhow::Result<Timestamp> {
+        Self::read(&self.0, &context.zone, context.now)
+    }
+}
+
+impl FromStr for Time {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        // Any clock shows whether it is a time.
+        Self::read(text, &TimeZone::UTC, Timestamp(u32::MAX / 2))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The interval of a tool that reads points.
+#[derive(clap::Args)]
+struct Interval {
+    /// Print points after this time, an epoch or `-1h`; default: 24 hours ago.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<Time>,
+    /// Print points up to this time; default: now.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<Time>,
+}
+
+impl Interval {
+    fn at(&self, context: &Context<'_>) -> anyhow::Result<(Timestamp, Timestamp)> {
+        let Self { from, until } = self;
+        let now = context.now;
+        let at = |time: &Option<Time>, default| match time {
+            Some(time) => time.at(context),
+            None => Ok(default),
+        };
+        let day_ago = Timestamp(now.0.saturating_sub(DAY));
+        Ok((at(from, day_ago)?, at(until, now)?))
     }
 }
 
