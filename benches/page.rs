@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use render::budget::Budget;
 use render::events::Event;
 use render::http::page::{Dashboards, Host, Page};
-use render::source::{FetchRange, Fetched, Node, Source, SourceError};
+use render::memory::Memory;
+use render::source::Source as _;
 
 /// The bound of the page.
 const BOUND_MS: f64 = 50.0;
@@ -39,58 +40,34 @@ const QUERIES: [&str; 8] = [
     "a",
 ];
 
-struct Names(Vec<String>);
-
-impl Names {
-    fn new(n_names: usize) -> Self {
-        let kinds = [
-            "cpu-0.cpu-idle",
-            "cpu-0.cpu-user",
-            "load.load.shortterm",
-            "memory.memory-used",
-            "interface-eth0.if_octets.rx",
-            "interface-eth0.if_octets.tx",
-            "df-root.df_complex-free",
-            "disk-sda.disk_ops.read",
-            "processes.ps_state-running",
-            "uptime.uptime",
-        ];
-        let shop = ["logins", "checkouts", "errors.500", "errors.503", "pages"];
-        let mut names: Vec<String> = (0..n_names)
-            .map(|n| match n % 5 {
-                0 => format!("stats.app{}.{}", n / 25, shop[n / 5 % shop.len()]),
-                _ => {
-                    let n = n - n / 5;
-                    format!(
-                        "collectd.web{:04}.{}",
-                        n / kinds.len(),
-                        kinds[n % kinds.len()]
-                    )
-                }
-            })
-            .collect();
-        names.sort();
-        names.dedup();
-        Self(names)
-    }
-}
-
-impl Source for Names {
-    fn find(&self, _: &str, _: &Budget) -> Result<Vec<Node>, SourceError> {
-        let leaf = |path: &String| Node {
-            path: path.clone(),
-            leaf: true,
+/// Names as ten plugins of collectd and StatsD make them.
+fn names(n_names: usize) -> Memory {
+    let kinds = [
+        "cpu-0.cpu-idle",
+        "cpu-0.cpu-user",
+        "load.load.shortterm",
+        "memory.memory-used",
+        "interface-eth0.if_octets.rx",
+        "interface-eth0.if_octets.tx",
+        "df-root.df_complex-free",
+        "disk-sda.disk_ops.read",
+        "processes.ps_state-running",
+        "uptime.uptime",
+    ];
+    let shop = ["logins", "checkouts", "errors.500", "errors.503", "pages"];
+    let mut names = Memory::default();
+    for n in 0..n_names {
+        let name = match n % 5 {
+            0 => format!("stats.app{}.{}", n / 25, shop[n / 5 % shop.len()]),
+            _ => {
+                let n = n - n / 5;
+                let kind = kinds[n % kinds.len()];
+                format!("collectd.web{:04}.{kind}", n / kinds.len())
+            }
         };
-        Ok(self.0.iter().map(leaf).collect())
+        names.insert(&name, 10, Vec::new());
     }
-
-    fn find_tagged(&self, _: &[&str], _: &Budget) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn fetch(&self, _: &str, _: FetchRange) -> Result<Option<Fetched>, SourceError> {
-        Ok(None)
-    }
+    names
 }
 
 struct Nothing(BTreeMap<&'static str, Vec<String>>);
@@ -118,8 +95,8 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'));
     let n_names = arguments.next().map_or(1_000_000, |n| n.parse().unwrap());
-    let source = Names::new(n_names);
-    let n_names = source.0.len();
+    let source = names(n_names);
+    let n_names = source.find("**", &Budget::unlimited()).unwrap().len();
     let host = Arc::new(Nothing(BTreeMap::new()));
     let page = Page::new(host, Arc::new(source), Dashboards::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -2,28 +2,7 @@
 
 use super::*;
 use crate::events::Status;
-use crate::source::{FetchRange, Fetched, Node, SourceError};
-
-struct Names(&'static [&'static str]);
-
-impl Source for Names {
-    fn find(&self, pattern: &str, _: &Budget) -> Result<Vec<Node>, SourceError> {
-        let leaf = |path: &&str| Node {
-            path: (*path).to_owned(),
-            leaf: true,
-        };
-        let fits = |path: &&&str| pattern == "**" || path.contains(pattern.trim_end_matches(".**"));
-        Ok(self.0.iter().filter(fits).map(leaf).collect())
-    }
-
-    fn find_tagged(&self, _: &[&str], _: &Budget) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn fetch(&self, _: &str, _: FetchRange) -> Result<Option<Fetched>, SourceError> {
-        Ok(None)
-    }
-}
+use crate::memory::Memory;
 
 struct Around {
     addresses: BTreeMap<&'static str, Vec<String>>,
@@ -48,7 +27,7 @@ impl Host for Around {
     }
 }
 
-fn page(names: &'static [&'static str], events: Vec<Event>, toml: &str) -> Page {
+fn page(names: &[&str], events: Vec<Event>, toml: &str) -> Page {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("end-user.toml"), toml).unwrap();
     let dashboards = Dashboards::load(dir.path());
@@ -56,11 +35,12 @@ fn page(names: &'static [&'static str], events: Vec<Event>, toml: &str) -> Page 
         ("statsd.udp", vec!["0.0.0.0:9125".to_owned()]),
         ("render.http", vec!["127.0.0.1:9080".to_owned()]),
     ]);
-    Page::new(
-        Arc::new(Around { addresses, events }),
-        Arc::new(Names(names)),
-        dashboards,
-    )
+    let mut source = Memory::default();
+    for name in names {
+        source.insert(name, 10, vec![1.0]);
+    }
+    let host = Around { addresses, events };
+    Page::new(Arc::new(host), Arc::new(source), dashboards)
 }
 
 fn shown(page: &Page, query: &str) -> String {
