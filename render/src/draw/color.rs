@@ -107,6 +107,23 @@ impl Color {
         0.299 * r + 0.587 * g + 0.114 * b
     }
 
+    /// The contrast with `other` as the accessibility guidelines (WCAG 2) measure it: 1 to 21.
+    pub fn contrast(self, other: Self) -> f32 {
+        let linear = |c: u8| {
+            let c = f32::from(c) / 255.0;
+            match c <= 0.040_45 {
+                true => c / 12.92,
+                false => ((c + 0.055) / 1.055).powf(2.4),
+            }
+        };
+        let light = |color: Self| {
+            let [r, g, b] = color.rgb.map(linear);
+            0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05
+        };
+        let (one, two) = (light(self), light(other));
+        one.max(two) / one.min(two)
+    }
+
     /// `#rrggbb`, without the opacity.
     pub fn hex(self) -> String {
         let [r, g, b] = self.rgb;
@@ -117,6 +134,15 @@ impl Color {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contrast_is_that_of_the_guidelines() {
+        let (black, white) = (Color::opaque(0, 0, 0), Color::opaque(255, 255, 255));
+        assert!((black.contrast(white) - 21.0).abs() < 1e-4);
+        let gray = Color::opaque(0x77, 0x77, 0x77);
+        assert!((white.contrast(gray) - 4.48).abs() < 0.01);
+        assert_eq!(gray.contrast(white), white.contrast(gray));
+    }
 
     #[test]
     fn names_are_sorted_for_the_search() {

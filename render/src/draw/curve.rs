@@ -28,8 +28,13 @@ pub(super) struct Curve<'a> {
     /// Filled down to zero.
     pub(super) area: bool,
     pub(super) values: Cow<'a, [f64]>,
+    /// The timestamp of the first of `values`.
+    pub(super) start: i64,
     /// Values of the series in one of `values`.
     pub(super) per: usize,
+    /// Several values that become one begin at a multiple of their common step, whenever the window
+    /// begins.
+    pub(super) aligned: bool,
     /// What `values` has reserved, if they are the curve's own.
     pub(super) held: Option<Reservation>,
 }
@@ -68,14 +73,27 @@ impl<'a> Curve<'a> {
             1
         };
         self.per = per;
-        self.values = Cow::Borrowed(&self.series.values);
+        let skipped = self.skipped();
+        let values = &self.series.values[skipped..];
+        self.start = self.series.start + skipped as i64 * self.series.step.max(1);
+        self.values = Cow::Borrowed(values);
         self.held = None;
         if per > 1 {
-            self.hold(self.values.len().div_ceil(per), budget)?;
+            self.hold(values.len().div_ceil(per), budget)?;
             let (how, xff) = (self.series.consolidation, self.series.x_files_factor);
-            self.values = Cow::Owned(consolidate(&self.series.values, per, how, xff));
+            self.values = Cow::Owned(consolidate(values, per, how, xff));
         }
         Ok(())
+    }
+
+    /// The values of the series before the first that is drawn.
+    fn skipped(&self) -> usize {
+        if !self.aligned {
+            return 0;
+        }
+        let first = self.series.start.div_euclid(self.series.step.max(1));
+        let skipped = (-first).rem_euclid(self.per as i64) as usize;
+        skipped.min(self.series.values.len())
     }
 
     fn hold(&mut self, n_values: usize, budget: &Budget) -> Result<()> {
@@ -140,7 +158,7 @@ pub(super) fn lines(
     let mut run = Vec::with_capacity(curve.values.len());
     let mut pace = budget.pace();
     let mut absent = 0usize;
-    let first = curve.series.start as f64 - start as f64;
+    let first = curve.start as f64 - start as f64;
     for (i, &value) in curve.values.iter().enumerate() {
         pace.check()?;
         let value = match value {
@@ -431,7 +449,9 @@ mod tests {
             right: false,
             area: false,
             values: Cow::Borrowed(&series.values),
+            start: series.start,
             per: 1,
+            aligned: false,
             held: None,
         }
     }

@@ -31,15 +31,18 @@ use crate::format::buffer::stopped;
 const AXIS_ROOM: f64 = 54.0;
 /// Series with no more values than this are sent whole: those of another time may begin anywhere.
 const FEW: usize = 12;
+/// The newest values of each series, which are sent in any case: one that is not complete, and the
+/// one before it, which may have become complete.
+const OPEN: usize = 2;
 /// About the bytes of one value in JSON.
 const VALUE_BYTES: usize = 24;
 
 /// What the client has already.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Known {
-    /// The values and ticks before this timestamp, and the fields of events.
+    /// The values and ticks before this timestamp.
     pub since: Option<i64>,
-    /// The layout with this digest.
+    /// The layout and the events with this digest.
     pub layout: Option<String>,
 }
 
@@ -50,7 +53,7 @@ struct Graph<'a> {
     title: String,
     from: i64,
     until: i64,
-    /// The digest of the layout.
+    /// The digest of the layout and the events.
     layout: String,
     #[serde(flatten)]
     laid_out: Option<&'a Layout<'a>>,
@@ -83,8 +86,8 @@ struct Layout<'a> {
     binary: bool,
     axes: Vec<Axis<'a>>,
     lines: Vec<Line<'a>>,
-    /// Rows of event labels above the plot, and pixels of one.
-    rows: (usize, f64),
+    /// Levels of event labels above the plot, and pixels of one.
+    levels: (usize, f64),
     shown: Vec<Value>,
 }
 
@@ -156,6 +159,10 @@ pub fn graph(
     let series: Vec<&Series> = series.iter().filter(|s| !s.values.is_empty()).collect();
     let times = window.from..window.until.max(window.from + 1);
     let mut curves = curves(params, &series);
+    // While the window moves on, values that the client has stay the same.
+    for curve in &mut curves {
+        curve.aligned = true;
+    }
     let two_axes = curves.iter().any(|c| c.right);
     sheet.bottom -= 2.0 * params.font.ascent();
     let axes = arrange(&mut sheet, params, &mut curves, two_axes, &times)?;
@@ -191,27 +198,31 @@ pub fn graph(
             .map(|(n, axis)| axis_of(axis, n == 1))
             .collect(),
         lines: lines(&curves),
-        rows: overlay.rows(),
+        levels: overlay.levels(),
         shown: overlay.placed(),
     };
-    let digest = digest(&layout, budget)?;
     let with_color = |event: &Event| {
         let mut json = event.to_json();
         json["color"] = overlay.color(event).into();
         (event.id.to_string(), json)
     };
-    let unknown = events.iter().filter(|_| since.is_none());
+    let mut unknown: Map<String, Value> = events.iter().map(with_color).collect();
+    let digest = digest(&layout, &unknown, budget)?;
+    let is_known = known.layout.as_ref() == Some(&digest);
+    if is_known {
+        unknown.clear();
+    }
     let graph = Graph {
         title,
         from: times.start,
         until: times.end,
-        laid_out: (known.layout.as_ref() != Some(&digest)).then_some(&layout),
+        laid_out: (!is_known).then_some(&layout),
         layout: digest,
         major: ticks(scale.major),
         minor: ticks(scale.minor),
         labels: ticks(scale.label).into_iter().map(label).collect(),
         series: values(&curves, since, budget)?,
-        events: unknown.map(with_color).collect(),
+        events: unknown,
     };
     let mut out = Buffer::new(budget);
     serde_json::to_writer(&mut out, &graph).map_err(|error| stopped(error.into()))?;
@@ -238,10 +249,10 @@ fn axis_of(axis: &YAxis, right: bool) -> Axis<'_> {
     }
 }
 
-/// Eight bytes of a digest of `layout`, in hex.
-fn digest(layout: &Layout<'_>, budget: &Budget) -> Result<String> {
+/// Eight bytes of a digest of `layout` and `events`, in hex.
+fn digest(layout: &Layout<'_>, events: &Map<String, Value>, budget: &Budget) -> Result<String> {
     let mut text = Buffer::new(budget);
-    serde_json::to_writer(&mut text, layout).map_err(|error| stopped(error.into()))?;
+    serde_json::to_writer(&mut text, &(layout, events)).map_err(|error| stopped(error.into()))?;
     let digest = Sha256::digest(text.as_ref());
     Ok(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
 }
@@ -274,18 +285,16 @@ fn values(curves: &[Curve<'_>], since: Option<i64>, budget: &Budget) -> Result<V
     let mut all = Vec::with_capacity(curves.len());
     for curve in curves.iter().filter(|curve| !curve.invisible()) {
         budget.check()?;
-        let before = since.map_or(0.0, |since| {
-            (since - curve.series.start) as f64 / curve.step()
-        });
+        let before = since.map_or(0.0, |since| (since - curve.start) as f64 / curve.step());
         let skipped = match curve.values.len() {
             n if n <= FEW => 0,
-            n => (before.ceil().max(0.0) as usize).min(n),
+            n => (before.ceil().max(0.0) as usize).min(n - OPEN),
         };
         let newer = &curve.values[skipped..];
         budget.reserve(newer.len() * (VALUE_BYTES + size_of::<Option<f64>>()))?;
         let known = |value: &&f64| value.is_finite();
         all.push(Values {
-            start: curve.series.start,
+            start: curve.start,
             last: curve.series.values.iter().rfind(known).copied(),
             count: curve.values.len(),
             values: newer.iter().map(|value| rounded(*value)).collect(),
@@ -372,6 +381,48 @@ mod tests {
     }
 
     #[test]
+    fn a_long_range_that_moves_on_keeps_its_values() {
+        let at = |seconds: i64| ((seconds / 10) % 7) as f64;
+        let asked = |from: i64, known: &Known| {
+            let times = (from..from + 36_000).step_by(10);
+            let series = Series::new(
+                "a",
+                from,
+                from + 36_000,
+                10,
+                times.map(|time| Some(at(time))).collect(),
+            );
+            let params = Params::from_pairs(&[("width".to_owned(), "330".to_owned())]);
+            let window = Window::utc(from, from + 36_000);
+            let budget = Budget::unlimited();
+            let out = graph(&params, &[series], &window, &[], known, &budget).unwrap();
+            serde_json::from_slice::<Value>(out.as_ref()).unwrap()
+        };
+        let whole = |from| asked(from, &Known::default());
+        let (before, after) = (whole(1_000_030), whole(1_000_040));
+        let step = before["lines"][0]["step"].as_f64().unwrap() as i64;
+        assert!(step > 100, "several values in one: {step}");
+        for graph in [&before, &after] {
+            assert_eq!(graph["series"][0]["start"].as_i64().unwrap() % step, 0);
+        }
+        let values = |graph: &Value| graph["series"][0]["values"].as_array().unwrap().clone();
+        let n_same = values(&before)
+            .iter()
+            .zip(&values(&after))
+            .take_while(|(a, b)| a == b)
+            .count();
+        assert!(n_same + OPEN >= values(&before).len(), "{n_same}");
+        // What is not complete yet is sent again, however far `since` is.
+        let known = Known {
+            since: Some(1_036_030),
+            layout: None,
+        };
+        let part = asked(1_000_040, &known);
+        assert_eq!(values(&part).len(), OPEN);
+        assert_eq!(part["series"][0]["count"], values(&after).len());
+    }
+
+    #[test]
     fn a_known_layout_is_left_out() {
         let whole = of(&[], &[series("a", vec![2.0; 60])], &[], None);
         let layout = whole["layout"].as_str().unwrap().to_owned();
@@ -427,5 +478,27 @@ mod tests {
         assert_eq!(shown["from"], 1800.0);
         assert_eq!(shown["label"][2], "web 2");
         assert_eq!(graph["events"]["3"]["what"], "deploy web 2");
+    }
+
+    #[test]
+    fn a_changed_event_is_sent_with_the_newest_values() {
+        let event = |data: &str| Event {
+            id: 3,
+            what: "web 2".to_owned(),
+            data: data.to_owned(),
+            when: 1800.0,
+            ..Event::default()
+        };
+        let all = [series("a", vec![1.0; 60])];
+        let whole = of(&[], &all, &[event("ann")], None);
+        let known = Known {
+            since: Some(3_500),
+            layout: whole["layout"].as_str().map(str::to_owned),
+        };
+        let same = with(&[], &all, &[event("ann")], &known);
+        assert!(same["events"].is_null(), "{same}");
+        let other = with(&[], &all, &[event("bob")], &known);
+        assert_eq!(other["events"]["3"]["data"], "bob");
+        assert_eq!(other["series"][0]["values"].as_array().unwrap().len(), OPEN);
     }
 }

@@ -1,16 +1,16 @@
 //! Deploys and other events on a picture: lines, bands, and labels that never collide.
 //!
-//! From events to all_shown, in this order:
+//! From events to what is shown, in this order:
 //!
 //! 1. What lies outside of the picture's time is dropped.
 //! 2. Lines closer than a few pixels become one with a count ([`crowds`]).
-//! 3. Labels find their places ([`arrange`]): beside the pole of their line, in as few rows as it
+//! 3. Labels find their places ([`arrange`]): beside the pole of their line, in as few levels as it
 //!    takes, cut with an ellipsis or left out rather than laid over each other. The newest event,
 //!    failed and undone ones choose first.
 //!
 //! The deploys of one release to the hosts of a fleet are one event already when they come here
-//! ([`crate::events::Store::overlay`]). Signs lie above the grid and the areas, which would hide
-//! them, and below lines; the rows of labels get room of their own above the plot.
+//! ([`crate::events::Store::overlay`]). Lines and bands lie above the grid and the areas, which would hide
+//! them, and below the lines of series; the levels of labels get room of their own above the plot.
 
 use std::ops::Range;
 
@@ -122,7 +122,7 @@ struct Tie {
 pub(super) struct Overlay<'a> {
     all_shown: Vec<Shown<'a>>,
     ties: Vec<Tie>,
-    rows: usize,
+    n_levels: usize,
     font: Font,
     zone: TimeZone,
     background: Color,
@@ -132,6 +132,8 @@ pub(super) struct Overlay<'a> {
 const CROWD: f64 = 3.0;
 /// Pixels between a pole and its label, and between a label and the next pole.
 const GAP: f64 = 3.0;
+/// The least contrast of text with its background that the accessibility guidelines (WCAG, level AA) take.
+const CONTRAST: f32 = 4.5;
 /// Labels are cut to this many letters.
 const LONGEST_LABEL: usize = 28;
 
@@ -163,7 +165,7 @@ impl<'a> Overlay<'a> {
         }
         let ties = ties(&mut all_shown);
         let mut all_shown = crowds(all_shown);
-        let rows = if params.graph_only {
+        let n_levels = if params.graph_only {
             0
         } else {
             let most = match sheet.height() {
@@ -177,20 +179,20 @@ impl<'a> Overlay<'a> {
         Self {
             all_shown,
             ties,
-            rows,
+            n_levels,
             font,
             zone: zone.clone(),
             background: params.background,
         }
     }
 
-    fn row_height(&self) -> f64 {
+    fn level_height(&self) -> f64 {
         self.font.cap_height() + 4.0
     }
 
-    /// Rows of labels above the plot, and the pixels of one.
-    pub(super) fn rows(&self) -> (usize, f64) {
-        (self.rows, self.row_height())
+    /// Levels of labels above the plot, and the pixels of one.
+    pub(super) fn levels(&self) -> (usize, f64) {
+        (self.n_levels, self.level_height())
     }
 
     /// The colour of `event`, as on its line.
@@ -199,7 +201,7 @@ impl<'a> Overlay<'a> {
     }
 
     /// Everything that is shown, as JSON: the ids of its events, its times, its look, and the
-    /// place of its label (pixels from its line, row from below, text). What does not hold is left
+    /// place of its label (pixels from its line, level from below, text). What does not hold is left
     /// out.
     pub(super) fn placed(&self) -> Vec<serde_json::Value> {
         let one = |shown: &Shown<'_>| {
@@ -208,7 +210,7 @@ impl<'a> Overlay<'a> {
                 "ids": ids,
                 "from": shown.from,
                 "color": hex(shown.color),
-                "ink": hex(readable(shown.color, self.background)),
+                "ink": hex(ink(shown.color, self.background)),
             });
             if let Some(until) = shown.until {
                 json["until"] = until.into();
@@ -236,10 +238,10 @@ impl<'a> Overlay<'a> {
 
     /// Pixels above the plot that the labels take.
     pub(super) fn room(&self) -> f64 {
-        if self.rows == 0 {
+        if self.n_levels == 0 {
             return 0.0;
         }
-        (self.rows as f64 * self.row_height() + 1.0).ceil()
+        (self.n_levels as f64 * self.level_height() + 1.0).ceil()
     }
 
     /// The lines and bands, on a plot that fills `sheet`.
@@ -284,7 +286,7 @@ impl<'a> Overlay<'a> {
 
     /// The labels above the plot.
     pub(super) fn draw_labels(&self, sheet: &mut Sheet) {
-        if self.rows == 0 {
+        if self.n_levels == 0 {
             return;
         }
         sheet.push(Item::Open(Group {
@@ -296,7 +298,7 @@ impl<'a> Overlay<'a> {
             let Some(place) = &shown.place else {
                 continue;
             };
-            let base = sheet.top - 3.0 - place.level as f64 * self.row_height();
+            let base = sheet.top - 3.0 - place.level as f64 * self.level_height();
             sheet.text(Label {
                 text: place.text.clone(),
                 at: spot(place.x, base),
@@ -313,7 +315,7 @@ impl<'a> Overlay<'a> {
     fn pole_top(&self, shown: &Shown<'_>, sheet: &Sheet) -> f64 {
         match &shown.place {
             Some(place) => {
-                sheet.top - 2.0 - place.level as f64 * self.row_height() - self.font.cap_height()
+                sheet.top - 2.0 - place.level as f64 * self.level_height() - self.font.cap_height()
             }
             None => sheet.top,
         }
@@ -533,5 +535,33 @@ fn readable(color: Color, background: Color) -> Color {
         color.with_alpha(1.0)
     } else {
         color.towards(towards, (0.45 - apart).min(0.6) + 0.1)
+    }
+}
+
+/// The colour of a label on a page with this `background`: the event's own, darker or lighter until the contrast
+/// is that of [`CONTRAST`].
+fn ink(color: Color, background: Color) -> Color {
+    let is_dark = background.luminance() < 0.5;
+    let end = if is_dark { 255 } else { 0 };
+    let towards = Color::opaque(end, end, end);
+    let steps = (0..10u8).map(|tenths| color.towards(towards, f32::from(tenths) / 10.0));
+    let mut readable = steps.filter(|color| color.contrast(background) >= CONTRAST);
+    readable.next().unwrap_or(towards).with_alpha(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_can_be_read_on_every_ground() {
+        let grounds = [0xff, 0xf4, 0xcc, 0x33, 0x18, 0].map(|grey| Color::opaque(grey, grey, grey));
+        let known = KNOWN.iter().map(|(_, color)| *color);
+        for color in known.chain(PALETTE.iter().copied()) {
+            for ground in grounds {
+                let ink = ink(color, ground);
+                assert!(ink.contrast(ground) >= CONTRAST, "{color:?} on {ground:?}");
+            }
+        }
     }
 }

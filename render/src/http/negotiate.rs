@@ -38,6 +38,11 @@ pub(super) fn negotiated(headers: &HeaderMap, answer: Answer) -> Answer {
             ..answer
         };
     }
+    packed(headers, answer)
+}
+
+/// `answer`, compressed if the client accepts gzip and the answer is long enough.
+pub(super) fn packed(headers: &HeaderMap, answer: Answer) -> Answer {
     let Content::Whole(bytes) = &answer.body else {
         return answer;
     };

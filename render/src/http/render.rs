@@ -11,7 +11,7 @@ use axum::routing::{any, get};
 use self::request::{Output, Picture, Request, Shape};
 use super::answer::JAVASCRIPT;
 use super::carbonapi::{self, Protocol};
-use super::negotiate::negotiated;
+use super::negotiate::{negotiated, packed};
 use super::{Answer, App, Content, JSON, Params, Stream};
 use crate::budget::Budget;
 use crate::context::{Query, Window};
@@ -44,11 +44,13 @@ async fn handle(State(app): State<App>, headers: HeaderMap, params: Params) -> A
     };
     let key = request.key(app.events.generation());
     let (budget, lane) = (request.limits.budget.clone(), request.lane());
-    let is_graph = request.is_graph();
+    let known = request.known().cloned();
     let answer = app.compute_once(key, budget, lane, move |app| request.answer(app));
-    match is_graph {
-        true => negotiated(&headers, answer.await),
-        false => answer.await,
+    match known {
+        None => answer.await,
+        // Nobody asks for the newest part of a graph twice: it needs no tag.
+        Some(known) if known.since.is_some() => packed(&headers, answer.await.kept("no-store")),
+        Some(_) => negotiated(&headers, answer.await.kept("no-cache")),
     }
 }
 
@@ -70,7 +72,7 @@ impl Request {
             Err(error) => {
                 let name = match &self.output {
                     Output::Series(format) => Some(format.name),
-                    Output::Picture(_) if self.is_graph() => Some("graph"),
+                    Output::Picture(_) if self.known().is_some() => Some("graph"),
                     Output::Picture(_) => None,
                 };
                 let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
@@ -79,8 +81,15 @@ impl Request {
         }
     }
 
-    fn is_graph(&self) -> bool {
-        matches!(&self.output, Output::Picture(picture) if matches!(picture.shape, Shape::Graph(_)))
+    /// What the client has of a graph that is asked for as numbers.
+    fn known(&self) -> Option<&draw::Known> {
+        let Output::Picture(picture) = &self.output else {
+            return None;
+        };
+        match &picture.shape {
+            Shape::Graph(known) => Some(known),
+            _ => None,
+        }
     }
 
     fn shows_events(&self) -> bool {

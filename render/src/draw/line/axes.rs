@@ -139,9 +139,9 @@ fn limits_of(
         }
     }
     if params.area_mode == AreaMode::Stacked {
-        let rows = curves.iter().map(|c| c.values.len()).max().unwrap_or(0);
+        let n_values = curves.iter().map(|c| c.values.len()).max().unwrap_or(0);
         high = f64::NEG_INFINITY;
-        for i in 0..rows {
+        for i in 0..n_values {
             budget.check()?;
             let stack = curves.iter().filter_map(|c| c.values.get(i).copied());
             high = high.max(stack.filter(|v| v.is_finite()).sum::<f64>());

@@ -52,7 +52,9 @@ pub(in crate::draw) fn curves<'a>(params: &Params, series: &[&'a Series]) -> Vec
                 right: drawing.second_y_axis,
                 area,
                 values: (&series.values[..]).into(),
+                start: series.start,
                 per: 1,
+                aligned: false,
                 held: None,
             }
         })

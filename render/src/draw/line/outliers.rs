@@ -50,12 +50,12 @@ fn drawn(params: &Params, curves: &[&Curve<'_>]) -> Vec<Value> {
         known.map_or(0, |last| (last + 1).saturating_sub(RECENT))
     };
     if params.area_mode == AreaMode::Stacked {
-        let n_rows = curves.iter().map(|c| c.values.len()).max().unwrap_or(0);
+        let n_values = curves.iter().map(|c| c.values.len()).max().unwrap_or(0);
         let recent = curves.iter().map(|c| newest(&c.values)).max().unwrap_or(0);
-        for row in 0..n_rows {
-            let of_row = curves.iter().filter_map(|c| c.values.get(row).copied());
-            let sum = of_row.filter(|value| value.is_finite()).sum();
-            values.push((sum, row >= recent));
+        for i in 0..n_values {
+            let stack = curves.iter().filter_map(|c| c.values.get(i).copied());
+            let sum = stack.filter(|value| value.is_finite()).sum();
+            values.push((sum, i >= recent));
         }
         return values;
     }

@@ -92,7 +92,7 @@ impl Plot<'_> {
     ) -> Result<()> {
         let budget = sheet.budget().clone();
         let mut pace = budget.pace();
-        let first = curve.series.start as f64 - self.times.start as f64;
+        let first = curve.start as f64 - self.times.start as f64;
         for (i, value) in curve.values.iter().enumerate() {
             pace.check()?;
             let at = first + i as f64 * curve.step();

@@ -62,6 +62,12 @@ const FILES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// The names of the scripts.
+pub(super) fn modules() -> impl Iterator<Item = &'static str> {
+    let names = FILES.iter().map(|(name, _, _)| *name);
+    names.filter(|name| name.ends_with(".js"))
+}
+
 /// The digest of all files.
 pub(super) static VERSION: LazyLock<String> = LazyLock::new(|| {
     let all: String = FILES.iter().map(|(_, _, text)| *text).collect();

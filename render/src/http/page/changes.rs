@@ -89,7 +89,7 @@ fn changes_page(page: &Page, params: &Params, up: &str) -> String {
                 @if by_size { "Order by time" } @else { "Order by what moved most" }
             }
         }
-        div data-part="changes" { (table(&events, &zone, up)) }
+        div data-part="changes" { @if !events.is_empty() { (table(&events, &zone, up)) } }
     };
     let layout = Layout {
         title: "Changes",
@@ -123,10 +123,10 @@ fn question(page: &Page, params: &Params, zone: &TimeZone, up: &str) -> Markup {
     let at = params.get("at").unwrap_or_default();
     let time = attime::parse(if at.is_empty() { "now" } else { at }, zone, now() as i64);
     html! {
-        form action={ (up) "changes" } method="get" {
-            label { "What happened to the series " input name="target" value=(shown) placeholder="stats.web.errors, stats.web.**"; }
-            label { " around " input name="at" value=(at) placeholder="-2h, 14:30, 1767225600"; }
-            " " button { "Ask" }
+        form class="search" action={ (up) "changes" } method="get" {
+            label { "What happened to the series" input name="target" value=(shown) placeholder="stats.web.errors, stats.web.**"; }
+            label { "Around" input name="at" value=(at) placeholder="-2h, 14:30, 1767225600"; }
+            button { "Ask" }
         }
         @if !targets.is_empty() {
             @match time {

@@ -368,8 +368,8 @@ fn neighbours(page: &Page, event: &Event, zone: &TimeZone, up: &str) -> Markup {
 pub(super) fn table(events: &[Event], zone: &TimeZone, up: &str) -> Markup {
     let at = now();
     html! {
-        table {
-            tr { th { "When" } th { "What" } th { "Verdict" } }
+        table class="changes" {
+            thead { tr { th { "When" } th { "What" } th { "Verdict" } } }
             @for event in events {
                 tr {
                     td { (timestamp(event.when, zone)) " (" (age(event.when, at, zone)) ")" }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::deploy::verdict;
 use super::layout::Layout;
 use super::live::now;
-use super::strip::{age, event_path, status};
+use super::strip::{age, event_path, is_deploy, status};
 use super::view::View;
 use super::words::{length, timestamp};
 use super::{Page, html_answer};
@@ -168,7 +168,7 @@ fn actions(event: &Event) -> Markup {
         div class="actions needs-script" {
             button type="button" data-act="edit" data-id=(event.id) { "Edit" }
             @if is_open { button type="button" data-act="end" data-id=(event.id) { "End" } }
-            @if event.rollback_of.is_none() && event.status != Status::RolledBack {
+            @if is_deploy(event) && event.rollback_of.is_none() && event.status != Status::RolledBack {
                 button type="button" data-act="rollback" data-id=(event.id) { "Roll back" }
             }
             button type="button" data-act="delete" data-id=(event.id) { "Delete" }

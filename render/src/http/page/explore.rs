@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::layout::{Layout, encode};
 use super::panels::{PictureLinks, events_list};
+use super::search::Found;
 use super::unfurl;
 use super::view::View;
 use super::words::count;
@@ -70,13 +71,7 @@ pub(super) async fn search(
 fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
     let mut view = View::of(params);
     let query = params.get("q").unwrap_or_default();
-    let targets: Vec<String> = params
-        .list("target")
-        .into_iter()
-        .filter(|target| !target.trim().is_empty())
-        .take(MOST_TARGETS)
-        .map(str::to_owned)
-        .collect();
+    let targets = targets(params);
     let kept = targets
         .iter()
         .map(|target| ("target".to_owned(), target.clone()));
@@ -92,7 +87,6 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
         .0
         .host
         .around(events, start as f64, end as f64 + 1.0, EVENTS);
-    let found = page.0.search.find(&page.0.source, query, SHOWN);
     let links = PictureLinks {
         from: view.from.as_deref().unwrap_or("-1h"),
         until: view.until.as_deref(),
@@ -101,13 +95,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
         theme: view.theme,
         up: "",
     };
-    // Values that come less often than the file's step are a line, too.
-    let params = [("lineMode", "connected"), ("connectedLimit", "12")];
-    let params = params.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let panel = Panel {
-        params: params.into(),
-        ..Panel::of(targets.clone())
-    };
+    let panel = panel(&targets);
     let content = html! {
         div class="head" {
             h1 { "Explore" }
@@ -116,33 +104,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
         p id="zoomed" hidden { span {} button type="button" { "Back" } }
         div id="tags" role="group" aria-label="events on the graph, by tag" {}
         div class="explore board" data-from="-1h" {
-            section class="names" aria-label="names" {
-                form id="search" role="search" {
-                    label for="q" { "Search names: words, or a glob" }
-                    input id="q" name="q" type="search" value=(query) autocomplete="off"
-                        placeholder="login web1, stats.*.errors.**" spellcheck="false";
-                    noscript { button { "Search" } }
-                }
-                @match &found {
-                    Ok(found) => {
-                        p id="hits" class="quiet" role="status" {
-                            (count(found.hits as u64, "name"))
-                            @if found.more { " and more" }
-                            " of " (count(found.of as u64, "name"))
-                            @if found.is_fuzzy { ", by their letters in order" }
-                        }
-                        ul id="names" {
-                            @for name in &found.names {
-                                li { a href={ "explore?" (target_query(name, query)) } data-name=(name) { (name) } }
-                            }
-                        }
-                    },
-                    Err(_) => {
-                        p id="hits" class="problem" { "The names cannot be listed." }
-                        ul id="names" {}
-                    },
-                }
-            }
+            (names(query, &page.0.search.find(&page.0.source, query, SHOWN)))
             div class="work" {
                 (links.figure(&panel, &panel.title, if targets.is_empty() { 0 } else { 1 }))
                 (editor(&targets))
@@ -150,28 +112,84 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
             }
         }
     };
-    let picture = base.zip(targets.first()).map(|(base, target)| {
-        let range = view
-            .pairs()
-            .filter(|(name, _)| ["from", "until", "tz"].contains(&name.as_str()));
-        let query = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(range)
-            .finish();
-        format!("{base}graph/{}.png?{query}", encode(target))
-    });
+    let first = targets.first().map(String::as_str);
+    let picture = base
+        .zip(first)
+        .map(|(base, target)| picture_address(base, target, &view));
     let layout = Layout {
         title: "Explore",
         path: "explore",
         view: &view,
         up: "",
         refresh: 10,
-        head: unfurl::tags(
-            targets.first().map_or("Explore", String::as_str),
-            picture.as_deref(),
-        ),
+        head: unfurl::tags(first.unwrap_or("Explore"), picture.as_deref()),
         content,
     };
     layout.document(page)
+}
+
+/// The targets that the address names.
+fn targets(params: &Params) -> Vec<String> {
+    let all = params.list("target").into_iter();
+    all.filter(|target| !target.trim().is_empty())
+        .take(MOST_TARGETS)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The graph of `targets`.
+fn panel(targets: &[String]) -> Panel {
+    // Values that come less often than the file's step are a line, too.
+    let params = [("lineMode", "connected"), ("connectedLimit", "12")];
+    let params = params.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Panel {
+        params: params.into(),
+        ..Panel::of(targets.to_vec())
+    }
+}
+
+/// The search and what it found.
+fn names(query: &str, found: &Result<Found, SourceError>) -> Markup {
+    html! {
+        section class="names" aria-label="names" {
+            form id="search" role="search" {
+                label for="q" { "Search names: words, or a glob" }
+                input id="q" name="q" type="search" value=(query) autocomplete="off"
+                    placeholder="login web1, stats.*.errors.**" spellcheck="false";
+                noscript { button { "Search" } }
+            }
+            @match found {
+                Ok(found) => {
+                    p id="hits" class="quiet" role="status" {
+                        (count(found.hits as u64, "name"))
+                        @if found.more { " and more" }
+                        " of " (count(found.of as u64, "name"))
+                        @if found.is_fuzzy { ", by their letters in order" }
+                    }
+                    ul id="names" {
+                        @for name in &found.names {
+                            li { a href={ "explore?" (target_query(name, query)) } data-name=(name) { (name) } }
+                        }
+                    }
+                },
+                Err(_) => {
+                    p id="hits" class="problem" { "The names cannot be listed." }
+                    ul id="names" {}
+                },
+            }
+        }
+    }
+}
+
+/// The short address of the graph of `target` in the range of `view`.
+fn picture_address(base: &str, target: &str, view: &View) -> String {
+    let range = view
+        .pairs()
+        .filter(|(name, _)| ["from", "until", "tz"].contains(&name.as_str()));
+    let query = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(range)
+        .finish();
+    format!("{base}graph/{}.png?{query}", encode(target))
 }
 
 fn target_query(name: &str, query: &str) -> String {

@@ -49,6 +49,10 @@ impl Layout<'_> {
                     }
                     link rel="icon" href=(assets::path(up, "icon.svg"));
                     link rel="stylesheet" href=(assets::path(up, "style.css"));
+                    // All modules at once: each import would be asked for only when its importer has come.
+                    @for name in assets::modules() {
+                        link rel="modulepreload" href=(assets::path(up, name));
+                    }
                     script type="module" src=(assets::path(up, "app.js")) {}
                     (head)
                 }

@@ -1,7 +1,7 @@
 //! Live updates: `GET /page/live`, Server-Sent Events for every open page.
 //!
-//! 1. A message is the whole present state, a few hundred bytes: a page that missed messages needs
-//!    only the next one. So no client has a queue; a slow one gets fewer messages.
+//! 1. The first message is the whole state, a few hundred bytes; each later one has the fields that differ
+//!    from the last message that this page was sent. So no client has a queue: a slow one gets fewer messages.
 //! 2. A message goes out when an event or a dashboard changed, within [`LOOK`], and otherwise every
 //!    [`BEAT`]: a page that hears nothing for three beats knows that the server is gone or hangs.
 //! 3. At most [`MOST`] pages are connected; others are refused and ask with `?once=1`.
@@ -19,7 +19,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body::Frame;
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -159,31 +159,33 @@ impl Page {
         look.await.unwrap_or(before)
     }
 
-    /// The present state as JSON.
-    fn beat(&self) -> String {
+    /// The present state.
+    fn beat(&self) -> Map<String, Value> {
         let live = &self.0.live;
         let Versions {
             events, dashboards, ..
         } = *live.versions.borrow();
         let arrivals = live.arrivals();
-        json!({
-            "now": now(),
-            "data": arrivals.last,
-            "since": arrivals.since,
-            "received": count(self.0.host.received(), "metric"),
-            "events": events,
-            "dashboards": dashboards,
-            "run": live.run,
-            "version": &**assets::VERSION,
-        })
-        .to_string()
+        let tenths = |at: f64| (at * 10.0).round() / 10.0;
+        let fields = [
+            ("now", tenths(now()).into()),
+            ("data", arrivals.last.map(tenths).into()),
+            ("since", tenths(arrivals.since).into()),
+            ("received", count(self.0.host.received(), "metric").into()),
+            ("events", events.into()),
+            ("dashboards", dashboards.into()),
+            ("run", live.run.into()),
+            ("version", assets::VERSION.as_str().into()),
+        ];
+        let named = fields.map(|(name, value)| (name.to_owned(), value));
+        Map::from_iter(named)
     }
 }
 
 /// `GET /page/live`.
 pub(super) async fn live(State(page): State<Page>, InQuery(params): InQuery) -> Response {
     if params.get("once").is_some() {
-        let answer = Answer::ok(JSON, page.beat());
+        let answer = Answer::ok(JSON, Value::from(page.beat()).to_string());
         return answer
             .with(header::CACHE_CONTROL, "no-store")
             .into_response();
@@ -221,10 +223,15 @@ async fn send_states(
     mut versions: watch::Receiver<Versions>,
     sender: mpsc::Sender<Bytes>,
 ) {
+    let mut sent = Map::new();
     while !versions.borrow_and_update().stopped {
-        let message = Bytes::from(format!("retry: 2000\ndata: {}\n\n", page.beat()));
-        match sender.try_send(message) {
-            Ok(()) => {}
+        let state = page.beat();
+        let mut news = state.clone();
+        news.retain(|name, value| sent.get(name) != Some(value));
+        let retry = if sent.is_empty() { "retry: 2000\n" } else { "" };
+        let message = format!("{retry}data: {}\n\n", Value::from(news));
+        match sender.try_send(Bytes::from(message)) {
+            Ok(()) => sent = state,
             Err(mpsc::error::TrySendError::Full(_)) => page.0.live.stats.skipped.add(1),
             Err(mpsc::error::TrySendError::Closed(_)) => return,
         }

@@ -350,7 +350,9 @@ async fn show(
         let panels = page.shown(dashboard, &choice);
         if panels.is_empty() && name == FRONT {
             if let Some(place) = page.elsewhere() {
-                let place = format!("{up}{place}{}", view.kept());
+                // The query of the whole view: a range or the wall display was asked for there, too.
+                let query = view.query();
+                let place = format!("{up}{place}{}", query.trim_end_matches('?'));
                 let moved = html_answer(StatusCode::SEE_OTHER, String::new());
                 return moved.with(header::LOCATION, &place);
             }

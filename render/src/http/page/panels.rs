@@ -10,7 +10,7 @@ use super::dashboard::Good;
 use super::deploy::verdict;
 use super::layout::{Layout, encode};
 use super::live::now;
-use super::strip::{DEPLOYS, age, event_path, status};
+use super::strip::{age, event_path, is_deploy, status};
 use super::unfurl;
 use super::variables::{self, Offered};
 use super::view::View;
@@ -53,7 +53,6 @@ pub(super) fn dashboard_page(
     let listed = if events == "none" { "*" } else { events };
     let titles = titles(page, panels, (start, end), &zone);
     let happened = host.around(listed, start as f64, end as f64 + 0.999_999, EVENTS_SHOWN);
-    let notes = [host.banner().unwrap_or_default(), &dashboard.note];
     let content = html! {
         div class="head" {
             h1 { (dashboard.title) }
@@ -61,12 +60,7 @@ pub(super) fn dashboard_page(
             (variables::form(variables, view))
             (view.tools(&dashboard.from, &zone))
         }
-        @for line in page.dashboards().wrong(name) {
-            p class="problem" role="alert" { (line) }
-        }
-        @for note in notes.iter().filter(|note| !note.is_empty()) {
-            p class="note" { (note) }
-        }
+        (notes(page, name, dashboard))
         p id="zoomed" hidden { span {} button type="button" { "Back" } }
         div id="tags" role="group" aria-label="events on the graphs, by tag" {}
         div class="board" data-from=(dashboard.from) {
@@ -104,6 +98,19 @@ pub(super) fn dashboard_page(
         content,
     };
     layout.document(page)
+}
+
+/// What is wrong with the dashboard `name`, and the notes above its panels.
+fn notes(page: &Page, name: &str, dashboard: &Dashboard) -> Markup {
+    let notes = [page.0.host.banner().unwrap_or_default(), &dashboard.note];
+    html! {
+        @for line in page.dashboards().wrong(name) {
+            p class="problem" role="alert" { (line) }
+        }
+        @for note in notes.iter().filter(|note| !note.is_empty()) {
+            p class="note" { (note) }
+        }
+    }
 }
 
 /// The headings of `panels`, with their figures.
@@ -261,8 +268,7 @@ pub(super) fn events_list(happened: &[Event], now: f64, zone: &TimeZone, up: &st
 }
 
 fn event_line(event: &Event, now: f64, zone: &TimeZone, up: &str) -> Markup {
-    let is_deploy = |tag: &String| DEPLOYS.split(',').any(|deploy| deploy == tag);
-    let class = event.tags.iter().any(is_deploy).then_some("is-deploy");
+    let class = is_deploy(event).then_some("is-deploy");
     html! {
         li class=[class] data-event=(event.id) {
             div class="what" {

@@ -14,7 +14,7 @@ use crate::events::{Event, OPEN_AT_MOST, Status};
 use crate::impact::Outcome;
 
 /// The events that count as deploys.
-pub(super) const DEPLOYS: &str = "deploy,deployment,release,rollback";
+const DEPLOYS: &str = "deploy,deployment,release,rollback";
 /// How far back the newest deploy is looked for, in seconds.
 const FAR_BACK: f64 = 90.0 * 86_400.0;
 /// Data older than this many seconds is stale. `live.js` has the same number.
@@ -51,6 +51,12 @@ pub(super) fn strip(page: &Page, view: &View, up: &str) -> Markup {
             }
         }
     }
+}
+
+/// Whether an event is a deploy by its tags.
+pub(super) fn is_deploy(event: &Event) -> bool {
+    let is_one = |tag: &String| DEPLOYS.split(',').any(|deploy| deploy == tag);
+    event.tags.iter().any(is_one)
 }
 
 fn is_under_way(event: &Event, at: f64) -> bool {

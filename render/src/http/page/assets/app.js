@@ -43,6 +43,12 @@ events.start();
 keys.start();
 document.body.classList.add("has-script");
 
+// On a narrow screen the links are a strip that scrolls: the current one is in sight.
+for (const link of document.querySelectorAll("nav [aria-current], .ranges [aria-current]")) {
+  const strip = link.parentElement;
+  strip.scrollLeft = link.offsetLeft - strip.offsetLeft - (strip.clientWidth - link.offsetWidth) / 2;
+}
+
 // The number of received metrics. The start page reloads as soon as the store has a series to draw.
 const count = document.querySelector("[data-received]");
 if (count) {

@@ -1,5 +1,5 @@
-// The connection to the server: one stream of short messages, each with the whole state. If nothing
-// is heard for a while, the page says so, greys its contents, and goes on trying.
+// The connection to the server: one stream of short messages. The first has the whole state, the others what
+// changed. If nothing is heard for a while, the page says so, greys its contents, and goes on trying.
 
 const BEAT_LOST_MS = 10_000; // three messages missing
 const STALE_DATA_S = 60; // as in strip.rs
@@ -30,8 +30,9 @@ export function heardNow() {
   }
 }
 
-function take(message) {
+function take(changes) {
   const before = state;
+  const message = { ...state, ...changes };
   state = message;
   offset = message.now * 1000 - Date.now();
   heardNow();

@@ -9,7 +9,7 @@ const WHOLE_EVERY_MS = 300_000; // values that came late are seen then
 const OVERLAP_S = 60; // values that are asked for again
 const LEGEND_MOST = 40;
 // What the server leaves out if it is what the page has.
-const LAYOUT = ["width", "height", "plot", "mode", "stacked", "alpha", "zero", "gap", "binary", "axes", "lines", "rows", "shown"];
+const LAYOUT = ["width", "height", "plot", "mode", "stacked", "alpha", "zero", "gap", "binary", "axes", "lines", "levels", "shown", "events"];
 const root = document.documentElement;
 const body = document.body;
 const board = document.querySelector(".board");
@@ -78,6 +78,7 @@ class Panel {
       this.wrong = answer.ok ? undefined : graph;
       if (!answer.ok) return this.say(graph.error ?? "the server cannot draw this");
       if (!graph.lines) for (const name of LAYOUT) graph[name] = old[name];
+      graph.events ??= {};
       graph.series = graph.series.map((one, i) => ({ ...graph.lines[i], ...one }));
       if (isPart && !merge(old, graph, since)) return this.load(false);
       if (!isPart) this.whole = now;
@@ -106,6 +107,8 @@ class Panel {
     const heading = this.figure.querySelector("h2");
     if (graph.title) heading.textContent = graph.title;
     this.judge();
+    const [target] = new URLSearchParams(this.figure.dataset.query).getAll("target");
+    graph.none = `No series matches ${target.length > 50 ? `${target.slice(0, 50)}…` : target}`;
     const drawn = draw(this.place, graph, hidden, describe(heading.textContent, graph, this.unit));
     Object.assign(this, drawn);
     this.writeLegend();
@@ -205,8 +208,6 @@ function describe(title, graph, unit) {
 /** Puts the values of `old` before those of `graph`; false if they do not fit together. */
 function merge(old, graph, since) {
   if (old.series.length !== graph.series.length) return false;
-  if (graph.shown.some((shown) => shown.ids.some((id) => !old.events[id]))) return false;
-  graph.events = old.events;
   const kept = (at) => at >= graph.from && at < since;
   for (const name of ["major", "minor"]) graph[name] = [...old[name].filter(kept), ...graph[name]];
   graph.labels = [...old.labels.filter(([at]) => kept(at)), ...graph.labels];
@@ -438,22 +439,21 @@ export function start() {
     clearTimeout(resized);
     resized = setTimeout(reload, 200);
   });
-  const fresh = async () => {
-    await Promise.allSettled(panels.map((panel) => panel.load(false)));
+  const refresh = async (part) => {
+    const seen = panels.filter((panel) => panel.isSeen);
+    for (const panel of panels) panel.isOld = !panel.isSeen;
+    await Promise.allSettled(seen.map((panel) => panel.load(part)));
     writeTags();
   };
-  live.on("events", fresh);
-  live.on("back", fresh);
+  live.on("events", () => refresh(true));
+  live.on("back", () => refresh(false));
   const every = Number(body.dataset.refresh || 0) * 1000;
   if (!every) return;
   let last = Date.now();
   setInterval(() => {
     if (document.hidden || Date.now() - last < every || view().get("until")) return;
     last = Date.now();
-    for (const panel of panels) {
-      if (panel.isSeen) panel.load(true);
-      else panel.isOld = true;
-    }
+    refresh(true);
   }, 1000);
 }
 

@@ -182,7 +182,7 @@ function events(graph, scale, svg, hidden) {
     const x = left + Math.max(0, scale.x(shown.from));
     const group = make("g", { class: "event", "data-shown": n, stroke: shown.color }, layer);
     const dash = shown.undone ? { "stroke-dasharray": "4 3" } : {};
-    const labelled = shown.label ? top - 4 - shown.label[1] * graph.rows[1] - 6 : top;
+    const labelled = shown.label ? top - 4 - shown.label[1] * graph.levels[1] - 6 : top;
     if (shown.until !== undefined) {
       const end = Math.max(left + Math.min(scale.width, scale.x(shown.until)), x + 2);
       const fill = shown.failed ? "url(#failed)" : shown.color;
@@ -203,8 +203,8 @@ function events(graph, scale, svg, hidden) {
       make("circle", { class: "verdict better", cx: x, cy: bottom - 5.5, r: 4, stroke: "none" }, group);
     }
     if (shown.label) {
-      const [beside, row, words] = shown.label;
-      const label = make("text", { class: "label", x: number(x + beside), y: top - 4 - row * graph.rows[1], stroke: "none" }, group);
+      const [beside, level, words] = shown.label;
+      const label = make("text", { class: "label", x: number(x + beside), y: top - 4 - level * graph.levels[1], stroke: "none" }, group);
       label.textContent = words;
       label.style.fill = shown.ink;
     }
@@ -248,7 +248,7 @@ export function draw(place, graph, hidden, name) {
     }
   }
   if (!graph.series.some((one) => one.values.some((value) => value !== null))) {
-    text(svg, "No data in this range", { class: "empty", x: scale.left + scale.width / 2, y: scale.top + scale.height / 2 });
+    text(svg, graph.series.length ? "No data in this range" : graph.none, { class: "empty", x: scale.left + scale.width / 2, y: scale.top + scale.height / 2 });
   }
   outside(graph, scale, svg);
   make("rect", { class: "selection", y: scale.top, height: scale.height, width: 0, x: 0 }, svg).style.display = "none";
