@@ -18,8 +18,9 @@
 //! use clickhouse::{Options, schema, sql};
 //!
 //! // What `plumbago clickhouse schema` prints, without a server.
-//! let tables = schema::tables(&Options::default());
-//! assert!(tables[0].starts_with("CREATE TABLE IF NOT EXISTS "));
+//! let options = Options::default();
+//! let tables = schema::tables(&options);
+//! assert!(tables[0].statement.starts_with("CREATE TABLE IF NOT EXISTS "));
 //! assert_eq!(sql::text("it's"), r"'it\'s'");
 //! ```
 
