@@ -11,6 +11,8 @@ mod peer;
 mod table;
 
 use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,13 +121,19 @@ impl Positions {
             return;
         }
         all.insert(name.to_owned(), position.clone());
-        let partial = self.path.with_extension("partial");
         let text = serde_json::to_vec_pretty(&*all).unwrap_or_default();
-        let written =
-            std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, &self.path));
-        if let Err(error) = written {
+        if let Err(error) = self.write(&text) {
             tracing::warn!(%error, "{} cannot be written", self.path.display());
         }
+    }
+
+    /// Replaces the file.
+    fn write(&self, text: &[u8]) -> io::Result<()> {
+        let partial = self.path.with_extension("partial");
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true);
+        carbon::private::open(&partial, options)?.write_all(text)?;
+        fs::rename(&partial, &self.path)
     }
 }
 
