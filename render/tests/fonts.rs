@@ -11,6 +11,7 @@
 
 use std::path::Path;
 
+use render::Series;
 use render::budget::Budget;
 use render::draw::{Params, Window, draw, use_fonts};
 
@@ -23,7 +24,9 @@ const FONTS: [&str; 3] = [
 fn png(title: &str) -> Vec<u8> {
     let params = Params::from_pairs(&[("title".to_owned(), title.to_owned())]);
     let window = Window::utc(0, 3600);
-    let scene = draw(&params, &[], &window, &[], &Budget::unlimited()).unwrap();
+    // Without series there is no title.
+    let series = Series::new("a", 0, 3600, 60, vec![1.0; 60].into());
+    let scene = draw(&params, &[series], &window, &[], &Budget::unlimited()).unwrap();
     scene.png().unwrap().to_vec()
 }
 
@@ -36,8 +39,9 @@ fn a_font_of_the_machine_draws_what_the_embedded_ones_lack() {
         eprintln!("skipped: none of {FONTS:?} is installed, and PLUMBAGO_CJK_FONT names no file");
         return;
     };
-    // Without the font, each of them is the same box.
+    // Without the font, each of them is the same box; the embedded ones have the others.
     assert_eq!(png("部署"), png("東京"));
+    assert_ne!(png("web 1.4.2"), png("web 1.4.3"));
     let before = ["web 1.4.2", "🚀"].map(png);
     use_fonts(&[font]).unwrap();
     let (deploy, tokyo) = (png("部署"), png("東京"));

@@ -158,11 +158,7 @@ pub fn graph(
     let _lists = budget.hold(series.len().saturating_mul(each))?;
     let series: Vec<&Series> = series.iter().filter(|s| !s.values.is_empty()).collect();
     let times = window.from..window.until.max(window.from + 1);
-    let mut curves = curves(params, &series);
-    // While the window moves on, values that the client has stay the same.
-    for curve in &mut curves {
-        curve.aligned = true;
-    }
+    let mut curves = aligned(curves(params, &series));
     let two_axes = curves.iter().any(|c| c.right);
     sheet.bottom -= 2.0 * params.font.ascent();
     let axes = arrange(&mut sheet, params, &mut curves, two_axes, &times)?;
@@ -201,12 +197,7 @@ pub fn graph(
         levels: overlay.levels(),
         shown: overlay.placed(),
     };
-    let with_color = |event: &Event| {
-        let mut json = event.to_json();
-        json["color"] = overlay.color(event).into();
-        (event.id.to_string(), json)
-    };
-    let mut unknown: Map<String, Value> = events.iter().map(with_color).collect();
+    let mut unknown = fields(events, &overlay);
     let digest = digest(&layout, &unknown, budget)?;
     let is_known = known.layout.as_ref() == Some(&digest);
     if is_known {
@@ -227,6 +218,24 @@ pub fn graph(
     let mut out = Buffer::new(budget);
     serde_json::to_writer(&mut out, &graph).map_err(|error| stopped(error.into()))?;
     Ok(out)
+}
+
+/// `curves` with values that stay the same while the window moves on: a client has most of them.
+fn aligned(mut curves: Vec<Curve<'_>>) -> Vec<Curve<'_>> {
+    for curve in &mut curves {
+        curve.aligned = true;
+    }
+    curves
+}
+
+/// The fields of `events` by their ids, with the colours of their lines.
+fn fields(events: &[Event], overlay: &Overlay<'_>) -> Map<String, Value> {
+    let with_color = |event: &Event| {
+        let mut json = event.to_json();
+        json["color"] = overlay.color(event).into();
+        (event.id.to_string(), json)
+    };
+    events.iter().map(with_color).collect()
 }
 
 fn mode_name(mode: LineMode) -> &'static str {
