@@ -89,6 +89,7 @@ impl fmt::Display for Node {
 struct Known {
     node: Node,
     name: String,
+    /// Changed together with the ring, while that is locked.
     is_up: AtomicBool,
     /// Where its datagrams go; looked up when it is checked.
     address: RwLock<Option<SocketAddr>>,
@@ -192,13 +193,16 @@ impl Proxy {
         if let Ok(address) = &outcome {
             *known.address.write() = Some(*address);
         }
+        // Locked until the new ring is there: two nodes that change at the same time are both in it, or both not.
+        let mut ring = self.ring.write();
         if known.is_up.swap(is_up, Ordering::SeqCst) == is_up {
             return;
         }
         let up = self.nodes.iter().enumerate();
         let up = up.filter(|(_, known)| known.is_up.load(Ordering::SeqCst));
-        let ring = Ring::new(up.map(|(number, known)| (number, known.name.as_str())));
-        *self.ring.write() = Arc::new(ring);
+        let up = up.map(|(number, known)| (number, known.name.as_str()));
+        *ring = Arc::new(Ring::new(up));
+        drop(ring);
         match outcome {
             Ok(_) => eprintln!("{} is in the ring", known.name),
             Err(why) => eprintln!("{} is not in the ring: {why:#}", known.name),
@@ -275,6 +279,7 @@ impl Proxy {
                     format!("health: {}\n", if is_up { "up" } else { "down" })
                 }
                 (Some("status"), _) => {
+                    let _unchanged = self.ring.read();
                     let up = self
                         .nodes
                         .iter()
