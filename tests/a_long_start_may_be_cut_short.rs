@@ -6,11 +6,11 @@ mod support;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{Server, files, now};
+use support::{Server, files, now, reserved};
 use whisper::Timestamp;
 
 const SERIES: usize = 4_000;
@@ -59,9 +59,7 @@ fn stored(server: &Server) -> usize {
 
 #[test]
 fn a_stop_while_the_journal_is_read_back_is_soon_and_loses_nothing() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
+    let [address] = reserved();
     let mut server = Server::prepared(&[
         ("render.http", &address),
         ("stats.self", "false"),

@@ -7,22 +7,16 @@ mod support;
 
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Server, now, plumbago};
-
-/// Addresses that are free.
-fn free<const N: usize>() -> [String; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().to_string())
-}
+use support::{Server, now, plumbago, reserved};
 
 /// Two servers that send each other every point, and their events.
 fn pair(limit: &str) -> [Server; 2] {
-    let [relay_a, relay_b, http_a, http_b] = free();
+    let [relay_a, relay_b, http_a, http_b] = reserved();
     let one = |relay: &str, other: &str, http: &str, other_http: &str| {
         let peers = format!("http://{other_http}");
         let mut server = Server::prepared(&[

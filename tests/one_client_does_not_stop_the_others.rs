@@ -9,12 +9,12 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::Server;
+use support::{Server, reserved};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -269,9 +269,7 @@ struct Starting {
 
 impl Starting {
     fn new() -> (Self, rusqlite::Connection) {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap().to_string();
-        drop(free);
+        let [address] = reserved();
         let server = Server::prepared(&[("render.http", &address)]);
         fs::create_dir_all(server.data()).unwrap();
         let other = rusqlite::Connection::open(server.data().join("events.db")).unwrap();

@@ -13,14 +13,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 /// Nothing takes this long unless it is broken, work of the lowest priority on a busy machine included.
@@ -444,6 +446,21 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
         whole.extend_from_slice(&body[end + 2..end + 2 + size]);
         body = &body[end + 4 + size..];
     }
+}
+
+/// Addresses for servers that have to know each other's before they start. Their ports stay bound, without being
+/// listened on, until this process ends: the system gives them to nobody who asks for any port.
+pub(crate) fn reserved<const N: usize>() -> [String; N] {
+    static KEPT: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    [(); N].map(|()| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        KEPT.lock().unwrap().push(socket);
+        address.to_string()
+    })
 }
 
 /// The binary, with nothing from the tester's environment that would change what it does.
