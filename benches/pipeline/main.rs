@@ -31,7 +31,7 @@
 //!    request.
 //! 4. *Drain*: as many flushes again, then SIGTERM, until the process has ended.
 //! 5. *Missing*: values of 200 counters that queries answered with half a second before the kill, and that are not in
-//!    the files after the stop. An interval that the machine had no time to flush is no loss; it shows as *flushed*.
+//!    the files after the stop. Intervals that were never flushed are not counted as missing; *flushed* says how many were.
 
 #![allow(missing_docs, reason = "a program, not a library")]
 #![allow(clippy::unwrap_used, reason = "a bench ends where it goes wrong")]

@@ -85,7 +85,7 @@ pub(super) fn measure(
         .iter()
         .position(|value| !is_whole(value))
         .unwrap_or(values.len());
-    // A value that is no whole number, and that only longer looks see, changes the scale for those.
+    // The scale depends on whether all values are whole numbers: looks that see a fraction have another one.
     let points = |plan: &&&Plan| plan.end + plan.after <= whole;
     let alike = plans.iter().take_while(points).count();
     let mut measured = Vec::with_capacity(plans.len());

@@ -33,24 +33,28 @@ fn grown(bytes: usize) {
 
 // SAFETY: the system's allocator does the work; the counters do not allocate.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: asks of its caller what the system's allocator asks.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
         // SAFETY: the caller promises that `layout` has a size, which is what the system's allocator asks.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: asks of its caller what the system's allocator asks.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
         // SAFETY: as for `alloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
+    // SAFETY: asks of its caller what the system's allocator asks.
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller promises that `place` was allocated here with `layout`, so the system's allocator did it.
         unsafe { System.dealloc(place, layout) }
     }
 
+    // SAFETY: asks of its caller what the system's allocator asks.
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // For a short time there may be both.
         grown(size);

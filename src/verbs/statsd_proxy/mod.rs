@@ -193,7 +193,7 @@ impl Proxy {
         if let Ok(address) = &outcome {
             *known.address.write() = Some(*address);
         }
-        // Locked until the new ring is there: two nodes that change at the same time are both in it, or both not.
+        // Otherwise, of two nodes that fail at the same time, the slower check could put the other one back.
         let mut ring = self.ring.write();
         if known.is_up.swap(is_up, Ordering::SeqCst) == is_up {
             return;
