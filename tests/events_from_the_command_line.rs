@@ -125,15 +125,18 @@ fn a_posted_event_is_listed() {
     let listed = server.event(&["list", "deploy -canary"]);
     assert_eq!(
         text(&listed.stdout),
-        "     1  2023-11-14 22:13:20     90s  failed       web 1.4  [deploy web env:prod]\n"
+        "    ID  WHEN (UTC)             LASTED  STATUS       WHAT  [TAGS]\n     \
+         1  2023-11-14 22:13:20     1m30s  failed       web 1.4  [deploy web env:prod]\n"
     );
     assert_eq!(text(&server.event(&["list", "-deploy"]).stdout), "");
     assert_eq!(
         text(&server.event(&["list", "deploy", "--from", "-1d"]).stdout),
         ""
     );
-    let json: serde_json::Value =
-        serde_json::from_slice(&server.event(&["list", "--json"]).stdout).unwrap();
+    let json = server.event(&["list", "--json"]).stdout;
+    // A terminal's prompt begins on a line of its own.
+    assert!(json.ends_with(b"\n"));
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json[0]["data"], "by me");
 }
 

@@ -71,11 +71,12 @@ fn replay(case: &Value) -> Result<(), String> {
     let argv = ["whisper", tool, "--now", &now].into_iter().chain(argv);
     let cli = Cli::try_parse_from(argv).map_err(|refused| refused.to_string())?;
 
-    let mut out = Vec::new();
+    let (mut out, mut notes) = (Vec::new(), Vec::new());
     let context = Context {
         now: Timestamp(0),
         zone: TimeZone::UTC,
         out: &mut out,
+        notes: &mut notes,
     };
     let done = run_with(cli.args, context);
     let failed = !matches!(&done, Ok(code) if *code == ExitCode::SUCCESS);
@@ -85,6 +86,17 @@ fn replay(case: &Value) -> Result<(), String> {
             "printed\n{stdout}\ninstead of\n{}",
             case["stdout"].as_str().unwrap()
         ));
+    }
+    let notes = String::from_utf8(notes).unwrap();
+    let factor = match tool {
+        "set-aggregation" if !failed => case["argv"][2].as_str(),
+        _ => None,
+    };
+    let expected = factor.map(|new| format!("-> {new})\n"));
+    if !notes.ends_with(expected.as_deref().unwrap_or_default())
+        || notes.is_empty() != expected.is_none()
+    {
+        return Err(format!("noted {notes:?} instead of {expected:?}"));
     }
     if failed != (case["exit"] != 0) {
         return Err(format!("{done:?} instead of exit status {}", case["exit"]));

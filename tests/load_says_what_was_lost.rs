@@ -2,9 +2,10 @@
 
 mod support;
 
+use std::net::UdpSocket;
 use std::process::Output;
 
-use support::{Server, run};
+use support::{Server, reserved, run};
 
 fn load(statsd: &str, admin: &str, more: &[&str]) -> Output {
     let mut arguments = vec!["load", "--statsd", statsd, "--admin", admin];
@@ -83,18 +84,41 @@ fn datapoints_over_either_protocol_of_carbon_arrive() {
 
 #[test]
 fn a_limit_of_loss_that_cannot_be_checked_is_a_failure() {
-    // Bound and let go, so that nobody is there.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
-    let ran = load(&nobody, &nobody, &["--max-loss", "1"]);
+    let server = Server::start();
+    let [nobody] = reserved();
+    let statsd = server.address("statsd.udp");
+    let ran = load(statsd, &nobody, &["--max-loss", "1"]);
     assert!(!ran.status.success());
     let said = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert!(
         said.contains("--max-loss cannot be checked") && said.contains(&nobody),
         "{said}"
     );
-    assert!(load(&nobody, &nobody, &[]).status.success());
+    assert!(load(statsd, &nobody, &[]).status.success());
+}
+
+#[test]
+fn a_port_without_a_listener_is_a_failure() {
+    let server = Server::start();
+    let [nobody] = reserved();
+    let http = server.address("render.http");
+    let carbon = ["load", "--carbon", &nobody, "--http", http];
+    let ran = run(&[&carbon[..], &["--duration", "200ms"]].concat());
+    fails_at(&ran, &nobody);
+
+    // Datagrams from elsewhere do not reach a connected socket, and its port is not given to others.
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    taken.connect(server.address("statsd.udp")).unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    // Whether or not the loss can be measured, here at another server.
+    for admin in [&nobody, server.address("statsd.admin")] {
+        fails_at(&load(&taken, admin, &[]), &taken);
+    }
+}
+
+/// `ran` has failed with a sentence about `address`.
+fn fails_at(ran: &Output, address: &str) {
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains(address), "{said}");
 }

@@ -6,8 +6,10 @@
 //! 2. Loss is the number of metrics sent minus the number that the server counted, read from the
 //!    management interface before and after. Traffic from other clients makes the loss look smaller.
 //! 3. The target rate holds for the whole run: after a pause the sender catches up.
+//! 4. A port without a listener is a failure: the system says so (ICMP) at a later datagram. A run whose loss is
+//!    measured goes on while a server restarts, and ends when at least half of its datagrams were refused.
 
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -91,14 +93,16 @@ struct Pass {
 struct Outcome {
     metrics: u64,
     datagrams: u64,
+    /// Datagrams that were not sent; most of them because an earlier one met no listener.
     refused: u64,
     took: Duration,
 }
 
-/// Sends, and reports on standard output. Exit code 1 if more than `--max-loss` was lost.
+/// Sends, and reports on standard output. Exit code 1 if more than `--max-loss` or everything was lost, or if
+/// nothing listened.
 ///
 /// # Errors
-/// The address or the mix is invalid, or the socket fails.
+/// The address or the mix is invalid, the socket fails, or nothing listens at the address.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         statsd,
@@ -154,24 +158,40 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         outcome.metrics as f64 / seconds,
     );
     if outcome.refused > 0 {
-        println!(
-            "refused   {} datagrams by the local network stack",
-            outcome.refused
-        );
+        println!("refused   {} datagrams: not sent", outcome.refused);
     }
     let Some(before) = before else {
+        if outcome.refused > 0 {
+            bail!("nothing listened at {target} for at least a part of the time");
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let after = arrived(admin, before + outcome.metrics)?;
-    Ok(report("metrics", outcome.metrics, after - before, max_loss))
+    Ok(report(
+        "metrics",
+        target,
+        outcome.metrics,
+        after - before,
+        max_loss,
+    ))
 }
 
-/// Prints how many of `sent` have arrived, and judges the loss.
-fn report(what: &str, sent: u64, arrived: u64, max_loss: Option<f64>) -> ExitCode {
+/// Prints how many of `sent` have arrived at `target`, and judges the loss.
+fn report(
+    what: &str,
+    target: SocketAddr,
+    sent: u64,
+    arrived: u64,
+    max_loss: Option<f64>,
+) -> ExitCode {
     let lost = sent.saturating_sub(arrived);
     let share = lost as f64 / sent.max(1) as f64 * 100.0;
     println!("received  {arrived} {what}, counted by the server");
     println!("lost      {lost} ({share:.3} %)");
+    if arrived == 0 && sent > 0 {
+        eprintln!("plumbago: nothing arrived at {target}");
+        return ExitCode::FAILURE;
+    }
     match max_loss {
         Some(most) if share > most => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
@@ -294,16 +314,26 @@ fn send(target: SocketAddr, pass: &Pass, rate: u64, duration: Duration) -> anyho
             }
         }
         for (packet, count) in datagrams.by_ref().take(BURST) {
-            // "Connection refused" is about an earlier datagram: the port has no listener.
-            if socket.send(packet).is_ok() {
-                outcome.datagrams += 1;
-                outcome.metrics += count;
-            } else {
-                outcome.refused += 1;
+            match socket.send(packet) {
+                Ok(_) => {
+                    outcome.datagrams += 1;
+                    outcome.metrics += count;
+                }
+                // About an earlier datagram: every second one is refused if nothing listens on this machine.
+                Err(why)
+                    if why.kind() == ErrorKind::ConnectionRefused
+                        && outcome.refused + 1 >= outcome.datagrams =>
+                {
+                    bar.finish_and_clear();
+                    return Err(why).with_context(|| format!("nothing listens at {target}"));
+                }
+                Err(_) => outcome.refused += 1,
             }
         }
     }
     bar.finish_and_clear();
+    // What was learned about the last datagrams.
+    outcome.refused += u64::from(socket.take_error()?.is_some());
     outcome.took = start.elapsed();
     Ok(outcome)
 }

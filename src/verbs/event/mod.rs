@@ -14,6 +14,9 @@ use settings::Span;
 
 use crate::client::{self, Client};
 
+/// The columns of `plumbago event list`, as [`line()`] fills them.
+const HEADING: &str = "    ID  WHEN (UTC)             LASTED  STATUS       WHAT  [TAGS]\n";
+
 /// Arguments of `plumbago event`.
 #[derive(clap::Args)]
 #[command(
@@ -202,13 +205,17 @@ fn list(args: &List) -> anyhow::Result<ExitCode> {
         writeln!(out, "{events:#}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    for event in events.as_array().into_iter().flatten() {
+    let events = events.as_array().map_or(&[][..], Vec::as_slice);
+    if !events.is_empty() {
+        out.write_all(HEADING.as_bytes())?;
+    }
+    for event in events {
         out.write_all(line(event).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One event as a line: id, timestamp (UTC), duration, status, name, tags.
+/// One event as a line below the [`HEADING`].
 fn line(event: &Value) -> String {
     let when = event["when"].as_i64().unwrap_or_default();
     let at = jiff::Timestamp::from_second(when).map_or_else(
@@ -216,7 +223,10 @@ fn line(event: &Value) -> String {
         |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
     );
     let length = match event["until"].as_i64() {
-        Some(until) => format!("{}s", until - when),
+        Some(until) => {
+            let seconds = until.saturating_sub(when).try_into().unwrap_or_default();
+            Span::seconds(seconds).to_string()
+        }
         None => "-".to_owned(),
     };
     let status = event["status"].as_str().unwrap_or("-");
@@ -229,7 +239,7 @@ fn line(event: &Value) -> String {
     let id = event["id"].as_i64().unwrap_or_default();
     let what = event["what"].as_str().unwrap_or_default();
     let line = format!(
-        "{id:>6}  {at}  {length:>6}  {status:<11}  {what}  [{}]",
+        "{id:>6}  {at}  {length:>8}  {status:<11}  {what}  [{}]",
         tags.join(" ")
     );
     // A terminal interprets control characters, and events come from many senders.
@@ -297,7 +307,7 @@ mod tests {
             line(&json!({"id": 1, "when": 0, "what": "a\n\u{1b}[2Jb", "tags": ["x"], "until": 5}));
         assert_eq!(
             line,
-            "     1  1970-01-01 00:00:00      5s  -            a  [2Jb  [x]\n"
+            "     1  1970-01-01 00:00:00        5s  -            a  [2Jb  [x]\n"
         );
     }
 }

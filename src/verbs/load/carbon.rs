@@ -76,7 +76,7 @@ impl Run<'_> {
             return Ok(ExitCode::SUCCESS);
         };
         let arrived = arrived(http, before + sent)? - before;
-        Ok(report("datapoints", sent, arrived, self.max_loss))
+        Ok(report("datapoints", target, sent, arrived, self.max_loss))
     }
 
     /// Sends for the duration; how many datapoints, and how long it took.

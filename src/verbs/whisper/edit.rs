@@ -401,12 +401,19 @@ impl SetAggregation {
             text.trim().parse().map_err(refused)
         };
         let factor = self.x_files_factor.as_ref().map(number).transpose()?;
-        let (old, _) = file.set(Some(new), factor)?;
+        let (old, old_factor) = file.set(Some(new), factor)?;
+        let path = self.path.display();
         writeln!(
             context.out,
-            "Updated aggregation method: {} ({old} -> {new})",
-            self.path.display()
+            "Updated aggregation method: {path} ({old} -> {new})"
         )?;
+        if let Some(factor) = factor {
+            let (old, new) = (repr(f64::from(old_factor)), repr(factor));
+            writeln!(
+                context.notes,
+                "Updated xFilesFactor: {path} ({old} -> {new})"
+            )?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

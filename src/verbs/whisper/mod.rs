@@ -77,6 +77,8 @@ pub struct Context<'a> {
     pub zone: TimeZone,
     /// Standard output.
     pub out: &'a mut dyn Write,
+    /// Standard error, for what Python's tools do not say.
+    pub notes: &'a mut dyn Write,
 }
 
 /// Runs a tool with the process's clock, zone and output.
@@ -93,6 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         now,
         zone: TimeZone::system(),
         out: &mut out,
+        notes: &mut io::stderr(),
     };
     let done = run_with(args, context).and_then(|code| {
         out.flush()?;

@@ -271,6 +271,7 @@ mod tests {
             now: Timestamp(NOW),
             zone: TimeZone::UTC,
             out: &mut out,
+            notes: &mut std::io::sink(),
         };
         assert_eq!(job.run(&mut context).unwrap(), ExitCode::SUCCESS);
         let text = String::from_utf8(out).unwrap();
