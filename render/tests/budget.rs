@@ -49,6 +49,28 @@ fn nested(call: &str, inner: &str, depth: usize) -> String {
 fn queries() -> Vec<(&'static str, Vec<String>, BTreeMap<String, String>)> {
     let mut all: Vec<(&str, Vec<String>, BTreeMap<String, String>)> = Vec::new();
     let mut one = |what, target: String| all.push((what, vec![target], BTreeMap::new()));
+    many_columns(&mut one);
+    long_rows(&mut one);
+    long_names(&mut one);
+    long_texts(&mut one);
+    texts_that_multiply(&mut one);
+    let asked = (1..25).map(|n| {
+        let next = format!("${}", "a".repeat(n + 1));
+        ("a".repeat(n), next.repeat(4))
+    });
+    let body = format!("template(a.{})", "$a".repeat(100));
+    all.push(("template of the request", vec![body], asked.collect()));
+    all.push(("targets", vec!["a".to_owned(); 4_000], BTreeMap::new()));
+    all.push((
+        "many targets",
+        vec!["host.*.*".to_owned(); 1_000],
+        BTreeMap::new(),
+    ));
+    all
+}
+
+/// Functions of one series, many times the same.
+fn many_columns(one: &mut dyn FnMut(&'static str, String)) {
     one("columns derived", group("scale(a,2)", 1_500));
     one("columns of chains", group("scale(derivative(a),2)", 1_500));
     one("columns stacked", group("stacked(a,\"x\")", 1_500));
@@ -75,6 +97,10 @@ fn queries() -> Vec<(&'static str, Vec<String>, BTreeMap<String, String>)> {
     one("sines", group("sin(\"a\",1,1)", 1_500));
     one("events", group("events(\"*\")", 1_500));
     one("shifts", "timeStack(a,\"1s\",0,900)".to_owned());
+}
+
+/// Functions of many series.
+fn long_rows(one: &mut dyn FnMut(&'static str, String)) {
     one("rows", format!("percentileOfSeries({},50)", group("a", 50)));
     one(
         "rows of products",
@@ -89,6 +115,10 @@ fn queries() -> Vec<(&'static str, Vec<String>, BTreeMap<String, String>)> {
         "sums",
         format!("sumSeries({})", group("offset(a,1)", 2_000)),
     );
+}
+
+/// Names that functions put together.
+fn long_names(one: &mut dyn FnMut(&'static str, String)) {
     one(
         "names of many series",
         format!("sumSeries({})", nested("scale(_,1)", "host.*.*", 40)),
@@ -120,6 +150,10 @@ fn queries() -> Vec<(&'static str, Vec<String>, BTreeMap<String, String>)> {
     );
     let node = vec!["1"; 8_000].join(",");
     one("names of nodes", format!("aliasByNode(host.*.*,{node})"));
+}
+
+/// Texts in arguments.
+fn long_texts(one: &mut dyn FnMut(&'static str, String)) {
     let matchers = vec!["\"a\""; 15_000].join(",");
     one(
         "matchers",
@@ -162,6 +196,10 @@ fn queries() -> Vec<(&'static str, Vec<String>, BTreeMap<String, String>)> {
         format!("applyByNode(host.*.*,1,\"%.*\",\"{}\")", "%".repeat(5_000)),
     );
     one("keys", nested("sortByName(_,true)", "host.*.*", 60));
+}
+
+/// Short texts that mean long ones.
+fn texts_that_multiply(one: &mut dyn FnMut(&'static str, String)) {
     one(
         "template",
         format!(
@@ -179,19 +217,6 @@ fn queries() -> Vec<(&'static str, Vec<String>, BTreeMap<String, String>)> {
         "repetitions",
         r#"grep(host.*.*,"(?:(?:(?:\w{500}){500}){500})")"#.to_owned(),
     );
-    let asked = (1..25).map(|n| {
-        let next = format!("${}", "a".repeat(n + 1));
-        ("a".repeat(n), next.repeat(4))
-    });
-    let body = format!("template(a.{})", "$a".repeat(100));
-    all.push(("template of the request", vec![body], asked.collect()));
-    all.push(("targets", vec!["a".to_owned(); 4_000], BTreeMap::new()));
-    all.push((
-        "many targets",
-        vec!["host.*.*".to_owned(); 1_000],
-        BTreeMap::new(),
-    ));
-    all
 }
 
 #[test]

@@ -159,9 +159,31 @@ fn stacks() -> Vec<Series> {
         .collect()
 }
 
+/// Pictures with their names.
+type Pictures = Vec<(&'static str, Scene)>;
+
 /// Every picture: its name, and how it is drawn.
-fn pictures() -> Vec<(&'static str, Scene)> {
-    let mut all: Vec<(&'static str, Scene)> = Vec::new();
+fn pictures() -> Pictures {
+    let mut all = Pictures::new();
+    in_all_sizes(&mut all);
+    with_deploys(&mut all);
+    with_modes_of_lines(&mut all);
+    with_axes(&mut all);
+    with_little_or_much(&mut all);
+    with_styles(&mut all);
+    with_texts(&mut all);
+    in_all_templates(&mut all);
+    all.push(("hostile", hostile()));
+    pies(&mut all);
+    all
+}
+
+/// `more` in the usual size.
+fn q(more: &str) -> String {
+    format!("width=586&height=308&{more}")
+}
+
+fn in_all_sizes(all: &mut Pictures) {
     let sizes = [
         ("330x250", "width=330&height=250"),
         ("586x308", "width=586&height=308"),
@@ -176,8 +198,9 @@ fn pictures() -> Vec<(&'static str, Scene)> {
             all.push((name, line(&query, &cpu(3), &deploys())));
         }
     }
-    let base = "width=586&height=308";
-    let q = |more: &str| format!("{base}&{more}");
+}
+
+fn with_deploys(all: &mut Pictures) {
     all.push(("plain", line("", &cpu(3), &[])));
     all.push((
         "light",
@@ -189,6 +212,10 @@ fn pictures() -> Vec<(&'static str, Scene)> {
         line(&q("title=Crowded&template=dark"), &cpu(2), &crowded()),
     ));
     all.push(("crowded-330x250", line("", &cpu(1), &crowded())));
+}
+
+/// Gaps, stairs, areas, stacks.
+fn with_modes_of_lines(all: &mut Pictures) {
     all.push((
         "gaps",
         line(
@@ -226,6 +253,10 @@ fn pictures() -> Vec<(&'static str, Scene)> {
             &deploys(),
         ),
     ));
+}
+
+/// Two of them, logarithms, units, limits.
+fn with_axes(all: &mut Pictures) {
     let cpu_and_mem = vec![
         with(cpu(1).remove(0), |_| {}),
         with(
@@ -278,6 +309,10 @@ fn pictures() -> Vec<(&'static str, Scene)> {
             &[],
         ),
     ));
+}
+
+/// Many series, none, a week.
+fn with_little_or_much(all: &mut Pictures) {
     all.push((
         "graph-only",
         line("width=300&height=120&graphOnly=1", &cpu(4), &deploys()),
@@ -288,6 +323,17 @@ fn pictures() -> Vec<(&'static str, Scene)> {
     ));
     all.push(("no-data", line("", &[], &[])));
     all.push(("no-data-events", line(&q(""), &[], &deploys())));
+    let week = vec![series(
+        "season.daily",
+        7 * 86_400,
+        600,
+        wave(1, 100.0, 60.0, 86_400.0),
+    )];
+    all.push(("one-week", line("width=800&height=300", &week, &[])));
+}
+
+/// Colours, dashes, widths, bands between lines.
+fn with_styles(all: &mut Pictures) {
     let styled = vec![
         with(cpu(1).remove(0), |d| {
             d.color = Some("#ff8800".to_owned());
@@ -339,13 +385,10 @@ fn pictures() -> Vec<(&'static str, Scene)> {
         series("middle", 3600, 60, wave(3, 12.0, 3.0, 1800.0)),
     ];
     all.push(("area-between", line(&q(""), &between, &[])));
-    let week = vec![series(
-        "season.daily",
-        7 * 86_400,
-        600,
-        wave(1, 100.0, 60.0, 86_400.0),
-    )];
-    all.push(("one-week", line("width=800&height=300", &week, &[])));
+}
+
+/// Fonts, and twice the pixels.
+fn with_texts(all: &mut Pictures) {
     let mono = "width=586&height=308&fontName=DejaVu Sans Mono";
     all.push(("mono", line(mono, &cpu(2), &deploys())));
     all.push((
@@ -364,6 +407,9 @@ fn pictures() -> Vec<(&'static str, Scene)> {
             &deploys(),
         ),
     ));
+}
+
+fn in_all_templates(all: &mut Pictures) {
     for name in [
         "alphas",
         "classic",
@@ -384,13 +430,14 @@ fn pictures() -> Vec<(&'static str, Scene)> {
             ),
         ));
     }
-    all.push(("hostile", hostile()));
+}
+
+fn pies(all: &mut Pictures) {
     let slices =
         ["free:30", "used:60", "reserved:10", "lost:2"].map(|t| Slice::literal(t).unwrap());
     let pie = |query: &str| draw_pie(&params(query), &slices, &Budget::unlimited()).unwrap();
     all.push(("pie", pie("width=400&height=300&title=Disk")));
     all.push(("pie-rotated", pie("width=400&height=300&pieLabels=rotated&valueLabels=number&template=dark&valueLabelsColor=white")));
-    all
 }
 
 /// Names, tags, data and links that would like to be more than that.

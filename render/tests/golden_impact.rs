@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use render::impact::{
     Direction, Finding, Followed, Input, Judgement, Kind, Params, Question, Role, State, Subject,
-    Values, direction, follow, group, group_followed, judge, judge_looks, onset, report,
+    Values, Verdict, direction, follow, group, group_followed, judge, judge_looks, onset, report,
 };
 use serde::Deserialize;
 
@@ -138,7 +138,8 @@ fn roles(world: &World, service: &str, deploys: &BTreeMap<String, Vec<usize>>) -
     world.service.iter().map(of).collect()
 }
 
-fn check(world: &World, case: &Judged) {
+/// Judges what was recorded.
+fn judge_again(world: &World, case: &Judged) -> Judgement {
     let roles = roles(world, &case.service, &case.deploys);
     let deploys: Vec<Vec<usize>> = case.deploys.values().cloned().collect();
     let question = Question {
@@ -155,9 +156,13 @@ fn check(world: &World, case: &Judged) {
         threads: 2,
     };
     // Looks that a short history does not allow are recorded without any finding.
-    let judged = judge(&question, input, &Params::default(), None)
+    judge(&question, input, &Params::default(), None)
         .or_else(|| judge(&question, input, &Params::default(), Some(-1.0)))
-        .unwrap();
+        .unwrap()
+}
+
+fn check(world: &World, case: &Judged) {
+    let judged = judge_again(world, case);
     let place = format!(
         "world {} deploy {} look {}",
         case.world, case.end, case.look
@@ -177,61 +182,71 @@ fn check(world: &World, case: &Judged) {
     assert_eq!(judged.verdicts.len(), case.found.len());
     for (at, verdict) in judged.verdicts.iter().enumerate() {
         let place = format!("{place} {}: {verdict:?}", names[at]);
-        let kind = match case.scale[at].as_str() {
-            "sparse" => Kind::Sparse,
-            "count" => Kind::Count,
-            "log" => Kind::Log,
-            _ => Kind::Plain,
-        };
-        assert_eq!(verdict.kind, kind, "{place}");
-        assert!(
-            same(verdict.before, case.before[at]),
-            "{place}: before {:?}",
-            case.before[at]
-        );
-        assert!(
-            same(verdict.after, case.after[at]),
-            "{place}: after {:?}",
-            case.after[at]
-        );
-        assert!(
-            same(verdict.effect, case.effect[at]),
-            "{place}: effect {:?}",
-            case.effect[at]
-        );
-        assert!(
-            same(verdict.low, case.low[at]),
-            "{place}: low {:?}",
-            case.low[at]
-        );
-        assert!(
-            same(verdict.high, case.high[at]),
-            "{place}: high {:?}",
-            case.high[at]
-        );
-        assert!(
-            close(verdict.ratio, case.ratio[at]),
-            "{place}: ratio {}",
-            case.ratio[at]
-        );
-        assert_eq!(
-            (verdict.like, verdict.comparable),
-            (case.like[at], case.comparable[at]),
-            "{place}"
-        );
-        assert!(
-            close(verdict.rarity, case.rarity[at]),
-            "{place}: rarity {}",
-            case.rarity[at]
-        );
-        assert_eq!(verdict.trend, case.sign[at], "{place}");
-        let flags = (verdict.found, verdict.presence, verdict.vetoed);
-        assert_eq!(
-            flags,
-            (case.found[at], case.presence[at], case.vetoed[at]),
-            "{place}"
-        );
+        check_verdict(verdict, case, at, &place);
     }
+    check_groups(&names, &judged.verdicts, case, &place);
+}
+
+/// The verdict on the series number `at`.
+fn check_verdict(verdict: &Verdict, case: &Judged, at: usize, place: &str) {
+    let kind = match case.scale[at].as_str() {
+        "sparse" => Kind::Sparse,
+        "count" => Kind::Count,
+        "log" => Kind::Log,
+        _ => Kind::Plain,
+    };
+    assert_eq!(verdict.kind, kind, "{place}");
+    assert!(
+        same(verdict.before, case.before[at]),
+        "{place}: before {:?}",
+        case.before[at]
+    );
+    assert!(
+        same(verdict.after, case.after[at]),
+        "{place}: after {:?}",
+        case.after[at]
+    );
+    assert!(
+        same(verdict.effect, case.effect[at]),
+        "{place}: effect {:?}",
+        case.effect[at]
+    );
+    assert!(
+        same(verdict.low, case.low[at]),
+        "{place}: low {:?}",
+        case.low[at]
+    );
+    assert!(
+        same(verdict.high, case.high[at]),
+        "{place}: high {:?}",
+        case.high[at]
+    );
+    assert!(
+        close(verdict.ratio, case.ratio[at]),
+        "{place}: ratio {}",
+        case.ratio[at]
+    );
+    assert_eq!(
+        (verdict.like, verdict.comparable),
+        (case.like[at], case.comparable[at]),
+        "{place}"
+    );
+    assert!(
+        close(verdict.rarity, case.rarity[at]),
+        "{place}: rarity {}",
+        case.rarity[at]
+    );
+    assert_eq!(verdict.trend, case.sign[at], "{place}");
+    let flags = (verdict.found, verdict.presence, verdict.vetoed);
+    assert_eq!(
+        flags,
+        (case.found[at], case.presence[at], case.vetoed[at]),
+        "{place}"
+    );
+}
+
+/// Which way is worse, and which findings are told together.
+fn check_groups(names: &[&str], verdicts: &[Verdict], case: &Judged, place: &str) {
     let directions: Vec<Direction> = names.iter().map(|name| direction(name)).collect();
     for (direction, recorded) in directions.iter().zip(&case.direction) {
         let expected = match recorded {
@@ -249,7 +264,7 @@ fn check(world: &World, case: &Judged) {
             least: None,
         })
         .collect();
-    let verdicts = judged.verdicts.iter().enumerate();
+    let verdicts = verdicts.iter().enumerate();
     let findings: Vec<Finding<'_>> = verdicts
         .filter(|(_, verdict)| verdict.found)
         .map(|(at, verdict)| Finding::new(at, &subjects[at], verdict))

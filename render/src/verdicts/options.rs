@@ -91,86 +91,49 @@ mod tests {
             rules: vec![rule],
             ..Options::default()
         };
-        let targets = vec!["a.**".to_owned()];
         let good = Rule {
             tags: Some("deploy web".to_owned()),
-            targets: targets.clone(),
+            targets: vec!["a.**".to_owned()],
             worse: Some("up".to_owned()),
             least: Some("5%".to_owned()),
         };
         assert!(problems(&rule(good.clone())).is_empty());
+        let but = |change: fn(&mut Rule)| {
+            let mut changed = good.clone();
+            change(&mut changed);
+            rule(changed)
+        };
+        let aimed = |target: &str| {
+            rule(Rule {
+                targets: vec![target.to_owned()],
+                ..good.clone()
+            })
+        };
+        let with = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            change(&mut options);
+            options
+        };
+        let useless = |rule: &mut Rule| (rule.tags, rule.worse, rule.least) = (None, None, None);
         for (options, part) in [
             (rule(Rule::default()), "targets"),
+            (but(|rule| rule.tags = Some("a*b".to_owned())), "\"tags\""),
             (
-                rule(Rule {
-                    tags: Some("a*b".to_owned()),
-                    ..good.clone()
-                }),
-                "\"tags\"",
-            ),
-            (
-                rule(Rule {
-                    worse: Some("left".to_owned()),
-                    ..good.clone()
-                }),
+                but(|rule| rule.worse = Some("left".to_owned())),
                 "\"up\" or \"down\"",
             ),
+            (but(|rule| rule.least = Some("-1".to_owned())), "\"5%\""),
+            (aimed("sum(a"), "sum(a"),
+            (aimed("scale(a,2)"), "pattern"),
+            (aimed("a.{tag:x"), "brace"),
+            (but(useless), "\"worse\""),
+            (with(|options| options.events = "a*b".to_owned()), "a*b"),
             (
-                rule(Rule {
-                    least: Some("-1".to_owned()),
-                    ..good.clone()
-                }),
-                "\"5%\"",
-            ),
-            (
-                rule(Rule {
-                    targets: vec!["sum(a".to_owned()],
-                    ..good.clone()
-                }),
-                "sum(a",
-            ),
-            (
-                rule(Rule {
-                    targets: vec!["scale(a,2)".to_owned()],
-                    ..good.clone()
-                }),
-                "pattern",
-            ),
-            (
-                rule(Rule {
-                    targets: vec!["a.{tag:x".to_owned()],
-                    ..good.clone()
-                }),
-                "brace",
-            ),
-            (
-                rule(Rule {
-                    tags: None,
-                    worse: None,
-                    least: None,
-                    targets,
-                }),
-                "\"worse\"",
-            ),
-            (
-                Options {
-                    events: "a*b".to_owned(),
-                    ..Options::default()
-                },
-                "a*b",
-            ),
-            (
-                Options {
-                    webhook: "https://x".to_owned(),
-                    ..Options::default()
-                },
+                with(|options| options.webhook = "https://x".to_owned()),
                 "https",
             ),
             (
-                Options {
-                    worse_tags: "deploy".to_owned(),
-                    ..Options::default()
-                },
+                with(|options| options.worse_tags = "deploy".to_owned()),
                 "not a deploy",
             ),
         ] {

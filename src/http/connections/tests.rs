@@ -74,6 +74,7 @@ async fn a_head_that_never_ends_is_not_waited_for_however_it_drips() {
     let silent = connect(address, "").await;
     let half = connect(address, "GET / HTTP/1.1\r\nX-").await;
     let (mut dripping, mut writing) = connect(address, "GET /").await.into_split();
+    // The pace itself is tested: each byte comes long before the timeout, the whole head never.
     let drip = tokio::spawn(async move {
         while writing.write_all(b"a").await.is_ok() {
             sleep(Duration::from_millis(20)).await;
@@ -122,7 +123,7 @@ async fn an_answer_that_is_not_read_ends_the_connection_and_a_slow_reader_gets_i
             break;
         }
         n_bytes += n;
-        // Slowly enough that the whole takes longer than the timeout.
+        // The pace itself is tested: the whole takes longer than the timeout, each piece does not.
         let due = write * 2 * (n_bytes >> 20) as u32 / 64;
         sleep(due.saturating_sub(began.elapsed())).await;
     }
