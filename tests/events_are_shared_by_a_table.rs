@@ -5,10 +5,12 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use serde_json::Value;
 use support::{Server, now};
 
 /// As much of ClickHouse as the table of events needs: rows are kept, and all are answered.
@@ -48,6 +50,21 @@ impl StandIn {
             ("store.engine", "clickhouse"),
             ("store.clickhouse.url", &self.url),
         ])
+    }
+
+    /// Loses the rows of which `is_lost` says so, given what is in them.
+    fn lose(&self, is_lost: impl Fn(&str) -> bool) {
+        let mut table = self.table.lock().unwrap();
+        table
+            .rows
+            .retain(|_, (row, _)| !is_lost(&String::from_utf8_lossy(row)));
+    }
+
+    /// Whether a row has this in it.
+    fn has(&self, text: &str) -> bool {
+        let table = self.table.lock().unwrap();
+        let mut rows = table.rows.values();
+        rows.any(|(row, _)| String::from_utf8_lossy(row).contains(text))
     }
 
     fn set_away(&self, is_away: bool) {
@@ -252,4 +269,59 @@ fn what_is_posted_changed_and_deleted_at_one_is_so_at_the_other() {
         clickhouse.url
     );
     assert_eq!((three.metric(&sent), rows()), (0.0, before));
+}
+
+#[test]
+fn a_table_that_was_emptied_is_filled_again() {
+    let clickhouse = StandIn::start();
+    let (one, two) = (clickhouse.server(), clickhouse.server());
+    one.post("/events/", r#"{"what": "first", "tags": "deploy"}"#);
+    two.post("/events/", r#"{"what": "second", "tags": "deploy"}"#);
+    let both = pairs(&[("first", ""), ("second", "")]);
+    one.wait_until("events", |one| events(one) == both);
+    two.wait_until("events", |two| events(two) == both);
+    let is_known = |server: &Server| {
+        let text = fs::read_to_string(server.data().join("events-exchange"));
+        text.is_ok_and(|text| !text.contains(r#""last": """#))
+    };
+    one.wait_until("it has read the rows", is_known);
+    two.wait_until("it has read the rows", is_known);
+    clickhouse.lose(|_| true);
+    // Of each server, whichever was the first to write it.
+    one.wait_until("all rows", |_| {
+        clickhouse.has("first") && clickhouse.has("second")
+    });
+    let three = clickhouse.server();
+    three.wait_until("events", |three| events(three) == both);
+    assert_eq!((events(&one), events(&two)), (both.clone(), both));
+}
+
+#[test]
+fn a_server_that_was_away_for_a_month_takes_the_state_of_the_table() {
+    let clickhouse = StandIn::start();
+    let mut one = clickhouse.server();
+    one.post("/events/", r#"{"what": "gone", "tags": "deploy"}"#);
+    one.post("/events/", r#"{"what": "kept", "tags": "deploy"}"#);
+    one.wait_until("rows", |_| clickhouse.has("gone") && clickhouse.has("kept"));
+    let path = one.data().join("events-exchange");
+    one.wait_until("it has read the rows", |_| {
+        fs::read_to_string(&path).is_ok_and(|text| text.contains(r#""given": 2"#))
+    });
+    clickhouse.set_away(true);
+    one.post("/events/", r#"{"what": "later", "tags": "deploy"}"#);
+    one.stop();
+    // Meanwhile the table was emptied and filled again by servers that knew of the deletion, and forgot it.
+    clickhouse.lose(|row| row.contains("gone"));
+    let mut positions: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for position in positions.as_object_mut().unwrap().values_mut() {
+        position["met"] = (now() - 31 * 86_400).into();
+    }
+    fs::write(&path, positions.to_string()).unwrap();
+    clickhouse.set_away(false);
+    one.run();
+    let left = pairs(&[("kept", ""), ("later", "")]);
+    one.wait_until("the state of the table", |one| events(one) == left);
+    one.wait_until("what came later", |_| clickhouse.has("later"));
+    assert!(!clickhouse.has("gone"));
+    assert!(one.log().contains("were forgotten"), "{}", one.log());
 }

@@ -6,6 +6,9 @@
 //!    with the first change again; changes that are known already change nothing.
 //! 3. Which of two changes holds is decided by the store (`render::events::revision`).
 //! 4. A round ends after [`ROUND`]; the next one goes on where it was.
+//! 5. Deletions are forgotten after a while ([`DELETED_FOR`]). So a server that was away from an end for longer does not
+//!    know what was deleted there. It takes the end's word: what it had given to the end and the end does not have any
+//!    more is forgotten here, too.
 
 mod peer;
 mod table;
@@ -15,10 +18,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use render::events::{Revision, Store};
+use render::events::revision::DELETED_FOR;
+use render::events::{Revision, Store, There};
 use serde::{Deserialize, Serialize};
 use settings::Reading;
 use tokio::task::JoinSet;
@@ -61,6 +65,35 @@ struct Position {
     ours: String,
     /// The number of the last change of this store that is there.
     given: i64,
+    /// The id in the last row that was read from a table.
+    last: String,
+    /// When all that was there had been taken, in unix seconds, to the hour.
+    met: u64,
+}
+
+/// How exact [`Position::met`] is: the file is not written in each round.
+const MET_EVERY: u64 = 3_600;
+
+impl Position {
+    /// Whether deletions may have been forgotten there since the last complete round.
+    fn is_stale(&self) -> bool {
+        // A day less, for clocks that differ.
+        let most = DELETED_FOR.as_secs() - 86_400 - MET_EVERY;
+        self.met > 0 && now().saturating_sub(self.met) > most
+    }
+
+    /// All that was there has been taken.
+    fn meet(&mut self) {
+        let now = now();
+        if now.abs_diff(self.met) >= MET_EVERY {
+            self.met = now;
+        }
+    }
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 /// An other end.
@@ -87,6 +120,17 @@ impl Here<'_> {
     fn take(&self, revisions: Vec<Revision>, is_shared: bool) -> anyhow::Result<()> {
         self.counts.received.add(revisions.len() as u64);
         self.store.take(revisions, is_shared)?;
+        Ok(())
+    }
+
+    /// Forgets what an end was given and does not have any more.
+    fn forget_absent(&self, name: &str, there: There) -> anyhow::Result<()> {
+        let n_known = there.known.len();
+        let n_gone = self.store.forget_absent(there)?;
+        tracing::info!(
+            "nothing was exchanged with {name} for a month: of the events here {n_gone} are not among the {n_known} there \
+             any more, and were forgotten"
+        );
         Ok(())
     }
 

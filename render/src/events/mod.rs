@@ -42,7 +42,7 @@ pub use options::Options;
 pub use revision::{Changes, Mark, Revision};
 pub use rules::Rules;
 pub use stats::Stats;
-pub use store::{Saved, Store};
+pub use store::{Saved, Store, There};
 
 /// How long a change that was started and never ended counts as still under way, in seconds.
 ///

@@ -7,7 +7,8 @@
 //! 3. Two servers may each have created the event before they heard of the other's, as when a deploy's start is
 //!    posted at one and its end, under the same key, at the other. Then neither was made from the other, which
 //!    `born` says, and they become one: the newer with the earlier beginning.
-//! 4. A deleted event is a revision without contents. Servers remember it for [`DELETED_FOR`].
+//! 4. A deleted event is a revision without contents. Servers remember it for [`DELETED_FOR`]. A server that has heard
+//!    nothing for longer forgets what it had told and the others no longer have ([`super::Store::forget_absent`]).
 
 use std::time::Duration;
 
@@ -56,6 +57,9 @@ pub struct Changes {
     pub last: i64,
     /// The changes. A later change of an event takes the place of those before.
     pub changes: Vec<Revision>,
+    /// Events that ended before this time, in unix seconds, have expired there. `None`: that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from: Option<f64>,
 }
 
 /// The `uid` of a new event; `nth` tells events with the same contents apart.

@@ -19,6 +19,7 @@ mod impacts;
 mod sharing;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use self::database::{open_reader, open_sound};
+pub use self::sharing::There;
 use self::writer::{Answer, Job, Shared, Writer};
 use super::select::{Found, Range};
 use super::{
@@ -68,6 +70,8 @@ pub struct Store {
     queue: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     readers: Mutex<Vec<Connection>>,
+    /// How far other servers have the changes, by the names of their stores.
+    askers: Mutex<HashMap<String, i64>>,
     shared: Arc<Shared>,
 }
 
@@ -143,6 +147,7 @@ impl Store {
             queue: Some(queue),
             writer: Some(writer),
             readers: Mutex::default(),
+            askers: Mutex::default(),
             shared,
         }))
     }

@@ -6,7 +6,7 @@
 //! | `POST /events/` | one event; 200 and an empty body as from Graphite, or 201 and the event if the request accepts JSON |
 //! | `GET /events/get_data` | Graphite's query, by Graphite's tag rules (also `/events/get_dat`: its URL pattern takes that) |
 //! | `GET PATCH DELETE /events/ID/` | one event |
-//! | `GET /events/changes?after=N` | changes with higher numbers, for other servers: what [`Store::changes`] gives |
+//! | `GET /events/changes?after=N&store=NAME` | changes with higher numbers, for the server with the store `NAME`: what [`Store::changes`] gives |
 //! | `GET /events/export`, `POST /events/import` | JSON lines |
 //! | `POST /webhooks/github`, `/webhooks/gitlab` | deployments |
 //! | `POST /api/1/deploy`, `PATCH /api/1/deploy/ID` | Rollbar's deploys |
@@ -302,7 +302,11 @@ async fn changes(State(state): State<EventsState>, InQuery(params): InQuery) -> 
         .or_else(|_| refuse(format!("\"after\" must be a number, not {after:?}")))?;
     let busy = |busy: room::Busy| busy.answer(&state.store);
     let _place = state.room.reader().await.map_err(busy)?;
+    let asker = params.get("store").map(str::to_owned);
     let print = move |store: &Store| {
+        if let Some(asker) = asker {
+            store.asked_by(&asker, after);
+        }
         let changes = store.changes(after, CHANGES)?;
         serde_json::to_string(&changes).or_else(|error| refuse(error.to_string()))
     };

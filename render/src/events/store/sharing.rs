@@ -1,5 +1,7 @@
 //! Changes for other servers, and theirs for this one.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, params};
 
 use super::super::revision::{DELETED_FOR, Mark, settle};
@@ -10,8 +12,31 @@ use crate::events::{Changes, Draft, Event, Revision};
 
 /// Most changes in one answer.
 const MOST: u32 = 1_000;
+/// Most servers whose questions are remembered.
+const MOST_ASKERS: usize = 64;
+
+/// What an other end has of the events here: another server, or the table that all servers share.
+#[derive(Clone, Debug, Default)]
+pub struct There {
+    /// The `uid`s of all events of which it knows.
+    pub known: HashSet<String>,
+    /// It was given the changes up to this number.
+    pub given: i64,
+    /// Whether it is the table: then it was also given what came from there.
+    pub is_table: bool,
+    /// Events that ended before this time have expired there.
+    pub kept_from: f64,
+}
 
 impl Store {
+    /// The random name of the store.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] only.
+    pub fn name(&self) -> Result<String, Error> {
+        self.read("reading the name of the store", store_name)
+    }
+
     /// The changes with numbers above `after`, in their order: so many that they are `n_bytes` of text or a
     /// little more.
     ///
@@ -19,7 +44,7 @@ impl Store {
     /// [`Error::Failed`] only.
     pub fn changes(&self, after: i64, n_bytes: usize) -> Result<Changes, Error> {
         self.read("reading changes", |db| {
-            let store = db.query_row("SELECT name FROM store", [], |record| record.get(0))?;
+            let store = store_name(db)?;
             let mut statement = db.prepare_cached(&format!(
                 "SELECT {}, r.uid, r.version, r.born_first, r.born_last, r.is_shared, r.seq, r.event,
                      coalesce(r.undoes, (SELECT x.uid FROM revisions x WHERE x.event = e.rollback_of))
@@ -32,6 +57,7 @@ impl Store {
                 store,
                 last: after,
                 changes: Vec::new(),
+                kept_from: Some(horizon(&self.shared)),
             };
             let mut length = 0;
             while length < n_bytes
@@ -58,6 +84,31 @@ impl Store {
         })
     }
 
+    /// Notes that the server with the store called `name` has asked for the changes after number `after`: it has those
+    /// before.
+    pub fn asked_by(&self, name: &str, after: i64) {
+        let mut askers = self.askers.lock();
+        if askers.len() < MOST_ASKERS || askers.contains_key(name) {
+            let before = askers.entry(name.to_owned()).or_default();
+            *before = after.max(*before);
+        }
+    }
+
+    /// The number up to which the server with the store called `name` has the changes, as far as it has asked since the
+    /// start of the process.
+    pub fn taken_by(&self, name: &str) -> i64 {
+        self.askers.lock().get(name).copied().unwrap_or(0)
+    }
+
+    /// Forgets events that were given to an other end and are not there any more: they were deleted, so long ago that the
+    /// deletion is forgotten, too. Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Failed`], [`Error::Closed`].
+    pub fn forget_absent(&self, there: There) -> Result<usize, Error> {
+        self.ask(|answer| Job::ForgetAbsent(there, answer))
+    }
+
     /// Takes changes of other servers, each by itself: one that makes no sense is counted and left out. Returns how
     /// many have changed something here. `is_shared` says that they are from the table that all servers share.
     ///
@@ -75,12 +126,7 @@ pub(super) fn take(
     revisions: Vec<Revision>,
     is_shared: bool,
 ) -> Result<usize, Error> {
-    let retention = shared.retention.as_secs_f64();
-    let horizon = if retention > 0.0 {
-        now() - retention
-    } else {
-        f64::MIN
-    };
+    let horizon = horizon(shared);
     let mut n_taken = 0;
     for revision in revisions {
         let uid = revision.mark.uid.clone();
@@ -94,6 +140,38 @@ pub(super) fn take(
         }
     }
     Ok(n_taken)
+}
+
+fn store_name(db: &Connection) -> rusqlite::Result<String> {
+    db.query_row("SELECT name FROM store", [], |record| record.get(0))
+}
+
+/// Events that ended before this time have expired.
+fn horizon(shared: &Shared) -> f64 {
+    match shared.retention.as_secs_f64() {
+        0.0 => 0.0,
+        retention => now() - retention,
+    }
+}
+
+/// As [`Store::forget_absent`].
+pub(super) fn forget_absent(db: &Connection, there: &There) -> rusqlite::Result<usize> {
+    let mut statement = db.prepare_cached(
+        "SELECT r.uid, r.event FROM revisions r JOIN events e ON e.id = r.event
+         WHERE (r.seq <= ?1 OR (?2 AND r.is_shared)) AND coalesce(e.until, e.at) >= ?3",
+    )?;
+    let rows = statement.query_map(
+        params![there.given, there.is_table, there.kept_from],
+        |record| Ok((record.get::<_, String>(0)?, record.get::<_, i64>(1)?)),
+    )?;
+    let rows: Vec<(String, i64)> = rows.collect::<rusqlite::Result<_>>()?;
+    let absent = rows.iter().filter(|(uid, _)| !there.known.contains(uid));
+    let mut n_forgotten = 0;
+    for (_, event) in absent {
+        schema::expire(db, *event)?;
+        n_forgotten += 1;
+    }
+    Ok(n_forgotten)
 }
 
 fn take_one(

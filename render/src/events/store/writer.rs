@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::impacts::{Judge, judge};
-use super::sharing;
+use super::sharing::{self, There};
 use super::{Saved, failed, now};
 use crate::events::schema::Change;
 use crate::events::{Draft, Error, Event, Revision, Stats, Status, file, schema};
@@ -40,6 +40,8 @@ pub(super) enum Job {
     Import(Vec<Event>, Answer<usize>),
     /// Changes of other servers, whether they are from the table that all share. Answers how many changed something.
     Take(Vec<Revision>, bool, Answer<usize>),
+    /// Forgets events that an other end does not have any more. Answers how many.
+    ForgetAbsent(There, Answer<usize>),
     /// A change to the verdict on an event, given the one so far.
     Impact(i64, Box<Judge>, Answer<Report>),
 }
@@ -55,6 +57,7 @@ impl Job {
             Self::Remove(_, answer) => answer.send(Err(error)).is_ok(),
             Self::Import(_, answer) => answer.send(Err(error)).is_ok(),
             Self::Take(_, _, answer) => answer.send(Err(error)).is_ok(),
+            Self::ForgetAbsent(_, answer) => answer.send(Err(error)).is_ok(),
             Self::Impact(_, _, answer) => answer.send(Err(error)).is_ok(),
         };
     }
@@ -253,6 +256,15 @@ fn perform(db: &Connection, shared: &Shared, job: Job) -> Reply {
             let outcome = sharing::take(db, shared, revisions, is_shared);
             match &outcome {
                 Ok(n_taken) => stats.taken.fetch_add(*n_taken as u64, Ordering::Relaxed),
+                Err(error) => failure(error),
+            };
+            reply(outcome, Some(answer))
+        }
+        Job::ForgetAbsent(there, answer) => {
+            let refuse = failed("forgetting events that are gone elsewhere");
+            let outcome = savepoint(db, || sharing::forget_absent(db, &there).map_err(&refuse));
+            match &outcome {
+                Ok(n_gone) => stats.removed.fetch_add(*n_gone as u64, Ordering::Relaxed),
                 Err(error) => failure(error),
             };
             reply(outcome, Some(answer))
