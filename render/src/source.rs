@@ -242,6 +242,18 @@ pub struct Completion<'a> {
     pub limit: usize,
 }
 
+impl Completion<'_> {
+    /// The answers among `texts`: those that begin with the prefix, in bytewise order, each once, up to the limit.
+    pub fn of(&self, texts: impl IntoIterator<Item = String>) -> Vec<String> {
+        let texts = texts.into_iter();
+        let mut texts: Vec<String> = texts.filter(|text| text.starts_with(self.prefix)).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        texts.truncate(self.limit);
+        texts
+    }
+}
+
 /// One value of a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagValue {
@@ -281,5 +293,23 @@ impl From<SourceError> for Error {
 impl From<Error> for SourceError {
     fn from(error: Error) -> Self {
         Self::Budget(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completions_are_in_order_each_once_up_to_the_limit() {
+        let texts = ["dc", "host", "hop", "hop", "hour"];
+        let wanted = |prefix, limit| Completion {
+            expressions: &[],
+            prefix,
+            limit,
+        };
+        let of = |prefix, limit| wanted(prefix, limit).of(texts.map(str::to_owned));
+        assert_eq!(of("ho", 2), ["hop", "host"]);
+        assert_eq!(of("", 9), ["dc", "hop", "host", "hour"]);
     }
 }

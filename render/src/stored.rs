@@ -152,14 +152,9 @@ impl Tags for Carbon {
         wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
-        let Completion {
-            expressions,
-            prefix,
-            limit,
-        } = *wanted;
         search(budget, |go_on| {
-            self.index()
-                .complete_tags(expressions, prefix, limit, go_on)
+            let index = self.index();
+            index.complete_tags(wanted.expressions, wanted.prefix, wanted.limit, go_on)
         })
     }
 
@@ -169,14 +164,9 @@ impl Tags for Carbon {
         wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
-        let Completion {
-            expressions,
-            prefix,
-            limit,
-        } = *wanted;
         search(budget, |go_on| {
-            self.index()
-                .complete_values(expressions, tag, prefix, limit, go_on)
+            let index = self.index();
+            index.complete_values(wanted.expressions, tag, wanted.prefix, wanted.limit, go_on)
         })
     }
 

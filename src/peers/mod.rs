@@ -199,9 +199,7 @@ impl Peered {
         pairs.extend(asked);
         pairs.push(("limit", &limit));
         let more = self.texts(&format!("/tags/autoComplete/{kind}"), &pairs);
-        let mut all = merged(found, more, budget)?;
-        all.truncate(wanted.limit);
-        Ok(all)
+        Ok(wanted.of(merged(found, more, budget)?))
     }
 
     /// What peers have of `names`.

@@ -89,22 +89,13 @@ impl Tags for Clickhouse {
         wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
-        let Completion {
-            expressions,
-            prefix,
-            limit,
-        } = *wanted;
-        let (from, named) = self.items(expressions, true)?;
+        let (from, named) = self.items(wanted.expressions, true)?;
         let sql = format!(
             "SELECT splitByChar('=', item)[1] AS tag, toUInt64(count()) FROM {from} GROUP BY tag FORMAT RowBinary"
         );
         let found = self.counted(sql, budget)?;
         let tags = found.into_iter().filter(|(tag, _)| !named.contains(tag));
-        let tags = tags.map(|(tag, _)| tagged::from_table(&tag).to_owned());
-        let mut tags: Vec<String> = tags.filter(|tag| tag.starts_with(prefix)).collect();
-        tags.sort_unstable();
-        tags.truncate(limit);
-        Ok(tags)
+        Ok(wanted.of(tags.map(|(tag, _)| tagged::from_table(&tag).to_owned())))
     }
 
     fn complete_values(
@@ -113,19 +104,14 @@ impl Tags for Clickhouse {
         wanted: &Completion<'_>,
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
-        let Completion {
-            expressions,
-            prefix,
-            limit,
-        } = *wanted;
-        let (from, _) = self.items(expressions, false)?;
+        let (from, _) = self.items(wanted.expressions, false)?;
         let key = format!("{}=", tagged::to_table(tag));
         let sql = format!(
             "SELECT substring(item, {}) AS value, toUInt64(count()) FROM {from} WHERE item LIKE {} \
              GROUP BY value ORDER BY value LIMIT {} FORMAT RowBinary",
             key.len() + 1,
-            sql::prefix(&format!("{key}{prefix}")),
-            limit.min(1 << 31),
+            sql::prefix(&format!("{key}{}", wanted.prefix)),
+            wanted.limit.min(1 << 31),
         );
         let found = self.counted(sql, budget)?;
         Ok(found.into_iter().map(|(value, _)| value).collect())
