@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Document, Layout, push_text, push_value, push_whole, shown, text_room};
+use super::{Document, Layout, Timestamps, push_text, push_value, push_whole, shown, text_room};
 use crate::budget::Budget;
 use crate::consolidate;
 use crate::error::Result;
@@ -169,11 +169,12 @@ impl Layout for Json {
             // What nearly every request asks for, with as few steps a point as can be.
             let mut before: &[u8] = if first { b"[" } else { b",[" };
             let any = !rows.is_empty();
+            let mut timestamps = Timestamps::new();
             for &value in &series.values[rows] {
                 out.extend_from_slice(before);
                 push_value(out, value);
                 out.push(b',');
-                push_whole(out, at);
+                timestamps.push(out, at);
                 at += series.step;
                 before = b"],[";
             }

@@ -29,7 +29,7 @@ use crate::budget::Budget;
 use crate::error::Result;
 use crate::series::Series;
 
-pub(crate) use number::{push_value, push_whole};
+pub(crate) use number::{Timestamps, push_value, push_whole};
 
 /// A format of series; pictures are drawn instead.
 pub struct Format {
