@@ -33,6 +33,7 @@ pub mod http;
 pub mod impact;
 pub mod memory;
 pub mod options;
+pub mod paths;
 pub mod protobuf;
 pub mod python;
 pub mod query;
@@ -46,6 +47,7 @@ pub mod verdicts;
 pub use context::{Context, Limits, Query, Window};
 pub use error::{Error, Result};
 pub use options::Options;
+pub use paths::Paths;
 pub use series::{Column, Consolidation, Drawing, Series};
 pub use source::{
     Completion, FetchRange, Fetched, Info, Node, Source, SourceError, TagValue, Tags,

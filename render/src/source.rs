@@ -7,6 +7,7 @@ use whisper::{Aggregation, Retention, Timestamp};
 
 use crate::budget::Budget;
 use crate::error::Error;
+use crate::paths::Paths;
 
 /// One node found by a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +117,21 @@ pub trait Source: Send + Sync {
         let nodes = self.find(pattern, budget)?.into_iter();
         let leaves = nodes.filter(|node| node.leaf);
         Ok(leaves.map(|node| node.path).collect())
+    }
+
+    /// The paths that [`Source::find`] finds, each once, or those of series alone.
+    ///
+    /// # Errors
+    /// As [`Source::find`].
+    fn find_paths(
+        &self,
+        pattern: &str,
+        leaves_only: bool,
+        budget: &Budget,
+    ) -> Result<Paths, SourceError> {
+        let nodes = self.find(pattern, budget)?;
+        let nodes = nodes.iter().filter(|node| node.leaf || !leaves_only);
+        Ok(Paths::new(nodes.map(|node| node.path.as_str()), budget)?)
     }
 
     /// The points of the series called `name` in `(from, until]`, whisper and cache merged, as

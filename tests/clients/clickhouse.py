@@ -31,7 +31,7 @@ SERIES = 10_000
 STEP = 10
 DAY = 86_400
 
-USERS = """<yandex><profiles><default><max_memory_usage>1000000000</max_memory_usage></default></profiles>
+USERS = """<yandex><profiles><default><max_memory_usage>1000000000</max_memory_usage><log_queries>1</log_queries></default></profiles>
 <users><default><password></password><networks><ip>::1</ip><ip>127.0.0.1</ip></networks>
 <profile>default</profile><quota>default</quota></default></users>
 <quotas><default/></quotas></yandex>"""
@@ -39,6 +39,7 @@ CONFIG = """<yandex><logger><level>error</level><log>{dir}/log</log><errorlog>{d
 <http_port>{http}</http_port><tcp_port>{tcp}</tcp_port><listen_host>127.0.0.1</listen_host>
 <mark_cache_size>67108864</mark_cache_size><path>{dir}/data/</path><tmp_path>{dir}/tmp/</tmp_path>
 <user_files_path>{dir}/files/</user_files_path><users_config>users.xml</users_config>
+<query_log><database>system</database><table>query_log</table></query_log>
 <default_profile>default</default_profile><default_database>default</default_database><timezone>UTC</timezone>
 {rollup}</yandex>"""
 
@@ -161,7 +162,15 @@ def each_point_once(server, clickhouse, sent):
     check("a query finds a branch's series", len(series), 100)
     values = {value for one in series for value, _ in one["datapoints"] if value is not None}
     check("with their values", values, set(float(n) for n in range(100, 200)))
-    check("leading wildcards, by the reversed index", len(server.ask("/render", {"target": "*.*.metric07", "from": "-1h", "format": "json"})), 100)
+    found = server.ask("/render", {"target": "*.*.metric07", "from": "-1h", "format": "json"})
+    check("leading wildcards find their series", len(found), 100)
+    clickhouse.ask("SYSTEM FLUSH LOGS")
+    # The server's own log of its queries, without those of this function.
+    asked = clickhouse.ask(
+        "SELECT DISTINCT extract(query, 'Level = \\\\d+ AND Path LIKE [^ ]+') FROM system.query_log "
+        "WHERE type = 2 AND query LIKE '%metric07%' AND query LIKE '%graphite_index%' AND query NOT LIKE '%query_log%'"
+    )
+    check("by the reversed index", asked, "Level = 30003 AND Path LIKE \\'metric07.%\\'\n")
     shown = server.ask_bytes("/page/search", {"q": "host001 metric07"})
     check("the explorer's search finds names", b"load.host001.metric07" in shown, True)
 

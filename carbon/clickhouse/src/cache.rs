@@ -1,17 +1,17 @@
 //! Answers to patterns and tag expressions, kept for a short time and within a bound on their memory.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use render::Paths;
 
-/// What an answer takes beside its texts, for each name.
-const PER_NAME: usize = 48;
+/// What an answer takes beside its texts and its question.
+const PER_ANSWER: usize = 256;
 
 #[derive(Debug)]
 struct Kept {
-    names: Arc<[String]>,
+    names: Paths,
     at: Instant,
     bytes: usize,
 }
@@ -42,27 +42,23 @@ impl Cache {
     }
 
     /// The answer to `question`, if it is not too old.
-    pub(crate) fn get(&self, question: &str) -> Option<Arc<[String]>> {
+    pub(crate) fn get(&self, question: &str) -> Option<Paths> {
         let inner = self.inner.lock();
         let kept = inner.kept.get(question)?;
-        (kept.at.elapsed() < self.within).then(|| Arc::clone(&kept.names))
+        (kept.at.elapsed() < self.within).then(|| kept.names.clone())
     }
 
-    /// Whether an answer is small enough to be kept.
-    pub(crate) fn fits(&self, question: &str, names: &[String]) -> bool {
-        !self.within.is_zero() && size(question, names) <= self.most / 2
-    }
-
-    /// Keeps an answer that [fits](Self::fits).
-    pub(crate) fn keep(&self, question: &str, names: &Arc<[String]>) {
-        if !self.fits(question, names) {
+    /// Keeps an answer, if it is small enough.
+    pub(crate) fn keep(&self, question: &str, names: &Paths) {
+        // Each question is there twice.
+        let bytes = names.bytes() + 2 * question.len() + PER_ANSWER;
+        if self.within.is_zero() || bytes > self.most / 2 {
             return;
         }
-        let bytes = size(question, names);
         let at = Instant::now();
         let mut inner = self.inner.lock();
         let kept = Kept {
-            names: Arc::clone(names),
+            names: names.unheld(),
             at,
             bytes,
         };
@@ -89,17 +85,13 @@ impl Cache {
     }
 }
 
-fn size(question: &str, names: &[String]) -> usize {
-    let texts: usize = names.iter().map(|name| name.len() + PER_NAME).sum();
-    texts + 2 * question.len() + 2 * PER_NAME
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use render::budget::Budget;
 
-    fn names(name: &str) -> Arc<[String]> {
-        vec![name.to_owned()].into()
+    fn names(name: &str) -> Paths {
+        Paths::new([name].into_iter(), &Budget::unlimited()).unwrap()
     }
 
     #[test]

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use render::budget::{Budget, Reservation};
 use settings::Span;
 
+use crate::incoming::Incoming;
 use crate::options::Options;
 use crate::stats::Stats;
 
@@ -56,6 +57,23 @@ impl std::fmt::Display for Failure {
 pub(crate) struct Answer {
     pub(crate) bytes: Vec<u8>,
     _held: Reservation,
+}
+
+impl Answer {
+    fn read(reader: &mut dyn Read, mut held: Reservation) -> Result<Self, Failure> {
+        let mut bytes = Vec::new();
+        loop {
+            held.grow(PIECE).map_err(Failure::Budget)?;
+            bytes.reserve(PIECE);
+            let read = (&mut *reader).take(PIECE as u64).read_to_end(&mut bytes);
+            match read {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return Err(Failure::Failed(error.to_string())),
+            }
+        }
+        Ok(Self { bytes, _held: held })
+    }
 }
 
 /// When the server sends an answer.
@@ -205,19 +223,34 @@ impl Client {
     /// # Errors
     /// What ClickHouse says, or what `budget` refuses.
     pub(crate) fn query(&self, sql: String, budget: &Budget) -> Result<Answer, Failure> {
-        self.ask(sql, budget, Sent::Whole)
+        self.ask(sql, budget, Sent::Whole, Answer::read)
     }
 
-    /// As [`Client::query`], with an answer that the server sends while it makes it. If it fails meanwhile, the answer
-    /// ends with what it says, which [`crate::wire::said`] finds: for answers that show whether they are whole.
+    /// What `read` makes of the answer to `sql` while the server makes it, and what is set aside for that. If the server
+    /// fails meanwhile, the answer ends with what it says ([`crate::incoming`]).
     ///
     /// # Errors
-    /// As [`Client::query`].
-    pub(crate) fn stream(&self, sql: String, budget: &Budget) -> Result<Answer, Failure> {
-        self.ask(sql, budget, Sent::AsMade)
+    /// As [`Client::query`], and those of `read`.
+    pub(crate) fn read<T: Send + 'static>(
+        &self,
+        sql: String,
+        budget: &Budget,
+        read: impl FnOnce(&mut Incoming<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<(T, Reservation), Failure> {
+        self.ask(sql, budget, Sent::AsMade, |source, held| {
+            let mut incoming = Incoming::new(source, held)?;
+            let made = read(&mut incoming)?;
+            Ok((made, incoming.into_held()))
+        })
     }
 
-    fn ask(&self, sql: String, budget: &Budget, sent: Sent) -> Result<Answer, Failure> {
+    fn ask<T: Send + 'static>(
+        &self,
+        sql: String,
+        budget: &Budget,
+        sent: Sent,
+        read: impl FnOnce(&mut dyn Read, Reservation) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let stats = &self.0.stats;
         stats.queries.add(1);
         budget.check().map_err(Failure::Budget)?;
@@ -238,7 +271,7 @@ impl Client {
                 modern,
                 sent,
             };
-            let answer = shared.ask(&asked, &held);
+            let answer = shared.ask(&asked, &held, read);
             // The request that waited may have gone.
             let _ = send.send(answer);
         };
@@ -320,7 +353,12 @@ impl Shared {
             .map_err(|error| format!("{}: {error}", self.url))
     }
 
-    fn ask(&self, asked: &Asked<'_>, budget: &Budget) -> Result<Answer, Failure> {
+    fn ask<T>(
+        &self,
+        asked: &Asked<'_>,
+        budget: &Budget,
+        read: impl FnOnce(&mut dyn Read, Reservation) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let Asked {
             id,
             sql,
@@ -348,27 +386,24 @@ impl Shared {
         // The server ends the query first.
         let patience = timeout + Duration::from_secs(5);
         let answer = self.request(&settings, sql.as_bytes(), patience);
-        let mut response = answer.map_err(|why| match is_over(&why) {
-            true => Failure::Failed(format!(
+        let mut response = answer.map_err(|why| self.explained(why))?;
+        let mut reader = response.body_mut().with_config().limit(MAX_ANSWER).reader();
+        let held = budget.hold(0).map_err(Failure::Budget)?;
+        read(&mut reader, held).map_err(|failure| match failure {
+            Failure::Failed(why) => self.explained(format!("{}: {why}", self.url)),
+            refused => refused,
+        })
+    }
+
+    /// Names the options if the time is over.
+    fn explained(&self, why: String) -> Failure {
+        Failure::Failed(match is_over(&why) {
+            true => format!(
                 "store.clickhouse.query_timeout = {} or render.timeout is over: {why}",
                 Span(self.query_timeout)
-            )),
-            false => Failure::Failed(why),
-        })?;
-        let mut reader = response.body_mut().with_config().limit(MAX_ANSWER).reader();
-        let mut held = budget.hold(0).map_err(Failure::Budget)?;
-        let mut bytes = Vec::new();
-        loop {
-            held.grow(PIECE).map_err(Failure::Budget)?;
-            bytes.reserve(PIECE);
-            let read = (&mut reader).take(PIECE as u64).read_to_end(&mut bytes);
-            match read {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => return Err(Failure::Failed(format!("{}: {error}", self.url))),
-            }
-        }
-        Ok(Answer { bytes, _held: held })
+            ),
+            false => why,
+        })
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn query(table: &str, pattern: &str) -> Result<Option<String>, String
         false => "",
     };
     Ok(Some(format!(
-        "SELECT Path FROM {table} WHERE {condition}{ending} AND Date = '1970-02-12' FORMAT RowBinary"
+        "SELECT Path FROM {table} WHERE {condition}{ending} AND Date = '1970-02-12' FORMAT Native"
     )))
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn reversed(table: &str, pattern: &str) -> Result<Option<String>, Str
     nodes.reverse();
     let matches = matches(&nodes, regex(&nodes))?;
     Ok(Some(format!(
-        "SELECT Path FROM {table} WHERE Level = {}{matches} AND Date = '1970-02-12' FORMAT RowBinary",
+        "SELECT Path FROM {table} WHERE Level = {}{matches} AND Date = '1970-02-12' FORMAT Native",
         30_000 + nodes.len()
     )))
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cache + journal (carbon) ──► writer ──► rows ──► packed ──► client ──► INSERT … FORMAT RowBinary
-//! render ──► source ──► find, tags, points ──► client ──► SELECT … FORMAT RowBinary
+//! render ──► source ──► find, tags, points ──► client ──► SELECT … FORMAT Native, RowBinary ──► incoming, wire
 //! ```
 //!
 //! 1. Points are sent in blocks ([`Writer`]); a block is sent again until ClickHouse has acknowledged it. What is sent
@@ -28,6 +28,7 @@ mod cache;
 mod client;
 mod events;
 mod find;
+mod incoming;
 mod known;
 mod names;
 mod options;

@@ -1,13 +1,17 @@
 //! Points of series over a range: the query, its answer, and the values of the steps.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 use whisper::{ABSENT, Point};
 
+use crate::client::Failure;
+use crate::incoming::Incoming;
 use crate::rollup::Function;
 use crate::rows;
 use crate::sql;
-use crate::wire::Rows;
+
+/// With more runs than this, points are sorted one by one.
+const MOST_RUNS: usize = 64;
 
 /// A range: the seconds of its first and last step, and the seconds between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,69 +61,98 @@ pub(crate) fn query(table: &str, paths: &[&str], first: u32, last: u32) -> Strin
     )
 }
 
-/// The points of a series in ClickHouse, in any order, as little-endian numbers.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Columns<'a> {
-    times: &'a [u8],
-    values: &'a [u8],
-    versions: &'a [u8],
+/// The points of a series in ClickHouse, in any order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Columns {
+    times: Vec<u32>,
+    values: Vec<f64>,
+    versions: Vec<u32>,
 }
 
-/// Reads the answer. `None` if it is cut off.
-pub(crate) fn read(
-    answer: &[u8],
-) -> Option<HashMap<&str, Columns<'_>, foldhash::fast::RandomState>> {
-    let mut rows = Rows(answer);
-    let mut series = HashMap::default();
-    while !rows.is_empty() {
-        let path = std::str::from_utf8(rows.bytes()?).ok();
-        let columns = Columns {
-            times: rows.array(4)?,
-            values: rows.array(8)?,
-            versions: rows.array(4)?,
+impl Columns {
+    /// Reads the next row of an answer; what `find` makes of its path. `None`: there are no more.
+    pub(crate) fn read<T>(
+        &mut self,
+        incoming: &mut Incoming<'_>,
+        find: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Failure> {
+        if incoming.is_over()? {
+            return Ok(None);
+        }
+        let found = incoming.text(|path| std::str::from_utf8(path).ok().and_then(find))?;
+        self.times.clear();
+        self.values.clear();
+        self.versions.clear();
+        let numbers = |numbers: &[[u8; 4]], into: &mut Vec<u32>| {
+            into.extend(numbers.iter().map(|number| u32::from_le_bytes(*number)));
         };
-        if columns.times.len() / 4 != columns.values.len() / 8
-            || columns.times.len() != columns.versions.len()
-        {
-            return None;
+        incoming.array(|times| numbers(times, &mut self.times))?;
+        let values = &mut self.values;
+        incoming.array(|numbers| values.extend(numbers.iter().map(|n| f64::from_le_bytes(*n))))?;
+        incoming.array(|versions| numbers(versions, &mut self.versions))?;
+        let n = self.times.len();
+        match found {
+            Some(found) if (self.values.len(), self.versions.len()) == (n, n) => Ok(Some(found)),
+            // Only what was asked for is answered.
+            _ => Err(incoming.cut()),
         }
-        if let Some(path) = path {
-            series.insert(path, columns);
-        }
-    }
-    Some(series)
-}
-
-impl Columns<'_> {
-    fn times(&self) -> impl Iterator<Item = u32> + '_ {
-        let words = self.times.chunks_exact(4);
-        words.map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
-    }
-
-    fn values(&self) -> impl Iterator<Item = f64> + '_ {
-        let words = self.values.chunks_exact(8);
-        words.map(|word| f64::from_le_bytes(std::array::from_fn(|n| word[n])))
-    }
-
-    fn versions(&self) -> impl Iterator<Item = u32> + '_ {
-        let words = self.versions.chunks_exact(4);
-        words.map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
     }
 
     /// The value of each step. `waiting` are points that ClickHouse has not acknowledged, in order of arrival: they
     /// take the place of those with the same timestamps.
     pub(crate) fn steps(&self, waiting: &[Point], steps: Steps, function: Function) -> Vec<f64> {
         let mut buckets = Buckets::new(steps, function);
-        let in_order = self.times().is_sorted_by(|a, b| a < b);
-        if in_order && waiting.is_empty() {
-            for (at, value) in self.times().zip(self.values()) {
-                buckets.add(at, value);
+        match self.runs(waiting) {
+            Some(runs) => {
+                for run in runs {
+                    let times = &self.times[run.clone()];
+                    for (at, value) in times.iter().zip(&self.values[run]) {
+                        buckets.add(*at, *value);
+                    }
+                }
+                for point in waiting {
+                    buckets.add(point.at.0, point.value);
+                }
             }
-            return buckets.finish();
+            None => self.add_sorted(waiting, &mut buckets),
         }
-        let mut points: Vec<(u32, u64, f64)> = Vec::with_capacity(self.times.len() / 4);
-        let stored = self.times().zip(self.versions()).zip(self.values());
-        points.extend(stored.map(|((at, version), value)| (at, u64::from(version), value)));
+        buckets.finish()
+    }
+
+    /// The runs of timestamps in their order, if no timestamp is there twice and all of them are before `waiting`: each
+    /// part of the table has a run of the series.
+    fn runs(&self, waiting: &[Point]) -> Option<Vec<Range<usize>>> {
+        let times = &self.times;
+        let is_ascending = |pair: &[u32]| pair[0] < pair[1];
+        let breaks = times.windows(2).enumerate();
+        let breaks = breaks.filter(|(_, pair)| !is_ascending(pair));
+        let mut runs = Vec::new();
+        let mut begin = 0;
+        for (at, _) in breaks {
+            runs.push(begin..at + 1);
+            begin = at + 1;
+            if runs.len() > MOST_RUNS {
+                return None;
+            }
+        }
+        if begin < times.len() {
+            runs.push(begin..times.len());
+        }
+        runs.sort_unstable_by_key(|run| times[run.start]);
+        let last = |run: &Range<usize>| times[run.end - 1];
+        let waits = waiting.first().map(|point| point.at.0);
+        let in_order = runs
+            .windows(2)
+            .all(|pair| last(&pair[0]) < times[pair[1].start])
+            && waiting.is_sorted_by(|a, b| a.at < b.at)
+            && runs.last().map(last) < waits.or(Some(u32::MAX));
+        in_order.then_some(runs)
+    }
+
+    fn add_sorted(&self, waiting: &[Point], buckets: &mut Buckets) {
+        let mut points: Vec<(u32, u64, f64)> = Vec::with_capacity(self.times.len() + waiting.len());
+        let stored = self.times.iter().zip(&self.versions).zip(&self.values);
+        points.extend(stored.map(|((at, version), value)| (*at, u64::from(*version), *value)));
         let first = 1 << 32;
         let arrived = waiting.iter().zip(first..);
         points.extend(arrived.map(|(point, version)| (point.at.0, version, point.value)));
@@ -130,11 +163,6 @@ impl Columns<'_> {
                 buckets.add(*at, *value);
             }
         }
-        buckets.finish()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.times.is_empty()
     }
 }
 
@@ -201,6 +229,9 @@ impl Buckets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use render::budget::Budget;
+    use std::collections::HashMap;
     use whisper::Timestamp;
 
     fn answer(path: &str, points: &[(u32, f64, u32)]) -> Vec<u8> {
@@ -225,8 +256,19 @@ mod tests {
             })
             .collect();
         let steps = Steps::of(990, 1_020, 10);
-        let series = read(&answer).unwrap();
-        series["a"].steps(&waiting, steps, function)
+        let columns = read(&answer).unwrap();
+        columns["a"].steps(&waiting, steps, function)
+    }
+
+    fn read(mut answer: &[u8]) -> Result<HashMap<String, Columns>, Failure> {
+        let held = Budget::unlimited().hold(0).unwrap();
+        let mut incoming = Incoming::new(&mut answer, held)?;
+        let mut columns = Columns::default();
+        let mut series = HashMap::new();
+        while let Some(path) = columns.read(&mut incoming, |path| Some(path.to_owned()))? {
+            series.insert(path, columns.clone());
+        }
+        Ok(series)
     }
 
     #[test]
@@ -283,7 +325,58 @@ mod tests {
         );
         let answer = answer("a", &points);
         for end in 1..answer.len() {
-            assert!(read(&answer[..end]).is_none(), "{end}");
+            assert!(read(&answer[..end]).is_err(), "{end}");
+        }
+    }
+    #[test]
+    fn runs_of_parts_are_taken_in_their_order() {
+        let columns = |times: &[u32]| Columns {
+            times: times.to_vec(),
+            values: times.iter().map(|at| f64::from(*at)).collect(),
+            versions: vec![1; times.len()],
+        };
+        let waits = |at| Point {
+            at: Timestamp(at),
+            value: 0.0,
+        };
+        let runs = |times: &[u32], waiting: &[Point]| columns(times).runs(waiting);
+        assert_eq!(runs(&[5, 6, 1, 2, 3], &[]), Some(vec![2..5, 0..2]));
+        assert_eq!(runs(&[], &[waits(1)]), Some(Vec::new()));
+        assert_eq!(runs(&[2, 3, 1], &[waits(4)]), Some(vec![2..3, 0..2]));
+        for twice in [&[1, 1][..], &[1, 3, 2, 4], &[1, 2, 2, 3]] {
+            assert_eq!(runs(twice, &[]), None, "{twice:?}");
+        }
+        assert_eq!(runs(&[1, 2], &[waits(2)]), None);
+        assert_eq!(runs(&[1], &[waits(3), waits(3)]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn runs_give_what_sorting_gives(
+            times in prop::collection::vec(995_u32..1_035, 0..30),
+            waiting in prop::collection::vec(995_u32..1_035, 0..4),
+            is_sorted: bool,
+        ) {
+            let mut times = times;
+            if is_sorted {
+                times.sort_unstable();
+                times.dedup();
+                let half = times.len() / 2;
+                times.rotate_left(half);
+            }
+            let columns = Columns {
+                values: (0..times.len()).map(|n| n as f64).collect(),
+                versions: (0..times.len()).map(|n| n as u32 % 3).collect(),
+                times,
+            };
+            let point = |(n, at): (usize, u32)| Point { at: Timestamp(at), value: n as f64 / 8.0 };
+            let waiting: Vec<Point> = waiting.into_iter().enumerate().map(point).collect();
+            let steps = Steps::of(990, 1_020, 10);
+            let mut sorted = Buckets::new(steps, Function::AnyLast);
+            columns.add_sorted(&waiting, &mut sorted);
+            let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+            let got = columns.steps(&waiting, steps, Function::AnyLast);
+            prop_assert_eq!(bits(got), bits(sorted.finish()));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! ClickHouse as the source of queries, with the points that it has not acknowledged yet.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -7,20 +8,23 @@ use std::time::{Duration, Instant};
 
 use carbon::Carbon;
 use parking_lot::Mutex;
-use render::budget::Budget;
+use render::Paths;
+use render::budget::{Budget, Reservation};
+use render::paths::Gathering;
 use render::source::{FetchRange, Fetched, Node, Source, SourceError, merged};
+use whisper::Point;
 
 use crate::cache::Cache;
 use crate::client::{Client, Failure};
+use crate::incoming::Incoming;
 use crate::known::Known;
 use crate::names;
 use crate::options::Options;
-use crate::points::{self, Steps};
-use crate::rollup::Rollup;
+use crate::points::{self, Columns, Steps};
+use crate::rollup::{Function, Rollup};
 use crate::rows;
 use crate::sql;
 use crate::stats::Stats;
-use crate::wire::{CUT, Rows, said};
 use crate::{find, tagged};
 
 /// How long the rollup rules are used before they are asked for again.
@@ -53,9 +57,13 @@ pub struct Clickhouse {
 /// Series that were fetched together.
 struct Ahead {
     range: FetchRange,
-    series: HashMap<String, Fetched, foldhash::fast::RandomState>,
+    series: Series,
     failed: Option<SourceError>,
+    _held: Option<Reservation>,
 }
+
+/// What was fetched, by name.
+type Series = HashMap<String, Fetched, foldhash::fast::RandomState>;
 
 impl From<Failure> for SourceError {
     fn from(failure: Failure) -> Self {
@@ -117,39 +125,65 @@ impl Clickhouse {
         Ok(rules)
     }
 
-    /// The first column of the answer to `sql`, each text as `read` has it, in bytewise order. `named` is the question
+    /// The only column of the answer to `sql`, each text as `read` has it, in bytewise order. `named` is the question
     /// that it answers.
     fn texts(
         &self,
         named: &str,
         sql: String,
-        read: fn(String) -> String,
+        read: fn(&str) -> Cow<'_, str>,
         budget: &Budget,
-    ) -> Result<Texts, SourceError> {
+    ) -> Result<Paths, SourceError> {
         if let Some(kept) = self.found.get(named) {
             self.stats.found_again.add(1);
-            return Ok(Texts::Kept(kept));
+            return Ok(kept);
         }
-        let answer = self.client.query(sql, budget)?;
-        let mut steps = budget.steps();
-        let mut rows = Rows(&answer.bytes);
-        let mut texts = Vec::new();
-        while !rows.is_empty() {
-            let text = rows
-                .text()
-                .ok_or_else(|| SourceError::Failed(CUT.to_owned()))?;
-            steps.take(text.len() + PER_NAME)?;
-            texts.push(read(text));
-        }
-        // Long runs of them are in order.
-        texts.sort();
-        texts.dedup();
-        if !self.found.fits(named, &texts) {
-            return Ok(Texts::Own(texts));
-        }
-        let texts: Arc<[String]> = texts.into();
+        let (texts, held) = self.client.read(sql, budget, move |incoming| {
+            let mut gathering = Gathering::default();
+            while !incoming.is_over()? {
+                let rows = incoming.block(1)?;
+                incoming.column_of_texts()?;
+                gathering.cut();
+                for _ in 0..rows {
+                    let room = incoming.text(|text| {
+                        let text = String::from_utf8_lossy(text);
+                        gathering.push(&read(&text));
+                        Gathering::room(&text)
+                    })?;
+                    incoming.hold(room)?;
+                }
+            }
+            Ok(gathering.finish())
+        })?;
         self.found.keep(named, &texts);
-        Ok(Texts::Kept(texts))
+        Ok(texts.holding(held))
+    }
+
+    /// What was found for `pattern`, and names that only the cache knows.
+    fn nodes(
+        &self,
+        pattern: &str,
+        found: &Paths,
+        budget: &Budget,
+    ) -> Result<Vec<Node>, SourceError> {
+        let keeps_dot = pattern.ends_with('.');
+        let mut is_cut = false;
+        let mut nodes = each(found, budget, |path| {
+            let is_branch = path.ends_with('.');
+            // As it was asked for.
+            is_cut |= is_branch && !keeps_dot;
+            let end = path.len() - usize::from(is_branch && !keeps_dot);
+            Node {
+                path: path[..end].to_owned(),
+                leaf: !is_branch,
+            }
+        })?;
+        if is_cut {
+            // A branch without its dot belongs before names that go on with what sorts before a dot.
+            nodes.sort();
+        }
+        self.add_new(pattern, &mut nodes, budget)?;
+        Ok(nodes)
     }
 
     /// Whether the table of names has them reversed, too.
@@ -213,7 +247,7 @@ impl Clickhouse {
         names: &[&str],
         FetchRange { from, until, now }: FetchRange,
         budget: &Budget,
-    ) -> Result<HashMap<String, Fetched, foldhash::fast::RandomState>, SourceError> {
+    ) -> Result<(Series, Reservation), SourceError> {
         let until = until.min(now);
         let rules = self.rules()?;
         let age = now.0.saturating_sub(from.0);
@@ -235,37 +269,32 @@ impl Clickhouse {
         let seconds = |at: Option<i64>| u32::try_from(at.unwrap_or(0)).unwrap_or(u32::MAX);
         let asked: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
         let sql = points::query(&self.points_table, &asked, seconds(first), seconds(last));
-        let answer = self.client.stream(sql, budget)?;
-        let stored =
-            points::read(&answer.bytes).ok_or_else(|| SourceError::Failed(said(&answer.bytes)))?;
+        // In the order of `names`, with what ClickHouse has of them.
+        let series = names.iter().zip(&paths).zip(waiting).zip(rolled);
+        let series = series.map(|(((name, path), waiting), (function, steps))| Wanted {
+            name: (*name).to_owned(),
+            path: path.clone().into_owned(),
+            waiting,
+            function,
+            steps,
+            values: None,
+        });
+        let mut series: Vec<Wanted> = series.collect();
+        let (series, held) = self.client.read(sql, budget, move |incoming| {
+            read_points(incoming, &mut series)?;
+            Ok(series)
+        })?;
         let mut fetched = HashMap::default();
-        for (n, name) in names.iter().enumerate() {
-            let (function, steps) = rolled[n];
-            let columns = stored.get(&*paths[n]).copied();
-            let is_known = columns.is_some_and(|columns| !columns.is_empty());
-            let tagged = carbon::series::is_tagged(name);
-            if tagged
-                && !is_known
-                && waiting[n].is_empty()
-                && !self.has_tagged(&paths[n], name, budget)?
-            {
+        for one in series {
+            let is_known = one.values.is_some() || !one.waiting.is_empty();
+            let tagged = carbon::series::is_tagged(&one.name);
+            if tagged && !is_known && !self.has_tagged(&one.path, &one.name, budget)? {
                 continue;
             }
-            let columns = columns.unwrap_or_default();
-            let values = columns.steps(&waiting[n], steps, function);
-            fetched.insert(
-                (*name).to_owned(),
-                Fetched {
-                    start: steps.begin,
-                    end: steps.end,
-                    step: steps.step,
-                    values,
-                    aggregation: function.aggregation(),
-                    x_files_factor: 0.0,
-                },
-            );
+            let (name, one) = one.fetched();
+            fetched.insert(name, one);
         }
-        Ok(fetched)
+        Ok((fetched, held))
     }
 
     /// Whether the tables have the tagged series `name`, which they call `path`.
@@ -300,32 +329,72 @@ impl Clickhouse {
     }
 }
 
-/// Texts of an answer.
-enum Texts {
-    /// Of this request alone.
-    Own(Vec<String>),
-    /// Kept for others, too.
-    Kept(Arc<[String]>),
+/// Reads the points of `series`.
+fn read_points(incoming: &mut Incoming<'_>, series: &mut [Wanted]) -> Result<(), Failure> {
+    let numbers = series.iter().enumerate();
+    let numbers: HashMap<String, usize, foldhash::fast::RandomState> = numbers
+        .map(|(n, wanted)| (wanted.path.clone(), n))
+        .collect();
+    let mut columns = Columns::default();
+    while let Some(n) = columns.read(incoming, |path| numbers.get(path).copied())? {
+        let wanted = &mut series[n];
+        incoming.hold(wanted.steps.count() * size_of::<f64>())?;
+        wanted.values = Some(wanted.values_of(&columns));
+    }
+    Ok(())
 }
 
-impl Texts {
-    fn iter(&self) -> std::slice::Iter<'_, String> {
-        match self {
-            Self::Own(texts) => texts.iter(),
-            Self::Kept(texts) => texts.iter(),
-        }
+/// A series whose points are asked for.
+struct Wanted {
+    name: String,
+    /// What the tables call it.
+    path: String,
+    /// Its points that are not acknowledged.
+    waiting: Vec<Point>,
+    function: Function,
+    steps: Steps,
+    /// The values, if ClickHouse has points of it.
+    values: Option<Vec<f64>>,
+}
+
+impl Wanted {
+    fn values_of(&self, columns: &Columns) -> Vec<f64> {
+        columns.steps(&self.waiting, self.steps, self.function)
     }
 
-    fn into_vec(self) -> Vec<String> {
-        match self {
-            Self::Own(texts) => texts,
-            Self::Kept(texts) => texts.to_vec(),
-        }
+    fn fetched(mut self) -> (String, Fetched) {
+        let values = self.values.take();
+        let values = values.unwrap_or_else(|| self.values_of(&Columns::default()));
+        let Steps { begin, end, step } = self.steps;
+        let fetched = Fetched {
+            start: begin,
+            end,
+            step,
+            values,
+            aggregation: self.function.aggregation(),
+            x_files_factor: 0.0,
+        };
+        (self.name, fetched)
     }
 }
 
-fn identity(text: String) -> String {
-    text
+/// What `make` makes of each path, reserved in `budget`.
+fn each<T>(
+    paths: &Paths,
+    budget: &Budget,
+    mut make: impl FnMut(&str) -> T,
+) -> Result<Vec<T>, SourceError> {
+    let mut steps = budget.steps();
+    let mut all = Vec::with_capacity(paths.len());
+    for path in paths.iter() {
+        steps.take(path.len() + PER_NAME)?;
+        all.push(make(path));
+    }
+    Ok(all)
+}
+
+fn identity(text: &str) -> Cow<'_, str> {
+    Cow::Borrowed(text)
 }
 
 /// Forgets what was fetched ahead for this thread.
@@ -343,30 +412,33 @@ impl Source for Clickhouse {
         let Some(sql) = sql else {
             return Source::find(&self.carbon, pattern, budget);
         };
-        let texts = self.texts(pattern, sql, identity, budget)?;
-        let keeps_dot = pattern.ends_with('.');
-        let node = |mut path: String| {
-            let leaf = !path.ends_with('.');
-            // As it was asked for.
-            if !leaf && !keeps_dot {
-                path.pop();
-            }
-            Node { path, leaf }
+        let found = self.texts(pattern, sql, identity, budget)?;
+        self.nodes(pattern, &found, budget)
+    }
+
+    fn find_paths(
+        &self,
+        pattern: &str,
+        leaves_only: bool,
+        budget: &Budget,
+    ) -> Result<Paths, SourceError> {
+        let sql = find::query(&self.index_table, pattern).map_err(SourceError::Refused)?;
+        let Some(sql) = sql else {
+            return Source::find_paths(&self.carbon, pattern, leaves_only, budget);
         };
-        let mut nodes: Vec<Node> = match texts {
-            Texts::Own(texts) => texts.into_iter().map(node).collect(),
-            Texts::Kept(texts) => {
-                let mut steps = budget.steps();
-                for text in texts.iter() {
-                    steps.take(text.len() + PER_NAME)?;
-                }
-                texts.iter().cloned().map(node).collect()
+        let found = self.texts(pattern, sql, identity, budget)?;
+        let is_leaf = |path: &&str| !path.ends_with('.');
+        if !self.carbon.has_new_series() {
+            if found.iter().all(|path| is_leaf(&path)) {
+                return Ok(found);
             }
-        };
-        // A branch without its dot belongs before names that go on with what sorts before a dot.
-        nodes.sort();
-        self.add_new(pattern, &mut nodes, budget)?;
-        Ok(nodes)
+            if leaves_only {
+                return Ok(Paths::new(found.iter().filter(is_leaf), budget)?);
+            }
+        }
+        let nodes = self.nodes(pattern, &found, budget)?;
+        let nodes = nodes.iter().filter(|node| node.leaf || !leaves_only);
+        Ok(Paths::new(nodes.map(|node| node.path.as_str()), budget)?)
     }
 
     fn find_series(&self, pattern: &str, budget: &Budget) -> Result<Vec<String>, SourceError> {
@@ -380,13 +452,14 @@ impl Source for Clickhouse {
             }
         };
         let question = format!("\0reversed\0{pattern}");
-        let texts = self.texts(&question, sql, |path| rows::reversed(&path), budget)?;
+        let texts = self.texts(&question, sql, |path| rows::reversed(path).into(), budget)?;
         let mut own = Vec::new();
         if self.carbon.has_new_series() {
             own = Source::find_series(&self.carbon, pattern, budget)?;
             own.retain(|name| self.is_new(name));
         }
-        merged(texts.into_vec(), own, budget)
+        let names = each(&texts, budget, str::to_owned)?;
+        merged(names, own, budget)
     }
 
     fn find_tagged(
@@ -397,10 +470,7 @@ impl Source for Clickhouse {
         let sql = tagged::query(&self.tagged_table, expressions).map_err(SourceError::Refused)?;
         let question = format!("\0{}", expressions.join("\0"));
         let texts = self.texts(&question, sql, identity, budget)?;
-        let names = texts
-            .iter()
-            .map(|path| names::from_table(path).into_owned());
-        let names: Vec<String> = names.collect();
+        let names = each(&texts, budget, |path| names::from_table(path).into_owned())?;
         let mut own = Vec::new();
         if self.carbon.has_new_series() {
             own = Source::find_tagged(&self.carbon, expressions, budget)?;
@@ -424,7 +494,7 @@ impl Source for Clickhouse {
                 return Ok(Some(fetched));
             }
         }
-        let mut fetched = self.fetch_all(&[name], range, &Budget::unlimited())?;
+        let (mut fetched, _held) = self.fetch_all(&[name], range, &Budget::unlimited())?;
         Ok(fetched.remove(name))
     }
 
@@ -445,14 +515,19 @@ impl Source for Clickhouse {
             let together = self.together(rest, range).min(rest.len());
             fetched = at + together;
             let part: Vec<&str> = rest[..together].iter().map(String::as_str).collect();
-            let (series, failed) = match self.fetch_all(&part, range, budget) {
-                Ok(series) => (series, None),
-                Err(error) => (HashMap::default(), Some(error)),
-            };
-            let ahead = Ahead {
-                range,
-                series,
-                failed,
+            let ahead = match self.fetch_all(&part, range, budget) {
+                Ok((series, held)) => Ahead {
+                    range,
+                    series,
+                    failed: None,
+                    _held: Some(held),
+                },
+                Err(error) => Ahead {
+                    range,
+                    series: Series::default(),
+                    failed: Some(error),
+                    _held: None,
+                },
             };
             self.ahead.lock().insert(std::thread::current().id(), ahead);
         })

@@ -182,7 +182,7 @@ fn condition(expressions: &[&str]) -> Result<String, String> {
 pub(crate) fn query(table: &str, expressions: &[&str]) -> Result<String, String> {
     let condition = condition(expressions)?;
     Ok(format!(
-        "SELECT Path FROM {table} WHERE {condition} GROUP BY Path FORMAT RowBinary"
+        "SELECT Path FROM {table} WHERE {condition} GROUP BY Path FORMAT Native"
     ))
 }
 

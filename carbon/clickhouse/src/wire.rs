@@ -46,16 +46,11 @@ impl<'a> Rows<'a> {
     pub(crate) fn u8(&mut self) -> Option<u8> {
         self.take(1).map(|bytes| bytes[0])
     }
-
-    /// The items of an array, each so many bytes.
-    pub(crate) fn array(&mut self, size: usize) -> Option<&'a [u8]> {
-        let length = self.length()?;
-        self.take(length.checked_mul(size)?)
-    }
 }
 
 /// What is said of an answer that cannot be read.
-pub(crate) const CUT: &str = "ClickHouse's answer is cut off or not in the format RowBinary";
+pub(crate) const CUT: &str =
+    "ClickHouse's answer is cut off or not in the format that was asked for";
 
 /// Why an answer cannot be read: what the server says at its end, or [`CUT`].
 pub(crate) fn said(answer: &[u8]) -> String {
@@ -68,7 +63,7 @@ pub(crate) fn said(answer: &[u8]) -> String {
 }
 
 /// Most bytes that a server says at the end of an answer.
-const MAX_SAID: usize = 2_000;
+pub(crate) const MAX_SAID: usize = 2_000;
 
 #[cfg(test)]
 mod tests {
@@ -94,7 +89,6 @@ mod tests {
         assert_eq!(rows.text().as_deref(), Some("abc"));
         assert_eq!(rows.text(), None);
         assert_eq!(Rows(&[0xff; 12]).length(), None);
-        assert_eq!(Rows(&[0xff, 0xff]).array(8), None);
         assert_eq!(Rows(&[0x80, 0x01]).length(), Some(128));
     }
 }

@@ -50,6 +50,12 @@ fn texts(texts: &[&str]) -> Vec<u8> {
         .collect()
 }
 
+/// A block in the format Native with a column of names.
+fn block(names: &[&str]) -> Vec<u8> {
+    let head = [&[1, names.len() as u8][..], &texts(&["Path", "String"])].concat();
+    [head, texts(names)].concat()
+}
+
 /// Rules: averages of 10 s, from a day on of 60 s.
 fn rules() -> Vec<u8> {
     let mut out = Vec::new();
@@ -81,7 +87,8 @@ fn points(path: &str, points: &[(u32, f64)]) -> Vec<u8> {
 fn patterns_find_leaves_and_branches_and_are_asked_once() {
     let Asked { fake, store, .. } = asked();
     fake.change(|state| {
-        let answer = texts(&["a.c", "a.b", "a.b."]);
+        // Of two parts.
+        let answer = [block(&["a.b", "a.c"]), block(&["a.b", "a.b."])].concat();
         state.answers.push(("FROM graphite_index", Some(answer)));
     });
     for _ in 0..2 {
@@ -102,6 +109,68 @@ fn patterns_find_leaves_and_branches_and_are_asked_once() {
 }
 
 #[test]
+fn targets_with_literal_nodes_at_their_end_take_the_reversed_rows() {
+    let Asked { fake, store, .. } = asked();
+    fake.change(|state| {
+        let reversed = block(&["load.cpu.h1.web", "load.cpu.h2.db"]);
+        state.answers.push(("Level = 30004", Some(reversed)));
+        state.answers.push(("Level > 30000", Some(vec![0; 4])));
+        state.answers.push((
+            "Level = 20004",
+            Some(block(&["web.h1.cpu.load", "web.h1.cpu.user"])),
+        ));
+    });
+    let find = |pattern: &str| store.find_series(pattern, &Budget::unlimited()).unwrap();
+    assert_eq!(find("*.*.cpu.load"), ["db.h2.cpu.load", "web.h1.cpu.load"]);
+    assert_eq!(find("web.h1.*.*"), ["web.h1.cpu.load", "web.h1.cpu.user"]);
+    fake.until("it was asked", |state| {
+        let asked: Vec<&str> = state.asked.iter().map(String::as_str).collect();
+        let [has, reversed, direct] = asked[..] else {
+            panic!("{asked:?}")
+        };
+        assert!(
+            has.contains("Level > 30000") && has.contains("LIMIT 1"),
+            "{has}"
+        );
+        assert!(
+            reversed.contains("Level = 30004 AND Path LIKE 'load.cpu.%'"),
+            "{reversed}"
+        );
+        assert!(
+            direct.contains("Level = 20004 AND Path LIKE 'web.h1.%'"),
+            "{direct}"
+        );
+        Some(())
+    });
+}
+
+#[test]
+fn tables_without_reversed_rows_are_asked_by_depth() {
+    let Asked { fake, store, .. } = asked();
+    fake.change(|state| {
+        state.answers.push(("Level > 30000", Some(Vec::new())));
+        state
+            .answers
+            .push(("Level = 20004", Some(block(&["web.h1.cpu.load"]))));
+    });
+    for _ in 0..2 {
+        let found = store
+            .find_series("*.*.cpu.load", &Budget::unlimited())
+            .unwrap();
+        assert_eq!(found, ["web.h1.cpu.load"]);
+    }
+    fake.until("whether there are any was asked once", |state| {
+        let asked = state
+            .asked
+            .iter()
+            .filter(|sql| sql.contains("Level > 30000"));
+        assert_eq!(asked.count(), 1, "{:?}", state.asked);
+        assert!(state.asked.iter().all(|sql| !sql.contains("Level = 3000")));
+        Some(())
+    });
+}
+
+#[test]
 fn series_are_fetched_together_and_rolled_up_by_age() {
     let Asked { fake, store, .. } = asked();
     let answer = [
@@ -110,9 +179,9 @@ fn series_are_fetched_together_and_rolled_up_by_age() {
     ];
     fake.change(|state| {
         state.answers.push(("graphite_retentions", Some(rules())));
-        state
-            .answers
-            .push(("FROM graphite ", Some(answer.concat())));
+        let alone = ("Path IN ('a.b')", Some(answer[0].clone()));
+        let all = ("FROM graphite ", Some(answer.concat()));
+        state.answers.extend([alone, all]);
     });
     let names = ["a.b".to_owned(), "a.c".to_owned(), "a.d".to_owned()];
     let (from, until) = (Timestamp(NOW - 40), Timestamp(NOW - 10));
@@ -246,7 +315,7 @@ fn tags_and_values_are_those_of_the_table() {
             .push(("uniqExact(Path)", Some(counted(&[("b", 2), ("a", 1)]))));
         state.answers.push((
             "SELECT Path FROM graphite_tagged",
-            Some(texts(&["m?dc=x&host=a+b"])),
+            Some(block(&["m?dc=x&host=a+b"])),
         ));
     });
     let budget = Budget::unlimited();

@@ -3,6 +3,7 @@
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Params, Stream};
@@ -55,7 +56,7 @@ pub(super) fn json_text(value: &Value, params: &Params) -> Vec<u8> {
     text.unwrap_or_default()
 }
 
-fn write_json(out: &mut Buffer, value: &Value, params: &Params) -> Result<()> {
+fn write_json(out: &mut Buffer, value: &(impl Serialize + ?Sized), params: &Params) -> Result<()> {
     let written = match params.has_value("pretty") {
         true => serde_json::to_writer_pretty(out, value),
         false => serde_json::to_writer(out, value),
@@ -106,7 +107,11 @@ impl Answer {
     ///
     /// # Errors
     /// As [`Budget::reserve`].
-    pub fn json(value: &Value, params: &Params, budget: &Budget) -> Result<Self> {
+    pub fn json(
+        value: &(impl Serialize + ?Sized),
+        params: &Params,
+        budget: &Budget,
+    ) -> Result<Self> {
         let mut out = Buffer::new(budget);
         write_json(&mut out, value, params)?;
         Ok(Self::ok(JSON, out))
@@ -116,7 +121,11 @@ impl Answer {
     ///
     /// # Errors
     /// As [`Answer::json`].
-    pub fn jsonp(value: &Value, params: &Params, budget: &Budget) -> Result<Self> {
+    pub fn jsonp(
+        value: &(impl Serialize + ?Sized),
+        params: &Params,
+        budget: &Budget,
+    ) -> Result<Self> {
         let name = match Self::callback(params.get("jsonp")) {
             Ok(None) => return Self::json(value, params, budget),
             Ok(Some(name)) => name,

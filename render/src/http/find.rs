@@ -9,6 +9,7 @@ use axum::routing::any;
 use carbon::protocol::pickle::write;
 use jiff::tz::TimeZone;
 use rmp::encode::{write_array_len, write_bool, write_f64, write_map_len, write_str};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use whisper::Timestamp;
 
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::format::Buffer;
 use crate::format::buffer::stopped;
 use crate::format::msgpack::length;
+use crate::paths::Paths;
 use crate::source::Node;
 use crate::stats::count;
 
@@ -380,60 +382,56 @@ fn expand_now(app: &App, params: &Params, limits: &Limits) -> Result<Answer> {
     whole(params, "local", 0)?;
     let grouped = whole(params, "groupByExpr", 0)? != 0;
     let leaves_only = whole(params, "leavesOnly", 0)? != 0;
-    let mut groups = Map::new();
-    let mut all = Vec::new();
+    let mut found = Vec::new();
     let queries = params.pairs().iter().filter(|(name, _)| name == "query");
     // The same query again finds the same.
     let mut seen = HashSet::new();
     let mut n_found = 0;
     for (_, query) in queries.filter(|(_, query)| seen.insert(query.as_str())) {
         budget.check()?;
-        let nodes = match query.as_str() {
+        let paths = match query.as_str() {
             // The root, as in graphite-web.
-            "" => vec![Node {
-                path: String::new(),
-                leaf: false,
-            }],
-            query => app.source.find(query, budget)?,
+            "" => Paths::new([""].into_iter().filter(|_| !leaves_only), budget)?,
+            query => app.source.find_paths(query, leaves_only, budget)?,
         };
-        n_found += nodes.len();
+        n_found += paths.len();
         limits.check_series(n_found)?;
-        reserve_answer(budget, &nodes, PER_PATH)?;
-        let nodes = nodes.into_iter().filter(|node| node.leaf || !leaves_only);
-        let paths = nodes.map(|node| node.path);
-        if grouped {
-            groups.insert(query.clone(), unique(paths.collect()).into());
-        } else {
-            all.extend(paths);
-        }
+        found.push((query, paths));
     }
-    let results: Value = if grouped {
-        groups.into()
-    } else {
-        unique(all).into()
+    if grouped {
+        let results = Groups(found);
+        return Answer::jsonp(&Expanded { results }, params, budget);
+    }
+    let results = match &found[..] {
+        [(_, paths)] => paths.clone(),
+        all => Paths::new(all.iter().flat_map(|(_, paths)| paths.iter()), budget)?,
     };
-    let answer = Map::from_iter([("results".to_owned(), results)]);
-    Answer::jsonp(&answer.into(), params, budget)
+    Answer::jsonp(&Expanded { results }, params, budget)
 }
 
-/// The paths in bytewise order, each once. They mostly are so already, which a stable sort takes less time for.
-fn unique(mut paths: Vec<String>) -> Vec<String> {
-    paths.sort();
-    paths.dedup();
-    paths
+/// The answer of `/metrics/expand`.
+#[derive(Serialize)]
+struct Expanded<T> {
+    results: T,
+}
+
+/// The paths that each query finds.
+struct Groups<'a>(Vec<(&'a String, Paths)>);
+
+impl Serialize for Groups<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(query, paths)| (query, paths)))
+    }
 }
 
 async fn index(State(app): State<App>, params: Params) -> Answer {
     let budget = app.limits().budget;
     app.compute(budget.clone(), Lane::Large, move |app| {
         let found = whole(&params, "local", 0)
-            .and_then(|_| Ok(app.source.find("**", &budget)?))
-            .and_then(|nodes| {
-                reserve_answer(&budget, &nodes, PER_PATH)?;
-                let leaves = nodes.into_iter().filter(|node| node.leaf);
-                let paths = unique(leaves.map(|node| node.path).collect());
+            .and_then(|_| Ok(app.source.find_paths("**", true, &budget)?))
+            .and_then(|paths| {
                 budget.check()?;
-                Answer::jsonp(&paths.into(), &params, &budget)
+                Answer::jsonp(&paths, &params, &budget)
             });
         found.unwrap_or_else(|error| refusal(app, &error))
     })
