@@ -1,8 +1,11 @@
 //! Reads a journal back at the start.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 
 use whisper::Timestamp;
 
@@ -13,6 +16,11 @@ use crate::datapoint::{Datapoint, SeriesId};
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::private;
+
+/// Points after which a batch is passed on. A frame is never divided.
+const BATCH: usize = 1 << 14;
+/// Batches that are read ahead.
+const AHEAD: usize = 4;
 
 /// The result of reading a journal back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,8 +113,9 @@ impl Replay {
         }
     }
 
-    /// Reads the segments. `each` is called with the points of a frame, the clocks that decide how old they
-    /// are, and the bytes read so far.
+    /// Reads the segments. `each` is called with points in the order in which they were taken, the clocks that
+    /// decide how old they are, and the bytes read so far. The next points are read on a thread of its own
+    /// meanwhile.
     ///
     /// # Errors
     /// A segment cannot be read.
@@ -115,9 +124,40 @@ impl Replay {
         index: &Index,
         mut each: impl FnMut(Clocks, &[Datapoint], u64),
     ) -> Result<Replayed> {
+        thread::scope(|scope| {
+            let (send, batches) = mpsc::sync_channel(AHEAD);
+            let (give_back, empty) = mpsc::sync_channel(AHEAD);
+            let output = Output {
+                batches: send,
+                empty,
+                next: None,
+            };
+            let reader = thread::Builder::new()
+                .name("replay".to_owned())
+                .spawn_scoped(scope, move || self.read_all(index, output))
+                .map_err(|error| Error::io(&self.directory, "starting a thread", error))?;
+            for Batch {
+                clocks,
+                mut points,
+                read,
+            } in batches
+            {
+                each(clocks, &points, read);
+                points.clear();
+                // The reader may have ended.
+                let _ = give_back.try_send(points);
+            }
+            match reader.join() {
+                Ok(replayed) => replayed,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Reads the segments into `output`.
+    fn read_all(&self, index: &Index, mut output: Output) -> Result<Replayed> {
         let mut before = 0;
         let mut replayed = Replayed::default();
-        let mut points = Vec::new();
         let mut eras = self.eras.iter();
         let mut era = eras.next();
         let mut frames = 0;
@@ -126,25 +166,9 @@ impl Replay {
                 continue;
             };
             // Ids in the segment are those of the process that wrote it.
-            let mut ids: HashMap<u32, SeriesId, foldhash::fast::RandomState> = HashMap::default();
+            let mut ids = Ids::default();
             let mut reader = Reader::new(&bytes);
             while let Some(frame) = reader.next() {
-                points.clear();
-                frame.each(|item| match item {
-                    Item::Name(id, name) => {
-                        if let Ok(own) = index.intern(name) {
-                            ids.insert(id.0, own);
-                        }
-                    }
-                    Item::Point(point) => match ids.get(&point.series.0) {
-                        Some(series) => points.push(Datapoint {
-                            series: *series,
-                            ..point
-                        }),
-                        None => replayed.nameless += 1,
-                    },
-                });
-                replayed.points += points.len() as u64;
                 // The eras were found in the same order of frames by `Replay::open`.
                 if era.is_some_and(|era| frames == era.frames) {
                     era = eras.next();
@@ -152,16 +176,251 @@ impl Replay {
                 }
                 frames += 1;
                 let clocks = era.map_or(Clocks::one(frame.clock), |era| era.clocks(frame.clock));
-                each(
-                    clocks,
-                    &points,
-                    before + size.saturating_sub(reader.left() as u64),
-                );
+                let points = output.points(clocks);
+                let already = points.len();
+                frame.each(|item| match item {
+                    Item::Name(id, name) => {
+                        if let Some(own) = own_id(index, id, name) {
+                            ids.insert(id, own);
+                        }
+                    }
+                    Item::Point(point) => match ids.get(point.series) {
+                        Some(series) => points.push(Datapoint { series, ..point }),
+                        None => replayed.nameless += 1,
+                    },
+                });
+                replayed.points += (points.len() - already) as u64;
+                output.has_read(before + size.saturating_sub(reader.left() as u64));
             }
             replayed.unsound_bytes += reader.unsound as u64;
             replayed.segments += 1;
             before += size;
         }
+        output.send();
         Ok(replayed)
+    }
+}
+
+/// The id of `name`, which had the id `then` in the process that wrote the segment: mostly the same one, as both
+/// have read the same list of names.
+fn own_id(index: &Index, then: SeriesId, name: &[u8]) -> Option<SeriesId> {
+    if index.names().is(then, name) {
+        return Some(then);
+    }
+    index.intern(name).ok()
+}
+
+/// The ids of a segment, and those that their names have in this process.
+///
+/// Each flush has nearly the same series in nearly the same order. So a search begins after the last one that was
+/// found, in the order in which they were named, and rarely hashes.
+#[derive(Default)]
+struct Ids {
+    named: Vec<(SeriesId, SeriesId)>,
+    /// Where in `named` an id is.
+    places: HashMap<u32, u32, foldhash::fast::RandomState>,
+    next: usize,
+}
+
+impl Ids {
+    fn insert(&mut self, then: SeriesId, own: SeriesId) {
+        match self.places.entry(then.0) {
+            // The id was reused: its points from here on are those of this name.
+            Entry::Occupied(place) => self.named[*place.get() as usize].1 = own,
+            Entry::Vacant(place) => {
+                // There are at most as many names as ids.
+                place.insert(self.named.len() as u32);
+                self.named.push((then, own));
+            }
+        }
+    }
+
+    #[inline]
+    fn get(&mut self, then: SeriesId) -> Option<SeriesId> {
+        let found = match self.named.get(self.next) {
+            Some((next, own)) if *next == then => *own,
+            _ => {
+                self.next = *self.places.get(&then.0)? as usize;
+                self.named[self.next].1
+            }
+        };
+        self.next += 1;
+        Some(found)
+    }
+}
+
+/// Points of one or several frames.
+struct Batch {
+    clocks: Clocks,
+    points: Vec<Datapoint>,
+    /// Bytes of the journal up to here.
+    read: u64,
+}
+
+/// Where the reader puts points.
+struct Output {
+    batches: SyncSender<Batch>,
+    /// Vectors to be used again.
+    empty: Receiver<Vec<Datapoint>>,
+    /// What has not been sent yet.
+    next: Option<Batch>,
+}
+
+impl Output {
+    /// Where points go to which `clocks` apply.
+    fn points(&mut self, clocks: Clocks) -> &mut Vec<Datapoint> {
+        let goes_on = |next: &Batch| next.clocks == clocks && next.points.len() < BATCH;
+        if !self.next.as_ref().is_some_and(goes_on) {
+            self.send();
+        }
+        let next = self.next.get_or_insert_with(|| Batch {
+            clocks,
+            points: self.empty.try_recv().unwrap_or_default(),
+            read: 0,
+        });
+        &mut next.points
+    }
+
+    fn has_read(&mut self, bytes: u64) {
+        if let Some(next) = &mut self.next {
+            next.read = bytes;
+        }
+    }
+
+    fn send(&mut self) {
+        if let Some(batch) = self.next.take() {
+            // It fails only if the receiver is unwinding.
+            let _ = self.batches.send(batch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapoint::PointTime;
+    use crate::journal::frame::{MAGIC, Writer};
+
+    const CLOCK: u32 = 1_700_000_000;
+
+    fn point(series: u32, value: f64) -> Datapoint {
+        Datapoint {
+            series: SeriesId(series),
+            at: PointTime::new(Timestamp(CLOCK)).unwrap(),
+            value,
+        }
+    }
+
+    /// Items of a frame.
+    enum Part<'a> {
+        Name(u32, &'a str),
+        Point(u32, f64),
+    }
+    use Part::{Name, Point};
+
+    fn write(directory: &Path, number: u64, frames: &[(u32, &[Part<'_>])]) {
+        let mut bytes = MAGIC.to_vec();
+        for (clock, parts) in frames {
+            let mut writer = Writer::new(&mut bytes, Timestamp(*clock));
+            for part in *parts {
+                match part {
+                    Name(id, name) => writer.name(SeriesId(*id), name.as_bytes()),
+                    Point(id, value) => writer.point(&point(*id, *value)),
+                }
+            }
+            writer.finish();
+        }
+        std::fs::write(segment_path(directory, number), bytes).unwrap();
+    }
+
+    /// The points by name, in order, and how many points each call brought with which clock.
+    fn replay(
+        directory: &Path,
+        index: &Index,
+    ) -> (Replayed, Vec<(String, f64)>, Vec<(u32, usize)>) {
+        let (mut points, mut calls) = (Vec::new(), Vec::new());
+        let replay = Replay::open(directory, Timestamp(CLOCK), |_, _| {}).unwrap();
+        let mut last = 0;
+        let replayed = replay.run(index, |clocks, batch, read| {
+            assert!(read >= last && read <= replay.bytes());
+            last = read;
+            calls.push((clocks.earliest().0, batch.len()));
+            let names = index.names();
+            points.extend(
+                batch
+                    .iter()
+                    .map(|point| (names.name(point.series).to_owned(), point.value)),
+            );
+        });
+        assert_eq!(last, replay.bytes());
+        (replayed.unwrap(), points, calls)
+    }
+
+    #[test]
+    fn points_belong_to_the_name_that_their_id_had_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(&dir.path().join("tree"), dir.path().join("names"), false).unwrap();
+        // Ids of this process that are none of the other one's, and one that is another name's.
+        for name in ["x", "c", "b"] {
+            index.intern(name.as_bytes()).unwrap();
+        }
+        let first: &[Part<'_>] = &[Name(0, "a"), Point(0, 1.0), Name(1, "b"), Point(1, 2.0)];
+        // The id 0 was given to another series within the segment.
+        let second: &[Part<'_>] = &[Point(0, 3.0), Name(0, "c"), Point(0, 4.0), Point(1, 5.0)];
+        let third: &[Part<'_>] = &[Point(1, 6.0), Point(0, 7.0), Point(0, 8.0), Point(9, 9.0)];
+        write(
+            dir.path(),
+            1,
+            &[(CLOCK, first), (CLOCK, second), (CLOCK, third)],
+        );
+        // In another segment ids are named anew.
+        write(
+            dir.path(),
+            2,
+            &[(CLOCK, &[Point(1, 10.0), Name(1, "a"), Point(1, 11.0)])],
+        );
+        let (replayed, points, _) = replay(dir.path(), &index);
+        let points: Vec<_> = points.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        let expected = [
+            ("a", 1.0),
+            ("b", 2.0),
+            ("a", 3.0),
+            ("c", 4.0),
+            ("b", 5.0),
+            ("b", 6.0),
+            ("c", 7.0),
+            ("c", 8.0),
+            ("a", 11.0),
+        ];
+        assert_eq!(points, expected);
+        let expected = Replayed {
+            points: 9,
+            nameless: 2,
+            unsound_bytes: 0,
+            segments: 2,
+        };
+        assert_eq!(replayed, expected);
+    }
+
+    #[test]
+    fn frames_of_one_clock_are_passed_on_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(&dir.path().join("tree"), dir.path().join("names"), false).unwrap();
+        let named: &[Part<'_>] = &[Name(0, "a"), Point(0, 1.0)];
+        let many: Vec<Part<'_>> = (0..BATCH).map(|n| Point(0, n as f64)).collect();
+        write(
+            dir.path(),
+            1,
+            &[
+                (CLOCK - 20, named),
+                (CLOCK - 20, &[Point(0, 2.0)]),
+                (CLOCK - 10, &many),
+                (CLOCK - 10, &[Point(0, 3.0)]),
+            ],
+        );
+        let (_, points, calls) = replay(dir.path(), &index);
+        assert_eq!(points.len(), BATCH + 3);
+        let expected = [(CLOCK - 20, 2), (CLOCK - 10, BATCH), (CLOCK - 10, 1)];
+        assert_eq!(calls, expected);
     }
 }
