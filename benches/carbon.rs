@@ -25,7 +25,7 @@
 //!
 //! `cargo bench --bench carbon`, or `cargo bench --bench carbon -- serve PORT DATA [off|200ms]`
 //! for a server that other generators can load; `-- METRICS` for another number of names,
-//! `-- rules`, `-- bursts`, `-- cache` for that part alone; `-- restart N` is not part of the whole.
+//! `-- rules`, `-- bursts`, `-- cache`, `-- points METRICS` (flat, paced, limit) for that part alone; `-- restart N` is not part of the whole.
 
 #![allow(missing_docs, reason = "a program, not a library")]
 #![allow(clippy::unwrap_used, reason = "a bench ends where it goes wrong")]
@@ -81,6 +81,9 @@ fn main() {
     }
     if args.first().is_some_and(|arg| arg == "restart") {
         return restart(args.get(1).map_or(100_000, |arg| arg.parse().unwrap()));
+    }
+    if args.first().is_some_and(|arg| arg == "points") {
+        return points(args.get(1).map_or(10_000, |arg| arg.parse().unwrap()));
     }
     let metrics: u32 = args.first().map_or(10_000, |arg| arg.parse().unwrap());
     rules();

@@ -18,7 +18,7 @@ use whisper::{
 const START: u32 = 1_700_000_000;
 
 fn options() -> CreateOptions {
-    let retention = Retention::new(1, 100_000).unwrap();
+    let retention = Retention::new(1, 200_000).unwrap();
     CreateOptions {
         x_files_factor: 0.0,
         ..CreateOptions::new([retention].into())
@@ -303,18 +303,22 @@ fn without_room_each_batch_looks_at_the_name() {
         let points: Vec<Point> = (0..1_000).map(next).collect();
         store.write(0, &points);
     };
-    for _ in 0..70 {
+    let crowded = |store: &Store, may_wait: bool| store.maps.crowded(|_| may_wait);
+    for written in 1..=140 {
         thousand(&mut store);
+        assert_eq!(crowded(&store, false).is_some(), written > 32, "{written}");
+        // A part may wait until three quarters of its room are used up.
+        assert_eq!(crowded(&store, true).is_some(), written > 98, "{written}");
     }
-    assert!(store.maps.is_crowded());
-    assert!(store.maps.unconfirmed() <= 1 << 16);
+    assert_eq!(crowded(&store, false), Some(0));
+    assert!(store.maps.unconfirmed() <= 1 << 17);
     store.replace_with_copy(0);
     // Noticed with this batch, which goes into the new file with the next.
     thousand(&mut store);
     assert_eq!(store.maps.displaced(), [0]);
     store.step(0);
     assert_eq!(store.maps.displaced(), []);
-    assert_eq!(store.stored(0).len(), 71_001);
+    assert_eq!(store.stored(0).len(), 141_001);
 }
 
 #[test]

@@ -73,9 +73,13 @@ pub(crate) fn run(inner: &Inner) {
             pause = ROUND.max(named.elapsed() * 50);
             named = Instant::now();
         }
-        while confirmed.elapsed() >= ROUND / PARTS as u32 || inner.maps.is_crowded() {
+        loop {
+            let crowded = watcher.crowded();
+            if crowded.is_none() && confirmed.elapsed() < ROUND / PARTS as u32 {
+                break;
+            }
             confirmed = Instant::now();
-            if watcher.confirm().displaced > 0 {
+            if watcher.confirm(crowded).displaced > 0 {
                 inner.work.send();
             }
         }
@@ -327,13 +331,20 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Looks at the names of mapped files: the next part of them.
-    fn confirm(&mut self) -> Confirmed {
+    /// A part that keeps many points until its names are looked at. Half a second after the last look a name
+    /// takes no system call ([`REPORTED`]), so a part waits for that as long as it has room.
+    fn crowded(&self) -> Option<usize> {
+        let may_wait = |part: usize| self.looked[part].elapsed() < REPORTED;
+        self.inner.maps.crowded(may_wait)
+    }
+
+    /// Looks at the names of mapped files: of the part `crowded`, else of the next one.
+    fn confirm(&mut self, crowded: Option<usize>) -> Confirmed {
         let inner = self.inner;
         let mut is_reported = None;
         let mut directory = (OsString::new(), None);
         let mut part = None;
-        let confirmed = inner.maps.confirm_next(|Asked { key, since }, path| {
+        let name_of = |Asked { key, since }: Asked, path: &mut PathBuf| {
             part = Some(key as usize % PARTS);
             let is_reported =
                 *is_reported.get_or_insert_with(|| self.is_reported(key as usize % PARTS));
@@ -349,7 +360,11 @@ impl<'a> Watcher<'a> {
                 Some(watched) if watched.max(self.told_since) < since => Name::Kept,
                 _ => Name::Unknown,
             }
-        });
+        };
+        let confirmed = match crowded {
+            Some(part) => inner.maps.confirm_part(part, name_of),
+            None => inner.maps.confirm_next(name_of),
+        };
         if let Some(part) = part {
             self.looked[part] = Instant::now();
         }

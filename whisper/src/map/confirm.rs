@@ -16,6 +16,10 @@ use super::identity::Identity;
 use super::shard::Named;
 use super::{ALL_EVERY, Event, Maps, PARTS};
 
+/// The shares of the room for points from which a part is crowded: see [`Maps::crowded`].
+const MANY: f64 = 0.25;
+const NEARLY_ALL: f64 = 0.75;
+
 /// What a look at the names of files found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Confirmed {
@@ -49,22 +53,29 @@ impl Maps {
         self.looks.load(Ordering::Acquire)
     }
 
-    /// Looks whether the files of one shard that were written of late are still those at their names, and
-    /// in each [`ALL_EVERY`]th round all mapped files; of a shard with little room for further points if
-    /// there is one, else of the next one. `name_of` writes the path of a file into its second argument, and
-    /// says what it knows of the name; it is called after the look has begun.
+    /// Looks whether the files of the next part that were written of late are still those at their names, and
+    /// in each [`ALL_EVERY`]th round all mapped files. `name_of` writes the path of a file into its second
+    /// argument, and says what it knows of the name; it is called after the look has begun.
     ///
     /// The map of a file that is not is gone afterwards, and the points that it may have swallowed are
     /// written again with the next batch for it ([`Maps::displaced`]). Of the others, points from
     /// before the last look are not kept any longer: call this from one thread, at the pace at which
     /// points may be given up.
     pub fn confirm_next(&self, name_of: impl FnMut(Asked, &mut PathBuf) -> Name) -> Confirmed {
-        let crowded = self
-            .shards
-            .iter()
-            .position(|shard| shard.lock().recent.is_crowded());
-        let (at, all) = crowded.map_or_else(|| self.next_part(), |at| (at, false));
+        let (at, all) = self.next_part();
         self.confirm(at, all, true, name_of)
+    }
+
+    /// As [`Maps::confirm_next`], of the files of `part` that were written of late ([`Maps::crowded`]).
+    ///
+    /// # Panics
+    /// `part` is not less than [`PARTS`].
+    pub fn confirm_part(
+        &self,
+        part: usize,
+        name_of: impl FnMut(Asked, &mut PathBuf) -> Name,
+    ) -> Confirmed {
+        self.confirm(part, false, true, name_of)
     }
 
     /// The next shard to be looked at, and whether at all of its files.
@@ -130,11 +141,15 @@ impl Maps {
             .sum()
     }
 
-    /// Whether a shard has little room for further points.
-    pub fn is_crowded(&self) -> bool {
-        self.shards
-            .iter()
-            .any(|shard| shard.lock().recent.is_crowded())
+    /// A part whose names are to be looked at before its turn, because it keeps many points. A part that
+    /// `may_wait`, because a look now would cost more than one a little later, is one only when its room for
+    /// points is nearly used up.
+    pub fn crowded(&self, may_wait: impl Fn(usize) -> bool) -> Option<usize> {
+        (0..PARTS).find(|part| {
+            let shard = self.shards[*part].lock();
+            let limit = if may_wait(*part) { NEARLY_ALL } else { MANY };
+            shard.recent.used() > limit
+        })
     }
 
     /// Looks at the files of a shard with points that are kept, or at `all`. With `rotate`, points from

@@ -27,8 +27,8 @@ use crate::units::Timestamp;
 
 use super::identity::{Identity, Keyed};
 
-/// The most points of one generation of a shard: 1 MiB.
-const MOST: usize = 1 << 16;
+/// The most points of one generation of a shard: 2 MiB.
+const MOST: usize = 1 << 17;
 /// The memory that an empty generation keeps, in points.
 const KEPT_EMPTY: usize = 1 << 12;
 
@@ -108,9 +108,9 @@ impl Recent {
         logged + 1 >= self.generation
     }
 
-    /// Whether there is little room left.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.young.len() > MOST / 2
+    /// The share of the room for new points that is used.
+    pub(super) fn used(&self) -> f64 {
+        self.young.len() as f64 / MOST as f64
     }
 
     /// How many points are kept.
