@@ -13,9 +13,15 @@ use crate::expiry::{Expired, Idle, Pace, REMOVES, Scope, SteadyClock, before, pa
 const VOID_RECORDS: usize = 10_000;
 /// How long unlinked names wait for short users (`index::grace`) before they are freed.
 const GRACE: Duration = Duration::from_secs(1);
+/// Steps of priority below the other threads: thousands of files are removed at a time, which may take longer.
+const NICE: i32 = 10;
 
 /// The thread of a running store.
 pub(crate) fn run(inner: &Inner) {
+    // On Linux this is the priority of the thread alone.
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "the priority of the expiry");
+    }
     let expire_after = inner.options.expire_after.0;
     let pause = (expire_after / 16).clamp(Duration::from_secs(1), Duration::from_secs(3_600));
     let path = inner.data.join("index").join("expiry-clock");
