@@ -333,27 +333,31 @@ mod tests {
         std::fs::write(segment_path(directory, number), bytes).unwrap();
     }
 
-    /// The points by name, in order, and how many points each call brought with which clock.
-    fn replay(
-        directory: &Path,
-        index: &Index,
-    ) -> (Replayed, Vec<(String, f64)>, Vec<(u32, usize)>) {
-        let (mut points, mut calls) = (Vec::new(), Vec::new());
+    /// What replaying brings.
+    #[derive(Default)]
+    struct Seen {
+        /// The values in order, with the names of their series.
+        points: Vec<(String, f64)>,
+        /// The clock and the number of points of each call.
+        calls: Vec<(u32, usize)>,
+    }
+
+    fn replay(directory: &Path, index: &Index) -> (Replayed, Seen) {
+        let mut seen = Seen::default();
         let replay = Replay::open(directory, Timestamp(CLOCK), |_, _| {}).unwrap();
         let mut last = 0;
         let replayed = replay.run(index, |clocks, batch, read| {
             assert!(read >= last && read <= replay.bytes());
             last = read;
-            calls.push((clocks.earliest().0, batch.len()));
+            seen.calls.push((clocks.earliest().0, batch.len()));
             let names = index.names();
-            points.extend(
-                batch
-                    .iter()
-                    .map(|point| (names.name(point.series).to_owned(), point.value)),
-            );
+            for point in batch {
+                let name = names.name(point.series).to_owned();
+                seen.points.push((name, point.value));
+            }
         });
         assert_eq!(last, replay.bytes());
-        (replayed.unwrap(), points, calls)
+        (replayed.unwrap(), seen)
     }
 
     #[test]
@@ -379,8 +383,9 @@ mod tests {
             2,
             &[(CLOCK, &[Point(1, 10.0), Name(1, "a"), Point(1, 11.0)])],
         );
-        let (replayed, points, _) = replay(dir.path(), &index);
-        let points: Vec<_> = points.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        let (replayed, seen) = replay(dir.path(), &index);
+        let points = seen.points.iter().map(|(name, n)| (name.as_str(), *n));
+        let points: Vec<_> = points.collect();
         let expected = [
             ("a", 1.0),
             ("b", 2.0),
@@ -418,7 +423,7 @@ mod tests {
                 (CLOCK - 10, &[Point(0, 3.0)]),
             ],
         );
-        let (_, points, calls) = replay(dir.path(), &index);
+        let (_, Seen { points, calls }) = replay(dir.path(), &index);
         assert_eq!(points.len(), BATCH + 3);
         let expected = [(CLOCK - 20, 2), (CLOCK - 10, BATCH), (CLOCK - 10, 1)];
         assert_eq!(calls, expected);
