@@ -102,6 +102,15 @@ impl Source for Memory {
         Ok(found)
     }
 
+    fn tagged(&self, budget: &Budget) -> Result<Vec<String>, SourceError> {
+        let names = self.series.keys().filter(|name| name.contains(';'));
+        let reserved = names.map(|name| {
+            budget.reserve(name.len() + size_of::<String>())?;
+            Ok(name.clone())
+        });
+        reserved.collect()
+    }
+
     fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError> {
         let FetchRange { from, until, now } = range;
         let Some((step, values)) = self.series.get(name) else {

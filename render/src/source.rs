@@ -109,6 +109,17 @@ pub trait Source: Send + Sync {
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError>;
 
+    /// The names of all series that have tags, in canonical form and in any order. They stay reserved in
+    /// `budget`.
+    ///
+    /// # Errors
+    /// As [`Source::find_tagged`].
+    fn tagged(&self, budget: &Budget) -> Result<Vec<String>, SourceError> {
+        let mut names = self.find_tagged(&["name=~."], budget)?;
+        names.retain(|name| name.contains(';'));
+        Ok(names)
+    }
+
     /// The names of the series that `pattern` matches: the leaves of [`Source::find`], in any order.
     ///
     /// # Errors

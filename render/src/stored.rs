@@ -70,6 +70,15 @@ impl Source for Carbon {
         })
     }
 
+    fn tagged(&self, budget: &Budget) -> Result<Vec<String>, SourceError> {
+        let names = self.index().tagged_names();
+        let mut steps = budget.steps();
+        for name in &names {
+            steps.take(name.len() + PER_RESULT)?;
+        }
+        Ok(names)
+    }
+
     fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError> {
         let FetchRange { from, until, now } = range;
         let fetched = Carbon::fetch(self, name, from, until, now).map_err(refuse)?;

@@ -104,7 +104,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
         p id="zoomed" hidden { span {} button type="button" { "Back" } }
         div id="tags" role="group" aria-label="events on the graph, by tag" {}
         div class="explore board" data-from="-1h" {
-            (names(query, &page.0.search.find(&page.0.source, query, SHOWN)))
+            (names(query, &first_names(page, query)))
             div class="work" {
                 (links.figure(&panel, &panel.title, if targets.is_empty() { 0 } else { 1 }))
                 (editor(&targets))
@@ -148,8 +148,17 @@ fn panel(targets: &[String]) -> Panel {
     }
 }
 
-/// The search and what it found.
-fn names(query: &str, found: &Result<Found, SourceError>) -> Markup {
+/// What the page shows before anything is typed. Only a page that has a query waits for the list of names.
+fn first_names(page: &Page, query: &str) -> Result<Option<Found>, SourceError> {
+    let (search, source) = (&page.0.search, &page.0.source);
+    match query.trim() {
+        "" => Ok(search.find_listed(source, query, SHOWN)),
+        _ => search.find(source, query, SHOWN).map(Some),
+    }
+}
+
+/// The search and what it found; nothing while the names are being listed.
+fn names(query: &str, found: &Result<Option<Found>, SourceError>) -> Markup {
     html! {
         section class="names" aria-label="names" {
             form id="search" role="search" {
@@ -159,7 +168,11 @@ fn names(query: &str, found: &Result<Found, SourceError>) -> Markup {
                 noscript { button { "Search" } }
             }
             @match found {
-                Ok(found) => {
+                Ok(None) => {
+                    p id="hits" class="quiet" role="status" { "The names are being listed." }
+                    ul id="names" {}
+                },
+                Ok(Some(found)) => {
                     p id="hits" class="quiet" role="status" {
                         (count(found.hits as u64, "name"))
                         @if found.more { " and more" }

@@ -1,28 +1,38 @@
 //! Search over all names: every name that contains each of the words, or that a glob matches.
 //!
 //! 1. The names stand one after the other in one piece of memory, a line each, so that a search is a
-//!    walk over memory and not over a tree. It is made at the first search, made again in the
-//!    background when it is older than [`FRESH`], and dropped after [`IDLE`] without a search.
+//!    walk over memory and not over a tree. It is made in the background when the explorer is opened or
+//!    its search gets the focus, made again when it is older than [`FRESH`], and dropped after [`IDLE`]
+//!    without a search. A search that comes before it is made waits for it.
 //! 2. A search looks for its longest piece of literal text and compares the other words in the lines
 //!    where that is found. It stops after [`MOST_HITS`] names.
 //! 3. If no name has all the words, names that have their letters in order are found (`shlgn` in
-//!    `stats.shop.logins`). Which characters a name has at all is kept as bits, so that most names need no look.
+//!    `stats.shop.logins`). Which characters a name has at all is kept as bits, and how long it is, so that the
+//!    text of most names is not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
 use parking_lot::Mutex;
 
+use self::glob::{alternatives, matches};
 use crate::budget::Budget;
 use crate::source::{Source, SourceError};
+
+pub(super) use self::glob::fits;
+
+mod glob;
 
 /// The age at which the list of names is made again.
 const FRESH: Duration = Duration::from_secs(20);
 /// How long the list is kept without a search.
 const IDLE: Duration = Duration::from_secs(300);
+/// How long a page waits for the list before it is shown without.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Hits after which a search stops.
 const MOST_HITS: usize = 5_000;
 /// The longest query, in bytes.
@@ -40,6 +50,8 @@ struct Names {
     lower: Option<Vec<u8>>,
     /// The characters of each name ([`characters`]).
     sets: Vec<u64>,
+    /// The bytes of each name.
+    lengths: Vec<u16>,
     made: Instant,
 }
 
@@ -79,24 +91,46 @@ impl Search {
         Ok(self.names(source)?.find(query, limit))
     }
 
+    /// As [`Search::find`] if the list is there or made soon; else `None`, while it is made in the background.
+    pub(super) fn find_listed(
+        self: &Arc<Self>,
+        source: &Arc<dyn Source>,
+        query: &str,
+        limit: usize,
+    ) -> Option<Found> {
+        // It is locked while the list is made.
+        let mut slot = self.names.try_lock_for(PATIENCE)?;
+        if slot.is_none() {
+            drop(slot);
+            let (done, made) = channel();
+            self.in_background(source, move |search, source| {
+                // What is wrong is reported to the one who searches.
+                let _ = search.names(source);
+                // Nobody waits any more.
+                let _ = done.send(());
+            });
+            // If another thread is making it, this ends at once.
+            let _ = made.recv_timeout(PATIENCE);
+            slot = self.names.try_lock()?;
+        }
+        let names = Arc::clone(&slot.as_ref()?.0);
+        drop(slot);
+        Some(names.find(query, limit))
+    }
+
     /// Drops the list if it is not used.
     pub(super) fn tidy(&self) {
-        let mut names = self.names.lock();
-        names.take_if(|(_, used)| used.elapsed() > IDLE);
+        if let Some(mut names) = self.names.try_lock() {
+            names.take_if(|(_, used)| used.elapsed() > IDLE);
+        }
     }
 
     fn names(self: &Arc<Self>, source: &Arc<dyn Source>) -> Result<Arc<Names>, SourceError> {
         let mut slot = self.names.lock();
         if let Some((names, used)) = &mut *slot {
             *used = Instant::now();
-            if names.made.elapsed() > FRESH && !self.is_making.swap(true, Ordering::AcqRel) {
-                let (search, source) = (Arc::clone(self), Arc::clone(source));
-                let made = std::thread::Builder::new()
-                    .name("names".to_owned())
-                    .spawn(move || search.make_again(&source));
-                if made.is_err() {
-                    self.is_making.store(false, Ordering::Release);
-                }
+            if names.made.elapsed() > FRESH {
+                self.in_background(source, Self::make_again);
             }
             return Ok(Arc::clone(names));
         }
@@ -106,12 +140,31 @@ impl Search {
         Ok(names)
     }
 
-    fn make_again(&self, source: &Arc<dyn Source>) {
-        let made = Names::of(source);
-        if let (Ok(made), Some((names, _))) = (made, &mut *self.names.lock()) {
+    fn make_again(self: &Arc<Self>, source: &Arc<dyn Source>) {
+        if let (Ok(made), Some((names, _))) = (Names::of(source), &mut *self.names.lock()) {
             *names = Arc::new(made);
         }
-        self.is_making.store(false, Ordering::Release);
+    }
+
+    /// Runs `work` on a thread of its own, unless such a thread is running.
+    fn in_background(
+        self: &Arc<Self>,
+        source: &Arc<dyn Source>,
+        work: impl FnOnce(&Arc<Self>, &Arc<dyn Source>) + Send + 'static,
+    ) {
+        if self.is_making.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (search, source) = (Arc::clone(self), Arc::clone(source));
+        let running = std::thread::Builder::new()
+            .name("names".to_owned())
+            .spawn(move || {
+                work(&search, &source);
+                search.is_making.store(false, Ordering::Release);
+            });
+        if running.is_err() {
+            self.is_making.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -122,8 +175,8 @@ impl Names {
         let budget = Budget::unlimited();
         let mut text = Vec::new();
         let mut push = |name: &str| {
-            // A name with a line feed cannot be typed.
-            if !name.contains('\n') {
+            // A name with a line feed, or longer than any query, cannot be typed.
+            if !name.contains('\n') && u16::try_from(name.len()).is_ok() {
                 text.extend_from_slice(name.as_bytes());
                 text.push(b'\n');
             }
@@ -133,10 +186,8 @@ impl Names {
                 push(&node.path);
             }
         }
-        for name in source.find_tagged(&["name=~."], &budget)? {
-            if name.contains(';') {
-                push(&name);
-            }
+        for name in source.tagged(&budget)? {
+            push(&name);
         }
         text.shrink_to_fit();
         Ok(Self::in_text(text, made))
@@ -144,15 +195,20 @@ impl Names {
 
     fn in_text(text: Vec<u8>, made: Instant) -> Self {
         let lower = text.to_ascii_lowercase();
-        let lines = lower.split(|byte| *byte == b'\n');
-        let mut sets: Vec<u64> = lines.map(characters).collect();
-        // After the last line feed there is no name.
-        sets.pop();
+        let (mut sets, mut lengths) = (Vec::new(), Vec::new());
+        let mut start = 0;
+        for end in memchr_iter(b'\n', &lower) {
+            sets.push(characters(&lower[start..end]));
+            lengths.push(u16::try_from(end - start).unwrap_or(u16::MAX));
+            start = end + 1;
+        }
         sets.shrink_to_fit();
+        lengths.shrink_to_fit();
         Self {
             lower: (lower != text).then_some(lower),
             text,
             sets,
+            lengths,
             made,
         }
     }
@@ -222,9 +278,9 @@ impl Names {
             .fold(0, |set, word| set | characters(word.literal()));
         let mut hits = Vec::new();
         let mut start = 0;
-        for (end, set) in memchr_iter(b'\n', lower).zip(&self.sets) {
-            let line = start..end;
-            start = end + 1;
+        for (length, set) in self.lengths.iter().zip(&self.sets) {
+            let line = start..start + usize::from(*length);
+            start = line.end + 1;
             if set & needed != needed {
                 continue;
             }
@@ -245,14 +301,28 @@ impl Names {
 /// A found name: its rank, its length, and where it begins and ends.
 type Hit = (usize, usize, usize, usize);
 
-/// The characters in `name` as bits: letters, digits, and others by their last bits.
+/// The bit of each byte: letters, digits, and others by their last bits.
+const BITS: [u64; 256] = {
+    let mut bits = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        let bit = match byte {
+            b'a'..=b'z' => byte - b'a',
+            b'0'..=b'9' => 26 + byte - b'0',
+            other => 36 + other % 28,
+        };
+        bits[byte as usize] = 1 << bit;
+        if byte == u8::MAX {
+            break bits;
+        }
+        byte += 1;
+    }
+};
+
+/// The characters in `name` as [`BITS`].
 fn characters(name: &[u8]) -> u64 {
-    let bit = |byte: &u8| match byte {
-        b'a'..=b'z' => byte - b'a',
-        b'0'..=b'9' => 26 + byte - b'0',
-        other => 36 + other % 28,
-    };
-    name.iter().fold(0, |set, byte| set | 1 << bit(byte))
+    name.iter()
+        .fold(0, |set, byte| set | BITS[usize::from(*byte)])
 }
 
 /// The bytes over which the letters of `word` lie in `name`, in order: the fewest before the first
@@ -321,113 +391,12 @@ impl<'q> Word<'q> {
     }
 }
 
-/// Whether `glob` matches the whole of `name`.
-pub(super) fn fits(glob: &str, name: &str) -> bool {
-    let globs = alternatives(glob);
-    globs
-        .iter()
-        .any(|glob| matches(glob.as_bytes(), name.as_bytes()))
-}
-
-/// The globs without braces that `glob` stands for; at most 64.
-fn alternatives(glob: &str) -> Vec<String> {
-    let mut done = Vec::new();
-    let mut left = vec![glob.to_owned()];
-    while let Some(one) = left.pop() {
-        let open = one.find('{');
-        let close = open.and_then(|open| one[open..].find('}').map(|length| open + length));
-        match (open, close) {
-            (Some(open), Some(close)) if done.len() + left.len() < 64 => {
-                for part in one[open + 1..close].split(',') {
-                    left.push(format!("{}{part}{}", &one[..open], &one[close + 1..]));
-                }
-            }
-            _ => done.push(one),
-        }
-    }
-    done
-}
-
-/// Whether `glob` (`*`, `**`, `?`, `[a-z]`, `[!a]`) matches the whole of `name`. `*` and `?` stay
-/// within a node.
-fn matches(glob: &[u8], name: &[u8]) -> bool {
-    let (mut g, mut n) = (0, 0);
-    // Where to go on after a star took one more character: glob, name, whether it crosses dots.
-    let mut again: Option<(usize, usize, bool)> = None;
-    // The innermost `**`, which may go on when an inner star cannot.
-    let mut outer: Option<(usize, usize, bool)> = None;
-    loop {
-        if glob.get(g) == Some(&b'*') {
-            let is_deep = glob.get(g + 1) == Some(&b'*');
-            g += if is_deep { 2 } else { 1 };
-            again = Some((g, n, is_deep));
-            if is_deep {
-                outer = again;
-            }
-            continue;
-        }
-        match (glob.get(g), name.get(n)) {
-            (None, None) => return true,
-            (Some(_), Some(&c)) => {
-                if let Some(next) = one(glob, g, c) {
-                    (g, n) = (next, n + 1);
-                    continue;
-                }
-            }
-            _ => {}
-        }
-        loop {
-            let Some((star, at, is_deep)) = again else {
-                return false;
-            };
-            match name.get(at) {
-                Some(&c) if is_deep || c != b'.' => {
-                    again = Some((star, at + 1, is_deep));
-                    if is_deep {
-                        outer = again;
-                    }
-                    (g, n) = (star, at + 1);
-                    break;
-                }
-                _ if is_deep => return false,
-                _ => again = outer,
-            }
-        }
-    }
-}
-
-/// The position after the part of `glob` at `g` if that matches `c`.
-fn one(glob: &[u8], g: usize, c: u8) -> Option<usize> {
-    match glob.get(g)? {
-        b'?' => (c != b'.').then_some(g + 1),
-        b'[' => {
-            let close = g + 2 + memchr(b']', glob.get(g + 2..)?)?;
-            let (is_not, set) = match glob.get(g + 1)? {
-                b'!' => (true, &glob[g + 2..close]),
-                _ => (false, &glob[g + 1..close]),
-            };
-            let mut i = 0;
-            let mut has = false;
-            while i < set.len() {
-                if let (Some(b'-'), Some(last)) = (set.get(i + 1), set.get(i + 2)) {
-                    has |= (set[i]..=*last).contains(&c);
-                    i += 3;
-                } else {
-                    has |= set[i] == c;
-                    i += 1;
-                }
-            }
-            (has != is_not).then_some(close + 1)
-        }
-        plain => (*plain == c).then_some(g + 1),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::memory::Memory;
 
     fn names(all: &[&str]) -> Names {
         let text: String = all.iter().map(|name| format!("{name}\n")).collect();
@@ -494,50 +463,21 @@ mod tests {
     }
 
     #[test]
-    fn globs_match_whole_names_node_by_node() {
-        for (glob, name, fits) in [
-            ("a.*.c", "a.b.c", true),
-            ("a.*.c", "a.b.b.c", false),
-            ("a.**.c", "a.b.b.c", true),
-            ("**.c", "a.b.b.c", true),
-            ("**b*", "a.b.b", true),
-            ("a?c", "abc", true),
-            ("a?c", "a.c", false),
-            ("a[0-9]", "a7", true),
-            ("a[!0-9]", "a7", false),
-            ("a[", "a[", false),
-            ("*", "a", true),
-            ("*", "a.b", false),
-            ("a.{b,c}.d", "a.c.d", true),
-            ("*.*x", "a.xyx", true),
-        ] {
-            let word = Word::new(glob);
-            assert_eq!(word.fits(name.as_bytes()), fits, "{glob} {name}");
-        }
-    }
-
-    /// The definition of a glob, slowly.
-    fn slow(glob: &[u8], name: &[u8]) -> bool {
-        match glob {
-            [] => name.is_empty(),
-            [b'*', b'*', rest @ ..] => (0..=name.len()).any(|n| slow(rest, &name[n..])),
-            [b'*', rest @ ..] => {
-                let most = memchr(b'.', name).unwrap_or(name.len());
-                (0..=most).any(|n| slow(rest, &name[n..]))
-            }
-            [b'?', rest @ ..] => name.first().is_some_and(|c| *c != b'.') && slow(rest, &name[1..]),
-            [c, rest @ ..] => name.first() == Some(c) && slow(rest, &name[1..]),
-        }
+    fn a_list_that_is_not_there_is_made_in_the_background() {
+        let mut names = Memory::default();
+        names.insert("stats.shop.logins", 10, Vec::new());
+        names.insert("disk.used;dc=a", 10, Vec::new());
+        let source: Arc<dyn Source> = Arc::new(names);
+        let search = Arc::<Search>::default();
+        let is_being_made = search.names.lock();
+        assert_eq!(search.find_listed(&source, "shop", 5), None);
+        drop(is_being_made);
+        assert_eq!(search.find(&source, "disk", 5).unwrap().of, 2);
+        let listed = search.find_listed(&source, "shop", 5).unwrap();
+        assert_eq!(listed.names, ["stats.shop.logins"]);
     }
 
     proptest! {
-        #[test]
-        fn the_fast_matcher_is_the_slow_one(glob in "[ab.*?]{0,8}", name in "[ab.]{0,8}") {
-            // Three stars in a row have no meaning.
-            prop_assume!(!glob.contains("***"));
-            prop_assert_eq!(matches(glob.as_bytes(), name.as_bytes()), slow(glob.as_bytes(), name.as_bytes()));
-        }
-
         #[test]
         fn a_search_finds_what_a_scan_finds(all in proptest::collection::vec("[abA.]{1,6}", 0..20), query in "[ab. *]{0,5}") {
             let mut all = all;

@@ -285,6 +285,8 @@ export function start() {
     clearTimeout(typed);
     typed = setTimeout(searchNames, 60);
   });
+  // The server makes its list of names before the first letter is typed.
+  $("q").addEventListener("focus", () => json("page/search?q=").catch(() => undefined));
   $("search").addEventListener("submit", (event) => {
     event.preventDefault();
     const first = $("names").querySelector("[data-name]");
