@@ -33,6 +33,8 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 /// How long the generated past is, in seconds.
 pub const WEEK: i64 = 7 * 24 * HOUR;
+/// The step of the archive of the built-in schema that reaches back further than a week.
+const COARSE: i64 = 10 * MINUTE;
 /// How far the finest archive of the built-in schema reaches back.
 const FINE: i64 = 6 * HOUR;
 /// The largest step of the finest archive of the built-in schema.
@@ -109,15 +111,21 @@ pub fn fill(
     };
     let began = Instant::now();
     // And the hour before it, for graphs that compare with last week.
-    let start = (now - WEEK - 2 * HOUR) / MINUTE * MINUTE;
+    let start = (now - WEEK - 2 * HOUR) / COARSE * COARSE;
+    // What is older than a week goes into the archive of coarse steps: each of them as one value, since
+    // minutes of one step would replace each other.
+    let minutes = (now - WEEK) / COARSE * COARSE + COARSE;
     let fine = (now - FINE) / MINUTE * MINUTE;
     let step = (flush.as_secs() as i64).clamp(1, FINEST);
     let end = now / step * step;
-    let coarse_steps = (start..fine)
+    let old_steps = (start..minutes)
+        .step_by(COARSE as usize)
+        .map(|at| (at, COARSE));
+    let coarse_steps = (minutes..fine)
         .step_by(MINUTE as usize)
         .map(|at| (at, MINUTE));
     let fine_steps = (fine..=end).step_by(step as usize).map(|at| (at, step));
-    let steps: Vec<(i64, i64)> = coarse_steps.chain(fine_steps).collect();
+    let steps: Vec<(i64, i64)> = old_steps.chain(coarse_steps).chain(fine_steps).collect();
     let mut points = 0;
     for series in history::series() {
         let id = sink
@@ -383,6 +391,9 @@ mod tests {
                     .all(|point| point.value.is_finite() && point.value >= 0.0)
             );
         }
+        let at = |name: &str| names.iter().position(|known| known == name).unwrap();
+        let points = kept.points.lock().unwrap();
+        older_than_a_week_is_coarse(&points[&SeriesId(at("stats.sets.shop.users.count") as u32)]);
         let mut events = events.into_inner().unwrap();
         let undone = |event: &Draft| event.status == Some(Status::RolledBack);
         assert_eq!(events.iter().filter(|event| undone(event)).count(), 2);
@@ -400,6 +411,22 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), events.len(), "each event has a key of its own");
+    }
+
+    /// Counts are sums: the last coarse step has about as many as the ten minutes after it.
+    fn older_than_a_week_is_coarse(counts: &[Datapoint]) {
+        let steps: Vec<u32> = counts
+            .windows(2)
+            .map(|pair| pair[1].at.timestamp().0 - pair[0].at.timestamp().0)
+            .collect();
+        let coarse = steps.iter().take_while(|step| **step == 600).count();
+        assert!(coarse >= 12 && steps[coarse] == 60, "{coarse}");
+        let minutes: f64 = counts[coarse..coarse + 10]
+            .iter()
+            .map(|one| one.value)
+            .sum();
+        let share = counts[coarse - 1].value / minutes;
+        assert!((0.8..1.25).contains(&share), "{share}");
     }
 
     #[test]
