@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use carbon::{Datapoint, NameError, SeriesId, Sink};
 use parking_lot::{Mutex, MutexGuard};
 use render::http::guard::Guard;
+use render::http::page::nothing_at;
 use render::options::ALWAYS;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -138,7 +139,19 @@ impl Health {
     }
 }
 
-async fn nothing_here(uri: Uri) -> Response {
+/// A page for browsers, JSON for everybody else.
+async fn nothing_here(uri: Uri, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    if accepted
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("text/html"))
+    {
+        return nothing_at(uri.path()).into_response();
+    }
+    no_such_page(&uri)
+}
+
+fn no_such_page(uri: &Uri) -> Response {
     let body = serde_json::json!({ "error": format!("no such page: {}", uri.path()) });
     let json = [(header::CONTENT_TYPE, "application/json")];
     (StatusCode::NOT_FOUND, json, body.to_string()).into_response()
@@ -247,13 +260,13 @@ async fn without_base(
         }
         Some(rest) if rest.starts_with('/') => format!("{rest}{query}"),
         _ if is_probe(&request) => format!("/{}", uri.path().trim_matches('/')),
-        _ => return nothing_here(uri).await,
+        _ => return no_such_page(&uri),
     };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = path.parse().ok();
     match Uri::from_parts(parts) {
         Ok(inner) => *request.uri_mut() = inner,
-        Err(_) => return nothing_here(uri).await,
+        Err(_) => return no_such_page(&uri),
     }
     next.run(request).await
 }
@@ -343,7 +356,6 @@ pub async fn serve(
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::HeaderMap;
     use render::http::guard;
     use tower::ServiceExt;
 
@@ -403,6 +415,17 @@ mod tests {
         let (status, _, body) = ask("/a/%3Cb%3E").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert!(body.contains("no such page: /a/"), "{body}");
+        let request = Request::get("/a/%3Cb%3E").header(header::ACCEPT, "text/html,*/*");
+        let request = request.header(header::HOST, "localhost:8080");
+        let answer = router.clone().oneshot(request.body(Body::empty()).unwrap());
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        let page = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
+        let page = String::from_utf8(page.unwrap().to_vec()).unwrap();
+        assert!(
+            page.contains("No such page") && page.contains("href=\"../\""),
+            "{page}"
+        );
         assert_eq!(ask("/panic").await.0, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(health.panics.load(Ordering::Relaxed), 1);
     }

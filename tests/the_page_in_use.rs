@@ -4,74 +4,12 @@ mod support;
 
 #[path = "support/browser.rs"]
 mod browser;
+#[path = "support/shop.rs"]
+mod shop;
 
 use browser::Browser;
 use serde_json::json;
-use support::Server;
-
-/// The base of all URLs of a server.
-fn at(server: &Server, path: &str) -> String {
-    format!("http://{}{path}", server.address("render.http"))
-}
-
-/// The lines of a series with a value every ten seconds of the last ten minutes.
-fn series(name: &str, value: impl Fn(i64) -> f64) -> String {
-    let now = support::now();
-    (0..60)
-        .map(|n| format!("{name} {} {}\n", value(n), now - n * 10))
-        .collect()
-}
-
-/// A server with the series of a small shop and of some machines.
-fn shop() -> Server {
-    let server = Server::with(&[("carbon.infer_step", "false")]);
-    let mut lines = String::new();
-    for name in ["logins", "pages", "errors.500", "errors.503"] {
-        let by = if name.starts_with("errors") {
-            0.1
-        } else {
-            10.0
-        };
-        let value = move |n: i64| by * (n % 7 + 1) as f64;
-        lines += &series(&format!("stats.shop.{name}"), value);
-        lines += &series(&format!("stats_counts.shop.{name}"), value);
-    }
-    for (service, errors) in [("web", 1.0), ("search", 20.0)] {
-        for prefix in ["stats", "stats_counts"] {
-            lines += &series(&format!("{prefix}.shop.{service}.requests"), |_| 100.0);
-            lines += &series(&format!("{prefix}.shop.{service}.500"), |_| errors);
-        }
-    }
-    for host in ["web1", "web2"] {
-        lines += &series(&format!("collectd.{host}.load.load.shortterm"), |n| {
-            // One value of the first host is absurd.
-            if host == "web1" && n == 30 {
-                1e300
-            } else {
-                (n % 5) as f64
-            }
-        });
-        let states = [("idle", 180.0), ("user", 20.0), ("system", 0.0)];
-        for (state, value) in states {
-            lines += &series(&format!("servers.{host}.cpu.total.{state}"), |_| value);
-        }
-        lines += &series(&format!("collectd.{host}.memory.memory-used"), |_| {
-            2.5 * 1024.0 * 1024.0 * 1024.0
-        });
-    }
-    server.lines(lines);
-    server.wait_until("the series", |server| {
-        let found = server.json("/metrics/find?query=collectd.*");
-        server.json("/received")["graphs"] == true
-            && found.as_array().is_some_and(|all| all.len() == 2)
-    });
-    server
-}
-
-fn post(server: &Server, event: &serde_json::Value) {
-    let posted = server.post("/events/", &event.to_string());
-    assert_eq!(posted.status, 200, "{}", posted.text());
-}
+use shop::{at, post, series, shop};
 
 /// The panel with this heading, as an expression.
 fn panel(heading: &str) -> String {
@@ -118,6 +56,30 @@ fn what_the_server_refuses_is_said_and_the_graphs_are_drawn() {
         2
     );
     assert_eq!(browser.text("location.search"), "?theme=dark");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn a_panel_without_series_names_its_pattern_within_its_width() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = shop();
+    browser.phone();
+    let pattern = "nothing.{of,this}.kind.is.sent.to.this.server.by.any.host";
+    let target = format!("alias(sumSeries({pattern}),'x')");
+    browser.open(&at(&server, &format!("/explore?target={target}")));
+    browser.wait("document.querySelectorAll('.picture .empty').length === 2");
+    let words = browser.text("document.querySelectorAll('.picture .empty')[1].textContent");
+    let (head, tail) = words.split_once('…').unwrap();
+    assert!(
+        pattern.starts_with(head) && pattern.ends_with(tail),
+        "{words}"
+    );
+    let is_inside = "[...document.querySelectorAll('.picture .empty')].every((one) => { \
+        const [own, all] = [one, one.ownerSVGElement].map((box) => box.getBoundingClientRect()); \
+        return own.left >= all.left && own.right <= all.right; })";
+    assert_eq!(browser.eval(is_inside), true);
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
@@ -407,187 +369,4 @@ fn the_explorer_finds_by_letters_and_its_copies_work_elsewhere() {
     let links =
         "[...document.querySelectorAll('figure .links a')].map((one) => one.textContent).join()";
     assert_eq!(browser.text(links), "SVG,PNG,JSON,CSV");
-}
-
-/// Presses `key` until `done` holds, at most `most` times.
-fn press_until(browser: &Browser, key: &str, most: usize, done: &str) {
-    for _ in 0..most {
-        if browser.eval(done) == true {
-            return;
-        }
-        browser.key(key);
-    }
-    assert_eq!(browser.eval(done), true, "{key} does not lead to {done}");
-}
-
-/// Presses `key` on `/` and returns the range that it leads to.
-fn moved(browser: &Browser, key: &str) -> (i64, i64) {
-    let before = browser.text("location.search");
-    browser.key(key);
-    browser.wait(&format!("location.search !== '{before}'"));
-    // The next key starts from the graph of this range.
-    let query = "new URLSearchParams(location.search)";
-    browser.wait(&format!(
-        "document.querySelector('figure').graph.from === Number({query}.get('from'))"
-    ));
-    let range = browser.eval(&format!(
-        "['from', 'until'].map((name) => Number({query}.get(name)))"
-    ));
-    serde_json::from_value(range).expect("two numbers")
-}
-
-#[test]
-fn every_key_of_the_list_does_what_the_list_says() {
-    let Some(browser) = Browser::start() else {
-        return;
-    };
-    let server = shop();
-    for (what, ago) in [("web 2.0", 300), ("web 2.1", 120)] {
-        let when = support::now() - ago;
-        post(
-            &server,
-            &json!({"what": what, "tags": "deploy web", "when": when}),
-        );
-    }
-    let ready = "document.querySelector('.picture .event') && document.querySelector('.has-script') \
-        && document.querySelector('figure').graph";
-    browser.open(&at(&server, "/"));
-    browser.wait(ready);
-
-    browser.key("?");
-    browser.wait("document.querySelector('dialog').open");
-    let listed = browser.text(
-        "[...document.querySelectorAll('dialog kbd')].map((one) => one.textContent).join(' ')",
-    );
-    // Each of them is pressed below: a new key needs a new step.
-    assert_eq!(listed, "/ e d v n p ← → , . h + - b r t w Esc ?");
-    browser.key("Escape");
-    browser.wait("!document.querySelector('dialog').open");
-
-    // Events, one after the other; their card closes.
-    let card = "document.querySelector('#card')";
-    for (key, what) in [("n", "web 2.0"), ("n", "web 2.1"), ("p", "web 2.0")] {
-        browser.key(key);
-        browser.wait(&format!(
-            "!{card}.hidden && {card}.innerText.includes('{what}')"
-        ));
-    }
-    browser.key("Escape");
-    browser.wait(&format!(
-        "{card}.hidden && document.querySelector('.clock').hidden"
-    ));
-
-    // The crosshair.
-    let hair = "Number(/-?[\\d.]+/.exec(document.querySelector('.cross-hair').style.transform)?.[0] ?? 9e9)";
-    browser.key(",");
-    browser.wait(&format!(
-        "!document.querySelector('.clock').hidden && {hair} < 9e9"
-    ));
-    let first = browser.eval(hair).as_f64().unwrap();
-    browser.key(",");
-    browser.wait(&format!("{hair} < {first}"));
-    let second = browser.eval(hair).as_f64().unwrap();
-    browser.key(".");
-    browser.wait(&format!("{hair} > {second}"));
-    browser.key("Escape");
-
-    // The range: nearer, earlier, later, farther, and back.
-    let near = moved(&browser, "+");
-    assert!((1700..=1900).contains(&(near.1 - near.0)), "{near:?}");
-    let earlier = moved(&browser, "ArrowLeft");
-    assert!(
-        earlier.0 < near.0 && earlier.1 - earlier.0 == near.1 - near.0,
-        "{earlier:?}"
-    );
-    let later = moved(&browser, "ArrowRight");
-    assert!(later.0 > earlier.0, "{later:?}");
-    let far = moved(&browser, "-");
-    assert_eq!(far.1 - far.0, 2 * (later.1 - later.0));
-    assert_eq!(moved(&browser, "b"), later);
-
-    // Refresh.
-    let asked = "performance.getEntriesByType('resource').filter((one) => one.name.includes('/render?')).length";
-    browser.eval("performance.clearResourceTimings()");
-    browser.key("r");
-    browser.wait(&format!("{asked} > 0"));
-
-    // Colours: light, dark, and as the system has them.
-    let theme = "document.documentElement.dataset.theme";
-    for (name, value) in [
-        ("light", "'light'"),
-        ("dark", "'dark'"),
-        ("system", "undefined"),
-    ] {
-        browser.key("t");
-        browser.wait(&format!("{theme} === {value} && {ready}"));
-        assert!(browser.complaints().is_empty(), "{name}");
-    }
-
-    // The wall display.
-    for (wall, header) in [("'1'", "'none'"), ("undefined", "'flex'")] {
-        browser.key("w");
-        browser.wait(&format!(
-            "document.documentElement.dataset.wall === {wall} && {ready} \
-             && getComputedStyle(document.querySelector('header')).display === {header}"
-        ));
-    }
-
-    // What happened at the crosshair?
-    browser.key("n");
-    browser.key("h");
-    browser.wait(
-        "location.pathname === '/changes' && /at=\\d+&target=/.test(location.search) \
-         && document.querySelector('.has-script')",
-    );
-
-    // The other pages.
-    for (key, path) in [("e", "/explore"), ("v", "/events/"), ("d", "/")] {
-        browser.key(key);
-        browser.wait(&format!(
-            "location.pathname === '{path}' && document.querySelector('.has-script')"
-        ));
-    }
-    browser.key("/");
-    browser.wait("location.pathname === '/explore' && document.querySelector('.has-script')");
-    browser.key("/");
-    browser.wait("document.activeElement.id === 'q'");
-    // In a field, keys are text.
-    browser.key("e");
-    assert_eq!(browser.text("document.activeElement.value"), "e");
-    assert_eq!(browser.complaints(), [""; 0]);
-}
-
-#[test]
-fn names_are_opened_and_events_are_posted_without_a_pointer() {
-    let Some(browser) = Browser::start() else {
-        return;
-    };
-    let server = shop();
-    browser.open(&at(&server, "/explore"));
-    browser
-        .wait("document.querySelector('.has-script') && document.querySelector('#names button')");
-    browser.key("/");
-    browser.type_text("shop.logins");
-    browser.wait("document.querySelector('#names a')?.textContent === 'stats.shop.logins'");
-    press_until(
-        &browser,
-        "Tab",
-        5,
-        "document.activeElement.dataset.name === 'stats.shop.logins'",
-    );
-    browser.wait("document.querySelector('.explore .picture > svg')");
-    browser.key("Enter");
-    browser.wait("document.querySelector('#target').value === 'stats.shop.logins'");
-
-    browser.open(&at(&server, "/events/"));
-    browser.wait("document.querySelector('.has-script')");
-    let focused = |selector: &str| format!("document.activeElement.matches('{selector}')");
-    press_until(&browser, "Tab", 60, &focused(".post summary"));
-    browser.key("Enter");
-    press_until(&browser, "Tab", 5, &focused("#post [name=what]"));
-    browser.type_text("web 3.0");
-    press_until(&browser, "Tab", 20, &focused("#post button"));
-    browser.key("Enter");
-    browser.wait("document.querySelector('main').innerText.includes('web 3.0')");
-    assert_eq!(browser.complaints(), [""; 0]);
 }

@@ -153,6 +153,12 @@ pub(super) fn verdict(event: &Event) -> Markup {
     }
 }
 
+/// The sentence of a verdict whose badge says already that it is one so far.
+pub(super) fn without_badge(report: &Report) -> &str {
+    let sentence = &*report.sentence;
+    sentence.strip_prefix("so far: ").unwrap_or(sentence)
+}
+
 /// The verdict as a badge.
 fn badge(report: &Report) -> Markup {
     let class = match report.verdict {
@@ -375,7 +381,7 @@ pub(super) fn table(events: &[Event], zone: &TimeZone, up: &str) -> Markup {
                     td { (timestamp(event.when, zone)) " (" (age(event.when, at, zone)) ")" }
                     td { a href={ (up) "deploy/" (event.id) } { (event.what) } " " (status(event)) }
                     td {
-                        @if let Some(report) = &event.impact { (badge(report)) " " (report.sentence) }
+                        @if let Some(report) = &event.impact { (badge(report)) " " (without_badge(report)) }
                     }
                 }
             }

@@ -1,10 +1,12 @@
 //! What every page has: its head, the strip, and the links to all pages.
 
+use axum::http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
 
 use super::strip::strip;
 use super::view::View;
-use super::{FRONT, Page, assets};
+use super::{FRONT, Page, assets, html_answer};
+use crate::http::Answer;
 use crate::http::html::finish;
 
 /// A page without what all pages have.
@@ -76,6 +78,33 @@ impl Layout<'_> {
             }
         })
     }
+}
+
+/// The answer to a browser that asks for a `path` at which there is nothing.
+pub fn nothing_at(path: &str) -> Answer {
+    let up = "../".repeat(path.matches('/').count().saturating_sub(1));
+    let page = finish(html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { "No such page · plumbago" }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                link rel="icon" href=(assets::path(&up, "icon.svg"));
+                link rel="stylesheet" href=(assets::path(&up, "style.css"));
+            }
+            body {
+                header { a class="name" href=(home(&up)) { "plumbago" } }
+                main {
+                    h1 { "No such page" }
+                    p { "There is nothing at " code { (path) } "." }
+                    p { a href=(home(&up)) { "Graphs" } " · " a href={ (up) "explore" } { "Explore" } " · "
+                        a href={ (up) "events/" } { "Events" } }
+                }
+            }
+        }
+    });
+    html_answer(StatusCode::NOT_FOUND, page)
 }
 
 /// A link to the front page: an empty one would keep the current query.

@@ -65,6 +65,8 @@ mod variables;
 mod view;
 pub(crate) mod words;
 
+pub use self::layout::nothing_at;
+
 /// The content security policy of every page.
 pub(crate) const POLICY: &str =
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'";

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
 use super::dashboard::Good;
-use super::deploy::verdict;
+use super::deploy::{verdict, without_badge};
 use super::layout::{Layout, encode};
 use super::live::now;
 use super::strip::{age, event_path, is_deploy, status};
@@ -279,7 +279,7 @@ fn event_line(event: &Event, now: f64, zone: &TimeZone, up: &str) -> Markup {
                     a class="out" rel="noopener noreferrer" href=(url) { "link" }
                 }
             }
-            @if let Some(report) = &event.impact { div class="by" { (report.sentence) } }
+            @if let Some(report) = &event.impact { div class="by" { (without_badge(report)) } }
             @let data = first_line(&event.data, 200);
             @if !data.is_empty() { div class="by" { (data) } }
             div class="quiet" {

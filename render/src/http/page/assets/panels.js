@@ -108,7 +108,7 @@ class Panel {
     if (graph.title) heading.textContent = graph.title;
     this.judge();
     const [target] = new URLSearchParams(this.figure.dataset.query).getAll("target");
-    graph.none = `No series matches ${target.length > 50 ? `${target.slice(0, 50)}…` : target}`;
+    graph.none = pattern(target);
     const drawn = draw(this.place, graph, hidden, describe(heading.textContent, graph, this.unit));
     Object.assign(this, drawn);
     this.writeLegend();
@@ -199,6 +199,12 @@ const newest = (graph) =>
   Math.floor(Math.max(graph.from, ...graph.series.map((one) => one.start + (one.count - 1) * one.step)));
 
 /** What a screen reader says of a graph. */
+/** The first name or glob in a target. */
+function pattern(target) {
+  const words = target.match(/(?:\{[^}]*\}|[^\s(){},'"|])+/g) ?? [];
+  return words.find((word) => word.includes(".") && Number.isNaN(Number(word))) ?? target;
+}
+
 function describe(title, graph, unit) {
   const last = graph.series.slice(0, 5).map((one) =>
     `${one.name} ${readable(one.last ?? null, unit, graph.binary)}`);

@@ -112,6 +112,13 @@ function grid(graph, scale, svg) {
   }
 }
 
+/** `words` in `most` characters: their beginning and their end. */
+function cut(words, most) {
+  if (words.length <= most) return words;
+  const half = Math.max(1, Math.floor((most - 1) / 2));
+  return `${words.slice(0, half)}…${words.slice(-half)}`;
+}
+
 function areas(graph, shapes, scale, plot) {
   const base = (one) => {
     const axis = graph.axes[one.right ? 1 : 0] ?? graph.axes[0];
@@ -248,7 +255,9 @@ export function draw(place, graph, hidden, name) {
     }
   }
   if (!graph.series.some((one) => one.values.some((value) => value !== null))) {
-    text(svg, graph.series.length ? "No data in this range" : graph.none, { class: "empty", x: scale.left + scale.width / 2, y: scale.top + scale.height / 2 });
+    const words = graph.series.length ? ["No data in this range"] : ["No series matches", cut(graph.none, scale.width / 8.5)];
+    words.forEach((line, i) =>
+      text(svg, line, { class: "empty", x: scale.left + scale.width / 2, y: scale.top + scale.height / 2 + i * 18 }));
   }
   outside(graph, scale, svg);
   make("rect", { class: "selection", y: scale.top, height: scale.height, width: 0, x: 0 }, svg).style.display = "none";
@@ -268,11 +277,16 @@ export function valueAt(one, at) {
   return one.values[i] ?? null;
 }
 
-/** A number as people read it: `1.23 k`, `0.0042`, `1.5e+30`. */
+/** A number as people read it: `1.23 k`, `0.0042`, `1.5e+30`; seconds as `3 h`. */
 export function readable(value, unit = "", isBinary = false) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (unit === "%") return `${trim(value)} %`;
+  if (unit === "s" && size < 1e18) {
+    for (const [least, name] of [[86_400, "d"], [3_600, "h"], [60, "min"]]) {
+      if (size >= 2 * least) return `${trim(value / least)} ${name}`;
+    }
+  }
   const after = unit ? ` ${unit}` : "";
   if (size !== 0 && (size >= 1e18 || size < 1e-4)) return value.toExponential(2) + after;
   if (isBinary) {
