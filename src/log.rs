@@ -1,5 +1,7 @@
 //! Where the log goes: standard error, as text or JSON, at a level that SIGHUP can change.
 
+use std::io::IsTerminal as _;
+
 use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
 use settings::options::Checked;
@@ -48,12 +50,14 @@ impl Log {
     /// The level is unknown, or a logger is installed already.
     pub fn start(options: &LogOptions, env: Option<&str>) -> anyhow::Result<Self> {
         let (filter, handle) = reload::Layer::new(parse(options, env)?);
-        let layer = fmt::layer().with_writer(std::io::stderr);
+        let mut layer = fmt::layer().with_writer(std::io::stderr);
+        // Colours on a terminal, unless NO_COLOR is set.
+        if !std::io::stderr().is_terminal() {
+            layer.set_ansi(false);
+        }
         let registry = tracing_subscriber::registry().with(filter);
         match options.format {
-            LogFormat::Text => registry
-                .with(layer.with_ansi(false).with_target(false))
-                .try_init()?,
+            LogFormat::Text => registry.with(layer.with_target(false)).try_init()?,
             LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
         }
         Ok(Self(handle))

@@ -36,6 +36,9 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
+            if is_closed_pipe(&error) {
+                return ExitCode::SUCCESS;
+            }
             let Some(refused) = error.downcast_ref::<Refused>() else {
                 eprintln!("plumbago: {}", sentence(&error));
                 return ExitCode::from(1);
@@ -46,6 +49,12 @@ fn main() -> ExitCode {
             ExitCode::from(if refused.is_usage { 2 } else { 1 })
         }
     }
+}
+
+/// Whether nobody reads standard output any more (`| head`). Errors of connections say which one.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    error.chain().count() == 1 && io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// An error with its causes, without those that it already ends in.

@@ -182,3 +182,16 @@ fn exit_codes_are_0_done_1_failed_2_usage() {
     assert_eq!(code(&["--set", "statsd.udp=x", "serve"]), Some(2));
     assert_eq!(code(&["no-such-verb"]), Some(2));
 }
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = plumbago()
+        .args(["completions", "bash"])
+        .stdout(writer)
+        .output();
+    let ended = ended.unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert!(ended.status.success());
+}
