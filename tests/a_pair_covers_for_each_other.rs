@@ -8,6 +8,7 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -172,22 +173,9 @@ fn a_gap_is_filled_from_the_other_one_and_known_values_stay() {
     schemas(&mut servers);
     // The other one has points that were never sent to this one.
     let (from, until) = (now() - 300, now() - 60);
-    let lines: String = (from..until)
-        .flat_map(|at| (0..SERIES).map(move |n| format!("load.m{n} 7 {at}\n")))
-        .collect();
-    let relay = servers[1].address("carbon.relay_line_tcp").to_owned();
-    TcpStream::connect(&relay)
-        .unwrap()
-        .write_all(lines.as_bytes())
-        .unwrap();
-    let known: String = (0..SERIES)
-        .map(|n| format!("load.m{n} 1 {}\n", from + 5))
-        .collect();
-    let own = servers[0].address("carbon.relay_line_tcp").to_owned();
-    TcpStream::connect(&own)
-        .unwrap()
-        .write_all(known.as_bytes())
-        .unwrap();
+    let points = (from..until).flat_map(|at| (0..SERIES).map(move |n| (n, 7, at)));
+    relayed(&servers[1], points);
+    relayed(&servers[0], (0..SERIES).map(|n| (n, 1, from + 5)));
     let whole = vec![(until - from) as usize; SERIES];
     servers[1].wait_until("its points", |server| {
         own_values(server, from, until) == whole
@@ -208,38 +196,15 @@ fn a_gap_is_filled_from_the_other_one_and_known_values_stay() {
     let found = servers[0].json("/metrics/find?query=load.*");
     assert_eq!(found.as_array().unwrap().len(), SERIES);
 
-    let urls = [0, 1].map(|n: usize| format!("http://{}", servers[n].address("render.http")));
-    let state = servers[0].dir.path().join("fill.json");
-    let fill = |extra: &[&str]| {
-        let output = plumbago()
-            .args([
-                "fill", "--from", &urls[1], "--url", &urls[0], "--to", &own, "--since", "10m",
-            ])
-            .args(["--state", &state.display().to_string()])
-            .args(extra)
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{error}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
     let missing = SERIES * (whole[0] - 1);
-    let dry = fill(&["--dry-run"]);
+    let dry = fill(&servers, &["--dry-run"]);
     assert!(
         dry.contains(&format!("{missing} values of {SERIES} series missing")),
         "{dry}"
     );
-    // A run that was interrupted goes on behind the last name that was done.
-    let begun = serde_json::json!({
-        "from": urls[1], "url": urls[0], "patterns": [], "since": from - 10, "until": until,
-        "done": "load.m97",
-    });
-    fs::write(&state, begun.to_string()).unwrap();
-    let rest = fill(&[]);
-    assert!(rest.contains("2 of 300 series are left"), "{rest}");
-    assert!(!state.exists());
+    an_interrupted_run_goes_on(&servers, from, until);
     let begun = Instant::now();
-    let filled = fill(&["--rate", "30000"]);
+    let filled = fill(&servers, &["--rate", "30000"]);
     assert!(filled.contains("series filled"), "{filled}");
     // Two of the series were filled before.
     let sent = missing - 2 * (whole[0] - 1);
@@ -255,13 +220,62 @@ fn a_gap_is_filled_from_the_other_one_and_known_values_stay() {
     // Known values are as they were.
     let kept = servers[0].points("load.m9");
     assert!(kept.contains(&(1.0, from + 5)) && kept.contains(&(7.0, from + 6)));
-    assert!(fill(&[]).starts_with("0 values of 0 series filled"));
+    assert!(fill(&servers, &[]).starts_with("0 values of 0 series filled"));
 
     // With the other one gone, answers are still there, in a bounded time.
+    let gone = url(&servers[1]);
     servers[1].kill();
     assert_eq!(servers[0].points("load.m9").len(), whole[0]);
-    let failed = format!("plumbago_peers_failed_total{{peer={:?}}}", urls[1]);
+    let failed = format!("plumbago_peers_failed_total{{peer={gone:?}}}");
     assert!(servers[0].metric(&failed) >= 1.0);
+}
+
+/// Sends points (series, value, time) that `server` passes on to nobody.
+fn relayed(server: &Server, points: impl Iterator<Item = (usize, u32, i64)>) {
+    let lines: String = points
+        .map(|(n, value, at)| format!("load.m{n} {value} {at}\n"))
+        .collect();
+    TcpStream::connect(server.address("carbon.relay_line_tcp"))
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+}
+
+fn url(server: &Server) -> String {
+    format!("http://{}", server.address("render.http"))
+}
+
+/// The file in which `plumbago fill` keeps its position.
+fn position(servers: &[Server]) -> PathBuf {
+    servers[0].dir.path().join("fill.json")
+}
+
+/// Fills the first server from the second; what the verb prints.
+fn fill(servers: &[Server], extra: &[&str]) -> String {
+    let (here, there) = (url(&servers[0]), url(&servers[1]));
+    let to = servers[0].address("carbon.relay_line_tcp");
+    let output = plumbago()
+        .args(["fill", "--from", &there, "--url", &here])
+        .args(["--to", to, "--since", "10m"])
+        .args(["--state", &position(servers).display().to_string()])
+        .args(extra)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A run goes on behind the last name that was done.
+fn an_interrupted_run_goes_on(servers: &[Server], from: i64, until: i64) {
+    let begun = serde_json::json!({
+        "from": url(&servers[1]), "url": url(&servers[0]), "patterns": [], "since": from - 10, "until": until,
+        "done": "load.m97",
+    });
+    fs::write(position(servers), begun.to_string()).unwrap();
+    let rest = fill(servers, &[]);
+    assert!(rest.contains("2 of 300 series are left"), "{rest}");
+    assert!(!position(servers).exists());
 }
 
 #[test]

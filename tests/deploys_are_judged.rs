@@ -159,7 +159,24 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
     let blog = post(&server, "blog 7", "deploy service:blog", end - 100 * MINUTE);
     let shop = post(&server, "shop 2", "deploy service:shop", deploy);
 
-    let worse = verdict(&server, shop);
+    two_series_of_five_are_worse(&verdict(&server, shop));
+    let quiet = verdict(&server, blog);
+    assert_eq!(quiet["verdict"], "unchanged", "{quiet}");
+    assert_eq!(quiet["complete"], true);
+    assert!(quiet["visible"].as_f64().unwrap() < 1.0, "{quiet}");
+
+    let body: Value = serde_json::from_str(&hooked.join().unwrap()).unwrap();
+    people_and_programs_see_it(&server, shop, &body);
+    pages_have_it(&server, shop);
+    the_change_leads_back_to_the_deploy(&server, end, deploy);
+    the_line_has_its_symbol(&server);
+    it_is_said_how_reliable_that_is(&server);
+    exit_codes_say_it(&server, shop, blog);
+    a_correction_and_the_verdict_survive_a_restart(&mut server, shop);
+}
+
+/// The verdict on the deploy of the shop.
+fn two_series_of_five_are_worse(worse: &Value) {
     assert_eq!(worse["verdict"], "worse", "{worse}");
     assert_eq!(worse["complete"], false);
     assert_eq!(
@@ -186,13 +203,10 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
         );
         assert!((2.5..3.2).contains(&(after / before)), "{one}");
     }
-    let quiet = verdict(&server, blog);
-    assert_eq!(quiet["verdict"], "unchanged", "{quiet}");
-    assert_eq!(quiet["complete"], true);
-    assert!(quiet["visible"].as_f64().unwrap() < 1.0, "{quiet}");
+}
 
-    // Where people and programs see it.
-    let body: Value = serde_json::from_str(&hooked.join().unwrap()).unwrap();
+/// `body` is what the webhook got about the deploy `shop`.
+fn people_and_programs_see_it(server: &Server, shop: i64, body: &Value) {
     assert_eq!(body["event"]["id"], shop);
     assert!(
         body["text"]
@@ -233,8 +247,10 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
     );
     let list = server.get("/events/").text();
     assert!(list.contains("nothing changed among 5 series"), "{list}");
+}
 
-    // Its page, a picture for chats, and the reverse question.
+/// The deploy's page, its picture for chats, and the list of all.
+fn pages_have_it(server: &Server, shop: i64) {
     let page = server.get(&format!("/deploy/{shop}"));
     let text = page.text();
     assert_eq!(page.status, 200);
@@ -260,6 +276,10 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
     let changes = server.get("/changes?by=size").text();
     let place = |text: &str| changes.find(text).unwrap_or(usize::MAX);
     assert!(place(">shop 2<") < place(">blog 7<"), "{changes}");
+}
+
+/// The reverse question, for people and for programs.
+fn the_change_leads_back_to_the_deploy(server: &Server, end: i64, deploy: i64) {
     let asked = format!(
         "/changes?target=stats.timers.shop.upper_90&at={}",
         deploy + 300
@@ -297,14 +317,17 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
     let none = elsewhere["deploys"].as_array().is_none_or(Vec::is_empty);
     assert!(none, "{elsewhere}");
     assert_eq!(server.get("/impact/happened?at=-1h").status, 400);
+}
 
-    // The symbol on the line.
+fn the_line_has_its_symbol(server: &Server) {
     let drawn = server
         .json("/render?target=stats.counters.shop.errors&from=-2h&format=graph&events=deploy");
     let shown = drawn["shown"].as_array().unwrap();
     let marked = shown.iter().filter(|one| one["verdict"] == "worse");
     assert_eq!(marked.count(), 1, "{drawn}");
-    // How reliable that is.
+}
+
+fn it_is_said_how_reliable_that_is(server: &Server) {
     let read = || {
         let page = server.http("GET", "/impact/calibration", "Accept: text/html\r\n", b"");
         page.text()
@@ -327,42 +350,42 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
         (&2.into(), &1.0.into()),
         "{figures}"
     );
+}
 
-    // Exit codes.
-    assert_eq!(verb(&server, &["impact", &shop.to_string()]).0, 1);
+fn exit_codes_say_it(server: &Server, shop: i64, blog: i64) {
+    assert_eq!(verb(server, &["impact", &shop.to_string()]).0, 1);
     assert_eq!(
-        verb(&server, &["check", "--since-deploy", "deploy service:shop"]).0,
+        verb(server, &["check", "--since-deploy", "deploy service:shop"]).0,
         1
     );
-    let (code, text) = verb(&server, &["impact", &blog.to_string()]);
+    let (code, text) = verb(server, &["impact", &blog.to_string()]);
     assert_eq!(code, 0);
     assert!(text.contains("nothing changed among 5 series"), "{text}");
     assert_eq!(
-        verb(&server, &["check", "--since-deploy", "deploy service:none"]).0,
+        verb(server, &["check", "--since-deploy", "deploy service:none"]).0,
         3
     );
     // A deploy of this very second is found, and has no verdict yet.
     let posted = verb(
-        &server,
+        server,
         &["event", "post", "other 4", "--tag", "deploy service:other"],
     );
     assert_eq!(posted.0, 0);
-    let (code, text) = verb(
-        &server,
-        &["check", "--since-deploy", "deploy service:other"],
-    );
+    let (code, text) = verb(server, &["check", "--since-deploy", "deploy service:other"]);
     assert_eq!(code, 3);
     assert!(text.contains("other 4"), "{text}");
-    let early = post(&server, "shop 3", "deploy service:shop", now());
-    assert_eq!(verb(&server, &["impact", &early.to_string()]).0, 3);
-    let (code, json) = verb(&server, &["impact", &shop.to_string(), "--json"]);
+    let early = post(server, "shop 3", "deploy service:shop", now());
+    assert_eq!(verb(server, &["impact", &early.to_string()]).0, 3);
+    let (code, json) = verb(server, &["impact", &shop.to_string(), "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         (code, &json["impact"]["verdict"]),
         (1, &Value::from("worse"))
     );
+}
 
-    // A person disagrees, the server starts again: both stay.
+/// A person disagrees, the server starts again: both stay.
+fn a_correction_and_the_verdict_survive_a_restart(server: &mut Server, shop: i64) {
     let path = format!("/impact?event={shop}&correction=expected");
     assert_eq!(server.post(&path, "").status, 200);
     assert_eq!(
@@ -377,7 +400,7 @@ fn a_deploy_that_made_something_worse_is_told_from_one_that_did_not() {
     );
     assert_eq!(server.get("/impact?event=x").status, 400);
     server.restart();
-    let kept = verdict(&server, shop);
+    let kept = verdict(server, shop);
     assert_eq!(
         (&kept["verdict"], &kept["correction"]),
         (&"worse".into(), &"expected".into())

@@ -200,40 +200,73 @@ fn name_of(error: &Error, kind: &str) -> &'static str {
     }
 }
 
+/// The method that `op` names.
+fn method(op: &Value) -> Result<Aggregation, Error> {
+    match op["method"].as_str() {
+        Some(name) => Aggregation::parse(name).ok_or_else(|| Error::Method(name.to_owned())),
+        None => Ok(Aggregation::default()),
+    }
+}
+
+fn create_file(op: &Value, path: &Path) -> Result<(), Error> {
+    let pair = |pair: &Value| (pair[0].as_u64().unwrap(), pair[1].as_u64().unwrap());
+    let archives = op["archives"].as_array().unwrap().iter().map(pair);
+    let retention = |(step, points)| Retention::new(step as u32, points as u32).unwrap();
+    let mut options = CreateOptions {
+        x_files_factor: op["xff"].as_f64().unwrap_or(0.5),
+        allocation: match op["sparse"].as_bool() {
+            Some(true) => Allocation::Sparse,
+            _ => Allocation::Reserved,
+        },
+        ..CreateOptions::new(archives.map(retention).collect())
+    };
+    // The text of a method is looked at after the archives and the file.
+    options.aggregation = match method(op) {
+        Ok(method) => method,
+        Err(refused) => {
+            Header::new(&options.retentions, 0.5, Aggregation::default())?;
+            if path.exists() {
+                return Err(Error::Exists {
+                    path: path.to_owned(),
+                });
+            }
+            return Err(refused);
+        }
+    };
+    create(path, &options)
+}
+
+fn diff_json(op: &Value, now: Timestamp, source: &Path, path: &Path) -> Result<Value, Error> {
+    let until = op["until"].as_u64().map(|at| Timestamp(at as u32));
+    let ignore_empty = op["ignore_empty"].as_bool().unwrap();
+    let files = (File::open(source)?, File::open(path)?);
+    let diffs = diff(&files.0, &files.1, now, until, ignore_empty)?;
+    let point = |&(at, a, b): &(Timestamp, f64, f64)| json!([at.0, value(a), value(b)]);
+    let archive = |diff: &whisper::ArchiveDiff| {
+        let points: Vec<Value> = diff.points.iter().map(point).collect();
+        json!([diff.archive, points, diff.total])
+    };
+    Ok(diffs.iter().map(archive).collect())
+}
+
+/// Overwrites bytes of the file.
+fn poke(op: &Value, path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let hex = op["hex"].as_str().unwrap();
+    let offset = op["offset"].as_u64().unwrap() as usize;
+    for (i, pair) in hex.as_bytes().chunks(2).enumerate() {
+        let byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        bytes[offset + i] = byte;
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
 fn perform(kind: &str, op: &Value, path: &Path, source: &Path) -> Result<Value, Error> {
     let time = |key: &str| op[key].as_u64().map(|at| Timestamp(at as u32));
     let now = time("now").unwrap_or_default();
-    let method = |key: &str| match op[key].as_str() {
-        Some(name) => Aggregation::parse(name).ok_or_else(|| Error::Method(name.to_owned())),
-        None => Ok(Aggregation::default()),
-    };
     match kind {
         "create" => {
-            let pair = |pair: &Value| (pair[0].as_u64().unwrap(), pair[1].as_u64().unwrap());
-            let archives = op["archives"].as_array().unwrap().iter().map(pair);
-            let retention = |(step, points)| Retention::new(step as u32, points as u32).unwrap();
-            let mut options = CreateOptions {
-                x_files_factor: op["xff"].as_f64().unwrap_or(0.5),
-                allocation: match op["sparse"].as_bool() {
-                    Some(true) => Allocation::Sparse,
-                    _ => Allocation::Reserved,
-                },
-                ..CreateOptions::new(archives.map(retention).collect())
-            };
-            // The text of a method is looked at after the archives and the file.
-            options.aggregation = match method("method") {
-                Ok(method) => method,
-                Err(refused) => {
-                    Header::new(&options.retentions, 0.5, Aggregation::default())?;
-                    if path.exists() {
-                        return Err(Error::Exists {
-                            path: path.to_owned(),
-                        });
-                    }
-                    return Err(refused);
-                }
-            };
-            create(path, &options)?;
+            create_file(op, path)?;
         }
         "update" => {
             let point = Point {
@@ -270,8 +303,8 @@ fn perform(kind: &str, op: &Value, path: &Path, source: &Path) -> Result<Value, 
             return Ok(json!(f64::from(old)));
         }
         "set_method" => {
-            let (old, _) = File::open_mut(path, Lock::None)?
-                .set(Some(method("method")?), op["xff"].as_f64())?;
+            let (old, _) =
+                File::open_mut(path, Lock::None)?.set(Some(method(op)?), op["xff"].as_f64())?;
             return Ok(json!(old.name()));
         }
         "merge" => {
@@ -285,25 +318,10 @@ fn perform(kind: &str, op: &Value, path: &Path, source: &Path) -> Result<Value, 
             )?;
         }
         "diff" => {
-            let ignore_empty = op["ignore_empty"].as_bool().unwrap();
-            let files = (File::open(source)?, File::open(path)?);
-            let diffs = diff(&files.0, &files.1, now, time("until"), ignore_empty)?;
-            let point = |&(at, a, b): &(Timestamp, f64, f64)| json!([at.0, value(a), value(b)]);
-            let archive = |diff: &whisper::ArchiveDiff| {
-                let points: Vec<Value> = diff.points.iter().map(point).collect();
-                json!([diff.archive, points, diff.total])
-            };
-            return Ok(diffs.iter().map(archive).collect());
+            return diff_json(op, now, source, path);
         }
         "poke" => {
-            let mut bytes = std::fs::read(path).unwrap();
-            let hex = op["hex"].as_str().unwrap();
-            let offset = op["offset"].as_u64().unwrap() as usize;
-            for (i, pair) in hex.as_bytes().chunks(2).enumerate() {
-                let byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-                bytes[offset + i] = byte;
-            }
-            std::fs::write(path, bytes).unwrap();
+            poke(op, path);
         }
         "truncate" => {
             let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();

@@ -48,6 +48,11 @@ pub(crate) fn setup(disk: Arc<dyn Disk>) -> Setup {
     }
 }
 
+/// The store in `dir`, on the real disk.
+pub(crate) fn reopen(dir: &Path) -> Carbon {
+    Carbon::open(setup(Arc::new(RealDisk)), dir).unwrap()
+}
+
 /// A point of `series`, `n` steps of ten seconds ago, with a value of its own.
 pub(crate) fn point(series: SeriesId, n: u32) -> Datapoint {
     Datapoint {
