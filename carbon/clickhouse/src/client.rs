@@ -14,7 +14,9 @@ use base64::Engine;
 use parking_lot::Mutex;
 use render::budget::{Budget, Reservation};
 use settings::Span;
+use ureq::unversioned::transport::DefaultConnector;
 
+use crate::addresses::Addresses;
 use crate::incoming::Incoming;
 use crate::options::Options;
 use crate::stats::Stats;
@@ -135,7 +137,11 @@ impl Client {
         let pair = format!("{user}:{password}");
         let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
         Ok(Self(Arc::new(Shared {
-            agent: config.into(),
+            agent: ureq::Agent::with_parts(
+                config,
+                DefaultConnector::default(),
+                Addresses::default(),
+            ),
             url: options.url.trim_end_matches('/').to_owned(),
             authorization: is_named.then(|| format!("Basic {encoded}")),
             database: options.database.clone(),

@@ -24,6 +24,7 @@
 //! assert_eq!(sql::text("it's"), r"'it\'s'");
 //! ```
 
+mod addresses;
 mod cache;
 mod client;
 mod events;

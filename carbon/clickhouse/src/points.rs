@@ -186,10 +186,14 @@ impl Buckets {
     }
 
     fn add(&mut self, at: u32, value: f64) {
-        let at = i64::from(at) - self.steps.begin;
-        let Ok(at) = usize::try_from(at.div_euclid(self.steps.step)) else {
+        // Timestamps and steps fit into 32 bits, which divide in a fraction of the time.
+        let (Ok(at), Ok(step)) = (
+            u32::try_from(i64::from(at) - self.steps.begin),
+            u32::try_from(self.steps.step),
+        ) else {
             return;
         };
+        let at = (at / step.max(1)) as usize;
         if at >= self.values.len() {
             return;
         }
