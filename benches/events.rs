@@ -143,9 +143,9 @@ fn event(i: usize, n_events: usize) -> Event {
     }
 }
 
-fn asking(directory: &Path, n_events: usize) {
-    let path = directory.join("million.db");
-    let store = Store::open(&path, &Options::default()).unwrap();
+/// A store with `n_events` events.
+fn filled(path: &Path, n_events: usize) -> Arc<Store> {
+    let store = Store::open(path, &Options::default()).unwrap();
     let began = Instant::now();
     let mut next = 0;
     while next < n_events {
@@ -155,11 +155,17 @@ fn asking(directory: &Path, n_events: usize) {
             .unwrap();
         next = end;
     }
-    let size = std::fs::metadata(&path).unwrap().len() >> 20;
+    let size = std::fs::metadata(path).unwrap().len() >> 20;
     println!(
         "\nevents/query among {n_events} events ({size} MiB, filled in {:.0} s), median of 51",
         began.elapsed().as_secs_f64()
     );
+    store
+}
+
+fn asking(directory: &Path, n_events: usize) {
+    let path = directory.join("million.db");
+    let store = filled(&path, n_events);
     let scan = rusqlite::Connection::open(&path).unwrap();
     let (day, hour) = (86_400.0, 3600.0);
     for (expr, back) in [
