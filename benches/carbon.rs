@@ -364,89 +364,110 @@ const KINDS: [(&str, Values); 5] = [
     ("mean", |i, n| f64::from(i % 100 + n * 37) / 7.0),
 ];
 
+/// Series and points of each that wait in the cache.
+const WAITING: (u32, u32) = (100_000, 30);
+
 /// What points cost that wait in the cache.
 fn cache() {
-    const SERIES: u32 = 100_000;
-    const POINTS: u32 = 30;
-    let all = f64::from(SERIES * POINTS);
-    let at = |n: u32| PointTime::of_clock(Timestamp(1_700_000_000 + 10 * n));
     for (what, value) in KINDS {
-        let cache = Cache::new(1 << 30);
-        let mut plain: Vec<Vec<Point>> = vec![Vec::new(); SERIES as usize];
-        let (mut coded_ns, mut plain_ns) = (0.0, 0.0);
-        for n in 0..POINTS {
-            let points: Vec<Datapoint> = (0..SERIES)
-                .map(|i| Datapoint {
-                    series: SeriesId(i),
-                    at: at(n),
-                    value: value(i, n),
-                })
-                .collect();
-            let begun = Instant::now();
-            for points in points.chunks(1_000) {
-                assert_eq!(cache.reserve(points.len()), points.len());
-                cache.insert(points, Timestamp(0), &mut Vec::new());
-            }
-            coded_ns += begun.elapsed().as_nanos() as f64;
-            let begun = Instant::now();
-            for point in &points {
-                plain[point.series.0 as usize].push(Point {
-                    at: point.at.timestamp(),
-                    value: point.value,
-                });
-            }
-            plain_ns += begun.elapsed().as_nanos() as f64;
-        }
-        let bytes = cache.used_bytes() as f64;
-        let plain_bytes: usize = plain
-            .iter()
-            .map(|points| size_of::<Vec<Point>>() + points.capacity() * size_of::<Point>())
-            .sum();
-        let mut read = Vec::new();
-        // What queries read: all points, the last six, none.
-        let reads = [0, POINTS - 6, POINTS].map(|from| {
-            let needed = Needed {
-                from: at(from).timestamp(),
-                until: at(POINTS + 10).timestamp(),
-                oldest: Timestamp(0),
-                newest: Timestamp(u32::MAX),
-            };
-            let begun = Instant::now();
-            for i in 0..SERIES {
-                read.clear();
-                cache.read_needed(SeriesId(i), Some(needed), &mut read);
-                assert_eq!(read.len(), (POINTS - from) as usize);
-            }
-            begun.elapsed().as_nanos() as f64 / f64::from(SERIES)
-        });
-        let begun = Instant::now();
-        for points in &plain {
-            read.clear();
-            read.extend_from_slice(points);
-            assert_eq!(read.len(), POINTS as usize);
-        }
-        let plain_read = begun.elapsed().as_nanos() as f64 / f64::from(SERIES);
-        let begun = Instant::now();
-        for i in 0..SERIES {
-            read.clear();
-            cache.take(SeriesId(i), &mut read);
-            assert_eq!(read.len(), POINTS as usize);
-            cache.done(SeriesId(i));
-        }
-        let taken_ns = begun.elapsed().as_nanos() as f64;
-        println!(
-            "cache, {what:12} {:5.1} ns in {:5.1} out {:5.2} bytes a point   plain {:5.1} ns {:5.2} bytes",
-            coded_ns / all,
-            taken_ns / all,
-            bytes / all,
-            plain_ns / all,
-            plain_bytes as f64 / all,
-        );
-        println!(
-            "       a query of a series reads all {POINTS} in {:.0} ns, the last 6 in {:.0}, none in {:.0}   plain: all in {:.0}",
-            reads[0], reads[1], reads[2], plain_read,
-        );
+        cache_of(what, value);
     }
+}
+
+/// The time of the `n`th waiting point.
+fn waiting_at(n: u32) -> PointTime {
+    PointTime::of_clock(Timestamp(1_700_000_000 + 10 * n))
+}
+
+fn cache_of(what: &str, value: Values) {
+    let (series, points) = WAITING;
+    let all = f64::from(series * points);
+    let cache = Cache::new(1 << 30);
+    let mut plain: Vec<Vec<Point>> = vec![Vec::new(); series as usize];
+    let (mut coded_ns, mut plain_ns) = (0.0, 0.0);
+    for n in 0..points {
+        let points: Vec<Datapoint> = (0..series)
+            .map(|i| Datapoint {
+                series: SeriesId(i),
+                at: waiting_at(n),
+                value: value(i, n),
+            })
+            .collect();
+        let begun = Instant::now();
+        for points in points.chunks(1_000) {
+            assert_eq!(cache.reserve(points.len()), points.len());
+            cache.insert(points, Timestamp(0), &mut Vec::new());
+        }
+        coded_ns += begun.elapsed().as_nanos() as f64;
+        let begun = Instant::now();
+        for point in &points {
+            plain[point.series.0 as usize].push(Point {
+                at: point.at.timestamp(),
+                value: point.value,
+            });
+        }
+        plain_ns += begun.elapsed().as_nanos() as f64;
+    }
+    let bytes = cache.used_bytes() as f64;
+    let plain_bytes: usize = plain
+        .iter()
+        .map(|points| size_of::<Vec<Point>>() + points.capacity() * size_of::<Point>())
+        .sum();
+    let (reads, plain_read) = (cache_reads(&cache), plain_reads(&plain));
+    let mut read = Vec::new();
+    let begun = Instant::now();
+    for i in 0..series {
+        read.clear();
+        cache.take(SeriesId(i), &mut read);
+        assert_eq!(read.len(), points as usize);
+        cache.done(SeriesId(i));
+    }
+    let taken_ns = begun.elapsed().as_nanos() as f64;
+    println!(
+        "cache, {what:12} {:5.1} ns in {:5.1} out {:5.2} bytes a point   plain {:5.1} ns {:5.2} bytes",
+        coded_ns / all,
+        taken_ns / all,
+        bytes / all,
+        plain_ns / all,
+        plain_bytes as f64 / all,
+    );
+    println!(
+        "       a query of a series reads all {points} in {:.0} ns, the last 6 in {:.0}, none in {:.0}   plain: all in {:.0}",
+        reads[0], reads[1], reads[2], plain_read,
+    );
+}
+
+/// Nanoseconds in which queries read all points of a series, the last six, none.
+fn cache_reads(cache: &Cache) -> [f64; 3] {
+    let (series, points) = WAITING;
+    let mut read = Vec::new();
+    [0, points - 6, points].map(|from| {
+        let needed = Needed {
+            from: waiting_at(from).timestamp(),
+            until: waiting_at(points + 10).timestamp(),
+            oldest: Timestamp(0),
+            newest: Timestamp(u32::MAX),
+        };
+        let begun = Instant::now();
+        for i in 0..series {
+            read.clear();
+            cache.read_needed(SeriesId(i), Some(needed), &mut read);
+            assert_eq!(read.len(), (points - from) as usize);
+        }
+        begun.elapsed().as_nanos() as f64 / f64::from(series)
+    })
+}
+
+/// The same for all points of plain series.
+fn plain_reads(plain: &[Vec<Point>]) -> f64 {
+    let mut read = Vec::new();
+    let begun = Instant::now();
+    for points in plain {
+        read.clear();
+        read.extend_from_slice(points);
+        assert_eq!(read.len(), WAITING.1 as usize);
+    }
+    begun.elapsed().as_nanos() as f64 / plain.len() as f64
 }
 
 /// Opens a store whose points wait for an hour.

@@ -117,9 +117,14 @@ fn opened(dir: &Path, n: usize) {
     };
     compare("opened: update_many(100)", n, &mut ours, &mut baseline);
 
+    opened_fetch(&paths);
+}
+
+fn opened_fetch(paths: &[PathBuf]) {
+    let archive0 = 40_u64;
     let until = BASE + 30_000 + 10_000;
     let mut ours = |_| {
-        for path in &paths {
+        for path in paths {
             let file = File::open(path).unwrap();
             let (from, now) = (Timestamp(until - 14_400), Timestamp(until));
             let fetched = file.fetch(now, from, now).unwrap().unwrap();
@@ -129,7 +134,7 @@ fn opened(dir: &Path, n: usize) {
     };
     let mut buffer = vec![0; 1440 * SLOT];
     let mut baseline = |_| {
-        for path in &paths {
+        for path in paths {
             let fd = open(path, OFlags::RDONLY, Mode::empty()).unwrap();
             pread(&fd, &mut buffer[..40], 0).unwrap();
             pread(&fd, &mut buffer[..], archive0).unwrap();
@@ -143,7 +148,32 @@ fn opened(dir: &Path, n: usize) {
             black_box(sum);
         }
     };
-    compare("opened: fetch(1440)", n, &mut ours, &mut baseline);
+    compare("opened: fetch(1440)", paths.len(), &mut ours, &mut baseline);
+}
+
+/// Slots by which the ring of a file is turned: files start at different times.
+fn turned(i: usize) -> u32 {
+    (i * 7 % 2000) as u32
+}
+
+/// Writes the first point into each file, and into the baseline's.
+fn turn(ours: &[PathBuf], raw: &[MmapRaw]) {
+    for (i, map) in raw.iter().enumerate() {
+        let mut file = File::open_mut(&ours[i], Lock::None).unwrap();
+        for (archive, step) in [(0, 10), (1, 60)] {
+            let at = BASE - turned(i) * step;
+            let offset = 40 + archive * 2160 * SLOT;
+            // SAFETY: the offset lies within the 146,920 bytes of each map, which nobody else touches.
+            unsafe {
+                map.as_mut_ptr()
+                    .add(offset)
+                    .copy_from(Point::new(at, 0.0).to_slot().as_ptr(), SLOT);
+            }
+            // Far back enough to reach no finer archive.
+            let now = if step == 10 { at } else { at + 21_600 };
+            file.update(Timestamp(now), Point::new(at, 0.0)).unwrap();
+        }
+    }
 }
 
 fn mapped(dir: &Path, n: usize) {
@@ -166,24 +196,7 @@ fn mapped(dir: &Path, n: usize) {
         })
         .collect();
     let order = shuffled(n);
-    // Files start at different times, so that their rings stand at different places.
-    let turned = |i: usize| (i * 7 % 2000) as u32;
-    for (i, map) in raw.iter().enumerate() {
-        let mut file = File::open_mut(&ours_paths[i], Lock::None).unwrap();
-        for (archive, step) in [(0, 10), (1, 60)] {
-            let at = BASE - turned(i) * step;
-            let offset = 40 + archive * 2160 * SLOT;
-            // SAFETY: as below.
-            unsafe {
-                map.as_mut_ptr()
-                    .add(offset)
-                    .copy_from(Point::new(at, 0.0).to_slot().as_ptr(), SLOT);
-            }
-            // Far back enough to reach no finer archive.
-            let now = if step == 10 { at } else { at + 21_600 };
-            file.update(Timestamp(now), Point::new(at, 0.0)).unwrap();
-        }
-    }
+    turn(&ours_paths, &raw);
 
     let ours = |round: u32| {
         // Within one period of the check by name: what is measured is a mapped update.

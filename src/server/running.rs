@@ -30,14 +30,15 @@ use crate::demo::{self, shop::Shop};
 use crate::deploys::DeploySeries;
 use crate::events::IntoEvents;
 use crate::exchange;
+use crate::http::connections::Connections;
 use crate::http::{Around, Own};
 use crate::impact::Impact;
 use crate::log::Log;
 use crate::memory;
 use crate::peers;
-use crate::receivers::Needs;
+use crate::receivers::{Needs, Receivers};
 use crate::report::{Readings, SelfSeries};
-use crate::store::Asked;
+use crate::store::{Asked, Remote};
 use crate::supervise::Supervisor;
 
 /// How long each step of the stop may take once a worker is dead.
@@ -94,43 +95,23 @@ impl Running {
 
         // The routes need the counters of everything that was started above.
         let panics = Arc::new(AtomicU64::new(0));
-        let asked = Asked::of(remote.as_ref(), &carbon);
-        let source = asked.source.clone();
-        let (asked, peered) = peers::with(asked, &config.render)?;
-        let app = App::new(&config.render, asked.source, asked.tags, events.clone())?;
-        let exchange = exchange::start(
+        let started = Started {
             config,
-            &events,
-            remote.as_ref(),
-            &mut background,
-            supervisor,
-        )?;
-        memory::return_of_requests(&app.memory).context("starting a thread")?;
-        let host = Around {
-            addresses: addresses.clone(),
-            events: events.clone(),
-            received: received(&carbon, &statsd, sinks.count.clone()),
-            app: app.clone(),
-            deploys: config.impact.events.clone(),
+            events: &events,
+            carbon: &carbon,
+            statsd: &statsd,
+            sinks: &sinks,
             banner,
-            base_path: config.render.base_path.clone(),
+            supervisor,
+            panics: &panics,
+            connections: &answering.connections,
         };
-        let page = page(config, host, source.clone());
-        background.spawn(supervisor.watched("page", page.clone().watch()));
-        let impact = Impact::start(config, &events, source, &app, &page, supervisor)?;
-        let readings = readings(Counted {
-            page: page.clone(),
-            statsd: statsd.clone(),
-            carbon: carbon.clone(),
-            app: app.clone(),
-            events: events.clone(),
-            judge: impact.judge.clone(),
-            peered,
-            exchange,
-            panics: panics.clone(),
-            connections: answering.connections.clone(),
-            remote,
-        });
+        let Answers {
+            app,
+            page,
+            impact,
+            readings,
+        } = started.answers(remote, &addresses, &mut background)?;
         write_own(
             config,
             &sinks,
@@ -141,14 +122,7 @@ impl Running {
         );
         let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only).within(&app.memory));
         let (stop_receiving, stopped) = watch::channel(false);
-        let receivers = bound.carbon.start(&Needs {
-            carbon: &carbon,
-            http_max_body: config.carbon.http_max_body.0,
-            guard: &guard,
-            connections: &answering.connections,
-            stopped: &stopped,
-            supervisor,
-        })?;
+        let receivers = started.receivers(bound.carbon, &guard, &stopped)?;
         let routes = all_routes(app, events, page.clone(), &guard, &impact.handle, config);
         let health = health(&carbon, answering.readiness, guard, readings, panics);
         answering.front.open(health.beside(routes));
@@ -240,6 +214,101 @@ impl Running {
         let _ = self.stop_http.send(true);
         let answered = within(supervisor, "HTTP", self.http).await.flatten();
         drained.and(stopped).and(received).and(answered).and(judged)
+    }
+}
+
+/// What runs when the parts are made that answer requests.
+struct Started<'a> {
+    config: &'a Config,
+    events: &'a Arc<Store>,
+    carbon: &'a Carbon,
+    statsd: &'a Statsd,
+    sinks: &'a Sinks,
+    banner: Option<&'static str>,
+    supervisor: &'a Supervisor,
+    panics: &'a Arc<AtomicU64>,
+    connections: &'a Connections,
+}
+
+/// What answers requests, and the counters of everything.
+struct Answers {
+    app: App,
+    page: Page,
+    impact: Impact,
+    readings: Readings,
+}
+
+impl Started<'_> {
+    fn answers(
+        &self,
+        remote: Option<Remote>,
+        addresses: &BTreeMap<&'static str, Vec<String>>,
+        background: &mut JoinSet<()>,
+    ) -> anyhow::Result<Answers> {
+        let Self {
+            config,
+            events,
+            carbon,
+            statsd,
+            sinks,
+            banner,
+            supervisor,
+            panics,
+            connections,
+        } = *self;
+        let asked = Asked::of(remote.as_ref(), carbon);
+        let source = asked.source.clone();
+        let (asked, peered) = peers::with(asked, &config.render)?;
+        let app = App::new(&config.render, asked.source, asked.tags, events.clone())?;
+        let exchange = exchange::start(config, events, remote.as_ref(), background, supervisor)?;
+        memory::return_of_requests(&app.memory).context("starting a thread")?;
+        let host = Around {
+            addresses: addresses.clone(),
+            events: events.clone(),
+            received: received(carbon, statsd, sinks.count.clone()),
+            app: app.clone(),
+            deploys: config.impact.events.clone(),
+            banner,
+            base_path: config.render.base_path.clone(),
+        };
+        let page = page(config, host, source.clone());
+        background.spawn(supervisor.watched("page", page.clone().watch()));
+        let impact = Impact::start(config, events, source, &app, &page, supervisor)?;
+        let readings = readings(Counted {
+            page: page.clone(),
+            statsd: statsd.clone(),
+            carbon: carbon.clone(),
+            app: app.clone(),
+            events: events.clone(),
+            judge: impact.judge.clone(),
+            peered,
+            exchange,
+            panics: panics.clone(),
+            connections: connections.clone(),
+            remote,
+        });
+        Ok(Answers {
+            app,
+            page,
+            impact,
+            readings,
+        })
+    }
+
+    fn receivers(
+        &self,
+        bound: Receivers,
+        guard: &Arc<Guard>,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<JoinSet<()>> {
+        bound.start(&Needs {
+            carbon: self.carbon,
+            http_max_body: self.config.carbon.http_max_body.0,
+            guard,
+            connections: self.connections,
+            stopped,
+            supervisor: self.supervisor,
+        })
     }
 }
 

@@ -119,18 +119,9 @@ fn measure_alike(
     own.extend_from_slice(values);
     let absent = values.iter().filter(|value| !value.is_finite()).count();
     let scale = Scale::of(&mut own, plans[0].end, params.trifle, work);
-    let Workspace {
-        scratch,
-        scaled,
-        values: _,
-        magnitudes,
-        counts,
-        columns,
-    } = &mut *work;
-    columns.iter_mut().for_each(Column::clear);
-    let [raw, column] = columns;
+    work.columns.iter_mut().for_each(Column::clear);
     if absent > 0 || scale.kind == Kind::Sparse {
-        counts.count(&own);
+        work.counts.count(&own);
     }
     for plan in plans {
         let series = Windows {
@@ -138,33 +129,10 @@ fn measure_alike(
             plan,
             params,
         };
-        let on_scale = Windows {
-            values: scaled,
-            ..series
-        };
-        let (kind, floor, change, effect) = match scale.kind {
-            Kind::Sparse => {
-                let (change, effect) = series.rates(counts);
-                (Kind::Sparse, 2.0 * series.counting_noise(), change, effect)
-            }
-            Kind::Count => {
-                let spreads = series.spreads(raw);
-                // Whole numbers that scatter less than counts do: a gauge.
-                if scratch.median(&spreads) < 0.3 * scale.rate.max(1e-9).sqrt() {
-                    let (change, effect) = series.levels(raw, scratch, false);
-                    let floor = scale.trifle(&own, plan, magnitudes, scratch);
-                    (Kind::Plain, floor, change, effect)
-                } else {
-                    let (change, effect) = on_scale.levels(column, scratch, true);
-                    (Kind::Count, series.counting_noise(), change, effect)
-                }
-            }
-            kind => {
-                let floor = scale.trifle(&own, plan, magnitudes, scratch);
-                let (change, effect) = on_scale.levels(column, scratch, true);
-                (kind, floor, change, effect)
-            }
-        };
+        let (kind, floor, change, effect) = changes(series, &scale, work);
+        let Workspace {
+            scratch, counts, ..
+        } = &mut *work;
         let deploy = plan.placebos();
         let mut level_of = |window: &[f64]| match kind {
             Kind::Sparse => mean(window),
@@ -189,6 +157,50 @@ fn measure_alike(
         });
     }
     work.values = own;
+}
+
+/// The kind that a look takes a series for, the size of its trifles, and its changes: studentised, and those of the
+/// level. A series of `scale` has its scaled values, its columns and, if sparse, its counts in the workspace.
+fn changes(
+    series: Windows<'_>,
+    scale: &Scale,
+    work: &mut Workspace,
+) -> (Kind, f64, Vec<f64>, Vec<f64>) {
+    let Workspace {
+        scratch,
+        scaled,
+        magnitudes,
+        counts,
+        columns: [raw, column],
+        ..
+    } = work;
+    let on_scale = Windows {
+        values: scaled,
+        ..series
+    };
+    match scale.kind {
+        Kind::Sparse => {
+            let (change, effect) = series.rates(counts);
+            (Kind::Sparse, 2.0 * series.counting_noise(), change, effect)
+        }
+        Kind::Count => {
+            let spreads = series.spreads(raw);
+            // Whole numbers that scatter less than counts do: a gauge.
+            if scratch.median(&spreads) < 0.3 * scale.rate.max(1e-9).sqrt() {
+                let (change, effect) = series.levels(raw, scratch, false);
+                let floor = scale.trifle(series.values, series.plan, magnitudes, scratch);
+                (Kind::Plain, floor, change, effect)
+            } else {
+                let (change, effect) = on_scale.levels(column, scratch, true);
+                (Kind::Count, series.counting_noise(), change, effect)
+            }
+        }
+        kind => {
+            let floor = scale.trifle(series.values, series.plan, magnitudes, scratch);
+            let (change, effect) = on_scale.levels(column, scratch, true);
+            (kind, floor, change, effect)
+        }
+    }
 }
 
 /// The kind of a series and what its floor needs.

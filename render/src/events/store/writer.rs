@@ -193,45 +193,23 @@ impl Writer {
 /// Does one job in a savepoint; what it returns is called once the transaction is committed.
 fn perform(db: &Connection, shared: &Shared, job: Job) -> Reply {
     let stats = &shared.stats;
-    fn reply<T: 'static>(outcome: Result<T, Error>, answer: Option<Answer<T>>) -> Reply {
-        Box::new(move |committed| {
-            if let Some(answer) = answer {
-                // A sender that no longer waits has its event all the same.
-                let _ = answer.send(committed.and(outcome));
-            }
-        })
-    }
-    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-    let failure = |error: &Error| match error {
-        Error::Failed { source, .. } => {
-            stats.see(source);
-            count(&stats.failed)
-        }
-        Error::NotFound(_) => 0,
-        _ => count(&stats.refused),
+    let add = |counter: &AtomicU64, n: usize| {
+        counter.fetch_add(n as u64, Ordering::Relaxed);
     };
     match job {
         Job::Insert(draft, now, answer) => {
             let outcome = savepoint(db, || insert(db, *draft, now));
-            match &outcome {
-                Ok(saved) if saved.created => count(&stats.created),
-                Ok(_) => count(&stats.updated),
-                Err(error) => {
-                    if answer.is_none() {
-                        tracing::debug!(%error, "an event without a waiting sender was refused");
-                    }
-                    failure(error)
-                }
-            };
-            reply(outcome, answer)
+            if let (Err(error), None) = (&outcome, &answer) {
+                tracing::debug!(%error, "an event without a waiting sender was refused");
+            }
+            reply(stats, outcome, answer, |saved| match saved.created {
+                true => add(&stats.created, 1),
+                false => add(&stats.updated, 1),
+            })
         }
         Job::Update(id, draft, now, answer) => {
             let outcome = savepoint(db, || update(db, id, *draft, now));
-            match &outcome {
-                Ok(_) => count(&stats.updated),
-                Err(error) => failure(error),
-            };
-            reply(outcome, Some(answer))
+            reply(stats, outcome, Some(answer), |_| add(&stats.updated, 1))
         }
         Job::Remove(id, answer) => {
             let outcome = savepoint(db, || match schema::remove(db, id, Change::Own) {
@@ -239,45 +217,58 @@ fn perform(db: &Connection, shared: &Shared, job: Job) -> Reply {
                 Ok(false) => Err(Error::NotFound(id)),
                 Err(error) => Err(failed("removing an event")(error)),
             });
-            match &outcome {
-                Ok(()) => count(&stats.removed),
-                Err(error) => failure(error),
-            };
-            reply(outcome, Some(answer))
+            reply(stats, outcome, Some(answer), |()| add(&stats.removed, 1))
         }
         Job::Impact(id, change, answer) => {
             let outcome = savepoint(db, || judge(db, id, change));
-            if let Err(error) = &outcome {
-                failure(error);
-            }
-            reply(outcome, Some(answer))
+            reply(stats, outcome, Some(answer), |_| {})
         }
         Job::Take(revisions, is_shared, answer) => {
             let outcome = sharing::take(db, shared, revisions, is_shared);
-            match &outcome {
-                Ok(n_taken) => stats.taken.fetch_add(*n_taken as u64, Ordering::Relaxed),
-                Err(error) => failure(error),
-            };
-            reply(outcome, Some(answer))
+            reply(stats, outcome, Some(answer), |n_taken| {
+                add(&stats.taken, *n_taken);
+            })
         }
         Job::ForgetAbsent(there, answer) => {
             let refuse = failed("forgetting events that are gone elsewhere");
             let outcome = savepoint(db, || sharing::forget_absent(db, &there).map_err(&refuse));
-            match &outcome {
-                Ok(n_gone) => stats.removed.fetch_add(*n_gone as u64, Ordering::Relaxed),
-                Err(error) => failure(error),
-            };
-            reply(outcome, Some(answer))
+            reply(stats, outcome, Some(answer), |n_gone| {
+                add(&stats.removed, *n_gone);
+            })
         }
         Job::Import(events, answer) => {
             let outcome = savepoint(db, || import(db, events));
-            match &outcome {
-                Ok(n_new) => stats.created.fetch_add(*n_new as u64, Ordering::Relaxed),
-                Err(error) => failure(error),
-            };
-            reply(outcome, Some(answer))
+            reply(stats, outcome, Some(answer), |n_new| {
+                add(&stats.created, *n_new);
+            })
         }
     }
+}
+
+/// Counts an outcome, a good one by `count`, and makes the reply that gives it to whoever waits for it.
+fn reply<T: 'static>(
+    stats: &Stats,
+    outcome: Result<T, Error>,
+    answer: Option<Answer<T>>,
+    count: impl FnOnce(&T),
+) -> Reply {
+    match &outcome {
+        Ok(done) => count(done),
+        Err(Error::Failed { source, .. }) => {
+            stats.see(source);
+            stats.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(Error::NotFound(_)) => {}
+        Err(_) => {
+            stats.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Box::new(move |committed| {
+        if let Some(answer) = answer {
+            // A sender that no longer waits has its event all the same.
+            let _ = answer.send(committed.and(outcome));
+        }
+    })
 }
 
 pub(super) fn savepoint<T>(
