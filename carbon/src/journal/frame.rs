@@ -281,14 +281,16 @@ impl Frame<'_> {
                     0
                 }),
                 RUN if !self.is_format_1 => items.run(MAX_POINTS - points, &mut each),
+                // No frame of ours has more.
+                _ if points == MAX_POINTS => None,
                 _ => items.point(what).map(|point| {
                     each(Item::Point(point));
                     1
                 }),
             };
             match read {
-                Some(read) if points + read <= MAX_POINTS => points += read,
-                _ => return,
+                Some(read) => points += read,
+                None => return,
             }
         }
     }
@@ -504,6 +506,23 @@ mod tests {
         varint(writer.buffer, MAX_POINTS as u64);
         writer.finish();
         assert_eq!(points(&bytes), [point(0, CLOCK.0, 1.0)]);
+    }
+
+    #[test]
+    fn a_frame_has_no_more_points_than_it_may() {
+        let full = |then: &[u8]| {
+            let mut bytes = MAGIC.to_vec();
+            let mut writer = Writer::new(&mut bytes, CLOCK);
+            writer.point(&point(0, CLOCK.0, 1.0));
+            writer.buffer.push(RUN);
+            varint(writer.buffer, MAX_POINTS as u64 - 1);
+            writer.buffer.extend_from_slice(then);
+            writer.finish();
+            points(&bytes).len()
+        };
+        for then in [&[][..], &[NEXT], &[NEXT, NEXT], &[RUN, 1], &[RUN, 0, NEXT]] {
+            assert_eq!(full(then), MAX_POINTS, "{then:?}");
+        }
     }
 
     #[test]
