@@ -12,8 +12,8 @@
 //! 2. While there are directories without a watch, all are walked, `carbon.walk_rate` of them a second. New
 //!    directories, of which the kernel tells, are read at once, up to [`MOST_NEW`] in a tick.
 //! 3. The names of the mapped files that were written of late are looked at every [`ROUND`], those of all mapped
-//!    files every twelfth ([`whisper::Maps::confirm_next`]), and those of all files that were written before a
-//!    segment of the journal goes.
+//!    files every twelfth ([`whisper::Maps::confirm_next`]), those of a part whose points take much room before its
+//!    turn ([`Watcher::crowded`]), and those of all files that were written before a segment of the journal goes.
 //! 4. In the first two, a name takes no system call if the kernel tells of each change: its directory and all above
 //!    it have been watched since before the last look, what the kernel tells has been read, nothing of that was
 //!    lost ([`Watcher::is_reported`]), and no link, mount or foreign file system is involved ([`mounts`]). Hashed files are

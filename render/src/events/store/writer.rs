@@ -70,8 +70,8 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
 }
 
-/// An answer that waits for its commit.
-type Reply = Box<dyn FnOnce(Result<(), Error>)>;
+/// An answer that waits for its commit, as its counter does.
+type Reply<'a> = Box<dyn FnOnce(Result<(), Error>) + 'a>;
 
 impl Writer {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
@@ -103,7 +103,7 @@ impl Writer {
             shared.stats.see(error);
             tracing::error!(%error, "events were not stored");
         };
-        let mut replies: Vec<Reply> = Vec::new();
+        let mut replies: Vec<Reply<'_>> = Vec::new();
         let outcome = match self.begin() {
             Err(error) => {
                 failure(&error);
@@ -191,7 +191,7 @@ impl Writer {
 }
 
 /// Does one job in a savepoint; what it returns is called once the transaction is committed.
-fn perform(db: &Connection, shared: &Shared, job: Job) -> Reply {
+fn perform<'a>(db: &Connection, shared: &'a Shared, job: Job) -> Reply<'a> {
     let stats = &shared.stats;
     let add = |counter: &AtomicU64, n: usize| {
         counter.fetch_add(n as u64, Ordering::Relaxed);
@@ -202,14 +202,16 @@ fn perform(db: &Connection, shared: &Shared, job: Job) -> Reply {
             if let (Err(error), None) = (&outcome, &answer) {
                 tracing::debug!(%error, "an event without a waiting sender was refused");
             }
-            reply(stats, outcome, answer, |saved| match saved.created {
+            reply(stats, outcome, answer, move |saved| match saved.created {
                 true => add(&stats.created, 1),
                 false => add(&stats.updated, 1),
             })
         }
         Job::Update(id, draft, now, answer) => {
             let outcome = savepoint(db, || update(db, id, *draft, now));
-            reply(stats, outcome, Some(answer), |_| add(&stats.updated, 1))
+            reply(stats, outcome, Some(answer), move |_| {
+                add(&stats.updated, 1)
+            })
         }
         Job::Remove(id, answer) => {
             let outcome = savepoint(db, || match schema::remove(db, id, Change::Own) {
@@ -217,7 +219,9 @@ fn perform(db: &Connection, shared: &Shared, job: Job) -> Reply {
                 Ok(false) => Err(Error::NotFound(id)),
                 Err(error) => Err(failed("removing an event")(error)),
             });
-            reply(stats, outcome, Some(answer), |()| add(&stats.removed, 1))
+            reply(stats, outcome, Some(answer), move |()| {
+                add(&stats.removed, 1)
+            })
         }
         Job::Impact(id, change, answer) => {
             let outcome = savepoint(db, || judge(db, id, change));
@@ -225,45 +229,45 @@ fn perform(db: &Connection, shared: &Shared, job: Job) -> Reply {
         }
         Job::Take(revisions, is_shared, answer) => {
             let outcome = sharing::take(db, shared, revisions, is_shared);
-            reply(stats, outcome, Some(answer), |n_taken| {
+            reply(stats, outcome, Some(answer), move |n_taken| {
                 add(&stats.taken, *n_taken);
             })
         }
         Job::ForgetAbsent(there, answer) => {
             let refuse = failed("forgetting events that are gone elsewhere");
             let outcome = savepoint(db, || sharing::forget_absent(db, &there).map_err(&refuse));
-            reply(stats, outcome, Some(answer), |n_gone| {
+            reply(stats, outcome, Some(answer), move |n_gone| {
                 add(&stats.removed, *n_gone);
             })
         }
         Job::Import(events, answer) => {
             let outcome = savepoint(db, || import(db, events));
-            reply(stats, outcome, Some(answer), |n_new| {
+            reply(stats, outcome, Some(answer), move |n_new| {
                 add(&stats.created, *n_new);
             })
         }
     }
 }
 
-/// Counts an outcome, a good one by `count`, and makes the reply that gives it to whoever waits for it.
-fn reply<T: 'static>(
-    stats: &Stats,
+/// The reply that gives an outcome to whoever waits for it, and counts it: a good one by `count` if it is committed.
+fn reply<'a, T: 'static>(
+    stats: &'a Stats,
     outcome: Result<T, Error>,
     answer: Option<Answer<T>>,
-    count: impl FnOnce(&T),
-) -> Reply {
-    match &outcome {
-        Ok(done) => count(done),
-        Err(Error::Failed { source, .. }) => {
-            stats.see(source);
-            stats.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        Err(Error::NotFound(_)) => {}
-        Err(_) => {
-            stats.refused.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    count: impl FnOnce(&T) + 'a,
+) -> Reply<'a> {
     Box::new(move |committed| {
+        match &outcome {
+            Ok(done) if committed.is_ok() => count(done),
+            Ok(_) | Err(Error::NotFound(_)) => {}
+            Err(Error::Failed { source, .. }) => {
+                stats.see(source);
+                stats.failed.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                stats.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         if let Some(answer) = answer {
             // A sender that no longer waits has its event all the same.
             let _ = answer.send(committed.and(outcome));
