@@ -1,6 +1,6 @@
 //! The table of ClickHouse that several servers share: each writes its changes, and reads those of the others.
 //!
-//! If the last row that was read is not there any more, the table was emptied, or made anew: each server writes what it
+//! If the last row that was read is not there any more, the table was emptied or recreated: each server writes what it
 //! has and the table lacks. Rows that several of them write are the same.
 
 use std::collections::HashMap;

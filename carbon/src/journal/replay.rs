@@ -377,7 +377,7 @@ mod tests {
             1,
             &[(CLOCK, first), (CLOCK, second), (CLOCK, third)],
         );
-        // In another segment ids are named anew.
+        // Names do not carry over: each segment has the names of its own points.
         write(
             dir.path(),
             2,

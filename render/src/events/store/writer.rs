@@ -249,7 +249,8 @@ fn perform<'a>(db: &Connection, shared: &'a Shared, job: Job) -> Reply<'a> {
     }
 }
 
-/// The reply that gives an outcome to whoever waits for it, and counts it: a good one by `count` if it is committed.
+/// The reply to whoever waits for `outcome`. It counts the outcome, too, because a change counts only when it is
+/// committed: `count` is called then.
 fn reply<'a, T: 'static>(
     stats: &'a Stats,
     outcome: Result<T, Error>,
