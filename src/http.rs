@@ -5,7 +5,7 @@
 //! 2. Every answer passes through [`secure`]; a panic while computing it becomes a 500.
 
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -313,14 +313,20 @@ impl Sink for Own {
         self.sink.release(ids);
     }
 
+    // Counted before the sink counts them: who reads its count first and this one then never takes
+    // a point of the server for a client's.
     fn submit(&self, points: &[Datapoint]) {
         self.count.fetch_add(points.len() as u64, Ordering::Relaxed);
+        fence(Ordering::Release);
         self.sink.submit(points);
     }
 
     fn try_submit(&self, points: &[Datapoint]) -> usize {
+        self.count.fetch_add(points.len() as u64, Ordering::Relaxed);
+        fence(Ordering::Release);
         let taken = self.sink.try_submit(points);
-        self.count.fetch_add(taken as u64, Ordering::Relaxed);
+        let refused = points.len() - taken;
+        self.count.fetch_sub(refused as u64, Ordering::Relaxed);
         taken
     }
 }
@@ -370,6 +376,45 @@ mod tests {
         let body = axum::body::to_bytes(body, 10_000).await.unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
         (parts.status, parts.headers, text)
+    }
+
+    /// A sink that takes one point of each call, and expects that all were counted before.
+    struct Narrow(Arc<AtomicU64>);
+
+    impl Sink for Narrow {
+        fn intern(&self, _name: &[u8]) -> Result<SeriesId, NameError> {
+            Err(NameError::Empty)
+        }
+
+        fn release(&self, _ids: &[SeriesId]) {}
+
+        fn submit(&self, points: &[Datapoint]) {
+            self.try_submit(points);
+        }
+
+        fn try_submit(&self, points: &[Datapoint]) -> usize {
+            assert!(self.0.load(Ordering::Relaxed) >= points.len() as u64);
+            1
+        }
+    }
+
+    #[test]
+    fn own_points_are_counted_before_they_are_received() {
+        let count = Arc::new(AtomicU64::new(0));
+        let sink = Arc::new(Narrow(count.clone()));
+        let own = Own {
+            sink,
+            count: count.clone(),
+        };
+        let point = Datapoint {
+            series: SeriesId(1),
+            at: carbon::PointTime::of_clock(carbon::whisper::Timestamp(10)),
+            value: 1.0,
+        };
+        assert_eq!(own.try_submit(&[point; 3]), 1);
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        own.submit(&[point; 2]);
+        assert_eq!(count.load(Ordering::Relaxed), 3);
     }
 
     fn health() -> Health {

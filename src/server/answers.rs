@@ -1,7 +1,7 @@
 //! What the server answers over HTTP: its routes, its health, its counters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use axum::Router;
 use axum::extract::FromRef as _;
@@ -80,7 +80,8 @@ pub(super) fn all_routes(
         .layer(from_fn_with_state(reading, heads))
 }
 
-/// Counts the metrics and datapoints that clients sent: all but the `own_count` of this server.
+/// Counts the metrics and datapoints that clients sent: all but the `own_count` of this server. While
+/// the server writes points of its own, the count may be too low by them, never too high.
 pub(super) fn received(
     carbon: &Carbon,
     statsd: &Statsd,
@@ -89,6 +90,7 @@ pub(super) fn received(
     let (carbon, statsd) = (carbon.clone(), statsd.clone());
     Box::new(move || {
         let all = carbon.stats().received.get();
+        fence(Ordering::Acquire);
         let lines = all.saturating_sub(own_count.load(Ordering::Relaxed));
         let statsd = statsd.read();
         let metrics = |statsd: &statsd::Server| statsd.stats().metrics.load(Ordering::Relaxed);

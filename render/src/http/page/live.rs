@@ -53,7 +53,7 @@ struct Versions {
 /// When the clients' data came.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrivals {
-    /// How many metrics there were at the last count.
+    /// The most metrics that a count has found.
     received: u64,
     /// Unix seconds at which that number was last seen to grow.
     pub(super) last: Option<f64>,
@@ -97,12 +97,13 @@ impl Live {
             .send_modify(|versions| versions.dashboards += 1);
     }
 
+    /// Takes note of a count of the clients' metrics. One count may be lower than that before it.
     fn count_received(&self, received: u64) {
         let mut arrivals = self.arrivals.lock();
         if received > arrivals.received {
             arrivals.last = Some(now());
+            arrivals.received = received;
         }
-        arrivals.received = received;
     }
 
     /// Pages connected now.
@@ -270,5 +271,26 @@ impl http_body::Body for Feed {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let message = self.messages.poll_recv(context);
         message.map(|message| message.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_count_above_all_before_is_new_data() {
+        let live = Live::new();
+        live.count_received(0);
+        assert_eq!(live.arrivals().last, None);
+        live.count_received(5);
+        let last = live.arrivals().last;
+        assert!(last.is_some());
+        for received in [3, 5] {
+            live.count_received(received);
+            assert_eq!(live.arrivals().last, last);
+        }
+        live.count_received(6);
+        assert!(live.arrivals().last >= last && live.arrivals().received == 6);
     }
 }
