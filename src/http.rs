@@ -408,7 +408,7 @@ mod tests {
         };
         let point = Datapoint {
             series: SeriesId(1),
-            at: carbon::PointTime::of_clock(carbon::whisper::Timestamp(10)),
+            at: carbon::PointTime::of_clock(whisper::Timestamp(10)),
             value: 1.0,
         };
         assert_eq!(own.try_submit(&[point; 3]), 1);

@@ -21,8 +21,10 @@ fn stores() -> &'static [Arc<Store>; 2] {
     })
 }
 
+/// All events of `store`.
 fn exported(store: &Store) -> Vec<Event> {
-    store.export(0, 1_000).unwrap()
+    let n_bytes = 1 << 30;
+    store.export(0, n_bytes).unwrap()
 }
 
 fn without_ids(events: &[Event]) -> Vec<Event> {

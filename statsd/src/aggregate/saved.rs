@@ -6,6 +6,10 @@ use std::io::{self, Write};
 
 use super::samples::{SampleBuffer, Summary};
 
+/// The most samples that a line can count: all whole numbers up to here are exact as a float. No
+/// interval has as many, so a larger count is damage, and it could overflow with the next sample.
+const MAX_SAMPLES: u64 = 1 << f64::MANTISSA_DIGITS;
+
 /// What a series has beside its number, to be saved.
 pub(crate) struct Content<'a> {
     pub(crate) samples: &'a [f64],
@@ -96,9 +100,10 @@ pub(super) fn restore(
             ..Saved::default()
         });
     }
+    let count: u64 = words.next()?.parse().ok()?;
     let mut number = || words.next()?.parse::<f64>().ok();
     let summary = Summary {
-        count: number()? as u64,
+        count,
         sum: number()?,
         squares: number()?,
         mean: number()?,
@@ -106,7 +111,7 @@ pub(super) fn restore(
         lower: number()?,
         upper: number()?,
     };
-    let is_sound = summary.count > 0 && summary.lower <= summary.upper;
+    let is_sound = (1..=MAX_SAMPLES).contains(&count) && summary.lower <= summary.upper;
     if !is_sound {
         return None;
     }
@@ -127,4 +132,28 @@ pub(super) fn not_negative(word: &str) -> Option<f64> {
     let value: f64 = word.parse().ok()?;
     // Not -0, which would be sorted behind all others.
     (value >= 0.0).then_some(value + 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a line with samples whose count is `count` is taken.
+    fn takes(count: &str) -> bool {
+        let line = format!("{count} 6 14 2 2 1 3 1*1 2*1 3*1");
+        restore(true, &mut line.split(' '), not_negative).is_some()
+    }
+
+    #[test]
+    fn a_count_that_no_interval_has_is_damage() {
+        assert!(takes("3"));
+        let most = 1u64 << 53;
+        assert!(takes(&most.to_string()));
+        for count in ["0", "-3", "2.5", "nan"] {
+            assert!(!takes(count), "{count}");
+        }
+        for count in [most + 1, u64::MAX] {
+            assert!(!takes(&count.to_string()), "{count}");
+        }
+    }
 }
