@@ -29,8 +29,9 @@ settings::counters! {
         /// Values, or lines, that were refused. If this grows, the management command bad_lines
         /// says why and from which sender.
         bad_lines = "bad_lines_seen";
-        /// Datagrams lost because a receive buffer was full. If this grows, raise
-        /// statsd.receive_buffer and net.core.rmem_max, or list the address several times.
+        /// Buffers of the kernel lost because a receive buffer was full; each had one datagram, or
+        /// up to 64 that were sent or coalesced as one. If this grows, raise statsd.receive_buffer
+        /// and net.core.rmem_max, or list the address several times.
         kernel_drops = "kernel_drops";
         /// Names known now. Compare with statsd.max_names.
         names = level "names";
