@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use carbon::journal::disk::{Disk, RealDisk, Segment};
@@ -260,42 +260,61 @@ pub(crate) fn chance(seed: u64) -> impl FnMut(usize) -> usize {
     }
 }
 
-/// A store with room for 100 datapoints that can create no files until [`FullCache::make_room`].
+/// A store with room for 100 datapoints whose persister writes nothing until [`FullCache::make_room`].
 pub(crate) struct FullCache {
     pub(crate) carbon: Carbon,
     /// Points of 200 series, of which the store has taken the first hundred.
     pub(crate) points: Vec<Datapoint>,
-    obstacle: PathBuf,
+    held: Arc<(Mutex<bool>, Condvar)>,
     _dir: tempfile::TempDir,
 }
 
 impl FullCache {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let held = Arc::new((Mutex::new(true), Condvar::new()));
+        let hold = Arc::clone(&held);
+        // The persister reads the clock before it writes: that is where it is held. An obstacle among the
+        // files would not do, because a full cache gives up what only its own file refuses.
+        let clock = move || {
+            if std::thread::current().name() == Some("persister") {
+                let (is_held, released) = &*hold;
+                let is_held = is_held.lock().unwrap();
+                drop(released.wait_while(is_held, |is_held| *is_held).unwrap());
+            }
+            Timestamp(NOW)
+        };
         let setup = Setup {
             options: Options {
                 max_cache_size: ByteSize(32 * 100),
                 ..options()
             },
+            clock: Arc::new(clock),
             ..setup(Arc::new(RealDisk))
         };
         let carbon = Carbon::open(setup, dir.path()).unwrap();
-        // A dangling link in place of the directory.
-        let obstacle = dir.path().join("whisper").join("test");
-        std::os::unix::fs::symlink("/nowhere/at/all", &obstacle).unwrap();
         let ids = series(&carbon, 200);
         let points: Vec<_> = ids.iter().map(|id| point(*id, 1)).collect();
         assert_eq!(carbon.try_submit(&points), 100);
         Self {
             carbon,
             points,
-            obstacle,
+            held,
             _dir: dir,
         }
     }
 
-    /// Lets files be created.
+    /// Lets the persister write.
     pub(crate) fn make_room(&self) {
-        fs::remove_file(&self.obstacle).unwrap();
+        let (is_held, released) = &*self.held;
+        *is_held.lock().unwrap() = false;
+        released.notify_all();
+    }
+}
+
+impl Drop for FullCache {
+    fn drop(&mut self) {
+        // The end of a store waits for its threads.
+        self.make_room();
     }
 }
