@@ -1,5 +1,6 @@
 //! Checks whether points that are taken now can be stored.
 
+use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -62,7 +63,11 @@ impl Inner {
 
     /// Checks that the directory of the files is the one that was opened.
     pub(crate) fn same_root(&self) -> std::result::Result<(), String> {
-        if self.opened.is_some() && identity(&self.root) == self.opened {
+        if self
+            .opened
+            .as_ref()
+            .is_some_and(|opened| opened.is(&self.root))
+        {
             return Ok(());
         }
         let root = self.root.display();
@@ -72,8 +77,40 @@ impl Inner {
     }
 }
 
-/// Device and inode of a directory.
-pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
+/// A directory that is kept open: until it is closed, no other can get its inode.
+pub(crate) struct Opened(File);
+
+impl Opened {
+    /// The directory that is called `path` now.
+    pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
+        File::open(path).map(Self)
+    }
+
+    /// Whether `path` still leads to it.
+    pub(crate) fn is(&self, path: &Path) -> bool {
+        let identity = |found: Metadata| (found.dev(), found.ino());
+        let now = std::fs::metadata(path).map(identity).ok();
+        now.is_some() && now == self.0.metadata().map(identity).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_directory_of_the_same_name_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("whisper");
+        std::fs::create_dir(&path).unwrap();
+        let opened = Opened::of(&path).unwrap();
+        assert!(opened.is(&path));
+        // File systems give a free inode away at once.
+        for _ in 0..20 {
+            std::fs::remove_dir(&path).unwrap();
+            assert!(!opened.is(&path));
+            std::fs::create_dir(&path).unwrap();
+            assert!(!opened.is(&path));
+        }
+    }
 }

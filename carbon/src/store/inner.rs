@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use whisper::map::Maps;
 
 use super::deliveries::Deliveries;
+use super::health::Opened;
 use super::setup::{Access, Clock, Guard};
 use crate::cache::Cache;
 use crate::clock::{Clocks, Steady};
@@ -35,8 +36,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     /// The data directory.
     pub(crate) data: PathBuf,
-    /// Device and inode of `root` when it was opened.
-    pub(crate) opened: Option<(u64, u64)>,
+    /// The directory that `root` was when the store was opened; `None` if it was not there.
+    pub(crate) opened: Option<Opened>,
     pub(crate) guard: Option<Guard>,
     pub(crate) files: Files,
     pub(crate) disk: Arc<dyn Disk>,

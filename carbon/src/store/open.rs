@@ -10,7 +10,7 @@ use whisper::map::{MapOptions, Maps};
 use super::carbon::{Carbon, Handle, Origin};
 use super::deliver;
 use super::deliveries::Deliveries;
-use super::health::identity;
+use super::health::Opened;
 use super::inner::Inner;
 use super::setup::{Access, Setup};
 use super::{background, expire, rounds, ruled};
@@ -104,7 +104,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         _ => None,
     };
     Ok(Inner {
-        opened: identity(&root),
+        opened: Opened::of(&root).ok(),
         cache: Cache::new(usize::try_from(options.max_cache_size.0).unwrap_or(usize::MAX)),
         maps: Maps::new(MapOptions {
             flock: options.flock,
