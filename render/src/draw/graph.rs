@@ -228,10 +228,17 @@ fn aligned(mut curves: Vec<Curve<'_>>) -> Vec<Curve<'_>> {
     curves
 }
 
-/// The fields of `events` by their ids, with the colours of their lines.
+/// The fields of `events` by their ids, with the colours of their lines. Of verdicts only what a card shows: every
+/// graph of a page has all events, and figures that nobody sees change with every look at a deploy.
 fn fields(events: &[Event], overlay: &Overlay<'_>) -> Map<String, Value> {
     let with_color = |event: &Event| {
-        let mut json = event.to_json();
+        let mut json = event.to_graphite_json();
+        if let Some(impact) = &event.impact {
+            json["impact"] = serde_json::json!({
+                "verdict": impact.verdict,
+                "sentence": impact.sentence,
+            });
+        }
         json["color"] = overlay.color(event).into();
         (event.id.to_string(), json)
     };
@@ -329,6 +336,7 @@ fn rounded(value: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::impact::{Report, SeriesReport};
 
     fn of(
         params: &[(&str, &str)],
@@ -509,5 +517,36 @@ mod tests {
         let other = with(&[], &all, &[event("bob")], &known);
         assert_eq!(other["events"]["3"]["data"], "bob");
         assert_eq!(other["series"][0]["values"].as_array().unwrap().len(), OPEN);
+    }
+
+    #[test]
+    fn another_look_at_a_deploy_is_sent_only_if_its_verdict_is_another() {
+        let event = |sentence: &str, updated: f64| Event {
+            id: 3,
+            what: "web 2".to_owned(),
+            when: 1800.0,
+            impact: Some(Box::new(Report {
+                sentence: sentence.to_owned(),
+                series: vec![SeriesReport::default()],
+                updated,
+                ..Report::default()
+            })),
+            ..Event::default()
+        };
+        let all = [series("a", vec![1.0; 60])];
+        let whole = of(&[], &all, &[event("too early", 1.0)], None);
+        let expected = serde_json::json!({"verdict": "not_enough_data", "sentence": "too early"});
+        assert_eq!(whole["events"]["3"]["impact"], expected);
+        let known = Known {
+            since: Some(3_500),
+            layout: whole["layout"].as_str().map(str::to_owned),
+        };
+        let same = with(&[], &all, &[event("too early", 2.0)], &known);
+        assert!(same["events"].is_null(), "{same}");
+        let other = with(&[], &all, &[event("nothing changed", 2.0)], &known);
+        assert_eq!(
+            other["events"]["3"]["impact"]["sentence"],
+            "nothing changed"
+        );
     }
 }
