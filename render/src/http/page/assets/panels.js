@@ -48,7 +48,9 @@ class Panel {
     if (view().get("events")) query.set("events", view().get("events"));
     const asked = view();
     query.set("from", asked.get("from") ?? board.dataset.from);
-    for (const name of ["until", "tz"]) if (asked.get(name)) query.set(name, asked.get(name));
+    const until = asked.get("until") ?? (asked.get("from") ? undefined : board.dataset.until);
+    if (until) query.set("until", until);
+    if (asked.get("tz")) query.set("tz", asked.get("tz"));
     const width = Math.max(160, Math.floor(this.place.clientWidth));
     query.set("width", width);
     query.set("height", Math.round(Math.min(Math.max(width * 0.42, 190), root.dataset.wall ? 420 : 250)));
@@ -112,6 +114,7 @@ class Panel {
     const drawn = draw(this.place, graph, hidden, describe(heading.textContent, graph, this.unit));
     Object.assign(this, drawn);
     this.writeLegend();
+    this.crossed = undefined;
     if (cross.at !== undefined) this.cross(cross.at);
   }
 
@@ -169,12 +172,18 @@ class Panel {
     });
   }
 
-  cross(at) {
-    if (!this.hair) return;
-    const inside = at !== undefined && at >= this.graph.from && at <= this.graph.until;
-    this.hair.style.display = inside ? "" : "none";
+  /** Moves the crosshair; returns whether it is within the graph. */
+  moveHair(at) {
+    const inside = this.hair && at !== undefined && at >= this.graph.from && at <= this.graph.until;
+    if (this.hair) this.hair.style.display = inside ? "" : "none";
     if (inside) this.hair.style.transform = `translateX(${Math.round(this.scale.left + this.scale.x(at))}px)`;
-    this.values(inside ? at : undefined);
+    return inside;
+  }
+
+  cross(at) {
+    this.values(this.moveHair(at) ? at : undefined);
+    this.crossed = at;
+    this.turn = turns += 1;
   }
 }
 
@@ -198,13 +207,13 @@ export async function redraw(figure, hasTargets) {
 const newest = (graph) =>
   Math.floor(Math.max(graph.from, ...graph.series.map((one) => one.start + (one.count - 1) * one.step)));
 
-/** What a screen reader says of a graph. */
 /** The first name or glob in a target. */
 function pattern(target) {
   const words = target.match(/(?:\{[^}]*\}|[^\s(){},'"|])+/g) ?? [];
   return words.find((word) => word.includes(".") && Number.isNaN(Number(word))) ?? target;
 }
 
+/** What a screen reader says of a graph. */
 function describe(title, graph, unit) {
   const last = graph.series.slice(0, 5).map((one) =>
     `${one.name} ${readable(one.last ?? null, unit, graph.binary)}`);
@@ -231,8 +240,10 @@ function merge(old, graph, since) {
 
 // ---- The crosshair, the pointer, the zoom.
 
+const LEGENDS_A_FRAME = 2; // their text takes the browser longer than all lines
 const cross = { at: undefined };
 let frame;
+let turns = 0;
 let pointed;
 
 /** The graph that the pointer was on last. */
@@ -241,12 +252,23 @@ export const pointedAt = () => (pointed?.graph ? pointed : undefined);
 /** Moves the crosshair of all graphs; `undefined` takes it away. */
 export function crossAll(at) {
   cross.at = at;
-  frame ??= requestAnimationFrame(() => {
-    frame = undefined;
-    for (const panel of panels) if (panel.graph) panel.cross(cross.at);
-    clock.textContent = cross.at === undefined ? "" : when(cross.at);
-    clock.hidden = cross.at === undefined;
-  });
+  frame ??= requestAnimationFrame(moveCross);
+}
+
+// The line of every graph moves with every frame; the values in the legends follow in turn, those of the graph under
+// the pointer at once, those of graphs out of sight when all others are right.
+function moveCross() {
+  frame = undefined;
+  const { at } = cross;
+  clock.textContent = at === undefined ? "" : when(at);
+  clock.hidden = at === undefined;
+  const drawn = panels.filter((panel) => panel.graph);
+  for (const panel of drawn) if (panel.isSeen !== false) panel.moveHair(at);
+  const rank = (panel) => (panel === pointed ? 0 : panel.isSeen === false ? 2 : 1);
+  const late = drawn.filter((panel) => panel.crossed !== at);
+  late.sort((a, b) => rank(a) - rank(b) || (a.turn ?? 0) - (b.turn ?? 0));
+  for (const panel of late.slice(0, LEGENDS_A_FRAME)) panel.cross(at);
+  if (late.length > LEGENDS_A_FRAME) frame = requestAnimationFrame(moveCross);
 }
 
 /** Asks what happened to the series of `panel` around `at`. */
@@ -263,11 +285,16 @@ const clock = document.createElement("p");
 clock.className = "clock";
 clock.hidden = true;
 
+let format; // making one takes longer than using it
+
 /** A timestamp in the zone of the page. */
 export function when(at) {
-  const zone = view().get("tz") ?? body.dataset.tz;
-  const format = { dateStyle: "medium", timeStyle: "medium", timeZone: zone || "UTC" };
-  return `${new Intl.DateTimeFormat("en-GB", format).format(at * 1000)} ${zone || "UTC"}`;
+  const zone = view().get("tz") || body.dataset.tz || "UTC";
+  if (format?.zone !== zone) {
+    const options = { dateStyle: "medium", timeStyle: "medium", timeZone: zone };
+    format = { zone, dates: new Intl.DateTimeFormat("en-GB", options) };
+  }
+  return `${format.dates.format(at * 1000)} ${zone}`;
 }
 
 function pointer(panel) {
