@@ -30,6 +30,26 @@ fn deploys_are_judged(server: &Server) {
     assert_eq!(back["verdict"], "better", "{back}");
     let quiet = verdict("web 2.3");
     assert_eq!(quiet["verdict"], "unchanged", "{quiet}");
+    // What happened days ago is no news.
+    assert_eq!(verdict("web 2.1")["verdict"], "worse");
+    let told = |server: &Server| server.json("/events/get_data?tags=impact&from=-8d");
+    let names = |found: &Value| {
+        let events = found.as_array().unwrap().iter();
+        let names: Vec<String> = events.map(|event| event["what"].to_string()).collect();
+        names.join(", ")
+    };
+    assert_eq!(names(&told(server)), "\"worse: checkout 3.0\"");
+    let page = server.get("/").text();
+    let strip = page.split("<header").next().unwrap();
+    for word in [
+        "Last harmful deploy",
+        "checkout 3.0",
+        "bob: new payment provider",
+        " rose from ",
+    ] {
+        assert!(strip.contains(word), "{word}: {strip}");
+    }
+    assert!(!page.contains("worse: checkout 3.0"), "{page}");
 }
 
 #[test]

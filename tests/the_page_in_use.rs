@@ -324,6 +324,26 @@ fn on_a_phone_the_newest_events_are_above_the_graphs() {
 }
 
 #[test]
+fn on_a_phone_the_form_for_any_range_is_on_the_screen() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = shop();
+    browser.phone();
+    for path in ["/", "/explore"] {
+        browser.open(&at(&server, path));
+        browser.eval("document.querySelector('.custom').open = true");
+        let form = "document.querySelector('.custom form').getBoundingClientRect()";
+        assert_eq!(
+            browser.eval(&format!("{form}.left >= 0 && {form}.right <= 390")),
+            true,
+            "{path}: {}",
+            browser.text(&format!("JSON.stringify({form})"))
+        );
+    }
+}
+
+#[test]
 fn the_explorer_finds_by_letters_and_its_copies_work_elsewhere() {
     let Some(browser) = Browser::start() else {
         return;

@@ -23,4 +23,4 @@ pub use judge::Judge;
 pub use options::Options;
 pub use reverse::{Asked, Happened, what_happened};
 pub use stats::Stats;
-pub use worker::{Handle, Host, Worker};
+pub use worker::{Handle, Host, Worker, finding_key};

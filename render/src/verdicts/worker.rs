@@ -19,6 +19,8 @@ use crate::impact::{Outcome, Report};
 
 /// How far back events are judged without a request, in seconds: two days of history are left then.
 const BACK: f64 = 5.0 * 86_400.0;
+/// A deploy that ended earlier than this, in seconds before now, is no news when it is judged: nobody is told.
+const NEWS: f64 = 86_400.0;
 /// Events looked at in one search.
 const MAX_FOUND: usize = 1_000;
 /// How often events are searched when none is due.
@@ -205,7 +207,9 @@ impl Worker {
                 let before = event.impact.as_ref().map(|report| report.verdict);
                 if report.verdict == Outcome::Worse && before != Some(Outcome::Worse) {
                     stats.worse.add(1);
-                    self.announce(event, &report);
+                    if Judge::end(event, now).is_some_and(|end| now - end < NEWS) {
+                        self.announce(event, &report);
+                    }
                 }
             }
             Err(error) => {
@@ -249,7 +253,7 @@ impl Worker {
             let tags: Vec<&str> = self.worse_tags.iter().map(String::as_str).collect();
             let draft = Draft {
                 data: Some(report.sentence.clone()),
-                key: Some(format!("impact-{}", event.id)),
+                key: Some(finding_key(event.id)),
                 when: Some(self.host.now()),
                 ..Draft::new(format!("worse: {}", event.what), &tags)
             };
@@ -260,4 +264,9 @@ impl Worker {
             tracing::warn!(error, event = event.id, "a webhook was not delivered");
         }
     }
+}
+
+/// The key of the event that says that the deploy `id` turned out worse.
+pub fn finding_key(id: i64) -> String {
+    format!("impact-{id}")
 }

@@ -83,10 +83,14 @@ fn changes_page(page: &Page, params: &Params, up: &str) -> String {
         h1 { "What changed" }
         (question(page, params, &zone, up))
         p {
-            (count(events.len() as u64, "event")) " from " (timestamp(from as f64, &zone)) " to "
-            (timestamp(until as f64, &zone)) ". "
-            a href={ (up) "changes?by=" (order) } {
-                @if by_size { "Order by time" } @else { "Order by what moved most" }
+            @if events.is_empty() { "No events" } @else { (count(events.len() as u64, "event")) }
+            " from " (timestamp(from as f64, &zone)) " to " (timestamp(until as f64, &zone)) ". "
+            @if events.is_empty() {
+                a href={ (up) "start" } { "Post one" }
+            } @else {
+                a href={ (up) "changes?by=" (order) } {
+                    @if by_size { "Order by time" } @else { "Order by what moved most" }
+                }
             }
         }
         div data-part="changes" { @if !events.is_empty() { (table(&events, &zone, up)) } }

@@ -10,11 +10,12 @@ use maud::{Markup, html};
 
 use super::layout::Layout;
 use super::live::now;
+use super::panels::PictureLinks;
 use super::strip::{age, event_path, status};
 use super::words::{length, timestamp};
-use super::{Page, View, failed, html_answer};
-use crate::events::Event;
+use super::{Page, Panel, View, failed, html_answer};
 use crate::events::draft::is_web_link;
+use crate::events::{Event, Status};
 use crate::http::negotiate::negotiated;
 use crate::http::params::InQuery;
 use crate::http::{Answer, Params};
@@ -26,6 +27,8 @@ const GRAPHS: usize = 12;
 const DRAWN: usize = 1;
 /// Minutes before and after the deploy on its graphs.
 const AROUND: f64 = 90.0 * 60.0;
+/// How often graphs to which values are added are refreshed, in seconds.
+const REFRESH: u64 = 10;
 /// The deploys around one that are listed, on each side.
 const NEIGHBOURS: f64 = 86_400.0;
 
@@ -103,13 +106,13 @@ fn strongest(report: &Report) -> Vec<&str> {
 
 /// The parameters of a graph of `targets` around `event`.
 fn graph_query(event: &Event, targets: &[&str], further: &[(&str, &str)]) -> String {
-    let end = event.until.unwrap_or(event.when);
     let mut query = Serializer::new(String::new());
     for target in targets {
         query.append_pair("target", target);
     }
-    query.append_pair("from", &format!("{:.0}", event.when - AROUND));
-    query.append_pair("until", &format!("{:.0}", (end + AROUND).min(now())));
+    let (from, until) = range(event);
+    query.append_pair("from", &from);
+    query.append_pair("until", until.as_deref().unwrap_or("now"));
     query.append_pair("events", "deploy");
     for (name, value) in further {
         query.append_pair(name, value);
@@ -153,10 +156,20 @@ pub(super) fn verdict(event: &Event) -> Markup {
     }
 }
 
-/// The sentence of a verdict whose badge says already that it is one so far.
+/// The sentence of a verdict without what its badge says already.
 pub(super) fn without_badge(report: &Report) -> &str {
     let sentence = &*report.sentence;
-    sentence.strip_prefix("so far: ").unwrap_or(sentence)
+    let sentence = sentence.strip_prefix("so far: ").unwrap_or(sentence);
+    let rest = sentence.strip_prefix(verdict_words(report.verdict));
+    rest.and_then(|rest| rest.strip_prefix(": "))
+        .unwrap_or(sentence)
+}
+
+/// What a deploy did to the series that it changed most, in a few words.
+pub(super) fn effect(event: &Event) -> Option<&str> {
+    let sentence = without_badge(event.impact.as_ref()?);
+    let end = sentence.find(", ").into_iter().chain(sentence.find("; "));
+    Some(&sentence[..end.min().unwrap_or(sentence.len())])
 }
 
 /// The verdict as a badge.
@@ -174,23 +187,24 @@ fn badge(report: &Report) -> Markup {
     }
 }
 
-fn deploy_page(page: &Page, event: &Event, params: &Params, up: &str) -> String {
+/// The page of `event`.
+pub(super) fn deploy_page(page: &Page, event: &Event, params: &Params, up: &str) -> String {
     let view = View::of(params);
     let zone = view.zone(page);
     let content = html! {
         h1 { (event.what) " " (status(event)) @if let Some(report) = &event.impact { (badge(report)) } }
         div data-part="verdict" {
             @match &event.impact {
-                Some(report) => {
-                    p { strong { (report.sentence) } }
-                    (graphs(event, report, up))
-                    (figures(report, &zone, up))
-                }
+                Some(report) => p { strong { (without_badge(report)) } },
                 None => p {
                     "There is no verdict yet. The first look is taken five minutes after the end of a deploy; "
                     "the tags in " code { "impact.events" } " say which events are judged."
                 }
             }
+        }
+        @if let Some(report) = &event.impact {
+            (graphs(event, report, &view, up))
+            div data-part="figures" { (figures(report, &zone, up)) }
         }
         (facts(event, &zone, up))
         (opinion(event, up))
@@ -201,40 +215,52 @@ fn deploy_page(page: &Page, event: &Event, params: &Params, up: &str) -> String 
         path: "changes",
         view: &view,
         up,
-        refresh: 0,
+        refresh: if range(event).1.is_none() { REFRESH } else { 0 },
         head: html! {},
         content,
     };
     layout.document(page)
 }
 
-/// A small graph for each changed series, the strongest first, and a list of the others.
-fn graphs(event: &Event, report: &Report, up: &str) -> Markup {
+/// A graph for each changed series, the strongest first, and a list of the others.
+fn graphs(event: &Event, report: &Report, view: &View, up: &str) -> Markup {
     let shown = report.series.iter().take(GRAPHS);
     let others = report.series.iter().skip(GRAPHS);
-    let graph = |one: &SeriesReport| {
-        let size = [("width", "420"), ("height", "180"), ("hideLegend", "true")];
-        format!("{up}render?{}", graph_query(event, &[&one.name], &size))
+    let (from, until) = range(event);
+    let links = PictureLinks {
+        from: &from,
+        until: until.as_deref(),
+        tz: view.tz.as_deref(),
+        events: "deploy",
+        theme: view.theme,
+        up,
     };
     html! {
-        div class="panels" {
-            @for one in shown {
-                figure class="panel" {
-                    figcaption { (change(one)) }
-                    img src=(graph(one)) alt=(one.sentence) width="420" height="180" loading="lazy";
+        p id="zoomed" hidden { span {} button type="button" { "Back" } }
+        div class="board whole" data-from=(from) data-until=[until.as_deref()] {
+            div class="panels" {
+                @for one in shown {
+                    (links.described(&Panel::of(vec![one.name.clone()]), &one.name, 1, &change(one)))
                 }
             }
         }
         @if report.series.len() > GRAPHS {
             details {
                 summary { (others.len()) " more series" }
-                ul { @for one in others { li { (change(one)) } } }
+                ul { @for one in others { li { (one.name) " " (change(one)) } } }
             }
         }
     }
 }
 
-/// What happened to one series, in words.
+/// The range of the graphs of `event`: until now while the time after it is not over.
+fn range(event: &Event) -> (String, Option<String>) {
+    let until = event.until.unwrap_or(event.when) + AROUND;
+    let until = (until < now()).then(|| format!("{until:.0}"));
+    (format!("{:.0}", event.when - AROUND), until)
+}
+
+/// What happened to one series, in words, without its name.
 fn change(one: &SeriesReport) -> Markup {
     let class = match one.worth {
         Worth::Worse => "badge failed",
@@ -251,7 +277,11 @@ fn change(one: &SeriesReport) -> Markup {
         Lasting::Lasting => ", lasting",
         Lasting::Passing => ", for a few minutes only",
     };
-    html! { span class=(class) { (words) (lasting) } " " (one.sentence) }
+    let sentence = one
+        .sentence
+        .strip_prefix(&*one.name)
+        .unwrap_or(&one.sentence);
+    html! { span class=(class) { (words) (lasting) } (sentence) }
 }
 
 /// What was looked at, and how sure the verdict is.
@@ -303,7 +333,7 @@ fn facts(event: &Event, zone: &TimeZone, up: &str) -> Markup {
             }
             @if let Some(undone) = event.rollback_of {
                 tr { th { "Undoes" } td { a href={ (up) "deploy/" (undone) } { "#" (undone) } } }
-            } @else {
+            } @else if event.status != Status::RolledBack {
                 tr {
                     th { "Roll back" }
                     td {
@@ -333,7 +363,8 @@ fn quoted(text: &str) -> String {
 
 /// Buttons for a person's opinion of the verdict.
 fn opinion(event: &Event, up: &str) -> Markup {
-    let Some(report) = &event.impact else {
+    let judged = event.impact.as_ref();
+    let Some(report) = judged.filter(|report| report.verdict != Outcome::NotEnoughData) else {
         return html! {};
     };
     let choices = [
@@ -343,7 +374,7 @@ fn opinion(event: &Event, up: &str) -> Markup {
         ("none", "no opinion"),
     ];
     html! {
-        p {
+        p class="opinion" {
             @match report.correction {
                 Some(correction) => { "A person said: " strong { (correction.name()) } ". " }
                 None => "Was this verdict right? ",

@@ -88,7 +88,7 @@ pub(crate) fn one(page: &Page, params: &Params, event: &Event, undone_by: &[Even
     let zone = view.zone(page);
     let at = now();
     let content = html! {
-        h1 { (event.what) (status(event)) (verdict(event)) }
+        h1 { (event.what) " " (status(event)) (verdict(event)) }
         section data-part="event" aria-label="event" {
             table {
                 tr { th { "When" } td { (timestamp(event.when, &zone)) " (" (age(event.when, at, &zone)) ")" } }

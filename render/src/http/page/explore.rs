@@ -82,7 +82,8 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
     let zone = view.zone(page);
     let now = super::live::now();
     let (start, end) = view.range("-1h", &zone, now as i64);
-    let events = view.events.as_deref().unwrap_or("*");
+    // A deploy shows its verdict itself.
+    let events = view.events.as_deref().unwrap_or("* -impact");
     let happened = page
         .0
         .host

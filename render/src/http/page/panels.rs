@@ -1,6 +1,6 @@
 //! A dashboard: a picture for each panel, and the events of its time range.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use form_urlencoded::Serializer;
 use jiff::tz::TimeZone;
@@ -19,7 +19,10 @@ use super::{Dashboard, FRONT, Page, Panel};
 use crate::draw::without_figures;
 use crate::events::Event;
 use crate::events::draft::is_web_link;
+use crate::verdicts::finding_key;
 
+/// The screens that show a graph over their whole width, as `style.css` has them.
+const PHONE: &str = "(max-width: 640px)";
 /// The page shows at most this many events in its table.
 const EVENTS_SHOWN: usize = 20;
 /// A panel that needs more series than this is not drawn every few seconds.
@@ -151,6 +154,17 @@ pub(super) struct PictureLinks<'a> {
 
 impl PictureLinks<'_> {
     pub(super) fn figure(&self, panel: &Panel, title: &str, n_series: usize) -> Markup {
+        self.described(panel, title, n_series, &html! {})
+    }
+
+    /// A figure with a sentence below its heading.
+    pub(super) fn described(
+        &self,
+        panel: &Panel,
+        title: &str,
+        n_series: usize,
+        sentence: &Markup,
+    ) -> Markup {
         let is_dark = self.theme == Some("dark");
         let png = self.url(panel, "png", is_dark);
         let too_many = n_series > SERIES_PER_PANEL;
@@ -166,6 +180,7 @@ impl PictureLinks<'_> {
                         a href=(self.url(panel, "json", false)) { "JSON" }
                     }
                 }
+                @if !sentence.0.is_empty() { p class="about" { (sentence) } }
                 @if too_many {
                     p class="quiet" {
                         (count(n_series as u64, "series match"))
@@ -177,6 +192,11 @@ impl PictureLinks<'_> {
                     div class="picture" {
                         noscript {
                             picture {
+                                @if self.theme.is_none() {
+                                    source media={ (PHONE) " and (prefers-color-scheme: dark)" }
+                                        srcset=(self.small(panel, true));
+                                }
+                                source media=(PHONE) srcset=(self.small(panel, is_dark));
                                 @if self.theme.is_none() {
                                     source media="(prefers-color-scheme: dark)"
                                         srcset=(self.url(panel, "png", true));
@@ -209,8 +229,19 @@ impl PictureLinks<'_> {
         query.finish()
     }
 
+    /// The URL of a panel's picture for a phone: a wide one that is scaled down cannot be read.
+    fn small(&self, panel: &Panel, is_dark: bool) -> String {
+        let size = [("width", "350"), ("height", "230"), ("fontSize", "11")];
+        self.sized(panel, "png", is_dark, size)
+    }
+
     /// The `/render` URL of a panel.
     fn url(&self, panel: &Panel, format: &str, is_dark: bool) -> String {
+        let size = [("width", "600"), ("height", "300"), ("fontSize", "10")];
+        self.sized(panel, format, is_dark, size)
+    }
+
+    fn sized(&self, panel: &Panel, format: &str, is_dark: bool, size: [(&str, &str); 3]) -> String {
         let start = format!("{}render?", self.up);
         let begun = start.len();
         let mut query = Serializer::for_suffix(start, begun);
@@ -231,8 +262,6 @@ impl PictureLinks<'_> {
         let colour = |light, dark| if is_dark { dark } else { light };
         let mut params: BTreeMap<&str, &str> = BTreeMap::from([
             ("events", panel.events.as_deref().unwrap_or(self.events)),
-            ("width", "600"),
-            ("height", "300"),
             ("hideLegend", "false"),
             ("template", "grafana"),
             ("bgcolor", colour("ffffff", "1a2027")),
@@ -240,6 +269,7 @@ impl PictureLinks<'_> {
             ("majorGridLineColor", colour("d5dae0", "38424d")),
             ("minorGridLineColor", colour("eceff2", "252d36")),
         ]);
+        params.extend(size);
         if format == "png" {
             params.insert("pixelRatio", "2");
         }
@@ -251,6 +281,15 @@ impl PictureLinks<'_> {
     }
 }
 
+/// `happened` without the events which only say that a deploy among them turned out worse: the deploy shows its verdict.
+fn without_findings(happened: &[Event]) -> Vec<&Event> {
+    let judged = happened.iter().filter(|event| event.impact.is_some());
+    let findings: BTreeSet<String> = judged.map(|event| finding_key(event.id)).collect();
+    let is_finding = |event: &&Event| event.key.as_ref().is_some_and(|key| findings.contains(key));
+    let others = happened.iter().filter(|event| !is_finding(event));
+    others.collect()
+}
+
 pub(super) fn events_list(happened: &[Event], now: f64, zone: &TimeZone, up: &str) -> Markup {
     html! {
         section class="events" data-part="events" aria-label="deploys and events" {
@@ -260,7 +299,9 @@ pub(super) fn events_list(happened: &[Event], now: f64, zone: &TimeZone, up: &st
                     "No events in this time range. " a href={ (up) "start" } { "Post one" } "."
                 }
             } @else {
-                ol { @for event in happened.iter().rev() { (event_line(event, now, zone, up)) } }
+                ol {
+                    @for event in without_findings(happened).into_iter().rev() { (event_line(event, now, zone, up)) }
+                }
             }
             p { a href={ (up) "events/" } { "All events" } }
         }

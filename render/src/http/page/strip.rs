@@ -1,17 +1,18 @@
 //! The strip on top of every page: how old the newest data is, and the newest deploy.
 //!
-//! What needs attention is loud: data that stopped, deploys that failed, that were rolled back, or
-//! that are under way. Ages are written by the server and counted on by `live.js`.
+//! What needs attention is loud: data that stopped, deploys that failed, that were rolled back, that turned
+//! out worse, or that are under way. A newer deploy does not displace a harmful one: the last of them stays for some
+//! hours. Ages are written by the server and counted on by `live.js`.
 
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
-use super::deploy::verdict;
+use super::deploy::{effect, verdict};
 use super::live::{Arrivals, now};
 use super::words::{ago, first_line, length, timestamp};
 use super::{Page, View};
 use crate::events::{Event, OPEN_AT_MOST, Status};
-use crate::impact::Outcome;
+use crate::impact::{Correction, Outcome};
 
 /// The events that count as deploys.
 const DEPLOYS: &str = "deploy,deployment,release,rollback";
@@ -23,6 +24,8 @@ const STALE: f64 = 60.0;
 const LOOKED_AT: usize = 50;
 /// Deploys under way that are shown beside the newest one.
 const UNDER_WAY: usize = 2;
+/// How long the last harmful deploy is shown beside newer ones, in seconds.
+const HARM_SHOWN: f64 = 6.0 * 3_600.0;
 
 /// The strip of a page whose relative path to `/` is `up`.
 pub(super) fn strip(page: &Page, view: &View, up: &str) -> Markup {
@@ -33,6 +36,10 @@ pub(super) fn strip(page: &Page, view: &View, up: &str) -> Markup {
         .events(DEPLOYS, at - FAR_BACK, at + 1.0, LOOKED_AT);
     let newest = deploys.last();
     let others = deploys.iter().rev().skip(1);
+    let harmful = deploys.iter().rev().find(|event| is_harmful(event));
+    let harmful = harmful.filter(|event| {
+        at - event.when < HARM_SHOWN && newest.is_some_and(|newest| newest.id != event.id)
+    });
     let under_way = others.filter(|event| is_under_way(event, at));
     let zone = view.zone(page);
     html! {
@@ -46,6 +53,7 @@ pub(super) fn strip(page: &Page, view: &View, up: &str) -> Markup {
                     }
                 }
             }
+            @if let Some(event) = harmful { (deploy(event, "Last harmful deploy", at, &zone, up)) }
             @for event in under_way.take(UNDER_WAY) {
                 (deploy(event, "Also", at, &zone, up))
             }
@@ -61,6 +69,18 @@ pub(super) fn is_deploy(event: &Event) -> bool {
 
 fn is_under_way(event: &Event, at: f64) -> bool {
     event.status == Status::Started && event.until.is_none() && at - event.when < OPEN_AT_MOST
+}
+
+/// Whether a deploy failed, was rolled back, or was judged worse and nobody objected.
+fn is_harmful(event: &Event) -> bool {
+    matches!(event.status, Status::Failed | Status::RolledBack) || turned_out_worse(event)
+}
+
+fn turned_out_worse(event: &Event) -> bool {
+    let refuted = [Some(Correction::Wrong), Some(Correction::Expected)];
+    event.impact.as_ref().is_some_and(|report| {
+        report.verdict == Outcome::Worse && !refuted.contains(&report.correction)
+    })
 }
 
 fn data(arrivals: Arrivals, at: f64) -> Markup {
@@ -93,10 +113,10 @@ fn deploy(event: &Event, words: &str, at: f64, zone: &TimeZone, up: &str) -> Mar
         Status::Failed => "item deploy loud failed",
         Status::RolledBack => "item deploy loud rolled_back",
         Status::Started => "item deploy loud started",
-        Status::Succeeded | Status::Unstated => match &event.impact {
-            Some(report) if report.verdict == Outcome::Worse => "item deploy loud failed",
-            _ => "item deploy",
-        },
+        Status::Succeeded | Status::Unstated if turned_out_worse(event) => {
+            "item deploy loud failed"
+        }
+        Status::Succeeded | Status::Unstated => "item deploy",
     };
     html! {
         span class=(class) {
@@ -106,6 +126,10 @@ fn deploy(event: &Event, words: &str, at: f64, zone: &TimeZone, up: &str) -> Mar
             (verdict(event))
             @let by = first_line(&event.data, 80);
             @if !by.is_empty() { span class="by" { (by) } }
+            @if turned_out_worse(event) && let Some(effect) = effect(event) {
+                @if !by.is_empty() { span class="by" { " · " } }
+                span class="by" { (effect) }
+            }
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::events::Status;
+use crate::impact::{Correction, Outcome, Report, SeriesReport, Worth};
 use crate::memory::Memory;
+use crate::verdicts::finding_key;
 
 struct Around {
     addresses: BTreeMap<&'static str, Vec<String>>,
@@ -168,4 +170,112 @@ fn the_strip_names_the_newest_deploy_and_what_is_under_way() {
     }
     let before_list = text.split("<main").next().unwrap();
     assert!(!before_list.contains("web 1"), "only the newest deploy");
+}
+
+/// A deploy that turned out worse an hour ago, what the server said of that, and a newer deploy.
+fn after_a_harmful_deploy() -> Vec<Event> {
+    let at = live::now();
+    let series = SeriesReport {
+        name: "stats.errors".to_owned(),
+        sentence: "stats.errors rose from 1 to 9 (9x), 5 times its own largest usual change; more"
+            .to_owned(),
+        worth: Worth::Worse,
+        ..SeriesReport::default()
+    };
+    let report = Report {
+        verdict: Outcome::Worse,
+        sentence: series.sentence.clone(),
+        complete: true,
+        series: vec![series],
+        ..Report::default()
+    };
+    let event = |id: i64, minutes: f64, what: &str| Event {
+        id,
+        what: what.to_owned(),
+        tags: vec!["deploy".to_owned()],
+        when: at - minutes * 60.0,
+        ..Event::default()
+    };
+    let harmful = Event {
+        data: "bob: new payment provider".to_owned(),
+        impact: Some(Box::new(report)),
+        ..event(3, 60.0, "checkout 3.0")
+    };
+    let finding = Event {
+        key: Some(finding_key(3)),
+        ..event(4, 10.0, "worse: checkout 3.0")
+    };
+    vec![harmful, finding, event(5, 2.0, "web 2.4")]
+}
+
+#[test]
+fn a_newer_deploy_does_not_displace_a_harmful_one() {
+    let events = after_a_harmful_deploy();
+    let toml = "title = \"T\"\n";
+    let text = shown(&page(&["a.b"], events.clone(), toml), "");
+    let strip = text.split("<header").next().unwrap();
+    let harm = strip.split("Last harmful deploy").nth(1).unwrap();
+    for part in [
+        "<strong>checkout 3.0</strong>",
+        ">worse</span>",
+        ">bob: new payment provider<",
+        ">stats.errors rose from 1 to 9 (9x)<",
+    ] {
+        assert!(harm.contains(part), "{part}: {strip}");
+    }
+    // A person said that it was meant, or it is long ago.
+    let mut expected = events.clone();
+    expected[0].impact.as_mut().unwrap().correction = Some(Correction::Expected);
+    let mut old = events;
+    old[0].when -= 86_400.0;
+    for events in [expected, old] {
+        let text = shown(&page(&["a.b"], events, toml), "");
+        assert!(!text.contains("Last harmful deploy"), "{text}");
+    }
+}
+
+#[test]
+fn a_finding_is_listed_with_its_deploy() {
+    let events = after_a_harmful_deploy();
+    let listed = |events: Vec<Event>| {
+        let text = shown(&page(&["a.b"], events, "title = \"T\"\n"), "");
+        let list = text.split("<section class=\"events\"").nth(1).unwrap();
+        list.to_owned()
+    };
+    let list = listed(events.clone());
+    assert!(list.contains("checkout 3.0") && list.contains("stats.errors rose from 1 to 9"));
+    assert!(!list.contains("worse: checkout 3.0"), "{list}");
+    // Its deploy is not in the list.
+    assert!(listed(events[1..].to_vec()).contains("worse: checkout 3.0"));
+}
+
+#[test]
+fn a_deploy_has_graphs_of_what_it_changed() {
+    let events = after_a_harmful_deploy();
+    let (from, deploy) = (events[0].when - 5_400.0, events[0].clone());
+    let page = page(&["a.b"], events, "title = \"T\"\n");
+    let written =
+        |event: &Event| deploy::deploy_page(&page, event, &Params::from_pairs(Vec::new()), "../");
+    let text = written(&deploy);
+    for part in [
+        format!(
+            "<div class=\"board whole\" data-from=\"{from:.0}\"><div class=\"panels\"><figure data-query=\"target=stats.errors&amp;"
+        ),
+        // Time goes on: the range has no end yet.
+        "data-refresh=\"10\"".to_owned(),
+        "worse, so far</span> rose from 1 to 9".to_owned(),
+        "rollback-of 3".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part}: {text}");
+    }
+    let undone = Event {
+        status: Status::RolledBack,
+        when: deploy.when - 86_400.0,
+        ..deploy
+    };
+    let text = written(&undone);
+    assert!(
+        !text.contains("rollback-of") && text.contains("data-until="),
+        "{text}"
+    );
 }

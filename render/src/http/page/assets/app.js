@@ -7,6 +7,9 @@ import * as keys from "./keys.js";
 import * as live from "./live.js";
 import * as panels from "./panels.js";
 
+// What the graphs of a verdict show.
+const judged = (page) => [...page.querySelectorAll(".board.whole figure")].map((figure) => figure.dataset.query).join();
+
 // The parts of this page as the server writes them now. A part with the focus in a field stays.
 async function refreshParts() {
   try {
@@ -14,6 +17,8 @@ async function refreshParts() {
     if (!answer.ok) return;
     live.heardNow();
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    // A new verdict is about other series.
+    if (judged(page) !== judged(document)) return location.reload();
     for (const part of document.querySelectorAll("[data-part]")) {
       const next = page.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
       const focused = part.contains(document.activeElement) ? document.activeElement : undefined;
