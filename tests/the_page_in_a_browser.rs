@@ -461,6 +461,16 @@ fn a_graph_has_a_short_address_that_chats_unfurl() {
         second.starts_with("  since web 2.0 (5 min ago): ") && second.contains("before"),
         "{text}"
     );
+    let fresh = format!(
+        r#"{{"what": "web 2.1", "tags": "deploy web", "when": {}}}"#,
+        support::now() - 20
+    );
+    assert_eq!(server.post("/events/", &fresh).status, 200);
+    let text = server.get("/graph/stats.shop.logins.txt").text();
+    assert!(
+        text.contains("  since web 2.1 (2") && text.contains(" s ago): "),
+        "{text}"
+    );
     for (path, status) in [
         ("/graph/stats.shop.logins.gif", 404),
         ("/graph/.png", 404),

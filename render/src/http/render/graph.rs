@@ -12,6 +12,7 @@ use super::{Request, handle};
 use crate::draw::short;
 use crate::error::Result;
 use crate::events::{Event, TagQuery};
+use crate::http::page::words::ago;
 use crate::http::pool::Lane;
 use crate::http::{Answer, App, Params};
 use crate::series::Series;
@@ -134,8 +135,7 @@ fn change(series: &Series, deploy: &Event, now: f64) -> String {
     let end = deploy.until.unwrap_or(deploy.when);
     let before = average(series, deploy.when - SPAN, deploy.when);
     let after = average(series, end, end + SPAN);
-    let minutes = ((now - deploy.when) / 60.0).floor();
-    let what = format!("  since {} ({minutes} min ago): ", deploy.what);
+    let what = format!("  since {} ({}): ", deploy.what, ago(now - deploy.when));
     match (before, after) {
         (Some(before), Some(after)) if before != 0.0 => {
             let percent = (after / before - 1.0) * 100.0;
