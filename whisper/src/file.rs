@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::aggregation::Aggregation;
+use crate::archive::SLOT_SIZE;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched};
 use crate::header::{Header, MAX_HEADER_SIZE, checked_factor};
@@ -28,7 +29,7 @@ use crate::units::Timestamp;
 use crate::update::{self, Arrival, Updated};
 
 /// The bytes read when a file is opened: any header, and slot 0 of the first archive behind it.
-const FIRST_READ: usize = MAX_HEADER_SIZE + crate::archive::SLOT_SIZE;
+const FIRST_READ: usize = MAX_HEADER_SIZE + SLOT_SIZE;
 
 /// How many bases are remembered; files with more archives read the others again.
 const BASES: usize = 8;
@@ -347,6 +348,10 @@ impl Storage for Ahead<'_> {
         Ok(())
     }
 
+    fn holds(&self, _: u64, _: &[u8; SLOT_SIZE]) -> Result<bool> {
+        Ok(false)
+    }
+
     fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {
         self.0.base(header, index)
     }
@@ -381,6 +386,13 @@ impl Storage for Bytes {
             offset += n as u64;
         }
         Ok(())
+    }
+
+    fn holds(&self, offset: u64, slot: &[u8; SLOT_SIZE]) -> Result<bool> {
+        let mut bytes = [0; SLOT_SIZE];
+        let n = retry(|| pread(&self.fd, &mut bytes, offset))
+            .map_err(|e| self.io("reading a point", e))?;
+        Ok(n == bytes.len() && bytes == *slot)
     }
 
     fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {

@@ -1,5 +1,6 @@
 //! A storage of writes in memory, above another one that is only read.
 
+use crate::archive::SLOT_SIZE;
 use crate::error::Result;
 use crate::header::Header;
 use crate::storage::Storage;
@@ -52,6 +53,10 @@ impl<S: Storage> Storage for Layer<'_, S> {
         Ok(())
     }
 
+    fn holds(&self, _: u64, _: &[u8; SLOT_SIZE]) -> Result<bool> {
+        Ok(false)
+    }
+
     fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {
         match (self.bases[index], self.under) {
             (Some(base), _) => Ok(base),
@@ -75,6 +80,10 @@ impl Storage for Nothing {
     }
 
     fn write(&mut self, _: u64, _: &[u8]) -> Result<()> {
+        match *self {}
+    }
+
+    fn holds(&self, _: u64, _: &[u8; SLOT_SIZE]) -> Result<bool> {
         match *self {}
     }
 

@@ -16,6 +16,9 @@ pub(crate) trait Storage {
     /// Writes `bytes` at `offset`. The range lies within the archives.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
 
+    /// Whether `slot` is at `offset`. `false` where asking costs more than writing it again.
+    fn holds(&self, offset: u64, slot: &[u8; SLOT_SIZE]) -> Result<bool>;
+
     /// The interval in slot 0 of the archive numbered `index`, 0 for an empty archive. May be
     /// remembered from an earlier read (see the second rule of [`crate::archive`]).
     fn base(&self, header: &Header, index: usize) -> Result<Timestamp>;

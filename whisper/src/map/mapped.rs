@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use crate::archive::SLOT_SIZE;
 use crate::error::Result;
 use crate::header::Header;
 use crate::storage::Storage;
@@ -25,6 +26,10 @@ impl Storage for Mapped<'_> {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.mapping.write(offset, bytes);
         Ok(())
+    }
+
+    fn holds(&self, offset: u64, slot: &[u8; SLOT_SIZE]) -> Result<bool> {
+        Ok(self.mapping.holds(offset, slot))
     }
 
     fn base(&self, header: &Header, index: usize) -> Result<Timestamp> {

@@ -94,6 +94,15 @@ impl Mapping {
         }
     }
 
+    /// Whether these bytes are at `offset`, a multiple of four.
+    pub(super) fn holds(&self, offset: u64, slot: &[u8; SLOT_SIZE]) -> bool {
+        let words = &self.words()[offset as usize / 4..];
+        let bytes = slot.as_chunks::<4>().0.iter();
+        bytes
+            .zip(words)
+            .all(|(bytes, word)| word.load(Ordering::Relaxed).to_ne_bytes() == *bytes)
+    }
+
     /// Does `work` on the map; `None` if pages of it were lost meanwhile, so that whatever came
     /// out of it means nothing.
     pub(super) fn watched<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
