@@ -2,8 +2,8 @@
 //!
 //! 1. The hand goes round all blocks of ids in a lap, at a pace that is as even as the series that wait
 //!    ahead of it. So each series is written once a lap with all its points, and not all series at once.
-//! 2. A lap takes nine tenths of `carbon.persist_within`, or less: under pressure (cache or journal are filling
-//!    up) it takes that share of it.
+//! 2. A lap takes `carbon.persist_within` but for a few seconds ([`SPARE`]), or less: under pressure (cache or
+//!    journal are filling up) it takes that share of it.
 //! 3. Blocks whose first point has waited for nearly `persist_within` are written wherever the hand is. What
 //!    could not be written is tried again every [`RETRY`].
 //! 4. A series with very many points is written at once: to wait longer would not make a point cheaper.
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::cache::{BlockWaiting, Cache, Waiting};
 
-/// The share of `persist_within` that a lap takes.
-const LAP: f64 = 0.9;
+/// What a lap leaves of `persist_within`, and at most a tenth of it: for blocks that the hand reaches later than
+/// in the lap before. A visit costs the same with more points, so it is short.
+const SPARE: Duration = Duration::from_secs(6);
 /// How long before its end the wait of a block is over: a step of the persister, and its resolution.
 const MARGIN: Duration = Duration::from_millis(600);
 /// After this long, what could not be written is tried again.
@@ -91,7 +92,8 @@ impl Hand {
     fn go_on_at(&mut self, now: Instant, cache: &Cache, pressure: f64, into: &mut Vec<Waiting>) {
         let elapsed = now.saturating_duration_since(self.moved);
         self.moved = now;
-        let lap = self.within.mul_f64(LAP * pressure.clamp(0.0, 1.0));
+        let lap = self.within - SPARE.min(self.within / 10);
+        let lap = lap.mul_f64(pressure.clamp(0.0, 1.0));
         let left = lap.saturating_sub(now.saturating_duration_since(self.begun));
         let mut blocks = std::mem::take(&mut self.blocks);
         blocks.clear();
@@ -176,7 +178,7 @@ mod tests {
         for _lap in 0..2 {
             fill();
             let (mut most, mut all) = (0, 0);
-            run(&mut hand, &cache, 270, |_, written| {
+            run(&mut hand, &cache, 294, |_, written| {
                 most = most.max(written.len());
                 all += written.len();
             });

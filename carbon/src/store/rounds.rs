@@ -30,7 +30,7 @@ const STEP: Duration = Duration::from_millis(250);
 const CACHE: [f64; 2] = [1.0 / 2.0, 7.0 / 8.0];
 /// The shares of the journal from which laps become shorter, and from which a checkpoint writes everything.
 const JOURNAL: [f64; 2] = [1.0 / 4.0, 1.0 / 2.0];
-/// The share of `persist_within` after which the journal begins a new segment: half of a lap.
+/// The share of `persist_within` after which the journal begins a new segment: about half of a lap.
 const SEGMENT: f64 = 0.45;
 /// The most finished segments that wait for the hand.
 const MOST_OPEN: usize = 8;
