@@ -50,53 +50,39 @@ fn random() -> impl FnMut(u64) -> u64 {
 /// All names once, shuffled: packed into equally long datagrams, several of them a call.
 pub(crate) struct Pass {
     segment: usize,
-    calls: Vec<Vec<u8>>,
+    /// What is sent in an interval, and in the next ones until it begins again.
+    turns: Vec<Vec<Vec<u8>>>,
     /// The order in which the names are sent.
     pub(crate) order: Vec<u32>,
 }
 
 impl Pass {
-    pub(crate) fn new(names: u32) -> Self {
-        Self::of((0..names).collect())
+    /// Each name has the same value in every interval, or so many in turn.
+    pub(crate) fn new(names: u32, values: u32) -> Self {
+        Self::of((0..names).collect(), values)
     }
 
     /// A pass over these names.
-    pub(crate) fn of(mut order: Vec<u32>) -> Self {
+    pub(crate) fn of(mut order: Vec<u32>, values: u32) -> Self {
         let mut random = random();
         for at in (1..order.len()).rev() {
             order.swap(at, random(at as u64 + 1) as usize);
         }
-        let mut packets: Vec<Vec<u8>> = Vec::new();
-        for name in &order {
-            let path = path(*name);
-            let line = match kind(*name) {
-                Kind::Counter => format!("{path}:1|c"),
-                Kind::Timer => format!("{path}:{}|ms", random(2_000)),
-                Kind::Gauge => format!("{path}:{}|g", random(1_000_000)),
-            };
-            match packets.last_mut() {
-                Some(packet) if packet.len() + 1 + line.len() <= PACKET => {
-                    packet.push(b'\n');
-                    packet.extend_from_slice(line.as_bytes());
-                }
-                _ => packets.push(line.into_bytes()),
-            }
-        }
-        let segment = packets.iter().map(Vec::len).max().unwrap_or(1);
-        let calls = packets.chunks(TOGETHER).map(|packets| {
-            let mut call = Vec::with_capacity(segment * TOGETHER);
-            for packet in packets {
-                call.extend_from_slice(packet);
-                // Empty lines fill the datagrams up.
-                call.resize(call.len().next_multiple_of(segment), b'\n');
-            }
-            call
-        });
+        let turns: Vec<_> = (1..=values)
+            .map(|turn| packets(&order, turn, &mut random))
+            .collect();
+        let lengths = turns.iter().flatten().map(Vec::len);
+        let segment = lengths.max().unwrap_or(1);
         Self {
             segment,
-            calls: calls.collect(),
+            turns: turns.iter().map(|turn| calls(turn, segment)).collect(),
             order,
         }
+    }
+
+    /// What is sent in the interval of this number.
+    fn calls(&self, interval: u64) -> &[Vec<u8>] {
+        &self.turns[interval as usize % self.turns.len()]
     }
 
     /// How many metrics a call sends: lines that are not empty, of each datagram.
@@ -105,6 +91,41 @@ impl Pass {
         let lines = datagrams.flat_map(|datagram| datagram.split(|byte| *byte == b'\n'));
         lines.filter(|line| !line.is_empty()).count() as u64
     }
+}
+
+/// Datagrams with each of the names once.
+fn packets(order: &[u32], turn: u32, random: &mut impl FnMut(u64) -> u64) -> Vec<Vec<u8>> {
+    let mut packets: Vec<Vec<u8>> = Vec::new();
+    for name in order {
+        let path = path(*name);
+        let line = match kind(*name) {
+            Kind::Counter => format!("{path}:{turn}|c"),
+            Kind::Timer => format!("{path}:{}|ms", random(2_000)),
+            Kind::Gauge => format!("{path}:{}|g", random(1_000_000)),
+        };
+        match packets.last_mut() {
+            Some(packet) if packet.len() + 1 + line.len() <= PACKET => {
+                packet.push(b'\n');
+                packet.extend_from_slice(line.as_bytes());
+            }
+            _ => packets.push(line.into_bytes()),
+        }
+    }
+    packets
+}
+
+/// Calls that send `packets`, as datagrams of `segment` bytes.
+fn calls(packets: &[Vec<u8>], segment: usize) -> Vec<Vec<u8>> {
+    let calls = packets.chunks(TOGETHER).map(|packets| {
+        let mut call = Vec::with_capacity(segment * TOGETHER);
+        for packet in packets {
+            call.extend_from_slice(packet);
+            // Empty lines fill the datagrams up.
+            call.resize(call.len().next_multiple_of(segment), b'\n');
+        }
+        call
+    });
+    calls.collect()
 }
 
 /// The time since 1970.
@@ -130,7 +151,7 @@ impl Sender {
     pub(crate) fn start(pass: &Arc<Pass>, address: &str, interval: Duration) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         socket.connect(address).expect("the server's address");
-        if pass.calls[0].len() > pass.segment {
+        if pass.calls(0)[0].len() > pass.segment {
             baseline::segment(&socket, pass.segment);
         }
         let stop = Arc::new(AtomicBool::new(false));
@@ -138,8 +159,9 @@ impl Sender {
         let (pass, stopped, passed) = (pass.clone(), stop.clone(), passes.clone());
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                send_one(&pass, &socket, interval);
-                passed.fetch_add(1, Ordering::Relaxed);
+                let number = passed.load(Ordering::Relaxed);
+                send_one(pass.calls(number), &socket, interval);
+                passed.store(number + 1, Ordering::Relaxed);
                 sleep_until(next_multiple(interval));
             }
         });
@@ -188,7 +210,7 @@ impl Renewing {
         socket.connect(address).expect("the server's address");
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
-        let pass = Arc::new(Mutex::new(Arc::new(Pass::new(names))));
+        let pass = Arc::new(Mutex::new(Arc::new(Pass::new(names, 1))));
         let (stopped, count, present) = (stop.clone(), sent.clone(), pass.clone());
         let thread = std::thread::spawn(move || {
             for number in 1.. {
@@ -202,7 +224,7 @@ impl Renewing {
                     let class = slot % lives;
                     slot + names * ((number + lives - 1 - class) / lives)
                 };
-                let next = Pass::of((0..names).map(name).collect());
+                let next = Pass::of((0..names).map(name).collect(), 1);
                 *present.lock().expect("no panic") = Arc::new(next);
             }
         });
@@ -245,17 +267,14 @@ fn send_at(
     stopped: &AtomicBool,
     sent: &AtomicU64,
 ) {
-    if pass.calls[0].len() > pass.segment {
+    if pass.calls(0)[0].len() > pass.segment {
         baseline::segment(socket, pass.segment);
     }
-    let metrics: Vec<u64> = pass
-        .calls
-        .iter()
-        .map(|call| pass.metrics_of(call))
-        .collect();
+    let calls = pass.calls(0);
+    let metrics: Vec<u64> = calls.iter().map(|call| pass.metrics_of(call)).collect();
     let (begin, end) = (now(), next_multiple(interval));
     let mut done = 0_u64;
-    for (call, metrics) in pass.calls.iter().zip(&metrics).cycle() {
+    for (call, metrics) in calls.iter().zip(&metrics).cycle() {
         let due = begin + Duration::from_secs_f64(done as f64 / rate);
         let ahead = due.saturating_sub(now());
         // A sleep for each call would cost more than the call.
@@ -279,7 +298,7 @@ pub(crate) fn next_multiple(interval: Duration) -> Duration {
 }
 
 /// Sends a pass, evenly, within the interval that begins next or has just begun.
-fn send_one(pass: &Pass, socket: &UdpSocket, interval: Duration) {
+fn send_one(calls: &[Vec<u8>], socket: &UdpSocket, interval: Duration) {
     let end = next_multiple(interval);
     let begin = end.saturating_sub(interval);
     let begin = if now() - begin > interval / 10 {
@@ -288,9 +307,8 @@ fn send_one(pass: &Pass, socket: &UdpSocket, interval: Duration) {
     } else {
         begin
     };
-    let calls = pass.calls.len() as f64;
-    for (at, call) in pass.calls.iter().enumerate() {
-        let due = begin + interval.mul_f64(SENT_BY * at as f64 / calls);
+    for (at, call) in calls.iter().enumerate() {
+        let due = begin + interval.mul_f64(SENT_BY * at as f64 / calls.len() as f64);
         let ahead = due.saturating_sub(now());
         // A sleep for each call would cost more than the call.
         if ahead > Duration::from_millis(2) {

@@ -11,6 +11,8 @@
 //! - `dir`: a directory on the file system to be measured (/dev/shm). The bench makes one of its own in it.
 //! - `retentions`: of all files, as `10s:6h,1m:7d`. Without it they are the server's own, whose finest step is
 //!   10 s; with another interval, as many points in steps of that length (1s:36m,6s:16h48m,1m:182d12h).
+//! - `values` (1): how many values each name takes in turn. With one, coarser points stay the same while they are
+//!   made, and the server does not write them again.
 //! - `set`: a setting of the server, any number of times.
 //! - `soak`: for how long metrics are sent at a steady rate, while names come and go (see [`soak`]), instead of the
 //!   phases below. `rate` (1,000,000): metrics a second. `lives` (20): one name in so many is new in each interval.
@@ -59,6 +61,7 @@ pub(crate) struct Arguments {
     pub(crate) creating: u32,
     pub(crate) dir: PathBuf,
     pub(crate) retentions: Option<String>,
+    pub(crate) values: u32,
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) soak: Option<Duration>,
     pub(crate) rate: f64,
@@ -72,6 +75,7 @@ fn main() {
         creating: 120,
         dir: PathBuf::from("/dev/shm"),
         retentions: None,
+        values: 1,
         settings: Vec::new(),
         soak: None,
         rate: 1e6,
@@ -122,12 +126,13 @@ fn set(arguments: &mut Arguments, key: &str, value: &str) {
         "soak" => arguments.soak = Some(value.parse::<Span>().unwrap().0),
         "rate" => arguments.rate = value.parse().unwrap(),
         "lives" => arguments.lives = value.parse().unwrap(),
+        "values" => arguments.values = value.parse().unwrap(),
         "set" => {
             let (key, value) = value.split_once('=').unwrap();
             arguments.settings.push((key.to_owned(), value.to_owned()));
         }
         _ => panic!(
-            "{key}: not one of interval, flushes, creating, dir, retentions, set, soak, rate, lives"
+            "{key}: not one of interval, flushes, creating, dir, retentions, values, set, soak, rate, lives"
         ),
     }
 }

@@ -146,7 +146,7 @@ impl<'a> Bench<'a> {
         Self {
             server: server(arguments),
             arguments,
-            pass: Arc::new(Pass::new(names)),
+            pass: Arc::new(Pass::new(names, arguments.values)),
             figures: Figures {
                 names,
                 ..Figures::default()
