@@ -415,12 +415,16 @@ mod tests {
         assert!(new);
         assert_eq!(names.intern(b"a.b").unwrap(), (id, false));
         assert_eq!(names.intern(b".a.b").unwrap(), (id, false));
+        assert_eq!(names.intern(b"~a.b").unwrap(), (id, false));
         assert_eq!(names.name(id), "a.b");
+        let (cut, _) = names.intern(b"~c").unwrap();
+        assert_eq!(names.intern(b"~c").unwrap(), (cut, false));
+        assert_eq!(names.intern(b"c").unwrap(), (cut, false));
         let (tagged, _) = names.intern(b"m;z=1;a=2").unwrap();
         assert_eq!(names.get(b"m;a=2;z=1"), Some(tagged));
         assert_eq!(names.get(b"m;z=1;a=2"), Some(tagged));
         assert_eq!(names.intern(b"a\0b"), Err(NameError::Forbidden));
-        assert_eq!(names.len(), 2);
+        assert_eq!(names.len(), 3);
         assert_eq!(names.name(SeriesId(99)), "");
     }
 

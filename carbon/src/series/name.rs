@@ -45,7 +45,10 @@ pub fn canonical(raw: &[u8]) -> Result<Cow<'_, str>, NameError> {
             other => Cow::Owned(other),
         }
     } else {
-        plain(text.trim_start_matches('~'))?
+        match plain(text.trim_start_matches('~'))? {
+            Cow::Borrowed(cut) if cut.len() < text.len() => Cow::Owned(cut.to_owned()),
+            name => name,
+        }
     };
     // Read again, it would have another canonical form.
     if is_open_metrics(&name) && !name.starts_with(TAGGED) {
@@ -269,6 +272,13 @@ mod tests {
         assert_eq!(ok("a./b"), "a.b");
         assert_eq!(ok("~a"), "a");
         assert_eq!(ok("~~a~b"), "a~b");
+        // Borrowed is only what was canonical.
+        for raw in ["~a", "~~a.b", "~a..b"] {
+            assert!(
+                matches!(canonical(raw.as_bytes()), Ok(Cow::Owned(_))),
+                "{raw}"
+            );
+        }
         assert_eq!(ok("~a;b=c"), "a;b=c");
         assert_eq!(ok("~a{b=\"c\"}"), "a;b=c");
         // A file name that holds a hash has room for slashes.
