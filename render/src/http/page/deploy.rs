@@ -374,7 +374,7 @@ fn opinion(event: &Event, up: &str) -> Markup {
         ("none", "no opinion"),
     ];
     html! {
-        p class="opinion" {
+        div class="opinion" {
             @match report.correction {
                 Some(correction) => { "A person said: " strong { (correction.name()) } ". " }
                 None => "Was this verdict right? ",

@@ -36,11 +36,19 @@ pub(super) fn strip(page: &Page, view: &View, up: &str) -> Markup {
         .events(DEPLOYS, at - FAR_BACK, at + 1.0, LOOKED_AT);
     let newest = deploys.last();
     let others = deploys.iter().rev().skip(1);
-    let harmful = deploys.iter().rev().find(|event| is_harmful(event));
-    let harmful = harmful.filter(|event| {
-        at - event.when < HARM_SHOWN && newest.is_some_and(|newest| newest.id != event.id)
+    let is_harmful_now = newest.is_some_and(is_harmful);
+    // Beside a harmful one only those that may be the real cause.
+    let harmful = others.clone().find(|event| match is_harmful_now {
+        true => turned_out_worse(event) && event.status != Status::RolledBack,
+        false => is_harmful(event),
     });
-    let under_way = others.filter(|event| is_under_way(event, at));
+    let harmful = harmful.filter(|event| at - event.when < HARM_SHOWN);
+    let words = match is_harmful_now {
+        true => "Also harmful",
+        false => "Last harmful deploy",
+    };
+    let is_shown = |event: &Event| harmful.is_some_and(|harmful| harmful.id == event.id);
+    let under_way = others.filter(|event| is_under_way(event, at) && !is_shown(event));
     let zone = view.zone(page);
     html! {
         div class="strip" data-part="strip" role="status" aria-label="newest data and deploy" {
@@ -53,7 +61,7 @@ pub(super) fn strip(page: &Page, view: &View, up: &str) -> Markup {
                     }
                 }
             }
-            @if let Some(event) = harmful { (deploy(event, "Last harmful deploy", at, &zone, up)) }
+            @if let Some(event) = harmful { (deploy(event, words, at, &zone, up)) }
             @for event in under_way.take(UNDER_WAY) {
                 (deploy(event, "Also", at, &zone, up))
             }

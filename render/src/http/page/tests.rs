@@ -223,6 +223,19 @@ fn a_newer_deploy_does_not_displace_a_harmful_one() {
     ] {
         assert!(harm.contains(part), "{part}: {strip}");
     }
+    // A second one within minutes may not be the cause.
+    let mut both = events.clone();
+    both[2].impact = events[0].impact.clone();
+    let text = shown(&page(&["a.b"], both.clone(), toml), "");
+    let strip = text.split("<header").next().unwrap();
+    let (newest, other) = strip.split_once("Also harmful").unwrap();
+    assert!(
+        newest.contains("web 2.4") && other.contains("checkout 3.0"),
+        "{strip}"
+    );
+    both[0].status = Status::RolledBack;
+    let text = shown(&page(&["a.b"], both, toml), "");
+    assert!(!text.contains("Also harmful"), "{text}");
     // A person said that it was meant, or it is long ago.
     let mut expected = events.clone();
     expected[0].impact.as_mut().unwrap().correction = Some(Correction::Expected);
