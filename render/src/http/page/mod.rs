@@ -234,17 +234,18 @@ impl Page {
         {
             return *count;
         }
-        let counts = |path: &str| {
+        // The server's own series count only where they are asked for by name.
+        let counts = |path: &str, pattern: &str| {
             let first = path.split('.').next().unwrap_or(path);
             let is_excepted = |one: &String| one == first || search::fits(one, path);
-            !is_ours(path) && !except.iter().any(is_excepted)
+            (!is_ours(path) || is_ours(pattern)) && !except.iter().any(is_excepted)
         };
         // The patterns come from the operator's file: no budget applies.
         let count_of = |pattern: &str| {
             let found = self.0.source.find(pattern, &Budget::unlimited());
             found.map_or(0, |nodes| {
                 let leaves = nodes.iter().filter(|node| node.leaf);
-                leaves.filter(|node| counts(&node.path)).count()
+                leaves.filter(|node| counts(&node.path, pattern)).count()
             })
         };
         let each: Vec<usize> = needs.split_whitespace().map(count_of).collect();

@@ -81,6 +81,13 @@ fn without_data_the_page_says_what_to_send() {
 }
 
 #[test]
+fn own_series_count_where_a_panel_names_them() {
+    let toml = "title = \"T\"\n[[panels]]\ntitle = \"All\"\nneeds = \"**\"\ntargets = [\"a\"]\n";
+    let page = page(&["plumbago.deploys.all.per_day"], Vec::new(), toml);
+    assert!(!page.has_data(FRONT) && page.has_data("deploys"));
+}
+
+#[test]
 fn panels_are_pictures_with_events_and_only_where_there_is_data() {
     let toml = "title = \"T\"\nevents = \"deploy web\"\n\
         [[panels]]\ntitle = \"Here\"\nneeds = \"a.b\"\ntargets = [\"a.b\", \"a.c\"]\nparams = { yMin = \"0\" }\n\
