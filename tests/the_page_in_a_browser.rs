@@ -129,12 +129,12 @@ fn live_updates_are_bounded_and_end_with_the_server() {
         metrics.contains("plumbago_page_live 0\n")
     });
     let _open = server.stream("/page/live");
-    let began = Instant::now();
     assert!(server.stop().success());
+    // The server ended the stream: it did not wait for it in vain.
+    let log = server.log();
     assert!(
-        began.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        began.elapsed()
+        log.contains("stopped") && !log.contains("still open"),
+        "{log}"
     );
 }
 

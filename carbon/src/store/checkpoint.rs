@@ -32,7 +32,7 @@ impl Inner {
             self.maps.distrust();
         }
         // Everything in the finished segments is in the cache: write it to the files, and sync these.
-        let mut patience = Patience::new();
+        let mut patience = Patience::default();
         let mut ends = false;
         persister.pass(&self.parts(), clocks, kind, |pass| {
             ends = match kind {

@@ -60,7 +60,7 @@ impl Carbon {
         let mut persister = inner.persister.lock();
         persister.why = None;
         let mut said = Instant::now();
-        let mut patience = Patience::new();
+        let mut patience = Patience::default();
         persister.pass(&inner.parts(), &clocks, Kind::Drain, |pass| {
             if said.elapsed() > LONGEST_WAIT {
                 said = Instant::now();
