@@ -48,7 +48,8 @@ impl Arriving {
         let more = self.length.saturating_sub(SMALL_BODY) - self.bytes;
         self.bytes += more;
         let now = arriving.fetch_add(more, Ordering::Relaxed) + more;
-        if *limit == 0 || now <= limit / ARRIVING {
+        // A small body is taken while large ones fill the quarter.
+        if more == 0 || *limit == 0 || now <= limit / ARRIVING {
             return Ok(());
         }
         Err(Error::Limit {
@@ -84,6 +85,8 @@ mod tests {
             refused.contains("a quarter of render.max_memory = 25"),
             "{refused}"
         );
+        // Nothing of what is small is refused while the large ones are there.
+        Arriving::new(&memory).grow(SMALL).unwrap();
         drop(other);
         one.grow(5).unwrap();
         drop(one);
