@@ -136,11 +136,14 @@ impl Names {
     /// As [`Names::intern`], for a name that was stored before and is known to be canonical.
     ///
     /// # Errors
-    /// Not UTF-8, or too many names.
+    /// Empty or not UTF-8, or too many names.
     pub(crate) fn restore(&mut self, name: &[u8]) -> Result<SeriesId, NameError> {
         let hash = self.hasher.hash_one(name);
         if let Some(id) = self.table.find(hash, |id| self.bytes(*id) == name) {
             return Ok(SeriesId(*id));
+        }
+        if name.is_empty() {
+            return Err(NameError::Empty);
         }
         std::str::from_utf8(name).map_err(|_| NameError::NotUtf8)?;
         self.add_hashed(name, hash)
@@ -426,6 +429,7 @@ mod tests {
         assert_eq!(names.intern(b"a\0b"), Err(NameError::Forbidden));
         assert_eq!(names.len(), 3);
         assert_eq!(names.name(SeriesId(99)), "");
+        assert_eq!(names.restore(b""), Err(NameError::Empty));
     }
 
     #[test]
