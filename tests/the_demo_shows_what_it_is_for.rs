@@ -30,7 +30,7 @@ fn deploys_are_judged(server: &Server) {
     assert_eq!(back["verdict"], "better", "{back}");
     let quiet = verdict("web 2.3");
     assert_eq!(quiet["verdict"], "unchanged", "{quiet}");
-    // What happened days ago is no news.
+    // A deploy of days ago is judged, but no event says so.
     assert_eq!(verdict("web 2.1")["verdict"], "worse");
     let told = |server: &Server| server.json("/events/get_data?tags=impact&from=-8d");
     let names = |found: &Value| {

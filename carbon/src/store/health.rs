@@ -105,7 +105,7 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         let opened = Opened::of(&path).unwrap();
         assert!(opened.is(&path));
-        // File systems give a free inode away at once.
+        // Several times, because a file system usually gives the new directory the inode of the old one.
         for _ in 0..20 {
             std::fs::remove_dir(&path).unwrap();
             assert!(!opened.is(&path));

@@ -19,7 +19,7 @@ use crate::impact::{Outcome, Report};
 
 /// How far back events are judged without a request, in seconds: two days of history are left then.
 const BACK: f64 = 5.0 * 86_400.0;
-/// A deploy that ended earlier than this, in seconds before now, is no news when it is judged: nobody is told.
+/// A deploy that ended more than this many seconds ago is judged without an event and without a webhook.
 const NEWS: f64 = 86_400.0;
 /// Events looked at in one search.
 const MAX_FOUND: usize = 1_000;

@@ -249,8 +249,8 @@ fn perform<'a>(db: &Connection, shared: &'a Shared, job: Job) -> Reply<'a> {
     }
 }
 
-/// The reply to whoever waits for `outcome`. It counts the outcome, too, because a change counts only when it is
-/// committed: `count` is called then.
+/// The reply to the sender that waits for `outcome`. It also calls `count`, because a change must not be counted
+/// before it is committed.
 fn reply<'a, T: 'static>(
     stats: &'a Stats,
     outcome: Result<T, Error>,
