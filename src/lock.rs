@@ -8,7 +8,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -69,9 +68,7 @@ impl DataLock {
     /// A sentence that names the removed or replaced path.
     pub fn check(&self) -> Result<(), String> {
         for (path, locked) in [(&self.data, &self.directory), (&self.path, &self.file)] {
-            let identity = |found: fs::Metadata| (found.dev(), found.ino());
-            let now = fs::metadata(path).map(identity).ok();
-            if now.is_none() || now != locked.metadata().map(identity).ok() {
+            if !private::is_at(locked, path) {
                 let path = path.display();
                 return Err(format!(
                     "{path} was removed or replaced: another server may be started on this data"

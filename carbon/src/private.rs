@@ -4,10 +4,11 @@
 //!    link put in their place leads to no other file.
 //! 2. Opening never blocks: a pipe, a device or a directory in their place is an error.
 //! 3. They are created with mode 0600, their directories with 0700.
+//! 4. A file or directory that is kept open is told from one that has taken its place ([`is_at`]).
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -43,6 +44,14 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 /// Whether [`open`] found something that is not a regular file.
 pub fn is_in_the_way(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none()
+}
+
+/// Whether `path` leads to the file or directory that is open as `file`. While it is open no other can get
+/// its inode, so that this is certain.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: Metadata| (found.dev(), found.ino());
+    let now = std::fs::metadata(path).map(identity).ok();
+    now.is_some() && now == file.metadata().map(identity).ok()
 }
 
 /// Renames `path` to `NAME.corrupt`, or to the next free name, and returns the new path.
@@ -134,5 +143,21 @@ mod tests {
         open(&path, OpenOptions::new().write(true).create(true)).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&inner), mode(&path)), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_new_directory_of_the_same_name_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("whisper");
+        std::fs::create_dir(&path).unwrap();
+        let opened = File::open(&path).unwrap();
+        assert!(is_at(&opened, &path));
+        // Several times, because a file system usually gives the new directory the inode of the old one.
+        for _ in 0..20 {
+            std::fs::remove_dir(&path).unwrap();
+            assert!(!is_at(&opened, &path));
+            std::fs::create_dir(&path).unwrap();
+            assert!(!is_at(&opened, &path));
+        }
     }
 }

@@ -1,13 +1,10 @@
 //! Checks whether points that are taken now can be stored.
 
-use std::fs::{File, Metadata};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use super::carbon::Carbon;
 use super::inner::Inner;
 use super::setup::Access;
 use crate::journal::Journal;
+use crate::private;
 
 impl Carbon {
     /// Whether points that are taken now can be stored: the journal can be written, and the directories are
@@ -66,7 +63,7 @@ impl Inner {
         if self
             .opened
             .as_ref()
-            .is_some_and(|opened| opened.is(&self.root))
+            .is_some_and(|opened| private::is_at(opened, &self.root))
         {
             return Ok(());
         }
@@ -74,43 +71,5 @@ impl Inner {
         Err(format!(
             "{root} was removed or replaced while it was in use"
         ))
-    }
-}
-
-/// A directory that is kept open: until it is closed, no other can get its inode.
-pub(crate) struct Opened(File);
-
-impl Opened {
-    /// The directory that is called `path` now.
-    pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
-        File::open(path).map(Self)
-    }
-
-    /// Whether `path` still leads to it.
-    pub(crate) fn is(&self, path: &Path) -> bool {
-        let identity = |found: Metadata| (found.dev(), found.ino());
-        let now = std::fs::metadata(path).map(identity).ok();
-        now.is_some() && now == self.0.metadata().map(identity).ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_directory_of_the_same_name_is_another_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("whisper");
-        std::fs::create_dir(&path).unwrap();
-        let opened = Opened::of(&path).unwrap();
-        assert!(opened.is(&path));
-        // Several times, because a file system usually gives the new directory the inode of the old one.
-        for _ in 0..20 {
-            std::fs::remove_dir(&path).unwrap();
-            assert!(!opened.is(&path));
-            std::fs::create_dir(&path).unwrap();
-            assert!(!opened.is(&path));
-        }
     }
 }

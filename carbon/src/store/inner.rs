@@ -1,6 +1,7 @@
 //! The state that all clones of a store share.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,6 @@ use parking_lot::{Mutex, RwLock};
 use whisper::map::Maps;
 
 use super::deliveries::Deliveries;
-use super::health::Opened;
 use super::setup::{Access, Clock, Guard};
 use crate::cache::Cache;
 use crate::clock::{Clocks, Steady};
@@ -37,7 +37,7 @@ pub(crate) struct Inner {
     /// The data directory.
     pub(crate) data: PathBuf,
     /// The directory that `root` was when the store was opened; `None` if it was not there.
-    pub(crate) opened: Option<Opened>,
+    pub(crate) opened: Option<File>,
     pub(crate) guard: Option<Guard>,
     pub(crate) files: Files,
     pub(crate) disk: Arc<dyn Disk>,

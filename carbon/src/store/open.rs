@@ -1,5 +1,6 @@
 //! Opens a store: directories, index, journal, and the threads that serve them.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +11,6 @@ use whisper::map::{MapOptions, Maps};
 use super::carbon::{Carbon, Handle, Origin};
 use super::deliver;
 use super::deliveries::Deliveries;
-use super::health::Opened;
 use super::inner::Inner;
 use super::setup::{Access, Setup};
 use super::{background, expire, rounds, ruled};
@@ -104,7 +104,7 @@ fn assemble(setup: Setup, data: &Path) -> Result<Inner> {
         _ => None,
     };
     Ok(Inner {
-        opened: Opened::of(&root).ok(),
+        opened: File::open(&root).ok(),
         cache: Cache::new(usize::try_from(options.max_cache_size.0).unwrap_or(usize::MAX)),
         maps: Maps::new(MapOptions {
             flock: options.flock,
