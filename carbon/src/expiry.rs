@@ -13,7 +13,8 @@
 //!    the same rate: a series may stay longer than configured, but not shorter.
 //! 4. A pass runs on a thread of its own and removes at most a quarter of all series and
 //!    [`ALWAYS_REMOVED`] more, at [`REMOVES`] a second or at twice the rate at which series were created
-//!    since the last pass. A tree in which series come and go does not grow without end.
+//!    since the last pass. If more are idle, the next pass begins with the first of them that was left: the
+//!    last of the tree go as well. A tree in which series come and go does not grow without end.
 //! 5. After a pass, unused names and ids are freed (`index::grace`), and the log of the index is rewritten
 //!    if many of its records are obsolete.
 
@@ -65,6 +66,8 @@ pub struct Expired {
     pub size_bytes: u64,
     /// The latest change of any file.
     pub newest: Timestamp,
+    /// The first series that was idle and left, because a pass may not remove more.
+    pub(crate) left: Option<SeriesId>,
 }
 
 /// The clock by which series age (3 above).
@@ -188,8 +191,12 @@ pub(crate) fn before(at: Timestamp, span: Duration) -> Timestamp {
 /// How fast a pass runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pace {
-    /// Beside a running server: in portions with pauses, bounded, and with this many removals a second.
-    Slow { removes: f64 },
+    /// Beside a running server: in portions with pauses, bounded, with this many removals a second, and
+    /// beginning with the series `from` if it is still there.
+    Slow {
+        removes: f64,
+        from: Option<SeriesId>,
+    },
     /// As fast as possible.
     Fast,
 }
@@ -203,17 +210,20 @@ pub(crate) fn pass(
     pace: Pace,
     agree: &mut dyn FnMut(&Idle) -> bool,
 ) -> Expired {
-    let ids = scope.index.stored_series();
+    let mut ids = scope.index.stored_series();
     let mut done = Expired {
         series: ids.len(),
         ..Expired::default()
     };
     // A wrong clock must not remove everything in one pass.
     let most = match pace {
-        Pace::Slow { .. } => ids.len() / 4 + ALWAYS_REMOVED,
+        Pace::Slow { from, .. } => {
+            let from = ids.iter().position(|id| Some(*id) == from);
+            ids.rotate_left(from.unwrap_or(0));
+            ids.len() / 4 + ALWAYS_REMOVED
+        }
         Pace::Fast => usize::MAX,
     };
-    let mut bounded = false;
     let mut path = PathBuf::new();
     let mut going = Vec::new();
     for ids in ids.chunks(LOOKED_AT_ONCE) {
@@ -243,7 +253,7 @@ pub(crate) fn pass(
                     done.idle += 1;
                     done.size_bytes += size_bytes;
                     if done.removed + going.len() >= most {
-                        bounded = true;
+                        done.left = done.left.or(Some(*id));
                     } else if agree(&idle) {
                         tracing::debug!(series = idle.name, ?changed, "expires");
                         going.push(*id);
@@ -255,14 +265,14 @@ pub(crate) fn pass(
         let expiring = going.len();
         done.removed += remove(scope, &mut going, cutoff, wall);
         // Leave the disk to others as long as the pace says.
-        if let Pace::Slow { removes } = pace {
+        if let Pace::Slow { removes, .. } = pace {
             let due = ids.len() as f64 / LOOKS + expiring as f64 / removes;
             scope
                 .stop
                 .pause(Duration::from_secs_f64(due).saturating_sub(begun.elapsed()));
         }
     }
-    if bounded {
+    if done.left.is_some() {
         tracing::warn!(
             idle = done.idle,
             removed = done.removed,
@@ -344,9 +354,73 @@ fn remove_empty(root: &Path, path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
+
     use proptest::prelude::*;
+    use whisper::map::MapOptions;
 
     const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// However many series come at the beginning of the tree, those at its end go.
+    #[test]
+    fn a_bounded_pass_goes_on_where_the_last_one_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("whisper");
+        fs::create_dir_all(&root).unwrap();
+        let index = Index::open(&root, dir.path().join("names"), false).unwrap();
+        let retentions = vec![whisper::Retention::new(10, 6).unwrap()];
+        let options = whisper::CreateOptions {
+            allocation: whisper::Allocation::Sparse,
+            ..whisper::CreateOptions::new(retentions)
+        };
+        let make = |directory: &str, series: Range<usize>| {
+            fs::create_dir_all(root.join(directory)).unwrap();
+            for at in series {
+                let name = format!("{directory}.m{at}");
+                whisper::create(&root.join(format!("{directory}/m{at}.wsp")), &options).unwrap();
+                let id = index.admit(name.as_bytes()).unwrap();
+                index.list(&[id]);
+                index.stored(id);
+            }
+        };
+        const N: usize = ALWAYS_REMOVED;
+        make("a", 0..N);
+        make("z", 0..N);
+        let (cache, maps) = (Cache::new(1 << 20), Maps::new(MapOptions::default()));
+        let (stats, stop) = (Stats::default(), Stop::default());
+        let scope = Scope {
+            root: &root,
+            index: &index,
+            cache: &cache,
+            maps: &maps,
+            stats: &stats,
+            stop: &stop,
+            flock: false,
+        };
+        // Seen from there all of them are idle.
+        let made = UNIX_EPOCH.elapsed().unwrap().as_secs() as u32;
+        let (cutoff, wall) = (Timestamp(made + 3_600), Timestamp(made + 7_200));
+        let expire = |from| {
+            let pace = Pace::Slow {
+                removes: f64::INFINITY,
+                from,
+            };
+            // One stays, so that its directory stays in its place.
+            pass(&scope, cutoff, wall, pace, &mut |idle| idle.name != "a.m0")
+        };
+        let first = expire(None);
+        assert_eq!(first.removed, N / 2 + N);
+        make("a", N..2 * N);
+        let name = |id: &SeriesId| index.name(*id);
+        let series: Vec<String> = index.stored_series().iter().map(name).collect();
+        assert!(series[..=N].iter().all(|name| name.starts_with("a.")));
+        assert_eq!(series.len() - N - 1, N / 2 - 1);
+        let second = expire(first.left);
+        assert_eq!(second.removed, N + N * 3 / 8);
+        let left = index.find("*.*").unwrap();
+        assert_eq!(left.len(), N / 8);
+        assert!(left.iter().all(|found| found.path.starts_with("a.")));
+    }
 
     #[test]
     fn a_clock_that_jumps_ages_series_by_as_much_as_it_was_wrong() {

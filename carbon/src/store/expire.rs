@@ -28,13 +28,17 @@ pub(crate) fn run(inner: &Inner) {
     let mut clock = SteadyClock::read(&path).unwrap_or_else(|| {
         // The first start: begin with the last change of any file.
         let wall = (inner.clock)();
-        let pace = Pace::Slow { removes: REMOVES };
+        let pace = Pace::Slow {
+            removes: REMOVES,
+            from: None,
+        };
         let seen = pass(&inner.scope(), Timestamp(0), wall, pace, &mut |_| false);
         let newest = if seen.series == 0 { wall } else { seen.newest };
         SteadyClock::new(wall.min(newest))
     });
     let mut since = Instant::now();
     let mut created_before = inner.stats.creates.get();
+    let mut from = None;
     while !inner.stop.is_set() {
         // How far series have aged since the last pass.
         let wall = (inner.clock)();
@@ -49,8 +53,10 @@ pub(crate) fn run(inner: &Inner) {
         created_before = created;
         let pace = Pace::Slow {
             removes: REMOVES.max(2.0 * creates),
+            from,
         };
         let done = pass(&inner.scope(), cutoff, wall, pace, &mut |_| true);
+        from = done.left;
         if done.removed > 0 {
             let Expired {
                 removed,
