@@ -5,7 +5,8 @@
 //! 2. A plain name has nodes separated by dots, none of them empty. A slash is a dot, because carbon stores
 //!    both in the same file. A tagged name is the metric followed by `;tag=value` pairs, sorted as whole
 //!    strings. If a tag is repeated, the last value wins. Leading `~` of the metric are cut, as carbon cuts
-//!    them (`TaggedSeries.parse`).
+//!    them (`TaggedSeries.parse`), in a plain name also after leading dots: the canonical form of a canonical
+//!    name is the name itself, or it would depend on what else has come which series a name is.
 //! 3. A name that begins with `_tagged.` is always plain: it is the path of the file of a tagged series, as
 //!    graphite-web lists it.
 //! 4. The path of a plain name has its nodes as directories. The path of a tagged name is below `_tagged/`
@@ -45,10 +46,7 @@ pub fn canonical(raw: &[u8]) -> Result<Cow<'_, str>, NameError> {
             other => Cow::Owned(other),
         }
     } else {
-        match plain(text.trim_start_matches('~'))? {
-            Cow::Borrowed(cut) if cut.len() < text.len() => Cow::Owned(cut.to_owned()),
-            name => name,
-        }
+        untagged(text)?
     };
     // Read again, it would have another canonical form.
     if is_open_metrics(&name) && !name.starts_with(TAGGED) {
@@ -73,6 +71,16 @@ pub fn tags(name: &str) -> impl Iterator<Item = (&str, &str)> {
     let metric = parts.next().unwrap_or_default();
     std::iter::once(("name", metric.trim_start_matches('~')))
         .chain(parts.filter_map(|part| part.split_once('=')))
+}
+
+/// As [`plain`], without leading `~`. Borrowed if it is `text` itself.
+fn untagged(text: &str) -> Result<Cow<'_, str>, NameError> {
+    // A dot before them leaves with them: its node is empty.
+    let start = text.find(|c| !matches!(c, '~' | '.' | '/'));
+    match plain(&text[start.unwrap_or(text.len())..])? {
+        Cow::Borrowed(cut) if cut.len() < text.len() => Ok(Cow::Owned(cut.to_owned())),
+        name => Ok(name),
+    }
 }
 
 /// Reads slashes as dots, removes empty nodes and checks the others.
@@ -174,7 +182,7 @@ fn tagged(parsed: Parsed<'_>) -> Result<String, NameError> {
     // A tag called `name` would hide the metric: Graphite drops it.
     tags.retain(|(tag, _)| *tag != "name");
     if tags.is_empty() {
-        return plain(metric).map(Cow::into_owned);
+        return untagged(metric).map(Cow::into_owned);
     }
     if metric.contains('\0') || tags.iter().any(|(_, value)| value.contains('\0')) {
         return Err(NameError::Forbidden);
@@ -252,6 +260,7 @@ pub fn tree_path(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn ok(raw: &str) -> String {
         canonical(raw.as_bytes()).unwrap().into_owned()
@@ -272,6 +281,9 @@ mod tests {
         assert_eq!(ok("a./b"), "a.b");
         assert_eq!(ok("~a"), "a");
         assert_eq!(ok("~~a~b"), "a~b");
+        assert_eq!(ok(".~a"), "a");
+        assert_eq!(ok("~./~.a.~b"), "a.~b");
+        assert_eq!(ok(".~a;name=b"), "a");
         // Borrowed is only what was canonical.
         for raw in ["~a", "~~a.b", "~a..b"] {
             assert!(
@@ -292,6 +304,7 @@ mod tests {
             (b"...", NameError::Empty),
             (b"/./", NameError::Empty),
             (b"~", NameError::Empty),
+            (b".~", NameError::Empty),
             (b"~~;a=b", NameError::Empty),
             (b"a\0b", NameError::Forbidden),
             (b"a\xffb", NameError::NotUtf8),
@@ -316,6 +329,18 @@ mod tests {
             canonical("a.".repeat(2_001).as_bytes()),
             Err(NameError::TooLong)
         );
+    }
+
+    proptest! {
+        #[test]
+        fn a_canonical_name_is_its_own_canonical_form(
+            metric in "(_tagged)?[a.~/;=_]{0,8}",
+            tags in "(;[an~]a?(me)?=[a.~/]{0,3}){0,2}|\\{a=\"[a.~;{}]{0,4}\"\\}|\\{\\}",
+        ) {
+            if let Ok(name) = canonical([metric, tags].concat().as_bytes()) {
+                prop_assert_eq!(canonical(name.as_bytes()), Ok(Cow::Borrowed(&*name)));
+            }
+        }
     }
 
     #[test]
