@@ -266,7 +266,7 @@ impl Persister {
 
     /// Waits until `max_updates_per_second` allows a further write, or the store stops.
     fn keep_to_budget(&mut self, parts: &Parts<'_>) {
-        while !self.updates.spend(Instant::now()) {
+        while !self.updates.spend(Instant::now) {
             let paused = Instant::now();
             parts.stop.pause(self.updates.wait());
             self.aside += paused.elapsed();
@@ -348,7 +348,7 @@ impl Persister {
             parts.stats.creates_refused.add(1);
             return false;
         }
-        if !kind.is_budgeted() || self.creates.spend(now) {
+        if !kind.is_budgeted() || self.creates.spend(|| now) {
             return true;
         }
         parts.stats.creates_delayed.add(1);

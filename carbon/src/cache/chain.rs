@@ -496,6 +496,11 @@ impl Code<'_> {
     /// A number of `len` bytes.
     #[inline]
     fn number(&mut self, len: u8) -> u64 {
+        // Mostly eight bytes that end with it are in the same chunk.
+        if let Some((_, bytes)) = self.chunk.code[..self.filled].split_last_chunk() {
+            self.filled -= usize::from(len);
+            return u64::from_le_bytes(*bytes) >> (64 - 8 * u32::from(len));
+        }
         (0..len).fold(0, |number, _| number << 8 | u64::from(self.pop()))
     }
 }

@@ -28,10 +28,12 @@ impl Budget {
         self.left = (self.left + 1.0).min(self.most);
     }
 
-    pub(super) fn spend(&mut self, now: Instant) -> bool {
+    /// Whether an operation is allowed at the time `now()`, which is asked for only if there is a limit.
+    pub(super) fn spend(&mut self, now: impl FnOnce() -> Instant) -> bool {
         if self.most == 0.0 {
             return true;
         }
+        let now = now();
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
         self.left = (self.left + elapsed * self.per_second).min(self.most);

@@ -13,6 +13,8 @@
 //!    and made of the SHA-256 of the name (`TaggedSeries.encode` in Graphite).
 
 use std::borrow::Cow;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -62,7 +64,7 @@ fn is_open_metrics(text: &str) -> bool {
 
 /// Whether `name` (canonical) carries tags.
 pub fn is_tagged(name: &str) -> bool {
-    name.contains(';') && !name.starts_with(TAGGED)
+    memchr::memchr(b';', name.as_bytes()).is_some() && !name.starts_with(TAGGED)
 }
 
 /// The tags of a canonical name, with the metric as tag `name`, in the name's order.
@@ -205,29 +207,25 @@ fn tagged(parsed: Parsed<'_>) -> Result<String, NameError> {
 
 /// Writes the path of `name`'s file below `root` into `path`.
 pub fn file_path(root: &Path, name: &str, path: &mut PathBuf) {
-    let mut text = std::mem::take(path).into_os_string();
+    // As bytes: for each file that is written, its path is made.
+    let mut text = std::mem::take(path).into_os_string().into_vec();
     text.clear();
-    text.push(root);
-    text.push("/");
+    text.extend_from_slice(root.as_os_str().as_bytes());
+    text.push(b'/');
     if is_tagged(name) {
         let hex = sha256_hex(name.as_bytes());
-        text.push("_tagged/");
-        text.push(&hex[..3]);
-        text.push("/");
-        text.push(&hex[3..6]);
-        text.push("/");
-        text.push(&hex);
+        for part in ["_tagged/", &hex[..3], "/", &hex[3..6], "/", &hex] {
+            text.extend_from_slice(part.as_bytes());
+        }
     } else {
-        // In pieces, without an intermediate string.
-        for (n, node) in name.split('.').enumerate() {
-            if n > 0 {
-                text.push("/");
-            }
-            text.push(node);
+        let nodes = text.len();
+        text.extend_from_slice(name.as_bytes());
+        for byte in &mut text[nodes..] {
+            *byte = if *byte == b'.' { b'/' } else { *byte };
         }
     }
-    text.push(".wsp");
-    *path = text.into();
+    text.extend_from_slice(b".wsp");
+    *path = OsString::from_vec(text).into();
 }
 
 /// The SHA-256 digest of `name` as 64 hexadecimal digits.
