@@ -332,9 +332,11 @@ impl<'a> Watcher<'a> {
     }
 
     /// A part that keeps many points until its names are looked at. Half a second after the last look a name
-    /// takes no system call ([`REPORTED`]), so a part waits for that as long as it has room.
+    /// takes no system call ([`REPORTED`]), and neither do those in new directories once these are watched, so a
+    /// part waits for that as long as it has room.
     fn crowded(&self) -> Option<usize> {
-        let may_wait = |part: usize| self.looked[part].elapsed() < REPORTED;
+        let is_behind = !self.new.is_empty();
+        let may_wait = |part: usize| is_behind || self.looked[part].elapsed() < REPORTED;
         self.inner.maps.crowded(may_wait)
     }
 
