@@ -222,6 +222,8 @@ impl Persister {
             if kind.is_budgeted() {
                 self.keep_to_budget(parts);
             }
+            let key = |n: usize| waiting.get(n).map(|one| one.series.0);
+            parts.maps.will_write(key(next + 1), key(next + 2));
             match self.write(parts, one, clocks, kind) {
                 Outcome::Written(points) => {
                     pass.written += 1;

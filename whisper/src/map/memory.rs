@@ -1,6 +1,7 @@
 //! The mapped bytes of one file, and what happens when they vanish.
 //!
-//! This and nothing else in the crate is `unsafe`. Three things make it so, and each has its rule:
+//! This and nothing else in the crate is `unsafe`. Three things make it so, and each has its rule (the fourth,
+//! [`prefetch`], needs none):
 //!
 //! 1. **Others may write the same bytes.** They are only ever touched as relaxed atomic words of
 //!    32 bits (every field of a whisper file starts at a multiple of four), never through `&[u8]`.
@@ -103,6 +104,11 @@ impl Mapping {
             .all(|(bytes, word)| word.load(Ordering::Relaxed).to_ne_bytes() == *bytes)
     }
 
+    /// Tells the processor that `len` bytes from `offset` on will be written.
+    pub(super) fn prefetch(&self, offset: u64, len: usize) {
+        prefetch(self.map.as_mut_ptr().wrapping_add(offset as usize), len);
+    }
+
     /// Does `work` on the map; `None` if pages of it were lost meanwhile, so that whatever came
     /// out of it means nothing.
     pub(super) fn watched<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
@@ -117,6 +123,24 @@ impl Mapping {
         (!WATCHED.get().faulted).then_some(done)
     }
 }
+
+/// Tells the processor that the `len` bytes at `start` will be written, so that it has them in its caches by then.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn prefetch(start: *const u8, len: usize) {
+    use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+    /// Bytes that it loads at once.
+    const LINE: usize = 64;
+    let before = start.addr() % LINE;
+    for offset in (0..before + len).step_by(LINE) {
+        let line = start.wrapping_sub(before).wrapping_add(offset);
+        // SAFETY: whatever the address, nothing is read that the program could see, and nothing faults.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.cast()) };
+    }
+}
+
+/// Does nothing here.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn prefetch(_start: *const u8, _len: usize) {}
 
 /// The map that a thread works on now.
 #[derive(Clone, Copy)]

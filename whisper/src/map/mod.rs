@@ -42,6 +42,7 @@
 mod confirm;
 mod create;
 mod directories;
+mod expected;
 mod identity;
 mod mapped;
 mod memory;
