@@ -223,6 +223,17 @@ impl Rig {
         }
     }
 
+    /// Waits until the new directories that the kernel has reported are watched and have been read: that belongs
+    /// to the creation of their files. What is left for the walk is read at a few hundred a second.
+    fn wait_watched(&self) {
+        let watched = &self.carbon.stats().watched;
+        let mut before = 0;
+        while watched.get() > before + 500 {
+            before = watched.get();
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
     /// CPU of everything but the sender.
     fn cpu(&self) -> f64 {
         cpu(ClockId::ProcessCPUTime) - self.sender_cpu
@@ -248,6 +259,7 @@ fn points(metrics: u32) {
         n / started.elapsed().as_secs_f64(),
         (rig.cpu() - before) / n * 1e6
     );
+    rig.wait_watched();
     let mut at = base + 10;
     let (mut flat, mut rate, mut paced, mut limit) = (vec![], vec![], vec![], vec![]);
     let files = Limit::new(metrics);
