@@ -15,6 +15,12 @@ const MORE_PARTS: [&[u32]; 2] = [&[4, 5, 6, 7, 8], &[4, 5, 6, 7, 8, 9, 10]];
 /// Fractions of a step that count as nothing, so that rounding errors show nowhere.
 const EPSILON: f64 = 1e-4;
 
+/// The largest number that an axis reaches: sums and products of a few such numbers are finite.
+const FARTHEST: f64 = 1e306;
+
+/// The most plots that a value is away from the axis where it is drawn.
+const OFF: f64 = 1e9;
+
 /// An axis with its labels, smallest value first.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct YAxis {
@@ -124,6 +130,8 @@ impl Range {
             }
             limit => range.limit = limit,
         }
+        let near = |end: f64| end.clamp(-FARTHEST, FARTHEST);
+        (range.min, range.max) = (near(range.min), near(range.max));
         range.reconcile()?;
         Ok(range)
     }
@@ -229,18 +237,27 @@ impl Range {
         let bottom = if self.min_fixed {
             self.min
         } else {
-            step * (self.min / step + EPSILON).floor()
+            multiple(step, self.min, |steps| (steps + EPSILON).floor())
         };
         let top = if self.max_fixed || self.extremum {
             self.max
         } else {
-            let top = step * (self.max / step - EPSILON).ceil();
+            let top = multiple(step, self.max, |steps| (steps - EPSILON).ceil());
             match self.limit {
                 Some(limit) if top > limit + EPSILON * step => limit,
                 _ => top,
             }
         };
         (bottom, top)
+    }
+}
+
+/// The multiple of `step` next to `value`, of as many steps as `whole` makes of their number; `value` itself if
+/// these are too many to be counted.
+fn multiple(step: f64, value: f64, whole: impl Fn(f64) -> f64) -> f64 {
+    match value / step {
+        steps if steps.is_finite() => step * whole(steps),
+        _ => value,
     }
 }
 
@@ -257,23 +274,24 @@ impl YAxis {
     ) -> Result<Self, Reversed> {
         let range = Range::new(data, limits)?;
         let binary = system == UnitSystem::Binary;
-        let mut step =
-            limits
-                .step
-                .filter(|s| *s > 0.0)
-                .unwrap_or_else(|| match divisors == DIVISORS {
-                    true => range.frugal_step(divisors, binary),
-                    false => range.step(divisors, binary),
-                });
+        let mut step = limits
+            .step
+            .filter(|s| *s > 0.0)
+            .map(|s| s.min(FARTHEST))
+            .unwrap_or_else(|| match divisors == DIVISORS {
+                true => range.frugal_step(divisors, binary),
+                false => range.step(divisors, binary),
+            });
         let (bottom, mut top) = range.ends(step);
-        if top <= bottom || !(top - bottom).is_finite() {
-            top = bottom + 1.0;
+        if top <= bottom {
+            // More than nothing, however large they are.
+            top = bottom + (bottom.abs() * 1e-9).max(1.0);
         }
         let span = top - bottom;
         if span > 1000.0 * step {
             step = range.step(&[4, 5, 6], binary);
         }
-        let start = step * (bottom / step - EPSILON).ceil();
+        let start = multiple(step, bottom, |steps| (steps - EPSILON).ceil());
         let labels = (0..=1000)
             .map(|i| start + f64::from(i) * step)
             .take_while(|v| *v <= top + EPSILON * step)
@@ -311,14 +329,15 @@ impl YAxis {
         if high <= low {
             high = low + 1.0;
         }
-        let (bottom, top) = (base.powf(low), base.powf(high));
+        let power = |p: f64| base.powf(p).clamp(f64::MIN_POSITIVE, f64::MAX);
+        let (bottom, top) = (power(low), power(high));
         let powers = (high - low).round().max(1.0);
         // A tiny base over a wide range has more powers than the axis has pixels.
         let stride = (powers / 50.0).ceil().max(1.0);
         let labels = (0..=50)
             .map(|i| low + f64::from(i) * stride)
             .take_while(|p| *p <= high + EPSILON)
-            .map(|p| base.powf(p))
+            .map(power)
             .map(|v| (v, label(v, None, top - bottom, system)))
             .collect();
         Ok(Self {
@@ -346,7 +365,8 @@ impl YAxis {
         match self.log_base {
             Some(_) if value <= 0.0 => None,
             Some(_) => Some((value.ln() - low.ln()) / (high.ln() - low.ln())),
-            None => Some((value - low) / (high - low)),
+            // How far beyond the ends does not matter from there on.
+            None => Some(((value - low) / (high - low)).clamp(-OFF, OFF)),
         }
     }
 }
@@ -574,11 +594,48 @@ mod tests {
         }
 
         #[test]
-        fn wild_ranges_do_not_hang(a in any::<f64>(), b in any::<f64>()) {
-            prop_assume!(a.is_finite() && b.is_finite());
-            let none = AxisLimits::default();
-            let axis = YAxis::linear((a.min(b), a.max(b)), &none, &[4, 5, 6], UnitSystem::Binary);
-            prop_assert!(axis.unwrap().labels.len() <= 1001);
+        fn wild_ranges_have_ends(
+            a in wild(),
+            b in wild(),
+            min in prop::option::of(wild()),
+            max in prop::option::of(wild()),
+            limit in prop::option::of(wild()),
+            step in prop::option::of(wild()),
+            base in prop::option::of(1.0000001..f64::MAX),
+        ) {
+            let limits = AxisLimits { min, max: max.map_or(AxisMax::Auto, AxisMax::At), limit, step };
+            let data = (a.min(b), a.max(b));
+            let axis = match base {
+                Some(base) => YAxis::logarithmic((data.0.abs(), data.1.abs()), &limits, base, UnitSystem::Si),
+                None => YAxis::linear(data, &limits, &[4, 5, 6], UnitSystem::Binary),
+            };
+            let Ok(axis) = axis else {
+                return Ok(());
+            };
+            prop_assert!(axis.labels.len() <= 1001);
+            let (low, high) = axis.ends();
+            prop_assert!(low.is_finite() && high.is_finite() && low < high, "{low} {high}");
+            for value in [low, high, data.1.abs().max(f64::MIN_POSITIVE)] {
+                prop_assert!(axis.share(value).is_some_and(f64::is_finite), "{low} {high}");
+            }
         }
+    }
+
+    /// Any finite number, often a very large, small or round one.
+    fn wild() -> impl Strategy<Value = f64> {
+        let finite = any::<f64>().prop_filter("finite", |value| value.is_finite());
+        let odd = prop::sample::select(vec![
+            0.0,
+            1.0,
+            -1.0,
+            f64::MAX,
+            f64::MIN,
+            f64::MIN_POSITIVE,
+            5e-324,
+            1e300,
+            -1e300,
+            1e-300,
+        ]);
+        prop_oneof![finite, odd, -1e6..1e6]
     }
 }
