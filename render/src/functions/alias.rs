@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::pattern::{Pattern, with_number};
-use super::support::nodes_between;
+use super::support::{nodes_between, room_for};
 use super::units::System;
 use super::{Args, Function, Kind, Param, Value, node_key};
 use crate::aggregate::{self, Aggregate};
@@ -232,6 +232,9 @@ fn legend_value(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
     let mut all = args.series("seriesList")?;
     for word in &words {
         let aggregate = aggregate::NAMES.iter().find(|(name, _)| name == word);
+        let _copy = aggregate
+            .map(|(_, aggregate)| room_for(*aggregate, &all, args.budget()))
+            .transpose()?;
         for series in &mut all {
             args.budget().check()?;
             args.hold(word.len() + WIDEST_VALUE)?;

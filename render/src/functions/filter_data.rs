@@ -1,5 +1,6 @@
 //! Values that are dropped from their series for being too large or too small.
 
+use super::support::room_for_copy;
 use super::{Args, Function, Param, percentile};
 use crate::error::Result;
 use crate::python;
@@ -69,6 +70,7 @@ fn beyond_percentile(args: &mut Args<'_>, drops: fn(f64, f64) -> bool) -> Result
     if n == 0.0 && !all.is_empty() {
         return Err(args.refusal("n must not be 0"));
     }
+    let _copy = room_for_copy(&all, args.budget())?;
     for series in &mut all {
         rename(series, args, n);
         args.budget().check()?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::pattern::Pattern;
 use super::sorting::{first, sorted, sorted_by};
-use super::support::kept;
+use super::support::{kept, room_for};
 use super::{Args, Default, Function, Param, percentile};
 use crate::aggregate::{self, Aggregate};
 use crate::context::Context;
@@ -102,6 +102,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let mut all = args.series("seriesList")?;
             if !all.is_empty() {
                 let threshold = args.number("threshold")?;
+                let _copy = room_for(aggregate, &all, args.budget())?;
                 all = kept(all, args.budget(), |series| {
                     operator.holds(aggregate.of(&series.values), threshold)
                 })?;
@@ -339,6 +340,7 @@ fn compared(args: &mut Args<'_>, aggregate: Aggregate, operator: Operator) -> Re
     let mut all = args.series("seriesList")?;
     if !all.is_empty() {
         let bound = args.number("n")?;
+        let _copy = room_for(aggregate, &all, args.budget())?;
         all = kept(all, args.budget(), |series| {
             operator.holds(aggregate.of(&series.values), bound)
         })?;

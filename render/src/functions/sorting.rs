@@ -1,6 +1,6 @@
 //! Order.
 
-use super::support::kept;
+use super::support::{kept, room_for};
 use super::{Default, Function, Param};
 use crate::aggregate::Aggregate;
 use crate::budget::Budget;
@@ -103,6 +103,7 @@ pub(super) fn sorted(
     reverse: bool,
     budget: &Budget,
 ) -> Result<Vec<Series>> {
+    let _copy = room_for(aggregate, &all, budget)?;
     sorted_by(all, |series| aggregate.of(&series.values), reverse, budget)
 }
 

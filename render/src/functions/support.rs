@@ -1,8 +1,9 @@
 //! Helpers that functions of several families share.
 
-use crate::budget::Budget;
+use crate::aggregate::Aggregate;
+use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Result};
-use crate::series::Series;
+use crate::series::{Series, bytes_of};
 
 /// The stack of series that name no stack.
 pub(super) const DEFAULT_STACK: &str = "__DEFAULT__";
@@ -35,6 +36,30 @@ pub(super) fn filled_in(template: &str, value: &str) -> Result<String> {
         .saturating_add(n_places.saturating_mul(value.len()));
     check_length(length, value)?;
     Ok(template.replace('%', value))
+}
+
+/// Sets memory aside for a copy of the values of one of `all`, as it is made to sort them.
+///
+/// # Errors
+/// As [`Budget::reserve`].
+pub(super) fn room_for_copy(all: &[Series], budget: &Budget) -> Result<Reservation> {
+    let longest = all.iter().map(|series| series.values.len()).max();
+    budget.hold(bytes_of(longest.unwrap_or(0)))
+}
+
+/// As [`room_for_copy`], if `aggregate` makes one.
+///
+/// # Errors
+/// As [`Budget::reserve`].
+pub(super) fn room_for(
+    aggregate: Aggregate,
+    all: &[Series],
+    budget: &Budget,
+) -> Result<Option<Reservation>> {
+    match aggregate {
+        Aggregate::Median => room_for_copy(all, budget).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Those of `all` that are wanted.

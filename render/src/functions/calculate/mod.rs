@@ -8,7 +8,7 @@ mod window;
 
 use whisper::is_absent;
 
-use super::support::DEFAULT_STACK;
+use super::support::{DEFAULT_STACK, room_for, room_for_copy};
 use super::wall_clock::{as_wall_clock, at_each_step, timestamp};
 use super::{Args, Default, Function, Kind, Param, percentile};
 use crate::aggregate::Aggregate;
@@ -249,6 +249,7 @@ fn aggregate_line(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<
     let aggregate = args.aggregate("func")?;
     let keep_step = args.flag("keepStep");
     let mut all = args.series("seriesList")?;
+    let _copy = room_for(aggregate, &all, context.budget())?;
     for series in &mut all {
         context.budget().check()?;
         let value = aggregate.of(&series.values);
@@ -469,7 +470,9 @@ fn n_percentile(_: &mut Context<'_>, args: &mut Args<'_>) -> Result<Vec<Series>>
         return Err(args.refusal("The requested percent is required to be greater than 0"));
     }
     let mut lines = Vec::new();
-    for mut series in args.series("seriesList")? {
+    let all = args.series("seriesList")?;
+    let _copy = room_for_copy(&all, args.budget())?;
+    for mut series in all {
         args.budget().check()?;
         let value = percentile::percentile(&series.values, n, false)
             .map_err(|_| args.refusal("there is no such percentile"))?;
