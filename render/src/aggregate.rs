@@ -88,7 +88,11 @@ impl Aggregate {
                 0 => ABSENT,
                 n => sum(some()) / n as f64,
             },
-            Self::Median => median(some().collect()),
+            Self::Median => {
+                let mut all = Vec::with_capacity(values.len());
+                all.extend(some());
+                median(all)
+            }
             Self::Sum => match count() {
                 0 => ABSENT,
                 _ => sum(some()),

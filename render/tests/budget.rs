@@ -264,7 +264,7 @@ fn what_is_allocated_stays_within_the_budget() {
     assert!(n_refused > 25, "{n_refused} refused");
 }
 
-/// Room for the series and half of another one: what sorts the values needs them twice.
+/// Room for the series and half of another one: what sorts the values needs a copy, and as much to sort it.
 #[test]
 fn a_copy_that_is_sorted_is_within_the_budget() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

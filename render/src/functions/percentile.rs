@@ -20,7 +20,8 @@ pub(super) struct OutOfRange;
 /// # Errors
 /// [`OutOfRange`] when the rank names no value.
 pub(super) fn percentile(cells: &[f64], n: f64, interpolate: bool) -> Result<f64, OutOfRange> {
-    let mut sorted: Vec<f64> = cells.iter().copied().filter(|&v| !is_absent(v)).collect();
+    let mut sorted = Vec::with_capacity(cells.len());
+    sorted.extend(cells.iter().copied().filter(|&v| !is_absent(v)));
     python::sort(&mut sorted);
     of_sorted(&sorted, n, interpolate)
 }

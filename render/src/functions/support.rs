@@ -38,13 +38,14 @@ pub(super) fn filled_in(template: &str, value: &str) -> Result<String> {
     Ok(template.replace('%', value))
 }
 
-/// Sets memory aside for a copy of the values of one of `all`, as it is made to sort them.
+/// Sets memory aside for a copy of the values of one of `all` that is sorted, and for the sorting.
 ///
 /// # Errors
 /// As [`Budget::reserve`].
 pub(super) fn room_for_copy(all: &[Series], budget: &Budget) -> Result<Reservation> {
     let longest = all.iter().map(|series| series.values.len()).max();
-    budget.hold(bytes_of(longest.unwrap_or(0)))
+    // A stable sort takes as much again.
+    budget.hold(bytes_of(longest.unwrap_or(0).saturating_mul(2)))
 }
 
 /// As [`room_for_copy`], if `aggregate` makes one.
