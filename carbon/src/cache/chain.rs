@@ -493,7 +493,7 @@ impl Code<'_> {
         self.chunk.code[self.filled]
     }
 
-    /// A number of `len` bytes.
+    /// A number of `len` bytes, 1 to 8.
     #[inline]
     fn number(&mut self, len: u8) -> u64 {
         // Mostly eight bytes that end with it are in the same chunk.

@@ -5,8 +5,8 @@
 //! 2. A plain name has nodes separated by dots, none of them empty. A slash is a dot, because carbon stores
 //!    both in the same file. A tagged name is the metric followed by `;tag=value` pairs, sorted as whole
 //!    strings. If a tag is repeated, the last value wins. Leading `~` of the metric are cut, as carbon cuts
-//!    them (`TaggedSeries.parse`), in a plain name also after leading dots: the canonical form of a canonical
-//!    name is the name itself, or it would depend on what else has come which series a name is.
+//!    them (`TaggedSeries.parse`), and in a plain name after leading dots as well: the canonical form of a
+//!    canonical name is the name itself. Otherwise the series of a name would depend on the names before it.
 //! 3. A name that begins with `_tagged.` is always plain: it is the path of the file of a tagged series, as
 //!    graphite-web lists it.
 //! 4. The path of a plain name has its nodes as directories. The path of a tagged name is below `_tagged/`

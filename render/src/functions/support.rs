@@ -48,7 +48,7 @@ pub(super) fn room_for_copy(all: &[Series], budget: &Budget) -> Result<Reservati
     budget.hold(bytes_of(longest.unwrap_or(0).saturating_mul(2)))
 }
 
-/// As [`room_for_copy`], if `aggregate` makes one.
+/// As [`room_for_copy`], if [`Aggregate::of`] makes one.
 ///
 /// # Errors
 /// As [`Budget::reserve`].
