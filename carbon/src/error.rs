@@ -62,6 +62,12 @@ pub enum PatternError {
         /// The most that are allowed.
         most: usize,
     },
+    /// Too long.
+    #[error("the pattern is longer than {most} bytes")]
+    TooLong {
+        /// The most bytes that are allowed.
+        most: usize,
+    },
     /// Too many `**`.
     #[error("more than {most} nodes of the pattern are `**`")]
     Globstars {

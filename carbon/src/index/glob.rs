@@ -11,6 +11,12 @@ use crate::error::PatternError;
 /// Alternatives that the braces of one node may stand for.
 const MAX_ALTERNATIVES: usize = 10_000;
 
+/// Bytes of a pattern, as many as a target may have.
+const MAX_LENGTH: usize = 64 << 10;
+
+/// Bytes that are copied while braces are expanded.
+const MAX_EXPANDED: usize = 16 << 20;
+
 /// Nodes with `**`: each multiplies the work.
 const MAX_GLOBSTARS: usize = 4;
 
@@ -57,6 +63,9 @@ impl Pattern {
     /// # Errors
     /// [`PatternError`] when it would cost too much.
     pub(crate) fn parse(text: &str) -> Result<Self, PatternError> {
+        if text.len() > MAX_LENGTH {
+            return Err(PatternError::TooLong { most: MAX_LENGTH });
+        }
         let text = text.replace('\\', "");
         let mut nodes = text
             .split('.')
@@ -75,6 +84,23 @@ impl Pattern {
             nodes.push(NodePattern::Here);
         }
         Ok(Self { nodes })
+    }
+
+    /// The branch below which everything lies that can match (`a.b.`; nothing for all): the nodes at the
+    /// start, without the last one, that are literal.
+    pub(crate) fn literal_branch(&self) -> String {
+        let mut branch = String::new();
+        let above = self.nodes.split_last().map_or(&[][..], |(_, above)| above);
+        for node in above {
+            match node {
+                NodePattern::OneOf(flats) => match flats.as_slice() {
+                    [only] if only.is_literal() => branch.extend([only.prefix.as_str(), "."]),
+                    _ => break,
+                },
+                NodePattern::AnyDepth(_) | NodePattern::Here => break,
+            }
+        }
+        branch
     }
 
     /// Whether it asks for branches, with a dot at the end.
@@ -109,6 +135,7 @@ struct TooMany;
 /// Replaces the first group of braces by each of its alternatives, and so on in the results.
 fn expand(text: &str, out: &mut Vec<String>) -> Result<(), TooMany> {
     let mut todo = vec![text.to_owned()];
+    let mut expanded = 0;
     while let Some(text) = todo.pop() {
         if todo.len() + out.len() > MAX_ALTERNATIVES {
             return Err(TooMany);
@@ -126,7 +153,12 @@ fn expand(text: &str, out: &mut Vec<String>) -> Result<(), TooMany> {
                     }
                     if at == end || (byte == b',' && depth == 1) {
                         let (before, after) = (&text[..start], &text[end + 1..]);
-                        todo.push([before, &text[from..at], after].concat());
+                        let alternative = [before, &text[from..at], after].concat();
+                        expanded += alternative.len();
+                        if expanded > MAX_EXPANDED {
+                            return Err(TooMany);
+                        }
+                        todo.push(alternative);
                         from = at + 1;
                     }
                 }
@@ -138,24 +170,27 @@ fn expand(text: &str, out: &mut Vec<String>) -> Result<(), TooMany> {
 
 /// The positions of the first closed pair of braces.
 fn braces(text: &str) -> Option<(usize, usize)> {
-    let bytes = text.as_bytes();
-    let mut start = 0;
-    while let Some(open) = bytes[start..].iter().position(|byte| *byte == b'{') {
-        let open = start + open;
-        let mut depth = 0;
-        for (at, byte) in bytes.iter().enumerate().skip(open) {
-            match byte {
-                b'{' => depth += 1,
-                b'}' => depth -= 1,
-                _ => {}
+    let mut open = Vec::new();
+    let mut first = None;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'{' => open.push(at),
+            b'}' => {
+                let Some(start) = open.pop() else {
+                    continue;
+                };
+                if first.is_none_or(|(first, _)| start < first) {
+                    first = Some((start, at));
+                }
+                // All that is left open comes later.
+                if open.is_empty() {
+                    break;
+                }
             }
-            if depth == 0 {
-                return Some((open, at));
-            }
+            _ => {}
         }
-        start = open + 1;
     }
-    None
+    first
 }
 
 impl Flat {
@@ -338,6 +373,14 @@ mod tests {
     fn what_costs_too_much_is_refused() {
         assert!(Pattern::parse(&"{a,b}".repeat(20)).is_err());
         assert!(Pattern::parse("**.**.**.**.**").is_err());
+        assert!(Pattern::parse(&"a".repeat(MAX_LENGTH)).is_ok());
+        assert!(Pattern::parse(&"a".repeat(MAX_LENGTH + 1)).is_err());
+        // Each level would be copied for the next one.
+        let nested = |n: usize| ["{".repeat(n), "a".to_owned(), "}".repeat(n)].concat();
+        assert!(node(&nested(1_000), "a"));
+        assert!(Pattern::parse(&nested(30_000)).is_err());
+        // None of these is closed.
+        assert!(node(&"{a,".repeat(20_000), &"{a,".repeat(20_000)));
         // Many stars are no danger: each mismatch gives back one character.
         assert!(!node(&"*a".repeat(50), &"a".repeat(49)));
     }

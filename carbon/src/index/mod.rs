@@ -13,7 +13,8 @@
 //!    journal are always accepted ([`Index::intern`]).
 //! 6. Locks are taken in the order names, tree, tags, flags, log; limits and holders are locked while
 //!    names are. No thread holds one of them while it waits for the disk: records are added to the log
-//!    in memory, and [`Index::write_log`] writes them.
+//!    in memory, and [`Index::write_log`] writes them. No search holds one for long while somebody waits
+//!    to write ([`hold`]).
 
 mod bits;
 mod compact;
@@ -22,6 +23,7 @@ mod glob;
 mod grace;
 mod hashed;
 mod hashes;
+mod hold;
 mod intern;
 pub(crate) mod limits;
 mod listing;
@@ -36,6 +38,7 @@ mod registration;
 mod search;
 mod sorted;
 mod state;
+mod tag_search;
 mod tagged;
 mod tags;
 mod tree;
@@ -46,8 +49,8 @@ pub use limits::Refused;
 pub use reconcile::Reconciled;
 pub use regex::regex;
 pub use state::Index;
+pub use tag_search::TagValue;
 pub use tagged::Imported;
-pub use tags::TagValue;
 pub use tree::{Found, GoOn};
 
 pub use crate::error::{PatternError, TagError};

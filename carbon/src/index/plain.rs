@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::expression::{NAME, PlainSpecs};
+use super::hold::{Hold, is_waited_for};
 use super::state::Index;
-use super::tags::kept;
+use super::tag_search::kept;
 use super::tree::GoOn;
 use crate::datapoint::SeriesId;
 use crate::error::TagError;
@@ -101,17 +102,29 @@ impl Index {
         // Without a beginning nothing is compared: a comparison with an empty text takes longer than one
         // with a short text, because its address is that of no memory.
         let begins = |name: &str| beginning.is_empty() || name.starts_with(beginning);
-        let mut at = 0;
+        let mut next = 0;
         loop {
-            let batch = candidates.batch(at);
+            let batch = candidates.batch(next);
             if batch.is_empty() {
                 return Ok(());
             }
-            at += batch.len();
             let names = self.names();
             let tags = self.tags.read();
             let flags = self.flags.read();
-            for id in batch.filter_map(|at| candidates.get(at)) {
+            let hold = Hold::short();
+            let is_waited_for = || {
+                is_waited_for(&self.names)
+                    || is_waited_for(&self.tags)
+                    || is_waited_for(&self.flags)
+            };
+            for at in batch {
+                if hold.is_over(is_waited_for) {
+                    break;
+                }
+                next = at + 1;
+                let Some(id) = candidates.get(at) else {
+                    continue;
+                };
                 if !flags.listed.get(id.0) {
                     continue;
                 }

@@ -1,16 +1,18 @@
 //! Finds series by pattern, by name and by tag.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::expression::NAME;
 use super::glob::{NodePattern, Pattern};
+use super::hold::{Hold, is_waited_for};
 use super::plain::FIRST_TAG;
-use super::state::Index;
+use super::state::{Flags, Index};
+use super::tag_search::{TagSearch, TagValue, kept};
 use super::tagged::unhashed_tree_path;
-use super::tags::TagValue;
 use super::tree::{Found, GoOn, Tree};
 use crate::datapoint::SeriesId;
-use crate::error::{PatternError, Result, TagError};
+use crate::error::{PatternError, Result};
 use crate::series::{self, Names};
 
 impl Index {
@@ -33,12 +35,11 @@ impl Index {
             return Ok(self.find_one(pattern).into_iter().collect());
         }
         let pattern = Pattern::parse(pattern)?;
-        let names = self.names();
-        let mut found = self
-            .tree
-            .read()
-            .find(&names, &pattern, go_on)
-            .ok_or(PatternError::Ended)?;
+        let _pin = self.pin();
+        let mut found = match self.find_at_once(&pattern, go_on)? {
+            Some(found) => found,
+            None => self.find_in_copy(&pattern, go_on)?,
+        };
         let asks_for_tagged = match pattern.nodes.first() {
             Some(NodePattern::AnyDepth(_)) => true,
             Some(NodePattern::OneOf(flats)) => flats.iter().any(|flat| flat.matches("_tagged")),
@@ -46,46 +47,101 @@ impl Index {
         };
         // Files of tagged series are not in the tree: a tree of their paths is built and searched.
         if asks_for_tagged {
-            let mut paths = Names::default();
-            let mut tree = Tree::default();
-            {
-                let tags = self.tags.read();
-                let flags = self.flags.read();
-                let has_file = |id: &u32| flags.stored.get(*id) || flags.unhashed.contains(id);
-                let path_of = |id: u32, name: &str| match flags.unhashed.contains(&id) {
-                    true => unhashed_tree_path(name),
-                    false => series::tree_path(name),
-                };
-                for id in tags.all().iter().filter(has_file) {
-                    let name = names.name(SeriesId(id));
-                    if !go_on(None) {
-                        return Err(PatternError::Ended.into());
-                    }
-                    if !series::is_tagged(name) {
-                        continue;
-                    }
-                    let path = path_of(id, name);
-                    // One for its place among the paths, one for its branches in the tree.
-                    if !go_on(Some(&path)) || !go_on(Some(&path)) {
-                        return Err(PatternError::Ended.into());
-                    }
-                    if let Ok((id, true)) = paths.intern(path.as_bytes()) {
-                        tree.insert(&paths, id);
-                        // The branch `_tagged` alone needs only one series below it.
-                        if let [NodePattern::OneOf(_)] = pattern.nodes[..] {
-                            break;
-                        }
-                    }
-                }
-            }
-            found.extend(
-                tree.find(&paths, &pattern, go_on)
-                    .ok_or(PatternError::Ended)?,
-            );
+            found.extend(self.find_files_of_tagged(&pattern, go_on)?);
             found.sort();
             found.dedup();
         }
         Ok(found)
+    }
+
+    /// What `pattern` matches in the tree, which is locked for the whole search; `None` if that would take
+    /// long and somebody waits to write.
+    fn find_at_once(&self, pattern: &Pattern, go_on: &mut GoOn<'_>) -> Result<Option<Vec<Found>>> {
+        let names = self.names();
+        let tree = self.tree.read();
+        let hold = Hold::long();
+        let mut is_over = false;
+        let found = tree.find(&names, pattern, &mut |found| {
+            is_over = hold.is_over(|| is_waited_for(&self.names) || is_waited_for(&self.tree));
+            !is_over && go_on(found)
+        });
+        match found {
+            None if is_over => Ok(None),
+            None => Err(PatternError::Ended.into()),
+            found => Ok(found),
+        }
+    }
+
+    /// What `pattern` matches in a copy of the part of the tree that it asks for: the search may take as
+    /// long as `go_on` allows. The copy counts as found.
+    fn find_in_copy(&self, pattern: &Pattern, go_on: &mut GoOn<'_>) -> Result<Vec<Found>> {
+        let ids = {
+            let names = self.names();
+            let tree = self.tree.read();
+            tree.series_below(&names, &pattern.literal_branch())
+        };
+        let mut copy = Copy::default();
+        self.each_name(ids.into_iter().map(|id| id.0), |id, name, flags| {
+            if flags.listed.get(id) {
+                copy.add(name, go_on)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        copy.find(pattern, go_on)
+    }
+
+    /// What `pattern` matches among the paths of the files of tagged series.
+    fn find_files_of_tagged(&self, pattern: &Pattern, go_on: &mut GoOn<'_>) -> Result<Vec<Found>> {
+        let mut copy = Copy::default();
+        let ids = self.tags.read().all().clone();
+        self.each_name(ids.into_iter(), |id, name, flags| {
+            let is_unhashed = flags.unhashed.contains(&id);
+            if !flags.stored.get(id) && !is_unhashed {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if !go_on(None) {
+                return Err(PatternError::Ended.into());
+            }
+            if !series::is_tagged(name) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let path = match is_unhashed {
+                true => unhashed_tree_path(name),
+                false => series::tree_path(name),
+            };
+            copy.add(&path, go_on)?;
+            // The branch `_tagged` alone needs only one series below it.
+            Ok(match pattern.nodes[..] {
+                [NodePattern::OneOf(_)] => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            })
+        })?;
+        copy.find(pattern, go_on)
+    }
+
+    /// Calls `visit` with each of `ids`, its name and the flags of all, until it breaks. The caller has a
+    /// pin from before it had the ids.
+    fn each_name(
+        &self,
+        mut ids: impl Iterator<Item = u32>,
+        mut visit: impl FnMut(u32, &str, &Flags) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        loop {
+            let names = self.names();
+            let flags = self.flags.read();
+            let hold = Hold::short();
+            loop {
+                let Some(id) = ids.next() else {
+                    return Ok(());
+                };
+                if visit(id, names.name(SeriesId(id)), &flags)?.is_break() {
+                    return Ok(());
+                }
+                if hold.is_over(|| is_waited_for(&self.names) || is_waited_for(&self.flags)) {
+                    break;
+                }
+            }
+        }
     }
 
     /// The tagged series called `name`, if it is known or has a file.
@@ -127,17 +183,12 @@ impl Index {
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        {
-            let names = self.names();
-            let ids = self.tags.read().find(expressions, go_on)?;
-            for id in &ids {
-                let name = names.name(SeriesId(id));
-                if !go_on(Some(name)) {
-                    return Err(TagError::Ended.into());
-                }
-                found.push(name.to_owned());
-            }
-        }
+        let _pin = self.pin();
+        let ids = TagSearch(&self.tags).find(expressions, go_on)?;
+        self.each_name(ids.into_iter(), |_, name, _| {
+            found.push(kept(name, go_on)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
         found.append(&mut self.plain_series(expressions, go_on)?);
         found.sort_unstable();
         // A series may have been registered between the two looks.
@@ -156,7 +207,7 @@ impl Index {
     /// # Errors
     /// [`TagError::Ended`].
     pub fn tags_while(&self, go_on: &mut GoOn<'_>) -> Result<Vec<(u32, String)>> {
-        let mut tags = self.tags.read().tags(go_on)?;
+        let mut tags = TagSearch(&self.tags).tags(go_on)?;
         if tags.is_empty() && self.has_plain() {
             let (id, name) = FIRST_TAG;
             tags.push((id, name.to_owned()));
@@ -179,7 +230,7 @@ impl Index {
         tag: &str,
         go_on: &mut GoOn<'_>,
     ) -> Result<Option<(u32, Vec<TagValue>)>> {
-        let tagged = self.tags.read().values(tag, go_on)?;
+        let tagged = TagSearch(&self.tags).values(tag, go_on)?;
         if tag != NAME || !self.has_plain() {
             return Ok(tagged);
         }
@@ -215,10 +266,7 @@ impl Index {
         limit: usize,
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        let mut found = self
-            .tags
-            .read()
-            .complete_tags(expressions, prefix, limit, go_on)?;
+        let mut found = TagSearch(&self.tags).complete_tags(expressions, prefix, limit, go_on)?;
         // An expression that a plain series satisfies names its only tag.
         let (_, name) = FIRST_TAG;
         let shows_name = expressions.is_empty() && name.starts_with(prefix) && self.has_plain();
@@ -243,16 +291,39 @@ impl Index {
         limit: usize,
         go_on: &mut GoOn<'_>,
     ) -> Result<Vec<String>> {
-        let tagged = self
-            .tags
-            .read()
-            .complete_values(expressions, tag, prefix, limit, go_on)?;
+        let tagged =
+            TagSearch(&self.tags).complete_values(expressions, tag, prefix, limit, go_on)?;
         if tag != NAME {
             return Ok(tagged);
         }
         let mut values = self.complete_plain(expressions, prefix, limit, go_on)?;
         values.extend(tagged);
         Ok(values.into_iter().take(limit).collect())
+    }
+}
+
+/// A tree of its own for one search.
+#[derive(Default)]
+struct Copy {
+    names: Names,
+    tree: Tree,
+}
+
+impl Copy {
+    fn add(&mut self, path: &str, go_on: &mut GoOn<'_>) -> Result<()> {
+        // One for its place among the names, one for its branches in the tree.
+        if !go_on(Some(path)) || !go_on(Some(path)) {
+            return Err(PatternError::Ended.into());
+        }
+        if let Ok((id, true)) = self.names.intern(path.as_bytes()) {
+            self.tree.insert(&self.names, id);
+        }
+        Ok(())
+    }
+
+    fn find(&self, pattern: &Pattern, go_on: &mut GoOn<'_>) -> Result<Vec<Found>> {
+        let found = self.tree.find(&self.names, pattern, go_on);
+        Ok(found.ok_or(PatternError::Ended)?)
     }
 }
 
@@ -266,6 +337,65 @@ pub(super) fn paths(index: &Index, pattern: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    /// Runs `search`, whose steps wait a little for a thread that adds a new series meanwhile: whether the
+    /// series was there before the search was over.
+    fn lets_a_new_name_in(index: &Index, search: impl FnOnce(&mut GoOn<'_>) -> bool) -> bool {
+        let (done, is_done) = std::sync::mpsc::channel();
+        let mut came = false;
+        std::thread::scope(|scope| {
+            let mut steps = 0;
+            let ended = search(&mut |_| {
+                steps += 1;
+                if steps == 1 {
+                    let done = done.clone();
+                    scope.spawn(move || {
+                        let id = index.intern(b"new.name;with=tag").unwrap();
+                        index.list(&[id]);
+                        done.send(()).unwrap();
+                    });
+                }
+                let wait = Duration::from_millis(5);
+                came = came || is_done.recv_timeout(wait).is_ok();
+                // As a search without an end would be, if nothing comes in.
+                came || steps < 200
+            });
+            assert_eq!(ended, !came);
+        });
+        came
+    }
+
+    #[test]
+    fn a_long_search_lets_new_names_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), dir.path().join("names"), false).unwrap();
+        let name = |n: usize| format!("web.host{n:03}.hits");
+        for n in 0..500 {
+            let tagged = format!("m;host=h{n:03}");
+            let ids = [name(n), tagged].map(|name| index.intern(name.as_bytes()).unwrap());
+            index.list(&ids);
+        }
+        assert!(lets_a_new_name_in(&index, |go_on| {
+            match index.find_while("web.{*5,*6}.hits", go_on) {
+                Err(_) => true,
+                Ok(found) => {
+                    let expected = (0..500).filter(|n| [5, 6].contains(&(n % 10))).map(name);
+                    let found: Vec<String> = found.into_iter().map(|found| found.path).collect();
+                    assert_eq!(found, expected.collect::<Vec<_>>());
+                    false
+                }
+            }
+        }));
+        for expression in ["host=~.*1$", "name=~m$"] {
+            assert!(lets_a_new_name_in(&index, |go_on| {
+                index.find_tagged_while(&[expression], go_on).is_err()
+            }));
+        }
+        assert!(lets_a_new_name_in(&index, |go_on| {
+            index.complete_values(&[], "host", "", 900, go_on).is_err()
+        }));
+    }
 
     #[test]
     fn a_stored_tagged_series_shows_below_tagged() {
