@@ -15,43 +15,48 @@ const SHORT: Duration = Duration::from_millis(5);
 /// How long one that has to begin again does.
 const LONG: Duration = Duration::from_millis(50);
 
-/// Steps between two looks at the clock. A step may be a regular expression that runs to its limit, which
-/// takes about a millisecond.
-const STEPS: u32 = 8;
+/// Steps between two looks at the clock where a step may be a regular expression that runs to its limit,
+/// which takes about a millisecond.
+const SLOW_STEPS: u32 = 8;
+
+/// Steps between two looks at the clock where a step compares a node with a pattern.
+const STEPS: u32 = 64;
 
 /// The time for which a search keeps the locks.
 #[derive(Debug)]
 pub(super) struct Hold {
     since: Instant,
     longest: Duration,
+    between: u32,
     steps: Cell<u32>,
 }
 
 impl Hold {
-    fn of(longest: Duration) -> Self {
+    fn of(longest: Duration, between: u32) -> Self {
         Self {
             since: Instant::now(),
             longest,
+            between,
             steps: Cell::new(0),
         }
     }
 
     /// Of a search that goes on where it was.
     pub(super) fn short() -> Self {
-        Self::of(SHORT)
+        Self::of(SHORT, SLOW_STEPS)
     }
 
     /// Of a search that begins again.
     pub(super) fn long() -> Self {
-        Self::of(LONG)
+        Self::of(LONG, STEPS)
     }
 
     /// Called at each step: whether the locks are to be given up, because they were held for long enough
     /// and somebody waits for them.
     pub(super) fn is_over(&self, is_waited_for: impl FnOnce() -> bool) -> bool {
         let steps = self.steps.get() + 1;
-        self.steps.set(steps % STEPS);
-        steps == STEPS && self.since.elapsed() >= self.longest && is_waited_for()
+        self.steps.set(steps % self.between);
+        steps == self.between && self.since.elapsed() >= self.longest && is_waited_for()
     }
 }
 
@@ -67,12 +72,12 @@ mod tests {
 
     #[test]
     fn it_is_over_only_if_somebody_waits() {
-        let hold = Hold::of(Duration::ZERO);
+        let hold = Hold::of(Duration::ZERO, STEPS);
         let steps = 0..10 * STEPS;
         assert!(steps.clone().all(|_| !hold.is_over(|| false)));
         let over = steps.clone().filter(|_| hold.is_over(|| true)).count();
         assert_eq!(over, 10);
-        let long = Hold::of(Duration::MAX);
+        let long = Hold::of(Duration::MAX, STEPS);
         assert!(steps.clone().all(|_| !long.is_over(|| true)));
     }
 
