@@ -5,9 +5,14 @@ use whisper::Timestamp;
 use super::resolver::At;
 use crate::datapoint::PointTime;
 
+/// The longest text that is read as a number. Every double, written out to its last digit, has less than
+/// 1,100 characters; a frame may refer to one long text many times.
+pub(super) const MAX_TEXT: usize = 2_000;
+
 /// The finite number that `text` is: decimal, with an optional plus or minus, fraction and exponent, with
 /// single underscores between digits (`1_000`), with spaces around it, in the digits of any script, as
-/// Python takes them. `None` for all other text, NaN and infinities included.
+/// Python takes them. `None` for all other text, NaN and infinities and text of more
+/// than [`MAX_TEXT`] bytes included.
 #[inline]
 pub fn finite(text: &[u8]) -> Option<f64> {
     match short(text) {
@@ -94,6 +99,9 @@ pub(super) fn short(text: &[u8]) -> Option<f64> {
 
 #[cold]
 fn general(text: &[u8]) -> Option<f64> {
+    if text.len() > MAX_TEXT {
+        return None;
+    }
     let text = std::str::from_utf8(text).ok()?.trim_matches(is_space);
     let ascii = in_ascii_digits(text);
     let text = ascii.as_deref().unwrap_or(text);
@@ -167,6 +175,18 @@ mod tests {
             assert_eq!(finite(text.as_bytes()), value, "{text}");
         }
         assert_eq!(timestamp(b"1_700_000_000"), At::seconds(1_700_000_000.0));
+    }
+
+    #[test]
+    fn no_text_of_any_length_is_a_number() {
+        let with_spaces = |bytes: usize| format!("{}1", " ".repeat(bytes - 1)).into_bytes();
+        assert_eq!(finite(&with_spaces(MAX_TEXT)), Some(1.0));
+        assert_eq!(finite(&with_spaces(MAX_TEXT + 1)), None);
+        let smallest = format!("{:.1074}", f64::from_bits(1));
+        assert_eq!(finite(smallest.as_bytes()), Some(f64::from_bits(1)));
+        let most_digits = format!("-{:.1074}", f64::from_bits((1 << 52) - 1));
+        assert!(most_digits.len() < 1_100);
+        assert!(finite(most_digits.as_bytes()).is_some());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use whisper::Timestamp;
 use crate::datapoint::{Datapoint, NameError, PointTime, SeriesId};
 use crate::index::Index;
 use crate::rules::{Rules, Session};
-use crate::series::Names;
+use crate::series::{MAX_NAME, Names};
 use crate::stats::Stats;
 use crate::store::Carbon;
 
@@ -143,9 +143,14 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Takes one metric. The name is as the client sent it; a value that is not finite is refused.
+    /// Takes one metric. The name is as the client sent it; one of more than [`MAX_NAME`] bytes is refused,
+    /// even if its canonical form would be shorter, and so is a value that is not finite.
     #[inline]
     pub fn take(&mut self, name: &[u8], at: At, value: f64) {
+        // A frame may refer to one long name many times: not even its hash may be made each time.
+        if name.len() > MAX_NAME {
+            return self.refuse(NameError::TooLong, name);
+        }
         if !value.is_finite() {
             return self.reject(Reject::Value, name);
         }
@@ -217,13 +222,19 @@ impl<'a> Resolver<'a> {
             }
         };
         admitted.unwrap_or_else(|reason| {
-            self.stats.count_refusal(reason);
-            // The index itself logs what is over a limit.
-            if !matches!(reason, NameError::Limit(_)) {
-                self.keep(&reason, name);
-            }
+            self.refuse(reason, name);
             None
         })
+    }
+
+    /// Counts a metric whose name is refused.
+    #[cold]
+    fn refuse(&mut self, reason: NameError, name: &[u8]) {
+        self.stats.count_refusal(reason);
+        // The index itself logs what is over a limit.
+        if !matches!(reason, NameError::Limit(_)) {
+            self.keep(&reason, name);
+        }
     }
 }
 
@@ -281,5 +292,20 @@ mod tests {
             &stats.rejected_timestamp,
         ];
         assert_eq!(counted.map(|counter| counter.get()), [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_long_name_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), dir.path().join("names"), true).unwrap();
+        let (stats, mut out) = (Stats::default(), Vec::new());
+        let mut resolver = Resolver::new(&index, &stats, Timestamp(50), &mut out);
+        // It is not UTF-8, which only reading it would show.
+        resolver.take(&[0xff; MAX_NAME + 1], At::Now, 1.0);
+        let refused = resolver.refused().unwrap();
+        assert_eq!(refused.reason, NameError::TooLong.to_string());
+        assert_eq!(refused.sample.len(), SAMPLE);
+        drop(resolver);
+        assert_eq!((stats.rejected_name.get(), out.len()), (1, 0));
     }
 }

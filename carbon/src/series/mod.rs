@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet, HashTable};
 
+pub(crate) use name::MAX_NAME;
 pub use name::{canonical, file_path, is_tagged, tags, tree_path, unhashed_path};
 
 use crate::datapoint::{NameError, SeriesId};

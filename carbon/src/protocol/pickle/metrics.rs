@@ -67,7 +67,8 @@ fn number(value: Value, machine: &Machine, frame: &[u8]) -> Option<f64> {
         Value::Bytes(_) => {
             let bytes = machine.text_or_bytes(value, frame)?;
             let is_text = |byte: &u8| byte.is_ascii() && !(0x1c..=0x1f).contains(byte);
-            bytes.iter().all(is_text).then(|| number::finite(bytes))?
+            let is_short = bytes.len() <= number::MAX_TEXT;
+            (is_short && bytes.iter().all(is_text)).then(|| number::finite(bytes))?
         }
         _ => None,
     }
