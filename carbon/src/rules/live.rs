@@ -27,6 +27,7 @@ use super::{Faults, Refusal, Ruleset};
 use crate::conf::{Files, Missing, Problem, Watched};
 use crate::datapoint::{Datapoint, NameError, PointTime, SeriesId};
 use crate::index::Index;
+use crate::series::MAX_NAME;
 use crate::stats::Stats;
 
 /// How often outputs that are no longer fed are looked for.
@@ -270,8 +271,11 @@ impl Rules {
     /// Judges a name by the rules in effect.
     ///
     /// # Errors
-    /// The name is not UTF-8.
+    /// The name is not UTF-8, or longer than [`MAX_NAME`].
     pub(super) fn judge(&self, raw: &[u8], stats: &Stats) -> Result<Learned, NameError> {
+        if raw.len() > MAX_NAME {
+            return Err(NameError::TooLong);
+        }
         let name = std::str::from_utf8(raw).map_err(|_| NameError::NotUtf8)?;
         let (set, generation) = {
             let current = self.current.read();

@@ -4,10 +4,10 @@
 //!    such an entry is 16 bytes, and the index has its text.
 //! 2. The ids in here are not held. An entry is used only if its id has the name that it had, which is
 //!    compared; the caller has a pin.
-//! 3. The table is bounded ([`MAX_NAMES`], [`MAX_JUDGED`]): when it is full it is emptied, and names are
-//!    judged again as they come. The bounds are no options: they change no result, only how often a name
-//!    is judged, and they bound memory (64 MB of plain names, some 200 MB of others) against clients that
-//!    send ever new names, which a list may refuse, so that no other limit counts them.
+//! 3. The table is bounded ([`MAX_NAMES`], [`MAX_JUDGED`], [`MAX_BYTES`]): when it is full it is emptied,
+//!    and names are judged again as they come. The bounds are no options: they change no result, only how
+//!    often a name is judged, and they bound memory (64 MB of plain names, some 350 MB of others) against
+//!    clients that send ever new names, which a list may refuse, so that no other limit counts them.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ use crate::series::Names;
 const MAX_NAMES: usize = 1 << 22;
 /// Most names of those that are not simply stored.
 const MAX_JUDGED: usize = 1 << 20;
+/// Most bytes of text of those, in all.
+const MAX_BYTES: usize = 256 << 20;
 /// In `judged`: the name is stored as it is.
 const PLAIN: u32 = u32::MAX;
 /// In `series`: no id is known.
@@ -40,6 +42,17 @@ pub(super) struct Judged {
     pub(super) outputs: Box<[Arc<Output>]>,
     /// How many more it would feed if their rules had room for them.
     pub(super) without_room: u64,
+}
+
+impl Judged {
+    /// Bytes of its texts and of its list of aggregates.
+    fn size_bytes(&self) -> usize {
+        let stored = match &self.fate {
+            Fate::Stored(name) => name.len(),
+            Fate::Refused(_) | Fate::Fed => 0,
+        };
+        self.raw.len() + stored + size_of_val(&*self.outputs)
+    }
 }
 
 /// What becomes of a point.
@@ -75,6 +88,8 @@ pub(super) struct Verdicts {
     hasher: RandomState,
     table: HashTable<Entry>,
     judged: Vec<Arc<Judged>>,
+    /// The sizes of all in `judged`.
+    bytes: usize,
     /// Which rules they come from.
     generation: u64,
 }
@@ -118,7 +133,8 @@ impl Verdicts {
 
     /// Remembers a verdict; `series` is the id under which it is stored.
     pub(super) fn judge(&mut self, generation: u64, judged: Arc<Judged>, series: Option<SeriesId>) {
-        if self.judged.len() >= MAX_JUDGED {
+        let bytes = judged.size_bytes();
+        if self.judged.len() >= MAX_JUDGED || self.bytes + bytes > MAX_BYTES {
             self.begin(self.generation);
         }
         let Ok(number) = u32::try_from(self.judged.len()) else {
@@ -127,6 +143,7 @@ impl Verdicts {
         let series = series.map_or(UNKNOWN, |id| id.0);
         if self.put(generation, &judged.raw, number, series) {
             self.judged.push(judged);
+            self.bytes += bytes;
         }
     }
 
@@ -210,6 +227,18 @@ mod tests {
         verdicts.judge(0, judged("x", "b"), Some(again));
         assert_eq!(series(&verdicts, &names), Some(again));
         assert_eq!(verdicts.len(), 2);
+    }
+
+    #[test]
+    fn long_names_have_less_room_than_many() {
+        let mut verdicts = Verdicts::default();
+        // One text in the place of many: what counts is its length.
+        let long = "x".repeat(MAX_BYTES / 8);
+        for number in 0..9 {
+            assert!(verdicts.bytes <= MAX_BYTES);
+            verdicts.judge(0, judged(&number.to_string(), &long), None);
+        }
+        assert_eq!(verdicts.len(), 2, "emptied once");
     }
 
     #[test]

@@ -21,14 +21,13 @@
 
 use super::method::{METHODS, Method};
 use crate::conf::{Findings, lines};
+use crate::datapoint::NameError;
 use crate::pattern::{PYTHON, Pattern};
 use crate::rules::faults::Faults;
+use crate::series::{MAX_NAME, canonical};
 
 /// The longest interval of a rule: ten years.
 const LONGEST: u32 = 10 * 366 * 86_400;
-
-/// The longest name that a rule makes. No series may have such a name (`carbon::series`).
-const LONGEST_NAME: usize = 16 << 10;
 
 /// A rule.
 #[derive(Debug)]
@@ -313,7 +312,8 @@ impl Rule {
         self.pattern.text()
     }
 
-    /// The series that points of `name` go to, if the rule is for them.
+    /// The series that points of `name` go to, if the rule is for them. A name that is too long for a file
+    /// is counted as a fault.
     pub fn output(&self, name: &str, faults: &mut Faults) -> Option<String> {
         let found = faults.note(self.pattern.captures(name))??;
         let mut output = String::new();
@@ -323,10 +323,15 @@ impl Rule {
                 // Python's text for a group that took no part in the match.
                 Part::Field(group) => found.name(group).map_or("None", |group| group.as_str()),
             });
-            if output.len() > LONGEST_NAME {
+            if output.len() > MAX_NAME {
                 faults.count += 1;
                 return None;
             }
+        }
+        // An aggregate takes memory: none is kept whose nodes are too long for a file.
+        if matches!(canonical(output.as_bytes()), Err(NameError::TooLong)) {
+            faults.count += 1;
+            return None;
         }
         Some(output)
     }
@@ -378,6 +383,19 @@ mod tests {
         ] {
             assert_eq!(output(line, name).as_deref(), expected, "{line} {name}");
         }
+    }
+
+    #[test]
+    fn outputs_that_no_file_can_have_are_faults() {
+        let rule = rule("o.<a> (60) = sum in.<<a>>").unwrap();
+        let mut faults = Faults::default();
+        let mut output = |name: &str| rule.output(&format!("in.{name}"), &mut faults).is_some();
+        let nodes = "x".repeat(250) + ".";
+        assert!(output(&nodes.repeat(15)));
+        assert!(output(&"x".repeat(251)));
+        assert!(!output(&"x".repeat(252)));
+        assert!(!output(&nodes.repeat(16)));
+        assert_eq!(faults.count, 2);
     }
 
     #[test]
