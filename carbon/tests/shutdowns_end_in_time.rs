@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use carbon::journal::disk::RealDisk;
+use carbon::listener::Listeners;
 use carbon::options::{ByteSize, Options, Span, SyncPolicy};
 use carbon::{Carbon, Setup, Sink};
 use support::{point, reopen, series, setup, values};
@@ -96,4 +99,43 @@ fn a_shutdown_ends_after_its_timeout_and_the_journal_has_the_rest() {
         assert_eq!(carbon.stats().journal_replayed.get(), 0);
         assert_eq!(values(&carbon, "test.m99").len(), 1);
     }
+}
+
+#[test]
+fn senders_of_datagrams_that_never_pause_hold_up_no_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let carbon = reopen(dir.path());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(tokio::net::UdpSocket::bind("127.0.0.1:0"));
+    let listener = listener.unwrap();
+    let address = listener.local_addr().unwrap();
+    let ended = Arc::new(AtomicBool::new(false));
+    // Several, so that there is hardly a pause when one of them does not run.
+    let senders = [(); 4].map(|()| {
+        let ended = Arc::clone(&ended);
+        std::thread::spawn(move || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            while !ended.load(Ordering::Relaxed) {
+                // Refused once the listener has ended.
+                let _ = socket.send_to(b"test.m0 1 -1\n", address);
+            }
+        })
+    });
+    let shutdown = {
+        let carbon = carbon.clone();
+        async move {
+            while carbon.stats().received.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    // A task of its own: while datagrams are there, it does not let others run.
+    let run = runtime.spawn(Listeners::new(&carbon).line_udp(listener, shutdown));
+    let outcome =
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), run).await });
+    ended.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    assert!(outcome.is_ok(), "the listener goes on after 10 s");
 }

@@ -22,8 +22,8 @@ use crate::store::Carbon;
 
 /// How long the shutdown waits for the runtime to see what a socket holds.
 pub(super) const LAST_LOOK: Duration = Duration::from_millis(10);
-/// How long connections may go on with what has arrived already when the shutdown begins.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long connections and sockets may go on with what has arrived already when the shutdown begins.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// How often a listener looks for silent connections.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the listener waits after a connection could not be accepted.

@@ -5,10 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::complaints::Complaints;
-use super::tcp::LAST_LOOK;
+use super::tcp::{GRACE, LAST_LOOK};
 use crate::datapoint::{Datapoint, Sink};
 use crate::protocol::line;
 use crate::store::Carbon;
@@ -32,16 +32,18 @@ pub(super) async fn line_udp(
     let mut buffer = vec![0; 64 << 10];
     let mut points = Vec::new();
     tokio::pin!(shutdown);
-    let mut ending = false;
+    // The end of the last look, once the shutdown has begun: senders may never pause.
+    let mut deadline = None;
     loop {
-        if ending {
-            if timeout(LAST_LOOK, socket.readable()).await.is_err() {
+        if let Some(deadline) = deadline {
+            let look = timeout(LAST_LOOK, socket.readable()).await;
+            if look.is_err() || Instant::now() >= deadline {
                 return;
             }
         } else {
             tokio::select! {
                 () = &mut shutdown => {
-                    ending = true;
+                    deadline = Some(Instant::now() + GRACE);
                     continue;
                 }
                 ready = socket.readable() => if let Err(error) = ready {
