@@ -28,6 +28,8 @@ const DEFAULT: &str = "DEFAULT";
 const MAX_DEPTH: usize = 10;
 /// The longest value after references have been replaced.
 const MAX_VALUE: usize = 64 << 10;
+/// The most references that are replaced for one value.
+const MAX_REFERENCES: usize = 10_000;
 
 /// A section: `[name]` and the options below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -295,48 +297,59 @@ fn interpolate(section: &mut Section, findings: &mut Findings) {
         .collect();
     let name = section.name.clone();
     for entry in &mut section.entries {
-        let mut out = String::new();
-        if expand(&entry.value, &raw, 1, &mut out) {
-            entry.value = out;
+        let mut expansion = Expansion::default();
+        if expansion.add(&entry.value, &raw, 1) {
+            entry.value = expansion.out;
         } else {
             findings.refuse(
                 entry.line,
                 format!("[{name}] {}", entry.key),
-                "the references of the form %(key)s in this value refer to each other, or make it too long",
+                "the references of the form %(key)s in this value refer to each other, are too many, or make it too long",
                 "the value itself",
             );
         }
     }
 }
 
-/// Appends `value` to `out`; `false` if it is too deep or too long.
-fn expand(value: &str, raw: &HashMap<String, String>, depth: usize, out: &mut String) -> bool {
-    if depth > MAX_DEPTH {
-        return false;
-    }
-    let mut rest = value;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push('%');
-            rest = after;
-        } else if let Some((referred, after)) = reference(rest)
-            && let Some(value) = raw.get(&referred.to_lowercase())
-        {
-            if !expand(value, raw, depth + 1, out) {
-                return false;
-            }
-            rest = after;
-        } else {
-            out.push('%');
-        }
-        if out.len() > MAX_VALUE {
+/// A value while its references are replaced.
+#[derive(Default)]
+struct Expansion {
+    out: String,
+    /// How many references were replaced, those to empty values too.
+    references: usize,
+}
+
+impl Expansion {
+    /// Appends `value`; `false` if it is too deep or too long, or has too many references.
+    fn add(&mut self, value: &str, raw: &HashMap<String, String>, depth: usize) -> bool {
+        if depth > MAX_DEPTH {
             return false;
         }
+        let mut rest = value;
+        while let Some(at) = rest.find('%') {
+            self.out.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix('%') {
+                self.out.push('%');
+                rest = after;
+            } else if let Some((referred, after)) = reference(rest)
+                && let Some(value) = raw.get(&referred.to_lowercase())
+            {
+                self.references += 1;
+                if self.references > MAX_REFERENCES || !self.add(value, raw, depth + 1) {
+                    return false;
+                }
+                rest = after;
+            } else {
+                self.out.push('%');
+            }
+            if self.out.len() > MAX_VALUE {
+                return false;
+            }
+        }
+        self.out.push_str(rest);
+        self.out.len() <= MAX_VALUE.max(value.len())
     }
-    out.push_str(rest);
-    out.len() <= MAX_VALUE.max(value.len())
 }
 
 /// `(key)s` at the beginning of `text`: the key and what follows.
@@ -448,6 +461,19 @@ mod tests {
             text.push_str(&format!("x{n} = {line}\n"));
         }
         assert!(!found(&text).is_empty());
+        // References to nothing make a value no longer.
+        let mut text = "[a]\nx0 =\n".to_owned();
+        for n in 1..10 {
+            text.push_str(&format!(
+                "x{n} = {}\n",
+                format!("%(x{})s", n - 1).repeat(20)
+            ));
+        }
+        let found = found(&text);
+        assert!(
+            found[0].starts_with("f:6: [a] x4: the references"),
+            "{found:?}"
+        );
     }
 
     #[test]
