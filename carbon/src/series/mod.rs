@@ -4,7 +4,8 @@
 //!    was freed, or the next number.
 //! 2. A lookup is one hash of the raw bytes and one comparison, without an allocation.
 //! 3. Aliases (names that are not canonical: tags in another order, empty nodes) are stored too, up to
-//!    [`MAX_ALIASES`], so that they are normalised once for a client that always sends them.
+//!    [`MAX_ALIASES`] and [`MAX_ALIAS_BYTES`], so that they are normalised once for a client that always
+//!    sends them.
 //! 4. A name is removed in two steps. After [`Names::unlink`] lookups no longer find it, but its id still
 //!    has its name. After [`Names::free`] the id has no name and may be assigned to another. `index::grace`
 //!    has the conditions for each step.
@@ -27,6 +28,8 @@ use crate::datapoint::{NameError, SeriesId};
 
 /// The most aliases that are stored.
 const MAX_ALIASES: usize = 1 << 20;
+/// The most bytes of text that they have. No limit on series counts them.
+const MAX_ALIAS_BYTES: usize = 128 << 20;
 
 /// The longest path in bytes that the system accepts, less the separator after the root and the longest
 /// name of a temporary file.
@@ -51,6 +54,8 @@ pub struct Names {
     starts: Vec<u32>,
     blocks: Vec<Vec<u8>>,
     aliases: HashMap<Box<[u8]>, u32, RandomState>,
+    /// The bytes of text in `aliases`.
+    alias_bytes: usize,
     /// The length in bytes of the path of the directory of the files.
     root_len: usize,
     /// When a message about a name that is too long was last logged.
@@ -108,8 +113,10 @@ impl Names {
             Some(id) => (id, false),
             None => (self.add(canonical.as_bytes())?, true),
         };
-        if self.aliases.len() < MAX_ALIASES {
+        let alias_bytes = self.alias_bytes + raw.len();
+        if self.aliases.len() < MAX_ALIASES && alias_bytes <= MAX_ALIAS_BYTES {
             self.aliases.insert(raw.into(), id.0);
+            self.alias_bytes = alias_bytes;
         }
         Ok((id, new))
     }
@@ -223,7 +230,14 @@ impl Names {
 
     /// Removes the aliases of series for which `gone` returns true.
     pub(crate) fn forget_aliases(&mut self, gone: impl Fn(SeriesId) -> bool) {
-        self.aliases.retain(|_, id| !gone(SeriesId(*id)));
+        let alias_bytes = &mut self.alias_bytes;
+        self.aliases.retain(|alias, id| {
+            let gone = gone(SeriesId(*id));
+            if gone {
+                *alias_bytes -= alias.len();
+            }
+            !gone
+        });
     }
 
     /// Whether `id` has a name that lookups do not find.
@@ -411,6 +425,22 @@ fn bytes<'a>(starts: &[u32], blocks: &'a [Vec<u8>], id: u32) -> &'a [u8] {
 mod tests {
     use super::*;
     use std::collections::HashMap as StdMap;
+
+    #[test]
+    fn long_aliases_have_less_room_than_many() {
+        let mut names = Names::default();
+        let (series, _) = names.intern(b"a.b").unwrap();
+        // As if others had left that much.
+        let others = MAX_ALIAS_BYTES - 40;
+        names.alias_bytes = others;
+        for dots in 2..9 {
+            let alias = format!("a{}b", ".".repeat(dots));
+            assert_eq!(names.intern(alias.as_bytes()), Ok((series, false)));
+        }
+        assert_eq!(names.aliases.len(), 6, "of 4 to 9 bytes");
+        names.forget_aliases(|gone| gone == series);
+        assert_eq!((names.aliases.len(), names.alias_bytes), (0, others));
+    }
 
     #[test]
     fn spellings_of_one_series_have_one_id() {
