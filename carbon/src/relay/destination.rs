@@ -109,7 +109,9 @@ impl Destination {
     /// Whether it goes by the same name and speaks the same protocol.
     pub(super) fn is(&self, member: &Member, protocol: Protocol) -> bool {
         self.protocol == protocol
-            && (&self.member.host, self.member.port) == (&member.host, member.port)
+            && self.member.port == member.port
+            // Names of hosts have no case, and neither has the name of the directory.
+            && self.member.host.to_lowercase() == member.host.to_lowercase()
     }
 
     /// Takes lines. They are dropped and counted if there is no room.
@@ -197,6 +199,8 @@ pub(super) struct Worker<'d> {
     pause: Duration,
     /// Reported once, until there is a connection again.
     is_away: bool,
+    /// The queue could not be written last time: reported once, until it can be written again.
+    is_unwritten: bool,
 }
 
 enum Connection {
@@ -256,6 +260,7 @@ impl<'d> Worker<'d> {
             attempt_at: Instant::now(),
             pause: FIRST_PAUSE,
             is_away: false,
+            is_unwritten: false,
         })
     }
 
@@ -298,12 +303,20 @@ impl<'d> Worker<'d> {
         for chunk in self.destination.buffer.take(until, gather) {
             let (lost, error) = self.queue.append(chunk);
             counts.dropped.add(lost.points);
-            if let Some(error) = error {
-                let member = &self.destination.member;
-                if counts.failures.get() == 0 {
-                    tracing::error!(%error, "the queue of {member} cannot be written: points wait in memory");
+            let member = &self.destination.member;
+            match error {
+                Some(error) => {
+                    counts.failures.add(1);
+                    if !self.is_unwritten {
+                        tracing::error!(%error, "the queue of {member} cannot be written: points wait in memory");
+                    }
+                    self.is_unwritten = true;
                 }
-                counts.failures.add(1);
+                None if self.is_unwritten => {
+                    tracing::info!("the queue of {member} can be written again");
+                    self.is_unwritten = false;
+                }
+                None => {}
             }
         }
     }
@@ -380,7 +393,7 @@ impl<'d> Worker<'d> {
         *self.destination.why.lock() = error.to_string();
         if !self.is_away {
             self.is_away = true;
-            tracing::warn!(%error, "{member} is away; points wait for it on disk");
+            tracing::warn!(%error, "{member} is away; points wait for it");
         }
         let random = std::hash::RandomState::new().hash_one(0);
         // Between half of the pause and all of it, so that many relays do not come at once.
@@ -521,11 +534,21 @@ impl<'d> Worker<'d> {
                 self.queue.confirm_all();
             }
         }
-        let left = self.queue.waiting();
+        if let Some(current) = self.current.take()
+            && current.taken.is_only_in_memory()
+        {
+            self.queue.put_back(current.taken);
+        }
+        let (lost, why) = self.queue.save();
+        let left = self.queue.waiting() - lost;
         self.note();
+        let Destination { member, counts, .. } = self.destination;
         if left > 0 {
-            let member = &self.destination.member;
             tracing::info!("{left} points for {member} wait on disk for the next start");
+        }
+        if let Some(error) = why {
+            counts.overflow.add(lost);
+            tracing::error!(%error, "{lost} points for {member} are lost: its queue cannot be written");
         }
     }
 }
@@ -556,4 +579,21 @@ fn connect(address: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_hosts_have_no_case() {
+        let [lower, upper, other] = ["host:2003", "HOST:2003", "host:2004"].map(|text| {
+            let member: Member = text.parse().unwrap();
+            Destination::new(member, Protocol::Line)
+        });
+        assert!(lower.is(&upper.member, Protocol::Line));
+        assert_eq!(lower.directory(), upper.directory());
+        assert!(!lower.is(&other.member, Protocol::Line));
+        assert!(!lower.is(&upper.member, Protocol::Pickle));
+    }
 }

@@ -13,7 +13,8 @@
 //! 3. A segment is deleted when all of it has been confirmed. The next start sends again what is in the
 //!    segments that are left: each point arrives at least once, and points of a series in their order.
 //! 4. When the segments are larger than the limit, the oldest one is dropped.
-//! 5. When the disk refuses a frame, the frame waits in memory alone.
+//! 5. When the disk refuses a frame, the frame waits in memory alone. At the end it is offered to the disk
+//!    once more, behind the others.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -219,16 +220,7 @@ impl Queue {
                 .back()
                 .is_none_or(|last| last.bytes >= SEGMENT)
         {
-            let path = self.path(self.next_number);
-            let mut file = private::open(&path, OpenOptions::new().write(true).create_new(true))?;
-            file.write_all(MAGIC)?;
-            self.open = Some(file);
-            self.segments.push_back(Segment {
-                number: self.next_number,
-                bytes: MAGIC.len() as u64,
-                points: 0,
-            });
-            self.next_number += 1;
+            self.begin_segment(|file| file.write_all(MAGIC))?;
         }
         let (Some(file), Some(last)) = (&mut self.open, self.segments.back_mut()) else {
             return Err(io::Error::other("there is no segment"));
@@ -245,6 +237,55 @@ impl Queue {
         last.bytes = end.offset;
         last.points += u64::from(chunk.points);
         Ok((begin, end))
+    }
+
+    /// Makes a new segment, which `begin` writes the beginning of.
+    fn begin_segment(&mut self, begin: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let path = self.path(self.next_number);
+        let mut file = private::open(&path, OpenOptions::new().write(true).create_new(true))?;
+        if let Err(error) = begin(&mut file) {
+            // A full disk takes the name of a file and not its bytes: the name must be free for the next
+            // attempt.
+            if std::fs::remove_file(&path).is_err() {
+                self.next_number += 1;
+                self.cursor = self.cursor.max(self.first_place());
+            }
+            return Err(error);
+        }
+        self.open = Some(file);
+        self.segments.push_back(Segment {
+            number: self.next_number,
+            bytes: MAGIC.len() as u64,
+            points: 0,
+        });
+        self.next_number += 1;
+        Ok(())
+    }
+
+    /// Puts a chunk that could not be sent back to the front.
+    pub(super) fn put_back(&mut self, taken: Taken) {
+        let Taken { chunk, frame } = taken;
+        self.memory_bytes += chunk.lines.len();
+        self.memory.push_front(InMemory { chunk, frame });
+    }
+
+    /// Writes what is only in memory, behind everything else. Returns how many points are still only in
+    /// memory, and why.
+    pub(super) fn save(&mut self) -> (u64, Option<io::Error>) {
+        let (mut left, mut why) = (0, None);
+        let mut memory = std::mem::take(&mut self.memory);
+        for entry in memory.iter_mut().filter(|entry| entry.frame.is_none()) {
+            match self.write(&entry.chunk) {
+                Ok(frame) => entry.frame = Some(frame),
+                Err(error) => {
+                    self.open = None;
+                    left += u64::from(entry.chunk.points);
+                    why = Some(error);
+                }
+            }
+        }
+        self.memory = memory;
+        (left, why)
     }
 
     /// Bytes on disk.

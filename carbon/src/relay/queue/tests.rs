@@ -107,3 +107,38 @@ fn the_oldest_segment_goes_when_there_is_no_room() {
         .sum();
     assert_eq!(points + lost, all);
 }
+
+#[test]
+fn a_full_disk_is_made_up_for_when_it_has_room_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    let full = queue.begin_segment(|_| Err(io::ErrorKind::StorageFull.into()));
+    assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    let (_, error) = queue.append(chunk(0));
+    assert!(error.is_none(), "{error:?}");
+    drop(queue);
+    assert_eq!(take_all(&mut open(dir.path())), lines(0..1));
+}
+
+#[test]
+fn what_is_only_in_memory_at_the_end_is_offered_to_the_disk_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("queue");
+    let mut queue = open(&path);
+    std::fs::remove_dir(&path).unwrap();
+    for n in 0..2 {
+        assert!(queue.append(chunk(n)).1.is_some());
+    }
+    let in_hand = queue.next(&mut Lost::default()).unwrap().unwrap();
+    queue.put_back(in_hand);
+    let (left, error) = queue.save();
+    assert_eq!((left, queue.waiting()), (2, 2));
+    assert_eq!(error.unwrap().kind(), io::ErrorKind::NotFound);
+    std::fs::create_dir(&path).unwrap();
+    assert_eq!(queue.append(chunk(2)).1.map(|error| error.kind()), None);
+    assert!(matches!(queue.save(), (0, None)));
+    assert_eq!(queue.waiting(), 3);
+    drop(queue);
+    let expected = [lines(2..3), lines(0..2)].concat();
+    assert_eq!(take_all(&mut open(&path)), expected);
+}
