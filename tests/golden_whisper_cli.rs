@@ -74,6 +74,7 @@ fn replay(case: &Value) -> Result<(), String> {
     let (mut out, mut notes) = (Vec::new(), Vec::new());
     let context = Context {
         now: Timestamp(0),
+        clock: None,
         zone: TimeZone::UTC,
         out: &mut out,
         notes: &mut notes,

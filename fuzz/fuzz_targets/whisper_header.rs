@@ -107,5 +107,5 @@ fuzz_target!(|data: &[u8]| {
         target: Target::New(path.with_extension("resized")),
     };
     let _ = std::fs::remove_file(path.with_extension("resized"));
-    whisper::resize(&path, now, &options).unwrap();
+    whisper::resize(&path, || now, &options).unwrap();
 });

@@ -80,10 +80,16 @@ pub struct Resized {
 
 /// Gives a file other archives.
 ///
+/// `now` is asked for the time when the points have been read: none of them came later.
+///
 /// # Errors
 /// As [`File::open_mut`] and [`crate::create()`]. The old file is untouched then, but for an error
 /// while carrying points over.
-pub fn resize(path: &Path, now: Timestamp, options: &ResizeOptions) -> Result<Resized> {
+pub fn resize(
+    path: &Path,
+    now: impl FnOnce() -> Timestamp,
+    options: &ResizeOptions,
+) -> Result<Resized> {
     let ResizeOptions {
         retentions,
         x_files_factor,
@@ -96,6 +102,7 @@ pub fn resize(path: &Path, now: Timestamp, options: &ResizeOptions) -> Result<Re
     let method = aggregation.unwrap_or(old.header().aggregation);
     let header = Header::new(retentions, factor, method)?;
     let dump = Dump::of(&old)?;
+    let now = now();
 
     let destination = match target {
         Target::New(new) => new,

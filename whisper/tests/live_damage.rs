@@ -338,7 +338,7 @@ fn a_resize_beside_a_live_store_loses_nothing() {
     std::thread::scope(|scope| {
         let path = live.path.clone();
         let now = Timestamp(live.now + 500 * 10);
-        let resizing = scope.spawn(move || resize(&path, now, &resized).unwrap());
+        let resizing = scope.spawn(move || resize(&path, || now, &resized).unwrap());
         for _ in 0..500 {
             live.step().unwrap();
         }

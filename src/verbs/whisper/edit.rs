@@ -273,7 +273,7 @@ impl Resize {
                 },
             },
         };
-        let resized = whisper::resize(&self.path, context.now, &options)?;
+        let resized = whisper::resize(&self.path, || context.time(), &options)?;
         let new = self.newfile.as_ref().unwrap_or(&self.path);
         let (out, size) = (&mut *context.out, resized.size);
         writeln!(out, "Created: {} ({size} bytes)", new.display())?;

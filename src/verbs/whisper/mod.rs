@@ -71,8 +71,10 @@ enum Tool {
 
 /// The environment of a tool.
 pub struct Context<'a> {
-    /// The clock.
+    /// The time when the tool began.
     pub now: Timestamp,
+    /// The clock; `None`: it stands at `now`.
+    pub clock: Option<fn() -> anyhow::Result<Timestamp>>,
     /// The zone in which `--pretty` shows times.
     pub zone: TimeZone,
     /// Standard output.
@@ -81,18 +83,32 @@ pub struct Context<'a> {
     pub notes: &'a mut dyn Write,
 }
 
+impl Context<'_> {
+    /// The time by the clock.
+    fn time(&self) -> Timestamp {
+        let time = self.clock.and_then(|clock| clock().ok());
+        time.unwrap_or(self.now)
+    }
+}
+
+/// The time by the process's clock.
+fn clock() -> anyhow::Result<Timestamp> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    let now = u32::try_from(since.as_secs()).context("the clock is after 2106")?;
+    Ok(Timestamp(now))
+}
+
 /// Runs a tool with the process's clock, zone and output.
 ///
 /// # Errors
 /// The reason why the tool failed. A closed pipe (`| head`) is not an error.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .context("the clock is before 1970")?;
-    let now = Timestamp(u32::try_from(since.as_secs()).context("the clock is after 2106")?);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let context = Context {
-        now,
+        now: clock()?,
+        clock: Some(clock),
         zone: TimeZone::system(),
         out: &mut out,
         notes: &mut io::stderr(),
@@ -118,7 +134,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// The reason why the tool failed.
 pub fn run_with(args: Args, mut context: Context<'_>) -> anyhow::Result<ExitCode> {
     let Args { now, tool } = args;
-    context.now = now.map_or(context.now, Timestamp);
+    if let Some(now) = now {
+        (context.now, context.clock) = (Timestamp(now), None);
+    }
     let context = &mut context;
     match tool {
         Tool::Create(tool) => tool.run(context),
