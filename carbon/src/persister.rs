@@ -147,7 +147,7 @@ impl Persister {
         parts.cache.sweep(&mut waiting);
         let all = !kind.may_wait();
         self.undecided
-            .due(Instant::now(), all, parts.cache, &mut waiting);
+            .due(Instant::now(), all, parts.room_used(), &mut waiting);
         order(parts, &mut waiting);
         self.write_all(parts, clocks, kind, waiting, go_on)
     }
@@ -165,7 +165,7 @@ impl Persister {
         waiting.clear();
         hand.go_on(parts.cache, pressure, &mut waiting);
         self.undecided
-            .due(Instant::now(), false, parts.cache, &mut waiting);
+            .due(Instant::now(), false, parts.room_used(), &mut waiting);
         if waiting.is_empty() {
             self.waiting = waiting;
             return Pass::default();
@@ -331,7 +331,7 @@ impl Persister {
     /// `self.points` then.
     fn is_undecided(&mut self, parts: &Parts<'_>, id: SeriesId, path: &Path, kind: Kind) -> bool {
         let now = Instant::now();
-        if !kind.may_wait() || !self.undecided.may_wait(id, now, parts.cache) {
+        if !kind.may_wait() || !self.undecided.may_wait(id, now, parts.room_used()) {
             return false;
         }
         self.points.clear();

@@ -5,8 +5,10 @@
 //!    adds it again.
 //! 2. Every [`LOOK_EVERY`] it is checked again, and returned if points have come since, or if it has
 //!    waited for [`LONGEST`].
-//! 3. The number of series is bounded ([`MOST`]); beyond it, and while the cache is more than half
-//!    full, series do not wait.
+//! 3. The number of series is bounded ([`MOST`]); beyond it, and while the cache is more than half or the
+//!    journal more than a quarter full, series do not wait. Nor does one with [`MOST_POINTS`]: in the cache
+//!    equal points take next to nothing, but in the journal each has its bytes, and none is deleted before
+//!    the series is written.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -20,6 +22,10 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(2 * 300);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many series wait at most. Each takes 100 bytes here, and 32 in the cache.
 const MOST: usize = 1_000_000;
+/// A series with so many points does not wait.
+const MOST_POINTS: u32 = 256;
+/// The share of the journal from which on no series waits.
+const JOURNAL: f64 = 1.0 / 4.0;
 
 /// The series that wait.
 #[derive(Debug, Default)]
@@ -47,10 +53,16 @@ impl Undecided {
     }
 
     /// Whether `series`, which is not stored, may wait: it has not done so for too long, and there is
-    /// room for it.
-    pub(crate) fn may_wait(&self, series: SeriesId, now: Instant, cache: &Cache) -> bool {
-        let has_room = cache.used_bytes() < cache.max_bytes() / 2;
+    /// room for it. `journal`: the share of the journal that is used.
+    pub(crate) fn may_wait(
+        &self,
+        series: SeriesId,
+        now: Instant,
+        (cache, journal): (&Cache, f64),
+    ) -> bool {
+        let has_room = cache.used_bytes() < cache.max_bytes() / 2 && journal < JOURNAL;
         has_room
+            && cache.count(series) < MOST_POINTS
             && match self.since.get(&series) {
                 Some(since) => now.saturating_duration_since(since.at) < LONGEST,
                 None => self.since.len() < MOST,
@@ -81,7 +93,13 @@ impl Undecided {
     }
 
     /// Appends to `into` the series that may be decided now. `all`: every series.
-    pub(crate) fn due(&mut self, now: Instant, all: bool, cache: &Cache, into: &mut Vec<Waiting>) {
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        all: bool,
+        (cache, journal): (&Cache, f64),
+        into: &mut Vec<Waiting>,
+    ) {
         for _ in 0..self.queue.len() {
             let Some((series, look)) = self.queue.front().copied() else {
                 return;
@@ -101,7 +119,11 @@ impl Undecided {
                 count,
                 since: since.came,
             };
-            if all || waited || count != since.points || !self.may_wait(series, now, cache) {
+            if all
+                || waited
+                || count != since.points
+                || !self.may_wait(series, now, (cache, journal))
+            {
                 into.push(waiting);
             } else {
                 self.add(waiting, now);
@@ -143,7 +165,7 @@ mod tests {
 
     fn due(undecided: &mut Undecided, now: Instant, all: bool, cache: &Cache) -> Vec<SeriesId> {
         let mut due = Vec::new();
-        undecided.due(now, all, cache, &mut due);
+        undecided.due(now, all, (cache, 0.0), &mut due);
         due.iter().map(|waiting| waiting.series).collect()
     }
 
@@ -162,8 +184,8 @@ mod tests {
         assert_eq!(due(&mut undecided, later, false, &cache), [A]);
         // The timestamp was the same: it waits on, from the same start.
         undecided.add(one(&cache, A, 2), later);
-        assert!(undecided.may_wait(A, start + LONGEST - LOOK_EVERY, &cache));
-        assert!(!undecided.may_wait(A, start + LONGEST, &cache));
+        assert!(undecided.may_wait(A, start + LONGEST - LOOK_EVERY, (&cache, 0.0)));
+        assert!(!undecided.may_wait(A, start + LONGEST, (&cache, 0.0)));
         assert_eq!(due(&mut undecided, start + LONGEST, false, &cache), [A]);
         undecided.remove(A);
         assert_eq!(undecided.len(), 0);
@@ -183,8 +205,20 @@ mod tests {
         assert_eq!(due(&mut undecided, start, true, &cache), []);
         undecided.add(one(&cache, A, 1), start);
         assert_eq!(cache.reserve(128), 128);
-        assert!(!undecided.may_wait(A, start, &cache));
+        assert!(!undecided.may_wait(A, start, (&cache, 0.0)));
         assert_eq!(due(&mut undecided, start + LOOK_EVERY, false, &cache), [A]);
+    }
+
+    #[test]
+    fn a_series_takes_little_of_the_journal() {
+        let cache = Cache::new(1 << 20);
+        let undecided = Undecided::default();
+        let now = Instant::now();
+        (1..MOST_POINTS).for_each(|_| insert(&cache, A, 100));
+        assert!(undecided.may_wait(A, now, (&cache, JOURNAL / 2.0)));
+        assert!(!undecided.may_wait(A, now, (&cache, JOURNAL)));
+        insert(&cache, A, 100);
+        assert!(!undecided.may_wait(A, now, (&cache, 0.0)));
     }
 
     #[test]

@@ -9,15 +9,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use carbon::options::{JournalOptions, Options, Span, SyncPolicy};
+use carbon::options::{ByteSize, JournalOptions, Options, Span, SyncPolicy};
 use carbon::{Carbon, Datapoint, PointTime, Setup, Sink, Timestamp};
 use support::{NOW, until};
 use whisper::{Header, Retention};
 
 fn open(data: &Path, options: Options) -> Carbon {
+    open_with(data, options, JournalOptions::default().max_size)
+}
+
+fn open_with(data: &Path, options: Options, max_size: ByteSize) -> Carbon {
     let journal = JournalOptions {
         sync: SyncPolicy::Every(Span::millis(1)),
-        ..JournalOptions::default()
+        max_size,
     };
     let begun = Instant::now();
     let setup = Setup {
@@ -167,7 +171,7 @@ fn a_limit_on_creations_is_spent_on_decided_series_only() {
 fn a_flood_of_names_does_not_wait_beyond_half_of_the_cache() {
     let data = tempfile::tempdir().unwrap();
     let options = Options {
-        max_cache_size: carbon::options::ByteSize(64 << 10),
+        max_cache_size: ByteSize(64 << 10),
         ..support::options()
     };
     let store = open(data.path(), options);
@@ -185,6 +189,21 @@ fn a_flood_of_names_does_not_wait_beyond_half_of_the_cache() {
     store.drain(|_| {}).unwrap();
     assert_eq!(store.stats().creates.get(), 1_501);
     assert_eq!(steps(data.path(), "flood.n0"), [10, 60, 600]);
+}
+
+#[test]
+fn series_with_one_timestamp_do_not_fill_the_journal() {
+    let data = tempfile::tempdir().unwrap();
+    let store = open_with(data.path(), support::options(), ByteSize(32 << 10));
+    // More than the journal has room for: of one series, and of many with few points each.
+    for _ in 0..200 {
+        send(&store, "one", &[NOW - 90; 200]);
+    }
+    for n in 0..300 {
+        send(&store, &format!("few.n{n}"), &[NOW - 90; 100]);
+    }
+    assert_eq!(store.stats().received.get(), 200 * 200 + 300 * 100);
+    assert_eq!(steps(data.path(), "one"), [10, 60, 600]);
 }
 
 #[test]

@@ -139,6 +139,7 @@ impl Inner {
     pub(crate) fn parts(&self) -> Parts<'_> {
         Parts {
             cache: &self.cache,
+            journal: self.journal.as_ref(),
             index: &self.index,
             maps: &self.maps,
             schema: &self.schema,
