@@ -9,6 +9,7 @@
 //! 3. The directory is made when it is missing. One that is used again stays open (`directories.rs`).
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -83,12 +84,26 @@ impl Maps {
         match Staged::create(path, draft) {
             Err(error) if error.is_missing() => {
                 self.directories.lock().forget(directory);
-                fs::create_dir_all(directory)
-                    .map_err(|e| Error::io(directory, "making the directory", e))?;
+                fs::create_dir_all(directory).map_err(|e| not_made(directory, e))?;
                 Staged::create(path, draft)
             }
             created => created,
         }
+    }
+}
+
+/// Why `directory` could not be made. A symbolic link that leads nowhere has the name of a directory that may come
+/// back, such as that of a disk that is not mounted at present.
+fn not_made(directory: &Path, error: io::Error) -> Error {
+    let leads_nowhere = |path: &&Path| {
+        let target = || fs::metadata(path).map_err(|e| e.kind());
+        path.is_symlink() && target().err() == Some(io::ErrorKind::NotFound)
+    };
+    match directory.ancestors().find(leads_nowhere) {
+        Some(link) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Error::io(link, "following the symbolic link", Errno::NOENT)
+        }
+        _ => Error::io(directory, "making the directory", error),
     }
 }
 
@@ -219,6 +234,31 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), b"another");
         }
         assert_eq!(names(root.path()), ["a.wsp", "link.wsp"]);
+    }
+
+    #[test]
+    fn a_file_behind_a_link_that_leads_nowhere_may_be_created_later() {
+        let root = tempfile::tempdir().unwrap();
+        let away = root.path().join("away");
+        std::os::unix::fs::symlink(&away, root.path().join("disk")).unwrap();
+        std::os::unix::fs::symlink("round", root.path().join("round")).unwrap();
+        let options = options(Allocation::Sparse, Aggregation::Sum);
+        for named in [false, true] {
+            let maps = Maps::new(MapOptions::default());
+            maps.names_new_files.store(named, Ordering::Relaxed);
+            for path in ["disk/a.wsp", "disk/b/c.wsp"] {
+                let path = root.path().join(path);
+                let error = maps.create(&path, &options).unwrap_err();
+                assert!(!error.is_hopeless(), "{error}");
+                assert!(error.is_of_this_path(), "{error}");
+                fs::create_dir(&away).unwrap();
+                maps.create(&path, &options).unwrap();
+                fs::remove_dir_all(&away).unwrap();
+            }
+            let round = root.path().join("round/a.wsp");
+            let error = maps.create(&round, &options).unwrap_err();
+            assert!(error.is_hopeless(), "{error}");
+        }
     }
 
     #[test]
