@@ -271,7 +271,7 @@ const DIGITS: usize = 16;
 pub const TEMPORARY_LEN: usize = TEMPORARY.0.len() + DIGITS + TEMPORARY.1.len();
 
 /// A name beside `path` that no other process uses: hidden, and not ending in `.wsp`.
-fn temporary_name(path: &Path) -> PathBuf {
+pub(crate) fn temporary_name(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static RANDOM: OnceLock<RandomState> = OnceLock::new();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

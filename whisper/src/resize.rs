@@ -18,13 +18,14 @@
 //! 4. What was written to the old file between the reading and the flag is carried over.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::aggregation::Aggregation;
 use crate::archive::Archive;
-use crate::create::{Allocation, Draft, Staged};
+use crate::create::{Allocation, Draft, Staged, temporary_name};
 use crate::dump::Dump;
 use crate::error::{Error, Result};
 use crate::file::{File, Lock};
@@ -135,7 +136,7 @@ pub fn resize(
         })
         .map_err(|e| Error::io(path, "giving the new file its owner and mode", e))?;
     if let Some(backup) = backup {
-        fs::copy(path, backup)
+        copy(path, backup, found.permissions())
             .map_err(|e| Error::io(backup, "keeping a copy of the old file", e))?;
     }
     staged
@@ -151,6 +152,27 @@ pub fn resize(
         points,
         carried,
     })
+}
+
+/// Copies `path` to a new file, which gets the name `backup` when it is complete: what had the name before, such
+/// as a symbolic link, is replaced and not written through.
+fn copy(path: &Path, backup: &Path, permissions: fs::Permissions) -> io::Result<()> {
+    let temporary = temporary_name(backup);
+    let mut options = fs::OpenOptions::new();
+    let mut new = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    let copied = fs::File::open(path)
+        .and_then(|mut old| io::copy(&mut old, &mut new))
+        .and_then(|_| new.set_permissions(permissions))
+        .and_then(|()| fs::rename(&temporary, backup));
+    if copied.is_err() {
+        // The error that is returned says more.
+        let _ = fs::remove_file(&temporary);
+    }
+    copied
 }
 
 /// Carries over what was written to the old file after it was read: at once, and again when a batch
@@ -266,5 +288,45 @@ impl Ring {
         let at = |n: usize| self.first + n as i64 * self.step;
         let point = |(n, value): (usize, &Option<f64>)| Some(Point::new(at(n) as u32, (*value)?));
         self.values.iter().enumerate().filter_map(point).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::create::{CreateOptions, create};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn the_copy_of_the_old_file_takes_the_place_of_a_link() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.wsp");
+        let backup = root.path().join("a.wsp.bak");
+        let other = root.path().join("other");
+        create(
+            &path,
+            &CreateOptions::new(vec![Retention::new(1, 60).unwrap()]),
+        )
+        .unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let old = fs::read(&path).unwrap();
+        fs::write(&other, "other").unwrap();
+        symlink(&other, &backup).unwrap();
+        let options = ResizeOptions {
+            retentions: vec![Retention::new(1, 120).unwrap()],
+            x_files_factor: None,
+            aggregation: None,
+            allocation: Allocation::Sparse,
+            target: Target::Replace {
+                backup: Some(backup.clone()),
+            },
+        };
+        resize(&path, || Timestamp(1_700_000_000), &options).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"other");
+        assert_eq!(fs::read(&backup).unwrap(), old);
+        let found = backup.symlink_metadata().unwrap();
+        assert!(found.is_file());
+        assert_eq!(found.permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3);
     }
 }
