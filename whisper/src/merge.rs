@@ -10,7 +10,7 @@ use crate::point::{Point, is_absent, present};
 use crate::units::Timestamp;
 
 /// Writes the points of `source` in `from`..=`until` over those of `target` (`whisper.merge`);
-/// `None` is the beginning of time, and `now`.
+/// `None` is the beginning of time, and `now`; an `until` after `now` is `now`.
 ///
 /// Finer archives come first: what they propagate in `target` is overwritten by the coarser points
 /// of `source` itself.
@@ -31,6 +31,8 @@ pub fn merge(
     if until < from {
         return Err(Error::MergeInterval);
     }
+    // No ring holds as many steps as there may be in the future.
+    let until = until.min(now);
     for index in by_retention(source.header()) {
         let oldest = oldest(source.header(), index, now);
         if i64::from(until.0) < oldest {
@@ -59,7 +61,7 @@ pub struct ArchiveDiff {
 }
 
 /// Compares two files archive by archive (`whisper.diff`): the coarser ones only where the finer
-/// ones do not reach. `ignore_empty` leaves out times at which either file has no value.
+/// ones do not reach, and up to `now` at most. `ignore_empty` leaves out times at which either file has no value.
 ///
 /// # Errors
 /// [`Error::Unalike`] if the archives differ; [`Error::Truncated`]; [`Error::Io`].
@@ -72,7 +74,8 @@ pub fn diff(
 ) -> Result<Vec<ArchiveDiff>> {
     alike(a, b, "diffing")?;
     // A zero counts as "not given", as in Python's.
-    let mut until = i64::from(until.filter(|until| until.0 != 0).unwrap_or(now).0);
+    let until = until.filter(|until| until.0 != 0).unwrap_or(now);
+    let mut until = i64::from(until.min(now).0);
     let mut diffs = Vec::new();
     for (archive, index) in by_retention(a.header()).into_iter().enumerate() {
         let oldest = oldest(a.header(), index, now);
@@ -132,4 +135,44 @@ pub(crate) fn oldest(header: &Header, index: usize, now: Timestamp) -> i64 {
 pub(crate) fn known_points(fetched: &Fetched) -> Vec<Point> {
     let known = fetched.points().filter(|(_, value)| !is_absent(*value));
     known.map(|(at, value)| Point { at, value }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::create::{Allocation, CreateOptions, create};
+    use crate::file::Lock;
+    use crate::retention::Retention;
+
+    #[test]
+    fn an_end_in_the_future_is_now() {
+        let root = tempfile::tempdir().unwrap();
+        let now = Timestamp(1_700_000_000);
+        let points = [Point::new(now.0 - 5, 1.0), Point::new(now.0 + 5, 2.0)];
+        let [mut a, mut b] = ["a.wsp", "b.wsp"].map(|name| {
+            let path = root.path().join(name);
+            let options = CreateOptions {
+                allocation: Allocation::Sparse,
+                ..CreateOptions::new(vec![Retention::new(1, 60).unwrap()])
+            };
+            create(&path, &options).unwrap();
+            File::open_mut(&path, Lock::None).unwrap()
+        });
+        a.update_many(now, &points).unwrap();
+        for until in [None, Some(Timestamp(u32::MAX))] {
+            let diffs = diff(&a, &b, now, until, false).unwrap();
+            assert_eq!(diffs[0].points.len(), 1, "{until:?}");
+        }
+        let end = Some(Timestamp(u32::MAX));
+        merge(&a, &mut b, now, None, end).unwrap();
+        let known: Vec<Point> = b.slots(0).unwrap();
+        let known: Vec<f64> = known
+            .iter()
+            .filter(|p| p.at.0 != 0)
+            .map(|p| p.value)
+            .collect();
+        assert_eq!(known, [1.0]);
+        // A beginning in the future leaves nothing.
+        merge(&a, &mut b, now, end, end).unwrap();
+    }
 }
