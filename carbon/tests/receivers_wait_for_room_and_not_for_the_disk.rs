@@ -15,9 +15,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use carbon::journal::disk::{Disk, RealDisk, Segment};
+use carbon::listener::Listeners;
 use carbon::options::{JournalOptions, SyncPolicy};
 use carbon::{Carbon, Setup, Sink};
 use support::{FullCache, point, series, setup, values};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 /// The operations of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +171,35 @@ fn a_task_waits_for_room_and_is_woken() {
     carbon.drain(|_| {}).unwrap();
     assert_eq!(carbon.stats().committed.get(), 200);
     assert_eq!(values(carbon, "test.m199").len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_connection_has_sent_is_in_the_journal_when_the_cache_stays_full() {
+    let full = FullCache::new();
+    let carbon = &full.carbon;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(Listeners::new(carbon).line_tcp(listener, async {
+        let _ = stopped.await;
+    }));
+    let line = |n: u32| format!("test.m{n} 1 {}\n", support::NOW - 10);
+    let lines: String = (100..200).map(line).collect();
+    client.write_all(lines.as_bytes()).await.unwrap();
+    while carbon.stats().waits.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    carbon.shut_down();
+    stop.send(()).unwrap();
+    server.await.unwrap();
+    full.make_room();
+    carbon.drain(|_| {}).unwrap();
+    let carbon = support::reopen(full.dir.path());
+    for n in 0..200 {
+        assert_eq!(values(&carbon, &format!("test.m{n}")).len(), 1, "m{n}");
+    }
 }
 
 #[test]

@@ -24,6 +24,8 @@ use crate::store::Carbon;
 pub(super) const LAST_LOOK: Duration = Duration::from_millis(10);
 /// How long connections and sockets may go on with what has arrived already when the shutdown begins.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// How long connections that waited for room until then have to put their points into the journal.
+const LAST_GRACE: Duration = Duration::from_secs(1);
 /// How often a listener looks for silent connections.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the listener waits after a connection could not be accepted.
@@ -107,11 +109,18 @@ pub(super) async fn accept<F: Future<Output = io::Result<()>> + Send + 'static>(
     drop(listener);
     // The channel has no receiver any more only if all connections have ended.
     let _ = stop.send(true);
-    let deadline = Instant::now() + GRACE;
-    while let Ok(Some(ended)) = timeout_at(deadline, connections.join_next_with_id()).await {
-        peers
-            .lock()
-            .ended(ended.map_or_else(|error| error.id(), |(id, ())| id));
+    for grace in [GRACE, LAST_GRACE] {
+        let deadline = Instant::now() + grace;
+        while let Ok(Some(ended)) = timeout_at(deadline, connections.join_next_with_id()).await {
+            peers
+                .lock()
+                .ended(ended.map_or_else(|error| error.id(), |(id, ())| id));
+        }
+        if connections.is_empty() {
+            return;
+        }
+        // What they have read must not be lost with them.
+        carbon.wait_no_longer();
     }
 }
 

@@ -93,6 +93,8 @@ pub(crate) struct Behind {
     /// Datapoints that are lost.
     pub(crate) lost: usize,
     pub(crate) series: HashSet<SeriesId>,
+    /// [`super::carbon::Carbon::wait_no_longer`] was called.
+    pub(crate) is_time_up: bool,
 }
 
 /// The names of which the observer has been informed.

@@ -40,7 +40,8 @@ impl Carbon {
     /// `journal.sync = "always"` until all of `points` are committed.
     ///
     /// A receiver that has to end while it waits drops the future. Points that were taken until then stay
-    /// in the cache and the journal.
+    /// in the cache and the journal. While the store shuts down, points without room go into the journal alone
+    /// once a receiver has waited for too long ([`Carbon::wait_no_longer`]).
     pub async fn submit_async(&self, points: &[Datapoint]) {
         let mut rest = &points[self.try_submit(points)..];
         while !rest.is_empty() {
@@ -48,11 +49,22 @@ impl Carbon {
             let taken = self.try_submit(rest);
             rest = &rest[taken..];
             if taken == 0 {
+                if self.0.is_closing() && self.0.waits_no_longer() {
+                    self.0.leave_behind(rest);
+                    break;
+                }
                 self.stats().waits.add(1);
                 room.await;
             }
         }
         self.committed_so_far().await;
+    }
+
+    /// Ends the wait for room of all receivers while the store shuts down: what finds no room from now on
+    /// goes into the journal alone. Tasks, which have no clock here, are woken by it.
+    pub fn wait_no_longer(&self) {
+        self.0.behind.lock().is_time_up = true;
+        self.0.room.send();
     }
 
     /// With `journal.sync = "always"`, waits until all points that were taken before this call are committed.
@@ -187,9 +199,7 @@ impl Inner {
                     0 => stuck.get_or_insert_with(Instant::now),
                     _ => stuck.insert(Instant::now()),
                 };
-                // After one receiver has left points behind, no receiver waits any longer.
-                let left = !self.behind.lock().series.is_empty();
-                if left || since.elapsed() >= PATIENCE || self.is_late() {
+                if since.elapsed() >= PATIENCE || self.waits_no_longer() {
                     return self.leave_behind(rest);
                 }
                 deadline = Some(since + PATIENCE);
@@ -202,6 +212,13 @@ impl Inner {
                 _ => room = Some(self.room.next()),
             }
         }
+    }
+
+    /// Whether points without room are left behind at once during the shutdown. After one receiver has left
+    /// points behind, no receiver waits any longer.
+    fn waits_no_longer(&self) -> bool {
+        let behind = self.behind.lock();
+        behind.is_time_up || !behind.series.is_empty() || self.is_late()
     }
 
     fn is_closing(&self) -> bool {

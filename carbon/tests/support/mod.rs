@@ -266,7 +266,7 @@ pub(crate) struct FullCache {
     /// Points of 200 series, of which the store has taken the first hundred.
     pub(crate) points: Vec<Datapoint>,
     held: Arc<(Mutex<bool>, Condvar)>,
-    _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl FullCache {
@@ -300,7 +300,7 @@ impl FullCache {
             carbon,
             points,
             held,
-            _dir: dir,
+            dir,
         }
     }
 
