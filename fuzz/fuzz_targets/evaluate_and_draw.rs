@@ -4,7 +4,7 @@
 //! 4xx or says that it took too long, and what was reserved is there for the next request.
 //!
 //! Targets are made of the examples of the functions, put into one another, with odd numbers and
-//! texts in the place of their own; or of any text. With FUZZ_PRINT set, what each request took is
+//! texts in the place of their own, with variables whose texts are targets again; or of any text. With FUZZ_PRINT set, what each request took is
 //! printed.
 #![no_main]
 
@@ -239,6 +239,9 @@ const FURTHER: &[&str] = &[
     "strict=1",
     "template[a]=web.a",
     "template[b]=$a$a$a$a$a$a$a$a",
+    "template[t]=template(applyByNode(web.a.hits,0,$t))",
+    "template[t]=template(group(aliasQuery(web.*.hits,'.*',$t,'%d'),useSeriesAbove(fast,0,'.*',$t)))",
+    "template[t]=template(template(absolute($t),'b'),b)",
     "colorList=red,blue",
     "bgcolor=00000000",
     "margin=1000",
@@ -298,7 +301,11 @@ fn form(input: &mut Bytes<'_>) -> String {
             let n = input.below(200);
             String::from_utf8_lossy(input.take(n)).into_owned()
         } else {
-            target(input, 4).to_string()
+            let target = target(input, 4);
+            match input.below(4) {
+                0 => format!("template({target})"),
+                _ => target.to_string(),
+            }
         };
         let escaped: String = target.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let times = [1, 1, 1, 2, 20, 1_000][input.below(6)];
@@ -349,6 +356,10 @@ fn change(call: &mut Call, input: &mut Bytes<'_>, depth: usize) {
     for argument in call.args.iter_mut().chain(keywords) {
         match argument {
             Argument::Expression(expression) => *expression = target(input, depth),
+            // A variable of the request, which may be a target.
+            Argument::Literal(Literal::Text(_)) if input.below(6) == 0 => {
+                *argument = Argument::Expression(parse("$t").expect("a path").expression);
+            }
             Argument::Literal(literal) if input.below(3) == 0 => match literal {
                 Literal::Integer(number) => *number = NUMBERS[input.below(NUMBERS.len())] as i64,
                 Literal::Float(number) => *number = NUMBERS[input.below(NUMBERS.len())],

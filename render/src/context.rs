@@ -15,6 +15,7 @@ use crate::budget::Budget;
 use crate::consolidate;
 use crate::error::{Error, Result};
 use crate::events;
+use crate::query;
 use crate::series::{Column, Series, common_tags, path_expressions, size_of_texts};
 use crate::source::Source;
 use crate::value::{Operand, Replacements, Value};
@@ -177,6 +178,9 @@ pub struct Context<'q> {
     /// Whether a keyword argument is being evaluated. The reference gathers the patterns to fetch
     /// from positional arguments only: a pattern in a keyword argument alone is empty.
     pub(crate) keyword: bool,
+    /// How many calls are being evaluated, one within the other, those of targets given as text
+    /// included.
+    depth: usize,
     evaluation: &'q dyn Evaluate,
 }
 
@@ -194,6 +198,7 @@ impl<'q> Context<'q> {
             x_files_factor,
             stacks: None,
             keyword: false,
+            depth: 0,
             evaluation,
         }
     }
@@ -204,6 +209,21 @@ impl<'q> Context<'q> {
             window,
             ..self.clone()
         }
+    }
+
+    /// Evaluates what is one call deeper. A text can ask for itself again through a variable, so
+    /// the depth of each tree does not bound the depth of all.
+    pub(crate) fn deeper<T>(&mut self, evaluate: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.depth >= query::MAX_DEPTH {
+            return Err(Error::refused(format!(
+                "calls, and targets that calls make up, nest deeper than {}",
+                query::MAX_DEPTH
+            )));
+        }
+        self.depth += 1;
+        let result = evaluate(self);
+        self.depth -= 1;
+        result
     }
 
     /// The series of a target given as text: for functions that make up targets.

@@ -153,7 +153,7 @@ impl Evaluator<'_> {
             Some(before) => {
                 let call = &expression.piped[before];
                 let piped = Operand::Piped(expression, before);
-                self.call(context, call, Some(piped), replacements)
+                context.deeper(|context| self.call(context, call, Some(piped), replacements))
             }
             None => self.base(context, &expression.base, replacements),
         }
@@ -167,7 +167,9 @@ impl Evaluator<'_> {
     ) -> Result<Value> {
         match base {
             Base::Path(path) => self.path(context, path, replacements),
-            Base::Call(call) => self.call(context, call, None, replacements),
+            Base::Call(call) => {
+                context.deeper(|context| self.call(context, call, None, replacements))
+            }
             Base::Template(template) => {
                 let replacements = replacements_of(template, context.query);
                 self.base(context, &template.body, Some(&replacements))
@@ -470,6 +472,8 @@ fn looks_like_a_number(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
+    use crate::query::MAX_DEPTH;
 
     #[test]
     fn calls_with_effects_are_found_below_others() {
@@ -489,6 +493,57 @@ mod tests {
                 expected,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn texts_that_ask_for_themselves_nest_no_deeper_than_a_tree() {
+        let mut source = Memory::default();
+        source.insert("a", 60, vec![1.0; 4]);
+        source.insert("$t", 60, vec![1.0; 4]);
+        let within = "absolute(".repeat(MAX_DEPTH - 3) + "a" + &")".repeat(MAX_DEPTH - 3);
+        for (target, text, refused) in [
+            ("template(applyByNode(a,0,$t))", "absolute(%)", false),
+            (
+                "template(applyByNode(a,0,$t))",
+                "template(applyByNode(a,0,$t))",
+                true,
+            ),
+            (
+                r#"template(absolute(aliasQuery(a,"a",$t,"%d")))"#,
+                r#"template(absolute(aliasQuery(a,"a",$t,"%d")))"#,
+                true,
+            ),
+            (
+                r#"template(useSeriesAbove(a,0,"^a$",$t))"#,
+                r#"template(useSeriesAbove(a,0,"^a$",$t))"#,
+                true,
+            ),
+            // The parser's stack comes on top of that of evaluation.
+            (
+                &format!("template(group(applyByNode(a,0,$t),{within}))"),
+                &format!("template(group(applyByNode(a,0,$t),{within}))"),
+                true,
+            ),
+            ("template(absolute(applyByNode(a,0,$t)))", &within, false),
+            (
+                "template(absolute(absolute(applyByNode(a,0,$t))))",
+                &format!("absolute({within})"),
+                true,
+            ),
+        ] {
+            let mut query = Query::new(&source, 240);
+            let variable = ("t".to_owned(), text.to_owned());
+            query.template.extend([variable]);
+            let parsed = query::parse(target).unwrap().expression;
+            let window = Window {
+                from: 0,
+                until: 240,
+            };
+            let result = query.evaluate(&[parsed], window, 0.0);
+            let too_deep =
+                matches!(&result, Err(error) if error.to_string().contains("deeper than 64"));
+            assert_eq!(too_deep, refused, "{target}: {result:?}");
         }
     }
 
