@@ -16,6 +16,9 @@ use crate::server::{self, Ended, Surroundings};
 const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 /// So much work that blocks is done at once; more waits.
 const MOST_BLOCKING: usize = 64;
+/// How long an ended server waits for work that blocks, such as that of requests whose clients have
+/// been cut off.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `plumbago serve`.
 #[derive(clap::Args)]
@@ -85,7 +88,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .context("starting a thread")?;
     let ended = runtime.block_on(server::run(config, surroundings, log))?;
     match ended {
-        Ended::Drained => Ok(ExitCode::SUCCESS),
+        Ended::Drained => {
+            runtime.shutdown_timeout(PATIENCE);
+            Ok(ExitCode::SUCCESS)
+        }
         Ended::Early => {
             runtime.shutdown_background();
             Ok(ExitCode::SUCCESS)

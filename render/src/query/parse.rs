@@ -1,6 +1,7 @@
 //! Text to tree, by recursive descent.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use super::{Argument, Base, Call, Expression, Literal, Template, Text};
 use crate::error::{Error, Result};
@@ -143,6 +144,9 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     too_deep: Option<usize>,
+    /// Where `template(…)` turned out to be an ordinary call. What lies within is read twice then:
+    /// without this, texts within one another would be read as often as there are ways to read them.
+    no_templates: BTreeSet<usize>,
 }
 
 /// Every method either takes what it names and moves on, or gives `None` and stays.
@@ -153,6 +157,7 @@ impl<'a> Parser<'a> {
             at: 0,
             depth: 0,
             too_deep: None,
+            no_templates: BTreeSet::new(),
         }
     }
 
@@ -225,9 +230,24 @@ impl<'a> Parser<'a> {
     fn template(&mut self) -> Option<Template> {
         self.attempt(|p| {
             p.skip_blanks();
+            let at = p.at;
             p.rest().strip_prefix("template")?;
             p.at += "template".len();
             p.symbol('(')?;
+            if p.no_templates.contains(&at) {
+                return None;
+            }
+            let found = p.template_within();
+            if found.is_none() {
+                p.no_templates.insert(at);
+            }
+            found
+        })
+    }
+
+    /// What follows `template(`.
+    fn template_within(&mut self) -> Option<Template> {
+        self.attempt(|p| {
             let body = p.call_or_path()?;
             let mut args = Vec::new();
             let mut keywords = Vec::new();
@@ -579,6 +599,32 @@ mod tests {
         assert!(parse(&"x".repeat(MAX_LENGTH + 1)).is_err());
         assert!(parse(&format!("x{}", "|f()".repeat(MAX_DEPTH))).is_ok());
         assert!(parse(&format!("x{}", "|f()".repeat(MAX_DEPTH + 1))).is_err());
+    }
+
+    /// Whether they are trees or refused: these texts have billions of ways to be read.
+    #[test]
+    fn templates_that_are_none_are_read_few_times() {
+        for (open, close) in [
+            ("template(", ",b)"),
+            ("template(", ",b"),
+            ("template(", ""),
+            ("template(f(", "),b)"),
+            ("template(f(x,template(y,1),a=", "),b)"),
+            ("template(template(template(", ",1),b))"),
+        ] {
+            let n_levels = 60 / open.matches('(').count();
+            let text = open.repeat(n_levels) + "a" + &close.repeat(n_levels);
+            if let Ok(parsed) = parse(&text) {
+                let printed = parsed.expression.to_string();
+                assert!(printed.starts_with("template"), "{printed}");
+            }
+        }
+        let parsed = parse("template(template(a,\"b\"),c)").unwrap();
+        assert_eq!(
+            parsed.expression.to_string(),
+            "template(template(a,\"b\"),c)"
+        );
+        assert_eq!(parsed.rest, None);
     }
 
     #[test]
