@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use render::budget::{Budget, Memory as Allowed};
 use render::functions::{self, Function, Kind, Param};
 use render::memory::Memory;
 use render::{Error, Query, Window, query};
@@ -156,4 +157,51 @@ fn odd_arguments_are_answered_or_refused() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(n_answered > 1_000, "only {n_answered} were answered");
+}
+
+/// As many nodes as a target has room for, of names that have as many.
+#[test]
+fn many_nodes_are_picked_before_the_deadline_or_refused() {
+    let mut memory = Memory::default();
+    for n in 0..100 {
+        memory.insert(&format!("w.s{n}"), 60, vec![1.0; 4]);
+    }
+    let name = |n_nodes: usize| format!("alias(w.*,\"{}\")", vec!["a"; n_nodes].join("."));
+    let (long, half) = (name(14_000), name(9_000));
+    let nodes = |n_nodes: usize, node: &str| vec![node; n_nodes].join(",");
+    for target in [
+        format!("aliasByNode({long},{})", nodes(14_000, "1")),
+        format!("aliasByNode(w.*,{})", nodes(30_000, "9")),
+        format!(
+            "sumSeriesWithWildcards({long},{})",
+            nodes(14_000, "1").replace("1,1,", "1,7,")
+        ),
+        format!("groupByNodes({long},\"sum\",{})", nodes(14_000, "1")),
+        format!("weightedAverage({half},{half},{})", nodes(9_000, "1")),
+        format!("groupByTags(w.*,\"sum\",{})", nodes(5_000, "\"name\"")),
+    ] {
+        let mut query = Query::new(&memory, memory.end());
+        let deadline = Instant::now() + Duration::from_secs(1);
+        query.limits.budget = Budget::new(Allowed::new(0), Some(deadline));
+        let parsed = query::parse(&target).unwrap();
+        assert_eq!(parsed.rest, None);
+        let window = Window {
+            from: 0,
+            until: memory.end(),
+        };
+        let since = Instant::now();
+        let result = query.evaluate(&[parsed.expression], window, 0.0);
+        let took = since.elapsed();
+        assert!(
+            took < Duration::from_secs(5),
+            "{}… takes {took:?}",
+            &target[..20]
+        );
+        let is_timeout = matches!(result, Err(Error::Timeout));
+        assert!(
+            result.is_ok() || is_timeout,
+            "{}… {result:?}",
+            &target[..20]
+        );
+    }
 }

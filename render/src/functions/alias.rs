@@ -181,6 +181,7 @@ fn renamed(args: &mut Args<'_>, name: impl Fn(&Series) -> Result<String>) -> Res
         // Names may be long, and what becomes of them takes its time.
         pace.check_after(series.name.len())?;
         let name = name(series)?;
+        pace.check_after(name.len())?;
         args.hold(name.len().saturating_sub(series.name.len()))?;
         series.name = name;
     }

@@ -37,31 +37,31 @@ pub fn node_key(series: &Series, nodes: &[NodeOrTag]) -> Result<String> {
         None
     };
     let name = inner.as_deref().unwrap_or(&series.name);
+    let path = name.split(';').next().unwrap_or(name);
+    let parts: Vec<&str> = path.split('.').collect();
     let mut key = String::new();
     for (place, node) in nodes.iter().enumerate() {
-        let part = part(series, name, node);
+        let part = part(series, &parts, node);
         check_length(key.len() + part.len() + 1, &series.name)?;
         if place > 0 {
             key.push('.');
         }
-        key.push_str(&part);
+        key.push_str(part);
     }
     Ok(key)
 }
 
-fn part(series: &Series, name: &str, node: &NodeOrTag) -> String {
+fn part<'s>(series: &'s Series, parts: &[&'s str], node: &NodeOrTag) -> &'s str {
     let tag = match node {
-        NodeOrTag::Tag(tag) => tag.clone(),
+        NodeOrTag::Tag(tag) => series.tags.get(tag),
         NodeOrTag::Node(place) => {
-            let path = name.split(';').next().unwrap_or(name);
-            let nodes: Vec<&str> = path.split('.').collect();
-            if let Some(found) = pick(&nodes, *place) {
-                return (*found).to_owned();
+            if let Some(found) = pick(parts, *place) {
+                return found;
             }
-            place.to_string()
+            series.tags.get(&place.to_string())
         }
     };
-    series.tags.get(&tag).cloned().unwrap_or_default()
+    tag.map_or("", String::as_str)
 }
 
 /// Python's `list[place]`.

@@ -1,6 +1,6 @@
 //! Series in groups: by nodes of their names, by tags, by what is left of a name.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::support::{check_length, filled_in};
 use super::super::{Args, NodeOrTag, Value, call_back, call_on, node_key};
@@ -80,7 +80,7 @@ pub(super) fn with_wildcards(
     args: &mut Args<'_>,
     func: &str,
 ) -> Result<Vec<Series>> {
-    let places: Vec<usize> = args
+    let places: HashSet<usize> = args
         .repeated()
         .iter()
         .filter_map(|value| match value {
@@ -92,10 +92,13 @@ pub(super) fn with_wildcards(
         .collect();
     let mut groups: Keyed<Vec<Series>> = Keyed::default();
     for series in args.series("seriesList")? {
+        args.budget().check()?;
         let nodes = series.name.split('.').enumerate();
         let kept = nodes.filter(|(place, _)| !places.contains(place));
         let kept: Vec<&str> = kept.map(|(_, node)| node).collect();
-        groups.at(kept.join(".")).push(series);
+        let key = kept.join(".");
+        args.hold(2 * key.len())?;
+        groups.at(key).push(series);
     }
     let word = func.strip_suffix("Series").unwrap_or(func);
     let mut results = Vec::with_capacity(groups.keys.len());
@@ -145,6 +148,7 @@ pub(super) fn by_tags(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<
     };
     let mut groups: Keyed<Vec<Series>> = Keyed::default();
     for series in all {
+        args.budget().check()?;
         // Not every series has every tag: a value that is empty could not be asked for again.
         if let Some(tag) = tags.iter().find(|tag| tag_of(&series, tag).is_empty()) {
             return Err(args.refusal(&format!("{} has no tag {tag:?}", series.name)));
@@ -197,6 +201,7 @@ pub(super) fn reduce(context: &mut Context<'_>, args: &mut Args<'_>) -> Result<V
         .collect();
     let mut groups: Keyed<Vec<Option<Series>>> = Keyed::default();
     for series in args.lists("seriesLists")?.into_iter().flatten() {
+        args.budget().check()?;
         let nodes: Vec<&str> = series.name.split('.').collect();
         let place = if place < 0 {
             place.saturating_add(nodes.len() as i64)

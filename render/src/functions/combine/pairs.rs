@@ -136,8 +136,12 @@ pub(super) fn weighted_average(
     // Of several series with one key the last counts, on either side.
     let mut matched: Keyed<[Option<&Series>; 2]> = Keyed::default();
     for (average, weight) in averages.iter().zip(&weights) {
-        matched.at(node_key(average, &nodes)?)[0] = Some(average);
-        matched.at(node_key(weight, &nodes)?)[1] = Some(weight);
+        for (side, series) in [average, weight].into_iter().enumerate() {
+            args.budget().check()?;
+            let key = node_key(series, &nodes)?;
+            args.hold(2 * key.len())?;
+            matched.at(key)[side] = Some(series);
+        }
     }
     let product = |sides: &[Option<&Series>; 2]| {
         let [Some(average), Some(weight)] = *sides else {
