@@ -90,7 +90,10 @@ impl Budget {
         let shared = &*self.0;
         if !shared.memory.take(bytes as u64) {
             return Err(Error::Limit {
-                what: format!("the request needs {bytes} further bytes of memory"),
+                what: format!(
+                    "the request needs {bytes} further bytes of memory beside {} in use",
+                    shared.memory.used().saturating_add(shared.memory.charged())
+                ),
                 key: "render.max_memory",
                 limit: usize::try_from(shared.memory.limit).unwrap_or(usize::MAX),
             });
@@ -310,6 +313,10 @@ mod tests {
         one.reserve(60).unwrap();
         let refused = other.reserve(41).unwrap_err().to_string();
         assert!(refused.contains("render.max_memory = 100"), "{refused}");
+        assert!(
+            refused.contains("41 further bytes of memory beside 60 in use"),
+            "{refused}"
+        );
         other.reserve(40).unwrap();
         one.release(10);
         assert_eq!((one.reserved(), memory.used()), (50, 90));

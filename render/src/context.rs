@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
@@ -77,7 +78,7 @@ pub struct Query<'q> {
     /// Its time zone.
     pub time_zone: TimeZone,
     /// Values for `$name` inside `template()`, from the request; they win over the target's own.
-    pub template: BTreeMap<String, String>,
+    pub template: Arc<BTreeMap<String, String>>,
     /// Whether the odd answers of the reference are refused instead.
     pub strict: bool,
     /// How much it may take.
@@ -98,7 +99,7 @@ impl<'q> Query<'q> {
             events: None,
             now,
             time_zone: TimeZone::UTC,
-            template: BTreeMap::new(),
+            template: Arc::default(),
             strict: false,
             limits: Limits {
                 max_series: 0,
@@ -157,7 +158,7 @@ pub(crate) trait Evaluate {
         &self,
         context: &mut Context<'_>,
         operand: Operand<'_>,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Value>;
 }
 
@@ -242,7 +243,7 @@ impl<'q> Context<'q> {
     pub(crate) fn operand(
         &mut self,
         operand: Operand<'_>,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Value> {
         let evaluation = self.evaluation;
         evaluation.operand(self, operand, replacements)

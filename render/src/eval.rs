@@ -13,6 +13,8 @@
 //!    series, and given back when another call takes them.
 //! 5. Evaluation reads no clock, except the deadline of the budget that the caller handed in.
 
+use std::collections::BTreeMap;
+
 use crate::aggregate::{Aggregate, Fold};
 use crate::context::{Context, Evaluate, Query, Window};
 use crate::error::{Error, Result};
@@ -98,7 +100,7 @@ impl Evaluate for Evaluator<'_> {
         &self,
         context: &mut Context<'_>,
         operand: Operand<'_>,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Value> {
         match operand {
             Operand::Argument(Argument::Literal(literal)) => Ok(Value::from(literal)),
@@ -125,7 +127,7 @@ impl Evaluator<'_> {
         &self,
         context: &mut Context<'_>,
         expression: &Expression,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Vec<Series>> {
         match self.prefix(context, expression, expression.piped.len(), replacements)? {
             Value::Series(series) => Ok(series),
@@ -147,7 +149,7 @@ impl Evaluator<'_> {
         context: &mut Context<'_>,
         expression: &Expression,
         n_calls: usize,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Value> {
         match n_calls.checked_sub(1) {
             Some(before) => {
@@ -163,7 +165,7 @@ impl Evaluator<'_> {
         &self,
         context: &mut Context<'_>,
         base: &Base,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Value> {
         match base {
             Base::Path(path) => self.path(context, path, replacements),
@@ -171,8 +173,12 @@ impl Evaluator<'_> {
                 context.deeper(|context| self.call(context, call, None, replacements))
             }
             Base::Template(template) => {
-                let replacements = replacements_of(template, context.query);
-                self.base(context, &template.body, Some(&replacements))
+                let own = own_values(template);
+                let replacements = Replacements {
+                    requested: &context.query.template,
+                    own: &own,
+                };
+                self.base(context, &template.body, Some(replacements))
             }
         }
     }
@@ -181,7 +187,7 @@ impl Evaluator<'_> {
         &self,
         context: &mut Context<'_>,
         path: &str,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Value> {
         let Some(replacements) = replacements else {
             return Ok(Value::Series(self.fetcher.series(context, path)?));
@@ -193,12 +199,12 @@ impl Evaluator<'_> {
             // A name that is all of the path stands for the value itself, a number if it looks
             // like one.
             return Ok(match value {
-                Value::Text(text) if looks_like_a_number(text) => {
+                Value::Text(text) if looks_like_a_number(&text) => {
                     Value::Float(text.parse().map_err(|_| {
                         Error::refused(format!("{text:?} is not a number, for {path}"))
                     })?)
                 }
-                value => value.clone(),
+                value => value,
             });
         }
         let path = replaced(context, path, replacements)?;
@@ -210,7 +216,7 @@ impl Evaluator<'_> {
         context: &mut Context<'_>,
         call: &Call,
         piped: Option<Operand<'_>>,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Value> {
         if call.name == "template" {
             return Err(Error::refused(
@@ -252,7 +258,7 @@ impl Evaluator<'_> {
         &self,
         context: &mut Context<'_>,
         call: &'c Call,
-        replacements: Option<&Replacements>,
+        replacements: Option<Replacements<'_>>,
     ) -> Result<Vec<(&'c str, Value)>> {
         let outside = std::mem::replace(&mut context.keyword, !context.query.strict);
         let keywords = call.keywords.iter().map(|(name, argument)| {
@@ -347,7 +353,7 @@ fn apply(
     function: &'static Function,
     (places, keywords): (Vec<Value>, Vec<(&str, Value)>),
     first: Option<Operand<'_>>,
-    replacements: Option<&Replacements>,
+    replacements: Option<Replacements<'_>>,
 ) -> Result<Value> {
     let by_keyword = keywords.iter().map(|(_, value)| value);
     let sizes = places.iter().chain(by_keyword).map(Value::size_of_texts);
@@ -371,23 +377,22 @@ fn apply(
     Ok(result)
 }
 
-/// The values of a template's variables: its own, and those of the request, which win.
-fn replacements_of(template: &Template, query: &Query<'_>) -> Replacements {
+/// The values that a template has for its variables. They are as long as its text, which is set
+/// aside; those of the request are shared.
+fn own_values(template: &Template) -> BTreeMap<String, Value> {
     let by_place = template.args.iter().enumerate();
     let by_place = by_place.map(|(i, value)| ((i + 1).to_string(), Value::from(value)));
     let by_name = template.keywords.iter();
     let by_name = by_name.map(|(name, value)| (name.clone(), Value::from(value)));
-    let requested = query.template.iter();
-    let requested = requested.map(|(name, value)| (name.clone(), Value::Text(value.clone())));
-    by_place.chain(by_name).chain(requested).collect()
+    by_place.chain(by_name).collect()
 }
 
 /// `path` with the values of the variables in it.
-fn replaced(context: &Context<'_>, path: &str, replacements: &Replacements) -> Result<String> {
+fn replaced(context: &Context<'_>, path: &str, replacements: Replacements<'_>) -> Result<String> {
     let mut path = path.to_owned();
-    for (name, value) in replacements {
+    for (name, value) in replacements.texts() {
         context.budget().check()?;
-        let (name, value) = (format!("${name}"), value.python_str());
+        let name = format!("${name}");
         let n_found = path.matches(name.as_str()).count();
         // Values may name other variables: with each the path may grow many times over.
         let length = path
@@ -534,7 +539,7 @@ mod tests {
         ] {
             let mut query = Query::new(&source, 240);
             let variable = ("t".to_owned(), text.to_owned());
-            query.template.extend([variable]);
+            query.template = BTreeMap::from([variable]).into();
             let parsed = query::parse(target).unwrap().expression;
             let window = Window {
                 from: 0,

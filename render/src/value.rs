@@ -1,6 +1,8 @@
 //! An argument of a function: the operand that is evaluated, and the value that it becomes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::iter;
 
 use crate::python;
 use crate::query::{Argument, Base, Expression, Literal};
@@ -80,8 +82,41 @@ impl From<&Literal> for Value {
     }
 }
 
-/// Values for `$name` inside a template.
-pub(crate) type Replacements = BTreeMap<String, Value>;
+/// Values for `$name` inside a template: those of the request, which win, and its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Replacements<'a> {
+    pub(crate) requested: &'a BTreeMap<String, String>,
+    pub(crate) own: &'a BTreeMap<String, Value>,
+}
+
+impl<'a> Replacements<'a> {
+    /// The value of `$name`.
+    pub(crate) fn get(self, name: &str) -> Option<Value> {
+        let requested = self.requested.get(name).cloned().map(Value::Text);
+        requested.or_else(|| self.own.get(name).cloned())
+    }
+
+    /// Names and values as texts, by name.
+    pub(crate) fn texts(self) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+        let mut requested = self.requested.iter().peekable();
+        let own = self.own.iter();
+        let mut own = own
+            .filter(move |(name, _)| !self.requested.contains_key(*name))
+            .peekable();
+        iter::from_fn(move || {
+            let own_first = match (own.peek(), requested.peek()) {
+                (Some((own, _)), Some((requested, _))) => own < requested,
+                (own, _) => own.is_some(),
+            };
+            if own_first {
+                let (name, value) = own.next()?;
+                return Some((name.as_str(), value.python_str().into()));
+            }
+            let (name, value) = requested.next()?;
+            Some((name.as_str(), value.as_str().into()))
+        })
+    }
+}
 
 /// An argument that is not evaluated yet: written between the brackets, or piped in.
 #[derive(Clone, Copy)]
@@ -107,5 +142,30 @@ impl<'a> Operand<'a> {
             Base::Call(call) if call.name == "seriesByTag" => Some(&call.raw),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_of_a_request_win_and_all_are_in_order() {
+        let text = |text: &str| text.to_owned();
+        let requested = [("b", "1"), ("c", "2"), ("e", "3")].map(|(k, v)| (text(k), text(v)));
+        let own = ["a", "c", "d", "f"].map(|name| (text(name), Value::Integer(9)));
+        let (requested, own) = (BTreeMap::from(requested), BTreeMap::from(own));
+        let both = Replacements {
+            requested: &requested,
+            own: &own,
+        };
+        let texts: Vec<String> = both
+            .texts()
+            .map(|(name, value)| format!("{name}{value}"))
+            .collect();
+        assert_eq!(texts, ["a9", "b1", "c2", "d9", "e3", "f9"]);
+        assert!(matches!(both.get("c"), Some(Value::Text(value)) if value == "2"));
+        assert!(matches!(both.get("d"), Some(Value::Integer(9))));
+        assert!(both.get("g").is_none());
     }
 }

@@ -64,6 +64,9 @@ fn queries() -> Vec<(&'static str, Vec<String>, BTreeMap<String, String>)> {
     });
     let body = format!("template(a.{})", "$a".repeat(100));
     all.push(("template of the request", vec![body], asked.collect()));
+    let many = (0..20_000).map(|n| (n.to_string(), n.to_string()));
+    let within = nested("template(absolute(_))", "a", 30);
+    all.push(("variables of the request", vec![within], many.collect()));
     all.push(("targets", vec!["a".to_owned(); 4_000], BTreeMap::new()));
     all.push((
         "many targets",
@@ -300,7 +303,7 @@ fn evaluate(
     template: BTreeMap<String, String>,
 ) -> Result<usize, Error> {
     let mut query = Query::new(source, N_VALUES as i64);
-    query.template = template;
+    query.template = template.into();
     query.limits = Limits {
         max_series: 0,
         max_points: 5_000_000,

@@ -25,7 +25,7 @@ pub struct Args<'a> {
     /// Those of a repeated last parameter.
     repeated: Vec<Value>,
     first: Option<Operand<'a>>,
-    replacements: Option<&'a Replacements>,
+    replacements: Option<Replacements<'a>>,
     budget: &'a Budget,
     /// What the call needs while it runs.
     held: Reservation,
@@ -43,7 +43,7 @@ impl<'a> Args<'a> {
         mut places: Vec<Value>,
         keywords: Vec<(&str, Value)>,
         first: Option<Operand<'a>>,
-        replacements: Option<&'a Replacements>,
+        replacements: Option<Replacements<'a>>,
         budget: &'a Budget,
     ) -> Result<Self> {
         let (single, multiple) = match function.params.split_last() {

@@ -3,6 +3,8 @@
 mod graph;
 mod request;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -205,7 +207,7 @@ impl Request {
         let mut query = Query::new(&*app.source, self.now);
         query.events = Some(&app.events);
         query.time_zone = self.zone.clone();
-        query.template = self.template.clone();
+        query.template = Arc::clone(&self.template);
         query.strict = self.strict;
         query.limits = self.limits.clone();
         let series = query.evaluate(&targets, self.window, self.x_files_factor)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
@@ -33,7 +34,7 @@ pub(super) struct Request {
     pub(super) window: Window,
     pub(super) now: i64,
     pub(super) zone: TimeZone,
-    pub(super) template: BTreeMap<String, String>,
+    pub(super) template: Arc<BTreeMap<String, String>>,
     pub(super) output: Output,
     pub(super) callback: Option<String>,
     pub(super) choice: json::Choice,
@@ -111,7 +112,7 @@ impl Request {
                 .collect(),
             window,
             now,
-            template: template(params),
+            template: Arc::new(template(params)),
             meta: format == "json" && !is_pie && flag("meta"),
             output,
             callback: callback.map(str::to_owned),
