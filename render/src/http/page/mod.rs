@@ -39,7 +39,7 @@ use self::words::count;
 use super::negotiate::negotiated;
 use super::params::InQuery;
 use super::{Answer, JSON, Params, html};
-use crate::budget::Budget;
+use crate::budget::{Budget, Memory};
 use crate::events::Event;
 use crate::source::{Node, Source};
 use crate::stats::is_ours;
@@ -73,6 +73,11 @@ pub(crate) const POLICY: &str =
 
 /// How long the number of series that a panel's pattern finds is kept.
 const NEEDS_KEPT: Duration = Duration::from_secs(10);
+/// Numbers that are kept.
+const MOST_NEEDS: usize = 500;
+/// How long a search for the series of a panel may take; a panel whose series are not found by then
+/// is not shown.
+const NEEDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the page reads from the server.
 pub trait Host: Send + Sync {
@@ -230,7 +235,6 @@ impl Page {
         let key = format!("{needs} {except:?}");
         if let Some((at, count)) = self.0.found.read().get(&key)
             && at.elapsed() < NEEDS_KEPT
-            && *count > 0
         {
             return *count;
         }
@@ -240,9 +244,11 @@ impl Page {
             let is_excepted = |one: &String| one == first || search::fits(one, path);
             (!is_ours(path) || is_ours(pattern)) && !except.iter().any(is_excepted)
         };
-        // The patterns come from the operator's file: no budget applies.
+        // The patterns come from the operator's file, but the values of variables from anybody.
+        let deadline = Instant::now() + NEEDS_WITHIN;
+        let budget = Budget::new(Memory::new(0), Some(deadline));
         let count_of = |pattern: &str| {
-            let found = self.0.source.find(pattern, &Budget::unlimited());
+            let found = self.0.source.find(pattern, &budget);
             found.map_or(0, |nodes| {
                 let leaves = nodes.iter().filter(|node| node.leaf);
                 leaves.filter(|node| counts(&node.path, pattern)).count()
@@ -253,8 +259,14 @@ impl Page {
             true => 0,
             false => each.iter().sum(),
         };
-        let found = (Instant::now(), count);
-        self.0.found.write().insert(key, found);
+        // What was not found is looked for again.
+        if count > 0 {
+            let mut found = self.0.found.write();
+            found.retain(|_, (at, _)| at.elapsed() < NEEDS_KEPT);
+            if found.len() < MOST_NEEDS {
+                found.insert(key, (Instant::now(), count));
+            }
+        }
         count
     }
 

@@ -299,3 +299,24 @@ fn a_deploy_has_graphs_of_what_it_changed() {
         "{text}"
     );
 }
+
+/// Values of variables, and so patterns, may be anything.
+#[test]
+fn the_numbers_of_found_series_are_kept_for_few_patterns() {
+    let page = page(&["a.b"], Vec::new(), "");
+    let found = |needs: String| {
+        page.found(&Panel {
+            needs,
+            ..Panel::of(Vec::new())
+        })
+    };
+    for n in 0..2 * MOST_NEEDS {
+        assert_eq!(found(format!("a.x{n}")), 0);
+    }
+    assert_eq!(page.0.found.read().len(), 0);
+    for n in 0..2 * MOST_NEEDS {
+        assert_eq!(found(format!("a.{{b,x{n}}}")), 1);
+    }
+    let n_kept = page.0.found.read().len();
+    assert!((1..=MOST_NEEDS).contains(&n_kept), "{n_kept} kept");
+}
