@@ -49,6 +49,47 @@ fn events_are_found_by_tag_and_time() {
 }
 
 #[test]
+fn events_are_found_by_more_tags_than_a_statement_can_ask_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let tags = |numbers: std::ops::Range<usize>| -> Vec<String> {
+        numbers.map(|n| format!("t{n}")).collect()
+    };
+    let insert = |what: &str, numbers: std::ops::Range<usize>, when: f64| {
+        let tags = tags(numbers);
+        let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+        let draft = Draft {
+            when: Some(when),
+            ..Draft::new(what, &tags)
+        };
+        store.insert(draft).unwrap();
+    };
+    for n in 0..12 {
+        insert("many", 100 * n..100 * (n + 1), n as f64);
+    }
+    insert("fewer", 0..19, 20.0);
+    let tags = |numbers| tags(numbers).join(" ");
+    let find = |words: &str, set: Option<&str>| {
+        let tags = GraphiteTags::from_query(Some(words), set);
+        let found = store.graphite(&tags, 0.0, 1000.0).unwrap();
+        found
+            .iter()
+            .map(|event| event.what.clone())
+            .collect::<Vec<_>>()
+    };
+    for set in [None, Some("intersection")] {
+        assert_eq!(find(&tags(0..19), set), ["many", "fewer"]);
+        assert_eq!(find(&tags(0..20), set), ["many"]);
+        assert_eq!(find(&tags(0..100), set), ["many"]);
+        assert_eq!(find(&tags(0..101), set), [""; 0]);
+        assert_eq!(find(&tags(0..1_200), set), [""; 0]);
+    }
+    assert_eq!(find(&tags(0..1_200), Some("union")).len(), 13);
+    let found = store.query(&query(&tags(0..20)), 0.0, 1000.0, 100).unwrap();
+    assert_eq!(whats(&found), ["many"]);
+}
+
+#[test]
 fn graphites_rules_forgive_unknown_words() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());

@@ -217,6 +217,10 @@ pub(super) fn by_graphite(
     Ok(())
 }
 
+/// The tags that one statement asks for, the rarest ones; a statement for many tags takes long to
+/// make, and SQLite refuses one for a thousand.
+const MAX_PROBED: usize = 8;
+
 impl Walk<'_> {
     fn run(&self, db: &Connection, limit: usize, found: &mut Found) -> rusqlite::Result<()> {
         let Self {
@@ -225,8 +229,9 @@ impl Walk<'_> {
             range,
             keep,
         } = self;
+        let (probed, checked) = tags.split_at(tags.len().min(MAX_PROBED));
         let mut values: Vec<&dyn ToSql> = vec![&range.from, &range.until];
-        let sql = match tags.split_first() {
+        let sql = match probed.split_first() {
             None => format!(
                 "SELECT {COLUMNS} FROM events e
                  WHERE e.at BETWEEN ?1 AND ?2 ORDER BY e.at DESC, e.id DESC"
@@ -256,13 +261,29 @@ impl Walk<'_> {
             && let Some(record) = rows.next()?
         {
             let event = read(record)?;
-            if keep(&event) {
+            if carries(db, &event, checked, *rules)? && keep(&event) {
                 n_kept += 1;
                 found.add(event);
             }
         }
         Ok(())
     }
+}
+
+/// Whether `event` has all of `tags` by `rules`.
+fn carries(db: &Connection, event: &Event, tags: &[i64], rules: u8) -> rusqlite::Result<bool> {
+    for tag in tags {
+        let is_there = db
+            .prepare_cached(
+                "SELECT 1 FROM event_tags
+                 WHERE tag = ?1 AND at = ?2 AND event = ?3 AND rules & ?4",
+            )?
+            .exists(rusqlite::params![tag, event.when, event.id, rules])?;
+        if !is_there {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Adds the events that began before `from`, are bands that reach it, and are selected by `query`.

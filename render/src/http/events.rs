@@ -170,7 +170,9 @@ impl From<Error> for Answer {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
-        Self::error(status, &error.to_string())
+        let cause = std::error::Error::source(&error);
+        let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));
+        Self::error(status, &format!("{error}{cause}"))
     }
 }
 
