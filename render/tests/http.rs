@@ -151,6 +151,20 @@ async fn what_is_ignored_is_told_and_refused_when_strict() {
         .await;
     assert_eq!(body[0]["target"], "transformNull(web.a,0,referenceSeries)");
     assert!(!headers.contains_key("x-plumbago-ignored"));
+    // Of many, the first ones and their number.
+    let (status, headers, _) = server.render(&"target=web.a)&".repeat(1_000)).await;
+    assert_eq!(status, StatusCode::OK);
+    let ignored = headers["x-plumbago-ignored"].to_str().unwrap();
+    assert!(
+        ignored.starts_with("target 1 from character 5: ); target 2 "),
+        "{ignored}"
+    );
+    let n_shown = ignored.matches("target ").count();
+    assert!(
+        ignored.ends_with(&format!("; and {} more", 1_000 - n_shown)),
+        "{ignored}"
+    );
+    assert!(ignored.len() < 4_096, "{} bytes", ignored.len());
 }
 
 #[tokio::test]

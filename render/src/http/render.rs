@@ -35,6 +35,41 @@ pub(super) fn routes() -> Router<App> {
 /// Says which parts of targets had no meaning and were left out.
 const IGNORED: HeaderName = HeaderName::from_static("x-plumbago-ignored");
 
+/// What the header says at most, in bytes: proxies and clients refuse answers with long heads.
+const MAX_IGNORED: usize = 2_048;
+
+/// The parts of the targets that had no effect, a sentence each.
+#[derive(Default)]
+struct Ignored {
+    sentences: String,
+    /// Those for which there was no room.
+    n_more: usize,
+}
+
+impl Ignored {
+    fn push(&mut self, sentence: &str) {
+        if self.n_more > 0 || self.sentences.len() + sentence.len() > MAX_IGNORED {
+            self.n_more += 1;
+            return;
+        }
+        if !self.sentences.is_empty() {
+            self.sentences += "; ";
+        }
+        self.sentences += sentence;
+    }
+
+    /// The header; `None` if all had an effect.
+    fn said(self) -> Option<String> {
+        let Self { sentences, n_more } = self;
+        match (sentences.is_empty(), n_more) {
+            (true, 0) => None,
+            (false, 0) => Some(sentences),
+            (true, n) => Some(format!("{n} parts of the targets")),
+            (false, n) => Some(format!("{sentences}; and {n} more")),
+        }
+    }
+}
+
 async fn handle(State(app): State<App>, headers: HeaderMap, params: Params) -> Answer {
     count(&app.stats.renders);
     if let Some(protocol) = Protocol::of(&params) {
@@ -58,11 +93,11 @@ async fn handle(State(app): State<App>, headers: HeaderMap, params: Params) -> A
 
 impl Request {
     fn answer(self, app: &App) -> Answer {
-        let mut ignored = Vec::new();
+        let mut ignored = Ignored::default();
         match self.write(app, &mut ignored) {
             Ok(mut answer) => {
-                if !ignored.is_empty() {
-                    answer = answer.with(IGNORED, &ignored.join("; "));
+                if let Some(said) = ignored.said() {
+                    answer = answer.with(IGNORED, &said);
                 }
                 match self.max_age {
                     0 => answer.uncached(),
@@ -107,7 +142,7 @@ impl Request {
         Ok(app.events.overlay(&self.events, from, until, now)?)
     }
 
-    fn draw(&self, app: &App, picture: &Picture, ignored: &mut Vec<String>) -> Result<draw::Scene> {
+    fn draw(&self, app: &App, picture: &Picture, ignored: &mut Ignored) -> Result<draw::Scene> {
         let budget = &self.limits.budget;
         if picture.pie {
             let slices = self.slices(app, picture, ignored)?;
@@ -139,7 +174,7 @@ impl Request {
         app: &App,
         picture: &Picture,
         known: &draw::Known,
-        ignored: &mut Vec<String>,
+        ignored: &mut Ignored,
     ) -> Result<Answer> {
         let series = self.evaluate(app, &self.targets, ignored)?;
         let (events, window) = (self.events(app)?, self.drawn_window());
@@ -153,7 +188,7 @@ impl Request {
         &self,
         app: &App,
         picture: &Picture,
-        ignored: &mut Vec<String>,
+        ignored: &mut Ignored,
     ) -> Result<Vec<draw::Slice>> {
         let budget = &self.limits.budget;
         let mut slices = Vec::new();
@@ -174,12 +209,7 @@ impl Request {
     }
 
     /// The series of `texts`; what of them had no meaning goes to `ignored`.
-    fn evaluate(
-        &self,
-        app: &App,
-        texts: &[String],
-        ignored: &mut Vec<String>,
-    ) -> Result<Vec<Series>> {
+    fn evaluate(&self, app: &App, texts: &[String], ignored: &mut Ignored) -> Result<Vec<Series>> {
         let mut targets: Vec<Expression> = Vec::new();
         for (number, text) in texts.iter().enumerate() {
             if text.trim().is_empty() {
@@ -200,7 +230,9 @@ impl Request {
                 }
                 let number = number + 1;
                 let word = first_word(rest).escape_default().to_string();
-                ignored.push(format!("target {number} from character {position}: {word}"));
+                ignored.push(&format!(
+                    "target {number} from character {position}: {word}"
+                ));
             }
             targets.push(parsed.expression);
         }
@@ -211,11 +243,13 @@ impl Request {
         query.strict = self.strict;
         query.limits = self.limits.clone();
         let series = query.evaluate(&targets, self.window, self.x_files_factor)?;
-        ignored.append(&mut query.take_notes());
+        for note in query.take_notes() {
+            ignored.push(&note);
+        }
         Ok(series)
     }
 
-    fn write(&self, app: &App, ignored: &mut Vec<String>) -> Result<Answer> {
+    fn write(&self, app: &App, ignored: &mut Ignored) -> Result<Answer> {
         match &self.output {
             Output::Series(format) => self.write_series(app, format, ignored),
             Output::Picture(picture) => match &picture.shape {
@@ -259,7 +293,7 @@ impl Request {
         &self,
         app: &App,
         format: &'static Format,
-        ignored: &mut Vec<String>,
+        ignored: &mut Ignored,
     ) -> Result<Answer> {
         let budget = &self.limits.budget;
         let series = self.evaluate(app, &self.targets, ignored)?;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 
-use super::{Request, handle};
+use super::{Ignored, Request, handle};
 use crate::draw::short;
 use crate::error::Result;
 use crate::events::{Event, TagQuery};
@@ -92,7 +92,7 @@ async fn text(app: App, params: &Params) -> Answer {
 impl Request {
     /// The figures of each series, and what changed at the last deploy.
     fn text(&self, app: &App) -> Result<String> {
-        let series = self.evaluate(app, &self.targets, &mut Vec::new())?;
+        let series = self.evaluate(app, &self.targets, &mut Ignored::default())?;
         let deploys: TagQuery = DEPLOYS.parse().unwrap_or_default();
         let (from, until) = (self.window.from as f64, self.window.until as f64 + 1.0);
         let shown = app.events.overlay(&deploys, from, until, self.now as f64)?;
