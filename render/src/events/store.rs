@@ -33,7 +33,7 @@ use rusqlite::Connection;
 
 use self::database::{open_reader, open_sound};
 pub use self::sharing::There;
-use self::writer::{Answer, Job, Shared, Writer};
+use self::writer::{Answer, Job, SWEEP, Shared, Writer};
 use super::select::{Found, Range};
 use super::{
     Draft, Error, Event, GraphiteTags, Options, Rules, Stats, TagQuery, file, overlay, schema,
@@ -132,6 +132,7 @@ impl Store {
             db,
             place: file::Place::of(&path),
             shared: Arc::clone(&shared),
+            sweep_every: SWEEP,
         };
         let alarm = Alarm::new("events", on_death);
         let writer = std::thread::Builder::new()

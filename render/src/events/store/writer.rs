@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -17,7 +17,7 @@ use crate::impact::Report;
 /// Most changes in one commit.
 const MAX_BATCH: usize = 256;
 /// How often what is older than the retention is removed, and how much at a time.
-const SWEEP: Duration = Duration::from_secs(600);
+pub(super) const SWEEP: Duration = Duration::from_secs(600);
 const SWEEP_ROWS: u32 = 1000;
 
 /// What the writing thread and the handle have in common.
@@ -68,6 +68,8 @@ pub(super) struct Writer {
     pub(super) db: Connection,
     pub(super) place: file::Place,
     pub(super) shared: Arc<Shared>,
+    /// How long after the end of a sweep the next one begins ([`SWEEP`]).
+    pub(super) sweep_every: Duration,
 }
 
 /// An answer that waits for its commit, as its counter does.
@@ -75,15 +77,18 @@ type Reply<'a> = Box<dyn FnOnce(Result<(), Error>) + 'a>;
 
 impl Writer {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        self.sweep();
         let mut batch = Vec::new();
+        let mut sweep_at = Instant::now();
         loop {
-            match jobs.recv_timeout(SWEEP) {
+            if sweep_at <= Instant::now() {
+                // Changes that wait go before the next part.
+                let is_over = self.sweep();
+                let pause = if is_over { self.sweep_every } else { Duration::ZERO };
+                sweep_at = Instant::now() + pause;
+            }
+            match jobs.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
                 Ok(job) => batch.push(job),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.sweep();
-                    continue;
-                }
+                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             while batch.len() < MAX_BATCH
@@ -141,24 +146,21 @@ impl Writer {
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Removes what is past the retention, a little at a time.
-    fn sweep(&mut self) {
+    /// Removes some of what is past the retention; whether that was the rest.
+    fn sweep(&mut self) -> bool {
         if let Err(error) = sharing::forget(&self.db) {
             tracing::warn!(%error, "deleted events were not forgotten");
         }
         let retention = self.shared.retention;
         if retention.is_zero() {
-            return;
+            return true;
         }
         let horizon = now() - retention.as_secs_f64();
-        loop {
-            match self.sweep_some(horizon) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "old events were not removed");
-                    return;
-                }
+        match self.sweep_some(horizon) {
+            Ok(is_more) => !is_more,
+            Err(error) => {
+                tracing::warn!(%error, "old events were not removed");
+                true
             }
         }
     }
@@ -433,5 +435,49 @@ fn copy(error: &rusqlite::Error) -> rusqlite::Error {
             rusqlite::Error::SqliteFailure(*code, text.clone())
         }
         other => rusqlite::Error::ToSqlConversionFailure(other.to_string().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::events::store::database::open_sound;
+
+    fn writer(directory: &tempfile::TempDir, retention: Duration) -> Writer {
+        let path = directory.path().join("events.db");
+        Writer {
+            db: open_sound(&path).unwrap().unwrap(),
+            place: file::Place::of(&path),
+            shared: Arc::new(Shared {
+                generation: AtomicU64::default(),
+                stats: Stats::default(),
+                retention,
+            }),
+            sweep_every: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_sweep_is_due_although_changes_arrive_all_the_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(&directory, Duration::from_secs(60));
+        let shared = Arc::clone(&writer.shared);
+        let (queue, jobs) = sync_channel(2);
+        for when in [now() - 3600.0, now()] {
+            let event = Event {
+                what: "deploy".to_owned(),
+                when,
+                ..Event::default()
+            };
+            let job = Job::Insert(Box::new(Draft::from(event)), when, None);
+            assert!(queue.send(job).is_ok());
+        }
+        // The thread never waits in vain: the queue has changes, then it is closed.
+        drop(queue);
+        writer.run(&jobs);
+        assert_eq!(shared.stats.created.load(Ordering::Relaxed), 2);
+        assert_eq!(shared.stats.removed.load(Ordering::Relaxed), 1);
     }
 }
