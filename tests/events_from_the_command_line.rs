@@ -44,6 +44,7 @@ impl Server {
             store: Arc::clone(&store),
             handle: Handle::default(),
             guard: Arc::new(Guard::new(auth, true)),
+            room: Default::default(),
             base_path: Default::default(),
             page: None,
         }));

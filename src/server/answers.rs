@@ -57,10 +57,12 @@ pub(super) fn all_routes(
 ) -> Router {
     let render = &config.render;
     let reading = params::Reading::from_ref(&app);
+    let room = Room::within(reading.clone());
     let verdicts = impact_routes(ImpactState {
         store: events.clone(),
         handle: handle.clone(),
         guard: guard.clone(),
+        room: room.clone(),
         base_path: render.base_path.as_str().into(),
         page: Some(page.clone()),
     });
@@ -69,7 +71,7 @@ pub(super) fn all_routes(
         guard: guard.clone(),
         time_zone: app.time_zone.clone(),
         clock: (render.now != 0).then_some(render.now),
-        room: Room::within(reading.clone()),
+        room,
         base_path: render.base_path.as_str().into(),
         page: Some(page.clone()),
     });

@@ -21,6 +21,7 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::guard::{Guard, Scope};
+use super::events::{Busy, Room};
 use super::page::{Page, calibration_page, html_answer, targets};
 use super::params::InQuery;
 use super::{Answer, Params};
@@ -38,6 +39,8 @@ pub struct ImpactState {
     pub handle: Handle,
     /// Who may write.
     pub guard: Arc<Guard>,
+    /// What may be held in memory at once, together with the routes of events.
+    pub room: Room,
     /// The path before all paths of links (`render.base_path`).
     pub base_path: Arc<str>,
     /// What pages are made of; `None`: browsers get JSON, too.
@@ -165,6 +168,8 @@ async fn figures(State(state): State<ImpactState>, InQuery(params): InQuery) -> 
     let query: TagQuery = tags
         .parse()
         .map_err(|why| bad(format!("\"tags\": {why}")))?;
+    let busy = |busy: Busy| busy.answer(&state.store);
+    let _place = state.room.reader().await.map_err(busy)?;
     let figures = state
         .ask(move |store| {
             let mut deploys = store.overlay(&query, from, until, now)?;

@@ -4,7 +4,7 @@
 //! What events alone cannot know is not in them: incidents without a deploy, and failures found days later
 //! that no event undoes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
@@ -63,18 +63,21 @@ pub struct Delivery {
 
 /// The figures of `deploys`, which are the deploys from `from` until `until`, oldest first, fleets merged.
 pub fn delivery(deploys: &[Event], from: f64, until: f64) -> Delivery {
-    let mut tags: BTreeSet<&str> = BTreeSet::new();
-    for tag in deploys.iter().flat_map(|event| &event.tags) {
-        if GROUPS.iter().any(|group| tag.starts_with(group)) && tags.len() < MAX_GROUPS {
-            tags.insert(tag);
+    let mut groups: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
+    for event in deploys {
+        let tags = event.tags.iter().map(String::as_str);
+        let named = tags.filter(|tag| GROUPS.iter().any(|group| tag.starts_with(group)));
+        // An event counts once for a tag that it has twice.
+        for tag in named.collect::<BTreeSet<_>>() {
+            if groups.len() < MAX_GROUPS || groups.contains_key(tag) {
+                groups.entry(tag).or_default().push(event);
+            }
         }
     }
     let days = ((until - from) / DAY).max(1.0 / 24.0);
-    let groups = tags.into_iter().map(|tag| {
-        let has = |event: &&Event| event.tags.iter().any(|other| other == tag);
-        let some: Vec<&Event> = deploys.iter().filter(has).collect();
-        (tag.to_owned(), figures(&some, days))
-    });
+    let groups = groups
+        .into_iter()
+        .map(|(tag, some)| (tag.to_owned(), figures(&some, days)));
     Delivery {
         from,
         until,
@@ -145,26 +148,23 @@ fn figures(events: &[&Event], days: f64) -> Figures {
         let correction = event.impact.as_ref().and_then(|report| report.correction);
         is_worse(event) && correction == Some(Correction::Right)
     };
-    let failures: Vec<&Event> = deploys
-        .iter()
-        .copied()
-        .filter(|event| is_failure(event))
-        .collect();
-    let restored = failures.iter().filter_map(|failure| {
-        let undo = events
-            .iter()
-            .find(|event| event.rollback_of == Some(failure.id));
-        let next = || {
-            let mut later = deploys.iter().filter(|event| event.when > failure.when);
-            later.find(|event| {
-                event.status == Status::Succeeded
-                    && !is_failure(event)
-                    && shares_service(event, failure)
-            })
-        };
-        let end = undo.or_else(next).map(|event| end(event))?;
-        Some((end - failure.when).max(0.0))
-    });
+    // What undid each event, the first of several.
+    let mut undoing: HashMap<i64, &Event> = HashMap::new();
+    for event in events {
+        if let Some(id) = event.rollback_of {
+            undoing.entry(id).or_insert(event);
+        }
+    }
+    let next = successors(&deploys, is_failure);
+    let mut n_failures = 0;
+    let mut restored = Vec::new();
+    for (failure, next) in deploys.iter().zip(next) {
+        if is_failure(failure) {
+            n_failures += 1;
+            let undo = undoing.get(&failure.id).copied().or(next);
+            restored.extend(undo.map(|undo| (end(undo) - failure.when).max(0.0)));
+        }
+    }
     let lead = deploys.iter().filter_map(|event| {
         let lead = end(event) - committed(event)?;
         (lead >= 0.0).then_some(lead)
@@ -172,10 +172,10 @@ fn figures(events: &[&Event], days: f64) -> Figures {
     Figures {
         deploys: deploys.len(),
         per_day: deploys.len() as f64 / days,
-        failed: share(failures.len()),
+        failed: share(n_failures),
         worse: share(deploys.iter().filter(|event| is_worse(event)).count()),
         confirmed: share(deploys.iter().filter(|event| is_confirmed(event)).count()),
-        restore: durations(restored.collect()),
+        restore: durations(restored),
         lead: durations(lead.collect()),
     }
 }
@@ -184,20 +184,48 @@ fn end(event: &Event) -> f64 {
     event.until.unwrap_or(event.when)
 }
 
-/// Whether two deploys are of one service: they share a tag that names one, or all of their tags.
-fn shares_service(a: &Event, b: &Event) -> bool {
-    let of = |event: &Event| -> BTreeSet<String> {
-        let named = event
-            .tags
-            .iter()
-            .filter(|tag| GROUPS[..2].iter().any(|group| tag.starts_with(group)));
-        named.cloned().collect()
+/// For each of `deploys`, which are in the order of their times, that failed: the next one of the same service that
+/// succeeded, later than itself. Two deploys are of one service if they share a tag that names one, or if neither has
+/// such a tag and all tags are the same.
+fn successors<'a>(
+    deploys: &[&'a Event],
+    is_failure: impl Fn(&Event) -> bool,
+) -> Vec<Option<&'a Event>> {
+    let services = |event: &'a Event| {
+        let tags = event.tags.iter().map(String::as_str);
+        tags.filter(|tag| GROUPS[..2].iter().any(|group| tag.starts_with(group)))
     };
-    let (mine, theirs) = (of(a), of(b));
-    match mine.is_empty() && theirs.is_empty() {
-        true => a.tags == b.tags,
-        false => !mine.is_disjoint(&theirs),
+    let mut of_service: HashMap<&str, usize> = HashMap::new();
+    let mut of_tags: HashMap<&[String], usize> = HashMap::new();
+    let mut next = vec![None; deploys.len()];
+    let mut end = deploys.len();
+    // From the last to the first; those of one time together, as none of them is later than another.
+    while let Some(last) = end.checked_sub(1) {
+        let when = deploys[last].when;
+        let start = deploys[..end].partition_point(|event| event.when < when).min(last);
+        for at in start..end {
+            let failure = deploys[at];
+            if is_failure(failure) {
+                let has_service = services(failure).next().is_some();
+                let found = match has_service {
+                    true => services(failure)
+                        .filter_map(|tag| of_service.get(tag))
+                        .min(),
+                    false => of_tags.get(failure.tags.as_slice()),
+                };
+                next[at] = found.map(|at| deploys[*at]);
+            }
+        }
+        for at in (start..end).rev() {
+            let event = deploys[at];
+            if event.status == Status::Succeeded && !is_failure(event) {
+                of_tags.insert(&event.tags, at);
+                of_service.extend(services(event).map(|tag| (tag, at)));
+            }
+        }
+        end = start;
     }
+    next
 }
 
 /// When the commit of a deploy was made, in Unix seconds: the tag `committed:TIME`, or a line of its data that begins
@@ -233,6 +261,8 @@ fn durations(mut all: Vec<f64>) -> Durations {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::impact::Report;
 
@@ -322,6 +352,64 @@ mod tests {
             .filter(|(name, _)| name.ends_with(".per_day"))
             .count();
         assert_eq!(kept, 1 + MAX_KEPT);
+    }
+
+    /// Whether two deploys are of one service.
+    fn shares_service(a: &Event, b: &Event) -> bool {
+        let of = |event: &Event| -> BTreeSet<String> {
+            let named = |tag: &&String| tag.starts_with("service:") || tag.starts_with("app:");
+            event.tags.iter().filter(named).cloned().collect()
+        };
+        let (mine, theirs) = (of(a), of(b));
+        match mine.is_empty() && theirs.is_empty() {
+            true => a.tags == b.tags,
+            false => !mine.is_disjoint(&theirs),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_success_is_what_a_scan_finds(
+            all in proptest::collection::vec((0..4_i64, 0..6_usize, any::<bool>()), 0..40),
+        ) {
+            const TAGS: [&str; 6] = ["", "x", "service:a", "app:b service:a", "service:b", "app:b x"];
+            let mut when = 0;
+            let events: Vec<Event> = all
+                .into_iter()
+                .enumerate()
+                .map(|(id, (gap, tags, failed))| {
+                    when += gap / 2;
+                    let status = if failed { Status::Failed } else { Status::Succeeded };
+                    deploy(id as i64, TAGS[tags], when as f64, status)
+                })
+                .collect();
+            let events: Vec<&Event> = events.iter().collect();
+            let is_failure = |event: &Event| event.status == Status::Failed;
+            let next = successors(&events, is_failure);
+            for (event, next) in events.iter().zip(next) {
+                let fits = |other: &&&Event| {
+                    other.when > event.when && !is_failure(other) && shares_service(event, other)
+                };
+                let expected = events.iter().find(fits).filter(|_| is_failure(event));
+                prop_assert_eq!(next.map(|next| next.id), expected.map(|next| next.id));
+            }
+        }
+    }
+
+    #[test]
+    fn many_failures_take_a_time_that_grows_with_their_number() {
+        let events: Vec<Event> = (0..20_000)
+            .map(|n| {
+                let tags = format!("deploy service:s{} team:t{}", n % 400, n % 100);
+                deploy(n, &tags, n as f64, Status::Failed)
+            })
+            .collect();
+        let began = std::time::Instant::now();
+        let all = delivery(&events, 0.0, DAY);
+        // Comparing each with each takes minutes.
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
+        assert_eq!((all.all.failed, all.groups.len()), (1.0, 500));
+        assert_eq!(all.all.restore.count, 0);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Room {
     }
 
     /// A place for a query.
-    pub(super) async fn reader(&self) -> Result<OwnedSemaphorePermit, Busy> {
+    pub(in crate::http) async fn reader(&self) -> Result<OwnedSemaphorePermit, Busy> {
         wait(&self.readers, "too many event queries are running").await
     }
 
@@ -136,11 +136,11 @@ async fn wait(places: &Arc<Semaphore>, why: &'static str) -> Result<OwnedSemapho
 
 /// There is no room: a 503 that says why.
 #[derive(Debug)]
-pub(super) struct Busy(&'static str);
+pub(in crate::http) struct Busy(&'static str);
 
 impl Busy {
     /// The answer, counted.
-    pub(super) fn answer(&self, store: &Store) -> Answer {
+    pub(in crate::http) fn answer(&self, store: &Store) -> Answer {
         store.stats().busy.fetch_add(1, Ordering::Relaxed);
         let sentence = format!("{}: try again later", self.0);
         Answer::error(StatusCode::SERVICE_UNAVAILABLE, &sentence).with(header::RETRY_AFTER, "5")
