@@ -41,19 +41,18 @@ impl DeploySeries {
     pub fn write(&mut self, now: Timestamp) {
         let until = f64::from(now.0);
         let from = until - RANGE;
-        let found = self.events.overlay(&self.query, from, until, until);
-        let mut deploys = match found {
-            Ok(deploys) => deploys,
+        let found = self.events.deploys(&self.query, from, until);
+        let (deploys, is_cut) = match found {
+            Ok(found) => found,
             Err(error) => return debug!(%error, "the events for delivery figures"),
         };
-        deploys.retain(|event| event.when >= from);
         if deploys.is_empty() && self.known.is_empty() {
             return;
         }
         let at = PointTime::of_clock(now);
         let mut before = std::mem::take(&mut self.known);
         let mut points = Vec::new();
-        for (name, value) in series(&delivery(&deploys, from, until)) {
+        for (name, value) in series(&delivery(&deploys, from, until, is_cut)) {
             let series = match before.remove(&name) {
                 Some(series) => series,
                 // The store logs why it has no room for a name, and the next round tries again.

@@ -7,7 +7,7 @@ mod support;
 
 use proptest::prelude::*;
 use render::events::rules::Rule;
-use render::events::{Draft, Error, GraphiteTags, Options, Status, Store, TagQuery};
+use render::events::{Draft, Error, Event, GraphiteTags, Options, Status, Store, TagQuery};
 use render::impact::{Correction, Report};
 use support::{band, draft, open, query, verdict, whats};
 
@@ -425,4 +425,22 @@ fn a_rollback_marks_what_it_names_and_must_name_an_event() {
         ..Draft::default()
     };
     assert!(store.update(cure.id, late).is_err());
+}
+
+#[test]
+fn delivery_figures_are_of_deploys_with_long_texts_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let text = format!("committed:7\n{}", "x".repeat(250_000));
+    let events = (0..150).map(|n| Event {
+        what: format!("web {n}"),
+        tags: vec!["deploy".to_owned()],
+        when: 1_000.0 + f64::from(n),
+        data: text.clone(),
+        ..Event::default()
+    });
+    store.import(events.collect()).unwrap();
+    let (deploys, is_cut) = store.deploys(&query("deploy"), 0.0, 2_000.0).unwrap();
+    assert_eq!((deploys.len(), is_cut), (150, false));
+    assert!(deploys.iter().all(|event| event.data == "committed:7"));
 }

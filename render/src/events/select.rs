@@ -27,8 +27,8 @@ pub(super) struct Found {
     room: usize,
     /// Whether one did not fit, and the search ended.
     pub(super) is_cut: bool,
-    /// Whether `data` is kept.
-    with_data: bool,
+    /// Takes out of each event what the caller does not need.
+    trim: fn(&mut Event),
 }
 
 impl Found {
@@ -38,16 +38,13 @@ impl Found {
             events: BTreeMap::new(),
             room: n_bytes,
             is_cut: false,
-            with_data: true,
+            trim: |_| {},
         }
     }
 
-    /// The same, of events without their `data`: for callers that only count.
-    pub(super) fn without_data(self) -> Self {
-        Self {
-            with_data: false,
-            ..self
-        }
+    /// The same, of events from which `trim` takes what the caller does not need: its text does not count.
+    pub(super) fn trimmed(self, trim: fn(&mut Event)) -> Self {
+        Self { trim, ..self }
     }
 
     fn add(&mut self, mut event: Event) {
@@ -55,9 +52,7 @@ impl Found {
         if self.events.contains_key(&key) {
             return;
         }
-        if !self.with_data {
-            event.data = String::new();
-        }
+        (self.trim)(&mut event);
         let n_bytes = event.text_len();
         match self.room.checked_sub(n_bytes) {
             Some(room) => {

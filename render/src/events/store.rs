@@ -39,6 +39,7 @@ use super::{
     Draft, Error, Event, GraphiteTags, Options, Rules, Stats, TagQuery, file, overlay, schema,
     select,
 };
+use crate::verdicts::delivery;
 
 /// Most events in one answer; more is [`Error::TooMany`] where all were asked for.
 pub const MAX_ANSWER: usize = 100_000;
@@ -297,7 +298,7 @@ impl Store {
             from: start as f64,
             until: end as f64,
         };
-        let found = Found::up_to(MAX_ANSWER_BYTES).without_data();
+        let found = Found::up_to(MAX_ANSWER_BYTES).trimmed(|event| event.data = String::new());
         for event in self.graphite_into(tags, range, found)? {
             let second = event.when.floor() as i64 - start;
             let value = usize::try_from(second)
@@ -335,6 +336,35 @@ impl Store {
             select::reaching(db, query, from, now, MAX_OVERLAY, &mut found)
         })?;
         Ok(overlay::dress(found.newest(MAX_OVERLAY), &self.rules))
+    }
+
+    /// The deploys that `query` selects from `from` to `until` (both inside) for delivery figures, oldest first, a
+    /// fleet's deploys of one release merged into one, and whether older ones are left out because they are more than
+    /// [`MAX_ANSWER`] or [`MAX_ANSWER_BYTES`]. Of texts and verdicts they have only what figures are made of.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] only.
+    pub fn deploys(
+        &self,
+        query: &TagQuery,
+        from: f64,
+        until: f64,
+    ) -> Result<(Vec<Event>, bool), Error> {
+        if query.is_empty() {
+            return Ok((Vec::new(), false));
+        }
+        let range = Range { from, until };
+        let mut found = Found::up_to(MAX_ANSWER_BYTES).trimmed(delivery::trim);
+        self.read("querying events", |db| {
+            select::by_query(db, query, range, MAX_ANSWER + 1, &mut found)
+        })?;
+        let mut is_cut = found.is_cut;
+        let mut events = found.newest(MAX_ANSWER + 1);
+        if events.len() > MAX_ANSWER {
+            events.remove(0);
+            is_cut = true;
+        }
+        Ok((overlay::dress(events, &self.rules), is_cut))
     }
 
     /// As [`Store::query`], and before them at most `limit` bands that began before `from` and, seen

@@ -32,8 +32,8 @@ use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-pub use self::room::Room;
 pub(in crate::http) use self::room::Busy;
+pub use self::room::Room;
 use self::room::{bodies, export};
 use super::answer::JAVASCRIPT;
 use super::guard::{Guard, MAX_BODY, Scope};

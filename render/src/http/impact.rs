@@ -20,8 +20,8 @@ use axum::routing::get;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::guard::{Guard, Scope};
 use super::events::{Busy, Room};
+use super::guard::{Guard, Scope};
 use super::page::{Page, calibration_page, html_answer, targets};
 use super::params::InQuery;
 use super::{Answer, Params};
@@ -172,10 +172,8 @@ async fn figures(State(state): State<ImpactState>, InQuery(params): InQuery) -> 
     let _place = state.room.reader().await.map_err(busy)?;
     let figures = state
         .ask(move |store| {
-            let mut deploys = store.overlay(&query, from, until, now)?;
-            // Bands that reach into the range began before it.
-            deploys.retain(|event| event.when >= from);
-            Ok(delivery(&deploys, from, until))
+            let (deploys, is_cut) = store.deploys(&query, from, until)?;
+            Ok(delivery(&deploys, from, until, is_cut))
         })
         .await?;
     let figures = serde_json::to_value(figures).unwrap_or_default();

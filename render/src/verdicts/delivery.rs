@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 
 use crate::events::{Event, Status};
-use crate::impact::{Correction, Outcome};
+use crate::impact::{Correction, Outcome, Report};
 
 /// Tags by which figures are split.
 const GROUPS: [&str; 3] = ["service:", "app:", "team:"];
@@ -55,14 +55,32 @@ pub struct Delivery {
     pub from: f64,
     /// Its end.
     pub until: f64,
+    /// Whether the range has more deploys than are looked at: the figures are of the newest.
+    pub cut: bool,
     /// Of all deploys.
     pub all: Figures,
     /// Of the deploys with each `service:`, `app:` or `team:` tag.
     pub groups: BTreeMap<String, Figures>,
 }
 
-/// The figures of `deploys`, which are the deploys from `from` until `until`, oldest first, fleets merged.
-pub fn delivery(deploys: &[Event], from: f64, until: f64) -> Delivery {
+/// Takes out of a deploy what no figure is made of.
+pub(crate) fn trim(event: &mut Event) {
+    let line = event.data.lines().find(|line| is_commit(line));
+    event.data = line.unwrap_or_default().to_owned();
+    event.link = None;
+    event.key = None;
+    if let Some(report) = &mut event.impact {
+        **report = Report {
+            verdict: report.verdict,
+            correction: report.correction,
+            ..Report::default()
+        };
+    }
+}
+
+/// The figures of `deploys`, which are the deploys from `from` until `until`, oldest first, fleets merged. `cut` says that
+/// they are not all.
+pub fn delivery(deploys: &[Event], from: f64, until: f64, cut: bool) -> Delivery {
     let mut groups: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
     for event in deploys {
         let tags = event.tags.iter().map(String::as_str);
@@ -81,6 +99,7 @@ pub fn delivery(deploys: &[Event], from: f64, until: f64) -> Delivery {
     Delivery {
         from,
         until,
+        cut,
         groups: groups.collect(),
         all: figures(&deploys.iter().collect::<Vec<_>>(), days),
     }
@@ -202,7 +221,9 @@ fn successors<'a>(
     // From the last to the first; those of one time together, as none of them is later than another.
     while let Some(last) = end.checked_sub(1) {
         let when = deploys[last].when;
-        let start = deploys[..end].partition_point(|event| event.when < when).min(last);
+        let start = deploys[..end]
+            .partition_point(|event| event.when < when)
+            .min(last);
         for at in start..end {
             let failure = deploys[at];
             if is_failure(failure) {
@@ -228,14 +249,20 @@ fn successors<'a>(
     next
 }
 
+/// Begins the tag or the line that says when the commit was made.
+const COMMITTED: &str = "committed:";
+
+fn is_commit(text: &str) -> bool {
+    text.trim().starts_with(COMMITTED)
+}
+
 /// When the commit of a deploy was made, in Unix seconds: the tag `committed:TIME`, or a line of its data that begins
 /// so. TIME is Unix seconds or `2026-11-20T13:00:00Z`.
 fn committed(event: &Event) -> Option<f64> {
-    const KEY: &str = "committed:";
     let tags = event.tags.iter().map(String::as_str);
     let text = tags
         .chain(event.data.lines())
-        .find_map(|text| text.trim().strip_prefix(KEY))?;
+        .find_map(|text| text.trim().strip_prefix(COMMITTED))?;
     let text = text.trim();
     match text.parse::<f64>() {
         Ok(seconds) => seconds.is_finite().then_some(seconds),
@@ -264,7 +291,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::impact::Report;
 
     fn deploy(id: i64, tags: &str, when: f64, status: Status) -> Event {
         Event {
@@ -299,7 +325,8 @@ mod tests {
             ..Report::default()
         }));
         events[4].data = "by ann\ncommitted: 1970-01-01T00:10:00Z".to_owned();
-        let all = delivery(&events, 0.0, 2.0 * DAY);
+        events.iter_mut().for_each(trim);
+        let all = delivery(&events, 0.0, 2.0 * DAY, false);
         assert_eq!((all.all.deploys, all.all.per_day), (4, 2.0));
         assert_eq!(
             (all.all.failed, all.all.worse, all.all.confirmed),
@@ -328,7 +355,7 @@ mod tests {
             let tags = "deploy service:a.b/c committed:4";
             events.push(deploy(200 + n, tags, 10.0, Status::Failed));
         }
-        let all = series(&delivery(&events, 0.0, DAY));
+        let all = series(&delivery(&events, 0.0, DAY, false));
         let value = |name: &str| {
             all.iter()
                 .find(|(known, _)| known == name)
@@ -405,7 +432,7 @@ mod tests {
             })
             .collect();
         let began = std::time::Instant::now();
-        let all = delivery(&events, 0.0, DAY);
+        let all = delivery(&events, 0.0, DAY, false);
         // Comparing each with each takes minutes.
         assert!(began.elapsed() < std::time::Duration::from_secs(20));
         assert_eq!((all.all.failed, all.groups.len()), (1.0, 500));
@@ -414,7 +441,7 @@ mod tests {
 
     #[test]
     fn no_deploys_have_no_figures() {
-        let none = delivery(&[], 0.0, 0.0).all;
+        let none = delivery(&[], 0.0, 0.0, false).all;
         assert_eq!(
             (none.deploys, none.failed, none.restore.median),
             (0, 0.0, None)

@@ -7,7 +7,7 @@
 //! 3. A verdict depends only on the store, the events and the time: computed again, it is the same again.
 
 mod calibration;
-mod delivery;
+pub(crate) mod delivery;
 mod judge;
 pub mod options;
 mod reverse;

@@ -83,7 +83,11 @@ impl Writer {
             if sweep_at <= Instant::now() {
                 // Changes that wait go before the next part.
                 let is_over = self.sweep();
-                let pause = if is_over { self.sweep_every } else { Duration::ZERO };
+                let pause = if is_over {
+                    self.sweep_every
+                } else {
+                    Duration::ZERO
+                };
                 sweep_at = Instant::now() + pause;
             }
             match jobs.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
