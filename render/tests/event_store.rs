@@ -444,3 +444,28 @@ fn delivery_figures_are_of_deploys_with_long_texts_too() {
     assert_eq!((deploys.len(), is_cut), (150, false));
     assert!(deploys.iter().all(|event| event.data == "committed:7"));
 }
+
+#[test]
+fn what_undoes_an_event_is_found_among_long_events() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let undone = store
+        .insert(draft("web 1", "deploy", 1_000.0))
+        .unwrap()
+        .event;
+    let long = |n: i32| Event {
+        what: "other".to_owned(),
+        when: 1_002.0 + f64::from(n),
+        data: "x".repeat(250_000),
+        ..Event::default()
+    };
+    store.import((0..140).map(long).collect()).unwrap();
+    let undoing = Draft {
+        rollback_of: Some(Some(undone.id)),
+        ..draft("web 0", "deploy", 1_001.0)
+    };
+    store.insert(undoing).unwrap();
+    let found = store.undone_by(undone.id, 1_000.0, 2_000.0).unwrap();
+    assert_eq!(whats(&found), ["web 0"]);
+    assert!(store.query(&query("*"), 0.0, 2_000.0, 200).is_err());
+}

@@ -91,7 +91,7 @@ CREATE TABLE event_tags (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Most events with the same contents that other servers take for the same ones.
+/// Most events with the same contents that other servers take for the same ones, and most that are shown as undoing one.
 const MAX_ALIKE: u32 = 64;
 
 /// The columns that [`read`] expects, of `events` called `e`.
@@ -126,6 +126,23 @@ pub(super) fn find(db: &Connection, id: i64) -> rusqlite::Result<Option<Event>> 
     db.prepare_cached(&format!("SELECT {COLUMNS} FROM events e WHERE e.id = ?1"))?
         .query_row([id], read)
         .optional()
+}
+
+/// Events that undo the event called `id`, at most [`MAX_ALIKE`], without their `data`.
+pub(super) fn find_undoing(
+    db: &Connection,
+    id: i64,
+    from: f64,
+    until: f64,
+) -> rusqlite::Result<Vec<Event>> {
+    let columns = COLUMNS.replace("e.data", "''");
+    db.prepare_cached(&format!(
+        "SELECT {columns} FROM events e
+         WHERE e.at >= ?2 AND e.at <= ?3 AND e.rollback_of = ?1 AND e.id <> ?1
+         ORDER BY e.at, e.id LIMIT ?4"
+    ))?
+    .query_map(params![id, from, until, MAX_ALIKE], read)?
+    .collect()
 }
 
 /// The event that was sent under `key`.

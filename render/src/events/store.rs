@@ -225,6 +225,17 @@ impl Store {
             .ok_or(Error::NotFound(id))
     }
 
+    /// The events from `from` to `until` (both inside) that undo the event called `id`, without their `data`, oldest
+    /// first: at most a few dozen, which are more than there should be.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] only.
+    pub fn undone_by(&self, id: i64, from: f64, until: f64) -> Result<Vec<Event>, Error> {
+        self.read("reading what undoes an event", |db| {
+            schema::find_undoing(db, id, from, until)
+        })
+    }
+
     /// The events that `query` selects from `from` to `until` (both inside), oldest first; if
     /// there are more than `limit`, the newest.
     ///

@@ -416,17 +416,11 @@ async fn framed(state: &EventsState, params: Params, event: Event) -> Outcome {
             html::event(&state.base_path, &event),
         ));
     };
-    let undoing = |other: &Event| other.rollback_of == Some(event.id);
     let (from, id) = (event.when, event.id);
     // A rollback comes soon, or is found by its own page.
-    let later = state
-        .ask(move |store| store.query(&TagQuery::every(), from, from + ROLLED_BACK_WITHIN, LISTED))
+    let undone_by = state
+        .ask(move |store| store.undone_by(id, from, from + ROLLED_BACK_WITHIN))
         .await?;
-    let undone_by: Vec<Event> = later
-        .into_iter()
-        .filter(undoing)
-        .filter(|other| other.id != id)
-        .collect();
     Ok(blocking(move || event_pages::one(&page, &params, &event, &undone_by)).await)
 }
 
