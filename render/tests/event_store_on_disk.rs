@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 
-use render::events::{Draft, Error, Options, Status, Store};
+use render::events::{Draft, Error, Event, Options, Status, Store};
 use support::{band, draft, open, query, verdict, whats};
 
 #[test]
@@ -37,6 +37,37 @@ fn what_is_past_the_retention_goes() {
     let left = store.query(&query("*"), 0.0, 1e11, 10).unwrap();
     assert_eq!(whats(&left), ["old, but ends late", "new", "newest"]);
     assert_eq!(store.query(&query("x"), 0.0, 1e11, 10).unwrap().len(), 2);
+}
+
+#[test]
+fn importing_twice_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.insert(draft("own", "", 5.0)).unwrap();
+    let event = |id: i64, what: &str, rollback_of: Option<i64>| Event {
+        id,
+        what: what.to_owned(),
+        when: 7.5,
+        rollback_of,
+        ..Event::default()
+    };
+    // The first id is another event's here; two events are equal; the last ones have no ids.
+    let file = || {
+        vec![
+            event(1, "theirs", None),
+            event(2, "undoing", Some(1)),
+            event(3, "theirs", None),
+            event(0, "without id", None),
+            event(0, "without id", None),
+        ]
+    };
+    assert_eq!(store.import(file()).unwrap(), 5);
+    let before = store.export(0, usize::MAX).unwrap();
+    assert_eq!(store.import(file()).unwrap(), 0);
+    assert_eq!(store.export(0, usize::MAX).unwrap(), before);
+    let undoing = before.iter().find(|event| event.what == "undoing").unwrap();
+    let undone = store.event(undoing.rollback_of.unwrap()).unwrap();
+    assert_eq!((undone.what.as_str(), undone.id > 1), ("theirs", true));
 }
 
 #[test]

@@ -15,6 +15,8 @@
 //!    number that grows with every change: what other servers have not asked for yet has higher ones. `undoes` is the
 //!    `uid` of an event that is to come from another server.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::revision::{self, Mark};
@@ -388,6 +390,32 @@ fn free_uid(db: &Connection, event: &Event) -> rusqlite::Result<(String, i64)> {
         record.get(0)
     })?;
     Ok((random, 0))
+}
+
+/// The id of an event that is `event` but for its id and the verdict on it, and not in `taken`. One that was changed since
+/// it came is found under its first contents only.
+pub(super) fn find_equal(
+    db: &Connection,
+    event: &Event,
+    taken: &HashSet<i64>,
+) -> rusqlite::Result<Option<i64>> {
+    for nth in 0..MAX_ALIKE {
+        let Some((_, known)) = find_mark(db, &revision::uid(event, nth))? else {
+            return Ok(None);
+        };
+        let Some(id) = known.filter(|id| !taken.contains(id)) else {
+            continue;
+        };
+        let found = find(db, id)?.map(|found| Event {
+            id: event.id,
+            impact: None,
+            ..found
+        });
+        if found.as_ref() == Some(event) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// Gives a mark to every event of a database without any.

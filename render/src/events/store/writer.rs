@@ -1,5 +1,6 @@
 //! The writing thread: changes in batches, one commit for each, and the removal of old events.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -388,7 +389,9 @@ fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Err
 
 fn import(db: &Connection, events: Vec<Event>) -> Result<usize, Error> {
     let refuse = failed("importing events");
-    let mut renamed = std::collections::HashMap::new();
+    let mut renamed = HashMap::new();
+    // Each event here stands for one of the file, so that equal ones in the file stay as many.
+    let mut taken = HashSet::new();
     let mut n_new = 0;
     for event in events {
         let old_id = event.id;
@@ -416,14 +419,24 @@ fn import(db: &Connection, events: Vec<Event>) -> Result<usize, Error> {
                 if Event {
                     impact: None,
                     ..known.clone()
-                } == event =>
+                } == event
+                    && !taken.contains(&known.id) =>
             {
+                taken.insert(known.id);
                 continue;
             }
             Some(_) => event.id = 0,
             None => {}
         }
+        if event.id == 0
+            && let Some(id) = schema::find_equal(db, &event, &taken).map_err(&refuse)?
+        {
+            taken.insert(id);
+            renamed.insert(old_id, id);
+            continue;
+        }
         let id = schema::write(db, &mut event, Change::Own).map_err(&refuse)?;
+        taken.insert(id);
         if id != old_id {
             renamed.insert(old_id, id);
         }
