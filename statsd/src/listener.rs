@@ -15,14 +15,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::death::Deaths;
 use crate::receiver::Receiver;
 use crate::report::Shared;
+use crate::stream::NOTICED;
 use crate::token::MARGIN;
 
 const AGAIN: Duration = Duration::from_millis(100);
+/// The most connections that are accepted at the stop: the kernel's usual limit of a queue.
+const BACKLOG: usize = 4_096;
 
 /// What the stream thread receives.
 #[derive(Debug)]
@@ -33,8 +37,9 @@ pub(crate) enum Block {
     Wake,
 }
 
-/// The stream thread: takes blocks until the server stops.
-pub(crate) fn run(mut receiver: Receiver, shared: &Shared, mut blocks: mpsc::Receiver<Block>) {
+/// The stream thread: takes blocks until the server has stopped accepting connections and the last
+/// connection has ended.
+pub(crate) fn run(mut receiver: Receiver, mut blocks: mpsc::Receiver<Block>) {
     while let Some(block) = blocks.blocking_recv() {
         if let Block::Lines(bytes, from) = block {
             receiver.handle_commands();
@@ -44,16 +49,6 @@ pub(crate) fn run(mut receiver: Receiver, shared: &Shared, mut blocks: mpsc::Rec
         receiver.step();
         while receiver.is_sweeping() {
             receiver.step();
-        }
-        if shared.is_stopping.load(Ordering::Acquire) {
-            break;
-        }
-    }
-    // What has been read by now still counts.
-    while let Ok(block) = blocks.try_recv() {
-        if let Block::Lines(bytes, from) = block {
-            receiver.packet(&bytes, MARGIN..bytes.len() - MARGIN, from);
-            receiver.apply(&bytes);
         }
     }
     receiver.end();
@@ -151,7 +146,8 @@ impl Gate {
         deaths.watch_task(name, accepting).await;
     }
 
-    /// Accepts connections until `stop` changes, and runs `serve` for each as a task of its own.
+    /// Accepts connections until `stop` changes, then those that wait already, and runs `serve` for
+    /// each as a task of its own.
     async fn accept<A: Accept, F>(
         self: Arc<Self>,
         listener: A,
@@ -160,10 +156,25 @@ impl Gate {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
+        // How many may wait already, once the server stops.
+        let mut left = None;
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stop.changed() => return,
+            let accepted = match &mut left {
+                None => tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    _ = stop.changed() => {
+                        left = Some(BACKLOG);
+                        continue;
+                    }
+                },
+                Some(0) => return,
+                Some(left) => match timeout(NOTICED, listener.accept()).await {
+                    Ok(accepted) => {
+                        *left -= 1;
+                        accepted
+                    }
+                    Err(_) => return,
+                },
             };
             match accepted {
                 Ok((stream, from)) => {

@@ -341,11 +341,15 @@ impl Receiver {
         }
     }
 
-    /// Finishes the interval as far as it has come.
+    /// Reports the interval as far as it has come.
     pub(crate) fn end(mut self) {
-        let shared = self.channels.shared.clone();
-        while shared.epoch.load(Ordering::Acquire) != self.epoch || self.is_sweeping() {
-            self.step();
+        self.handle_commands();
+        while self.is_sweeping() {
+            self.sweep_slice();
+        }
+        self.end_interval();
+        while self.is_sweeping() {
+            self.sweep_slice();
         }
     }
 

@@ -17,9 +17,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
 
 use crate::listener::Block;
 use crate::metric::Reject;
@@ -32,6 +34,10 @@ pub(crate) const LONGEST: usize = 64 << 10;
 pub(crate) const LONGEST_PACKET: usize = u16::MAX as usize;
 /// What a read asks for at first, and again after reads that found little.
 const SMALLEST: usize = 2 << 10;
+/// How long a connection is read at the stop, if its sender does not pause.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long bytes that the kernel has may take to be noticed by the runtime, at the stop.
+pub(crate) const NOTICED: Duration = Duration::from_millis(50);
 /// The bytes of a packet's length.
 const LENGTH: usize = 4;
 
@@ -49,14 +55,15 @@ enum Framing {
 /// A length that no packet has: what follows cannot be divided.
 struct BadLength;
 
-/// Reads one connection to its end.
+/// Reads one connection to its end. After `stop` changes, what the kernel has of it is still read.
 pub(crate) async fn connection(
     mut stream: impl AsyncRead + Unpin,
     from: Option<IpAddr>,
     blocks: mpsc::Sender<Block>,
     shared: Arc<Shared>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
+    let mut stop = Stop { stop, until: None };
     let refuse = |reason, bytes: &[u8]| shared.stats.bad_line(reason, bytes, from);
     let mut buffer = vec![0; MARGIN];
     let mut framing = Framing::Unknown;
@@ -65,10 +72,8 @@ pub(crate) async fn connection(
         // What is left of the last read stays in front, so that a line may come in pieces.
         let start = buffer.len();
         buffer.resize(start + room, 0);
-        let read = tokio::select! {
-            read = stream.read(&mut buffer[start..]) => read.unwrap_or(0),
-            _ = stop.changed() => 0,
-        };
+        let read = stop.read(&mut stream, &mut buffer[start..]).await;
+        let read = read.unwrap_or(0);
         buffer.truncate(start + read);
         if read == 0 {
             break;
@@ -115,6 +120,35 @@ pub(crate) async fn connection(
         }
     }
     send(buffer, from, &blocks).await;
+}
+
+/// The stop, as a connection sees it.
+struct Stop {
+    stop: watch::Receiver<bool>,
+    /// How long the connection is read at most, once the server stops.
+    until: Option<Instant>,
+}
+
+impl Stop {
+    /// Reads what comes next: no bytes at the end of the connection, `None` if it broke or the
+    /// server stops.
+    async fn read(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        buffer: &mut [u8],
+    ) -> Option<usize> {
+        let until = match self.until {
+            Some(until) => until,
+            None => tokio::select! {
+                read = stream.read(buffer) => return read.ok(),
+                _ = self.stop.changed() => *self.until.insert(Instant::now() + DRAIN),
+            },
+        };
+        if Instant::now() >= until {
+            return None;
+        }
+        timeout(NOTICED, stream.read(buffer)).await.ok()?.ok()
+    }
 }
 
 impl Framing {

@@ -6,12 +6,14 @@ mod support;
 
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use carbon::{Datapoint, NameError, SeriesId, Sink};
+use settings::ByteSize;
 use statsd::options::{Output, RepeaterProtocol};
 use statsd::{OnDeath, Options, Server, Sockets};
 use support::{
@@ -216,4 +218,89 @@ fn a_thread_that_dies_is_reported_once_and_not_waited_for() {
     assert!(start.elapsed() < Duration::from_secs(30));
     assert!(deaths.try_recv().is_err());
     drop(carbon);
+}
+
+/// What clients had sent before the stop is in the kernel; none of it may be missing afterwards.
+#[test]
+fn what_waits_in_sockets_at_the_stop_counts() {
+    const EACH: usize = 50;
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("statsd-state");
+    let path = folder.path().join("socket");
+    let (udp_socket, udp_address) = udp("127.0.0.1:0");
+    let (tcp_socket, tcp_address) = tcp();
+    let unix_stream = UnixListener::bind(&path).unwrap();
+    let lines = "hits:1|c\n".repeat(EACH * 100);
+    let sender = udp_sender();
+    for _ in 0..EACH {
+        let datagram = &lines.as_bytes()[..900];
+        sender.send_to(datagram, udp_address).unwrap();
+    }
+    let mut stream = TcpStream::connect(tcp_address).unwrap();
+    stream.write_all(lines.as_bytes()).unwrap();
+    let mut unix = UnixStream::connect(&path).unwrap();
+    unix.write_all(lines.as_bytes()).unwrap();
+    let sockets = Sockets {
+        udp: vec![udp_socket],
+        tcp: vec![tcp_socket],
+        unix_stream: vec![unix_stream],
+        ..Sockets::default()
+    };
+    let memory = Arc::new(Memory::default());
+    let server = start_with(options(), sockets, &memory, Some(state.clone()));
+    server.stop().unwrap();
+
+    let (sockets, _) = only_udp();
+    let server = start_with(options(), sockets, &memory, Some(state));
+    server.flush_now();
+    let expected = (3 * EACH * 100) as f64;
+    assert_eq!(memory.value("stats_counts.hits"), Some(expected));
+    server.stop().unwrap();
+}
+
+#[test]
+fn senders_that_do_not_pause_keep_no_server_from_stopping() {
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let (udp_socket, udp_address) = udp("127.0.0.1:0");
+    let (tcp_socket, tcp_address) = tcp();
+    let sockets = Sockets {
+        udp: vec![udp_socket],
+        tcp: vec![tcp_socket],
+        ..Sockets::default()
+    };
+    // What a receive buffer holds is read in any case: a small one soon.
+    let options = Options {
+        receive_buffer: ByteSize(100_000),
+        ..options()
+    };
+    let (server, _) = start(options, sockets);
+    let lines = b"hits:1|c|#a:b\n".repeat(4_000);
+    let has_stopped = Arc::new(AtomicBool::new(false));
+    let (datagrams, has_ended) = (lines.clone(), has_stopped.clone());
+    let datagrams = std::thread::spawn(move || {
+        let sender = udp_sender();
+        while !has_ended.load(Ordering::Relaxed) {
+            let _ = sender.send_to(&datagrams, udp_address);
+        }
+    });
+    let has_ended = has_stopped.clone();
+    let stream = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(tcp_address).unwrap();
+        while !has_ended.load(Ordering::Relaxed) && stream.write_all(&lines).is_ok() {}
+    });
+    wait_for(&server, 100_000);
+    let (stops, stopped) = mpsc::channel();
+    let stopping = std::thread::spawn(move || {
+        server.stop().unwrap();
+        stops.send(()).unwrap();
+    });
+    let result = stopped.recv_timeout(Duration::from_secs(60));
+    has_stopped.store(true, Ordering::Relaxed);
+    datagrams.join().unwrap();
+    stream.join().unwrap();
+    stopping.join().unwrap();
+    assert_eq!(result, Ok(()));
 }

@@ -3,7 +3,8 @@
 //! 1. An interval ends at a multiple of its length since 1970. The aggregator then counts up the
 //!    epoch, wakes the receivers, and takes their reports until each has reported the interval;
 //!    then it flushes.
-//! 2. Stopping ends one more interval. What it brings is saved for the next start if the only
+//! 2. Stopping ends one more interval: each receiver takes what waits in its sockets, reports it
+//!    with what it has, and ends. The epoch stays, so that all of it is one interval. It is saved for the next start if the only
 //!    output is the store of this process, and flushed otherwise.
 
 use std::path::PathBuf;
@@ -39,7 +40,8 @@ pub(super) enum Control {
 /// What makes a receiver look at the epoch and its commands.
 pub(super) enum Wake {
     Socket(Waker),
-    Streams(mpsc::Sender<Block>),
+    /// Weak, so that the thread of all streams sees when the last connection has ended.
+    Streams(mpsc::WeakSender<Block>),
 }
 
 impl Wake {
@@ -47,8 +49,10 @@ impl Wake {
         match self {
             Self::Socket(waker) => waker.wake(),
             Self::Streams(blocks) => {
-                // A full channel means that it is awake.
-                let _ = blocks.try_send(Block::Wake);
+                if let Some(blocks) = blocks.upgrade() {
+                    // A full channel means that it is awake.
+                    let _ = blocks.try_send(Block::Wake);
+                }
             }
         }
     }
@@ -246,8 +250,6 @@ impl AggregatorThread {
     }
 
     fn stop(mut self) -> Result<(), Error> {
-        // The epoch first: a receiver that sees the stop ends its interval, too.
-        self.end_interval();
         self.shared.is_stopping.store(true, Ordering::Release);
         self.wake();
         self.take_until(|_| false);

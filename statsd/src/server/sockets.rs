@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -15,6 +15,11 @@ use crate::pacer::Pacer;
 use crate::raw::socket::{self, Datagrams, Granted, Reader};
 use crate::receiver::Receiver;
 use crate::report::Shared;
+
+/// How long a socket is read at the stop, if its senders do not pause.
+const DRAIN: Duration = Duration::from_secs(1);
+/// What the kernel charges to a receive buffer for a message, at least, beside its bytes.
+const MESSAGE: usize = 256;
 
 pub(super) fn prepare(socket: &Datagrams, options: &Options) -> Result<String, Error> {
     Ok(match socket {
@@ -81,7 +86,10 @@ pub(super) fn receive(
 ) {
     let mut pacer = (!pause.is_zero()).then(|| Pacer::new(pause, reader.buffer()));
     let mut epoch = shared.epoch.load(Ordering::Acquire);
+    let mut drain = None;
     loop {
+        // Looked at before the read: what has arrived by the stop must be in a later one.
+        let is_stopping = shared.is_stopping.load(Ordering::Acquire);
         let read = match reader.read() {
             Ok(read) => read,
             Err(why) => {
@@ -91,10 +99,10 @@ pub(super) fn receive(
                 0
             }
         };
+        let (mut datagrams, mut bytes) = (0, 0);
         // Every datagram of the read becomes tokens, then all are applied together.
         if read > 0 {
             receiver.handle_commands();
-            let (mut datagrams, mut bytes) = (0, 0);
             for at in 0..read {
                 let message = reader.message(at);
                 bytes += message.bytes.len();
@@ -115,27 +123,19 @@ pub(super) fn receive(
         let now = shared.epoch.load(Ordering::Acquire);
         if now != epoch {
             epoch = now;
-            let dropped = reader.dropped();
-            if dropped > 0 {
-                warn!(
-                    "{shown}: the kernel dropped {dropped} datagrams in this interval: the receive buffer was full"
-                );
-                shared
-                    .stats
-                    .kernel_drops
-                    .fetch_add(dropped, Ordering::Relaxed);
-            }
+            count_drops(&mut reader, shared, shown);
         }
         receiver.step();
-        // There is more to read, or to sweep: no time to wait.
-        if read == socket::BATCH || receiver.is_sweeping() {
-            continue;
-        }
         // What is in the socket's buffer at the stop still counts.
-        if shared.is_stopping.load(Ordering::Acquire) {
-            if read == 0 {
+        if is_stopping {
+            let drain = drain.get_or_insert_with(|| Drain::new(reader.buffer()));
+            if read == 0 || drain.is_over(read, bytes) {
                 break;
             }
+            continue;
+        }
+        // There is more to read, or to sweep: no time to wait.
+        if read == socket::BATCH || receiver.is_sweeping() {
             continue;
         }
         // A busy socket is left alone for a while, an idle one waited for.
@@ -147,5 +147,40 @@ pub(super) fn receive(
         }
         reader.wait();
     }
+    count_drops(&mut reader, shared, shown);
     receiver.end();
+}
+
+fn count_drops(reader: &mut Reader, shared: &Shared, shown: &str) {
+    let dropped = reader.dropped();
+    if dropped > 0 {
+        warn!(
+            "{shown}: the kernel dropped {dropped} datagrams in this interval: the receive buffer was full"
+        );
+        let drops = &shared.stats.kernel_drops;
+        drops.fetch_add(dropped, Ordering::Relaxed);
+    }
+}
+
+/// Ends the reading of a socket at the stop although its senders go on.
+///
+/// It is over when as much has been read as the buffer can hold, so that all that was in it at the
+/// stop has been read. The queue of a Unix socket is charged to its senders: the time is for it.
+struct Drain {
+    left: usize,
+    until: Instant,
+}
+
+impl Drain {
+    fn new(buffer: usize) -> Self {
+        Self {
+            left: buffer,
+            until: Instant::now() + DRAIN,
+        }
+    }
+
+    fn is_over(&mut self, messages: usize, bytes: usize) -> bool {
+        self.left = self.left.saturating_sub(bytes + messages * MESSAGE);
+        self.left == 0 && Instant::now() >= self.until
+    }
 }

@@ -254,9 +254,8 @@ impl Start {
         }
         // All connections feed one receiver, so that streams share one table.
         let (blocks, incoming) = mpsc::channel(BLOCKS);
-        let receiver = self.receiver(Wake::Streams(blocks.clone()))?;
-        let shared = self.shared.clone();
-        let run = move || listener::run(receiver, &shared, incoming);
+        let receiver = self.receiver(Wake::Streams(blocks.downgrade()))?;
+        let run = move || listener::run(receiver, incoming);
         let started = self.threads.spawn("statsd-streams", run);
         started.map_err(Error::Thread)?;
 
