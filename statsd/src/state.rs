@@ -243,6 +243,20 @@ mod tests {
         }
     }
 
+    /// Samples of averages may be negative, those of a buffer that has no histogram yet, too.
+    #[test]
+    fn negative_averages_cost_no_state() {
+        let mut first = aggregator();
+        let lines = ["g a 12", "q b 0 2 -3 5 -1.5 0.5 -2 -1 -2*1 -1*1", "a b 0"];
+        assert!(read(&text(&lines), &mut first, 0).is_some());
+        let first = saved(&mut first);
+        assert!(first.contains("q b 0 2 -3 5 -1.5 0.5 -2 -1 "), "{first}");
+        assert!(read(&first, &mut aggregator(), 0).is_some(), "{first}");
+        // Timers have none.
+        let damaged = ["p b 2 2 3 5 1.5 0.5 1 2 -2*1 1*1", "t b 0"];
+        assert_eq!(read(&text(&damaged), &mut aggregator(), 0), None);
+    }
+
     #[test]
     fn each_type_is_saved_as_it_was_read() {
         let lines = [

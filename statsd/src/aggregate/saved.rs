@@ -87,7 +87,7 @@ pub(super) fn save(
     Ok(lines)
 }
 
-/// Reads what [`save`] wrote after the number of a line, single samples by `sample`; `None` if it is
+/// Reads what [`save`] wrote after the number of a line, samples by `sample`; `None` if it is
 /// damaged.
 pub(super) fn restore(
     is_buffer: bool,
@@ -115,10 +115,10 @@ pub(super) fn restore(
     if !is_sound {
         return None;
     }
-    // A histogram has no negative values, even if there were negative samples.
+    // A histogram has no negative values, but samples that are not in one yet may be negative.
     let weighted = words.map(|word| {
         let (value, count) = word.split_once('*')?;
-        Some((not_negative(value)?, count.parse().ok()?))
+        Some((sample(value)?, count.parse().ok()?))
     });
     let weighted: Vec<(f64, u64)> = weighted.collect::<Option<_>>()?;
     Some(Saved {
