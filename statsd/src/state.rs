@@ -15,8 +15,9 @@
 //! ```
 //!
 //! Each type writes and reads its lines (`aggregate/`). A file without its last line was not written
-//! completely and is not read. It is written under another name and renamed, and deleted when it
-//! has been read: an interval must not count twice.
+//! completely and is not read. It is written under another name and renamed. What was read stays on
+//! the disk until the first flush, for a start that fails, and is deleted then: an interval must not
+//! count twice.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -108,13 +109,13 @@ fn write(
     writeln!(out, "end {lines}")
 }
 
-/// Gives `aggregator` what `path` holds, for the interval `epoch`, and deletes the file. A file that
-/// does not exist is not an error. Returns what carries on, for the receivers.
+/// Gives `aggregator` what `path` holds, for the interval `epoch`. The file is to be deleted before
+/// the first flush. Returns what carries on, for the receivers; `None` if there is no file.
 pub(crate) fn load(
     path: &Path,
     aggregator: &mut Aggregator,
     epoch: u64,
-) -> Result<Vec<Preload>, Error> {
+) -> Result<Option<Vec<Preload>>, Error> {
     let failed = |source| Error::State {
         path: path.to_owned(),
         action: "reading",
@@ -122,7 +123,7 @@ pub(crate) fn load(
     };
     let bytes = match private::read(path) {
         Ok(bytes) => bytes,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(why) => {
             // Something other than a file would be in the way of the next one, too.
             if private::is_in_the_way(&why) {
@@ -133,9 +134,19 @@ pub(crate) fn load(
     };
     let damaged = || failed(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
     let text = String::from_utf8(bytes).map_err(|_| damaged())?;
-    let preloads = read(&text, aggregator, epoch).ok_or_else(damaged)?;
-    fs::remove_file(path).map_err(failed)?;
-    Ok(preloads)
+    read(&text, aggregator, epoch).ok_or_else(damaged).map(Some)
+}
+
+/// Deletes what [`load`] has read.
+pub(crate) fn delete(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::State {
+            path: path.to_owned(),
+            action: "deleting",
+            source,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// All or nothing: of a file that is damaged somewhere nothing is counted.

@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Receiver as Incoming, Sender};
 use crossbeam::select;
 use tokio::sync::mpsc;
+use tracing::error;
 
 use super::key_flush::KeyFlush;
+use super::start::chain;
 use crate::admin::Query;
 use crate::aggregate::flush::FlushInput;
 use crate::aggregate::{Aggregator, Dropped, Taken};
@@ -84,6 +86,20 @@ pub(super) struct StateFile {
     pub(super) path: PathBuf,
     /// Its samples go there, too, instead of a last flush.
     pub(super) has_interval: bool,
+    /// The file has what the start read from it, of which nothing has been flushed yet.
+    pub(super) is_restored: bool,
+}
+
+impl StateFile {
+    /// Deletes what has been read, before it is flushed.
+    fn use_up(&mut self) {
+        if self.is_restored {
+            match state::delete(&self.path) {
+                Ok(()) => self.is_restored = false,
+                Err(why) => error!("{}", chain(&why)),
+            }
+        }
+    }
 }
 
 /// The aggregator's thread. See the head of this file.
@@ -210,6 +226,9 @@ impl AggregatorThread {
         self.end_interval();
         self.wake();
         self.take_until(|receiver| receiver.has_reported);
+        if let Some(file) = &mut self.state_file {
+            file.use_up();
+        }
         let dropped = self.flush_aggregator(interval_end_ms);
         self.epoch += 1;
         if forget(&self.receivers, dropped, false) {
@@ -258,6 +277,7 @@ impl AggregatorThread {
         if let Some(StateFile {
             path,
             has_interval: true,
+            ..
         }) = &state_file
         {
             return state::save(path, &mut self.aggregator, epoch, Extent::All);

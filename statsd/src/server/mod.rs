@@ -72,7 +72,8 @@ impl Server {
     /// Starts the server on `sockets`.
     ///
     /// Values go to `sink` if `options.output` has `embedded`; events go to `events`. What
-    /// `state_file` holds of an interval that was cut off is continued, and the file deleted.
+    /// `state_file` holds of an interval that was cut off is continued; the file is deleted before the first flush, so that a
+    /// start that fails costs nothing.
     ///
     /// `on_death` is called once, with a thread's name, if a thread or task of the server ends by a
     /// panic. The server goes on without it, but does not do all of its work any more; it can

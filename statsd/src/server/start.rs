@@ -72,6 +72,8 @@ pub(super) struct Start {
     threads: Threads,
     /// For the receivers: what carries on from before the start.
     preloads: Vec<Preload>,
+    /// Whether the state file has been read.
+    is_restored: bool,
     population: Arc<Population>,
     reports: (Sender<Report>, Incoming<Report>),
     events: Option<Sender<EventReport>>,
@@ -93,6 +95,7 @@ impl Start {
             threads: Threads::new(&deaths),
             deaths,
             preloads: Vec::new(),
+            is_restored: false,
             population: Arc::default(),
             reports: channel::bounded(REPORTS),
             events: None,
@@ -150,7 +153,10 @@ impl Start {
         .map_err(Error::Memory)?;
         if let Some(path) = path {
             match state::load(path, &mut aggregator, 0) {
-                Ok(found) => self.preloads = found,
+                Ok(found) => {
+                    self.is_restored = found.is_some();
+                    self.preloads = found.unwrap_or_default();
+                }
                 Err(why) => error!("{}", chain(&why)),
             }
         }
@@ -350,6 +356,7 @@ impl Start {
                 .output
                 .iter()
                 .all(|output| matches!(output, Output::Embedded | Output::Discard));
+        let is_restored = self.is_restored;
         // Everything that the other steps have made ends in this thread.
         let thread = AggregatorThread {
             interval_ms: (options.flush_interval.0.as_millis() as u64).max(1),
@@ -362,7 +369,11 @@ impl Start {
             controls,
             receivers: self.handles,
             epoch: 0,
-            state_file: state_file.map(|path| StateFile { path, has_interval }),
+            state_file: state_file.map(|path| StateFile {
+                path,
+                has_interval,
+                is_restored,
+            }),
         };
         let mut aggregators = Threads::new(&self.deaths);
         let run = move || {
@@ -407,7 +418,7 @@ pub(crate) fn receiver_options(options: &Options, id: usize, receivers: usize) -
 }
 
 /// An error with all of its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
