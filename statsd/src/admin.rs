@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
+use hashbrown::HashMap;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -199,7 +200,7 @@ impl Query {
         aggregator: &mut Aggregator,
         epoch: u64,
         peeks: &[Option<Peek>],
-        forget: impl FnOnce(Vec<Dropped>),
+        forget: impl FnOnce(Dropped),
     ) {
         match self {
             Self::LastFlush(reply) => {
@@ -210,26 +211,27 @@ impl Query {
                 let _ = reply.send(Shown::object(table).text(PLAIN));
             }
             Self::Delete(kind, patterns, reply) => {
-                let mut known: Vec<String> = aggregator
-                    .table(epoch, kind, peeks)
-                    .into_iter()
-                    .map(|(name, _)| name)
-                    .collect();
-                let (mut text, mut dropped) = (String::new(), Vec::new());
-                for pattern in patterns {
-                    let (found, others) = known
-                        .into_iter()
-                        .partition::<Vec<_>, _>(|name| is_meant(name, &pattern));
-                    known = others;
+                let known = aggregator.names(epoch, kind, peeks);
+                let mut found = vec![Vec::new(); patterns.len()];
+                let patterns = Patterns::new(&patterns);
+                for (number, name) in &known {
+                    if let Some(at) = patterns.first_that_means(name) {
+                        found[at].push((*number, name));
+                    }
+                }
+                let numbers: Vec<u32> = found.iter().flatten().map(|(number, _)| *number).collect();
+                if !numbers.is_empty() {
+                    forget(aggregator.delete(&numbers));
+                }
+                let mut text = String::new();
+                for (pattern, found) in patterns.all.iter().zip(found) {
                     if found.is_empty() {
                         let _ = writeln!(text, "metric {pattern} not found");
                     }
-                    for name in found {
-                        dropped.extend(aggregator.delete(kind, name.as_bytes()));
+                    for (_, name) in found {
                         let _ = writeln!(text, "deleted: {name}");
                     }
                 }
-                forget(dropped);
                 let _ = reply.send(text);
             }
         }
@@ -241,11 +243,42 @@ impl Query {
     }
 }
 
-/// Whether `pattern` means `name`: it is equal, or ends with `.*` and `name` is below that folder.
-fn is_meant(name: &str, pattern: &str) -> bool {
-    match pattern.strip_suffix('*').filter(|rest| rest.ends_with('.')) {
-        Some(folder) => name.starts_with(folder) || name == pattern,
-        None => name == pattern,
+/// What a command deletes: each pattern is a name, or ends with `.*` and means all names below that
+/// folder, too. Finding the pattern of a name takes no longer with many patterns than with one.
+struct Patterns<'a> {
+    all: &'a [String],
+    /// By name: the first pattern.
+    names: HashMap<&'a str, usize>,
+    /// By folder, its dot included: the first pattern.
+    folders: HashMap<&'a str, usize>,
+}
+
+impl<'a> Patterns<'a> {
+    fn new(all: &'a [String]) -> Self {
+        let (mut names, mut folders) = (HashMap::new(), HashMap::new());
+        for (at, pattern) in all.iter().enumerate() {
+            names.entry(pattern.as_str()).or_insert(at);
+            if let Some(folder) = pattern.strip_suffix('*').filter(|rest| rest.ends_with('.')) {
+                folders.entry(folder).or_insert(at);
+            }
+        }
+        Self {
+            all,
+            names,
+            folders,
+        }
+    }
+
+    /// The first pattern that means `name`.
+    fn first_that_means(&self, name: &str) -> Option<usize> {
+        let mut first = self.names.get(name).copied();
+        if !self.folders.is_empty() {
+            for (dot, _) in name.match_indices('.') {
+                let found = self.folders.get(&name[..=dot]).copied();
+                first = first.into_iter().chain(found).min();
+            }
+        }
+        first
     }
 }
 
@@ -286,7 +319,9 @@ fn config_value(key: &str, value: &serde_json::Value, text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::Harness;
     use crossbeam::channel;
+    use proptest::prelude::*;
     use tokio::net::TcpListener;
 
     /// An interface without an aggregator, and one connection to it.
@@ -312,6 +347,47 @@ mod tests {
             .build()
             .unwrap()
             .block_on(run);
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_pattern_that_means_a_name_is_found(
+            patterns in prop::collection::vec("[ab.]{0,4}\\*?", 0..8),
+            name in "[ab.*]{0,5}",
+        ) {
+            let means = |pattern: &String| {
+                let folder = pattern.strip_suffix('*').filter(|rest| rest.ends_with('.'));
+                name == *pattern || folder.is_some_and(|folder| name.starts_with(folder))
+            };
+            let found = Patterns::new(&patterns).first_that_means(&name);
+            prop_assert_eq!(found, patterns.iter().position(means));
+        }
+    }
+
+    /// With a pass over all names for each that is deleted this takes hours.
+    #[test]
+    fn very_many_names_are_deleted_by_one_command() {
+        const NAMES: usize = 300_000;
+        let mut harness = Harness::new(&Options::default());
+        let lines: Vec<String> = (0..NAMES).map(|at| format!("a.{at}:1|g")).collect();
+        for lines in lines.chunks(1_000) {
+            harness.packet(lines.join("\n").as_bytes());
+        }
+        harness.packet(b"b:1|g");
+        harness.end_interval();
+        let aggregator = &mut harness.aggregator;
+        let mut patterns: Vec<String> = (0..20_000).map(|at| format!("x{at}")).collect();
+        patterns.push("a.*".to_owned());
+        let (reply, mut answer) = oneshot::channel();
+        let mut dropped = 0;
+        Query::Delete(Kind::Gauge, patterns, reply).answer(aggregator, 0, &[], |names| {
+            dropped = names.entries[0].len();
+        });
+        assert_eq!(dropped, NAMES);
+        let text = answer.try_recv().unwrap();
+        assert_eq!(text.lines().count(), 20_000 + NAMES);
+        let left = aggregator.names(0, Kind::Gauge, &[]);
+        assert!(left.iter().all(|(_, name)| !name.starts_with("a.")));
     }
 
     const SHORT: Duration = Duration::from_millis(20);

@@ -454,16 +454,17 @@ impl Aggregator {
         }
     }
 
-    /// Deletes a series for an operator; `None` if it does not exist.
-    pub(crate) fn delete(&mut self, kind: Kind, name: &[u8]) -> Option<Dropped> {
-        let number = self.registry.find(kind, name)?;
-        let series = self.registry.get_mut(number);
-        if series.is_lasting() && kind == Kind::Counter {
-            series.value = 0.0;
-            return Some(Dropped::default());
+    /// Deletes series for an operator.
+    pub(crate) fn delete(&mut self, numbers: &[u32]) -> Dropped {
+        for number in numbers {
+            let series = self.registry.get_mut(*number);
+            if series.is_lasting() && series.kind() == Kind::Counter {
+                series.value = 0.0;
+            } else {
+                self.remove(*number);
+            }
         }
-        self.remove(number);
-        Some(self.unmap())
+        self.unmap()
     }
 
     /// Whether a series would be flushed if nothing more were received.

@@ -316,6 +316,7 @@ impl Registry {
     }
 
     /// The number of a series. With a single receiver a pass over all series.
+    #[cfg(test)]
     pub(crate) fn find(&self, kind: Kind, name: &[u8]) -> Option<u32> {
         let found = self.look_up(self.hash(kind, name), kind, name).ok();
         found.or_else(|| self.search(kind, name))

@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 
 use super::Aggregator;
 use super::contract::Recent;
+use super::registry::Series;
 use super::samples::{NO_SLOT, SampleLog};
 use crate::inspect::Shown;
 use crate::kind::Kind;
@@ -17,12 +18,45 @@ impl Aggregator {
         kind: Kind,
         peeks: &[Option<Peek>],
     ) -> Vec<(String, Shown)> {
+        let mut table = Vec::new();
+        self.each_in_table(epoch, kind, peeks, |aggregator, (_, series), recent| {
+            let shown = aggregator.types.of(kind).shown(series, recent);
+            table.push((aggregator.shown_name(series), shown));
+        });
+        table
+    }
+
+    /// The numbers and names in the table of a type.
+    pub(crate) fn names(
+        &mut self,
+        epoch: u64,
+        kind: Kind,
+        peeks: &[Option<Peek>],
+    ) -> Vec<(u32, String)> {
+        let mut names = Vec::new();
+        self.each_in_table(epoch, kind, peeks, |aggregator, (number, series), _| {
+            names.push((number, aggregator.shown_name(series)));
+        });
+        names
+    }
+
+    fn shown_name(&self, series: &Series) -> String {
+        String::from_utf8_lossy(&self.registry.name(series)).into_owned()
+    }
+
+    /// Calls `each` with every series in the table of a type, and what it has now.
+    fn each_in_table(
+        &mut self,
+        epoch: u64,
+        kind: Kind,
+        peeks: &[Option<Peek>],
+        mut each: impl FnMut(&Self, (u32, &Series), &Recent<'_>),
+    ) {
         let added = self.added(peeks);
         let more = self.recent_samples(peeks).group(self.slots.count as usize);
         let log = (epoch & 1) as usize;
         let grouped = self.samples[log].group(self.slots.count as usize);
         let repeats_idle = self.types.repeats_idle(kind);
-        let mut table = Vec::new();
         for (number, series) in self.registry.live() {
             if series.kind() != kind {
                 continue;
@@ -38,11 +72,9 @@ impl Aggregator {
             if !repeats_idle && recent.is_empty() && !self.is_held(number) {
                 continue;
             }
-            let name = String::from_utf8_lossy(&self.registry.name(series)).into_owned();
-            table.push((name, self.types.of(kind).shown(series, &recent)));
+            each(self, (number, series), &recent);
         }
         self.samples[log].put_back(grouped);
-        table
     }
 
     /// By series: what receivers would report, and whether that replaces the number.

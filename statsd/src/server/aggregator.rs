@@ -247,9 +247,7 @@ impl AggregatorThread {
         };
         let receivers = &self.receivers;
         query.answer(&mut self.aggregator, self.epoch, &peeks, |dropped| {
-            for dropped in dropped {
-                forget(receivers, dropped, true);
-            }
+            forget(receivers, dropped, true);
             for receiver in receivers {
                 receiver.wake.wake();
             }

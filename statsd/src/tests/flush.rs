@@ -487,7 +487,9 @@ fn sample_buffers_come_back_as_the_type_that_they_were() {
         );
     }
     let mut after = Harness::new(&options);
-    let preloads = state::load(&path, &mut after.aggregator, 0).unwrap().unwrap();
+    let preloads = state::load(&path, &mut after.aggregator, 0)
+        .unwrap()
+        .unwrap();
     assert!(
         preloads
             .iter()

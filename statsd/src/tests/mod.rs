@@ -76,12 +76,12 @@ impl Memory {
 }
 
 /// A server without threads.
-pub(super) struct Harness {
+pub(crate) struct Harness {
     pub(super) receivers: Vec<Receiver>,
     commands: Vec<Arc<CommandQueue>>,
     pub(super) reports: channel::Receiver<Report>,
     pub(super) events: channel::Receiver<EventReport>,
-    pub(super) aggregator: Aggregator,
+    pub(crate) aggregator: Aggregator,
     outputs: Outputs,
     text: Arc<Remote>,
     memory: Arc<Memory>,
@@ -94,7 +94,7 @@ pub(super) struct Harness {
 pub(super) const START_MS: u64 = 1_700_000_000_000;
 
 impl Harness {
-    pub(super) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         Self::with(options, 1, Path::detect())
     }
 
@@ -147,7 +147,7 @@ impl Harness {
         }
     }
 
-    pub(super) fn packet(&mut self, packet: &[u8]) {
+    pub(crate) fn packet(&mut self, packet: &[u8]) {
         self.packet_to(0, packet);
     }
 
@@ -162,7 +162,7 @@ impl Harness {
     }
 
     /// Ends the interval in the receivers.
-    pub(super) fn end_interval(&mut self) {
+    pub(crate) fn end_interval(&mut self) {
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         for receiver in &mut self.receivers {
             receiver.step();
