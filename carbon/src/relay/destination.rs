@@ -5,7 +5,8 @@
 //! 2. The worker moves what arrives into the [`Queue`] before everything else, and never waits longer than
 //!    a few milliseconds for the destination: its socket does not block.
 //! 3. A connection that breaks is made again after a pause that doubles up to [`LONGEST_PAUSE`], with the
-//!    name looked up again. What may not have arrived is sent again.
+//!    name looked up again. What may not have arrived is sent again. The pause is short again only after a
+//!    connection has lasted for [`LASTED`]: a destination may accept connections and close them at once.
 //! 4. At the end the worker sends what waits until the deadline, then closes its side and waits for the
 //!    destination to close the other: it has read everything then. The rest stays on disk.
 
@@ -32,6 +33,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// After this time a connection counts as one that works.
+const LASTED: Duration = Duration::from_secs(5);
 /// How long points are gathered before they are sent.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long points are gathered while the destination is away.
@@ -197,7 +200,7 @@ pub(super) struct Worker<'d> {
     /// No attempt before this time.
     attempt_at: Instant,
     pause: Duration,
-    /// Reported once, until there is a connection again.
+    /// Reported once, until a connection has lasted.
     is_away: bool,
     /// The queue could not be written last time: reported once, until it can be written again.
     is_unwritten: bool,
@@ -208,6 +211,7 @@ enum Connection {
     Attempt(Receiver<io::Result<TcpStream>>),
     Open {
         stream: TcpStream,
+        since: Instant,
         /// When something was sent, or nothing waited.
         moved: Instant,
         looked: Instant,
@@ -356,20 +360,31 @@ impl<'d> Worker<'d> {
     }
 
     fn connected(&mut self, stream: TcpStream) {
-        let Destination { member, counts, .. } = self.destination;
-        counts.connected.add(1);
-        if self.is_away {
-            let waiting = self.queue.waiting();
-            tracing::info!("{member} is there again; {waiting} points wait for it");
-        }
-        self.is_away = false;
+        self.destination.counts.connected.add(1);
         let now = Instant::now();
         self.connection = Connection::Open {
             stream,
+            since: now,
             moved: now,
             looked: now,
         };
         self.destination.is_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Once a connection has lasted, the destination is there.
+    fn settle(&mut self) {
+        let Connection::Open { since, .. } = self.connection else {
+            return;
+        };
+        if since.elapsed() < LASTED {
+            return;
+        }
+        self.pause = FIRST_PAUSE;
+        if self.is_away {
+            self.is_away = false;
+            let (member, waiting) = (&self.destination.member, self.queue.waiting());
+            tracing::info!("{member} is there again; {waiting} points wait for it");
+        }
     }
 
     /// An attempt failed, or a connection broke.
@@ -378,8 +393,6 @@ impl<'d> Worker<'d> {
         if matches!(self.connection, Connection::Open { .. }) {
             let again = self.queue.rewind();
             counts.again.add(again);
-            // It worked just now: no long pause.
-            self.pause = FIRST_PAUSE;
         } else {
             counts.refused.add(1);
         }
@@ -411,6 +424,7 @@ impl<'d> Worker<'d> {
             self.failed(&error);
             return Sending::Blocked;
         }
+        self.settle();
         match self.send_chunk() {
             Ok(sending) => sending,
             Err(error) => {
@@ -455,7 +469,6 @@ impl<'d> Worker<'d> {
             let points = u64::from(done.taken.chunk.points);
             self.destination.counts.sent.add(points);
             self.queue.sent(&done.taken, now);
-            self.pause = FIRST_PAUSE;
         }
         Ok(Sending::Moved)
     }
@@ -584,6 +597,41 @@ fn connect(address: &str) -> io::Result<TcpStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_destination_that_closes_each_connection_is_left_alone_for_longer_and_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let destination = Destination::new(address.to_string().parse().unwrap(), Protocol::Line);
+        destination.push(b"a.b 1 1\n", 1);
+        let mut worker = Worker::open(&destination, dir.path(), 1 << 20).unwrap();
+        let round = |worker: &mut Worker<'_>| {
+            worker.fill(Instant::now() + FULL, FULL);
+            worker.connect();
+            worker.send();
+        };
+        for broken in 1..=4 {
+            while !matches!(worker.connection, Connection::Open { .. }) {
+                round(&mut worker);
+            }
+            drop(listener.accept().unwrap());
+            while matches!(worker.connection, Connection::Open { .. }) {
+                round(&mut worker);
+            }
+            assert_eq!(worker.pause, FIRST_PAUSE * (1 << broken));
+            assert!(worker.is_away);
+        }
+        while !matches!(worker.connection, Connection::Open { .. }) {
+            round(&mut worker);
+        }
+        let Connection::Open { since, .. } = &mut worker.connection else {
+            panic!("it was open");
+        };
+        *since -= LASTED;
+        worker.settle();
+        assert_eq!((worker.pause, worker.is_away), (FIRST_PAUSE, false));
+    }
 
     #[test]
     fn names_of_hosts_have_no_case() {
