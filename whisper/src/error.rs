@@ -151,6 +151,11 @@ impl Error {
             if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
+    /// Whether another program has the lock of the file.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Whether no file can be read or written at this path, however often it is tried: the name is
     /// too long, something that is no file has it, or a part of the path is no directory.
     pub fn is_hopeless(&self) -> bool {

@@ -42,6 +42,8 @@ pub enum Lock {
     None,
     /// `flock(LOCK_EX)`, as Python's `WHISPER_LOCK_WRITES` and go-carbon's `flock = true`. Waits.
     Exclusive,
+    /// As `Exclusive`, but a lock that another program has is an error at once: [`Error::is_busy`].
+    Try,
 }
 
 /// A whisper file opened for one call or a few.
@@ -94,10 +96,13 @@ impl File {
             || open(path, flags, Mode::empty()).map_err(|e| Error::io(path, "opening it", e));
         let fd = match lock {
             Lock::None => open()?,
-            Lock::Exclusive => loop {
+            Lock::Exclusive | Lock::Try => loop {
                 let fd = open()?;
-                retry(|| flock(&fd, FlockOperation::LockExclusive))
-                    .map_err(|e| Error::io(path, "locking it", e))?;
+                let operation = match lock {
+                    Lock::Try => FlockOperation::NonBlockingLockExclusive,
+                    _ => FlockOperation::LockExclusive,
+                };
+                retry(|| flock(&fd, operation)).map_err(|e| Error::io(path, "locking it", e))?;
                 // The previous holder of the lock may have put another file in its place.
                 let opened = fstat(&fd).map_err(|e| Error::io(path, "looking at it", e))?;
                 match stat(path) {

@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 use std::io;
+use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use whisper::Point;
 
@@ -37,11 +39,12 @@ impl Buffer for Reading {
     }
 }
 
-/// Answers the requests of a connection, one after the other.
+/// Answers the requests of a connection, one after the other. `changes` is locked while a file is changed:
+/// requests that have to wait must not hold all threads that work on files.
 ///
 /// # Errors
 /// The connection broke, or the client does not read its answers.
-pub(super) async fn answer(mut connection: Connection) -> io::Result<()> {
+pub(super) async fn answer(mut connection: Connection, changes: Arc<Mutex<()>>) -> io::Result<()> {
     let carbon = connection.carbon.clone();
     let stats = carbon.stats();
     let mut reading = Reading {
@@ -58,7 +61,7 @@ pub(super) async fn answer(mut connection: Connection) -> io::Result<()> {
         let outcome = frames.advance(n, |frame| requests.push(parse(frame, machine)));
         for request in requests {
             stats.carbonlink_requests.add(1);
-            let bytes = reply(&carbon, request).await;
+            let bytes = reply(&carbon, request, &changes).await;
             connection.write(&bytes).await?;
         }
         if outcome.is_err() {
@@ -72,7 +75,7 @@ pub(super) async fn answer(mut connection: Connection) -> io::Result<()> {
 }
 
 /// The framed answer to `request`.
-async fn reply(carbon: &Carbon, request: Request) -> Vec<u8> {
+async fn reply(carbon: &Carbon, request: Request, changes: &Mutex<()>) -> Vec<u8> {
     let mut out = Vec::new();
     let outcome = match request {
         Request::Query(name) => {
@@ -99,6 +102,7 @@ async fn reply(carbon: &Carbon, request: Request) -> Vec<u8> {
             value,
         } => {
             let (carbon, name) = (carbon.clone(), metric.clone());
+            let _one = changes.lock().await;
             let set = spawn_blocking(move || carbon.set_aggregation(&name, method)).await;
             without_paths(set, &metric).map(|old| {
                 texts(

@@ -78,7 +78,8 @@ impl Listeners {
     /// Answers CarbonLink until `shutdown`.
     pub async fn carbonlink(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let Self { carbon, peers } = self;
-        let run = carbonlink::answer;
+        let changes = Arc::new(tokio::sync::Mutex::new(()));
+        let run = move |connection| carbonlink::answer(connection, Arc::clone(&changes));
         tcp::accept(carbon, peers, "carbon.carbonlink", listener, shutdown, run).await;
     }
 

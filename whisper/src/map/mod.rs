@@ -94,7 +94,8 @@ pub struct MapOptions {
     /// Files mapped at once. Lowered to what `vm.max_map_count` and, with `flock`, the limit of
     /// open files leave; 0 maps none.
     pub max_maps: usize,
-    /// Take whisper's file lock (`flock`) around each write.
+    /// Take whisper's file lock (`flock`) around each write. A batch for a file that another program has
+    /// locked is refused at once ([`Error::is_busy`]).
     pub flock: bool,
     /// Seconds of `now` after which the name of a mapped file is looked up again; 0 looks it up
     /// before each batch.
@@ -277,11 +278,7 @@ impl Maps {
                 path: path.to_owned(),
             });
         }
-        let lock = if self.flock {
-            Lock::Exclusive
-        } else {
-            Lock::None
-        };
+        let lock = if self.flock { Lock::Try } else { Lock::None };
         let mut file = File::open_mut(path, lock).map_err(|error| self.set_aside(path, error))?;
         if !kept.is_empty() {
             file.update_many(arrival, kept)?;

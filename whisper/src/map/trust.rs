@@ -86,7 +86,8 @@ impl Maps {
         locked: bool,
     ) -> Result<bool> {
         if locked && let Some(file) = &entry.file {
-            flock(file, FlockOperation::LockExclusive)
+            // Locks of this process are held: a neighbour must not keep them.
+            flock(file, FlockOperation::NonBlockingLockExclusive)
                 .map_err(|e| Error::io(path, "locking it", e))?;
         }
         match entry.mapping.watched(|| entry.header_now()) {
