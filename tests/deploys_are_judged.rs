@@ -317,6 +317,15 @@ fn the_change_leads_back_to_the_deploy(server: &Server, end: i64, deploy: i64) {
     let none = elsewhere["deploys"].as_array().is_none_or(Vec::is_empty);
     assert!(none, "{elsewhere}");
     assert_eq!(server.get("/impact/happened?at=-1h").status, 400);
+    let refused = server.get("/impact/happened?target=)(");
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.text().contains("does not begin a path"),
+        "{}",
+        refused.text()
+    );
+    let page = server.get("/changes?target=)(&at=-1h").text();
+    assert!(page.contains("does not begin a path"), "{page}");
 }
 
 fn the_line_has_its_symbol(server: &Server) {

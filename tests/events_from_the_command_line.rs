@@ -47,6 +47,7 @@ impl Server {
             room: Default::default(),
             base_path: Default::default(),
             page: None,
+            app: None,
         }));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime

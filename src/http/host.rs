@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use render::Error;
+use render::budget::Budget;
 use render::events::{self, Event, Store, TagQuery};
 use render::http::App;
 use render::http::impact::with_verdict;
@@ -71,16 +73,22 @@ impl Host for Around {
         with_verdict(&self.events, id).ok()
     }
 
-    fn happened(&self, targets: &[String], at: i64) -> Option<Happened> {
-        let deploys: TagQuery = self.deploys.parse().ok()?;
-        let budget = self.app.limits().budget;
+    fn happened(
+        &self,
+        targets: &[String],
+        at: i64,
+        budget: &Budget,
+    ) -> Result<Option<Happened>, Error> {
+        let Ok(deploys) = self.deploys.parse::<TagQuery>() else {
+            return Ok(None);
+        };
         let now = self.app.now();
         let asked = Asked { targets, at, now };
-        let found = what_happened(&*self.app.source, &self.events, &deploys, asked, &budget);
-        found.unwrap_or_else(|why| {
-            warn!("what happened to {targets:?}: {why}");
-            None
-        })
+        what_happened(&*self.app.source, &self.events, &deploys, asked, budget)
+    }
+
+    fn budget(&self) -> Budget {
+        self.app.limits().budget
     }
 
     fn generation(&self) -> u64 {

@@ -65,6 +65,7 @@ pub(super) fn all_routes(
         room: room.clone(),
         base_path: render.base_path.as_str().into(),
         page: Some(page.clone()),
+        app: Some(app.clone()),
     });
     let event_routes = events_routes(EventsState {
         store: events,

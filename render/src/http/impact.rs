@@ -24,11 +24,12 @@ use super::events::{Busy, Room};
 use super::guard::{Guard, Scope};
 use super::page::{Page, calibration_page, html_answer, targets};
 use super::params::InQuery;
-use super::{Answer, Params};
+use super::pool::Lane;
+use super::{Answer, App, Params};
 use crate::attime;
 use crate::events::{Error, Event, Store, TagQuery};
 use crate::impact::{Correction, Report};
-use crate::verdicts::{Handle, delivery};
+use crate::verdicts::{Handle, Happened, delivery};
 
 /// What the routes of verdicts work with.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct ImpactState {
     pub base_path: Arc<str>,
     /// What pages are made of; `None`: browsers get JSON, too.
     pub page: Option<Page>,
+    /// Computes what is asked of the page's series; `None`: nothing happened to any.
+    pub app: Option<App>,
 }
 
 type Outcome = Result<Answer, Answer>;
@@ -198,18 +201,26 @@ async fn happened(State(state): State<ImpactState>, InQuery(params): InQuery) ->
     let at = params.get("at").unwrap_or("now");
     let at = attime::parse(at, &TimeZone::UTC, now);
     let at = at.map_err(|why| bad(&format!("\"at\": {why}")))?;
-    let page = state.page.clone();
-    let found = tokio::task::spawn_blocking(move || page?.happened(&targets, at)).await;
-    let happened = found.unwrap_or_default().map(|happened| {
-        let mut json = serde_json::to_value(&happened).unwrap_or_default();
-        let deploys = happened.deploys.iter().map(Event::to_json);
-        json["deploys"] = deploys.collect();
-        json
+    let answer = |happened: Option<Happened>| {
+        let happened = happened.map(|happened| {
+            let mut json = serde_json::to_value(&happened).unwrap_or_default();
+            let deploys = happened.deploys.iter().map(Event::to_json);
+            json["deploys"] = deploys.collect();
+            json
+        });
+        Answer::value(StatusCode::OK, &json!({"happened": happened}))
+    };
+    let (Some(app), Some(page)) = (state.app, state.page) else {
+        return Ok(answer(None));
+    };
+    let budget = app.limits().budget;
+    let found = app.compute(budget.clone(), Lane::Large, move |app| {
+        match page.happened(&targets, at, &budget) {
+            Ok(happened) => answer(happened),
+            Err(error) => Answer::error(app.refuse(&error), &error.to_string()),
+        }
     });
-    Ok(Answer::value(
-        StatusCode::OK,
-        &json!({"happened": happened}),
-    ))
+    Ok(found.await)
 }
 
 async fn calibration(

@@ -9,6 +9,7 @@ use crate::budget::Budget;
 use crate::error::Error;
 use crate::events::{Event, Store, TagQuery};
 use crate::impact::{Candidate, Onset, Params, Values as _, explain, onset};
+use crate::query;
 use crate::source::Source;
 
 /// Most series that are asked: of more, evenly distributed ones.
@@ -56,7 +57,7 @@ pub struct Asked<'a> {
 /// change. `deploys` says which events count.
 ///
 /// # Errors
-/// The store or the events cannot be read, or `budget` is used up.
+/// A target does not parse, the store or the events cannot be read, or `budget` is used up.
 pub fn what_happened(
     source: &dyn Source,
     store: &Store,
@@ -65,6 +66,9 @@ pub fn what_happened(
     budget: &Budget,
 ) -> Result<Option<Happened>, Error> {
     let params = Params::default();
+    for target in asked.targets {
+        query::parse(target)?;
+    }
     let names: Vec<String> = read_by(asked.targets, source, budget)?
         .into_iter()
         .collect();

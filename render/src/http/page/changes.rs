@@ -142,14 +142,15 @@ fn question(page: &Page, params: &Params, zone: &TimeZone, up: &str) -> Markup {
 }
 
 fn answer(page: &Page, targets: &[String], time: i64, zone: &TimeZone, up: &str) -> Markup {
-    let happened = page.happened(targets, time);
+    let happened = page.happened(targets, time, &page.0.host.budget());
     html! {
         @match happened {
-            None => p {
+            Err(why) => p class="problem" role="alert" { (why) },
+            Ok(None) => p {
                 "No series of " code { (targets.join(", ")) } " changed around "
                 (timestamp(time as f64, zone)) ", or it has too few points there."
             },
-            Some(happened) => {
+            Ok(Some(happened)) => {
                 p {
                     code { (happened.series) } " changed most"
                     @if happened.looked_at > 1 { ", of " (happened.looked_at) " series," }

@@ -40,6 +40,7 @@ use super::negotiate::negotiated;
 use super::params::InQuery;
 use super::{Answer, JSON, Params, html};
 use crate::budget::{Budget, Memory};
+use crate::error::Result;
 use crate::events::Event;
 use crate::source::{Node, Source};
 use crate::stats::is_ours;
@@ -104,9 +105,17 @@ pub trait Host: Send + Sync {
     }
 
     /// What happened to the series that `targets` read around `at`. The caller's thread may block.
-    fn happened(&self, targets: &[String], at: i64) -> Option<Happened> {
-        let _ = (targets, at);
-        None
+    ///
+    /// # Errors
+    /// As [`what_happened`](crate::verdicts::what_happened).
+    fn happened(&self, targets: &[String], at: i64, budget: &Budget) -> Result<Option<Happened>> {
+        let _ = (targets, at, budget);
+        Ok(None)
+    }
+
+    /// What one question of a page may take.
+    fn budget(&self) -> Budget {
+        Budget::unlimited()
     }
 
     /// A number that is another one after every change of the events.
@@ -309,8 +318,16 @@ impl Page {
     }
 
     /// What happened to the series that `targets` read around `at`. The caller's thread may block.
-    pub(in crate::http) fn happened(&self, targets: &[String], at: i64) -> Option<Happened> {
-        self.0.host.happened(targets, at)
+    ///
+    /// # Errors
+    /// As [`Host::happened`].
+    pub(in crate::http) fn happened(
+        &self,
+        targets: &[String],
+        at: i64,
+        budget: &Budget,
+    ) -> Result<Option<Happened>> {
+        self.0.host.happened(targets, at, budget)
     }
 
     /// Where `/` leads if the front dashboard has no data; nothing if there is no data at all.
