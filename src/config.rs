@@ -247,11 +247,9 @@ impl Sources {
         let mut complaints = Vec::new();
         if let Some(path) = &self.file {
             let shown = path.display();
-            let text = match fs::read_to_string(path) {
+            let text = match carbon::conf::text(path) {
                 Ok(text) => text,
-                Err(error) => {
-                    return Loaded::unreadable(format!("{shown}: cannot be read: {error}"));
-                }
+                Err(why) => return Loaded::unreadable(format!("{shown}: {why}")),
             };
             if let Some(foreign) = Foreign::recognise(&text) {
                 return Loaded::unreadable(foreign.advice(path));

@@ -28,7 +28,7 @@ use tracing::{error, info};
 use self::answering::Answering;
 use self::running::Running;
 use crate::bound::{self, Bound, descriptors};
-use crate::config::{Config, Sources};
+use crate::config::{Config, Loaded, Sources};
 use crate::demo;
 use crate::lock::DataLock;
 use crate::log::Log;
@@ -112,15 +112,19 @@ pub async fn run(
     readiness.ready();
     notify(notify_socket, "READY=1");
 
+    let mut reading = None;
     let dead = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
-            _ = hangup.recv() => running.reload(
-                &surroundings.sources,
-                surroundings.rust_log.as_deref(),
-                &log,
-            ),
+            _ = hangup.recv() => match &mut reading {
+                Some(reading) => reading.is_old = true,
+                None => reading = Reading::begin(&surroundings.sources),
+            },
+            loaded = Reading::end(&mut reading) => match loaded {
+                Some(loaded) => running.reload(loaded, surroundings.rust_log.as_deref(), &log),
+                None => reading = Reading::begin(&surroundings.sources),
+            },
             name = supervisor.death() => break Some(name),
         }
     };
@@ -143,6 +147,50 @@ pub async fn run(
     drained?;
     info!("stopped");
     Ok(Ended::Drained)
+}
+
+/// The configuration while it is read again, on a thread of its own: a file, or the name of a host in it, may take long
+/// to read, and signals have to be heard meanwhile.
+struct Reading {
+    loaded: oneshot::Receiver<Loaded>,
+    /// Whether it has to be read once more, as the next SIGHUP came meanwhile.
+    is_old: bool,
+}
+
+impl Reading {
+    fn begin(sources: &Sources) -> Option<Self> {
+        let (send, loaded) = oneshot::channel();
+        let sources = sources.clone();
+        let running = std::thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || {
+                let _ = send.send(sources.read());
+            });
+        if let Err(why) = running {
+            error!("configuration not reloaded, the old one stays in effect: {why}");
+            return None;
+        }
+        Some(Self {
+            loaded,
+            is_old: false,
+        })
+    }
+
+    /// Waits for the end of `reading`, which is then taken: what was read, or `None` if it has to be read once more.
+    async fn end(reading: &mut Option<Self>) -> Option<Loaded> {
+        let Some(running) = reading else {
+            return std::future::pending().await;
+        };
+        let loaded = (&mut running.loaded).await;
+        let is_old = running.is_old;
+        *reading = None;
+        // A thread that panicked has no result; it is tried again at the next signal.
+        match loaded {
+            Ok(loaded) if !is_old => Some(loaded),
+            Err(_) if !is_old => std::future::pending().await,
+            _ => None,
+        }
+    }
 }
 
 /// Cuts the limits on connections in `config` so that descriptors for files stay free.

@@ -10,6 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::Signal;
 use support::{Server, now, run};
 
 fn mkfifo(path: &Path) {
@@ -147,4 +148,30 @@ fn a_data_directory_that_is_gone_is_noticed_and_nothing_false_is_promised() {
     let answer = server.post("/events/", r#"{"what":"gone"}"#);
     assert_eq!(answer.status, 500, "{}", answer.text());
     assert!(answer.text().contains("was removed or replaced"));
+}
+
+#[test]
+fn pipes_among_dashboards_and_as_the_configuration_stop_nothing() {
+    let mut server = Server::prepared(&[]);
+    let file = server.dir.path().join("plumbago.toml");
+    fs::write(&file, "[log]\nlevel = \"info\"\n").unwrap();
+    server.config = Some(file.clone());
+    let dashboards = server.data().join("dashboards");
+    fs::create_dir_all(&dashboards).unwrap();
+    mkfifo(&dashboards.join("pipe.toml"));
+    symlink("/dev/zero", dashboards.join("endless.toml")).unwrap();
+    server.run();
+    for name in ["pipe", "endless"] {
+        let page = server.get(&format!("/dashboards/{name}")).text();
+        assert!(page.contains("is not a regular file"), "{page}");
+    }
+    fs::remove_file(&file).unwrap();
+    mkfifo(&file);
+    server.signal(Signal::HUP);
+    server.wait_until("an answer", |server| {
+        server
+            .log()
+            .contains("plumbago.toml: is not a regular file")
+    });
+    assert!(server.stop().success(), "{}", server.log());
 }

@@ -25,7 +25,7 @@ use super::answering::Answering;
 use super::answers::{Counted, Statsd, all_routes, health, readings, received};
 use super::opened::Opened;
 use crate::bound::{Binder, Bound};
-use crate::config::{Config, Sources};
+use crate::config::{Config, Loaded};
 use crate::demo::{self, shop::Shop};
 use crate::deploys::DeploySeries;
 use crate::events::IntoEvents;
@@ -168,9 +168,8 @@ impl Running {
         }
     }
 
-    /// Reloads the configuration and applies the keys that can change while the server runs.
-    pub(super) fn reload(&self, sources: &Sources, rust_log: Option<&str>, log: &Log) {
-        let loaded = sources.read();
+    /// Applies the keys of the configuration, read again, that can change while the server runs.
+    pub(super) fn reload(&self, loaded: Loaded, rust_log: Option<&str>, log: &Log) {
         for warning in loaded.warnings() {
             warn!("{warning}");
         }

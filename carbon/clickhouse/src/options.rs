@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use settings::options::{Checked, at_least, between};
 use settings::{ByteSize, Span};
@@ -78,8 +79,8 @@ impl Options {
         if self.password_file.is_empty() {
             return Ok(self.password.clone());
         }
-        let text = fs::read_to_string(&self.password_file)
-            .map_err(|error| format!("{}: {error}", self.password_file))?;
+        let text = carbon::conf::text(Path::new(&self.password_file))
+            .map_err(|why| format!("{}: {why}", self.password_file))?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 }

@@ -50,7 +50,7 @@ pub fn load<T>(
 ) -> Result<Loaded<T>, Vec<Problem>> {
     match read(path) {
         Ok(text) => load_text(path, &text, parse),
-        Err(Unread::Missing) if missing == Missing::Empty => {
+        Err(Unread::Missing(_)) if missing == Missing::Empty => {
             let mut loaded = load_text(path, "", parse)?;
             loaded.warnings.push(whole(
                 path,
@@ -60,6 +60,18 @@ pub fn load<T>(
         }
         Err(unread) => Err(vec![unread.problem(path)]),
     }
+}
+
+/// The text of `path`, without U+FEFF at its beginning: a regular file of at most [`MAX_BYTES`] in UTF-8.
+///
+/// # Errors
+/// Why it cannot be read, to be put after its name.
+pub fn text(path: &Path) -> Result<String, String> {
+    read(path).map_err(|unread| match unread {
+        Unread::Missing(error) => format!("cannot be read: {error}"),
+        Unread::Because { line: 0, message } => message,
+        Unread::Because { line, message } => format!("line {line}: {message}"),
+    })
 }
 
 /// Parses `text`, which was read from `path`.
@@ -85,7 +97,7 @@ pub fn load_text<T>(
 
 /// Why a file could not be read.
 enum Unread {
-    Missing,
+    Missing(io::Error),
     Because { line: usize, message: String },
 }
 
@@ -97,7 +109,7 @@ impl Unread {
 
     fn problem(self, path: &Path) -> Problem {
         match self {
-            Self::Missing => whole(path, "the file does not exist".to_owned()),
+            Self::Missing(_) => whole(path, "the file does not exist".to_owned()),
             Self::Because { line, message } => Problem {
                 line,
                 ..whole(path, message)
@@ -119,7 +131,7 @@ fn whole(path: &Path, message: String) -> Problem {
 /// The text of `path`, without U+FEFF at its beginning.
 fn read(path: &Path) -> Result<String, Unread> {
     let refuse = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => Unread::Missing,
+        io::ErrorKind::NotFound => Unread::Missing(error),
         _ => Unread::because(0, format!("cannot be read: {error}")),
     };
     // A pipe would be waited for.

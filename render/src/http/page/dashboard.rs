@@ -296,10 +296,10 @@ impl Dashboards {
                 continue;
             };
             let file = path.display().to_string();
-            match fs::read_to_string(&path) {
+            match carbon::conf::text(&path) {
                 Ok(text) => dashboards.take(name, &file, &text),
-                Err(error) => {
-                    let line = format!("{file}: cannot be read: {error}");
+                Err(why) => {
+                    let line = format!("{file}: {why}");
                     dashboards.wrong.insert(name.to_owned(), vec![line]);
                 }
             }
