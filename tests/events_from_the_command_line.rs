@@ -367,3 +367,37 @@ fn a_deploy_that_got_worse_is_rolled_back_by_wrap() {
         }
     }
 }
+
+#[test]
+fn a_wrapped_command_runs_although_nothing_can_be_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let ran = directory.path().join("ran");
+    let status = plumbago("http://127.0.0.1:1")
+        .args(["wrap", "--", "touch"])
+        .arg(&ran)
+        .stderr(std::fs::File::create("/dev/full").unwrap())
+        .status()
+        .unwrap();
+    assert_eq!((status.code(), ran.exists()), (Some(0), true));
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_verdict() {
+    let server = Server::start();
+    let arguments = ["--on-worse", "true", "--wait", "60s", "--", "true"];
+    let mut wrapped = server
+        .command(&["wrap", "--tag", "deploy"])
+        .args(arguments)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let is_over = || {
+        let events = server.store.export(0, usize::MAX).unwrap();
+        events.iter().any(|event| event.status == Status::Succeeded)
+    };
+    while !is_over() {
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&wrapped), Signal::TERM).unwrap();
+    assert_eq!(wrapped.wait().unwrap().code(), Some(128 + 15));
+}

@@ -5,13 +5,14 @@
 //! 2. Both requests carry one key and all fields, so the second request alone is enough. The first
 //!    request shows an open band while the command runs.
 //! 3. The terminal sends an interrupt to the command directly; `wrap` forwards signals that it
-//!    receives. In both cases it waits for the command to end.
+//!    receives. In both cases it waits for the command to end, as it does for the command of `--on-worse`. While no
+//!    command runs, a signal ends `wrap`.
 //! 4. With `--on-worse` it then waits for the verdict on the event. If the deploy got worse, the given command
 //!    runs as an event of its own that rolls back the first, and `wrap` exits with 1. Nothing else, such as a
 //!    server that cannot be reached, starts that command.
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -20,7 +21,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{self as signal, SignalKind};
+use tokio::sync::oneshot;
 
 use super::{Described, now};
 use crate::client::{self, Client};
@@ -29,6 +32,15 @@ use crate::verbs::impact;
 /// How many times the final state is posted before giving up, and the pause in between.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long after the end of the command a signal is still taken as one that was meant for it.
+const LATE: Duration = Duration::from_millis(20);
+
+/// Writes to standard error, if that can be written.
+macro_rules! complain {
+    ($($text:tt)*) => {
+        let _ = writeln!(io::stderr(), "plumbago: {}", format_args!($($text)*));
+    };
+}
 
 #[derive(clap::Args)]
 #[command(
@@ -97,16 +109,19 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     let key = format!("wrap {} {} {began:.6}", host(), std::process::id());
     event.entry("key").or_insert_with(|| key.into());
     if let Err(why) = client.post("/events/", &Value::Object(event.clone())) {
-        eprintln!("plumbago: cannot post the event, the command runs anyway: {why:#}");
+        complain!("cannot post the event, the command runs anyway: {why:#}");
     }
 
+    // The handlers are installed before the child starts: a signal must not end this process and leave the child
+    // running.
+    let mut signals = Signals::handled()?;
     let clock = Instant::now();
-    let ended = supervise(&command);
+    let ended = signals.supervise(Command::new(&command[0]).args(&command[1..]));
     let took = clock.elapsed();
     let (code, outcome) = match &ended {
         Ok(status) => (exit_code(*status), describe(*status)),
         Err(why) => {
-            eprintln!("plumbago: {}: {why}", words[0]);
+            complain!("{}: {why}", words[0]);
             let code = if why.kind() == ErrorKind::NotFound {
                 127
             } else {
@@ -130,14 +145,14 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     if let (Some(id), 0) = (rollback_of, code) {
         event.insert("rollback_of".to_owned(), id.into());
     }
-    let id = post(&client, event.clone());
+    let id = signals.or_end(|| post(&client, event.clone()));
     if let Some(metric) = metric
         && let Err(why) = send_timer(&statsd, &metric, took)
     {
-        eprintln!("plumbago: the timer was not sent: {why:#}");
+        complain!("the timer was not sent: {why:#}");
     }
     if let (Some(undo), Some(id), 0) = (on_worse, id, code) {
-        return undo_if_worse(&client, &event, id, &undo, wait);
+        return undo_if_worse(&client, &mut signals, &event, id, &undo, wait);
     }
     Ok(ExitCode::from(code))
 }
@@ -145,15 +160,16 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
 /// Waits for the verdict on `event`, which has the id `id`, and runs `undo` if it is worse.
 fn undo_if_worse(
     client: &Client,
+    signals: &mut Signals,
     event: &Map<String, Value>,
     id: i64,
     undo: &str,
     wait: Duration,
 ) -> anyhow::Result<ExitCode> {
-    let judged = match impact::wait_for(client, id, wait) {
+    let judged = match signals.or_end(|| impact::wait_for(client, id, wait)) {
         Ok(judged) => judged,
         Err(why) => {
-            eprintln!("plumbago: no verdict, nothing is rolled back: {why:#}");
+            complain!("no verdict, nothing is rolled back: {why:#}");
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -161,7 +177,7 @@ fn undo_if_worse(
         return Ok(ExitCode::SUCCESS);
     }
     let sentence = judged["impact"]["sentence"].as_str().unwrap_or_default();
-    eprintln!("plumbago: worse, running {undo:?}: {sentence}");
+    complain!("worse, running {undo:?}: {sentence}");
     let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
     let mut undoing = Map::new();
     let what = format!("rollback of {}", text("what"));
@@ -176,60 +192,129 @@ fn undo_if_worse(
     undoing.insert("rollback_of".to_owned(), id.into());
     undoing.insert("key".to_owned(), format!("undo {}", text("key")).into());
     let clock = Instant::now();
-    let shell = Command::new("sh")
+    let mut shell = Command::new("sh");
+    shell
         .args(["-c", undo])
         .env("PLUMBAGO_EVENT", id.to_string())
-        .env("PLUMBAGO_SENTENCE", sentence)
-        .status();
+        .env("PLUMBAGO_SENTENCE", sentence);
+    let shell = signals.supervise(&mut shell);
     let undone = match &shell {
         Ok(status) => status.success(),
         Err(why) => {
-            eprintln!("plumbago: {undo:?}: {why}");
+            complain!("{undo:?}: {why}");
             false
         }
     };
     undoing.insert("duration".to_owned(), clock.elapsed().as_secs_f64().into());
     let status = if undone { "succeeded" } else { "failed" };
     undoing.insert("status".to_owned(), status.into());
-    post(client, undoing);
+    signals.or_end(|| post(client, undoing));
     if undone {
         let mut event = event.clone();
         event.insert("status".to_owned(), "rolled_back".into());
-        post(client, event);
+        signals.or_end(|| post(client, event));
     }
     Ok(ExitCode::from(1))
 }
 
-/// Runs the command to its end and forwards signals to it.
-fn supervise(command: &[OsString]) -> std::io::Result<ExitStatus> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        // The handlers are installed before the child starts: a signal must not end this process and
-        // leave the child running.
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut quit = signal(SignalKind::quit())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut child = Command::new(&command[0]).args(&command[1..]).spawn()?;
-        let pid = Pid::from_child(&child);
-        let mut waiter = tokio::task::spawn_blocking(move || wait(&mut child));
-        loop {
-            let handed_on = tokio::select! {
-                ended = &mut waiter => return ended.map_err(std::io::Error::other)?,
-                _ = interrupt.recv() => continue,
-                _ = quit.recv() => continue,
-                _ = terminate.recv() => Signal::TERM,
-                _ = hangup.recv() => Signal::HUP,
-            };
-            // The child may have ended in the meantime.
-            let _ = kill_process(pid, handed_on);
-        }
-    })
+/// What to do with signals: handed on to a running command, otherwise the end of this process.
+struct Signals {
+    runtime: Runtime,
+    interrupt: signal::Signal,
+    quit: signal::Signal,
+    terminate: signal::Signal,
+    hangup: signal::Signal,
 }
 
-fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
+impl Signals {
+    /// Installs the handlers.
+    fn handled() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let inside = runtime.enter();
+        let (interrupt, quit) = (SignalKind::interrupt(), SignalKind::quit());
+        let (terminate, hangup) = (SignalKind::terminate(), SignalKind::hangup());
+        let (interrupt, quit) = (signal::signal(interrupt)?, signal::signal(quit)?);
+        let (terminate, hangup) = (signal::signal(terminate)?, signal::signal(hangup)?);
+        drop(inside);
+        Ok(Self {
+            runtime,
+            interrupt,
+            quit,
+            terminate,
+            hangup,
+        })
+    }
+
+    /// Runs the command to its end and forwards signals to it.
+    fn supervise(&mut self, command: &mut Command) -> io::Result<ExitStatus> {
+        let Self {
+            runtime,
+            interrupt,
+            quit,
+            terminate,
+            hangup,
+        } = self;
+        runtime.block_on(async {
+            let mut child = command.spawn()?;
+            let pid = Pid::from_child(&child);
+            let mut waiter = tokio::task::spawn_blocking(move || wait(&mut child));
+            let ended = loop {
+                let handed_on = tokio::select! {
+                    ended = &mut waiter => break ended.map_err(io::Error::other)?,
+                    _ = interrupt.recv() => continue,
+                    _ = quit.recv() => continue,
+                    _ = terminate.recv() => Signal::TERM,
+                    _ = hangup.recv() => Signal::HUP,
+                };
+                // The child may have ended in the meantime.
+                let _ = kill_process(pid, handed_on);
+            };
+            // A signal to the whole group, of which the command ended, may be seen only now.
+            let late = async {
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = quit.recv() => {}
+                        _ = terminate.recv() => {}
+                        _ = hangup.recv() => {}
+                    }
+                }
+            };
+            let _: Result<(), _> = tokio::time::timeout(LATE, late).await;
+            ended
+        })
+    }
+
+    /// Does `work`; a signal meanwhile ends this process.
+    fn or_end<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> T {
+        let (done, ended) = oneshot::channel::<()>();
+        std::thread::scope(|scope| {
+            let work = scope.spawn(move || {
+                // Dropped at the end, by a panic too.
+                let _done = done;
+                work()
+            });
+            let signal = self.runtime.block_on(async {
+                tokio::select! {
+                    _ = ended => None,
+                    _ = self.interrupt.recv() => Some(Signal::INT),
+                    _ = self.quit.recv() => Some(Signal::QUIT),
+                    _ = self.terminate.recv() => Some(Signal::TERM),
+                    _ = self.hangup.recv() => Some(Signal::HUP),
+                }
+            });
+            if let Some(signal) = signal {
+                std::process::exit(128 + signal.as_raw());
+            }
+            work.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     child.wait()
 }
 
@@ -254,7 +339,7 @@ fn post(client: &Client, event: Map<String, Value>) -> Option<i64> {
         match client.post("/events/", &event) {
             Ok(stored) => return stored["id"].as_i64(),
             Err(why) if attempt == ATTEMPTS => {
-                eprintln!("plumbago: the event was not stored: {why:#}");
+                complain!("the event was not stored: {why:#}");
             }
             Err(_) => std::thread::sleep(PAUSE),
         }
