@@ -176,6 +176,24 @@ fn place(nodes: &[&Node], name: &str) -> usize {
 }
 
 #[test]
+fn the_management_interface_has_a_bound() {
+    let proxy = Proxy::start(&[Node::new()]);
+    let mut clients: Vec<TcpStream> = (0..65)
+        .map(|_| TcpStream::connect(&proxy.admin).unwrap())
+        .collect();
+    let ask = |stream: &mut TcpStream| {
+        let mut answer = String::new();
+        let asked = stream.write_all(b"health\nquit\n");
+        // Of a connection that was closed, the one or the other fails.
+        let _ = asked.and_then(|()| stream.read_to_string(&mut answer).map(drop));
+        answer
+    };
+    let mut last = clients.pop().unwrap();
+    assert_eq!(ask(&mut last), "");
+    assert!(ask(&mut clients[0]).contains("health: up"));
+}
+
+#[test]
 fn names_go_where_statsds_proxy_sends_them_and_come_back_with_their_server() {
     let mut nodes = [Node::new(), Node::new(), Node::new()];
     let proxy = Proxy::start(&nodes);

@@ -28,6 +28,10 @@ use self::ring::Ring;
 const SILENCE: Duration = Duration::from_secs(60);
 /// Most bytes of a command.
 const MAX_COMMAND: u64 = 1_024;
+/// Most clients of the management interface at once; further ones are closed.
+const MAX_MANAGED: usize = 64;
+/// The pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Shares StatsD's metrics out among several servers by their names.
 ///
@@ -150,13 +154,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     {
         let proxy = Arc::clone(&proxy);
         std::thread::spawn(move || {
-            for stream in admin.incoming().flatten() {
-                let proxy = Arc::clone(&proxy);
-                std::thread::spawn(move || proxy.manage(&stream));
-            }
+            proxy.manage_all(&admin);
         });
     }
     proxy.forward(&socket)
+}
+
+/// Writes a line to standard error, if that can be written.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Proxy {
@@ -204,8 +210,8 @@ impl Proxy {
         *ring = Arc::new(Ring::new(up));
         drop(ring);
         match outcome {
-            Ok(_) => eprintln!("{} is in the ring", known.name),
-            Err(why) => eprintln!("{} is not in the ring: {why:#}", known.name),
+            Ok(_) => complain(&format!("{} is in the ring", known.name)),
+            Err(why) => complain(&format!("{} is not in the ring: {why:#}", known.name)),
         }
     }
 
@@ -238,6 +244,32 @@ impl Proxy {
                 }
                 batch.clear();
             }
+        }
+    }
+
+    /// Serves the clients of the management interface, each on a thread.
+    fn manage_all(self: &Arc<Self>, listener: &TcpListener) {
+        // Each thread has a clone.
+        let place = Arc::new(());
+        for stream in listener.incoming() {
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(why) => {
+                    complain(&format!("the management interface: {why}"));
+                    // Without a free descriptor, the next attempt fails at once, too.
+                    std::thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
+            };
+            if Arc::strong_count(&place) > MAX_MANAGED {
+                continue;
+            }
+            let (proxy, held) = (Arc::clone(self), Arc::clone(&place));
+            // Without a thread, the connection is closed.
+            let _ = std::thread::Builder::new().spawn(move || {
+                let _held = held;
+                proxy.manage(&stream);
+            });
         }
     }
 
