@@ -184,7 +184,7 @@ async fn metrics_without_query(
     let path = request.uri().path().trim_end_matches('/');
     let query = request.uri().query().unwrap_or_default();
     let asks = query.split('&').any(|pair| pair.starts_with("query="));
-    if path != "/metrics" || asks || request.method() != Method::GET {
+    if path != "/metrics" || asks || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
     if let Err(refusal) = health.guard.look(request.headers(), request.uri()) {

@@ -21,6 +21,8 @@ fn health_readiness_and_counters() {
         "{}",
         metrics.head
     );
+    let head = server.http("HEAD", "/metrics", "", b"");
+    assert_eq!((head.status, head.text().as_str()), (200, ""));
     let text = metrics.text();
     let mut names = 0;
     for line in text.lines() {

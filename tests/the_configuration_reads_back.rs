@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use support::run;
+use support::{plumbago, run};
 
 #[test]
 fn what_config_prints_is_a_file_that_says_the_same() {
@@ -39,6 +39,25 @@ fn what_config_prints_is_a_file_that_says_the_same() {
         }
         last = line;
     }
+}
+
+#[test]
+fn a_check_whose_output_cannot_be_written_fails_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plumbago.toml");
+    fs::write(&path, "").unwrap();
+    let checked = plumbago()
+        .args(["config", "--check"])
+        .arg(&path)
+        .stdout(fs::File::create("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("No space left") && !said.contains("panicked"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let rules = rule_files(loaded.config());
             std::io::stdout().lock().write_all(rules.as_bytes())?;
             loaded.flawless()?;
-            println!("{}: ok", path.display());
+            writeln!(std::io::stdout(), "{}: ok", path.display())?;
         }
         None => {
             let text = loaded.usable()?.print();

@@ -106,7 +106,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let all = names.len();
     names.retain(|name| *name > state.done);
     if names.len() < all {
-        println!(
+        // The work is done although this cannot be said.
+        let _ = writeln!(
+            std::io::stdout(),
             "going on behind {}, {} of {all} series are left",
             state.done,
             names.len()
@@ -141,12 +143,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         not_taken,
     } = filler.counts;
     let what = if args.dry_run { "missing" } else { "filled" };
-    println!(
+    writeln!(
+        std::io::stdout(),
         "{sent} values of {series} series {what}, {} series compared",
         names.len()
-    );
+    )?;
     if not_taken > 0 {
-        println!("{not_taken} values were not taken: they are outside of what the files here keep");
+        writeln!(
+            std::io::stdout(),
+            "{not_taken} values were not taken: they are outside of what the files here keep"
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -151,14 +151,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let outcome = send(target, &pass, rate, duration.0)?;
     let seconds = outcome.took.as_secs_f64();
-    println!(
+    writeln!(
+        std::io::stdout(),
         "sent      {} metrics in {} datagrams over {seconds:.1} s: {:.0} a second",
         outcome.metrics,
         outcome.datagrams,
         outcome.metrics as f64 / seconds,
-    );
+    )?;
     if outcome.refused > 0 {
-        println!("refused   {} datagrams: not sent", outcome.refused);
+        writeln!(
+            std::io::stdout(),
+            "refused   {} datagrams: not sent",
+            outcome.refused
+        )?;
     }
     let Some(before) = before else {
         if outcome.refused > 0 {
@@ -167,13 +172,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let after = arrived(admin, before + outcome.metrics)?;
-    Ok(report(
-        "metrics",
-        target,
-        outcome.metrics,
-        after - before,
-        max_loss,
-    ))
+    report("metrics", target, outcome.metrics, after - before, max_loss)
 }
 
 /// Prints how many of `sent` have arrived at `target`, and judges the loss.
@@ -183,19 +182,22 @@ fn report(
     sent: u64,
     arrived: u64,
     max_loss: Option<f64>,
-) -> ExitCode {
+) -> anyhow::Result<ExitCode> {
     let lost = sent.saturating_sub(arrived);
     let share = lost as f64 / sent.max(1) as f64 * 100.0;
-    println!("received  {arrived} {what}, counted by the server");
-    println!("lost      {lost} ({share:.3} %)");
+    writeln!(
+        std::io::stdout(),
+        "received  {arrived} {what}, counted by the server"
+    )?;
+    writeln!(std::io::stdout(), "lost      {lost} ({share:.3} %)")?;
     if arrived == 0 && sent > 0 {
         eprintln!("plumbago: nothing arrived at {target}");
-        return ExitCode::FAILURE;
+        return Ok(ExitCode::FAILURE);
     }
-    match max_loss {
+    Ok(match max_loss {
         Some(most) if share > most => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
-    }
+    })
 }
 
 fn resolve(text: &str) -> anyhow::Result<SocketAddr> {

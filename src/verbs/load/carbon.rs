@@ -68,15 +68,16 @@ impl Run<'_> {
         };
         let (sent, took) = self.send(target)?;
         let seconds = took.as_secs_f64();
-        println!(
+        writeln!(
+            std::io::stdout(),
             "sent      {sent} datapoints over {seconds:.1} s: {:.0} a second",
             sent as f64 / seconds
-        );
+        )?;
         let Some(before) = before else {
             return Ok(ExitCode::SUCCESS);
         };
         let arrived = arrived(http, before + sent)? - before;
-        Ok(report("datapoints", target, sent, arrived, self.max_loss))
+        report("datapoints", target, sent, arrived, self.max_loss)
     }
 
     /// Sends for the duration; how many datapoints, and how long it took.

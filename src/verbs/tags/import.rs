@@ -1,7 +1,7 @@
 //! `plumbago tags import`: registers the names of tagged series.
 
 use std::collections::HashSet;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -103,7 +103,10 @@ pub(super) fn run(import: Import) -> anyhow::Result<ExitCode> {
         eprintln!("refused: {line}");
     }
     let verb = if dry_run { "to add" } else { "added" };
-    println!("{added} {verb}, {known} known already, {plain} without tags, {refused} refused");
+    writeln!(
+        std::io::stdout(),
+        "{added} {verb}, {known} known already, {plain} without tags, {refused} refused"
+    )?;
     Ok(match refused {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
