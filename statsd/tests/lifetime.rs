@@ -262,6 +262,42 @@ fn what_waits_in_sockets_at_the_stop_counts() {
     server.stop().unwrap();
 }
 
+/// The remote carbon is there, but reads nothing.
+#[test]
+fn a_stalled_carbon_does_not_hold_up_the_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("statsd-state");
+    let (carbon, carbon_address) = tcp();
+    let (sockets, address) = only_udp();
+    let memory = Arc::new(Memory::default());
+    let options = Options {
+        output: vec![Output::Tcp(carbon_address.to_string())],
+        output_queue: ByteSize(100_000),
+        ..options()
+    };
+    let server = start_with(options, sockets, &memory, Some(state.clone()));
+    server.flush_now();
+    let connection = carbon.accept().unwrap();
+    let sender = udp_sender();
+    let node = "x".repeat(200);
+    let mut sent = 0;
+    for at in 0..450 {
+        let lines: Vec<_> = (0..100).map(|n| format!("{node}{at}.{n}:1|g")).collect();
+        sender
+            .send_to(lines.join("\n").as_bytes(), address)
+            .unwrap();
+        sent += 100;
+        wait_for(&server, sent);
+    }
+    let (stops, stopped) = mpsc::channel();
+    std::thread::spawn(move || stops.send(server.stop()).unwrap());
+    let result = stopped.recv_timeout(Duration::from_secs(60));
+    assert!(matches!(result, Ok(Ok(()))), "{result:?}");
+    let saved = std::fs::read_to_string(state).unwrap();
+    assert_eq!(saved.matches(&node).count(), sent as usize);
+    drop(connection);
+}
+
 #[test]
 fn senders_that_do_not_pause_keep_no_server_from_stopping() {
     let runtime = runtime();

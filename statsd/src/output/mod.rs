@@ -58,8 +58,10 @@ pub(crate) struct Outputs {
     shared: Arc<Shared>,
     /// The time that lines carry.
     at: f64,
-    /// How long a slow remote output may hold up a flush.
+    /// How long slow remote outputs may hold up a flush, and points until the next.
     patience: Duration,
+    /// What is left of that.
+    patience_left: Duration,
     flushed: Flushed,
 }
 
@@ -165,6 +167,7 @@ impl Outputs {
             shared,
             at: 0.0,
             patience,
+            patience_left: patience,
             flushed: Flushed::default(),
         }
     }
@@ -179,9 +182,16 @@ impl Outputs {
         self.console.as_mut()
     }
 
+    /// Waits for no remote output any more.
+    pub(crate) fn lose_patience(&mut self) {
+        self.patience = Duration::ZERO;
+        self.patience_left = Duration::ZERO;
+    }
+
     /// Starts a flush whose lines carry the time `at`, in Unix seconds.
     pub(crate) fn begin(&mut self, at: f64) {
         self.at = at;
+        self.patience_left = self.patience;
         self.flushed = Flushed::default();
         if let Some(text) = &mut self.text {
             text.stamp.clear();
@@ -224,7 +234,7 @@ impl Outputs {
             text.lines += 1;
             self.flushed.bytes += (text.buffer.len() - before) as u64;
             if text.buffer.len() >= TEXT {
-                text.send(self.patience, &self.shared);
+                text.send(&mut self.patience_left, &self.shared);
             }
         }
         if self.pickles.is_some() || self.console.is_some() {
@@ -259,7 +269,7 @@ impl Outputs {
         if let Some((pickles, remotes)) = &mut self.pickles {
             pickles.push(line, value, at);
             if pickles.is_full() {
-                send_pickles(pickles, remotes, self.patience, &self.shared);
+                send_pickles(pickles, remotes, &mut self.patience_left, &self.shared);
             }
         }
         if let Some(console) = &mut self.console {
@@ -304,10 +314,10 @@ impl Outputs {
             stats.points_refused.fetch_add(refused, Ordering::Relaxed);
         }
         if let Some(text) = &mut self.text {
-            text.send(self.patience, &self.shared);
+            text.send(&mut self.patience_left, &self.shared);
         }
         if let Some((pickles, remotes)) = &mut self.pickles {
-            send_pickles(pickles, remotes, self.patience, &self.shared);
+            send_pickles(pickles, remotes, &mut self.patience_left, &self.shared);
         }
     }
 
@@ -405,7 +415,7 @@ impl Embedded {
 }
 
 impl Text {
-    fn send(&mut self, patience: Duration, shared: &Shared) {
+    fn send(&mut self, patience: &mut Duration, shared: &Shared) {
         if self.buffer.is_empty() {
             return;
         }
@@ -425,7 +435,7 @@ impl Text {
 fn send_pickles(
     pickles: &mut Pickles,
     remotes: &[Arc<Remote>],
-    patience: Duration,
+    patience: &mut Duration,
     shared: &Shared,
 ) {
     let Some((bytes, lines)) = pickles.take() else {

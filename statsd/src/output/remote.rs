@@ -1,7 +1,7 @@
 //! A carbon elsewhere: one connection that is kept, a queue, and a thread that writes.
 //!
 //! 1. The queue is bounded in bytes. While the other side takes what is written, a flush waits for
-//!    room; when it is away, the oldest of what waits is dropped, and counted.
+//!    room, for a time that is given for all of its pieces together; when it is away, the oldest of what waits is dropped, and counted.
 //! 2. A piece leaves the queue only when it has been written whole. After an error it is written
 //!    again on the next connection: carbon may then see lines twice, which changes nothing there.
 //! 3. Attempts to connect follow after 250 ms, 500 ms, … up to the longest wait.
@@ -23,6 +23,8 @@ use crate::stats::now_ms;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const CONNECT: Duration = Duration::from_secs(5);
 const WRITE: Duration = Duration::from_secs(30);
+/// How long a write may wait before the thread looks whether the server stops.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// One remote output.
 #[derive(Debug)]
@@ -58,17 +60,18 @@ impl Remote {
         self.queue.lock()
     }
 
-    /// Queues `bytes`, which hold `lines` lines. Waits for room for as long as `patience` while
-    /// the other side is there. Returns how many lines had to be dropped.
-    pub(crate) fn push(&self, bytes: Arc<[u8]>, lines: u64, patience: Duration) -> u64 {
-        let until = Instant::now() + patience;
+    /// Queues `bytes`, which hold `lines` lines. Waits for room while the other side is there, but
+    /// no longer than `patience`, from which that time is taken. Returns how many lines had to be
+    /// dropped.
+    pub(crate) fn push(&self, bytes: Arc<[u8]>, lines: u64, patience: &mut Duration) -> u64 {
         let mut queue = self.lock();
         while queue.is_connected && queue.bytes > 0 && queue.bytes + bytes.len() > self.limit {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if patience.is_zero() {
                 break;
             }
-            self.changed.wait_for(&mut queue, left);
+            let start = Instant::now();
+            self.changed.wait_for(&mut queue, *patience);
+            *patience = patience.saturating_sub(start.elapsed());
         }
         let mut dropped = 0;
         while queue.bytes > 0 && queue.bytes + bytes.len() > self.limit {
@@ -120,7 +123,7 @@ impl Remote {
                 Some(open) => Ok(open),
                 None => self.connect(),
             }
-            .and_then(|mut open| open.write_all(&piece).map(|()| open));
+            .and_then(|mut open| self.write(&mut open, &piece).map(|()| open));
             match result {
                 Ok(open) => {
                     if wait != FIRST_WAIT {
@@ -172,7 +175,7 @@ impl Remote {
         for address in self.address.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, CONNECT) {
                 Ok(stream) => {
-                    stream.set_write_timeout(Some(WRITE))?;
+                    stream.set_write_timeout(Some(LOOK))?;
                     stream.set_nodelay(true)?;
                     self.lock().is_connected = true;
                     return Ok(stream);
@@ -181,6 +184,32 @@ impl Remote {
             }
         }
         Err(last)
+    }
+
+    /// Writes a piece whole, unless the other side takes nothing for [`WRITE`], or the time after the
+    /// stop is over.
+    fn write(&self, stream: &mut TcpStream, piece: &[u8]) -> io::Result<()> {
+        let mut rest = piece;
+        let mut last = Instant::now();
+        while !rest.is_empty() {
+            let now = Instant::now();
+            let is_over = self.lock().closing.is_some_and(|deadline| now >= deadline);
+            if is_over || now >= last + WRITE {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            match stream.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = &rest[written..];
+                    last = Instant::now();
+                }
+                Err(why) => match why.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+                    _ => return Err(why),
+                },
+            }
+        }
+        Ok(())
     }
 
     fn written(&self, piece: &Arc<[u8]>) {
@@ -230,4 +259,26 @@ fn is_open(stream: &TcpStream) -> bool {
         Err(why) => why.kind() == ErrorKind::WouldBlock,
     };
     open && stream.set_nonblocking(false).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_pieces_of_a_flush_share_its_patience() {
+        let remote = Remote::new("nowhere:1".to_owned(), 10, Duration::ZERO);
+        remote.lock().is_connected = true;
+        let given = Duration::from_millis(50);
+        let mut patience = given;
+        let start = Instant::now();
+        let mut dropped = 0;
+        for _ in 0..1_000 {
+            dropped += remote.push(Arc::from(&b"a 1 2\nb 1 2\n"[..]), 2, &mut patience);
+        }
+        assert_eq!(dropped, 2 * 999);
+        assert!(patience.is_zero());
+        assert!(start.elapsed() >= given);
+        assert!(start.elapsed() < 500 * given);
+    }
 }

@@ -280,6 +280,8 @@ impl AggregatorThread {
         {
             return state::save(path, &mut self.aggregator, epoch, Extent::All);
         }
+        // The gauges are saved after this flush: no remote output may hold it up.
+        self.outputs.lose_patience();
         self.flush_aggregator(now_ms());
         match &state_file {
             Some(file) => {
