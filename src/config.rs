@@ -242,12 +242,23 @@ impl Sources {
     /// The value of an override is TOML; what is not TOML is taken as a string
     /// (`data=/var/lib/plumbago`). Where a list is wanted a single value is a list of one, and
     /// nothing at all is the empty list (`statsd.admin=`).
+    ///
+    /// The file may be a pipe (`--config <(…)`), which is waited for.
     pub fn read(&self) -> Loaded {
+        self.read_by(carbon::conf::text_or_pipe)
+    }
+
+    /// As [`Sources::read`], of a regular file: a server that runs cannot wait.
+    pub fn read_again(&self) -> Loaded {
+        self.read_by(carbon::conf::text)
+    }
+
+    fn read_by(&self, text: fn(&Path) -> Result<String, String>) -> Loaded {
         let mut tree = Node::default();
         let mut complaints = Vec::new();
         if let Some(path) = &self.file {
             let shown = path.display();
-            let text = match carbon::conf::text(path) {
+            let text = match text(path) {
                 Ok(text) => text,
                 Err(why) => return Loaded::unreadable(format!("{shown}: {why}")),
             };

@@ -164,7 +164,7 @@ impl Reading {
         let running = std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || {
-                let _ = send.send(sources.read());
+                let _ = send.send(sources.read_again());
             });
         if let Err(why) = running {
             error!("configuration not reloaded, the old one stays in effect: {why}");

@@ -504,3 +504,23 @@ fn the_data_directory_of_the_command_line_is_checked_by_its_name() {
     );
     assert!(refused.is_usage);
 }
+
+#[test]
+fn the_file_may_come_through_a_pipe_but_not_into_a_server_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+    let sources = Sources {
+        file: Some(pipe.clone()),
+        ..Sources::default()
+    };
+    let refused = sources.read_again().usable().unwrap_err();
+    let shown = pipe.display();
+    assert_eq!(refused.lines, [format!("{shown}: is not a regular file")]);
+    let writer = std::thread::spawn(move || std::fs::write(pipe, "data = \"elsewhere\"\n"));
+    let config = sources.read().usable().unwrap();
+    assert_eq!(config.data, Path::new("elsewhere"));
+    writer.join().unwrap().unwrap();
+}

@@ -39,5 +39,5 @@ mod read;
 mod watched;
 
 pub use problem::{Findings, Problem};
-pub use read::{Lines, Loaded, MAX_BYTES, Missing, lines, load, load_text, text};
+pub use read::{Lines, Loaded, MAX_BYTES, Missing, lines, load, load_text, text, text_or_pipe};
 pub use watched::{Files, Parse, Watch, Watched};

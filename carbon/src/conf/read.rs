@@ -67,11 +67,15 @@ pub fn load<T>(
 /// # Errors
 /// Why it cannot be read, to be put after its name.
 pub fn text(path: &Path) -> Result<String, String> {
-    read(path).map_err(|unread| match unread {
-        Unread::Missing(error) => format!("cannot be read: {error}"),
-        Unread::Because { line: 0, message } => message,
-        Unread::Because { line, message } => format!("line {line}: {message}"),
-    })
+    read(path).map_err(Unread::sentence)
+}
+
+/// As [`text`], but `path` may also be a pipe, which is waited for.
+///
+/// # Errors
+/// As [`text`].
+pub fn text_or_pipe(path: &Path) -> Result<String, String> {
+    read_any(path).map_err(Unread::sentence)
 }
 
 /// Parses `text`, which was read from `path`.
@@ -101,10 +105,27 @@ enum Unread {
     Because { line: usize, message: String },
 }
 
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing(error),
+            _ => Self::because(0, format!("cannot be read: {error}")),
+        }
+    }
+}
+
 impl Unread {
     fn because(line: usize, message: impl Into<String>) -> Self {
         let message = message.into();
         Self::Because { line, message }
+    }
+
+    fn sentence(self) -> String {
+        match self {
+            Self::Missing(error) => format!("cannot be read: {error}"),
+            Self::Because { line: 0, message } => message,
+            Self::Because { line, message } => format!("line {line}: {message}"),
+        }
     }
 
     fn problem(self, path: &Path) -> Problem {
@@ -128,22 +149,22 @@ fn whole(path: &Path, message: String) -> Problem {
     }
 }
 
-/// The text of `path`, without U+FEFF at its beginning.
+/// The text of the regular file `path`, without U+FEFF at its beginning.
 fn read(path: &Path) -> Result<String, Unread> {
-    let refuse = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => Unread::Missing(error),
-        _ => Unread::because(0, format!("cannot be read: {error}")),
-    };
     // A pipe would be waited for.
-    let found = std::fs::metadata(path).map_err(refuse)?;
+    let found = std::fs::metadata(path).map_err(Unread::from)?;
     if !found.is_file() {
         return Err(Unread::because(0, "is not a regular file"));
     }
+    read_any(path)
+}
+
+/// As [`read`], of anything that can be read to its end.
+fn read_any(path: &Path) -> Result<String, Unread> {
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(refuse)?;
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(refuse)?;
+    File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {
         let message = format!("is larger than {} MiB", MAX_BYTES >> 20);
         return Err(Unread::because(0, message));
