@@ -36,6 +36,8 @@ const OFFERS: u64 = 1_000;
 const POINTS: usize = 4_096;
 /// For how long remote outputs may go on sending after the stop.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For how long they may hold up the last flush.
+const LAST: Duration = Duration::from_secs(2);
 /// Bytes of text that are queued together.
 const TEXT: usize = 64 << 10;
 
@@ -182,10 +184,10 @@ impl Outputs {
         self.console.as_mut()
     }
 
-    /// Waits for no remote output any more.
-    pub(crate) fn lose_patience(&mut self) {
-        self.patience = Duration::ZERO;
-        self.patience_left = Duration::ZERO;
+    /// The last flush follows, which waits for remote outputs for [`LAST`] at most.
+    pub(crate) fn hurry(&mut self) {
+        self.patience = self.patience.min(LAST);
+        self.patience_left = self.patience_left.min(LAST);
     }
 
     /// Starts a flush whose lines carry the time `at`, in Unix seconds.

@@ -280,8 +280,8 @@ impl AggregatorThread {
         {
             return state::save(path, &mut self.aggregator, epoch, Extent::All);
         }
-        // The gauges are saved after this flush: no remote output may hold it up.
-        self.outputs.lose_patience();
+        // The gauges are saved after this flush: remote outputs may not hold it up for long.
+        self.outputs.hurry();
         self.flush_aggregator(now_ms());
         match &state_file {
             Some(file) => {
