@@ -176,7 +176,7 @@ impl Index {
     /// As [`Index::find_tagged`], while `go_on` returns true.
     ///
     /// # Errors
-    /// As [`Index::find_tagged`], and [`TagError::Ended`].
+    /// As [`Index::find_tagged`], and [`TagError::Ended`](crate::error::TagError::Ended).
     pub fn find_tagged_while(
         &self,
         expressions: &[&str],
@@ -205,7 +205,7 @@ impl Index {
     /// As [`Index::tags`], while `go_on` returns true.
     ///
     /// # Errors
-    /// [`TagError::Ended`].
+    /// [`TagError::Ended`](crate::error::TagError::Ended).
     pub fn tags_while(&self, go_on: &mut GoOn<'_>) -> Result<Vec<(u32, String)>> {
         let mut tags = TagSearch(&self.tags).tags(go_on)?;
         if tags.is_empty() && self.has_plain() {
@@ -224,7 +224,7 @@ impl Index {
     /// As [`Index::values`], while `go_on` returns true.
     ///
     /// # Errors
-    /// [`TagError::Ended`].
+    /// [`TagError::Ended`](crate::error::TagError::Ended).
     pub fn values_while(
         &self,
         tag: &str,
