@@ -6,7 +6,7 @@
 //!    half. A place in the buffer has 32 bits, so a name for which it has no room is refused.
 //! 2. A series is found by its name through a look-up table. With a single receiver, which announces each name
 //!    once, the series that it announces are not in there: a new name is compared with the others alone, and the rare
-//!    search for any name ([`Registry::find`]) is a pass over all series.
+//!    search for any name ([`Registry::search`]) is a pass over all series.
 //! 3. So a million names cost 20 bytes each beside the receiver's table; with several receivers two slots of the
 //!    look-up table more.
 
@@ -322,7 +322,7 @@ impl Registry {
         found.or_else(|| self.search(kind, name))
     }
 
-    /// As [`Registry::find`], among series that are not in the look-up table.
+    /// The number of a series that is not in the look-up table: a pass over all.
     fn search(&self, kind: Kind, name: &[u8]) -> Option<u32> {
         if self.unindexed == 0 {
             return None;
