@@ -359,7 +359,7 @@ mod tests {
                 let wait = Duration::from_millis(5);
                 came = came || is_done.recv_timeout(wait).is_ok();
                 // As a search without an end would be, if nothing comes in.
-                came || steps < 200
+                came || steps < 2_000
             });
             assert_eq!(ended, !came);
         });
