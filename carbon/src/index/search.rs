@@ -80,7 +80,7 @@ impl Index {
             let tree = self.tree.read();
             tree.series_below(&names, &pattern.literal_branch())
         };
-        let mut copy = Copy::default();
+        let mut copy = TreeCopy::default();
         self.each_name(ids.into_iter().map(|id| id.0), |id, name, flags| {
             if flags.listed.get(id) {
                 copy.add(name, go_on)?;
@@ -92,7 +92,7 @@ impl Index {
 
     /// What `pattern` matches among the paths of the files of tagged series.
     fn find_files_of_tagged(&self, pattern: &Pattern, go_on: &mut GoOn<'_>) -> Result<Vec<Found>> {
-        let mut copy = Copy::default();
+        let mut copy = TreeCopy::default();
         let ids = self.tags.read().all().clone();
         self.each_name(ids.into_iter(), |id, name, flags| {
             let is_unhashed = flags.unhashed.contains(&id);
@@ -304,12 +304,12 @@ impl Index {
 
 /// A tree of its own for one search.
 #[derive(Default)]
-struct Copy {
+struct TreeCopy {
     names: Names,
     tree: Tree,
 }
 
-impl Copy {
+impl TreeCopy {
     fn add(&mut self, path: &str, go_on: &mut GoOn<'_>) -> Result<()> {
         // One for its place among the names, one for its branches in the tree.
         if !go_on(Some(path)) || !go_on(Some(path)) {

@@ -1,4 +1,4 @@
-//! The search of the tag index, which is locked for a moment at a time.
+//! Searches of the tag index, which give its lock up when a writer waits for it.
 //!
 //! 1. Expressions are Graphite's: `tag=v`, `tag!=v`, `tag=~re`, `tag!=~re`. An absent tag counts as
 //!    the empty value; expressions match from the start of the value, not necessarily to its end.
