@@ -72,6 +72,9 @@ settings::counters! {
         output_errors = "output_errors";
         /// Packets that could not be repeated. If this grows, check the servers in statsd.repeater.
         repeater_dropped = "repeater_dropped";
+        /// Lines of the state that the server before this one saved which could not be read. If this is
+        /// not 0, check the disk; the log has the file and the line.
+        state_unread = "state_lines_unread";
         /// Intervals flushed. If this stops growing, the aggregator hangs: look at the log and
         /// restart.
         flushes = "flushes";

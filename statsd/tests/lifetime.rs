@@ -21,6 +21,9 @@ use support::{
     wait_for,
 };
 
+/// The length of the first line of the saved state.
+const HEAD: usize = "plumbago statsd interval 1".len();
+
 #[test]
 fn a_restart_continues_the_interval() {
     let folder = tempfile::tempdir().unwrap();
@@ -82,20 +85,30 @@ fn a_restart_continues_the_interval() {
 }
 
 #[test]
-fn a_damaged_state_file_is_left_alone() {
+fn a_damaged_line_of_the_state_costs_no_other_and_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("statsd-state");
-    std::fs::write(&state, "plumbago statsd interval 1\nc a 1\n").unwrap();
-    let (socket, _) = udp("127.0.0.1:0");
-    let sockets = Sockets {
-        udp: vec![socket],
-        ..Sockets::default()
-    };
+    let mut saved = b"plumbago statsd interval 1\ng a 5\nc b \xff1\nc c 2\nend 3\n".to_vec();
+    std::fs::write(&state, &saved).unwrap();
     let memory = Arc::new(Memory::default());
+    let (sockets, _) = only_udp();
     let server = start_with(options(), sockets, &memory, Some(state.clone()));
-    assert!(state.exists());
+    assert_eq!(server.stats().state_unread.get(), 1);
     server.flush_now();
-    assert_eq!(memory.value("stats_counts.a"), None);
+    assert_eq!(memory.value("stats.gauges.a"), Some(5.0));
+    assert_eq!(memory.value("stats_counts.b"), None);
+    assert_eq!(memory.value("stats_counts.c"), Some(2.0));
+    server.stop().unwrap();
+
+    // Another version means something else by the same lines.
+    saved[HEAD - 1] = b'2';
+    std::fs::write(&state, &saved).unwrap();
+    let memory = Arc::new(Memory::default());
+    let (sockets, _) = only_udp();
+    let server = start_with(options(), sockets, &memory, Some(state.clone()));
+    server.flush_now();
+    assert_eq!(memory.value("stats.gauges.a"), None);
+    assert_eq!(std::fs::read(&state).unwrap(), saved);
     server.stop().unwrap();
 }
 

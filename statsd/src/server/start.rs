@@ -155,7 +155,9 @@ impl Start {
             match state::load(path, &mut aggregator, 0) {
                 Ok(found) => {
                     self.is_restored = found.is_some();
-                    self.preloads = found.unwrap_or_default();
+                    let found = found.unwrap_or_default();
+                    self.shared.stats.state_unread.add(found.unread);
+                    self.preloads = found.preloads;
                 }
                 Err(why) => error!("{}", chain(&why)),
             }

@@ -487,11 +487,13 @@ fn sample_buffers_come_back_as_the_type_that_they_were() {
         );
     }
     let mut after = Harness::new(&options);
-    let preloads = state::load(&path, &mut after.aggregator, 0)
+    let restored = state::load(&path, &mut after.aggregator, 0)
         .unwrap()
         .unwrap();
+    assert_eq!(restored.unread, 0);
     assert!(
-        preloads
+        restored
+            .preloads
             .iter()
             .all(|preload| preload.name.starts_with(b"statsd."))
     );
