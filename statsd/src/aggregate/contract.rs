@@ -80,6 +80,8 @@ pub(crate) struct Setup<'a> {
 
 /// What is known of the interval that is flushed, beside the series themselves.
 pub(crate) struct Interval<'a> {
+    /// Seconds that it has: more than usual if flushes were missed.
+    pub(crate) seconds: f64,
     pub(crate) grouped: Grouped,
     /// Members by series, if a console wants them.
     pub(crate) members: HashMap<u32, Vec<&'a [u8]>>,

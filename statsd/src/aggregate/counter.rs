@@ -44,6 +44,7 @@ pub(super) struct Counter {
     rate: (Vec<u8>, Vec<u8>),
     /// The same of the count, if it is flushed.
     count: Option<(Vec<u8>, Vec<u8>)>,
+    /// What a value with a time of its own covers: one interval.
     seconds: f64,
     deletes_idle: bool,
 }
@@ -71,8 +72,8 @@ impl Type for Counter {
         2
     }
 
-    fn flush(&self, series: &Series, _interval: &mut Interval<'_>, lines: &mut Lines<'_>) {
-        let per_second = series.value / self.seconds;
+    fn flush(&self, series: &Series, interval: &mut Interval<'_>, lines: &mut Lines<'_>) {
+        let per_second = series.value / interval.seconds;
         let name = lines.name;
         if let Some(console) = lines.outputs.console() {
             console.counter(&name.get(), series.value, per_second);

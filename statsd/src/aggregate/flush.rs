@@ -27,6 +27,9 @@ pub(crate) struct FlushInput {
     pub(crate) epoch: u64,
     /// Its end, in Unix milliseconds.
     pub(crate) interval_end_ms: u64,
+    /// How many intervals the values are of: more than one if flushes were missed. What is per second is of
+    /// all that time.
+    pub(crate) intervals: u64,
     /// Bad lines since the start, by the names of their series.
     pub(crate) bad_lines: Vec<(String, u64)>,
     /// What measures how long the flush takes.
@@ -55,6 +58,7 @@ impl Aggregator {
         self.note_lag(end);
         let mut members = std::mem::take(&mut self.members);
         let mut interval = Interval {
+            seconds: self.rules.seconds * input.intervals as f64,
             grouped: self.samples[log].group(self.slots.count as usize),
             members: HashMap::new(),
             sums: RunningSums::default(),

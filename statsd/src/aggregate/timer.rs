@@ -65,7 +65,6 @@ impl Statistics for TimerLines {
                 &options.percentiles.0,
                 &options.calculated_timer_metrics,
                 &options.histogram,
-                setup.seconds,
             ),
         }
     }
@@ -85,13 +84,15 @@ impl Statistics for TimerLines {
         let put = |at: usize, text: &[u8], value: f64| {
             lines.put(at, Section::Statistic, &self.namespace, text, value);
         };
-        let weight = series.value;
+        let (weight, seconds) = (series.value, interval.seconds);
         match interval.grouped.sorted(slot, interval.exact) {
             None => statistics.idle(put),
             Some(Sorted::Exact(sorted)) => {
-                statistics.exact(bare, sorted, weight, &mut interval.sums, put);
+                statistics.exact(bare, sorted, [weight, seconds], &mut interval.sums, put);
             }
-            Some(Sorted::Sketched(buffer)) => statistics.sketched(bare, &buffer, weight, put),
+            Some(Sorted::Sketched(buffer)) => {
+                statistics.sketched(bare, &buffer, [weight, seconds], put);
+            }
         }
         if let Some(console) = lines.outputs.console() {
             let (samples, more) = interval.grouped.least(slot, ITEMS);
@@ -127,8 +128,6 @@ struct TimerStatistics {
     /// Where `count_ps` and `count` are among them, for timers without samples.
     idle: Vec<usize>,
     histograms: Vec<Bins>,
-    /// Seconds in an interval.
-    seconds: f64,
 }
 
 /// The bins of the timers whose name holds `metric`.
@@ -182,12 +181,7 @@ enum Statistic {
 }
 
 impl TimerStatistics {
-    fn new(
-        percentiles: &[f64],
-        wanted: &[String],
-        histograms: &[options::Histogram],
-        seconds: f64,
-    ) -> Self {
+    fn new(percentiles: &[f64], wanted: &[String], histograms: &[options::Histogram]) -> Self {
         // As members of JavaScript's objects: what is named twice is there once.
         let mut thresholds: Vec<f64> = Vec::with_capacity(percentiles.len());
         for threshold in percentiles {
@@ -249,7 +243,6 @@ impl TimerStatistics {
             stats,
             idle,
             histograms,
-            seconds,
         }
     }
 
@@ -328,12 +321,12 @@ impl TimerStatistics {
         (rank as u64).min(count)
     }
 
-    /// The lines of `sorted` samples whose weights come to `weight`.
+    /// The lines of `sorted` samples whose weights came to `weight` in so many seconds.
     fn exact(
         &self,
         name: &[u8],
         sorted: &[f64],
-        weight: f64,
+        [weight, seconds]: [f64; 2],
         room: &mut RunningSums,
         put: impl FnMut(usize, &[u8], f64),
     ) {
@@ -382,7 +375,7 @@ impl TimerStatistics {
             Statistic::Upper => sorted[count - 1],
             Statistic::Lower => sorted[0],
             Statistic::Count => weight,
-            Statistic::PerSecond => weight / self.seconds,
+            Statistic::PerSecond => weight / seconds,
             Statistic::Sum => sum,
             Statistic::Squares => squares[count - 1],
             Statistic::Median if count % 2 == 1 => sorted[count / 2],
@@ -398,7 +391,7 @@ impl TimerStatistics {
         &self,
         name: &[u8],
         buffer: &SampleBuffer,
-        weight: f64,
+        [weight, seconds]: [f64; 2],
         put: impl FnMut(usize, &[u8], f64),
     ) {
         let (summary, sketch) = (&buffer.summary, buffer.sketch());
@@ -436,7 +429,7 @@ impl TimerStatistics {
             Statistic::Upper => summary.upper,
             Statistic::Lower => summary.lower,
             Statistic::Count => weight,
-            Statistic::PerSecond => weight / self.seconds,
+            Statistic::PerSecond => weight / seconds,
             Statistic::Sum => summary.sum,
             Statistic::Squares => summary.squares,
             Statistic::Median if summary.count % 2 == 1 => sketch.at(half + 1, summary),

@@ -77,6 +77,7 @@ fn flushed(mut aggregator: Aggregator) -> Vec<String> {
     let input = FlushInput {
         epoch: 0,
         interval_end_ms: 1_500_000_000_000,
+        intervals: 1,
         bad_lines: Vec::new(),
         clock: || Duration::ZERO,
     };

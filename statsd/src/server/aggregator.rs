@@ -2,7 +2,7 @@
 //!
 //! 1. An interval ends at a multiple of its length since 1970. The aggregator then counts up the
 //!    epoch, wakes the receivers, and takes their reports until each has reported the interval;
-//!    then it flushes.
+//!    then it flushes. What is late by whole intervals is one flush, of all of them ([`Covered`]).
 //! 2. Stopping ends one more interval: each receiver takes what waits in its sockets, reports it
 //!    with what it has, and ends. The epoch stays, so that all of it is one interval. It is saved for the next start if the only
 //!    output is the store of this process, and flushed otherwise.
@@ -18,6 +18,7 @@ use crossbeam::select;
 use tokio::sync::mpsc;
 use tracing::error;
 
+use super::covered::{Covered, uptime_ms};
 use super::key_flush::KeyFlush;
 use super::start::chain;
 use crate::admin::Query;
@@ -105,6 +106,7 @@ impl StateFile {
 /// The aggregator's thread. See the head of this file.
 pub(super) struct AggregatorThread {
     pub(super) interval_ms: u64,
+    pub(super) covered: Covered,
     pub(super) key_flush: Option<KeyFlush>,
     pub(super) aggregator: Aggregator,
     pub(super) outputs: Outputs,
@@ -131,7 +133,7 @@ impl AggregatorThread {
                 end = self.next_end(now);
             }
             if now >= end {
-                // After a pause of the machine only the last boundary is flushed.
+                // After a pause of the machine only the last boundary is flushed, for all before it.
                 let missed = (now - end) / self.interval_ms * self.interval_ms;
                 self.flush(end + missed);
                 end = self.next_end(now_ms().max(end + missed));
@@ -211,9 +213,11 @@ impl AggregatorThread {
     /// Flushes what the aggregator has.
     fn flush_aggregator(&mut self, interval_end_ms: u64) -> Dropped {
         let stats = &self.shared.stats;
+        let ago = now_ms().saturating_sub(interval_end_ms);
         let input = FlushInput {
             epoch: self.epoch,
             interval_end_ms,
+            intervals: self.covered.until(ago, uptime_ms()),
             bad_lines: stats.bad_lines_series(),
             clock: since_start,
         };

@@ -7,10 +7,11 @@
 //!                       queries of the management interface
 //! ```
 //!
-//! [`start`] makes these from the options, [`aggregator`] ends the intervals, [`sockets`] has the
+//! [`start`] makes these from the options, [`aggregator`] ends the intervals, [`covered`] knows which were missed, [`sockets`] has the
 //! thread of a datagram socket, [`listener`](crate::listener) that of all streams.
 
 mod aggregator;
+mod covered;
 mod key_flush;
 mod sockets;
 mod start;

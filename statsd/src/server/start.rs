@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use super::aggregator::{AggregatorThread, Control, ReceiverHandle, StateFile, Wake};
+use super::covered::{Covered, uptime_ms};
 use super::key_flush::KeyFlush;
 use super::sockets;
 use crate::admin::{self, Admin, Query};
@@ -359,9 +360,11 @@ impl Start {
                 .iter()
                 .all(|output| matches!(output, Output::Embedded | Output::Discard));
         let is_restored = self.is_restored;
+        let interval_ms = (options.flush_interval.0.as_millis() as u64).max(1);
         // Everything that the other steps have made ends in this thread.
         let thread = AggregatorThread {
-            interval_ms: (options.flush_interval.0.as_millis() as u64).max(1),
+            interval_ms,
+            covered: Covered::after(interval_ms, now_ms() % interval_ms, uptime_ms()),
             key_flush: KeyFlush::new(options),
             aggregator,
             outputs,

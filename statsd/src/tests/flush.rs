@@ -388,6 +388,43 @@ fn names_without_memory_are_refused_and_counted() {
     assert_eq!(counted(&mut harness), 40_000);
 }
 
+/// What is per second is of the time that the values are of; all else is as they are.
+#[test]
+fn rates_after_missed_flushes_are_of_all_the_time() {
+    let options = Options {
+        timer_exact_samples: 10,
+        distributions: true,
+        ..Options::default()
+    };
+    let mut harness = Harness::new(&options);
+    let timer = "t:5|ms\n".repeat(60);
+    let many = "m:5|ms\n".repeat(60_000);
+    let packet = format!("c:60|c\n{timer}s:a|s\ns:b|s\na:3|a\nd:7|d\nown:60|c|T1700000000\n");
+    for (intervals, seconds) in [(1, 10.0), (3, 30.0), (1, 10.0)] {
+        harness.packet(packet.as_bytes());
+        harness.packet(many.as_bytes());
+        let lines = harness.flush_after(intervals);
+        for (name, value) in [
+            ("stats.c", 60.0 / seconds),
+            ("stats_counts.c", 60.0),
+            ("stats.timers.t.count_ps", 60.0 / seconds),
+            ("stats.timers.t.count", 60.0),
+            ("stats.timers.t.mean", 5.0),
+            ("stats.timers.m.count_ps", 60_000.0 / seconds),
+            ("stats.sets.s.count", 2.0),
+            ("stats.averages.a", 3.0),
+            ("stats.distributions.d.count", 1.0),
+            // A value with its own time is of one interval of its client's.
+            ("stats.own", 6.0),
+            ("stats.statsd.packets_received", 2.0 / seconds),
+        ] {
+            let line = format!("{name} {} ", crate::number::text(value));
+            let found = lines.iter().any(|found| found.starts_with(&line));
+            assert!(found, "{line}in {lines:?}");
+        }
+    }
+}
+
 /// An interval ends without a thread that has died.
 #[test]
 fn a_thread_that_ends_says_so() {

@@ -178,12 +178,18 @@ impl Harness {
 
     /// Ends the interval; its lines, as text and as the sink got them, must say the same.
     pub(super) fn flush(&mut self) -> Vec<String> {
+        self.flush_after(1)
+    }
+
+    /// As [`Harness::flush`], after so many intervals of which only the last was flushed.
+    pub(super) fn flush_after(&mut self, intervals: u64) -> Vec<String> {
         self.end_interval();
-        self.now_ms += self.interval_ms;
+        self.now_ms += self.interval_ms * intervals;
         let stats = &self.shared.stats;
         let input = FlushInput {
             epoch: self.epoch,
             interval_end_ms: self.now_ms,
+            intervals,
             bad_lines: stats.bad_lines_series(),
             clock: || Duration::ZERO,
         };
