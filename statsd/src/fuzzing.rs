@@ -85,6 +85,7 @@ fn flushed(packets: &[&[u8]], path: Path) -> (Vec<String>, Vec<(&'static str, u6
     let input = FlushInput {
         epoch: 0,
         interval_end_ms: 1_500_000_000_000,
+        intervals: 1,
         bad_lines: Vec::new(),
         clock: || Duration::ZERO,
     };
