@@ -12,7 +12,10 @@
 //! less beyond ASCII: characters, or UTF-16 units (hot-shots). Title and text end at a bar, so the
 //! first unit whose lengths do that is the one that was meant.
 
+use std::hash::BuildHasher;
+
 use crossbeam::channel;
+use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 /// An event that arrived as a line, or a change of a service check.
@@ -224,24 +227,62 @@ fn check(line: &[u8]) -> Option<Check> {
     })
 }
 
+/// Checks that are remembered in any case. Twice as many, which is the most, take some 5 MB.
+const CHECKS: usize = 65_536;
+
 /// Hands events to `sink` until all senders are gone: the store may take its time.
 ///
-/// A check reports a status every few seconds; an event is when that changes. The last status of up
-/// to `most` checks is remembered.
-pub(crate) fn hand_on(reports: channel::Receiver<EventReport>, sink: &dyn EventSink, most: usize) {
-    let mut known: HashMap<Vec<u8>, Status> = HashMap::new();
+/// A check reports a status every few seconds; an event is when that changes.
+pub(crate) fn hand_on(reports: channel::Receiver<EventReport>, sink: &dyn EventSink) {
+    let mut checks = Checks::new(CHECKS);
     for report in reports {
         match report {
             EventReport::Event(event) => sink.event(event),
             EventReport::Check(check) => {
-                if known.len() >= most {
-                    known.clear();
-                }
-                if known.insert(check.gauge, check.status) != Some(check.status) {
+                if checks.report(&check.gauge, check.status) {
                     sink.event(check.event);
                 }
             }
         }
+    }
+}
+
+/// The last status of checks. One is forgotten when `most` others or more have reported since it did.
+///
+/// Checks are distinguished by a hash of 64 bits with a secret of this process, so that long names take no
+/// more room.
+struct Checks {
+    most: usize,
+    /// Up to `most` that reported last.
+    recent: HashMap<u64, Status>,
+    /// Those that had reported when `recent` was full, and have not since.
+    earlier: HashMap<u64, Status>,
+    hasher: RandomState,
+}
+
+impl Checks {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            recent: HashMap::new(),
+            earlier: HashMap::new(),
+            hasher: RandomState::default(),
+        }
+    }
+
+    /// Takes the status of the check with this key; returns whether it had another one, or none.
+    fn report(&mut self, key: &[u8], status: Status) -> bool {
+        let key = self.hasher.hash_one(key);
+        if let Some(known) = self.recent.get_mut(&key) {
+            return std::mem::replace(known, status) != status;
+        }
+        let before = self.earlier.remove(&key);
+        if self.recent.len() >= self.most {
+            // What has not reported for so long goes.
+            self.earlier = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(key, status);
+        before != Some(status)
     }
 }
 
@@ -346,6 +387,40 @@ mod tests {
         ] {
             assert_eq!(event(line.as_bytes()), None, "{line}");
         }
+    }
+
+    /// How many of the reports of `checks` are events.
+    fn events(known: &mut Checks, checks: std::ops::Range<u32>, status: Status) -> usize {
+        checks
+            .filter(|check| known.report(&check.to_le_bytes(), status))
+            .count()
+    }
+
+    #[test]
+    fn only_a_change_of_a_check_is_an_event() {
+        let mut known = Checks::new(100);
+        assert_eq!(events(&mut known, 0..100, Status::Ok), 100);
+        for _ in 0..10 {
+            assert_eq!(events(&mut known, 0..100, Status::Ok), 0);
+        }
+        assert_eq!(events(&mut known, 40..60, Status::Critical), 20);
+        assert_eq!(events(&mut known, 40..60, Status::Critical), 0);
+        assert_eq!(events(&mut known, 0..100, Status::Ok), 20);
+    }
+
+    /// New checks displace those that have not reported for longest; the room stays as it is.
+    #[test]
+    fn checks_that_come_and_go_displace_no_other() {
+        let mut known = Checks::new(100);
+        assert_eq!(events(&mut known, 0..30, Status::Ok), 30);
+        for round in 1..200 {
+            let new = round * 1_000;
+            assert_eq!(events(&mut known, new..new + 70, Status::Warning), 70);
+            assert_eq!(events(&mut known, 0..30, Status::Ok), 0, "{round}");
+            assert!(known.recent.len() + known.earlier.len() <= 200);
+        }
+        // The first ones are new again.
+        assert_eq!(events(&mut known, 1_000..1_070, Status::Warning), 70);
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Start {
         let options = &self.options;
         if options.events {
             let (sender, reports) = channel::bounded(EVENTS);
-            let run = move || events::hand_on(reports, &*sink, EVENTS);
+            let run = move || events::hand_on(reports, &*sink);
             let started = self.threads.spawn("statsd-events", run);
             started.map_err(Error::Thread)?;
             self.events = Some(sender);
