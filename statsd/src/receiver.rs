@@ -409,6 +409,15 @@ impl Drop for Receiver {
     }
 }
 
+/// The name of a line, in the forms that its values need: made once, however many they are.
+#[derive(Default)]
+struct LineNames {
+    /// Where its key is aside.
+    place: Option<Range<usize>>,
+    /// For values that are stored by themselves.
+    canonical: Option<Result<Arc<[u8]>, Reject>>,
+}
+
 /// The lines of a few packets, on their way into the table.
 struct Batch {
     tokens: Tokens,
@@ -453,9 +462,9 @@ impl Batch {
             self.event(reading, line);
             return;
         }
-        let mut place = None;
+        let mut names = LineNames::default();
         parse::line(line, &reading.letters, |head, item| {
-            self.item(reading, line, head, item, &mut place);
+            self.item(reading, line, head, item, &mut names);
         });
     }
 
@@ -475,14 +484,13 @@ impl Batch {
         start..end
     }
 
-    /// `place` is where the line's key is aside, once it is.
     fn item(
         &mut self,
         reading: &Reading,
         line: &[u8],
         head: &Head<'_>,
         item: Item<'_>,
-        place: &mut Option<Range<usize>>,
+        names: &mut LineNames,
     ) {
         let key_len = head.name.len() + head.tags.len() + sanitize::TAGS.len();
         let (kind, sample) = match item {
@@ -502,13 +510,30 @@ impl Batch {
                 };
                 (kind, sample)
             }
-            Item::Point { kind, value, at } => return self.point(line, head, kind, value, at),
+            Item::Point { kind, value, at } => {
+                let sanitize = self.sanitize;
+                let name = names.canonical.get_or_insert_with(|| {
+                    let (mut key, mut name) = (Vec::new(), Vec::new());
+                    parse::key(head, &mut key);
+                    sanitize::canonical(&key, sanitize, &mut name).map(|()| name.into())
+                });
+                match name {
+                    Ok(name) => self.points.push(Point {
+                        name: name.clone(),
+                        kind,
+                        value,
+                        at: at.unwrap_or_else(|| (now_ms() / 1_000) as f64),
+                    }),
+                    Err(reason) => self.bad(line, *reason),
+                }
+                return;
+            }
         };
-        let key = match place {
+        let key = match &names.place {
             Some(key) => key.clone(),
             None => {
                 let key = self.aside(|aside| parse::key(head, aside));
-                place.insert(key).clone()
+                names.place.insert(key).clone()
             }
         };
         self.push(reading, key, kind, sample);
@@ -518,21 +543,6 @@ impl Batch {
         let hash = reading.seeds.hash(&self.aside, key.start, key.len(), kind);
         let token = Token::new(hash, key.start, key.len(), kind, sample);
         self.tokens.common.push(token.aside());
-    }
-
-    fn point(&mut self, line: &[u8], head: &Head<'_>, kind: Kind, value: f64, at: Option<f64>) {
-        let mut key = Vec::new();
-        parse::key(head, &mut key);
-        let mut canonical = Vec::new();
-        if let Err(reason) = sanitize::canonical(&key, self.sanitize, &mut canonical) {
-            return self.bad(line, reason);
-        }
-        self.points.push(Point {
-            name: canonical,
-            kind,
-            value,
-            at: at.unwrap_or_else(|| (now_ms() / 1_000) as f64),
-        });
     }
 
     fn event(&mut self, reading: &Reading, line: &[u8]) {

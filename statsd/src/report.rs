@@ -3,6 +3,7 @@
 //! Reports go through a bounded channel, commands the other way through a queue that a receiver
 //! looks into between two reads. What all threads see is in [`Shared`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -46,7 +47,8 @@ pub(crate) enum Contents {
 /// A value that is stored by itself, under its canonical name.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Point {
-    pub(crate) name: Vec<u8>,
+    /// The values of a line share it.
+    pub(crate) name: Arc<[u8]>,
     pub(crate) kind: Kind,
     pub(crate) value: f64,
     /// Unix seconds.

@@ -61,17 +61,19 @@ pub(crate) fn canonical(raw: &[u8], sanitize: bool, out: &mut Vec<u8>) -> Result
         if clean_key.is_empty() || clean_value.is_empty() || clean_key == b"name" {
             continue;
         }
-        match tags.iter_mut().find(|(known, _)| *known == clean_key) {
-            Some(known) => known.1 = clean_value,
-            None => tags.push((clean_key, clean_value)),
-        }
+        tags.push((clean_key, clean_value));
     }
-    tags.sort();
-    for (key, value) in tags {
+    // The sort keeps equal keys in their order.
+    tags.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut tags = tags.iter().peekable();
+    while let Some((key, value)) = tags.next() {
+        if tags.peek().is_some_and(|(next, _)| next == key) {
+            continue;
+        }
         out.push(b';');
-        out.extend_from_slice(&key);
+        out.extend_from_slice(key);
         out.push(b'=');
-        out.extend_from_slice(&value);
+        out.extend_from_slice(value);
     }
     Ok(())
 }
@@ -250,7 +252,41 @@ mod tests {
         }
     }
 
+    /// The tags of `text`, each looked for among those before it.
+    fn naive_tags(text: &str) -> String {
+        let mut tags: Vec<(&str, String)> = Vec::new();
+        for tag in text.split(',') {
+            let (key, value) = tag.split_once(':').unwrap_or((tag, "true"));
+            let value = value.replace(':', "");
+            if key.is_empty() || value.is_empty() || key == "name" {
+                continue;
+            }
+            match tags.iter_mut().find(|(known, _)| *known == key) {
+                Some(known) => known.1 = value,
+                None => tags.push((key, value)),
+            }
+        }
+        tags.sort_unstable();
+        let tags = tags.iter().map(|(key, value)| format!(";{key}={value}"));
+        tags.collect()
+    }
+
+    /// About as many as the longest name has room for.
+    #[test]
+    fn very_many_tags_are_told_apart() {
+        let pair = |n: u32| format!("{n:04x}");
+        let tags: Vec<String> = (0..13_000).map(|n| pair(n % 12_900)).collect();
+        let name = named(&format!("x|#{}", tags.join(",")), true);
+        assert_eq!(name.matches(';').count(), 12_900);
+        assert!(name.starts_with("x;0000=true;0001=true;"), "{name:.60}");
+    }
+
     proptest! {
+        #[test]
+        fn tags_are_those_of_the_naive_twin(text in "([abn]|name|[a-c]{0,2}:[x-z]{0,2}|:|,){0,40}") {
+            prop_assert_eq!(named(&format!("x|#{text}"), true), format!("x{}", naive_tags(&text)));
+        }
+
         #[test]
         fn canonical_names_stay_as_they_are(raw in "[ -~]{0,40}", sanitize: bool) {
             let once = named(&raw, sanitize);

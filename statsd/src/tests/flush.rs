@@ -388,6 +388,34 @@ fn names_without_memory_are_refused_and_counted() {
     assert_eq!(counted(&mut harness), 40_000);
 }
 
+/// A line of very many values with a long name would fill memory with copies of it, and time with making them.
+#[test]
+fn the_values_of_a_line_with_a_time_share_its_name() {
+    use crate::report::Contents;
+    use std::sync::{Arc, atomic::Ordering};
+
+    let mut harness = Harness::new(&Options::default());
+    harness.packet(b"a b:1:2:3|c|#k:v|T1700000000\na_b;k=v:4|g|T1700000000\n!:1:2|g|T1700000000");
+    harness.shared.epoch.fetch_add(1, Ordering::SeqCst);
+    harness.receivers[0].step();
+    let found = harness
+        .reports
+        .try_iter()
+        .find_map(|report| match report.contents {
+            Contents::Points(points) => Some(points),
+            _ => None,
+        });
+    let points = found.unwrap();
+    let values: Vec<f64> = points.iter().map(|point| point.value).collect();
+    assert_eq!(values, [1.0, 2.0, 3.0, 4.0]);
+    assert!(points.iter().all(|point| *point.name == *b"a_b;k=v"));
+    for point in &points[1..3] {
+        assert!(Arc::ptr_eq(&point.name, &points[0].name));
+    }
+    let bad = harness.shared.stats.bad_lines_by_reason();
+    assert_eq!(bad, [("empty_name", 2)]);
+}
+
 /// What is per second is of the time that the values are of; all else is as they are.
 #[test]
 fn rates_after_missed_flushes_are_of_all_the_time() {
