@@ -24,6 +24,7 @@ pub(crate) const FORGOTTEN: u8 = 32;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Entry {
+    /// By the parity of the interval. The first one of an alias has its age.
     pub(crate) cells: [f64; 2],
     /// The canonical entry of an alias.
     pub(crate) link: u32,

@@ -33,8 +33,11 @@ settings::counters! {
         /// up to 64 that were sent or coalesced as one. If this grows, raise statsd.receive_buffer
         /// and net.core.rmem_max, or list the address several times.
         kernel_drops = "kernel_drops";
-        /// Names known now. Compare with statsd.max_names.
+        /// Series known now, each name of each type. Compare with name_entries.
         names = level "names";
+        /// What receivers hold of names: each takes an entry for each way in which a name is written. Compare
+        /// with statsd.max_names. If it is far above names, find the senders that write them differently.
+        name_entries = level "name_entries";
         /// Samples of new names dropped because of statsd.max_names, max_new_names or
         /// max_names_per_prefix, or for want of memory. If this grows, fix the sender of the prefix
         /// that the log names, or raise the limit.

@@ -15,6 +15,9 @@
 //! 4. Names are keyed as they are sent. The first time a name is seen it is brought into its
 //!    canonical form; if that differs, its entry is an alias that links to the canonical entry, so
 //!    that sanitising and tags cost once per alias.
+//! 5. An alias goes after some intervals without samples, while its name may live for ever: spellings
+//!    that come once take no room for long. Where there is no room for another alias, the samples of
+//!    a known name are taken without one.
 
 use std::io;
 use std::ops::Range;
@@ -33,6 +36,8 @@ use crate::sanitize;
 use crate::token::{self, INLINE, MARGIN, Seeds, Token};
 
 const AHEAD: usize = 16;
+/// Intervals without samples after which an alias is forgotten, as long as idle names live on.
+const IDLE: f64 = 8.0;
 /// Forgotten entries that are worth collecting.
 const WORTHWHILE: usize = 4_096;
 
@@ -221,9 +226,15 @@ impl Table {
     /// forgotten; `None` if there is no room for it any more.
     #[cold]
     fn resolve(&mut self, mut at: u32) -> Option<u32> {
+        let touched = TOUCHED[self.parity];
         let entry = self.entries.get(at);
         if entry.flags & ALIAS != 0 {
-            at = entry.link;
+            let (link, flags) = (entry.link, entry.flags);
+            if flags != ALIAS | touched {
+                self.forgotten -= usize::from(flags & FORGOTTEN != 0);
+                self.entries.get_mut(at).flags = flags & !FORGOTTEN | touched;
+            }
+            at = link;
         }
         let entry = *self.entries.get(at);
         if entry.flags & FORGOTTEN != 0 {
@@ -252,14 +263,11 @@ impl Table {
         self.names.push(at, entry.kind, &name);
     }
 
-    /// Takes up a name that was not seen before, in any notation.
+    /// Takes up a name that was not seen before, in any notation. Of a known name in a new notation for which
+    /// there is no room, this is the entry of the name itself.
     #[cold]
     #[inline(never)]
     fn insert(&mut self, token: &Token, bytes: &[u8], slot: usize) -> Option<u32> {
-        if !self.has_room() {
-            self.refused.samples += 1;
-            return None;
-        }
         let raw = named(token, bytes);
         if !raw.is_empty() && raw.iter().all(|byte| sanitize::is_plain(*byte)) {
             return self.insert_canonical(token, bytes, slot);
@@ -282,17 +290,26 @@ impl Table {
         let canonical = Token::new(hash, MARGIN, canonical_len, token.kind, token.sample());
         // The canonical name maps to itself, so this looks it up or inserts it, and ends here.
         let target = self.find(&canonical, &buffer)?;
+        if !self.has_room() {
+            return Some(target);
+        }
         let slot = self.index.find(token.hash, |_| false).err()?;
-        self.put(token, bytes, slot, ALIAS, target)
+        let alias = self.put(token, bytes, slot, ALIAS, target);
+        alias.or(Some(target))
     }
 
     fn insert_canonical(&mut self, token: &Token, bytes: &[u8], slot: usize) -> Option<u32> {
+        if !self.has_room() {
+            self.refused.samples += 1;
+            return None;
+        }
         let name = named(token, bytes);
         if !self.prefix_has_room(token.kind, name) {
             self.refused.samples += 1;
             return None;
         }
         let Some(entry) = self.put(token, bytes, slot, 0, 0) else {
+            self.refused.samples += 1;
             self.release_prefix(token.kind, name);
             return None;
         };
@@ -302,13 +319,16 @@ impl Table {
     }
 
     fn has_room(&self) -> bool {
-        let Limits {
-            names, new_names, ..
-        } = self.limits;
-        (names == 0 || self.population.entries() < names)
-            && (new_names == 0 || self.new_names < new_names)
-            && self.len < Index::MOST
-            && self.index.has_room()
+        let most = self.limits.new_names;
+        !self.is_full() && (most == 0 || self.new_names < most)
+    }
+
+    /// Whether there is no room until entries are freed.
+    fn is_full(&self) -> bool {
+        let most = self.limits.names;
+        (most > 0 && self.population.entries() >= most)
+            || self.len == Index::MOST
+            || !self.index.has_room()
     }
 
     /// Claims room below the prefix of `name`, if that is limited.
@@ -349,8 +369,7 @@ impl Table {
         Some(self.len - 1)
     }
 
-    /// Makes an entry for the name of `token`. A name for which there is no memory is refused and
-    /// counted, as one beyond the limits.
+    /// Makes an entry for the name of `token`; `None` if there is no memory for it. There must be room.
     fn put(
         &mut self,
         token: &Token,
@@ -359,15 +378,7 @@ impl Table {
         flags: u8,
         link: u32,
     ) -> Option<u32> {
-        // An alias comes after its target, which may have taken the last room.
-        if !self.index.has_room() {
-            self.refused.samples += 1;
-            return None;
-        }
-        let Some(number) = self.free_entry() else {
-            self.refused.samples += 1;
-            return None;
-        };
+        let number = self.free_entry()?;
         let mut name = token::words(bytes, token.start as usize, usize::from(token.len));
         if usize::from(token.len) > INLINE {
             name[4] = self.long.len() as u64;
@@ -410,8 +421,13 @@ impl Table {
         let old = 1 - self.parity;
         let end = from.saturating_add(budget).min(self.len);
         let running = self.carry == Carry::Running;
+        let mut forgotten = 0;
         self.entries.each_mut(*from, end, |at, entry| {
-            if entry.flags & TOUCHED[old] == 0 {
+            if entry.flags & (TOUCHED[old] | ALIAS) == 0 {
+                return;
+            }
+            if entry.flags & ALIAS != 0 {
+                forgotten += usize::from(has_aged(entry, old));
                 return;
             }
             let value = entry.cells[old];
@@ -429,8 +445,14 @@ impl Table {
             }
             entry.flags &= !(TOUCHED[old] | ABSOLUTE[old]);
         });
+        self.forgotten += forgotten;
         *from = end.max(*from);
-        *from >= self.len
+        let is_through = *from >= self.len;
+        // New names wait for what is forgotten where there is no other room.
+        if is_through && self.forgotten > 0 && (self.is_worth_collecting() || self.is_full()) {
+            self.collect();
+        }
+        is_through
     }
 
     /// What the running interval has come to so far; nothing changes.
@@ -438,7 +460,7 @@ impl Table {
         let parity = self.parity;
         (0..self.len)
             .map(|at| (at, self.entries.get(at)))
-            .filter(|(_, entry)| entry.flags & TOUCHED[parity] != 0)
+            .filter(|(_, entry)| entry.flags & (TOUCHED[parity] | ALIAS) == TOUCHED[parity])
             .map(|(at, entry)| Value {
                 entry: at,
                 is_absolute: entry.flags & ABSOLUTE[parity] != 0,
@@ -477,12 +499,16 @@ impl Table {
             self.push_name(at, &mut name);
             self.release_prefix(self.entries.get(at).kind, &name);
         }
-        if self.forgotten > WORTHWHILE && self.forgotten * 2 > self.index.len() {
+        if self.is_worth_collecting() {
             self.collect();
         }
     }
 
-    /// Frees the entries of forgotten names and of their aliases.
+    fn is_worth_collecting(&self) -> bool {
+        self.forgotten > WORTHWHILE && self.forgotten * 2 > self.index.len()
+    }
+
+    /// Frees the entries of forgotten names and of their aliases, and those of forgotten aliases.
     fn collect(&mut self) {
         let Self {
             index,
@@ -499,7 +525,7 @@ impl Table {
             } else {
                 entry
             };
-            let stays = target.flags & FORGOTTEN == 0;
+            let stays = (entry.flags | target.flags) & FORGOTTEN == 0;
             if !stays {
                 free.push(at);
             } else if usize::from(entry.len) > INLINE {
@@ -533,7 +559,11 @@ impl Table {
             is_relative: false,
         };
         let token = Token::new(hash, MARGIN, name.len(), kind, sample);
-        if let Some(at) = self.find(&token, &bytes) {
+        if let Some(mut at) = self.find(&token, &bytes) {
+            let entry = self.entries.get(at);
+            if entry.flags & ALIAS != 0 {
+                at = entry.link;
+            }
             self.entries.get_mut(at).cells = [value; 2];
         }
     }
@@ -548,6 +578,23 @@ impl Drop for Table {
     fn drop(&mut self) {
         self.population.sub(self.index.len() as u64);
     }
+}
+
+/// Lets an alias grow older by the interval of the parity `old`; returns whether it is forgotten with that.
+/// Its first cell has the intervals since its last sample.
+fn has_aged(alias: &mut Entry, old: usize) -> bool {
+    if alias.flags & FORGOTTEN != 0 {
+        return false;
+    }
+    let [age, _] = &mut alias.cells;
+    *age = if alias.flags & TOUCHED[old] != 0 {
+        0.0
+    } else {
+        *age + 1.0
+    };
+    let is_old = *age >= IDLE && alias.flags & TOUCHED[1 - old] == 0;
+    alias.flags = alias.flags & !TOUCHED[old] | if is_old { FORGOTTEN } else { 0 };
+    is_old
 }
 
 /// The name of an entry that does not hold it itself, in `long`.

@@ -306,3 +306,21 @@ fn connections_are_limited() {
     });
     server.stop().unwrap();
 }
+
+/// What `max_names` limits is to be seen: one series may take many entries.
+#[test]
+fn entries_of_names_are_counted() {
+    let (sockets, address) = only_udp();
+    let (server, _) = start(options(), sockets);
+    let sender = udp_sender();
+    sender
+        .send_to(b"a_b:1|c\na b:1|c\na  b:1|c\nt:1|c|#x:1,y:2", address)
+        .unwrap();
+    wait_for(&server, 4);
+    server.flush_now();
+    let stats = server.stats();
+    // Three spellings of one, two of the other. The names include those of our own.
+    let own = ["packets_received", "metrics_received", "bad_lines_seen"].len() as u64;
+    assert_eq!((stats.name_entries.get(), stats.names.get()), (5, 2 + own));
+    server.stop().unwrap();
+}

@@ -27,6 +27,7 @@ use crate::aggregate::{Aggregator, Dropped, Taken};
 use crate::error::Error;
 use crate::listener::Block;
 use crate::output::Outputs;
+use crate::population::Population;
 use crate::raw::socket::Waker;
 use crate::report::{Command, CommandQueue, Peek, Report, Shared};
 use crate::state::{self, Extent};
@@ -111,6 +112,7 @@ pub(super) struct AggregatorThread {
     pub(super) aggregator: Aggregator,
     pub(super) outputs: Outputs,
     pub(super) shared: Arc<Shared>,
+    pub(super) population: Arc<Population>,
     pub(super) reports: Incoming<Report>,
     pub(super) queries: Incoming<Query>,
     pub(super) controls: Incoming<Control>,
@@ -222,6 +224,7 @@ impl AggregatorThread {
             clock: since_start,
         };
         let dropped = self.aggregator.flush(&input, &mut self.outputs, stats);
+        stats.name_entries.set(self.population.entries());
         stats.end_interval();
         dropped
     }

@@ -369,6 +369,7 @@ impl Start {
             aggregator,
             outputs,
             shared: self.shared.clone(),
+            population: self.population,
             reports: self.reports.1,
             queries,
             controls,

@@ -96,6 +96,94 @@ fn aliases_and_long_names_are_one_series() {
     }
 }
 
+/// The name lives on, what it was written as goes.
+#[test]
+fn idle_spellings_make_room_for_names() {
+    let mut harness = Harness::new(&Options {
+        max_names: 20,
+        ..Options::default()
+    });
+    harness.packet(b"a_b:1|c\na b:1|c");
+    for blanks in 0..30 {
+        harness.packet(format!("a{}_b:1|c|#\n", "!".repeat(blanks + 1)).as_bytes());
+    }
+    let count = |lines: &[String], name: &str| {
+        let of = format!("stats_counts.{name} ");
+        let found = lines.iter().find_map(|line| line.strip_prefix(&of));
+        found.map(str::to_owned)
+    };
+    // Those for which there was no room are counted all the same.
+    assert_eq!(count(&harness.flush_values(), "a_b").as_deref(), Some("32"));
+    let refused = |harness: &Harness| harness.shared.stats.names_refused.get();
+    assert_eq!(refused(&harness), 0);
+    harness.packet(b"new:1|c\nne w:1|c");
+    assert_eq!(count(&harness.flush_values(), "new"), None);
+    assert_eq!(refused(&harness), 2);
+    // One of them goes on being used.
+    for _ in 0..10 {
+        harness.packet(b"a b:1|c");
+        assert_eq!(count(&harness.flush_values(), "a_b").as_deref(), Some("1"));
+    }
+    for name in 0..18 {
+        harness.packet(format!("new{name}:1|c").as_bytes());
+    }
+    let lines = harness.flush_values();
+    for name in 0..18 {
+        let name = format!("new{name}");
+        assert_eq!(count(&lines, &name).as_deref(), Some("1"), "{name}");
+    }
+    assert_eq!(refused(&harness), 2);
+    harness.packet(b"one_more:1|c\na!_b:1|c\na b:1|c");
+    assert_eq!(count(&harness.flush_values(), "a_b").as_deref(), Some("2"));
+    assert_eq!(refused(&harness), 3);
+}
+
+/// However names are written, and whenever: what was sent is what is flushed.
+#[test]
+fn spellings_that_come_and_go_lose_nothing() {
+    for (max_names, delete) in [(0, false), (40, false), (0, true)] {
+        let mut harness = Harness::new(&Options {
+            max_names,
+            delete_idle_stats: delete,
+            ..Options::default()
+        });
+        let mut state = 11_u64;
+        let mut random = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        // There is room for each name, if not for its spellings.
+        for name in 0..30 {
+            harness.packet(format!("node.{name}:0|c").as_bytes());
+        }
+        harness.flush_values();
+        for _ in 0..300 {
+            let mut sent = 0;
+            for _ in 0..random(60) {
+                // Some are written in ways that come once, some in few, some are quiet for a while.
+                let (name, way) = (random(30), random(3) * random(100_000));
+                let line = format!("{}node.{name}:3|c", "!".repeat((way % 50) as usize));
+                let line = match way % 3 {
+                    0 => line,
+                    1 => format!("{line}|#"),
+                    _ => format!("{line}|#:{way}"),
+                };
+                harness.packet(line.as_bytes());
+                sent += 3;
+            }
+            let lines = harness.flush_values();
+            let counts = lines.iter().filter_map(|line| {
+                let line = line.strip_prefix("stats_counts.node.")?;
+                line.split_once(' ')?.1.parse::<u64>().ok()
+            });
+            let refused = harness.shared.stats.names_refused.get();
+            assert_eq!((counts.sum::<u64>(), refused), (sent, 0));
+        }
+    }
+}
+
 #[test]
 fn gauges_of_several_threads_add_up() {
     let mut harness = Harness::with(&Options::default(), 2, crate::raw::simd::Path::detect());
