@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use super::contract::{Interval, Lines};
 use super::registry::{NO_IDS, NameOf};
-use super::samples::RunningSums;
+use super::samples::{NO_SLOT, RunningSums};
 use super::{Aggregator, Dropped};
 use crate::kind::Kind;
 use crate::naming::{Line, Section};
@@ -103,7 +103,8 @@ impl Aggregator {
         self.members = members;
         self.samples[log].end_interval();
         self.registry.grow();
-        let dropped = self.end_interval();
+        self.slots.end_interval();
+        let dropped = self.end_interval(1 - log);
         let names = self.registry.len() as u64;
         stats.names.store(names, Ordering::Relaxed);
         dropped
@@ -229,9 +230,11 @@ impl Aggregator {
         }
     }
 
-    /// Makes all series ready for the next interval, and drops those that are to be deleted.
-    fn end_interval(&mut self) -> Dropped {
+    /// Makes all series ready for the next interval, whose samples are in the log `next`, and drops those that are
+    /// to be deleted.
+    fn end_interval(&mut self, next: usize) -> Dropped {
         let mut is_any_gone = false;
+        let mut has_samples: Option<Vec<bool>> = None;
         for number in 0..self.registry.end() {
             let series = self.registry.get_mut(number);
             if !series.is_live() {
@@ -239,6 +242,15 @@ impl Aggregator {
             }
             let idle = series.start_interval();
             if self.types.end_interval(series, idle) {
+                // Receivers that ended the interval earlier may have reported samples of the next one.
+                let slot = series.slot();
+                if slot != NO_SLOT
+                    && has_samples.get_or_insert_with(|| {
+                        self.samples[next].in_use(self.slots.count as usize)
+                    })[slot as usize]
+                {
+                    continue;
+                }
                 self.remove(number);
                 is_any_gone = true;
             }

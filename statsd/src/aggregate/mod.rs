@@ -14,7 +14,8 @@
 //! 3. A flush goes once over the series and hands each line to the outputs. Then series that are to
 //!    be deleted are dropped, and receivers forget their names.
 //! 4. Where idle series are deleted, one without samples is left out of the flush at once but
-//!    dropped only after some intervals: names that come and go are the rule.
+//!    dropped only after some intervals: names that come and go are the rule. Its slot of samples is given to
+//!    another one a flush later, when neither log has samples of it.
 //! 5. Nothing here reads a clock, takes a lock or waits: times come in, and so does what is called
 //!    between two parts of a long computation.
 
@@ -138,6 +139,8 @@ struct Rules {
 struct Slots {
     count: u32,
     free: Vec<u32>,
+    /// Those of series dropped since the last flush, of which a log may still have samples.
+    leaving: Vec<u32>,
     /// By slot: the series.
     series: Vec<u32>,
 }
@@ -162,6 +165,11 @@ impl Slots {
         self.series.push(series);
         self.count += 1;
         self.count - 1
+    }
+
+    /// Frees what has left before the log was flushed that could have samples of it.
+    fn end_interval(&mut self) {
+        self.free.append(&mut self.leaving);
     }
 }
 
@@ -249,6 +257,12 @@ impl Aggregator {
     #[cfg(test)]
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// How many slots there are.
+    #[cfg(test)]
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.count
     }
 
     /// Learns what a receiver's entries stand for.
@@ -426,7 +440,7 @@ impl Aggregator {
             self.ids.give_back(ids, width);
         }
         if series.slot() != NO_SLOT {
-            self.slots.free.push(series.slot());
+            self.slots.leaving.push(series.slot());
         }
         self.hits.remove(&number);
         self.registry.remove(number);

@@ -396,6 +396,15 @@ impl SampleLog {
         }
     }
 
+    /// Which slots, of `slots`, have samples.
+    pub(crate) fn in_use(&self, slots: usize) -> Vec<bool> {
+        let mut in_use = vec![false; slots];
+        for slot in self.slots.iter().chain(self.buffers.keys()) {
+            in_use[*slot as usize] = true;
+        }
+        in_use
+    }
+
     /// Takes back what [`SampleLog::group`] gave.
     pub(crate) fn put_back(&mut self, grouped: Grouped) {
         let Grouped {

@@ -1,6 +1,7 @@
 //! What the recordings do not cover.
 
 use super::Harness;
+use crate::kind::Kind;
 use crate::options::{Choice, Options};
 
 #[test]
@@ -436,6 +437,67 @@ fn a_deleted_gauge_starts_from_nothing() {
         ["stats.gauges.g 1", "stats.gauges.h 6"]
     );
     assert!(harness.flush_values().is_empty());
+}
+
+/// A sample that a receiver reports before the flush of the interval before stays with its name, even if that flush
+/// finds the name idle, or an operator deletes it.
+#[test]
+fn samples_of_a_deleted_timer_are_not_those_of_another() {
+    let options = Options {
+        delete_timers: Choice::Yes,
+        ..Options::default()
+    };
+    // As many samples as are reported before the interval ends.
+    let many = "old:7|ms\n".repeat(4_096);
+    let send = |harness: &mut Harness| (0..8).for_each(|_| harness.packet_to(1, many.as_bytes()));
+    let of = |lines: &[String], name: &str| {
+        let prefix = format!("stats.timers.{name}.");
+        let of = |line: &String| line.strip_prefix(&prefix).map(str::to_owned);
+        lines.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let expect = |lines: &[String], name: &str, expected: &[&str]| {
+        let found = of(lines, name);
+        for line in expected {
+            assert!(found.iter().any(|found| found == line), "{found:?}");
+        }
+    };
+
+    let mut harness = Harness::with(&options, 2, crate::raw::simd::Path::detect());
+    harness.packet_to(1, b"old:7|ms");
+    expect(&harness.flush_values(), "old", &["count 1"]);
+    for _ in 0..7 {
+        harness.flush_values();
+    }
+    // The interval in which it would be dropped ends, and receiver 1 is first in the next one.
+    let shared = harness.shared.clone();
+    shared.epoch.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    for receiver in &mut harness.receivers {
+        receiver.step();
+        assert!(!receiver.is_sweeping());
+    }
+    send(&mut harness);
+    shared.epoch.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(of(&harness.flush_values(), "old"), [""; 0]);
+    harness.packet_to(0, b"new:1|ms");
+    let lines = harness.flush_values();
+    expect(&lines, "new", &["count 1", "upper 1", "sum 1"]);
+    expect(&lines, "old", &["count 32768", "upper 7", "sum 229376"]);
+
+    // The same where an operator deletes a name that has samples.
+    send(&mut harness);
+    harness.take_reports();
+    let old = harness.aggregator.registry().find(Kind::Timer, b"old");
+    let dropped = harness.aggregator.delete(&[old.unwrap()]);
+    harness.forget(dropped, true);
+    harness.packet_to(0, b"newer:1|ms");
+    let lines = harness.flush_values();
+    expect(&lines, "newer", &["count 1", "upper 1", "sum 1"]);
+    assert_eq!(of(&lines, "old"), [""; 0]);
+    // Then the place of its samples is free.
+    let before = harness.aggregator.slots();
+    harness.packet_to(0, b"newest:1|ms");
+    expect(&harness.flush_values(), "newest", &["count 1"]);
+    assert_eq!(harness.aggregator.slots(), before);
 }
 
 /// Without memory for further names those that are known go on.

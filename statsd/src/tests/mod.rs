@@ -12,7 +12,7 @@ use carbon::{Datapoint, NameError, SeriesId, Sink};
 use crossbeam::channel;
 use hashbrown::HashMap;
 
-use crate::aggregate::Aggregator;
+use crate::aggregate::{Aggregator, Dropped};
 use crate::aggregate::flush::FlushInput;
 use crate::events::EventReport;
 use crate::number;
@@ -170,9 +170,24 @@ impl Harness {
                 receiver.step();
             }
         }
+        self.take_reports();
+    }
+
+    /// Gives the aggregator what receivers have reported.
+    pub(super) fn take_reports(&mut self) {
         while let Ok(report) = self.reports.try_recv() {
             let stats = &self.shared.stats;
             self.aggregator.take(report, &mut self.outputs, stats);
+        }
+    }
+
+    /// Asks receivers to forget names.
+    pub(super) fn forget(&mut self, dropped: Dropped, with_samples: bool) {
+        for (queue, entries) in self.commands.iter().zip(dropped.entries) {
+            queue.push(Command::Forget {
+                entries,
+                with_samples,
+            });
         }
     }
 
@@ -195,12 +210,7 @@ impl Harness {
         };
         let dropped = self.aggregator.flush(&input, &mut self.outputs, stats);
         self.epoch += 1;
-        for (queue, entries) in self.commands.iter().zip(dropped.entries) {
-            queue.push(Command::Forget {
-                entries,
-                with_samples: false,
-            });
-        }
+        self.forget(dropped, false);
         let text = String::from_utf8(self.text.take_all()).unwrap();
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let sunk: Vec<String> = self.memory.take();
