@@ -69,11 +69,24 @@ impl SampleList {
     }
 }
 
+/// What a receiver keeps of the members of sets in one interval.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemberLimits {
+    /// Most distinct members.
+    pub(crate) count: usize,
+    /// Most bytes of all of them together.
+    pub(crate) bytes: usize,
+    /// Bytes of the longest one.
+    pub(crate) longest: usize,
+}
+
 /// Distinct members of sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MemberList {
     seen: HashSet<(u32, Box<[u8]>)>,
-    /// Members beyond the limit.
+    /// Of the members, their texts alone.
+    bytes: usize,
+    /// Members beyond the limits.
     pub(crate) refused: u64,
 }
 
@@ -86,10 +99,18 @@ impl MemberList {
         self.seen.into_iter()
     }
 
-    fn insert(&mut self, entry: u32, member: &[u8], most: usize) {
-        if self.seen.len() < most {
-            self.seen.insert((entry, member.into()));
-        } else if !self.seen.contains(&(entry, member.into())) {
+    fn insert(&mut self, entry: u32, member: &[u8], limits: &MemberLimits) {
+        if member.len() > limits.longest {
+            self.refused += 1;
+            return;
+        }
+        let bytes = self.bytes + member.len();
+        let key = (entry, member.into());
+        if self.seen.len() < limits.count && bytes <= limits.bytes {
+            if self.seen.insert(key) {
+                self.bytes = bytes;
+            }
+        } else if !self.seen.contains(&key) {
             self.refused += 1;
         }
     }
@@ -146,8 +167,7 @@ pub(crate) struct Cell<'a> {
     pub(crate) carry: Carry,
     pub(crate) samples: &'a mut SampleList,
     pub(crate) members: &'a mut MemberList,
-    /// Most members of sets in an interval.
-    pub(crate) most_members: usize,
+    pub(crate) member_limits: &'a MemberLimits,
     /// The sample's text, if its type takes text.
     pub(crate) text: &'a [u8],
 }
@@ -192,6 +212,31 @@ impl Cell<'_> {
     /// Keeps the sample's text, once.
     pub(crate) fn keep_member(&mut self) {
         self.members
-            .insert(self.number, self.text, self.most_members);
+            .insert(self.number, self.text, self.member_limits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_beyond_the_limits_are_refused() {
+        let limits = MemberLimits {
+            count: 4,
+            bytes: 10,
+            longest: 5,
+        };
+        let kept = |members: &[&str]| {
+            let mut list = MemberList::default();
+            for member in members {
+                list.insert(0, member.as_bytes(), &limits);
+            }
+            (list.seen.len(), list.refused)
+        };
+        assert_eq!(kept(&["a", "b", "a", "c", "d", "e", "a", "b"]), (4, 1));
+        // Known ones take no more room, and shorter ones may still fit.
+        assert_eq!(kept(&["aaaa", "bbbb", "cccc", "bbbb", "dd", "e"]), (3, 2));
+        assert_eq!(kept(&["aaaaa", "aaaaaa", "aaaaaaaaaaaaa", "b"]), (2, 2));
     }
 }

@@ -130,6 +130,7 @@ settings::options! {
         /// How many leading nodes of a name are the prefix for max_names_per_prefix.
         prefix_nodes: u32 = 2 => at_least(1);
         /// Longest name in bytes with its tags, at most 65000; a line with a longer one is a bad line.
+        /// Longer members of sets are dropped and counted in members_refused.
         max_name_length: u32 = 1_024 => between(1, 65_000);
         /// Most connections at once: to tcp and unix_stream together, and to admin. Further ones are
         /// closed at once and counted in connections_refused. 0: no limit.

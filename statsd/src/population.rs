@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::hash::BuildHasher;
 
+use crate::cell::MemberLimits;
 use crate::kind::Kind;
 
 /// What bounds the number and length of names.
@@ -23,8 +24,7 @@ pub(crate) struct Limits {
     pub(crate) new_names: u64,
     pub(crate) names_per_prefix: u64,
     pub(crate) prefix_nodes: usize,
-    /// Distinct members of sets in one interval.
-    pub(crate) members: usize,
+    pub(crate) members: MemberLimits,
     pub(crate) sanitize: bool,
 }
 

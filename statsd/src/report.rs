@@ -71,7 +71,7 @@ pub(crate) struct Counts {
 pub(crate) struct Refused {
     /// Samples of names beyond the limits.
     pub(crate) samples: u64,
-    /// Members of sets beyond the limit.
+    /// Members of sets beyond the limits.
     pub(crate) members: u64,
     /// Samples whose name has nothing left in it.
     pub(crate) empty_names: u64,

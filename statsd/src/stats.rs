@@ -42,8 +42,9 @@ settings::counters! {
         /// max_names_per_prefix, or for want of memory. If this grows, fix the sender of the prefix
         /// that the log names, or raise the limit.
         names_refused = "names_refused";
-        /// Members of sets dropped because the set was full. If this grows, count something with
-        /// fewer different values.
+        /// Members of sets dropped because there were too many in the interval, or because one was
+        /// longer than statsd.max_name_length. If this grows, count something with fewer different
+        /// values.
         members_refused = "members_refused";
         /// Samples of timers that are in no percentile, median or histogram because
         /// statsd.timer_memory was full. If this grows, raise it.

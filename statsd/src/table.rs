@@ -168,7 +168,7 @@ impl Table {
             carry: self.carry,
             samples: &mut self.samples,
             members: &mut self.members,
-            most_members: self.limits.members,
+            member_limits: &self.limits.members,
             text,
         };
         token.kind.add(&mut cell, token.sample());

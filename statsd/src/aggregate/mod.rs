@@ -106,7 +106,7 @@ pub(crate) struct Aggregator {
     /// By the parity of the interval.
     samples: [SampleLog; 2],
     slots: Slots,
-    /// Members of sets in the interval, with the numbers of their series.
+    /// Members of sets in the interval, with the numbers of their series: no more than the limits of all receivers.
     members: HashSet<(u32, Box<[u8]>)>,
     ids: LineIds,
     naming: Naming,

@@ -21,7 +21,7 @@ use super::sockets;
 use crate::admin::{self, Admin, Query};
 use crate::aggregate::Aggregator;
 use crate::aggregate::kinds::Letters;
-use crate::cell::Carry;
+use crate::cell::{Carry, MemberLimits};
 use crate::death::{Deaths, OnDeath, Threads};
 use crate::error::Error;
 use crate::events::{self, EventReport, EventSink};
@@ -51,6 +51,8 @@ const REPEATED: usize = 1_024;
 const BLOCKS: usize = 256;
 /// Distinct members of sets that a receiver keeps in an interval.
 const MEMBERS: usize = 4_000_000;
+/// Bytes of these members: they are in memory once more while the interval before is flushed.
+const MEMBER_BYTES: usize = 128 << 20;
 
 /// A server that runs.
 #[derive(Debug)]
@@ -411,7 +413,11 @@ pub(crate) fn receiver_options(options: &Options, id: usize, receivers: usize) -
             new_names: options.max_new_names,
             names_per_prefix: options.max_names_per_prefix,
             prefix_nodes: options.prefix_nodes as usize,
-            members: MEMBERS,
+            members: MemberLimits {
+                count: MEMBERS,
+                bytes: MEMBER_BYTES,
+                longest: options.max_name_length as usize,
+            },
             sanitize: options.key_name_sanitize,
         },
         carry: Carry::for_receivers(receivers),

@@ -439,6 +439,23 @@ fn a_deleted_gauge_starts_from_nothing() {
     assert!(harness.flush_values().is_empty());
 }
 
+/// A set has its other members, and its line if it has no others.
+#[test]
+fn members_that_are_too_long_are_refused_and_counted() {
+    let mut harness = Harness::new(&Options {
+        max_name_length: 100,
+        ..Options::default()
+    });
+    let (fits, too_long) = ("x".repeat(100), "x".repeat(101));
+    harness.packet(format!("s:{fits}|s\ns:{too_long}|s\ns:a|s\nt:{too_long}|s").as_bytes());
+    assert_eq!(
+        harness.flush_values(),
+        ["stats.sets.s.count 2", "stats.sets.t.count 0"]
+    );
+    assert_eq!(harness.shared.stats.members_refused.get(), 2);
+    assert_eq!(harness.shared.stats.bad_lines.get(), 0);
+}
+
 /// A sample that a receiver reports before the flush of the interval before stays with its name, even if that flush
 /// finds the name idle, or an operator deletes it.
 #[test]
