@@ -245,9 +245,9 @@ impl Aggregator {
                 // Receivers that ended the interval earlier may have reported samples of the next one.
                 let slot = series.slot();
                 if slot != NO_SLOT
-                    && has_samples.get_or_insert_with(|| {
-                        self.samples[next].in_use(self.slots.count as usize)
-                    })[slot as usize]
+                    && has_samples
+                        .get_or_insert_with(|| self.samples[next].in_use(self.slots.count as usize))
+                        [slot as usize]
                 {
                     continue;
                 }

@@ -4,7 +4,8 @@
 //!    log is sorted by slot, by counting.
 //! 2. A log that grows long before the flush is folded into one [`SampleBuffer`] per slot, often,
 //!    so that each time is short. A buffer keeps its samples up to `timer_exact_samples`; one more,
-//!    and they go into an hdrhistogram.
+//!    and they go into an hdrhistogram. Buffers grow only as far as all of them together may; samples beyond that
+//!    are in no percentile.
 //! 3. A histogram answers within 0.1 % for values from 0.001 up, and within 0.000001 below.
 //!    Count, sum, sum of squares, mean, deviation, least and largest stay exact beside it.
 
@@ -23,6 +24,8 @@ const UNTIL_PAUSE: usize = 1 << 13;
 /// Of a histogram: units per 1.0, so that values from 0.001 up have three digits.
 const UNITS: f64 = 1e6;
 const LARGEST: f64 = 4e18;
+/// Bytes that a histogram takes at most.
+const HISTOGRAM: usize = 1 << 18;
 
 /// What is known of samples without keeping them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,33 +93,62 @@ impl SampleBuffer {
         self.exact.capacity() * 8 + buckets * 4
     }
 
-    /// Adds `values`; returns how many of them count in no percentile, because `budget` bytes
-    /// more would be exceeded.
+    /// Adds `values`; returns how many of them count in no percentile, because that would take more
+    /// than `budget` bytes.
     fn extend(&mut self, values: &[f64], exact: usize, budget: &mut usize) -> u64 {
-        let before = self.bytes();
         self.summary.extend(values);
-        let mut unranked = 0;
-        let fits = self.histogram.is_none() && self.exact.len() + values.len() <= exact;
-        if fits && values.len() * 16 <= *budget {
+        let count = self.exact.len() + values.len();
+        if self.histogram.is_none() && count <= exact {
+            if !self.reserve(count, exact, budget) {
+                return values.len() as u64;
+            }
             self.exact.extend_from_slice(values);
-        } else if let Some(histogram) = self.histogram.as_mut() {
-            for value in values {
-                record(histogram, *value);
-            }
-        } else if let Some(mut histogram) = (*budget >= 1 << 18 && !fits)
-            .then(|| Histogram::<u32>::new(3).ok())
-            .flatten()
-        {
-            for value in self.exact.iter().chain(values) {
-                record(&mut histogram, *value);
-            }
-            self.exact = Vec::new();
-            self.histogram = Some(Box::new(histogram));
-        } else {
-            unranked = values.len() as u64;
+            return 0;
         }
+        self.widen(budget);
+        match &mut self.histogram {
+            Some(histogram) => record(histogram, values),
+            None => values.len() as u64,
+        }
+    }
+
+    /// Makes room for `count` exact samples, of at most `most`, within `budget` bytes. Whether there is.
+    fn reserve(&mut self, count: usize, most: usize, budget: &mut usize) -> bool {
+        let before = self.exact.capacity();
+        if count <= before {
+            return true;
+        }
+        let room = (2 * before).min(most).max(count);
+        if (room - before) * 8 > *budget {
+            return false;
+        }
+        self.exact.reserve_exact(room - self.exact.len());
+        *budget = budget.saturating_sub((self.exact.capacity() - before) * 8);
+        true
+    }
+
+    /// Makes a histogram that holds all samples so far, unless there is no `budget` for the largest one there is.
+    /// Samples beyond a histogram that cannot grow are in no percentile.
+    fn widen(&mut self, budget: &mut usize) {
+        let largest = units(self.summary.upper);
+        let known = self.histogram.as_ref();
+        if known.is_some_and(|known| known.high() >= largest) || *budget < HISTOGRAM {
+            return;
+        }
+        let Some(mut wider) = histogram(largest) else {
+            return;
+        };
+        let before = self.bytes();
+        match known {
+            Some(known) if wider.add(&**known).is_err() => return,
+            Some(_) => {}
+            None => {
+                record(&mut wider, &self.exact);
+                self.exact = Vec::new();
+            }
+        }
+        self.histogram = Some(Box::new(wider));
         *budget = (*budget + before).saturating_sub(self.bytes());
-        unranked
     }
 
     pub(super) fn sketch(&self) -> Sketch {
@@ -169,7 +201,8 @@ impl SampleBuffer {
 
     /// A buffer that was saved.
     pub(crate) fn restore(summary: Summary, weighted: &[(f64, u64)]) -> Self {
-        let mut histogram = Histogram::<u32>::new(3).ok().map(Box::new);
+        let values = weighted.iter().map(|(value, _)| *value);
+        let mut histogram = histogram(units(values.fold(summary.upper, f64::max))).map(Box::new);
         if let Some(histogram) = &mut histogram {
             for (value, count) in weighted {
                 let count = u32::try_from(*count).unwrap_or(u32::MAX);
@@ -188,11 +221,20 @@ fn units(value: f64) -> u64 {
     (value * UNITS).round().min(LARGEST) as u64
 }
 
-fn record(histogram: &mut Histogram<u32>, value: f64) {
-    // It grows to hold the value. If it cannot, the largest one that it holds stands for it.
-    if histogram.record(units(value)).is_err() {
-        histogram.saturating_record(units(value));
+/// An empty histogram that holds up to `largest`, in no more memory than that takes.
+fn histogram(largest: u64) -> Option<Histogram<u32>> {
+    // All numbers of as many bits take the same memory; so do those below 2,048.
+    let high = u64::MAX >> largest.max(2_047).leading_zeros();
+    Histogram::new_with_max(high, 3).ok()
+}
+
+/// Records `values`; returns how many of them are beyond what the histogram holds.
+fn record(histogram: &mut Histogram<u32>, values: &[f64]) -> u64 {
+    let mut beyond = 0;
+    for value in values {
+        beyond += u64::from(histogram.record(units(*value)).is_err());
     }
+    beyond
 }
 
 /// Samples by rank, as far as they are known.
@@ -303,6 +345,8 @@ pub(crate) struct Grouped {
     ends: Vec<u32>,
     values: Vec<f64>,
     buffers: HashMap<u32, SampleBuffer>,
+    /// The buffer that was sorted last, and its slot.
+    sorted: Option<(u32, SampleBuffer)>,
 }
 
 /// The samples of one series.
@@ -393,6 +437,7 @@ impl SampleLog {
             ends,
             values,
             buffers: std::mem::take(&mut self.buffers),
+            sorted: None,
         }
     }
 
@@ -411,6 +456,7 @@ impl SampleLog {
             ends,
             values,
             buffers,
+            sorted: _,
         } = grouped;
         let mut start = 0;
         for (slot, end) in ends.iter().enumerate() {
@@ -452,13 +498,16 @@ impl Grouped {
         }
     }
 
-    /// The samples of `slot`, sorted if there are at most `exact`; `None` if there are none.
+    /// The samples of `slot`, sorted if there are at most `exact`; `None` if there are none. A buffer is gone when the
+    /// next one is sorted.
     pub(crate) fn sorted(&mut self, slot: u32, exact: usize) -> Option<Sorted<'_>> {
         let range = self.range(slot);
-        // The interval is over: memory is not limited any more.
+        // The interval is over: memory is not limited any more, but only one buffer grows at a time.
         let mut budget = usize::MAX / 4;
-        if let Some(buffer) = self.buffers.get_mut(&slot) {
+        self.sorted = None;
+        if let Some(mut buffer) = self.buffers.remove(&slot) {
             buffer.extend(&self.values[range], exact, &mut budget);
+            let (_, buffer) = self.sorted.insert((slot, buffer));
             return Some(if buffer.is_exact() {
                 sort(&mut buffer.exact);
                 Sorted::Exact(&buffer.exact)
@@ -482,15 +531,15 @@ impl Grouped {
     /// The least `count` samples of `slot` after [`Grouped::sorted`], and how many more there are.
     pub(crate) fn least(&self, slot: u32, count: usize) -> (Vec<f64>, usize) {
         let mut least = Vec::new();
-        let total = match self.buffers.get(&slot) {
-            Some(buffer) => {
+        let total = match &self.sorted {
+            Some((sorted, buffer)) if *sorted == slot => {
                 for (value, times) in buffer.weighted() {
                     let room = count - least.len();
                     least.extend(std::iter::repeat_n(value, room.min(times as usize)));
                 }
                 buffer.count() as usize
             }
-            None => {
+            _ => {
                 let mut values = self.values[self.range(slot)].to_vec();
                 sort(&mut values);
                 least.extend(values.iter().take(count));
@@ -538,5 +587,100 @@ impl RunningSums {
             self.sums.push(sum);
             self.squares.push(squares);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOTS: usize = 200;
+
+    /// Adds `count` samples of `value` to each slot, and folds them into no more than `memory`.
+    fn fold(log: &mut SampleLog, count: usize, value: f64, exact: usize, memory: usize) -> u64 {
+        for slot in 0..SLOTS {
+            (0..count).for_each(|_| log.push(slot as u32, value));
+        }
+        log.fold(SLOTS, exact, memory, || {})
+    }
+
+    fn bytes(buffers: &HashMap<u32, SampleBuffer>) -> usize {
+        buffers.values().map(SampleBuffer::bytes).sum()
+    }
+
+    /// A histogram of small values takes 8 KiB, and one with a large value beside them 212 KiB.
+    #[test]
+    fn histograms_grow_within_the_memory() {
+        let mut log = SampleLog::default();
+        let memory = 4 << 20;
+        assert_eq!(fold(&mut log, 20, 0.001, 10, memory), 0);
+        assert!(bytes(&log.buffers) <= memory);
+        let unranked = fold(&mut log, 3, 1e12, 10, memory);
+        assert!(bytes(&log.buffers) <= memory, "{}", bytes(&log.buffers));
+        // Some had room; all have the rest of their statistics.
+        assert!((1..3 * SLOTS as u64).contains(&unranked), "{unranked}");
+        let ranked = |buffer: &SampleBuffer| buffer.sketch().total();
+        let ranked: u64 = log.buffers.values().map(ranked).sum();
+        assert_eq!(ranked + unranked, 23 * SLOTS as u64);
+        for buffer in log.buffers.values() {
+            let Summary {
+                count,
+                sum,
+                lower,
+                upper,
+                ..
+            } = buffer.summary;
+            assert_eq!((count, lower, upper), (23, 0.001, 1e12));
+            assert!((sum - 3e12).abs() < 0.1);
+        }
+        // What a histogram holds it still takes.
+        assert_eq!(fold(&mut log, 1, 0.001, 10, memory), 0);
+    }
+
+    #[test]
+    fn exact_samples_grow_within_the_memory() {
+        let mut log = SampleLog::default();
+        let memory = 1 << 20;
+        let mut unranked = 0;
+        for _ in 0..20 {
+            unranked += fold(&mut log, 100, 7.0, 100_000, memory);
+            assert!(bytes(&log.buffers) <= memory, "{}", bytes(&log.buffers));
+        }
+        let exact: usize = log.buffers.values().map(|buffer| buffer.exact.len()).sum();
+        assert_eq!(exact as u64 + unranked, (2_000 * SLOTS) as u64);
+        assert!(exact * 8 > memory / 3, "{exact}");
+    }
+
+    /// One sample more makes each of many buffers a histogram: they are not all there at once.
+    #[test]
+    fn a_flush_takes_the_memory_of_one_histogram_more() {
+        let mut log = SampleLog::default();
+        let memory = 1 << 20;
+        assert_eq!(fold(&mut log, 100, 7.0, 100, memory), 0);
+        (0..SLOTS).for_each(|slot| log.push(slot as u32, 1e12));
+        let mut grouped = log.group(SLOTS);
+        for slot in 0..SLOTS as u32 {
+            match grouped.sorted(slot, 100) {
+                Some(Sorted::Sketched(buffer)) => {
+                    assert_eq!((buffer.count(), buffer.sketch().total()), (101, 101));
+                }
+                _ => panic!("too many samples to be exact"),
+            }
+            let sorted = grouped.sorted.as_ref().map(|(_, buffer)| buffer.bytes());
+            let held = bytes(&grouped.buffers) + sorted.unwrap_or_default();
+            assert!(held <= memory + HISTOGRAM, "{held}");
+            assert_eq!(grouped.least(slot, 3).0.len(), 3);
+        }
+    }
+
+    /// What is taken for the most that a histogram takes is that.
+    #[test]
+    fn a_histogram_has_a_largest_size() {
+        for (largest, bytes) in [(0, 8 << 10), (2_047, 8 << 10), (2_048, 12 << 10)] {
+            assert_eq!(histogram(largest).unwrap().distinct_values() * 4, bytes);
+        }
+        let most = histogram(units(f64::MAX)).unwrap();
+        assert!(most.distinct_values() * 4 <= HISTOGRAM);
+        assert!(most.high() >= units(f64::MAX));
     }
 }

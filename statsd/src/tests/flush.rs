@@ -487,13 +487,17 @@ fn samples_of_a_deleted_timer_are_not_those_of_another() {
     }
     // The interval in which it would be dropped ends, and receiver 1 is first in the next one.
     let shared = harness.shared.clone();
-    shared.epoch.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    shared
+        .epoch
+        .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     for receiver in &mut harness.receivers {
         receiver.step();
         assert!(!receiver.is_sweeping());
     }
     send(&mut harness);
-    shared.epoch.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    shared
+        .epoch
+        .fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(of(&harness.flush_values(), "old"), [""; 0]);
     harness.packet_to(0, b"new:1|ms");
     let lines = harness.flush_values();

@@ -12,8 +12,8 @@ use carbon::{Datapoint, NameError, SeriesId, Sink};
 use crossbeam::channel;
 use hashbrown::HashMap;
 
-use crate::aggregate::{Aggregator, Dropped};
 use crate::aggregate::flush::FlushInput;
+use crate::aggregate::{Aggregator, Dropped};
 use crate::events::EventReport;
 use crate::number;
 use crate::options::Options;
