@@ -412,3 +412,44 @@ fn a_flood_of_names_without_memory_is_refused_or_ends_the_process() {
     assert_eq!(server.get("/readyz").status, 200);
     assert!(server.stop().success(), "{}", server.log());
 }
+
+/// Names that do not fit into the entries of the table are kept beside them, in memory that grows with them.
+#[test]
+fn long_names_without_memory_are_refused() {
+    // Nothing is stored: what is asked is whether names are taken.
+    let mut server = Server::prepared(&[
+        ("stats.self", "false"),
+        ("statsd.output", "discard"),
+        ("statsd.tcp", "127.0.0.1:0"),
+    ]);
+    server.first = Some(format!("ulimit -v {}", 400 << 10));
+    server.run();
+    let pid = server.pid();
+    // No datagram that the kernel may drop.
+    let mut stream = TcpStream::connect(server.address("statsd.tcp")).unwrap();
+    stream.write_all(b"known:1|g\n").unwrap();
+    server.wait_for_admin("gauges", "known");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let long = "x".repeat(900);
+    let mut n = 0;
+    let mut flood = || {
+        for _ in 0..20 {
+            let names: Vec<String> = (0..60).map(|at| format!("{long}{n}.{at}:1|c")).collect();
+            let _ = socket.send_to(names.join("\n").as_bytes(), server.address("statsd.udp"));
+            n += 1;
+        }
+        assert!(Instant::now() < deadline, "{}", server.log());
+    };
+    while !refuses_names(&server) {
+        flood();
+    }
+    // They go on being refused.
+    (0..100).for_each(|_| flood());
+    // Names that are known are not affected.
+    stream.write_all(b"known:234|g\n").unwrap();
+    server.wait_for_admin("gauges", "234");
+    assert_eq!(server.get("/readyz").status, 200);
+    assert_eq!(server.pid(), pid);
+    assert!(server.stop().success(), "{}", server.log());
+}

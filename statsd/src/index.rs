@@ -13,7 +13,7 @@
 
 use std::io;
 
-use crate::raw::memory::{LARGE, Zeros, prefetch};
+use crate::raw::memory::{LARGE, Zeros, make_room, prefetch};
 
 const EMPTY: u64 = 0;
 /// Slots of a cache line.
@@ -184,19 +184,20 @@ impl Index {
         true
     }
 
-    /// Keeps the numbers for which `keep` holds; returns how many went.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) -> usize {
+    /// Keeps the numbers for which `keep` holds; returns how many went. `None` if there is no memory for that: then
+    /// all stay.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) -> Option<usize> {
         let before = self.used;
-        let kept: Vec<u64> = self
-            .slots
-            .iter()
-            .filter(|slot| **slot != EMPTY && keep(number(**slot)))
-            .copied()
-            .collect();
+        let mut kept: Vec<u64> = Vec::new();
+        if !make_room(&mut kept, self.used) {
+            return None;
+        }
+        let used = self.slots.iter().filter(|slot| **slot != EMPTY);
+        kept.extend(used.filter(|slot| keep(number(**slot))));
         self.slots.fill(EMPTY);
         self.used = 0;
         self.take_over(&kept);
-        before - self.used
+        Some(before - self.used)
     }
 }
 
@@ -250,7 +251,7 @@ mod tests {
                     twin.remove(&number);
                 }
                 3 if (state >> 36).is_multiple_of(512) => {
-                    let gone = index.retain(|number| number % 7 != 0);
+                    let gone = index.retain(|number| number % 7 != 0).unwrap();
                     let before = twin.len();
                     twin.retain(|number, ()| number % 7 != 0);
                     assert_eq!(gone, before - twin.len());

@@ -39,7 +39,9 @@ const SLICE: u32 = 8_192;
 /// Samples of timers that are handed over together.
 const SAMPLES: usize = 32_768;
 const POINTS: usize = 1_024;
+/// New names that are handed over together, and their bytes.
 const NAMES: usize = 4_096;
+const NAME_BYTES: usize = 256 << 10;
 
 /// What a receiver is made of.
 pub(crate) struct ReceiverOptions {
@@ -220,7 +222,7 @@ impl Receiver {
         if self.table.samples.values.len() >= SAMPLES {
             self.report_samples();
         }
-        if self.table.names.len() >= NAMES {
+        if self.table.names.len() >= NAMES || self.table.names.bytes() >= NAME_BYTES {
             self.report_names();
         }
         if self.batch.points.len() >= POINTS {

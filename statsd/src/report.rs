@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::cell::{MemberList, SampleList, Value};
 use crate::kind::Kind;
 use crate::raw::entries::NameChunk;
+use crate::raw::memory::make_room;
 use crate::stats::Stats;
 
 /// What a receiver tells the aggregator.
@@ -105,6 +106,17 @@ impl NewNames {
         self.entries.len()
     }
 
+    /// Bytes of all names together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Makes room for a name of `len` bytes. Whether there is memory for it.
+    pub(crate) fn make_room(&mut self, len: usize) -> bool {
+        make_room(&mut self.bytes, len) && make_room(&mut self.entries, 1)
+    }
+
+    /// Adds a name, after [`NewNames::make_room`].
     pub(crate) fn push(&mut self, entry: u32, kind: Kind, name: &[u8]) {
         self.bytes.extend_from_slice(name);
         self.entries.push((entry, kind, name.len() as u16));

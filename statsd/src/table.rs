@@ -31,6 +31,7 @@ use crate::kind::Kind;
 use crate::metric::Sample;
 use crate::population::{Claim, Limits, Population, prefix};
 use crate::raw::entries::{Entries, WORDS};
+use crate::raw::memory::make_room;
 use crate::report::{NewNames, Refused};
 use crate::sanitize;
 use crate::token::{self, INLINE, MARGIN, Seeds, Token};
@@ -238,6 +239,10 @@ impl Table {
         }
         let entry = *self.entries.get(at);
         if entry.flags & FORGOTTEN != 0 {
+            if !self.names.make_room(usize::from(entry.len)) {
+                self.refused.samples += 1;
+                return None;
+            }
             if self.limits.names_per_prefix > 0 {
                 let mut name = Vec::new();
                 self.push_name(at, &mut name);
@@ -255,7 +260,7 @@ impl Table {
         Some(at)
     }
 
-    /// Tells the aggregator the name of `at`.
+    /// Tells the aggregator the name of `at`, after [`NewNames::make_room`].
     fn announce(&mut self, at: u32) {
         let entry = *self.entries.get(at);
         let mut name = Vec::with_capacity(usize::from(entry.len));
@@ -304,7 +309,7 @@ impl Table {
             return None;
         }
         let name = named(token, bytes);
-        if !self.prefix_has_room(token.kind, name) {
+        if !self.names.make_room(name.len()) || !self.prefix_has_room(token.kind, name) {
             self.refused.samples += 1;
             return None;
         }
@@ -378,9 +383,13 @@ impl Table {
         flags: u8,
         link: u32,
     ) -> Option<u32> {
+        let len = usize::from(token.len);
+        if len > INLINE && !make_room(&mut self.long, len) {
+            return None;
+        }
         let number = self.free_entry()?;
-        let mut name = token::words(bytes, token.start as usize, usize::from(token.len));
-        if usize::from(token.len) > INLINE {
+        let mut name = token::words(bytes, token.start as usize, len);
+        if len > INLINE {
             name[4] = self.long.len() as u64;
             self.long.extend_from_slice(named(token, bytes));
         }
@@ -480,7 +489,8 @@ impl Table {
         if entry.flags & (ALIAS | FORGOTTEN) != 0 || entry.len == 0 {
             return;
         }
-        if entry.flags & touched != 0 && !with_samples {
+        let stays = entry.flags & touched != 0 && !with_samples;
+        if stays && self.names.make_room(usize::from(entry.len)) {
             if self.carry == Carry::Running
                 && entry.kind.carries_on()
                 && entry.flags & ABSOLUTE[self.parity] == 0
@@ -491,6 +501,7 @@ impl Table {
             self.announce(at);
             return;
         }
+        self.refused.samples += u64::from(stays);
         entry.cells = [0.0; 2];
         entry.flags = FORGOTTEN;
         self.forgotten += 1;
@@ -508,7 +519,8 @@ impl Table {
         self.forgotten > WORTHWHILE && self.forgotten * 2 > self.index.len()
     }
 
-    /// Frees the entries of forgotten names and of their aliases, and those of forgotten aliases.
+    /// Frees the entries of forgotten names and of their aliases, and those of forgotten aliases, if there is memory
+    /// for the lists of what stays.
     fn collect(&mut self) {
         let Self {
             index,
@@ -518,6 +530,9 @@ impl Table {
             ..
         } = self;
         let mut long = Vec::new();
+        if !make_room(&mut long, before.len()) || !make_room(free, index.len()) {
+            return;
+        }
         let gone = index.retain(|at| {
             let entry = *entries.get(at);
             let target = if entry.flags & ALIAS != 0 {
@@ -535,6 +550,7 @@ impl Table {
             }
             stays
         });
+        let Some(gone) = gone else { return };
         // Only now, since an alias may come after its target.
         for at in &self.free {
             self.entries.put(*at, Entry::UNUSED, &[0; WORDS]);

@@ -177,8 +177,10 @@ impl Aggregator {
                 not_finite: &mut not_finite,
             };
             self.types.flush(&series, interval, &mut lines);
-            if ids != known {
-                self.registry.set_ids(number, ids);
+            if ids != known && !self.registry.set_ids(number, ids) {
+                let name = self.registry.name(&series);
+                let width = self.types.of(series.kind()).width(&name);
+                self.ids.give_back(ids, width);
             }
         }
         stats.not_finite.fetch_add(not_finite, Ordering::Relaxed);

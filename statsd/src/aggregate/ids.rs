@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 
 use super::registry::NO_IDS;
 use crate::output::UNKNOWN;
+use crate::raw::memory::make_room;
 
 /// Ids of lines. See the head of this file.
 #[derive(Debug, Default)]
@@ -19,14 +20,14 @@ pub(crate) struct LineIds {
 }
 
 impl LineIds {
-    /// Ids for `width` lines; returns where they start. [`NO_IDS`] if all numbers are used up: then
-    /// the names of the lines are looked up at each flush.
+    /// Ids for `width` lines; returns where they start. [`NO_IDS`] if all numbers are used up, or there is no memory
+    /// for more: then the names of the lines are looked up at each flush.
     pub(crate) fn take(&mut self, width: usize) -> u32 {
         if let Some(start) = self.free.get_mut(&width).and_then(Vec::pop) {
             return start;
         }
         let start = self.all.len();
-        if start + width > NO_IDS as usize {
+        if start + width > NO_IDS as usize || !make_room(&mut self.all, width) {
             return NO_IDS;
         }
         self.all.resize(start + width, UNKNOWN);

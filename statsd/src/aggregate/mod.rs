@@ -49,6 +49,7 @@ use crate::kind::Kind;
 use crate::naming::Naming;
 use crate::options::{Options, Stamp};
 use crate::output::Outputs;
+use crate::raw::memory::make_room;
 use crate::report::{Contents, Counts, NewNames, Peek, Point, Report};
 use crate::stats::Stats;
 use contract::{PointLines, Setup};
@@ -279,6 +280,12 @@ impl Aggregator {
                 self.registry.prefetch(*later);
             }
             let announced = Some(Announced { receiver, entry });
+            let map = &mut self.receivers[receiver].series;
+            let more = (entry as usize + 1).saturating_sub(map.len());
+            if !make_room(map, more) {
+                self.refuse(receiver, entry);
+                continue;
+            }
             let series = self.intern(hashes[at], kind, name, announced);
             if series.is_none() {
                 self.refuse(receiver, entry);
@@ -313,6 +320,9 @@ impl Aggregator {
         name: &[u8],
         announced: Option<Announced>,
     ) -> Option<u32> {
+        if !make_room(&mut self.slots.series, 1) {
+            return None;
+        }
         let types = &self.types;
         let state = || types.of(kind).state();
         let (number, is_new) = self.registry.intern(hash, kind, name, announced, state)?;
@@ -337,7 +347,7 @@ impl Aggregator {
         for value in values {
             let Some(number) = self.series_of(receiver, value.entry) else {
                 let known = self.receivers[receiver].series.get(value.entry as usize);
-                refused += u64::from(known == Some(&REFUSED));
+                refused += u64::from(known != Some(&NO_SERIES));
                 continue;
             };
             let series = self.registry.get_mut(number);
@@ -452,7 +462,9 @@ impl Aggregator {
         let unmap = |map: &mut ReceiverMap| {
             let mut gone = std::mem::take(&mut map.refused);
             for entry in &gone {
-                map.series[*entry as usize] = NO_SERIES;
+                if let Some(mapped) = map.series.get_mut(*entry as usize) {
+                    *mapped = NO_SERIES;
+                }
             }
             for (entry, mapped) in map.series.iter_mut().enumerate() {
                 let series = slots.series_of(*mapped);

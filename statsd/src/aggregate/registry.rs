@@ -3,7 +3,8 @@
 //! 1. A name that a receiver has in its table stays there: the series says in which entry
 //!    ([`crate::raw::entries`]). Longer names, and those of series that no receiver has announced, are one after the
 //!    other in one buffer. What dropped names leave behind there is compacted away when it is more than
-//!    half. A place in the buffer has 32 bits, so a name for which it has no room is refused.
+//!    half. A place in the buffer has 32 bits, so a name for which it has no room is refused, as is one for which there
+//!    is no memory.
 //! 2. A series is found by its name through a look-up table. With a single receiver, which announces each name
 //!    once, the series that it announces are not in there: a new name is compared with the others alone, and the rare
 //!    search for any name ([`Registry::search`]) is a pass over all series.
@@ -22,6 +23,7 @@ use super::samples::NO_SLOT;
 use crate::index::Index;
 use crate::kind::Kind;
 use crate::raw::entries::{NameChunk, Names, WORDS};
+use crate::raw::memory::make_room;
 use crate::token::INLINE;
 
 /// Most series, so that their slots fit into a [`PackedState`].
@@ -263,11 +265,17 @@ impl Registry {
         self.ids.get(number as usize).copied().unwrap_or(NO_IDS)
     }
 
-    pub(crate) fn set_ids(&mut self, number: u32, ids: u32) {
+    /// Notes where they start; returns false if there is no memory for that.
+    pub(crate) fn set_ids(&mut self, number: u32, ids: u32) -> bool {
         if self.ids.len() <= number as usize {
+            let more = self.all.len() - self.ids.len();
+            if !make_room(&mut self.ids, more) {
+                return false;
+            }
             self.ids.resize(self.all.len(), NO_IDS);
         }
         self.ids[number as usize] = ids;
+        true
     }
 
     /// The series that are not dropped, in the order of their numbers.
@@ -361,7 +369,8 @@ impl Registry {
         {
             return Some((number, false));
         }
-        let has_number = !self.free.is_empty() || self.all.len() < MOST_SERIES;
+        let has_number =
+            !self.free.is_empty() || self.all.len() < MOST_SERIES && make_room(&mut self.all, 1);
         if !has_number || is_indexed && !self.by_name.has_room() {
             return None;
         }
@@ -412,7 +421,9 @@ impl Registry {
         if self.bytes.len() + name.len() > self.most_bytes {
             self.compact();
         }
-        if self.bytes.len() + name.len() > self.most_bytes {
+        if self.bytes.len() + name.len() > self.most_bytes
+            || !make_room(&mut self.bytes, name.len())
+        {
             return None;
         }
         let place = self.bytes.len() as u32;
@@ -453,7 +464,10 @@ impl Registry {
         if self.dropped_bytes == 0 {
             return;
         }
-        let mut bytes = Vec::with_capacity(self.bytes.len() - self.dropped_bytes);
+        let mut bytes = Vec::new();
+        if !make_room(&mut bytes, self.bytes.len() - self.dropped_bytes) {
+            return;
+        }
         for series in &mut self.all {
             if series.is_live() && series.flags & SHARED == 0 {
                 let start = series.name as usize;

@@ -26,6 +26,16 @@ pub(crate) fn prefetch<T>(what: &T) {
     let _ = what;
 }
 
+/// Makes room for `more` items, as pushing them would. Whether there is memory for that: what grows with the names
+/// that senders make up may not end the process.
+pub(crate) fn make_room<T>(list: &mut Vec<T>, more: usize) -> bool {
+    #[cfg(test)]
+    if tests::DENIED.get() {
+        return list.capacity() - list.len() >= more;
+    }
+    list.try_reserve(more).is_ok()
+}
+
 /// Types for which zero bytes are a value, and which need no drop.
 ///
 /// # Safety

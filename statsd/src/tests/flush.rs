@@ -551,6 +551,25 @@ fn names_without_memory_are_refused_and_counted() {
     let refused = refused.load(Ordering::Relaxed);
     assert!((1_000..40_000).contains(&kept), "{kept}");
     assert_eq!(kept + refused, 40_000);
+    // Long names are elsewhere; they, too, may be forgotten and come back.
+    let long = "long.name.".repeat(10);
+    let counts = |harness: &mut Harness, names: std::ops::Range<u32>| {
+        let before = harness.shared.stats.names_refused.get();
+        for name in names {
+            harness.packet(format!("{long}{name}:1|c").as_bytes());
+        }
+        let lines = harness.flush();
+        let of = |line: &&String| line.starts_with("stats_counts.long") && line.contains(" 1 ");
+        let kept = lines.iter().filter(of).count() as u64;
+        (kept, harness.shared.stats.names_refused.get() - before)
+    };
+    assert_eq!(counts(&mut harness, 0..1_000), (0, 1_000));
+    DENIED.set(false);
+    assert_eq!(counts(&mut harness, 0..1_000), (1_000, 0));
+    DENIED.set(true);
+    let (kept, refused) = counts(&mut harness, 0..2_000);
+    assert!((1_000..2_000).contains(&kept), "{kept}");
+    assert_eq!(kept + refused, 2_000);
     // As soon as there is memory again all are taken.
     DENIED.set(false);
     send(&mut harness, 0..40_000);
