@@ -120,8 +120,9 @@ settings::options! {
         /// lines, as the reference does.
         events: bool = true;
 
-        /// Most names kept; samples of further names are dropped and counted in names_refused. 0: no
-        /// limit.
+        /// Most names kept; samples of further names are dropped and counted in names_refused. Names
+        /// of values that are stored by themselves (kv, r, |T) count until they had none for eight
+        /// intervals. 0: no limit.
         max_names: u64 = 5_000_000;
         /// Most new names within one interval. 0: no limit.
         max_new_names: u64 = 0;

@@ -376,8 +376,9 @@ impl Receiver {
     }
 
     fn report_points(&mut self) {
-        if !self.batch.points.is_empty() {
-            let points = std::mem::take(&mut self.batch.points);
+        let mut points = std::mem::take(&mut self.batch.points);
+        points.retain(|point| self.table.admit(&point.name));
+        if !points.is_empty() {
             self.report(Contents::Points(points));
         }
     }

@@ -38,7 +38,7 @@ settings::counters! {
         /// What receivers hold of names: each takes an entry for each way in which a name is written. Compare
         /// with statsd.max_names. If it is far above names, find the senders that write them differently.
         name_entries = level "name_entries";
-        /// Samples of new names dropped because of statsd.max_names, max_new_names or
+        /// Samples and values of new names dropped because of statsd.max_names, max_new_names or
         /// max_names_per_prefix, or for want of memory. If this grows, fix the sender of the prefix
         /// that the log names, or raise the limit.
         names_refused = "names_refused";

@@ -562,26 +562,44 @@ impl Table {
 
     /// Gives a name that carries on its value from before the start.
     pub(crate) fn preload(&mut self, kind: Kind, name: &[u8], value: f64) {
-        if name.len() > usize::from(u16::MAX) || self.carry != Carry::Running {
-            return;
-        }
-        let mut bytes = vec![0; MARGIN];
-        bytes.extend_from_slice(name);
-        bytes.resize(bytes.len() + MARGIN, 0);
-        let hash = self.seeds.hash(&bytes, MARGIN, name.len(), kind);
-        let sample = Sample {
-            value,
-            weight: 1.0,
-            is_relative: false,
-        };
-        let token = Token::new(hash, MARGIN, name.len(), kind, sample);
-        if let Some(mut at) = self.find(&token, &bytes) {
+        if self.carry == Carry::Running
+            && let Some(mut at) = self.find_name(kind, name)
+        {
             let entry = self.entries.get(at);
             if entry.flags & ALIAS != 0 {
                 at = entry.link;
             }
             self.entries.get_mut(at).cells = [value; 2];
         }
+    }
+
+    /// Takes note of the name of a value that is stored by itself, as a name of [`Kind::Raw`]. Whether there is room
+    /// for it: the value is refused otherwise.
+    pub(crate) fn admit(&mut self, name: &[u8]) -> bool {
+        let found = self.find_name(Kind::Raw, name);
+        let Some(at) = found.and_then(|at| self.resolve(at)) else {
+            return false;
+        };
+        self.entries.get_mut(at).flags |= TOUCHED[self.parity];
+        true
+    }
+
+    /// The entry of a canonical name, a new one if there is none.
+    fn find_name(&mut self, kind: Kind, name: &[u8]) -> Option<u32> {
+        if name.len() > usize::from(u16::MAX) {
+            return None;
+        }
+        let mut bytes = vec![0; MARGIN];
+        bytes.extend_from_slice(name);
+        bytes.resize(bytes.len() + MARGIN, 0);
+        let hash = self.seeds.hash(&bytes, MARGIN, name.len(), kind);
+        let sample = Sample {
+            value: 0.0,
+            weight: 1.0,
+            is_relative: false,
+        };
+        let token = Token::new(hash, MARGIN, name.len(), kind, sample);
+        self.find(&token, &bytes)
     }
 
     /// Samples per entry since the last call, if they are counted.

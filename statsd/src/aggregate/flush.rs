@@ -147,7 +147,10 @@ impl Aggregator {
             if !series.is_live() || !self.is_held(number) {
                 continue;
             }
-            if !self.rules.self_metrics && own.contains(&number) {
+            // Values that are stored by themselves have no lines here.
+            if !self.rules.self_metrics && own.contains(&number)
+                || series.kind().facts().stores_each
+            {
                 continue;
             }
             count += 1;

@@ -5,10 +5,14 @@
 //! disk.free:12.5|kv                statsite: at the time of arrival
 //! ```
 //!
-//! No sample of this type reaches a table, so there is nothing to aggregate.
+//! No sample of this type reaches a table, so there is nothing to aggregate. Its names do, and those of other values
+//! that are stored by themselves: they count towards the limits, and are dropped when they are idle.
 
-use super::contract::{Facts, Interval, Lines, PointLines, Setup, Type};
+use std::io::{self, Write};
+
+use super::contract::{Facts, IDLE, Interval, Lines, PointLines, Setup, Type};
 use super::registry::Series;
+use super::saved::{Content, Head};
 use crate::cell::Cell;
 use crate::kind::Kind;
 use crate::metric::{Number, Reject, Sample};
@@ -49,7 +53,17 @@ impl Type for Raw {
         lines.put_bare(value);
     }
 
-    fn end_interval(&self, _series: &mut Series, _idle: u8) -> bool {
-        true
+    fn end_interval(&self, _series: &mut Series, idle: u8) -> bool {
+        idle >= IDLE
+    }
+
+    fn save(
+        &self,
+        _out: &mut dyn Write,
+        _head: &Head<'_>,
+        _series: &Series,
+        _content: &Content<'_>,
+    ) -> io::Result<u64> {
+        Ok(0)
     }
 }

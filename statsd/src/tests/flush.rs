@@ -235,6 +235,55 @@ fn limits_hold_and_are_counted() {
     );
 }
 
+/// Names of values that are stored by themselves are names, too; they go when they are idle.
+#[test]
+fn names_of_single_values_count_towards_the_limits() {
+    let values = |lines: Vec<String>| {
+        let of = |line: &String| line.starts_with("n") || line.starts_with("stats_counts.n");
+        lines.into_iter().filter(of).count()
+    };
+    for line in ["1|kv", "1|r|1700000000", "1|c|T1700000000"] {
+        for (options, most) in [
+            (serde_json::json!({"max_names": 10}), 10),
+            (serde_json::json!({"max_new_names": 7}), 7),
+            (
+                serde_json::json!({"max_names_per_prefix": 4, "prefix_nodes": 1}),
+                4,
+            ),
+        ] {
+            let mut harness = Harness::new(&serde_json::from_value(options).unwrap());
+            for name in 0..20 {
+                harness.packet(format!("n.{name}:{line}\nn.{name}:{line}").as_bytes());
+            }
+            harness.end_interval();
+            let kept = values(harness.flush_values());
+            assert_eq!(kept, 2 * most, "{line}");
+            let refused = harness.shared.stats.names_refused.get();
+            assert_eq!(refused, 40 - 2 * most as u64, "{line}");
+        }
+    }
+
+    let mut harness = Harness::new(&Options::default());
+    harness.packet(b"n.a:1|kv\nb:1|c");
+    assert_eq!(values(harness.flush_values()), 1);
+    let is_known = |harness: &Harness| {
+        let registry = harness.aggregator.registry();
+        registry.find(Kind::Raw, b"n.a").is_some()
+    };
+    assert!(is_known(&harness));
+    // They are in no flush: nothing is repeated, and the number of series is that of `b` and of the server's own.
+    harness.packet(b"n.a:1|kv");
+    let lines = harness.flush();
+    assert!(lines.contains(&"statsd.numStats 5 1700000020".to_owned()));
+    for _ in 0..8 {
+        assert!(is_known(&harness));
+        assert_eq!(values(harness.flush_values()), 0);
+    }
+    assert!(!is_known(&harness));
+    harness.packet(b"n.a:1|kv");
+    assert_eq!(values(harness.flush_values()), 1);
+}
+
 /// Threads share the room below a prefix; a name that several of them know takes it once.
 #[test]
 fn the_limit_per_prefix_holds_over_all_threads() {
