@@ -235,6 +235,32 @@ fn limits_hold_and_are_counted() {
     );
 }
 
+/// Names that come and go do not use the limit up.
+#[test]
+fn forgotten_names_make_room_for_others() {
+    for (line, prefix) in [
+        ("1|c", "stats_counts.n"),
+        ("1|kv", "n"),
+        ("1|ms", "stats.timers.n"),
+    ] {
+        let mut harness = Harness::new(&Options {
+            // Each name has two entries for nine intervals.
+            max_names: 1_500,
+            delete_idle_stats: true,
+            calculated_timer_metrics: vec!["count".to_owned()],
+            ..Options::default()
+        });
+        for round in 0..40 {
+            for name in 0..50 {
+                harness.packet(format!("n n.{round}.{name}:{line}").as_bytes());
+            }
+            let lines = harness.flush_values();
+            let kept = lines.iter().filter(|line| line.starts_with(prefix));
+            assert_eq!(kept.count(), 50, "{line} {round}");
+        }
+    }
+}
+
 /// Names of values that are stored by themselves are names, too; they go when they are idle.
 #[test]
 fn names_of_single_values_count_towards_the_limits() {
