@@ -301,9 +301,10 @@ impl Receiver {
 
     /// Ends the interval: what has gathered as a list goes at once, the cells are swept later.
     fn end_interval(&mut self) {
+        // The names of points are announced, too.
+        self.report_points();
         self.report_names();
         self.report_samples();
-        self.report_points();
         let mut members = std::mem::take(&mut self.table.members);
         self.table.refused.members = std::mem::take(&mut members.refused);
         if !members.is_empty() {

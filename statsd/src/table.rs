@@ -417,10 +417,15 @@ impl Table {
     }
 
     /// Ends the interval: samples from now on go into the other cells. The old ones must have
-    /// been swept.
+    /// been swept, and everything else been reported: an entry may be that of another name afterwards.
     pub(crate) fn end_interval(&mut self) {
         self.parity = 1 - self.parity;
         self.new_names = 0;
+        // A pass over all names should free many of them; fewer do if they are in the way.
+        let (forgotten, all) = (self.forgotten, self.index.len());
+        if forgotten > WORTHWHILE && forgotten * 2 > all || forgotten * 8 > all && self.is_full() {
+            self.collect();
+        }
         self.index.grow();
     }
 
@@ -456,12 +461,7 @@ impl Table {
         });
         self.forgotten += forgotten;
         *from = end.max(*from);
-        let is_through = *from >= self.len;
-        // New names wait for what is forgotten where there is no other room.
-        if is_through && self.forgotten > 0 && (self.is_worth_collecting() || self.is_full()) {
-            self.collect();
-        }
-        is_through
+        *from >= self.len
     }
 
     /// What the running interval has come to so far; nothing changes.
@@ -510,13 +510,6 @@ impl Table {
             self.push_name(at, &mut name);
             self.release_prefix(self.entries.get(at).kind, &name);
         }
-        if self.is_worth_collecting() {
-            self.collect();
-        }
-    }
-
-    fn is_worth_collecting(&self) -> bool {
-        self.forgotten > WORTHWHILE && self.forgotten * 2 > self.index.len()
     }
 
     /// Frees the entries of forgotten names and of their aliases, and those of forgotten aliases, if there is memory

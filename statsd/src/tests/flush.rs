@@ -596,6 +596,41 @@ fn samples_of_a_deleted_timer_are_not_those_of_another() {
     assert_eq!(harness.aggregator.slots(), before);
 }
 
+/// What an operator deletes goes with the samples that are not reported yet, which are not those of the next names.
+#[test]
+fn samples_of_many_deleted_timers_are_not_those_of_others() {
+    let mut harness = Harness::new(&Options {
+        delete_timers: Choice::Yes,
+        ..Options::default()
+    });
+    let send = |harness: &mut Harness, name: &str, value: u32| {
+        for number in 0..5_000 {
+            harness.packet(format!("{name}{number}:{value}|ms").as_bytes());
+        }
+    };
+    send(&mut harness, "old", 7);
+    harness.flush_values();
+    send(&mut harness, "old", 7);
+    let registry = harness.aggregator.registry();
+    let timers = registry
+        .live()
+        .filter(|(_, series)| series.kind() == Kind::Timer);
+    let timers: Vec<u32> = timers.map(|(number, _)| number).collect();
+    assert_eq!(timers.len(), 5_000);
+    let dropped = harness.aggregator.delete(&timers);
+    harness.forget(dropped, true);
+    for name in ["new", "newer"] {
+        send(&mut harness, name, 1);
+        let lines = harness.flush_values();
+        let of = |stat: &str| {
+            let end = format!(".{stat} 1");
+            let names = lines.iter().filter(|line| line.contains(name));
+            names.filter(|line| line.ends_with(&end)).count()
+        };
+        assert_eq!((of("count"), of("upper"), of("sum")), (5_000, 5_000, 5_000));
+    }
+}
+
 /// Without memory for further names those that are known go on.
 #[test]
 fn names_without_memory_are_refused_and_counted() {
