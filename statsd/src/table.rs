@@ -18,6 +18,8 @@
 //! 5. An alias goes after some intervals without samples, while its name may live for ever: spellings
 //!    that come once take no room for long. Where there is no room for another alias, the samples of
 //!    a known name are taken without one.
+//! 6. Reports name entries by their numbers. So an entry gets another name only when an interval ends, after everything
+//!    about the old one has been reported ([`Table::end_interval`]).
 
 use std::io;
 use std::ops::Range;
