@@ -133,6 +133,26 @@ fn exports_that_are_not_read_cost_little_and_end() {
 }
 
 #[test]
+fn standard_output_that_is_not_read_holds_up_no_flush_and_no_end() {
+    let mut server = Server::prepared(&[("statsd.output", "[\"embedded\", \"console\"]")]);
+    // A pipe that stays open and is never read.
+    server.first = Some("mkfifo out && exec 1<>out".to_owned());
+    server.run();
+    // Printed, these are more than a pipe holds.
+    let node = "n".repeat(100);
+    for batch in 0..20 {
+        let lines: Vec<String> = (0..50).map(|n| format!("{node}.{batch}.{n}:1|g")).collect();
+        server.statsd(lines.join("\n"));
+    }
+    server.wait_until("report that is dropped", |server| {
+        server.metric("plumbago_statsd_console_dropped_total") >= 1.0
+    });
+    server.statsd("later:1|g");
+    server.wait_for("stats.gauges.later", |values| values.contains(&1.0));
+    assert!(server.stop().success(), "{}", server.log());
+}
+
+#[test]
 fn a_damaged_event_store_does_not_keep_metrics_away() {
     let mut server = Server::start();
     assert_eq!(server.post("/events/", "{\"what\": \"x\"}").status, 200);

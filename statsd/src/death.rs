@@ -118,6 +118,16 @@ impl<T: Send + 'static> Threads<T> {
         Ok(())
     }
 
+    /// Waits for the threads, but no longer than `time`; returns whether all have ended. The others
+    /// are left behind.
+    pub(crate) fn join_within(&mut self, time: Duration) -> bool {
+        self.running = None;
+        match self.ended.recv_timeout(time) {
+            Ok(never) => match never {},
+            Err(why) => why == RecvTimeoutError::Disconnected,
+        }
+    }
+
     /// Waits for the threads; returns what those that have not died came to.
     pub(crate) fn join(&mut self) -> Vec<T> {
         self.running = None;

@@ -71,6 +71,9 @@ settings::counters! {
         /// Lines lost because the queue of a remote output was full. If this grows, check that
         /// server, or raise statsd.output_queue.
         lines_dropped = "lines_dropped";
+        /// Flushes that were not printed because standard output did not take them in time. If this
+        /// grows, check the program that reads it, or take "console" out of statsd.output.
+        console_dropped = "console_dropped";
         /// Attempts to reach a remote output that failed. If this grows, check that server and
         /// statsd.output.
         output_errors = "output_errors";

@@ -11,7 +11,7 @@ use crate::stats::Stats;
 
 /// What is counted beyond the reference. Each is flushed from the first time on that it is not 0,
 /// so that a server to which nothing odd happens has the reference's series and no others.
-const EXTRA: [&str; 11] = [
+const EXTRA: [&str; 12] = [
     "kernel_drops",
     "names_refused",
     "members_refused",
@@ -22,6 +22,7 @@ const EXTRA: [&str; 11] = [
     "connections_refused",
     "connections_timed_out",
     "lines_dropped",
+    "console_dropped",
     "repeater_dropped",
 ];
 

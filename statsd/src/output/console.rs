@@ -5,13 +5,28 @@
 //!    `averages`, `raw` and others that are ours, if there are any, in alphabetical order.
 //! 2. Printed plainly it ends two levels down, so that a histogram is `[Object]`; prettily it has
 //!    all levels, and colours.
+//! 3. A thread prints, and one flush may wait for it. A reader of standard output that is slower
+//!    than the flushes misses some, which are counted; it holds up neither the flushes nor, beyond
+//!    [`LAST`], the stop.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crossbeam::channel::{self, Receiver, Sender};
+use tracing::warn;
+
+use crate::death::{Deaths, Threads};
 use crate::inspect::{PLAIN, Shown, Style};
 use crate::naming::{Line, Section};
 use crate::number;
+use crate::report::Shared;
+
+/// For how long flushes may be printed after the stop.
+const LAST: Duration = Duration::from_secs(1);
 
 const PRETTY: Style = Style {
     depth: 5,
@@ -33,11 +48,23 @@ pub(crate) struct Console {
     sets: Fields,
     /// Sections that the reference does not have, by name.
     own: BTreeMap<&'static str, Fields>,
+    printer: Printer,
 }
 
 impl Console {
-    pub(crate) fn new(is_pretty: bool, thresholds: &[f64]) -> Self {
-        Self {
+    /// The output, with its thread started.
+    ///
+    /// # Errors
+    /// The thread does not start, or there is no descriptor for standard output.
+    pub(crate) fn start(
+        is_pretty: bool,
+        thresholds: &[f64],
+        shared: Arc<Shared>,
+        deaths: &Deaths,
+    ) -> io::Result<Self> {
+        // Not by way of `std::io::stdout`, whose lock would be held while the reader does not read.
+        let to = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Self {
             is_pretty,
             thresholds: thresholds.to_vec(),
             counters: Fields::new(),
@@ -47,7 +74,8 @@ impl Console {
             rates: Fields::new(),
             sets: Fields::new(),
             own: BTreeMap::new(),
-        }
+            printer: Printer::start(to, shared, deaths)?,
+        })
     }
 
     pub(crate) fn counter(&mut self, name: &[u8], count: f64, rate: f64) {
@@ -109,8 +137,7 @@ impl Console {
 
     pub(super) fn flush(&mut self, at: f64) {
         let text = self.report(at);
-        // The reader may have gone, which must not stop the server.
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        self.printer.print(text);
     }
 
     fn report(&mut self, at: f64) -> String {
@@ -134,6 +161,63 @@ impl Console {
         let style = if self.is_pretty { PRETTY } else { PLAIN };
         let shown = Shown::Object(fields).text(style);
         format!("Flushing stats at {}\n{shown}\n", number::text(at))
+    }
+}
+
+/// The thread that prints, and the flush that waits for it.
+#[derive(Debug)]
+struct Printer {
+    /// `None` at the end.
+    reports: Option<Sender<String>>,
+    thread: Threads,
+    shared: Arc<Shared>,
+    /// Whether the last flush was dropped.
+    is_behind: bool,
+}
+
+impl Printer {
+    fn start(to: File, shared: Arc<Shared>, deaths: &Deaths) -> io::Result<Self> {
+        let (reports, waiting) = channel::bounded(1);
+        let mut thread = Threads::new(deaths);
+        let counted = shared.clone();
+        thread.spawn("statsd-console", move || print(to, waiting, &counted))?;
+        Ok(Self {
+            reports: Some(reports),
+            thread,
+            shared,
+            is_behind: false,
+        })
+    }
+
+    fn print(&mut self, report: String) {
+        let reports = self.reports.as_ref();
+        let is_taken = reports.is_some_and(|reports| reports.try_send(report).is_ok());
+        if !is_taken {
+            self.shared.stats.console_dropped.add(1);
+            if !self.is_behind {
+                warn!("output console: standard output is not read; flushes are dropped");
+            }
+        }
+        self.is_behind = !is_taken;
+    }
+}
+
+impl Drop for Printer {
+    fn drop(&mut self) {
+        self.reports = None;
+        if !self.thread.join_within(LAST) {
+            warn!("output console: standard output is not read; the last flushes are not printed");
+        }
+    }
+}
+
+/// Prints `reports` until no more come.
+fn print(mut to: File, reports: Receiver<String>, shared: &Shared) {
+    for report in reports {
+        // The reader may have gone, which must not stop the server.
+        if to.write_all(report.as_bytes()).is_err() {
+            shared.stats.console_dropped.add(1);
+        }
     }
 }
 

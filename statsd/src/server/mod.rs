@@ -3,7 +3,7 @@
 //! ```text
 //! socket ─ receiver ┐                        ┌ sink (carbon in this process)
 //! socket ─ receiver ┼─ reports ─ aggregator ─┼ remote outputs, a thread each
-//! streams ─ receiver┘      ▲                 └ console
+//! streams ─ receiver┘      ▲                 └ console, a thread
 //!                       queries of the management interface
 //! ```
 //!

@@ -135,7 +135,10 @@ impl Start {
                 Output::Pickle(address) => found.pickle.push(remote(address)?),
                 Output::Console => {
                     let Percentiles(thresholds) = &options.percentiles;
-                    found.console = Some(Console::new(options.console_prettyprint, thresholds));
+                    let is_pretty = options.console_prettyprint;
+                    let started =
+                        Console::start(is_pretty, thresholds, shared.clone(), &self.deaths);
+                    found.console = Some(started.map_err(Error::Thread)?);
                 }
                 Output::Discard => {}
             }
