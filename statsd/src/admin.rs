@@ -5,7 +5,8 @@
 //! all that the server counts about itself.
 //!
 //! A client that sends nothing for [`IDLE`], or does not read its answer within [`ANSWER`], is
-//! disconnected and counted.
+//! disconnected and counted. So, uncounted, is one that sends an HTTP request: any page in a browser on
+//! this machine can send one, and its body would be taken for commands.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -84,7 +85,11 @@ impl Admin {
                 return Ok(());
             }
             let text = String::from_utf8_lossy(&line);
-            let Some(reply) = self.reply(text.trim()).await else {
+            let command = text.trim();
+            if is_http(command) {
+                return Ok(());
+            }
+            let Some(reply) = self.reply(command).await else {
                 return stream.shutdown().await;
             };
             let answer = async {
@@ -183,6 +188,12 @@ impl Admin {
         };
         format!("health: {state}\n")
     }
+}
+
+/// Whether this is the first line of an HTTP request.
+fn is_http(line: &str) -> bool {
+    let version = line.split_ascii_whitespace().next_back();
+    version.is_some_and(|version| version.starts_with("HTTP/"))
 }
 
 /// The type whose table is called `table`.

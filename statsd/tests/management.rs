@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use statsd::{Options, Sockets};
-use support::{ask, options, runtime, start, tcp, udp, udp_sender, wait_for};
+use support::{PATIENCE, ask, options, runtime, start, tcp, udp, udp_sender, wait_for};
 
 /// A UDP socket and a management interface, and where they are.
 fn with_management() -> (Sockets, SocketAddr, SocketAddr) {
@@ -119,5 +119,30 @@ fn the_management_interface_shows_what_the_interval_has() {
         table("deltimers u t t"),
         "metric u not found\ndeleted: t\nmetric t not found\nEND\n\n"
     );
+    server.stop().unwrap();
+}
+
+/// A page in a browser can send such a request to this machine, with a body of its choice.
+#[test]
+fn http_requests_hold_no_commands() {
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let (sockets, _, admin_address) = with_management();
+    let (server, _) = start(options(), sockets);
+    for version in ["1.0", "1.1"] {
+        let mut stream = TcpStream::connect(admin_address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!(
+            "POST /health HTTP/{version}\r\nHost: localhost\r\nContent-Length: 12\r\n\r\nhealth down\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        if let Err(why) = stream.read_to_end(&mut answer) {
+            // It may close before it has read the whole request.
+            assert_eq!(why.kind(), ErrorKind::ConnectionReset);
+        }
+        assert_eq!(String::from_utf8_lossy(&answer), "", "HTTP/{version}");
+        assert!(!server.is_down(), "HTTP/{version}");
+    }
     server.stop().unwrap();
 }

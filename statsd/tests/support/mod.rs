@@ -16,7 +16,7 @@ use settings::Span;
 use statsd::{Event, EventSink, OnDeath, Options, Server, Sockets};
 
 /// Nothing takes this long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Remembers names and the last point of each.
 #[derive(Default)]
