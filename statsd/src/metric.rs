@@ -60,10 +60,11 @@ pub(crate) enum Reject {
     LongName,
     Event,
     Packet,
+    Unfinished,
 }
 
 impl Reject {
-    pub(crate) const COUNT: usize = 13;
+    pub(crate) const COUNT: usize = 14;
     pub(crate) const ALL: [Self; Self::COUNT] = [
         Self::NoColon,
         Self::NoType,
@@ -78,6 +79,7 @@ impl Reject {
         Self::LongName,
         Self::Event,
         Self::Packet,
+        Self::Unfinished,
     ];
 
     /// The reason as a node of a metric's name.
@@ -96,6 +98,7 @@ impl Reject {
             Self::LongName => "long_name",
             Self::Event => "malformed_event",
             Self::Packet => "malformed_packet",
+            Self::Unfinished => "unfinished",
         }
     }
 }

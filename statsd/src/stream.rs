@@ -1,9 +1,10 @@
 //! Reads one connection of a stream socket, as lines or as DogStatsD's packets.
 //!
 //! 1. **Lines.** Each read is cut at its last line feed; what is before goes on as one block, the
-//!    rest waits for more. What a closed connection leaves without a line feed counts as a line
-//!    (statsd 0.10.2 loses it). A line that does not end within [`LONGEST`] bytes is dropped and
-//!    counted.
+//!    rest waits for more. What a client leaves without a line feed when it closes its connection
+//!    counts as a line (statsd 0.10.2 loses it); where the connection broke, or the server stopped, it
+//!    may be a part of a line, which is dropped and counted. A line that does not end within
+//!    [`LONGEST`] bytes is dropped and counted, too.
 //! 2. **Packets.** DogStatsD's clients write the length of each packet before it, as four bytes,
 //!    lowest first (`unixstream://` in the Datadog agent and its clients). The end of a packet ends
 //!    its last line. A length beyond [`LONGEST_PACKET`] cannot be skipped safely: it is counted and
@@ -68,16 +69,18 @@ pub(crate) async fn connection(
     let mut buffer = vec![0; MARGIN];
     let mut framing = Framing::Unknown;
     let mut room = SMALLEST;
-    loop {
+    // Whether the client has closed the connection: then it has sent all that it meant to.
+    let is_complete = loop {
         // What is left of the last read stays in front, so that a line may come in pieces.
         let start = buffer.len();
         buffer.resize(start + room, 0);
         let read = stop.read(&mut stream, &mut buffer[start..]).await;
-        let read = read.unwrap_or(0);
-        buffer.truncate(start + read);
-        if read == 0 {
-            break;
-        }
+        buffer.truncate(start + read.unwrap_or(0));
+        let read = match read {
+            Some(0) => break true,
+            None => break false,
+            Some(read) => read,
+        };
         // Busy connections get larger reads, and give the room back when they are idle.
         if read == room {
             room = (2 * room).min(LONGEST);
@@ -105,11 +108,15 @@ pub(crate) async fn connection(
         if !send(block, from, &blocks).await || is_over {
             return;
         }
-    }
+    };
     match framing {
-        Framing::Unknown | Framing::Lines { is_skipping: false } => {}
+        _ if buffer.len() == MARGIN => return,
         Framing::Lines { is_skipping: true } => return,
-        Framing::Packets if buffer.len() == MARGIN => return,
+        Framing::Unknown | Framing::Lines { .. } if is_complete => {}
+        Framing::Unknown | Framing::Lines { .. } => {
+            refuse(Reject::Unfinished, &buffer[MARGIN..]);
+            return;
+        }
         Framing::Packets => {
             // The lines that ended are whole; the last one may be a part of another.
             let rest = buffer.split_off(MARGIN + LENGTH.min(buffer.len() - MARGIN));
@@ -239,16 +246,38 @@ async fn send(mut block: Vec<u8>, from: Option<IpAddr>, blocks: &mpsc::Sender<Bl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+    use tokio::io::{AsyncWriteExt as _, ReadBuf};
 
     /// The lines that a connection hands on, and the reasons for which bytes are refused.
     fn read(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<(&'static str, u64)>) {
+        read_from(bytes, false)
+    }
+
+    /// As [`read`], of any stream, of a server that stops or does not.
+    fn read_from(
+        stream: impl AsyncRead + Unpin,
+        is_stopping: bool,
+    ) -> (Vec<Vec<u8>>, Vec<(&'static str, u64)>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .unwrap();
         let shared = Arc::new(Shared::default());
         let (blocks_in, mut blocks) = mpsc::channel(16);
-        let (_stop, stopping) = watch::channel(false);
-        runtime.block_on(connection(bytes, None, blocks_in, shared.clone(), stopping));
+        let (stop, stopping) = watch::channel(false);
+        if is_stopping {
+            stop.send(true).unwrap();
+        }
+        runtime.block_on(connection(
+            stream,
+            None,
+            blocks_in,
+            shared.clone(),
+            stopping,
+        ));
         let mut lines = Vec::new();
         while let Ok(Block::Lines(block, _)) = blocks.try_recv() {
             let block = &block[MARGIN..block.len() - MARGIN];
@@ -295,6 +324,44 @@ mod tests {
             assert_eq!(read(bytes), (vec![bytes.to_vec()], vec![]));
         }
         assert_eq!(read(b""), (vec![], vec![]));
+    }
+
+    /// A connection that was reset by its client.
+    struct Reset;
+
+    impl AsyncRead for Reset {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_cut_off_does_not_count() {
+        for cut in [&b"a"[..], b"a:1", b"a:1|c|#env:pro"] {
+            let bytes = [b"b:1|c\n", cut].concat();
+            let sent = || {
+                let (mut client, server) = tokio::io::duplex(bytes.len());
+                let sent = pin!(client.write_all(&bytes));
+                let sent = sent.poll(&mut Context::from_waker(Waker::noop()));
+                assert!(sent.is_ready());
+                (client, server)
+            };
+            let dropped = (vec![b"b:1|c".to_vec()], vec![("unfinished", 1)]);
+            assert_eq!(read_from(bytes.chain(Reset), false), dropped);
+            let (_client, server) = sent();
+            assert_eq!(read_from(server, true), dropped);
+            // If the client has closed before the server stops, the line is whole.
+            let (client, server) = sent();
+            drop(client);
+            let whole = (vec![b"b:1|c".to_vec(), cut.to_vec()], vec![]);
+            assert_eq!(read_from(server, true), whole);
+        }
+        assert_eq!(read_from(b"b:1|c\n".chain(Reset), false).1, []);
+        assert_eq!(read_from(Reset, false), (vec![], vec![]));
     }
 
     #[test]
