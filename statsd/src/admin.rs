@@ -7,6 +7,9 @@
 //! A client that sends nothing for [`IDLE`], or does not read its answer within [`ANSWER`], is
 //! disconnected and counted. So, uncounted, is one that sends an HTTP request: any page in a browser on
 //! this machine can send one, and its body would be taken for commands.
+//!
+//! Tables, and lists of what was deleted, are as large as there are names: [`LARGE`] of them exist at
+//! once, in memory or on their way to their clients. Others wait for [`TURN`] at most.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +22,7 @@ use crossbeam::channel::Sender;
 use hashbrown::HashMap;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::aggregate::kinds::KINDS;
@@ -38,6 +41,10 @@ const BUFFER: usize = 1 << 10;
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
 /// The usual [`Admin::answer`].
 pub(crate) const ANSWER: Duration = Duration::from_secs(30);
+/// Answers that may be large and exist at the same time.
+pub(crate) const LARGE: usize = 2;
+/// The usual [`Admin::turn`]: a client that does not read its answer is disconnected before.
+pub(crate) const TURN: Duration = Duration::from_secs(60);
 
 /// What only the aggregator can answer.
 #[derive(Debug)]
@@ -60,6 +67,22 @@ pub(crate) struct Admin {
     pub(crate) idle: Duration,
     /// For how long a client may take to read an answer.
     pub(crate) answer: Duration,
+    /// Room for the answers that may be large.
+    pub(crate) large: Semaphore,
+    /// For how long a command waits for that room.
+    pub(crate) turn: Duration,
+}
+
+/// An answer, and the room that it takes until it has been sent.
+struct Reply<'a> {
+    text: String,
+    _room: Option<SemaphorePermit<'a>>,
+}
+
+impl From<String> for Reply<'_> {
+    fn from(text: String) -> Self {
+        Self { text, _room: None }
+    }
 }
 
 impl Admin {
@@ -93,7 +116,7 @@ impl Admin {
                 return stream.shutdown().await;
             };
             let answer = async {
-                stream.write_all(reply.as_bytes()).await?;
+                stream.write_all(reply.text.as_bytes()).await?;
                 stream.flush().await
             };
             timeout(self.answer, answer).await??;
@@ -101,11 +124,11 @@ impl Admin {
     }
 
     /// The answer to one command; `None` for "goodbye".
-    pub(crate) async fn reply(&self, line: &str) -> Option<String> {
+    async fn reply(&self, line: &str) -> Option<Reply<'_>> {
         let mut words = line.split(' ').map(str::trim);
         let command = words.next().unwrap_or_default();
         let names = || words.clone().map(str::to_owned).collect::<Vec<_>>();
-        Some(match command {
+        let text = match command {
             "help" => "Commands: stats, counters, timers, gauges, delcounters, deltimers, delgauges, health, config, bad_lines, counts, quit\n\n".to_owned(),
             "stats" => self.stats().await,
             "health" => self.health(words.next()),
@@ -114,11 +137,28 @@ impl Admin {
             "counts" => self.counts(),
             "quit" => return None,
             _ => match (kind_of(command), command.strip_prefix("del").and_then(kind_of)) {
-                (Some(kind), _) => self.table(kind).await,
-                (_, Some(kind)) => self.delete(kind, names()).await,
+                (Some(kind), _) => return Some(self.large(self.table(kind)).await),
+                (_, Some(kind)) => {
+                    let deleted = async { self.delete(kind, names()).await };
+                    return Some(self.large(deleted).await);
+                }
                 _ => "ERROR\n".to_owned(),
             },
-        })
+        };
+        Some(text.into())
+    }
+
+    /// The `answer`, once there is room for it.
+    async fn large(&self, answer: impl Future<Output = String>) -> Reply<'_> {
+        let Ok(Ok(room)) = timeout(self.turn, self.large.acquire()).await else {
+            self.shared.stats.answers_refused.add(1);
+            let text = "ERROR: large answers are on their way to other clients, ask again later\n";
+            return text.to_owned().into();
+        };
+        Reply {
+            text: answer.await,
+            _room: Some(room),
+        }
     }
 
     async fn stats(&self) -> String {
@@ -335,21 +375,32 @@ mod tests {
     use proptest::prelude::*;
     use tokio::net::TcpListener;
 
-    /// An interface without an aggregator, and one connection to it.
-    async fn connected(idle: Duration, answer: Duration) -> (Arc<Admin>, TcpStream, TcpStream) {
-        let (queries, _) = channel::unbounded();
-        let admin = Admin {
+    fn interface(queries: Sender<Query>, idle: Duration, answer: Duration) -> Arc<Admin> {
+        Arc::new(Admin {
             shared: Arc::default(),
             queries,
             started: Instant::now(),
             options: Options::default(),
             idle,
             answer,
-        };
+            large: Semaphore::new(LARGE),
+            turn: SHORT,
+        })
+    }
+
+    /// An interface without an aggregator, and one connection to it.
+    async fn connected(idle: Duration, answer: Duration) -> (Arc<Admin>, TcpStream, TcpStream) {
+        let (queries, _) = channel::unbounded();
+        let (stream, client) = connection().await;
+        (interface(queries, idle, answer), stream, client)
+    }
+
+    /// Both ends of a connection.
+    async fn connection() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
-        (Arc::new(admin), accepted.unwrap().0, client.unwrap())
+        (accepted.unwrap().0, client.unwrap())
     }
 
     fn block_on(run: impl Future<Output = ()>) {
@@ -430,6 +481,48 @@ mod tests {
             serving.await.unwrap();
             let timed_out = &admin.shared.stats.connections_timed_out;
             assert_eq!(timed_out.load(Ordering::Relaxed), 1);
+        });
+    }
+    #[test]
+    fn few_large_answers_exist_at_once() {
+        block_on(async {
+            let (queries, asked) = channel::unbounded();
+            let admin = interface(queries, LONG, LONG);
+            let (_stop, stopping) = watch::channel(false);
+            // A client that asks for a table; and the question, or the line that refuses it.
+            let ask = async || {
+                let (stream, mut client) = connection().await;
+                tokio::spawn(admin.clone().serve(stream, stopping.clone()));
+                client.write_all(b"gauges\n").await.unwrap();
+                let mut client = BufReader::new(client);
+                let mut line = String::new();
+                let asked = async || loop {
+                    match asked.try_recv() {
+                        Ok(Query::Table(_, reply)) => break reply,
+                        _ => tokio::task::yield_now().await,
+                    }
+                };
+                let outcome = tokio::select! {
+                    reply = asked() => Ok(reply),
+                    read = client.read_line(&mut line) => Err(read.map(|_| line).unwrap()),
+                };
+                (client, outcome)
+            };
+            // More than the kernel takes of an answer that is not read.
+            let table = "x".repeat(64 << 20);
+            let (mut first, asked) = ask().await;
+            asked.unwrap().send(table.clone()).unwrap();
+            let (_second, asked) = ask().await;
+            asked.unwrap().send(table.clone()).unwrap();
+            let (_third, refused) = ask().await;
+            let refused = refused.expect_err("a third table is made");
+            assert!(refused.starts_with("ERROR: "), "{refused}");
+            assert_eq!(admin.shared.stats.answers_refused.get(), 1);
+            // Once the first has been read, there is room for another.
+            let mut answer = vec![0; table.len() + "\nEND\n\n".len()];
+            first.read_exact(&mut answer).await.unwrap();
+            assert!(answer.ends_with(b"\nEND\n\n"));
+            while ask().await.1.is_err() {}
         });
     }
 }

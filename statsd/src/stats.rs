@@ -63,6 +63,9 @@ settings::counters! {
         /// Management connections closed because the client was silent, or did not read its answer.
         /// If this grows, fix the client.
         connections_timed_out = "connections_timed_out";
+        /// Management commands answered with an error because other clients had not read their large
+        /// answers yet. If this grows, find the client that asks for tables and does not read them.
+        answers_refused = "answers_refused";
         /// DogStatsD events and service checks taken. For information only.
         events = "events";
         /// DogStatsD events and service checks dropped because the event store was behind. If this

@@ -11,7 +11,7 @@ use crate::stats::Stats;
 
 /// What is counted beyond the reference. Each is flushed from the first time on that it is not 0,
 /// so that a server to which nothing odd happens has the reference's series and no others.
-const EXTRA: [&str; 12] = [
+const EXTRA: [&str; 13] = [
     "kernel_drops",
     "names_refused",
     "members_refused",
@@ -21,6 +21,7 @@ const EXTRA: [&str; 12] = [
     "points_refused",
     "connections_refused",
     "connections_timed_out",
+    "answers_refused",
     "lines_dropped",
     "console_dropped",
     "repeater_dropped",

@@ -11,7 +11,7 @@ use carbon::Sink;
 use crossbeam::channel::{self, Receiver as Incoming, Sender};
 use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::error;
 
 use super::aggregator::{AggregatorThread, Control, ReceiverHandle, StateFile, Wake};
@@ -330,6 +330,8 @@ impl Start {
             options: self.options.clone(),
             idle: admin::IDLE,
             answer: admin::ANSWER,
+            large: Semaphore::new(admin::LARGE),
+            turn: admin::TURN,
         });
         let most = self.options.max_connections;
         let gate = Gate::new(
