@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam::channel::{Sender, TrySendError};
+use crossbeam::channel::Sender;
 use tracing::{info, warn};
 
 use crate::aggregate::kinds::Letters;
@@ -24,7 +24,7 @@ use crate::metric::{Item, Reject, Sample};
 use crate::parse::{self, Head};
 use crate::population::{Limits, Population};
 use crate::raw::simd::{Path, Reading};
-use crate::repeater::Packets;
+use crate::repeater::{Packets, Repeater};
 use crate::report::{Command, CommandQueue, Contents, Counts, Peek, Point, Report, Shared};
 use crate::sanitize;
 use crate::stats::now_ms;
@@ -63,7 +63,7 @@ pub(crate) struct Channels {
     pub(crate) reports: Sender<Report>,
     /// `None` if events are bad lines.
     pub(crate) events: Option<Sender<EventReport>>,
-    pub(crate) repeater: Option<Sender<Packets>>,
+    pub(crate) repeater: Option<Repeater>,
     pub(crate) population: Arc<Population>,
 }
 
@@ -232,17 +232,8 @@ impl Receiver {
 
     #[cold]
     fn repeat(&mut self) {
-        let Some(repeater) = &self.channels.repeater else {
-            return;
-        };
-        let packets = std::mem::take(&mut self.repeated);
-        if let Err(TrySendError::Full(packets) | TrySendError::Disconnected(packets)) =
-            repeater.try_send(packets)
-        {
-            let stats = &self.channels.shared.stats;
-            stats
-                .repeater_dropped
-                .fetch_add(packets.len() as u64, Ordering::Relaxed);
+        if let Some(repeater) = &self.channels.repeater {
+            repeater.repeat(std::mem::take(&mut self.repeated));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -98,6 +99,8 @@ settings::counters! {
             reasons: [Counter; Reject::COUNT];
             logged: AtomicU32;
             senders: Mutex<Senders>;
+            /// Packets that could not be repeated, by the server that did not get them.
+            repeater_targets: Mutex<Vec<(String, Arc<Counter>)>>;
         }
     }
 }
@@ -198,7 +201,16 @@ impl Stats {
         series
     }
 
-    /// [`Stats::readings`], with a count of bad lines for each reason.
+    /// What counts the packets that could not be repeated to a server.
+    pub(crate) fn repeater_target(&self, name: &str) -> Arc<Counter> {
+        let dropped = Arc::<Counter>::default();
+        let mut targets = self.repeater_targets.lock();
+        targets.push((name.to_owned(), dropped.clone()));
+        dropped
+    }
+
+    /// [`Stats::readings`], with a count of bad lines for each reason, and one of dropped packets for
+    /// each server that packets are repeated to.
     pub fn all_readings(&self) -> Vec<Reading> {
         let help = "Bad lines of this kind. If this grows, the management command bad_lines names \
                     the senders.";
@@ -210,6 +222,12 @@ impl Stats {
                     Reading::count("statsd", format!("bad_lines.{reason}"), help, count)
                 }),
         );
+        let help = "Packets that could not be repeated to this server. If this grows, check it.";
+        let targets = self.repeater_targets.lock();
+        readings.extend(targets.iter().map(|(target, dropped)| {
+            Reading::count("statsd", "repeater_dropped.target", help, dropped.get())
+                .labelled("target", target)
+        }));
         readings
     }
 

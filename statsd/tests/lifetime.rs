@@ -6,7 +6,7 @@ mod support;
 
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -17,8 +17,8 @@ use settings::ByteSize;
 use statsd::options::{Output, RepeaterProtocol};
 use statsd::{OnDeath, Options, Server, Sockets};
 use support::{
-    Memory, ask, eventually, only_udp, options, runtime, start, start_with, tcp, udp, udp_sender,
-    wait_for,
+    Memory, PATIENCE, ask, eventually, only_udp, options, runtime, start, start_with, tcp, udp,
+    udp_sender, wait_for,
 };
 
 /// The length of the first line of the saved state.
@@ -354,4 +354,46 @@ fn senders_that_do_not_pause_keep_no_server_from_stopping() {
     stream.join().unwrap();
     stopping.join().unwrap();
     assert_eq!(result, Ok(()));
+}
+
+/// Another server that takes nothing keeps no packet from the one beside it.
+#[test]
+fn a_stalled_target_of_the_repeater_holds_up_no_other() {
+    const PACKETS: u64 = 5_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let (stalled, stalled_address) = tcp();
+    let (other, other_address) = tcp();
+    let sockets = Sockets {
+        unix: vec![UnixDatagram::bind(&path).unwrap()],
+        ..Sockets::default()
+    };
+    let options = Options {
+        repeater: vec![stalled_address.to_string(), other_address.to_string()],
+        repeater_protocol: RepeaterProtocol::Tcp,
+        ..options()
+    };
+    let (server, _) = start(options, sockets);
+    // All of this is more than the kernel takes of a connection that is not read, and less than may
+    // wait for a target.
+    let line = format!("{}:1|c", "x".repeat(1_000));
+    let packet = [&line[..]; 4].join("\n");
+    let expected = PACKETS * (packet.len() as u64 + 1);
+    let reading = std::thread::spawn(move || {
+        let (stream, _) = other.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        std::io::copy(&mut stream.take(expected), &mut std::io::sink()).unwrap_or(0)
+    });
+    let sender = UnixDatagram::unbound().unwrap();
+    for sent in 1..=PACKETS {
+        sender.send_to(packet.as_bytes(), &path).unwrap();
+        wait_for(&server, 4 * sent);
+    }
+    assert_eq!(reading.join().unwrap(), expected);
+    let readings = server.stats().all_readings();
+    let label = Some(("target", other_address.to_string()));
+    let dropped = readings.iter().find(|reading| reading.label == label);
+    assert_eq!(dropped.map(|reading| reading.value), Some(0.0));
+    server.stop().unwrap();
+    drop(stalled);
 }

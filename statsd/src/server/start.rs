@@ -35,7 +35,7 @@ use crate::raw::simd::Path as Instructions;
 use crate::raw::socket::{Datagrams, Reader, Waker};
 use crate::raw::thread::lower_priority;
 use crate::receiver::{Channels, Receiver, ReceiverOptions};
-use crate::repeater::{self, Packets};
+use crate::repeater::Repeater;
 use crate::report::{CommandQueue, Report, Shared};
 use crate::state::{self, Preload};
 use crate::stats::now_ms;
@@ -45,8 +45,6 @@ use crate::stream;
 const REPORTS: usize = 32;
 /// Events that may wait for the event store.
 const EVENTS: usize = 4_096;
-/// Batches of packets that may wait for the repeater.
-const REPEATED: usize = 1_024;
 /// Blocks of lines that may wait for the thread of all streams.
 const BLOCKS: usize = 256;
 /// Distinct members of sets that a receiver keeps in an interval.
@@ -80,7 +78,7 @@ pub(super) struct Start {
     population: Arc<Population>,
     reports: (Sender<Report>, Incoming<Report>),
     events: Option<Sender<EventReport>>,
-    repeater: Option<Sender<Packets>>,
+    repeater: Option<Repeater>,
     stop: (watch::Sender<bool>, watch::Receiver<bool>),
     handles: Vec<ReceiverHandle>,
 }
@@ -185,16 +183,13 @@ impl Start {
             self.events = Some(sender);
         }
         if !options.repeater.is_empty() {
-            let (sender, packets) = channel::bounded(REPEATED);
-            repeater::start(
+            let started = Repeater::start(
                 &options.repeater,
                 options.repeater_protocol,
-                packets,
-                self.shared.clone(),
+                &self.shared,
                 &mut self.threads,
-            )
-            .map_err(Error::Thread)?;
-            self.repeater = Some(sender);
+            );
+            self.repeater = Some(started.map_err(Error::Thread)?);
         }
         Ok(channel::unbounded())
     }
