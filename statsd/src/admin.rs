@@ -29,6 +29,7 @@ use crate::aggregate::kinds::KINDS;
 use crate::aggregate::{Aggregator, Dropped};
 use crate::inspect::{PLAIN, Shown};
 use crate::kind::Kind;
+use crate::listener::Peer;
 use crate::options::Options;
 use crate::report::{Peek, Shared};
 use crate::stats::now_ms;
@@ -86,10 +87,16 @@ impl From<String> for Reply<'_> {
 }
 
 impl Admin {
-    /// Serves one connection until it ends or `stop` changes.
-    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+    /// Serves one connection until it ends, `stop` changes, or it has to make room for another.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        mut stop: watch::Receiver<bool>,
+        peer: Arc<Peer>,
+    ) {
         let served = tokio::select! {
-            served = self.connection(stream) => served,
+            served = self.connection(stream, &peer) => served,
+            () = peer.displaced() => return,
             _ = stop.changed() => return,
         };
         if served.is_err_and(|why| why.kind() == io::ErrorKind::TimedOut) {
@@ -98,12 +105,13 @@ impl Admin {
         }
     }
 
-    async fn connection(&self, stream: TcpStream) -> io::Result<()> {
+    async fn connection(&self, stream: TcpStream, peer: &Peer) -> io::Result<()> {
         let mut stream = BufReader::with_capacity(BUFFER, stream);
         loop {
             let mut line = Vec::new();
             let mut command = (&mut stream).take(LONGEST);
             let read = timeout(self.idle, command.read_until(b'\n', &mut line)).await??;
+            peer.works();
             if read == 0 || (read as u64 == LONGEST && !line.ends_with(b"\n")) {
                 return Ok(());
             }
@@ -115,6 +123,8 @@ impl Admin {
             let Some(reply) = self.reply(command).await else {
                 return stream.shutdown().await;
             };
+            // The client is waited for until it has read the answer and sent the next command.
+            peer.waits();
             let answer = async {
                 stream.write_all(reply.text.as_bytes()).await?;
                 stream.flush().await
@@ -461,7 +471,7 @@ mod tests {
             let (admin, stream, mut client) = connected(SHORT, LONG).await;
             let (_stop, stopping) = watch::channel(false);
             client.write_all(b"health\nhea").await.unwrap();
-            admin.clone().serve(stream, stopping).await;
+            admin.clone().serve(stream, stopping, Peer::alone()).await;
             let mut text = String::new();
             client.read_to_string(&mut text).await.unwrap();
             assert_eq!(text, "health: up\n");
@@ -475,7 +485,7 @@ mod tests {
         block_on(async {
             let (admin, stream, mut client) = connected(LONG, SHORT).await;
             let (_stop, stopping) = watch::channel(false);
-            let serving = tokio::spawn(admin.clone().serve(stream, stopping));
+            let serving = tokio::spawn(admin.clone().serve(stream, stopping, Peer::alone()));
             // Until the server has gone; what it has answered by then is more than buffers hold.
             while client.write_all(&b"config\n".repeat(1_000)).await.is_ok() {}
             serving.await.unwrap();
@@ -492,7 +502,7 @@ mod tests {
             // A client that asks for a table; and the question, or the line that refuses it.
             let ask = async || {
                 let (stream, mut client) = connection().await;
-                tokio::spawn(admin.clone().serve(stream, stopping.clone()));
+                tokio::spawn(admin.clone().serve(stream, stopping.clone(), Peer::alone()));
                 client.write_all(b"gauges\n").await.unwrap();
                 let mut client = BufReader::new(client);
                 let mut line = String::new();

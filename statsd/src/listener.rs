@@ -2,9 +2,12 @@
 //!
 //! 1. All connections feed one thread with one table, through a bounded channel: a sender that is
 //!    too fast is slowed down by TCP.
-//! 2. There may be `max_connections` at once.
+//! 2. There may be `max_connections` at once; silent ones make room for new ones (`peers.rs`).
+//! 3. A connection whose client has gone without a word ends by TCP's own probes ([`PROBE`]).
 //!
 //! `stream.rs` reads a connection.
+
+mod peers;
 
 use std::io;
 use std::net::IpAddr;
@@ -12,18 +15,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::warn;
 
+pub(crate) use self::peers::Peer;
+use self::peers::{Peers, Room};
 use crate::death::Deaths;
 use crate::receiver::Receiver;
 use crate::report::Shared;
 use crate::stream::NOTICED;
 use crate::token::MARGIN;
 
+/// A client that has been silent for this long is asked whether it is there, by the kernel.
+const PROBE: Duration = Duration::from_secs(300);
+/// How often it is asked then, until it answers.
+const PROBE_AGAIN: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(100);
 /// The most connections that are accepted at the stop: the kernel's usual limit of a queue.
 const BACKLOG: usize = 4_096;
@@ -68,6 +79,10 @@ impl Accept for TcpListener {
 
     async fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
         let (stream, from) = Self::accept(self).await?;
+        let probes = TcpKeepalive::new()
+            .with_time(PROBE)
+            .with_interval(PROBE_AGAIN);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&probes);
         Ok((stream, Some(from.ip().to_canonical())))
     }
 }
@@ -85,11 +100,23 @@ impl Accept for UnixListener {
 pub(crate) struct Gate {
     /// What the log calls the connections, and their tasks.
     name: &'static str,
-    permits: Arc<Semaphore>,
+    peers: Mutex<Peers>,
     /// Whether the lack of room has been logged since there was some.
     is_reported: AtomicBool,
     shared: Arc<Shared>,
     deaths: Deaths,
+}
+
+/// The room that one connection takes.
+struct Place {
+    gate: Arc<Gate>,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gate.peers.lock().ended(self.id);
+    }
 }
 
 impl Gate {
@@ -100,13 +127,13 @@ impl Gate {
         shared: Arc<Shared>,
         deaths: Deaths,
     ) -> Arc<Self> {
-        let permits = match most {
-            0 => Semaphore::MAX_PERMITS,
-            most => (most as usize).min(Semaphore::MAX_PERMITS),
+        let most = match most {
+            0 => usize::MAX,
+            most => most as usize,
         };
         Arc::new(Self {
             name,
-            permits: Arc::new(Semaphore::new(permits)),
+            peers: Mutex::new(Peers::new(most)),
             is_reported: AtomicBool::new(false),
             shared,
             deaths,
@@ -114,22 +141,30 @@ impl Gate {
     }
 
     /// Room for one connection; `None`, counted, if there is no room.
-    fn enter(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            if self.permits.available_permits() > 0 {
-                self.is_reported.store(false, Ordering::Relaxed);
-            }
-            return Some(permit);
-        }
+    fn enter(self: &Arc<Self>) -> Option<(Place, Arc<Peer>)> {
+        let mut peers = self.peers.lock();
+        let room = peers.make_room();
         let stats = &self.shared.stats;
-        stats.connections_refused.fetch_add(1, Ordering::Relaxed);
-        if !self.is_reported.swap(true, Ordering::Relaxed) {
+        match room {
+            Room::Free => {}
+            Room::Made => stats.connections_displaced.add(1),
+            Room::Full => stats.connections_refused.add(1),
+        }
+        if room != Room::Free && !self.is_reported.swap(true, Ordering::Relaxed) {
             warn!(
-                "{}: max_connections is reached; further connections are closed and counted",
+                "{}: max_connections is reached: silent connections make room, others are refused",
                 self.name
             );
         }
-        None
+        if room == Room::Full {
+            return None;
+        }
+        let (id, peer) = peers.add();
+        if peers.has_room() {
+            self.is_reported.store(false, Ordering::Relaxed);
+        }
+        let gate = self.clone();
+        Some((Place { gate, id }, peer))
     }
 
     /// As [`Gate::accept`], reporting a panic.
@@ -137,7 +172,7 @@ impl Gate {
         self: Arc<Self>,
         listener: A,
         stop: watch::Receiver<bool>,
-        serve: impl Fn(A::Stream, Option<IpAddr>) -> F,
+        serve: impl Fn(A::Stream, Option<IpAddr>, Arc<Peer>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -152,7 +187,7 @@ impl Gate {
         self: Arc<Self>,
         listener: A,
         mut stop: watch::Receiver<bool>,
-        serve: impl Fn(A::Stream, Option<IpAddr>) -> F,
+        serve: impl Fn(A::Stream, Option<IpAddr>, Arc<Peer>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -178,11 +213,11 @@ impl Gate {
             };
             match accepted {
                 Ok((stream, from)) => {
-                    if let Some(permit) = self.enter() {
-                        let served = serve(stream, from);
+                    if let Some((place, peer)) = self.enter() {
+                        let served = serve(stream, from, peer);
                         let served = self.deaths.clone().watch_task(self.name, served);
                         tokio::spawn(async move {
-                            let _permit = permit;
+                            let _place = place;
                             served.await;
                         });
                     }
@@ -195,5 +230,28 @@ impl Gate {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_connections_are_probed() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap());
+            let (client, accepted) = tokio::join!(client, Accept::accept(&listener));
+            let (stream, from) = accepted.unwrap();
+            assert_eq!(from, Some(client.unwrap().local_addr().unwrap().ip()));
+            let socket = SockRef::from(&stream);
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE);
+        });
     }
 }

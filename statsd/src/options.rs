@@ -133,8 +133,9 @@ settings::options! {
         /// Longest name in bytes with its tags, at most 65000; a line with a longer one is a bad line.
         /// Longer members of sets are dropped and counted in members_refused.
         max_name_length: u32 = 1_024 => between(1, 65_000);
-        /// Most connections at once: to tcp and unix_stream together, and to admin. Further ones are
-        /// closed at once and counted in connections_refused. 0: no limit.
+        /// Most connections at once: to tcp and unix_stream together, and to admin. At the limit, the
+        /// connection that has been silent longest is closed for a new one; while all are sending, the
+        /// new one is closed and counted in connections_refused. 0: no limit.
         max_connections: u32 = 4_096;
 
         /// How often the busiest names are written to key_flush_log. "0s": never.

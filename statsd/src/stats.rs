@@ -58,9 +58,12 @@ settings::counters! {
         /// Values that were not kept because the store refuses their series. If this grows, the log
         /// says which series and why.
         points_refused = "points_refused";
-        /// Connections closed at once because of statsd.max_connections. If this grows, raise the
-        /// limit, or let clients keep their connections.
+        /// Connections closed at once because statsd.max_connections others were sending. If this
+        /// grows, raise the limit, or let clients keep their connections.
         connections_refused = "connections_refused";
+        /// Silent connections closed to make room for new ones, at statsd.max_connections. If this
+        /// grows, raise the limit, or find the clients that open connections and do not use them.
+        connections_displaced = "connections_displaced";
         /// Management connections closed because the client was silent, or did not read its answer.
         /// If this grows, fix the client.
         connections_timed_out = "connections_timed_out";

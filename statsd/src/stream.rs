@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::listener::Block;
+use crate::listener::{Block, Peer};
 use crate::metric::Reject;
 use crate::report::Shared;
 use crate::token::MARGIN;
@@ -56,15 +56,18 @@ enum Framing {
 /// A length that no packet has: what follows cannot be divided.
 struct BadLength;
 
-/// Reads one connection to its end. After `stop` changes, what the kernel has of it is still read.
+/// Reads one connection to its end. After `stop` changes, or once it is to make room for another, what
+/// the kernel has of it is still read.
 pub(crate) async fn connection(
     mut stream: impl AsyncRead + Unpin,
     from: Option<IpAddr>,
     blocks: mpsc::Sender<Block>,
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
+    peer: Arc<Peer>,
 ) {
-    let mut stop = Stop { stop, until: None };
+    let until = None;
+    let mut stop = Stop { stop, peer, until };
     let refuse = |reason, bytes: &[u8]| shared.stats.bad_line(reason, bytes, from);
     let mut buffer = vec![0; MARGIN];
     let mut framing = Framing::Unknown;
@@ -129,17 +132,28 @@ pub(crate) async fn connection(
     send(buffer, from, &blocks).await;
 }
 
-/// The stop, as a connection sees it.
+/// What ends a connection, beside its client.
 struct Stop {
     stop: watch::Receiver<bool>,
-    /// How long the connection is read at most, once the server stops.
+    peer: Arc<Peer>,
+    /// How long the connection is read at most, once the server stops or another needs its room.
     until: Option<Instant>,
 }
 
 impl Stop {
-    /// Reads what comes next: no bytes at the end of the connection, `None` if it broke or the
-    /// server stops.
+    /// Reads what comes next: no bytes at the end of the connection, `None` if it broke or has to end.
     async fn read(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        buffer: &mut [u8],
+    ) -> Option<usize> {
+        self.peer.waits();
+        let read = self.wait(stream, buffer).await;
+        self.peer.works();
+        read
+    }
+
+    async fn wait(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
         buffer: &mut [u8],
@@ -148,6 +162,7 @@ impl Stop {
             Some(until) => until,
             None => tokio::select! {
                 read = stream.read(buffer) => return read.ok(),
+                () = self.peer.displaced() => *self.until.insert(Instant::now() + DRAIN),
                 _ = self.stop.changed() => *self.until.insert(Instant::now() + DRAIN),
             },
         };
@@ -271,13 +286,9 @@ mod tests {
         if is_stopping {
             stop.send(true).unwrap();
         }
-        runtime.block_on(connection(
-            stream,
-            None,
-            blocks_in,
-            shared.clone(),
-            stopping,
-        ));
+        let peer = Peer::alone();
+        let read = connection(stream, None, blocks_in, shared.clone(), stopping, peer);
+        runtime.block_on(read);
         let mut lines = Vec::new();
         while let Ok(Block::Lines(block, _)) = blocks.try_recv() {
             let block = &block[MARGIN..block.len() - MARGIN];

@@ -4,14 +4,17 @@
 
 mod support;
 
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use statsd::{Event, Options, Sockets};
-use support::{ask, eventually, only_udp, options, runtime, start, tcp, udp, udp_sender, wait_for};
+use support::{
+    PATIENCE, eventually, only_udp, options, runtime, start, tcp, udp, udp_sender, wait_for,
+};
 
 #[test]
 fn every_input_feeds_one_flush() {
@@ -261,9 +264,9 @@ fn points_at_time_0_are_bad_lines() {
     server.stop().unwrap();
 }
 
-/// Further connections are closed, and counted, until there is room again.
+/// Clients that open all connections and send nothing lock nobody out.
 #[test]
-fn connections_are_limited() {
+fn silent_connections_make_room() {
     let (stream, address) = tcp();
     let (admin, admin_address) = tcp();
     let runtime = runtime();
@@ -279,24 +282,17 @@ fn connections_are_limited() {
             ..Sockets::default()
         },
     );
-    let send = || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(b"a:1|c\n").unwrap();
-        stream
-    };
-    let first = send();
-    let _second = send();
+    let mut first = TcpStream::connect(address).unwrap();
+    first.set_read_timeout(Some(PATIENCE)).unwrap();
+    first.write_all(b"a:1|c\na:1").unwrap();
+    wait_for(&server, 1);
+    let mut second = TcpStream::connect(address).unwrap();
+    second.write_all(b"a:1|c\n").unwrap();
     wait_for(&server, 2);
-    let mut third = TcpStream::connect(address).unwrap();
-    assert!(matches!(third.read(&mut [0]), Ok(0) | Err(_)));
-    let refused = &server.stats().connections_refused;
-    assert_eq!(refused.load(Ordering::Relaxed), 1);
-    // The management interface has room of its own.
-    let mut admin = BufReader::new(TcpStream::connect(admin_address).unwrap());
-    let counts = ask(&mut admin, "counts\n", "END\n\n");
-    assert!(counts.contains("connections_refused: 1\n"), "{counts}");
-    drop(first);
-    eventually("a connection is taken again", || {
+    // One may be closed once it has been silent for a second: until then, others are refused.
+    let pause = || std::thread::park_timeout(Duration::from_millis(10));
+    eventually("a connection is taken", || {
+        pause();
         let mut stream = TcpStream::connect(address).unwrap();
         let _ = stream.write_all(b"a:1|c\n");
         let _ = stream.shutdown(Shutdown::Write);
@@ -304,6 +300,24 @@ fn connections_are_limited() {
         let _ = stream.read(&mut [0]);
         server.stats().metrics.load(Ordering::Relaxed) >= 3
     });
+    assert_eq!(first.read(&mut [0]).unwrap(), 0);
+    // The part of a line that it had sent is no line.
+    assert_eq!(server.stats().bad_lines_by_reason(), [("unfinished", 1)]);
+    // The management interface has room of its own, on the same terms.
+    let clients: Vec<_> = (0..2)
+        .map(|_| TcpStream::connect(admin_address).unwrap())
+        .collect();
+    eventually("a command is answered", || {
+        pause();
+        let mut admin = TcpStream::connect(admin_address).unwrap();
+        let _ = admin.write_all(b"counts\nquit\n");
+        let mut counts = String::new();
+        let _ = admin.read_to_string(&mut counts);
+        counts.contains("connections_displaced: ")
+    });
+    let displaced = &server.stats().connections_displaced;
+    assert!(displaced.load(Ordering::Relaxed) >= 2);
+    drop(clients);
     server.stop().unwrap();
 }
 

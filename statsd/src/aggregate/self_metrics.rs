@@ -11,7 +11,7 @@ use crate::stats::Stats;
 
 /// What is counted beyond the reference. Each is flushed from the first time on that it is not 0,
 /// so that a server to which nothing odd happens has the reference's series and no others.
-const EXTRA: [&str; 13] = [
+const EXTRA: [&str; 14] = [
     "kernel_drops",
     "names_refused",
     "members_refused",
@@ -20,6 +20,7 @@ const EXTRA: [&str; 13] = [
     "series_refused",
     "points_refused",
     "connections_refused",
+    "connections_displaced",
     "connections_timed_out",
     "answers_refused",
     "lines_dropped",

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{mpsc, watch};
 
-use crate::listener::Block;
+use crate::listener::{Block, Peer};
 use crate::report::Shared;
 use crate::stream::{LONGEST, LONGEST_PACKET, connection};
 use crate::token::MARGIN;
@@ -91,7 +91,8 @@ pub fn stream(pieces: &[&[u8]]) {
         None,
         blocks_in,
         shared.clone(),
-        stopping
+        stopping,
+        Peer::alone(),
     ));
     let mut context = Context::from_waker(Waker::noop());
     while read.as_mut().poll(&mut context).is_pending() {}

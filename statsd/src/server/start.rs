@@ -25,7 +25,7 @@ use crate::cell::{Carry, MemberLimits};
 use crate::death::{Deaths, OnDeath, Threads};
 use crate::error::Error;
 use crate::events::{self, EventReport, EventSink};
-use crate::listener::{self, Block, Gate};
+use crate::listener::{self, Block, Gate, Peer};
 use crate::options::{Health, Options, Output, Percentiles};
 use crate::output::console::Console;
 use crate::output::remote::Remote;
@@ -302,12 +302,12 @@ impl Start {
     fn stream_server<S: AsyncRead + Unpin + Send + 'static>(
         &self,
         blocks: &mpsc::Sender<Block>,
-    ) -> impl Fn(S, Option<IpAddr>) -> StreamTask + Send + 'static {
+    ) -> impl Fn(S, Option<IpAddr>, Arc<Peer>) -> StreamTask + Send + 'static {
         let (blocks, shared) = (blocks.clone(), self.shared.clone());
         let stop = self.stop.1.clone();
-        move |stream, from| {
+        move |stream, from, peer| {
             let (blocks, shared, stop) = (blocks.clone(), shared.clone(), stop.clone());
-            Box::pin(stream::connection(stream, from, blocks, shared, stop))
+            Box::pin(stream::connection(stream, from, blocks, shared, stop, peer))
         }
     }
 
@@ -339,7 +339,7 @@ impl Start {
         for socket in listeners {
             let listener = sockets::tokio_listener(socket)?;
             let (served, stop) = (served.clone(), self.stop.1.clone());
-            let serve = move |stream, _| served.clone().serve(stream, stop.clone());
+            let serve = move |stream, _, peer| served.clone().serve(stream, stop.clone(), peer);
             runtime.spawn(gate.clone().run(listener, self.stop.1.clone(), serve));
         }
         Ok(())

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 
 use super::Harness;
-use crate::listener::Block;
+use crate::listener::{Block, Peer};
 use crate::options::Options;
 use crate::raw::simd::Path;
 use crate::report::Shared;
@@ -189,7 +189,8 @@ fn through_streams(
             let (blocks_in, mut blocks) = mpsc::channel(100_000);
             let (_stop, stopping) = watch::channel(false);
             let shared = Arc::new(Shared::default());
-            let reading = stream::connection(reader, None, blocks_in, shared, stopping);
+            let reading =
+                stream::connection(reader, None, blocks_in, shared, stopping, Peer::alone());
             let writing = async {
                 let mut rest = &text[..];
                 let mut lengths = pieces.iter().cycle();
