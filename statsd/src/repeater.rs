@@ -230,15 +230,17 @@ impl Target {
             self.counts.count_dropped(packets.len() - sent);
             let size = packets.size();
             self.counts.waiting.fetch_sub(size, Ordering::Relaxed);
-            self.log_dropped();
+            self.log_dropped(LOGGED);
         }
+        self.log_dropped(Duration::ZERO);
     }
 
-    fn log_dropped(&mut self) {
+    /// Logs what was dropped since the last time, unless that was less than `pause` ago.
+    fn log_dropped(&mut self, pause: Duration) {
         let dropped = self.counts.dropped.get();
         let (at, before) = self.logged.unzip();
         let before = before.unwrap_or(0);
-        if dropped > before && at.is_none_or(|at| at.elapsed() >= LOGGED) {
+        if dropped > before && at.is_none_or(|at| at.elapsed() >= pause) {
             warn!(
                 "repeater {}: {} packets are dropped",
                 self.name,
