@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -349,8 +350,8 @@ fn what_no_file_can_hold_is_dropped_and_its_neighbours_are_not() {
     };
     let tree = dir.path().join("whisper");
     fs::create_dir_all(tree.join("directory.wsp")).unwrap();
-    std::os::unix::fs::symlink("nowhere", tree.join("link.wsp")).unwrap();
-    std::os::unix::fs::symlink("round", tree.join("round")).unwrap();
+    symlink("nowhere", tree.join("link.wsp")).unwrap();
+    symlink("round", tree.join("round")).unwrap();
     fs::write(tree.join("file"), "").unwrap();
     let carbon = Carbon::open(setup(), dir.path()).unwrap();
     let innocent = series(&carbon, 1)[0];
@@ -377,6 +378,34 @@ fn what_no_file_can_hold_is_dropped_and_its_neighbours_are_not() {
     drop(carbon);
     let carbon = Carbon::open(setup(), dir.path()).unwrap();
     assert_eq!(carbon.stats().journal_replayed.get(), 0);
+}
+
+/// A part of a tree is often a link to another disk. What its files had swallowed when it went must not keep the
+/// journal from giving up segments: it would grow until nothing is taken any more.
+#[test]
+fn files_that_are_away_do_not_hold_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, away) = (dir.path().join("whisper/test"), dir.path().join("away"));
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 1);
+    let other = carbon.intern(b"other").unwrap();
+    for n in [9, 8, 7] {
+        carbon.submit(&[point(ids[0], n)]);
+        carbon.persist();
+    }
+    fs::rename(&tree, &away).unwrap();
+    symlink("nowhere", &tree).unwrap();
+    carbon.submit(&[point(ids[0], 6), point(other, 6)]);
+    carbon.persist();
+    carbon.checkpoint().unwrap();
+    assert_eq!(carbon.committed(), 5);
+    carbon.abandon();
+    fs::remove_file(&tree).unwrap();
+    fs::rename(&away, &tree).unwrap();
+    let carbon = reopen(dir.path());
+    carbon.drain(|_| {}).unwrap();
+    assert_eq!(values(&carbon, "test.m0").len(), 4);
+    assert_eq!(values(&carbon, "other").len(), 1);
 }
 
 #[test]
@@ -459,7 +488,7 @@ fn what_is_no_segment_of_the_journal_is_set_aside() {
     fs::create_dir(journal.join("0000000900.journal")).unwrap();
     let target = dir.path().join("target");
     fs::write(&target, "precious").unwrap();
-    std::os::unix::fs::symlink(&target, journal.join("0000000901.journal")).unwrap();
+    symlink(&target, journal.join("0000000901.journal")).unwrap();
     let made = Command::new("mkfifo")
         .arg(journal.join("0000000902.journal"))
         .status();

@@ -9,14 +9,14 @@ use crate::datapoint::SeriesId;
 
 impl Persister {
     /// Writes the points again that displaced files have swallowed, into the files that have the names
-    /// now or into new ones. How many files could not be written: their points stay where they are.
+    /// now or into new ones. The series whose files could not be written: their points stay where they are.
     pub(crate) fn write_displaced(
         &mut self,
         parts: &Parts<'_>,
         clocks: &Clocks,
         kind: Kind,
-    ) -> usize {
-        let mut left = 0;
+    ) -> Vec<SeriesId> {
+        let mut left = Vec::new();
         let mut path = PathBuf::new();
         for key in parts.maps.displaced() {
             let id = SeriesId(key);
@@ -24,7 +24,7 @@ impl Persister {
             parts.cache.wait_unclaimed(id);
             let stored = parts.index.path(id, &mut path);
             if !path.exists() && !self.may_create(parts, kind) {
-                left += 1;
+                left.push(id);
                 continue;
             }
             let since = parts.cache.since(clocks.earliest(), Duration::ZERO);
@@ -36,7 +36,7 @@ impl Persister {
                     report::dropped(&mut self.dropped_logged, parts, id, 0, &error);
                 }
                 Err(error) => {
-                    left += 1;
+                    left.push(id);
                     parts.stats.errors.add(1);
                     report::waits(&mut self.waits_logged, &error);
                     self.why = Some(error.to_string());

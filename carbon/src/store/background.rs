@@ -108,7 +108,8 @@ impl Rhythm {
         }
         if Instant::now() >= self.displaced_after {
             let mut persister = inner.persister.lock();
-            if persister.write_displaced(&inner.parts(), clocks, Kind::Ordinary) > 0 {
+            let left = persister.write_displaced(&inner.parts(), clocks, Kind::Ordinary);
+            if !left.is_empty() {
                 self.displaced_after = Instant::now() + DISPLACED_PAUSE;
             }
         }

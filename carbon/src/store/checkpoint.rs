@@ -1,5 +1,7 @@
 //! Syncs files, so that segments of the journal can be deleted.
 
+use std::io;
+
 use whisper::Timestamp;
 
 use super::inner::Inner;
@@ -21,10 +23,18 @@ impl Inner {
     ) -> Result<()> {
         let sync = |error| Error::io(&self.root, "syncing the files", error);
         let Some(journal) = &self.journal else {
-            let displaced = self.write_displaced(persister, clocks, kind);
+            let displaced = self.write_displaced(persister, clocks, kind).len();
             self.index.sync()?;
             self.disk.sync_tree(&self.root).map_err(sync)?;
-            return displaced;
+            if displaced == 0 {
+                return Ok(());
+            }
+            let why = persister.why.as_deref().unwrap_or_default();
+            let why = format!(
+                "{displaced} files were replaced or deleted, and are not written: {why}"
+            );
+            let action = "writing points of replaced files again";
+            return Err(Error::io(&self.root, action, io::Error::other(why)));
         };
         let rotation = self.begin_segment(journal)?;
         if journal.trouble().is_some() {
@@ -60,7 +70,7 @@ impl Inner {
             if self.behind.lock().journalled > 0 {
                 // Only these segments have the points: none may be deleted before the next start.
                 let why = "it has points that found no room while stopping";
-                return Err(std::io::Error::other(why));
+                return Err(io::Error::other(why));
             }
             Ok(gate)
         });
@@ -91,15 +101,19 @@ impl Inner {
             return Ok(());
         };
         let sync = |error| Error::io(&self.root, "syncing the files", error);
-        self.write_displaced(persister, clocks, kind)?;
+        let displaced = self.write_displaced(persister, clocks, kind);
         self.disk.sync_tree(&self.root).map_err(sync)?;
         // Points in files that have been deleted meanwhile are not safe.
         self.same_root()
-            .map_err(|why| sync(std::io::Error::other(why)))?;
+            .map_err(|why| sync(io::Error::other(why)))?;
         self.index.sync()?;
-        // Points that could not be written go into the new segment before the old ones are deleted.
+        // Points that could not be written go into the new segment before the old ones are deleted: one file that
+        // cannot be written must not have the journal grow until nothing is taken any more.
+        let mut left = [left, &displaced].concat();
+        left.sort_unstable();
+        left.dedup();
         if !left.is_empty() {
-            self.carry_over(journal, clocks.earliest(), left);
+            self.carry_over(journal, clocks.earliest(), &left);
             let kept = journal.commit(&self.stats);
             kept.map_err(|error| Error::io(&self.root, "carrying points over", error))?;
         }
@@ -109,37 +123,29 @@ impl Inner {
     }
 
     /// Checks that the files which were written of late still have their names, and writes the points of
-    /// the others once more: the journal gives up only points that a name leads to.
+    /// the others once more: the journal gives up only points that a name leads to. The series whose points
+    /// could not be written.
     fn write_displaced(
         &self,
         persister: &mut Persister,
         clocks: &Clocks,
         kind: Kind,
-    ) -> Result<()> {
+    ) -> Vec<SeriesId> {
         self.maps.confirm_written(|key, path| {
             self.index.path(SeriesId(key), path);
         });
-        match persister.write_displaced(&self.parts(), clocks, kind) {
-            0 => Ok(()),
-            left => {
-                let why = persister.why.as_deref().unwrap_or_default();
-                let why =
-                    format!("{left} files were replaced or deleted, and are not written: {why}");
-                let action = "writing points of replaced files again";
-                Err(Error::io(&self.root, action, std::io::Error::other(why)))
-            }
-        }
+        persister.write_displaced(&self.parts(), clocks, kind)
     }
 
     /// Appends the points again of series that could not be written. Nothing else is appended meanwhile, so
     /// newer points follow them.
     fn carry_over(&self, journal: &Journal, now: Timestamp, series: &[SeriesId]) {
-        let mut points = Vec::new();
         for series in series.chunks(1_024) {
             let _gate = self.gate.write();
             let mut batch = Vec::new();
             for id in series {
-                points.clear();
+                // What a file has swallowed came before what waits.
+                let mut points = self.maps.displaced_points(id.0);
                 self.cache.read(*id, &mut points);
                 batch.extend(journal::datapoints(*id, &points));
             }

@@ -12,6 +12,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use crate::point::Point;
+
 use super::identity::Identity;
 use super::shard::Named;
 use super::{ALL_EVERY, Event, Maps, PARTS};
@@ -131,6 +133,11 @@ impl Maps {
             keys.extend(shard.lock().recent.displaced_keys());
         }
         keys
+    }
+
+    /// The points of `key` that are to be written again, in the order in which they were written.
+    pub fn displaced_points(&self, key: u32) -> Vec<Point> {
+        self.shard(key).recent.displaced(key).to_vec()
     }
 
     /// How many points are kept until their files have been looked at.
