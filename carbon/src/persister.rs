@@ -377,6 +377,13 @@ impl Persister {
             self.update(parts, id, came, path, stored, &points)
         };
         self.points = points;
+        let is_refused = written
+            .as_ref()
+            .is_err_and(whisper::Error::is_of_this_path);
+        if is_refused && !stored && kind.is_budgeted() {
+            // It has created no file: others may be created.
+            self.creates.refund();
+        }
         match written {
             Ok(None) => {
                 // Its file is gone: the next pass sees a new series.
@@ -445,16 +452,17 @@ impl Persister {
             }
         }
         // The file is missing, or it was damaged and set aside: create a new one.
-        let error = match self.create(parts, id, (clocks, since), path, points) {
-            Err(error @ whisper::Error::Exists { .. }) => error,
+        match self.create(parts, id, (clocks, since), path, points) {
+            Err(whisper::Error::Exists { .. }) => {}
             created => return created.map(Some),
-        };
-        // Another program has created it meanwhile, or the name is a dangling link.
+        }
+        // Another program has created it meanwhile.
         match self.update_many(parts, id, (clocks, since), path, points) {
             Err(whisper::Error::SetAside { .. }) => self
                 .create(parts, id, (clocks, since), path, points)
                 .map(Some),
-            Err(missing) if missing.is_missing() => Err(error),
+            // It is gone again.
+            Err(missing) if missing.is_missing() => Err(missing),
             written => {
                 parts.index.stored(id);
                 written.map(Some)

@@ -350,7 +350,7 @@ fn what_no_file_can_hold_is_dropped_and_its_neighbours_are_not() {
     };
     let tree = dir.path().join("whisper");
     fs::create_dir_all(tree.join("directory.wsp")).unwrap();
-    symlink("nowhere", tree.join("link.wsp")).unwrap();
+    symlink("link.wsp", tree.join("link.wsp")).unwrap();
     symlink("round", tree.join("round")).unwrap();
     fs::write(tree.join("file"), "").unwrap();
     let carbon = Carbon::open(setup(), dir.path()).unwrap();
@@ -380,6 +380,48 @@ fn what_no_file_can_hold_is_dropped_and_its_neighbours_are_not() {
     assert_eq!(carbon.stats().journal_replayed.get(), 0);
 }
 
+/// A file may be a link to a disk that is not mounted at present, which is no reason to drop its points.
+#[test]
+fn points_of_a_file_behind_a_link_that_leads_nowhere_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, away) = (dir.path().join("disk"), dir.path().join("away"));
+    let tree = dir.path().join("whisper/test");
+    fs::create_dir_all(&disk).unwrap();
+    let carbon = reopen(dir.path());
+    let ids = series(&carbon, 3);
+    for (n, id) in ids.iter().enumerate().take(2) {
+        carbon.submit(&[point(*id, 9)]);
+        carbon.persist();
+        let (file, target) = (format!("m{n}.wsp"), disk.join(format!("m{n}.wsp")));
+        fs::rename(tree.join(&file), &target).unwrap();
+        symlink(&target, tree.join(&file)).unwrap();
+    }
+    // One of the two files is in use when the disk goes.
+    carbon.submit(&[point(ids[0], 8)]);
+    carbon.persist();
+    assert_eq!(values(&carbon, "test.m0").len(), 2);
+    fs::rename(&disk, &away).unwrap();
+    for n in (1..8).rev() {
+        carbon.submit(&ids.iter().map(|id| point(*id, n)).collect::<Vec<_>>());
+        carbon.persist();
+    }
+    assert!(tree.join("m2.wsp").exists(), "its neighbour is written");
+    assert_eq!(values(&carbon, "test.m1").len(), 7);
+    // The journal gives up its segments, and keeps what waits.
+    carbon.checkpoint().unwrap();
+    assert!(!carbon.cache().is_empty());
+    carbon.abandon();
+    let carbon = reopen(dir.path());
+    assert!(!carbon.cache().is_empty());
+    fs::rename(&away, &disk).unwrap();
+    carbon.drain(|_| {}).unwrap();
+    assert!(carbon.cache().is_empty());
+    assert_eq!(values(&carbon, "test.m0").len(), 9);
+    assert_eq!(values(&carbon, "test.m1").len(), 8);
+    assert_eq!(carbon.stats().unwritable.get(), 0);
+    assert_eq!(carbon.stats().given_up.get(), 0);
+}
+
 /// A part of a tree is often a link to another disk. What its files had swallowed when it went must not keep the
 /// journal from giving up segments: it would grow until nothing is taken any more.
 #[test]
@@ -406,6 +448,26 @@ fn files_that_are_away_do_not_hold_the_journal() {
     carbon.drain(|_| {}).unwrap();
     assert_eq!(values(&carbon, "test.m0").len(), 4);
     assert_eq!(values(&carbon, "other").len(), 1);
+}
+
+#[test]
+fn what_was_not_created_is_not_counted_as_a_creation() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup {
+        options: Options {
+            max_creates_per_minute: 1,
+            ..support::options()
+        },
+        ..setup(Arc::new(RealDisk))
+    };
+    let tree = dir.path().join("whisper/test");
+    fs::create_dir_all(tree.join("m0.wsp")).unwrap();
+    symlink("nowhere", tree.join("m1.wsp")).unwrap();
+    let carbon = Carbon::open(setup, dir.path()).unwrap();
+    let ids = series(&carbon, 3);
+    carbon.submit(&ids.iter().map(|id| point(*id, 1)).collect::<Vec<_>>());
+    carbon.persist();
+    assert!(tree.join("m2.wsp").exists());
 }
 
 #[test]
@@ -488,7 +550,7 @@ fn what_is_no_segment_of_the_journal_is_set_aside() {
     fs::create_dir(journal.join("0000000900.journal")).unwrap();
     let target = dir.path().join("target");
     fs::write(&target, "precious").unwrap();
-    symlink(&target, journal.join("0000000901.journal")).unwrap();
+    std::os::unix::fs::symlink(&target, journal.join("0000000901.journal")).unwrap();
     let made = Command::new("mkfifo")
         .arg(journal.join("0000000902.journal"))
         .status();

@@ -62,6 +62,15 @@ impl Maps {
 
     /// Gives `draft` the name `path`.
     fn publish(&self, path: &Path, draft: &Draft, now: Timestamp) -> Result<()> {
+        // Before anything is prepared: a name that is taken may be tried again and again.
+        if let Ok(taken) = fs::symlink_metadata(path) {
+            let is_away = taken.is_symlink() && leads_nowhere(path);
+            return Err(if is_away {
+                not_followed(path)
+            } else {
+                Error::exists(path)
+            });
+        }
         let directory = path.parent().unwrap_or(Path::new("."));
         if !self.names_new_files.load(Ordering::Relaxed) {
             let kept = self.directories.lock().get(directory, now);
@@ -92,19 +101,24 @@ impl Maps {
     }
 }
 
-/// Why `directory` could not be made. A symbolic link that leads nowhere has the name of a directory that may come
-/// back, such as that of a disk that is not mounted at present.
+/// Why `directory` could not be made.
 fn not_made(directory: &Path, error: io::Error) -> Error {
-    let leads_nowhere = |path: &&Path| {
-        let target = || fs::metadata(path).map_err(|e| e.kind());
-        path.is_symlink() && target().err() == Some(io::ErrorKind::NotFound)
-    };
-    match directory.ancestors().find(leads_nowhere) {
-        Some(link) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Error::io(link, "following the symbolic link", Errno::NOENT)
-        }
+    let is_away = |path: &&Path| path.is_symlink() && leads_nowhere(path);
+    match directory.ancestors().find(is_away) {
+        Some(link) if error.kind() == io::ErrorKind::AlreadyExists => not_followed(link),
         _ => Error::io(directory, "making the directory", error),
     }
+}
+
+/// Whether what the symbolic link at `path` leads to is missing.
+fn leads_nowhere(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// The error of a symbolic link that leads nowhere, be it in place of the file or of a directory: what it leads to may
+/// come back, such as a disk that is not mounted at present.
+fn not_followed(link: &Path) -> Error {
+    Error::io(link, "following the symbolic link", Errno::NOENT)
 }
 
 /// Creates the file at `path`, whose directory is open as `directory` if it is open, without any other name.
@@ -221,7 +235,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a.wsp");
         let link = root.path().join("link.wsp");
-        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        std::os::unix::fs::symlink("a.wsp", &link).unwrap();
         let options = options(Allocation::Sparse, Aggregation::Sum);
         for named in [false, true] {
             let maps = Maps::new(MapOptions::default());
@@ -240,8 +254,11 @@ mod tests {
     fn a_file_behind_a_link_that_leads_nowhere_may_be_created_later() {
         let root = tempfile::tempdir().unwrap();
         let away = root.path().join("away");
+        let link = root.path().join("link.wsp");
         std::os::unix::fs::symlink(&away, root.path().join("disk")).unwrap();
+        std::os::unix::fs::symlink(away.join("link.wsp"), &link).unwrap();
         std::os::unix::fs::symlink("round", root.path().join("round")).unwrap();
+        std::os::unix::fs::symlink("round.wsp", root.path().join("round.wsp")).unwrap();
         let options = options(Allocation::Sparse, Aggregation::Sum);
         for named in [false, true] {
             let maps = Maps::new(MapOptions::default());
@@ -255,9 +272,15 @@ mod tests {
                 maps.create(&path, &options).unwrap();
                 fs::remove_dir_all(&away).unwrap();
             }
-            let round = root.path().join("round/a.wsp");
-            let error = maps.create(&round, &options).unwrap_err();
-            assert!(error.is_hopeless(), "{error}");
+            // The name of the file is a link: nothing is created at its end, which is not ours.
+            let error = maps.create(&link, &options).unwrap_err();
+            assert!(error.to_string().contains("link.wsp"), "{error}");
+            assert!(!error.is_hopeless(), "{error}");
+            assert!(error.is_of_this_path(), "{error}");
+            for round in ["round/a.wsp", "round.wsp"] {
+                let error = maps.create(&root.path().join(round), &options).unwrap_err();
+                assert!(error.is_hopeless(), "{error}");
+            }
         }
     }
 
