@@ -343,7 +343,12 @@ pub(crate) fn translated(pattern: &str) -> String {
 
 /// Whether what follows a `{` makes it a repetition: `2}`, `2,}`, `,3}`, `2,3}`.
 fn is_repetition(after: &str) -> bool {
-    let Some((inside, _)) = after.split_once('}') else {
+    // Only as far as it can be one: there may be many `{` before a far `}`.
+    let end = after.find(|c: char| !c.is_ascii_digit() && c != ',');
+    let Some(inside) = end
+        .filter(|end| after[*end..].starts_with('}'))
+        .map(|end| &after[..end])
+    else {
         return false;
     };
     let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());

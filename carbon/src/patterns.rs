@@ -47,7 +47,7 @@ impl Patterns {
             Some(_) => plain.into_iter().map(|(number, _)| number).collect(),
             None => Vec::new(),
         };
-        let others = (0..texts.len()).filter(|number| !numbers.contains(number));
+        let others = (0..texts.len()).filter(|number| numbers.binary_search(number).is_err());
         Self {
             others: others.collect(),
             automaton,

@@ -377,9 +377,7 @@ impl Persister {
             self.update(parts, id, came, path, stored, &points)
         };
         self.points = points;
-        let is_refused = written
-            .as_ref()
-            .is_err_and(whisper::Error::is_of_this_path);
+        let is_refused = written.as_ref().is_err_and(whisper::Error::is_of_this_path);
         if is_refused && !stored && kind.is_budgeted() {
             // It has created no file: others may be created.
             self.creates.refund();

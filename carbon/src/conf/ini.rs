@@ -16,8 +16,10 @@
 //!   warning.
 //! - A percent character that is neither of the two above is itself (carbon does not start).
 //! - U+FEFF at the beginning is skipped.
+//! - What references and `[DEFAULT]` make of a file is bounded ([`MAX_FILLED`]), and so are names of sections and
+//!   keys: the time to read a file is in proportion to its length.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::problem::Findings;
 use super::read::lines;
@@ -30,6 +32,13 @@ const MAX_DEPTH: usize = 10;
 const MAX_VALUE: usize = 64 << 10;
 /// The most references that are replaced for one value.
 const MAX_REFERENCES: usize = 10_000;
+/// What references and `[DEFAULT]` may fill in, all values of a file together: the bytes of the values that are read
+/// for it, and [`FILLED`] for each. Sixteen times the largest file.
+const MAX_FILLED: usize = 64 << 20;
+/// What it costs to fill in a value, in bytes.
+const FILLED: usize = 64;
+/// The longest name of a section or an option.
+const MAX_KEY: usize = 1_000;
 
 /// A section: `[name]` and the options below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +86,10 @@ pub fn parse(text: &str, known: &[&str], findings: &mut Findings) -> Vec<Section
         known,
         findings,
         sections: Vec::new(),
+        names: HashMap::new(),
+        keys: HashMap::new(),
+        current: 0,
+        default_at: None,
         open: None,
         indent: 0,
         sectionless: false,
@@ -84,13 +97,16 @@ pub fn parse(text: &str, known: &[&str], findings: &mut Findings) -> Vec<Section
     for (number, line) in lines(text) {
         reader.line(number, line);
     }
-    let Reader { mut sections, .. } = reader;
+    let mut sections = reader.end();
     for entry in sections.iter_mut().flat_map(|section| &mut section.entries) {
         entry.value.truncate(strip_end(&entry.value).len());
     }
-    inherit(&mut sections);
+    let mut left = MAX_FILLED;
+    inherit(&mut sections, &mut left, findings);
     for section in &mut sections {
-        interpolate(section, findings);
+        if !interpolate(section, &mut left, findings) {
+            break;
+        }
     }
     sections
 }
@@ -99,7 +115,15 @@ struct Reader<'a> {
     known: &'a [&'a str],
     findings: &'a mut Findings,
     sections: Vec<Section>,
-    /// Which entry of the last section further lines may continue.
+    /// Where the section of a name is; of two, the first.
+    names: HashMap<String, usize>,
+    /// The line of each option of each section; of two, the first.
+    keys: HashMap<(usize, String), usize>,
+    /// Which section options are added to.
+    current: usize,
+    /// `[DEFAULT]` was given again, and comes after so many other sections.
+    default_at: Option<usize>,
+    /// Which entry of the current section further lines may continue.
     open: Option<usize>,
     /// How far the last heading or option was indented.
     indent: usize,
@@ -145,7 +169,8 @@ impl Reader<'_> {
 
     fn open_entry(&mut self) -> Option<&mut Entry> {
         let open = self.open?;
-        self.sections.last_mut()?.entries.get_mut(open)
+        let section = self.sections.get_mut(self.current)?;
+        section.entries.get_mut(open)
     }
 
     /// A line that continues the value above it.
@@ -159,39 +184,37 @@ impl Reader<'_> {
         if entry.continued == 0 {
             entry.continued = number;
         }
-        let (key, above) = (entry.key.clone(), entry.line);
-        let place = self.place_of(&key);
+        let above = entry.line;
+        let is_heading = text.starts_with('[') && text.ends_with(']');
+        if !is_heading && split(text).is_none_or(|(key, _)| !known.contains(&key.as_str())) {
+            return;
+        }
+        let key = entry.key.clone();
+        let section = self.sections.get(self.current);
+        let place = section.map_or_else(String::new, |section| section.place(&key));
         let why = format!("{text:?} is indented, so it continues the value of line {above}");
-        if text.starts_with('[') && text.ends_with(']') {
+        if is_heading {
             let accepted = "the heading without spaces before it";
             self.findings.refuse(number, place, why, accepted);
-        } else if split(text).is_some_and(|(key, _)| known.contains(&key.as_str())) {
+        } else {
             let warning = format!("{why}; remove the spaces before it if it is an option");
             self.findings.warn(number, place, warning);
         }
     }
 
-    fn place_of(&self, key: &str) -> String {
-        let section = self.sections.last();
-        section.map_or_else(String::new, |section| section.place(key))
-    }
-
     fn section(&mut self, number: usize, Heading { name, rest }: Heading<'_>) {
         self.open = None;
+        let name = self.short(number, name, "the name of the section");
         if !rest.is_empty() {
             let warning = format!(
                 "{rest:?} after the heading is ignored; carbon ignores the whole section instead"
             );
             self.findings.warn(number, format!("[{name}]"), warning);
         }
-        let before = self
-            .sections
-            .iter()
-            .position(|section| section.name == name);
-        if let Some(before) = before {
+        if let Some(&before) = self.names.get(&name) {
             if name == DEFAULT {
-                let again = self.sections.remove(before);
-                self.sections.push(again);
+                self.current = before;
+                self.default_at = Some(self.sections.len() - 1);
                 return;
             }
             let line = self.sections[before].line;
@@ -200,16 +223,39 @@ impl Reader<'_> {
             self.findings
                 .refuse(number, format!("[{name}]"), wrong, accepted);
         }
+        self.current = self.sections.len();
+        self.names.entry(name.clone()).or_insert(self.current);
         self.sections.push(Section {
-            name: name.to_owned(),
+            name,
             line: number,
             entries: Vec::new(),
         });
     }
 
+    /// `name`, which `what` is; refused if it is too long, and cut.
+    fn short(&mut self, number: usize, name: &str, what: &str) -> String {
+        if name.len() <= MAX_KEY {
+            return name.to_owned();
+        }
+        let wrong = format!("{what} has {} bytes", name.len());
+        let accepted = format!("at most {MAX_KEY} bytes");
+        self.findings.refuse(number, "", wrong, accepted);
+        name.chars().take(MAX_KEY / 4).collect()
+    }
+
+    /// The sections in their order.
+    fn end(self) -> Vec<Section> {
+        let mut sections = self.sections;
+        if let (Some(at), Some(&default)) = (self.default_at, self.names.get(DEFAULT)) {
+            let again = sections.remove(default);
+            sections.insert(at, again);
+        }
+        sections
+    }
+
     fn option(&mut self, number: usize, text: &str) {
         self.open = None;
-        let Some(section) = self.sections.last_mut() else {
+        let Some(section) = self.sections.get(self.current) else {
             return;
         };
         let Some((key, value)) = split(text).filter(|(key, _)| !key.is_empty()) else {
@@ -221,8 +267,12 @@ impl Reader<'_> {
             self.findings.refuse(number, place, wrong, accepted);
             return;
         };
-        if let Some(before) = section.get(&key) {
-            let wrong = format!("the option was given before, in line {}", before.line);
+        let key = self.short(number, &key, "the name of the option");
+        let section = &mut self.sections[self.current];
+        let known = (self.current, key.clone());
+        let before = *self.keys.entry(known).or_insert(number);
+        if before != number {
+            let wrong = format!("the option was given before, in line {before}");
             let accepted = "one of the two";
             self.findings
                 .refuse(number, section.place(&key), wrong, accepted);
@@ -266,29 +316,40 @@ fn split(text: &str) -> Option<(String, &str)> {
     Some((key.to_lowercase(), value))
 }
 
-/// Gives the options of `[DEFAULT]` to every section that does not have them.
-fn inherit(sections: &mut [Section]) {
+/// Gives the options of `[DEFAULT]` to every section that does not have them, which `left` is charged for.
+fn inherit(sections: &mut [Section], left: &mut usize, findings: &mut Findings) {
     let Some(default) = sections.iter().find(|section| section.name == DEFAULT) else {
         return;
     };
     let default = default.entries.clone();
-    for section in sections.iter_mut() {
-        let missing = default
-            .iter()
-            .filter(|entry| section.get(&entry.key).is_none());
-        let missing: Vec<Entry> = missing.cloned().collect();
+    let bytes = |entry: &Entry| entry.key.len() + entry.value.len() + FILLED;
+    let cost = default.iter().map(bytes).sum();
+    for section in sections
+        .iter_mut()
+        .filter(|section| section.name != DEFAULT)
+    {
+        let Some(rest) = left.checked_sub(cost) else {
+            let wrong = "the options of [DEFAULT] are too many or too long for so many sections";
+            let (line, place) = (section.line, format!("[{}]", section.name));
+            findings.refuse(line, place, wrong, "them in the sections that need them");
+            return;
+        };
+        *left = rest;
+        let own: HashSet<&str> = section.entries.iter().map(|e| e.key.as_str()).collect();
+        let is_missing = |entry: &&Entry| !own.contains(entry.key.as_str());
+        let missing: Vec<Entry> = default.iter().filter(is_missing).cloned().collect();
         section.entries.extend(missing);
     }
 }
 
-/// Replaces `%(key)s` and `%%` in all values.
-fn interpolate(section: &mut Section, findings: &mut Findings) {
+/// Replaces `%(key)s` and `%%` in all values, which `left` is charged for. Whether there was enough of it.
+fn interpolate(section: &mut Section, left: &mut usize, findings: &mut Findings) -> bool {
     if !section
         .entries
         .iter()
         .any(|entry| entry.value.contains('%'))
     {
-        return;
+        return true;
     }
     let raw: HashMap<String, String> = section
         .entries
@@ -297,32 +358,44 @@ fn interpolate(section: &mut Section, findings: &mut Findings) {
         .collect();
     let name = section.name.clone();
     for entry in &mut section.entries {
-        let mut expansion = Expansion::default();
+        let mut expansion = Expansion {
+            out: String::new(),
+            references: 0,
+            left,
+        };
         if expansion.add(&entry.value, &raw, 1) {
             entry.value = expansion.out;
+            continue;
+        }
+        let is_used_up = *left == 0;
+        let wrong = if is_used_up {
+            "the references of the form %(key)s in this file up to here are too many, or their values too long"
         } else {
-            findings.refuse(
-                entry.line,
-                format!("[{name}] {}", entry.key),
-                "the references of the form %(key)s in this value refer to each other, are too many, or make it too long",
-                "the value itself",
-            );
+            "the references of the form %(key)s in this value refer to each other, are too many, or make it too long"
+        };
+        let place = format!("[{name}] {}", entry.key);
+        findings.refuse(entry.line, place, wrong, "the value itself");
+        if is_used_up {
+            return false;
         }
     }
+    true
 }
 
 /// A value while its references are replaced.
-#[derive(Default)]
-struct Expansion {
+struct Expansion<'l> {
     out: String,
     /// How many references were replaced, those to empty values too.
     references: usize,
+    /// What may still be read for all values of the file; 0 once it was not enough.
+    left: &'l mut usize,
 }
 
-impl Expansion {
+impl Expansion<'_> {
     /// Appends `value`; `false` if it is too deep or too long, or has too many references.
     fn add(&mut self, value: &str, raw: &HashMap<String, String>, depth: usize) -> bool {
-        if depth > MAX_DEPTH {
+        *self.left = self.left.saturating_sub(value.len() + FILLED);
+        if depth > MAX_DEPTH || *self.left == 0 {
             return false;
         }
         let mut rest = value;
@@ -354,7 +427,11 @@ impl Expansion {
 
 /// `(key)s` at the beginning of `text`: the key and what follows.
 fn reference(text: &str) -> Option<(&str, &str)> {
-    let (key, after) = text.strip_prefix('(')?.split_once(')')?;
+    let text = text.strip_prefix('(')?;
+    // A key is not longer: the rest is not looked through for each percent character.
+    let mut near = text.bytes().take(MAX_KEY + 1);
+    let end = near.position(|byte| byte == b')')?;
+    let (key, after) = (&text[..end], &text[end + 1..]);
     let after = after.strip_prefix('s')?;
     (!key.is_empty()).then_some((key, after))
 }
@@ -473,6 +550,68 @@ mod tests {
         assert!(
             found[0].starts_with("f:6: [a] x4: the references"),
             "{found:?}"
+        );
+    }
+
+    #[test]
+    fn references_of_all_values_together_have_a_bound() {
+        let hundred = "%(x)s".repeat(100);
+        let mut text = format!("[DEFAULT]\nx =\ny = {hundred}\n");
+        // Each value has 10,000 references: no value alone is refused.
+        for n in 0..2_000 {
+            text.push_str(&format!("[s{n}]\nz = {}\n", "%(y)s".repeat(99)));
+        }
+        let refused = found(&text);
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        let (place, why) = refused[0].split_once(": the references").unwrap();
+        assert!(place.starts_with("f:") && place.ends_with("] z"), "{place}");
+        assert!(
+            why.contains("in this file up to here are too many"),
+            "{why}"
+        );
+        // A file without them is not touched by that.
+        let sections = |n| -> String { (0..n).map(|n| format!("[s{n}]\nz = {n}\n")).collect() };
+        assert_eq!(entries(&sections(20_000)).len(), 20_000);
+        let text = format!(
+            "[DEFAULT]\nx = {}\n{}",
+            "x".repeat(20_000),
+            sections(20_000)
+        );
+        let refused = found(&text);
+        assert_eq!(refused.len(), 1);
+        assert!(
+            refused[0].contains("]: the options of [DEFAULT] are too"),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_default_section_in_pieces_is_that_of_its_last_piece() {
+        assert_eq!(
+            entries("[DEFAULT]\nx = 1\n[a]\n[DEFAULT]\ny = 2\n[b]\n"),
+            of(&[
+                ("a", "x", "1"),
+                ("a", "y", "2"),
+                ("DEFAULT", "x", "1"),
+                ("DEFAULT", "y", "2"),
+                ("b", "x", "1"),
+                ("b", "y", "2"),
+            ])
+        );
+        let again = found("[DEFAULT]\nx = 1\n[a]\n[DEFAULT]\nx = 2\n");
+        assert!(again[0].starts_with("f:5: [DEFAULT] x: the option was given before, in line 2"));
+    }
+
+    #[test]
+    fn names_have_a_longest_length() {
+        let long = "k".repeat(MAX_KEY + 1);
+        let refused = found(&format!("[{long}]\n{long} = %({long})s\n"));
+        assert_eq!(
+            refused,
+            [
+                "f:1: the name of the section has 1001 bytes, write at most 1000 bytes",
+                "f:2: the name of the option has 1001 bytes, write at most 1000 bytes",
+            ]
         );
     }
 

@@ -84,14 +84,17 @@ fn kept_apart(pattern: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(pattern.len() + 2 * APART.len());
     let mut rest = pattern;
     let mut class_depth = 0;
+    let last_end = pattern.rfind(')').unwrap_or(0);
     while let Some(c) = rest.chars().next() {
-        let comment = rest.starts_with("(?#").then(|| rest.find(')')).flatten();
-        let length = match (c, comment) {
+        // Nothing is looked for twice, however many comments have no end.
+        let may_end = class_depth == 0 && pattern.len() - rest.len() < last_end;
+        let comment = (may_end && rest.starts_with("(?#")).then(|| rest.find(')'));
+        let length = match (c, comment.flatten()) {
             ('\\', _) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
             // A bracket in the first place is one of the class.
             ('[', _) if rest.starts_with("[]") => 2,
             ('[', _) if rest.starts_with("[^]") => 3,
-            (_, Some(end)) if class_depth == 0 => end + 1,
+            (_, Some(end)) => end + 1,
             _ => c.len_utf8(),
         };
         match c {

@@ -30,9 +30,8 @@ impl Inner {
                 return Ok(());
             }
             let why = persister.why.as_deref().unwrap_or_default();
-            let why = format!(
-                "{displaced} files were replaced or deleted, and are not written: {why}"
-            );
+            let why =
+                format!("{displaced} files were replaced or deleted, and are not written: {why}");
             let action = "writing points of replaced files again";
             return Err(Error::io(&self.root, action, io::Error::other(why)));
         };

@@ -19,6 +19,8 @@
 //! - A bad line refuses the file and is named. (carbon does not start; when the file changes, it stops
 //!   looking at it.)
 
+use std::collections::HashMap;
+
 use super::method::{METHODS, Method};
 use crate::conf::{Findings, lines};
 use crate::datapoint::NameError;
@@ -50,10 +52,14 @@ enum Part {
     Field(String),
 }
 
+/// A line that makes an output, its frequency and its method.
+type Made = (usize, u32, Method);
+
 /// Reads the text of aggregation-rules.conf.
 pub fn parse(text: &str, findings: &mut Findings) -> Vec<Rule> {
     let mut rules = Vec::new();
-    let mut outputs: Vec<(usize, String, u32, Method)> = Vec::new();
+    // The first line of each output, with its frequency and method, and the first that has others.
+    let mut outputs: HashMap<String, [Option<Made>; 2]> = HashMap::new();
     for (number, line) in lines(text) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -61,9 +67,21 @@ pub fn parse(text: &str, findings: &mut Findings) -> Vec<Rule> {
         }
         match read(line) {
             Ok((output, rule)) => {
-                let other = outputs.iter().find(|(_, name, frequency, method)| {
-                    *name == output && (*frequency != rule.frequency || *method != rule.method)
-                });
+                let known = outputs.entry(output.clone()).or_default();
+                let this = (number, rule.frequency, rule.method);
+                let is_other = |(_, frequency, method): &Made| {
+                    (*frequency, *method) != (rule.frequency, rule.method)
+                };
+                let other = known
+                    .iter()
+                    .flatten()
+                    .find(|known| is_other(known))
+                    .copied();
+                match known {
+                    [None, _] => known[0] = Some(this),
+                    [Some(first), None] if is_other(first) => known[1] = Some(this),
+                    _ => {}
+                }
                 if let Some((first, ..)) = other {
                     let warning = format!(
                         "line {first} makes {output:?} with another frequency or method: the \
@@ -71,7 +89,6 @@ pub fn parse(text: &str, findings: &mut Findings) -> Vec<Rule> {
                     );
                     findings.warn(number, line, warning);
                 }
-                outputs.push((number, output, rule.frequency, rule.method));
                 rules.push(rule);
             }
             Err(Refused { wrong, accepted }) => findings.refuse(number, "", wrong, accepted),
