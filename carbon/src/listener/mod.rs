@@ -7,7 +7,9 @@
 //!    full it is not read at all, and the sender waits. A datagram that finds no room is dropped and
 //!    counted.
 //! 3. When the shutdown begins, what the kernel already holds is still read.
-//! 4. A sender whose input is refused is named in the log, at most once in ten seconds per listener.
+//! 4. A sender that never pauses leaves other tasks of the runtime their turn: after each batch of datagrams, and each
+//!    read that filled the buffer.
+//! 5. A sender whose input is refused is named in the log, at most once in ten seconds per listener.
 
 mod body;
 mod carbonlink;
@@ -213,6 +215,68 @@ mod tests {
         let stats = carbon.stats();
         assert_eq!(stats.connections_closed.get(), 41);
         assert_eq!(stats.received.get(), 100);
+    }
+
+    /// What `send` sends, by a thread that goes on until others have had their turn, or for very long. Whether they
+    /// have while it sent. The runtime has one thread.
+    async fn others_have_their_turn(
+        carbon: &Carbon,
+        mut send: impl FnMut(&[u8]) -> bool + Send + 'static,
+    ) -> bool {
+        // A read takes longer than a write: there is always more.
+        let lines: String = (0..1_500)
+            .map(|n| format!("{n}.a.name.of.a.series 1.5 -1\n"))
+            .collect();
+        let (turn, had) = std::sync::mpsc::channel();
+        let sender = std::thread::spawn(move || {
+            let begun = std::time::Instant::now();
+            while begun.elapsed().as_secs() < 20 && send(lines.as_bytes()) {
+                if had.try_recv().is_ok() {
+                    return true;
+                }
+            }
+            false
+        });
+        for _ in 0..10 {
+            let before = carbon.stats().received.get();
+            while carbon.stats().received.get() == before && !sender.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let _ = turn.send(());
+        // It may wait for what it has written to be read.
+        while !sender.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        sender.join().unwrap()
+    }
+
+    #[tokio::test]
+    async fn datagrams_without_end_leave_others_their_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let carbon = carbon(dir.path());
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(socket.local_addr().unwrap()).unwrap();
+        let server = tokio::spawn(Listeners::new(&carbon).line_udp(socket, std::future::pending()));
+        // Of what the kernel drops there is more.
+        let send = move |lines: &[u8]| client.send(lines).is_ok();
+        assert!(others_have_their_turn(&carbon, send).await);
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_end_leaves_others_their_turn() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let carbon = carbon(dir.path());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let end = std::future::pending();
+        let server = tokio::spawn(Listeners::new(&carbon).line_tcp(listener, end));
+        let send = move |lines: &[u8]| client.write_all(lines).is_ok();
+        assert!(others_have_their_turn(&carbon, send).await);
+        server.abort();
     }
 
     #[tokio::test]

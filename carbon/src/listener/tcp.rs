@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::complaints::Complaints;
@@ -46,6 +46,8 @@ pub(super) struct Connection {
     /// The start of the table of connections.
     start: Instant,
     stopped: watch::Receiver<bool>,
+    /// The last read filled the buffer: there is more, and the next read would not wait.
+    has_more: bool,
 }
 
 /// Accepts connections until `shutdown`, and has `run` serve each; then waits until they have ended,
@@ -87,6 +89,7 @@ pub(super) async fn accept<F: Future<Output = io::Result<()>> + Send + 'static>(
                         unread: Arc::clone(&unread),
                         start,
                         stopped: stopped.clone(),
+                        has_more: false,
                     };
                     let task = serve(carbon.clone(), address, run(connection));
                     let id = connections.spawn(task).id();
@@ -159,6 +162,10 @@ impl Connection {
     /// # Errors
     /// The connection broke.
     pub(super) async fn read(&mut self, buffer: &mut impl Buffer) -> io::Result<usize> {
+        if std::mem::take(&mut self.has_more) {
+            // Other tasks would never have their turn.
+            yield_now().await;
+        }
         let peer = &*self.peer;
         if peer.read_at.load(Ordering::Relaxed) == BUSY {
             peer.read_at.store(micros(self.start), Ordering::Relaxed);
@@ -181,11 +188,13 @@ impl Connection {
                     }
                 }
             }
-            match self.stream.try_read(buffer.space()) {
+            let space = buffer.space();
+            match self.stream.try_read(space) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
                 Ok(0) => return Ok(0),
                 Ok(n) => {
+                    self.has_more = n == space.len();
                     peer.read_at.store(BUSY, Ordering::Relaxed);
                     peer.rests.store(false, Ordering::Relaxed);
                     return Ok(n);

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::complaints::Complaints;
@@ -13,8 +14,9 @@ use crate::datapoint::{Datapoint, Sink};
 use crate::protocol::line;
 use crate::store::Carbon;
 
-/// Datagrams taken before their datapoints are handed on.
+/// Datagrams, and their bytes, taken before their datapoints are handed on and other tasks have their turn.
 const DATAGRAMS: usize = 64;
+const BYTES: usize = 256 << 10;
 /// The receive buffer asked of the kernel; it holds the datagrams of a pause.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// How long the receiver waits after the socket failed.
@@ -52,23 +54,29 @@ pub(super) async fn line_udp(
                 },
             }
         }
-        let _pin = carbon.index().pin();
-        receive(&carbon, &socket, &mut buffer, &mut points, &complaints);
+        let pin = carbon.index().pin();
+        let is_empty = receive(&carbon, &socket, &mut buffer, &mut points, &complaints);
         let taken = carbon.try_submit(&points);
         carbon.stats().overflow.add((points.len() - taken) as u64);
         points.clear();
+        drop(pin);
+        if !is_empty {
+            // A socket that has more is readable at once: other tasks would never have their turn.
+            yield_now().await;
+        }
     }
 }
 
-/// Reads datagrams until the socket is empty, or enough for now.
+/// Reads datagrams until the socket is empty, or enough for now. Whether it is empty.
 fn receive(
     carbon: &Carbon,
     socket: &UdpSocket,
     buffer: &mut [u8],
     points: &mut Vec<Datapoint>,
     complaints: &Complaints,
-) {
+) -> bool {
     let mut resolver = carbon.resolver(points);
+    let mut left = BYTES;
     for _ in 0..DATAGRAMS {
         match socket.try_recv_from(buffer) {
             Ok((n, sender)) => {
@@ -79,12 +87,17 @@ fn receive(
                 if let Some(refused) = resolver.refused() {
                     complaints.report(sender, &refused);
                 }
+                left = left.saturating_sub(n);
+                if left == 0 {
+                    return false;
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             Err(error) => {
                 tracing::debug!(%error, "a datagram could not be read");
-                return;
+                return false;
             }
         }
     }
+    false
 }
