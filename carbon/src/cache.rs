@@ -262,6 +262,11 @@ impl Cache {
         shard.waiting -= before;
     }
 
+    /// As [`Cache::sweep`], of the series `id`.
+    pub(crate) fn sweep_one(&self, id: SeriesId, into: &mut Vec<Waiting>) {
+        self.shard(shard_of(id.0)).sweep_one(id.0, into);
+    }
+
     /// The blocks in which series wait, in the order of ids.
     pub(crate) fn blocks(&self, into: &mut Vec<BlockWaiting>) {
         let now = self.ticks();

@@ -32,6 +32,7 @@ mod budget;
 mod displaced;
 mod hand;
 mod kind;
+mod locked;
 mod parts;
 mod report;
 
@@ -51,6 +52,7 @@ use crate::schema::New;
 use crate::undecided::Undecided;
 
 use budget::Budget;
+use locked::Locked;
 pub(crate) use parts::Parts;
 
 pub(crate) use hand::{Hand, Place};
@@ -87,6 +89,8 @@ pub(crate) struct Persister {
     pub(crate) why: Option<String>,
     /// New series that wait for a second timestamp.
     undecided: Undecided,
+    /// Files that another program has locked.
+    locked: Locked,
 }
 
 /// The result of a pass.
@@ -129,6 +133,7 @@ impl Persister {
             aside: Duration::ZERO,
             why: None,
             undecided: Undecided::default(),
+            locked: Locked::default(),
         }
     }
 
@@ -166,6 +171,7 @@ impl Persister {
         hand.go_on(parts.cache, pressure, &mut waiting);
         self.undecided
             .due(Instant::now(), false, parts.room_used(), &mut waiting);
+        self.locked.due(Instant::now(), parts.cache, &mut waiting);
         if waiting.is_empty() {
             self.waiting = waiting;
             return Pass::default();
@@ -173,6 +179,11 @@ impl Persister {
         let pass = self.write_all(parts, clocks, Kind::Hand, waiting, go_on);
         self.stuck.extend(self.left.iter().copied());
         pass
+    }
+
+    /// When a file that was locked is tried again by the next pass of the hand.
+    pub(crate) fn next_try(&self) -> Option<Instant> {
+        self.locked.next()
     }
 
     /// An ordinary pass over all series, between passes of the hand.
@@ -382,6 +393,10 @@ impl Persister {
             // It has created no file: others may be created.
             self.creates.refund();
         }
+        let is_locked = written.as_ref().is_err_and(whisper::Error::is_busy);
+        if !is_locked {
+            self.locked.remove(id);
+        }
         match written {
             Ok(None) => {
                 // Its file is gone: the next pass sees a new series.
@@ -403,6 +418,12 @@ impl Persister {
                 parts.stats.unwritable.add(count as u64);
                 report::dropped(&mut self.dropped_logged, parts, id, count, &error);
                 Outcome::Dropped
+            }
+            // Another program writes to it, mostly for a moment.
+            Err(error) if is_locked && self.locked.is_short(id, Instant::now()) => {
+                parts.cache.put_back(id, since);
+                self.why = Some(error.to_string());
+                Outcome::Waits
             }
             // Only this file refuses them, and others need the room.
             Err(error) if error.is_of_this_path() && is_nearly_full(parts) => {

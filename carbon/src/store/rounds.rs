@@ -64,7 +64,9 @@ fn wait(inner: &Inner) {
         } else {
             STEP
         };
-        work.wait(Some(Instant::now() + span));
+        let next = Instant::now() + span;
+        let tried = inner.persister.lock().next_try();
+        work.wait(Some(tried.map_or(next, |tried| next.min(tried))));
         // Receivers without room ask again and again.
         inner.stop.pause(PAUSE);
     }
