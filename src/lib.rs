@@ -40,6 +40,7 @@ pub mod report;
 pub mod server;
 pub mod store;
 pub mod supervise;
+pub mod terminal;
 pub mod verbs;
 
 pub use config::Config;

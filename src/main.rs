@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use plumbago::config::Refused;
+use plumbago::terminal::complain;
 use plumbago::verbs::{self, Verb, serve};
 
 /// StatsD, carbon, whisper and Graphite's render API in one program, with a vertical line at
@@ -40,11 +41,11 @@ fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             let Some(refused) = error.downcast_ref::<Refused>() else {
-                eprintln!("plumbago: {}", sentence(&error));
+                complain(format_args!("plumbago: {}", sentence(&error)));
                 return ExitCode::from(1);
             };
             for line in &refused.lines {
-                eprintln!("{line}");
+                complain(line);
             }
             ExitCode::from(if refused.is_usage { 2 } else { 1 })
         }

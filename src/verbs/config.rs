@@ -1,6 +1,5 @@
 //! `plumbago config`: the effective configuration, as a configuration file.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use carbon::rules::{aggregate, lists, rewrite};
 use carbon::schema::{load_aggregations, load_schemas};
 
 use crate::config::{Config, Sources};
+use crate::terminal::say;
 
 /// Arguments of `plumbago config`.
 #[derive(clap::Args)]
@@ -43,13 +43,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match check {
         Some(path) => {
             let rules = rule_files(loaded.config());
-            std::io::stdout().lock().write_all(rules.as_bytes())?;
+            say(&rules)?;
             loaded.flawless()?;
-            writeln!(std::io::stdout(), "{}: ok", path.display())?;
+            say(&format!("{}: ok\n", path.display()))?;
         }
         None => {
             let text = loaded.usable()?.print();
-            std::io::stdout().lock().write_all(text.as_bytes())?;
+            say(&text)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use settings::Span;
 
 use crate::peers::machine::{Machine, is_pattern};
+use crate::terminal::say;
 
 /// Series in a request.
 const BATCH: usize = 100;
@@ -107,12 +108,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     names.retain(|name| *name > state.done);
     if names.len() < all {
         // The work is done although this cannot be said.
-        let _ = writeln!(
-            std::io::stdout(),
-            "going on behind {}, {} of {all} series are left",
+        let _ = say(&format!(
+            "going on behind {}, {} of {all} series are left\n",
             state.done,
             names.len()
-        );
+        ));
     }
     let mut filler = Filler {
         args,
@@ -143,16 +143,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         not_taken,
     } = filler.counts;
     let what = if args.dry_run { "missing" } else { "filled" };
-    writeln!(
-        std::io::stdout(),
-        "{sent} values of {series} series {what}, {} series compared",
+    say(&format!(
+        "{sent} values of {series} series {what}, {} series compared\n",
         names.len()
-    )?;
+    ))?;
     if not_taken > 0 {
-        writeln!(
-            std::io::stdout(),
-            "{not_taken} values were not taken: they are outside of what the files here keep"
-        )?;
+        say(&format!(
+            "{not_taken} values were not taken: they are outside of what the files here keep\n"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use settings::Span;
 
 use crate::client::{self, Client};
+use crate::terminal::complain;
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -70,7 +71,7 @@ impl Answer {
         let event = match ask() {
             Ok(event) => event,
             Err(why) => {
-                eprintln!("plumbago: {why:#}");
+                complain(format_args!("plumbago: {why:#}"));
                 return Ok(ExitCode::from(UNKNOWN));
             }
         };

@@ -21,6 +21,7 @@ use settings::Span;
 mod carbon;
 
 use crate::random::Random;
+use crate::terminal::{complain, say};
 
 /// How long the server may take to read the rest of its receive buffer.
 const LAST_FLUSHES: Duration = Duration::from_secs(5);
@@ -145,25 +146,23 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(before) => Some(before),
         Err(why) if max_loss.is_some() => return Err(why.context("--max-loss cannot be checked")),
         Err(why) => {
-            eprintln!("loss cannot be measured: {why:#}");
+            complain(format_args!("loss cannot be measured: {why:#}"));
             None
         }
     };
     let outcome = send(target, &pass, rate, duration.0)?;
     let seconds = outcome.took.as_secs_f64();
-    writeln!(
-        std::io::stdout(),
-        "sent      {} metrics in {} datagrams over {seconds:.1} s: {:.0} a second",
+    say(&format!(
+        "sent      {} metrics in {} datagrams over {seconds:.1} s: {:.0} a second\n",
         outcome.metrics,
         outcome.datagrams,
         outcome.metrics as f64 / seconds,
-    )?;
+    ))?;
     if outcome.refused > 0 {
-        writeln!(
-            std::io::stdout(),
-            "refused   {} datagrams: not sent",
+        say(&format!(
+            "refused   {} datagrams: not sent\n",
             outcome.refused
-        )?;
+        ))?;
     }
     let Some(before) = before else {
         if outcome.refused > 0 {
@@ -185,13 +184,11 @@ fn report(
 ) -> anyhow::Result<ExitCode> {
     let lost = sent.saturating_sub(arrived);
     let share = lost as f64 / sent.max(1) as f64 * 100.0;
-    writeln!(
-        std::io::stdout(),
-        "received  {arrived} {what}, counted by the server"
-    )?;
-    writeln!(std::io::stdout(), "lost      {lost} ({share:.3} %)")?;
+    say(&format!(
+        "received  {arrived} {what}, counted by the server\nlost      {lost} ({share:.3} %)\n"
+    ))?;
     if arrived == 0 && sent > 0 {
-        eprintln!("plumbago: nothing arrived at {target}");
+        complain(format_args!("plumbago: nothing arrived at {target}"));
         return Ok(ExitCode::FAILURE);
     }
     Ok(match max_loss {

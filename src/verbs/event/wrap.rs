@@ -12,7 +12,7 @@
 //!    server that cannot be reached, starts that command.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use super::{Described, now};
 use crate::client::{self, Client};
+use crate::terminal::complain;
 use crate::verbs::impact;
 
 /// How many times the final state is posted before giving up, and the pause in between.
@@ -35,10 +36,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long after the end of the command a signal is still taken as one that was meant for it.
 const LATE: Duration = Duration::from_millis(20);
 
-/// Writes to standard error, if that can be written.
-macro_rules! complain {
+/// Says what is wrong, and goes on.
+macro_rules! warn {
     ($($text:tt)*) => {
-        let _ = writeln!(io::stderr(), "plumbago: {}", format_args!($($text)*));
+        complain(format_args!("plumbago: {}", format_args!($($text)*)))
     };
 }
 
@@ -109,7 +110,7 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     let key = format!("wrap {} {} {began:.6}", host(), std::process::id());
     event.entry("key").or_insert_with(|| key.into());
     if let Err(why) = client.post("/events/", &Value::Object(event.clone())) {
-        complain!("cannot post the event, the command runs anyway: {why:#}");
+        warn!("cannot post the event, the command runs anyway: {why:#}");
     }
 
     // The handlers are installed before the child starts: a signal must not end this process and leave the child
@@ -121,7 +122,7 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     let (code, outcome) = match &ended {
         Ok(status) => (exit_code(*status), describe(*status)),
         Err(why) => {
-            complain!("{}: {why}", words[0]);
+            warn!("{}: {why}", words[0]);
             let code = if why.kind() == ErrorKind::NotFound {
                 127
             } else {
@@ -149,7 +150,7 @@ pub(super) fn run(args: Wrap) -> anyhow::Result<ExitCode> {
     if let Some(metric) = metric
         && let Err(why) = send_timer(&statsd, &metric, took)
     {
-        complain!("the timer was not sent: {why:#}");
+        warn!("the timer was not sent: {why:#}");
     }
     if let (Some(undo), Some(id), 0) = (on_worse, id, code) {
         return undo_if_worse(&client, &mut signals, &event, id, &undo, wait);
@@ -169,7 +170,7 @@ fn undo_if_worse(
     let judged = match signals.or_end(|| impact::wait_for(client, id, wait)) {
         Ok(judged) => judged,
         Err(why) => {
-            complain!("no verdict, nothing is rolled back: {why:#}");
+            warn!("no verdict, nothing is rolled back: {why:#}");
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -177,7 +178,7 @@ fn undo_if_worse(
         return Ok(ExitCode::SUCCESS);
     }
     let sentence = judged["impact"]["sentence"].as_str().unwrap_or_default();
-    complain!("worse, running {undo:?}: {sentence}");
+    warn!("worse, running {undo:?}: {sentence}");
     let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
     let mut undoing = Map::new();
     let what = format!("rollback of {}", text("what"));
@@ -201,7 +202,7 @@ fn undo_if_worse(
     let undone = match &shell {
         Ok(status) => status.success(),
         Err(why) => {
-            complain!("{undo:?}: {why}");
+            warn!("{undo:?}: {why}");
             false
         }
     };
@@ -339,7 +340,7 @@ fn post(client: &Client, event: Map<String, Value>) -> Option<i64> {
         match client.post("/events/", &event) {
             Ok(stored) => return stored["id"].as_i64(),
             Err(why) if attempt == ATTEMPTS => {
-                complain!("the event was not stored: {why:#}");
+                warn!("the event was not stored: {why:#}");
             }
             Err(_) => std::thread::sleep(PAUSE),
         }

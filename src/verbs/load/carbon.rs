@@ -17,6 +17,7 @@ use carbon::protocol::pickle::write;
 
 use super::{LAST_FLUSHES, PATIENCE, progress, report, resolve};
 use crate::random::Random;
+use crate::terminal::{complain, say};
 
 /// Datapoints in one piece: carbon's relays send as many in a pickle.
 const PIECE: usize = 500;
@@ -62,17 +63,16 @@ impl Run<'_> {
                 return Err(why.context("--max-loss cannot be checked"));
             }
             Err(why) => {
-                eprintln!("loss cannot be measured: {why:#}");
+                complain(format_args!("loss cannot be measured: {why:#}"));
                 None
             }
         };
         let (sent, took) = self.send(target)?;
         let seconds = took.as_secs_f64();
-        writeln!(
-            std::io::stdout(),
-            "sent      {sent} datapoints over {seconds:.1} s: {:.0} a second",
+        say(&format!(
+            "sent      {sent} datapoints over {seconds:.1} s: {:.0} a second\n",
             sent as f64 / seconds
-        )?;
+        ))?;
         let Some(before) = before else {
             return Ok(ExitCode::SUCCESS);
         };

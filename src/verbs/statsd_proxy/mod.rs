@@ -23,6 +23,7 @@ use parking_lot::RwLock;
 use settings::Span;
 
 use self::ring::Ring;
+use crate::terminal::{complain, say};
 
 /// How long a client of the management interface may say nothing.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -137,11 +138,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20);
     let proxy = Arc::new(Proxy::new(&args.nodes));
     proxy.check_all(interval.min(Duration::from_secs(2)));
-    println!(
-        "statsd-proxy listens on {} and {}",
+    // The work goes on although this cannot be said.
+    let _ = say(&format!(
+        "statsd-proxy listens on {} and {}\n",
         socket.local_addr()?,
         admin.local_addr()?
-    );
+    ));
     for number in 0..proxy.nodes.len() {
         let proxy = Arc::clone(&proxy);
         std::thread::spawn(move || {
@@ -158,11 +160,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         });
     }
     proxy.forward(&socket)
-}
-
-/// Writes a line to standard error, if that can be written.
-fn complain(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Proxy {
@@ -210,8 +207,8 @@ impl Proxy {
         *ring = Arc::new(Ring::new(up));
         drop(ring);
         match outcome {
-            Ok(_) => complain(&format!("{} is in the ring", known.name)),
-            Err(why) => complain(&format!("{} is not in the ring: {why:#}", known.name)),
+            Ok(_) => complain(format_args!("{} is in the ring", known.name)),
+            Err(why) => complain(format_args!("{} is not in the ring: {why:#}", known.name)),
         }
     }
 
@@ -255,7 +252,7 @@ impl Proxy {
             let stream = match stream {
                 Ok(stream) => stream,
                 Err(why) => {
-                    complain(&format!("the management interface: {why}"));
+                    complain(format_args!("the management interface: {why}"));
                     // Without a free descriptor, the next attempt fails at once, too.
                     std::thread::sleep(ACCEPT_PAUSE);
                     continue;

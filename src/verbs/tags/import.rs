@@ -1,7 +1,7 @@
 //! `plumbago tags import`: registers the names of tagged series.
 
 use std::collections::HashSet;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ use super::names;
 use crate::client::{self, Client};
 use crate::config::Sources;
 use crate::lock::DataLock;
+use crate::terminal::{complain, say};
 
 /// Names registered at a time.
 const BATCH: usize = 1_000;
@@ -100,13 +101,12 @@ pub(super) fn run(import: Import) -> anyhow::Result<ExitCode> {
         shown,
     } = outcome;
     for line in shown {
-        eprintln!("refused: {line}");
+        complain(format_args!("refused: {line}"));
     }
     let verb = if dry_run { "to add" } else { "added" };
-    writeln!(
-        std::io::stdout(),
-        "{added} {verb}, {known} known already, {plain} without tags, {refused} refused"
-    )?;
+    say(&format!(
+        "{added} {verb}, {known} known already, {plain} without tags, {refused} refused\n"
+    ))?;
     Ok(match refused {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
