@@ -34,6 +34,8 @@ use crate::store::Carbon;
 pub struct Listeners {
     carbon: Carbon,
     peers: Arc<Mutex<Peers>>,
+    /// What the connections of CarbonLink share.
+    links: Arc<carbonlink::Shared>,
 }
 
 impl Listeners {
@@ -42,13 +44,14 @@ impl Listeners {
         Self {
             carbon: carbon.clone(),
             peers: Arc::new(Mutex::new(Peers::new(carbon))),
+            links: Arc::default(),
         }
     }
 
     /// Takes Graphite's lines over TCP until `shutdown`, then what had arrived by then.
     pub async fn line_tcp(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let run = |connection| tcp::take(connection, line::Stream::default());
-        let Self { carbon, peers } = self;
+        let Self { carbon, peers, .. } = self;
         tcp::accept(carbon, peers, "carbon.line_tcp", listener, shutdown, run).await;
     }
 
@@ -56,14 +59,14 @@ impl Listeners {
     /// sent to no destination.
     pub async fn relay_line_tcp(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let run = |connection| tcp::take(connection, line::Stream::default());
-        let Self { carbon, peers } = self;
+        let Self { carbon, peers, .. } = self;
         let (carbon, key) = (carbon.behind_relay(), "carbon.relay_line_tcp");
         tcp::accept(carbon, peers, key, listener, shutdown, run).await;
     }
 
     /// Takes framed pickles over TCP until `shutdown`, then what had arrived by then.
     pub async fn pickle(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let Self { carbon, peers } = self;
+        let Self { carbon, peers, .. } = self;
         let max = carbon.max_frame();
         let run = |connection| tcp::take(connection, pickle::Stream::new(max));
         tcp::accept(carbon, peers, "carbon.pickle", listener, shutdown, run).await;
@@ -71,7 +74,7 @@ impl Listeners {
 
     /// Takes framed protobuf over TCP until `shutdown`, then what had arrived by then.
     pub async fn protobuf(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let Self { carbon, peers } = self;
+        let Self { carbon, peers, .. } = self;
         let max = carbon.max_frame();
         let run = |connection| tcp::take(connection, protobuf::Stream::new(max));
         tcp::accept(carbon, peers, "carbon.protobuf", listener, shutdown, run).await;
@@ -79,9 +82,12 @@ impl Listeners {
 
     /// Answers CarbonLink until `shutdown`.
     pub async fn carbonlink(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let Self { carbon, peers } = self;
-        let changes = Arc::new(tokio::sync::Mutex::new(()));
-        let run = move |connection| carbonlink::answer(connection, Arc::clone(&changes));
+        let Self {
+            carbon,
+            peers,
+            links,
+        } = self;
+        let run = move |connection| carbonlink::answer(connection, Arc::clone(&links));
         tcp::accept(carbon, peers, "carbon.carbonlink", listener, shutdown, run).await;
     }
 
