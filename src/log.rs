@@ -1,14 +1,26 @@
 //! Where the log goes: standard error, as text or JSON, at a level that SIGHUP can change.
 
-use std::io::IsTerminal as _;
+mod lines;
 
-use anyhow::anyhow;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::IsTerminal as _;
+use std::panic::{self, PanicHookInfo};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
 use settings::options::Checked;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+use self::lines::Lines;
+use crate::report::Reading;
+
+/// Lines that were dropped, as standard error was not read.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 settings::options! {
     /// `[log]`.
@@ -44,13 +56,14 @@ pub enum LogFormat {
 pub struct Log(reload::Handle<EnvFilter, Registry>);
 
 impl Log {
-    /// Starts logging. `env` is `RUST_LOG`, which goes over the configuration.
+    /// Starts logging, panics included. `env` is `RUST_LOG`, which goes over the configuration.
     ///
     /// # Errors
-    /// The level is unknown, or a logger is installed already.
+    /// The level is unknown, a logger is installed already, or there is no thread for the log.
     pub fn start(options: &LogOptions, env: Option<&str>) -> anyhow::Result<Self> {
         let (filter, handle) = reload::Layer::new(parse(options, env)?);
-        let mut layer = fmt::layer().with_writer(std::io::stderr);
+        let lines = Lines::start(&DROPPED).context("starting the thread of the log")?;
+        let mut layer = fmt::layer().with_writer(lines);
         // Colours on a terminal, unless NO_COLOR is set.
         if !std::io::stderr().is_terminal() {
             layer.set_ansi(false);
@@ -60,6 +73,8 @@ impl Log {
             LogFormat::Text => registry.with(layer.with_target(false)).try_init()?,
             LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
         }
+        // The hook of the standard library waits for the reader of standard error.
+        panic::set_hook(Box::new(log_panic));
         Ok(Self(handle))
     }
 
@@ -69,6 +84,26 @@ impl Log {
     /// The level is unknown.
     pub fn reload(&self, options: &LogOptions, env: Option<&str>) -> anyhow::Result<()> {
         Ok(self.0.reload(parse(options, env)?)?)
+    }
+}
+
+/// What the log counts.
+pub fn reading() -> Reading {
+    Reading::count(
+        "log",
+        "dropped",
+        "Lines of the log that were dropped because standard error was not read. If this grows, look at what collects the log.",
+        DROPPED.load(Ordering::Relaxed),
+    )
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!("thread {name} {panic}\n{backtrace}"),
+        _ => tracing::error!("thread {name} {panic}"),
     }
 }
 

@@ -4,9 +4,23 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 
-/// Writes a line to standard error, if that can be written. Unlike `eprintln!` it does not end the process otherwise.
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// For how long a reader of standard error may take no line.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
+/// Writes a line to standard error, if that can be written. Unlike `eprintln!` it does not end the process otherwise,
+/// nor wait for ever for a reader that hangs.
 pub fn complain(line: impl Display) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let stderr = io::stderr();
+    let mut writable = [PollFd::new(&stderr, PollFlags::OUT)];
+    if poll(&mut writable, Some(&PATIENCE)) == Ok(0) {
+        return;
+    }
+    let _ = writeln!(stderr.lock(), "{line}");
 }
 
 /// Writes `text` to standard output. That nobody reads it any more (`| head`) is no error: the caller goes on to its

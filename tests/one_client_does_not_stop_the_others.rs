@@ -153,6 +153,18 @@ fn standard_output_that_is_not_read_holds_up_no_flush_and_no_end() {
 }
 
 #[test]
+fn a_log_that_is_not_read_holds_nothing_up() {
+    let mut server = Server::prepared(&[]);
+    // A pipe that stays open, is never read, and is full.
+    let full = "dd if=/dev/zero of=unread bs=4096 count=64 oflag=nonblock 2>/dev/null";
+    server.first = Some(format!("mkfifo unread && exec 2<>unread && ! {full}"));
+    server.run();
+    server.statsd("a.b:1|c");
+    server.wait_for_sum("stats_counts.a.b", 1.0);
+    assert!(server.stop().success());
+}
+
+#[test]
 fn a_damaged_event_store_does_not_keep_metrics_away() {
     let mut server = Server::start();
     assert_eq!(server.post("/events/", "{\"what\": \"x\"}").status, 200);

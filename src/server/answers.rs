@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::exchange;
 use crate::http::connections::Connections;
 use crate::http::{Health, Readiness};
+use crate::log;
 use crate::peers::Peered;
 use crate::report::{self, Reading, Readings};
 use crate::store::Remote;
@@ -153,6 +154,7 @@ pub(super) fn readings(counted: Counted) -> Readings {
         ));
         readings.extend(connections.readings());
         readings.extend(page.readings());
+        readings.push(log::reading());
         readings.extend(report::process());
         readings
     })
