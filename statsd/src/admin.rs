@@ -117,7 +117,7 @@ impl Admin {
             }
             let text = String::from_utf8_lossy(&line);
             let command = text.trim();
-            if is_http(command) {
+            if is_http_request(command) {
                 return Ok(());
             }
             let Some(reply) = self.reply(command).await else {
@@ -240,8 +240,8 @@ impl Admin {
     }
 }
 
-/// Whether this is the first line of an HTTP request.
-fn is_http(line: &str) -> bool {
+/// Whether `line` is the first of an HTTP request: its last word is the version of the protocol.
+pub fn is_http_request(line: &str) -> bool {
     let version = line.split_ascii_whitespace().next_back();
     version.is_some_and(|version| version.starts_with("HTTP/"))
 }

@@ -143,6 +143,7 @@ mod table;
 mod tests;
 mod token;
 
+pub use admin::is_http_request;
 pub use death::OnDeath;
 pub use error::Error;
 pub use events::{Event, EventSink};

@@ -278,7 +278,10 @@ impl Proxy {
         loop {
             let mut line = String::new();
             let read = input.by_ref().take(MAX_COMMAND).read_line(&mut line);
-            if !matches!(read, Ok(1..)) {
+            // What follows the beginning of a long line is no command, nor is the body of an HTTP request, which a
+            // page in a browser can send here.
+            let is_cut = line.len() as u64 == MAX_COMMAND && !line.ends_with('\n');
+            if !matches!(read, Ok(1..)) || is_cut || statsd::is_http_request(&line) {
                 return;
             }
             let Some(answer) = self.answer(line.trim()) else {
@@ -414,5 +417,23 @@ mod tests {
         );
         assert!(proxy.answer("status").unwrap().contains("nodes: \n"));
         assert_eq!(proxy.answer("quit"), None);
+    }
+
+    #[test]
+    fn no_command_is_read_out_of_something_else() {
+        let proxy = Proxy::new(&["10.0.0.1:8125:8126".parse().unwrap()]);
+        let long = "x".repeat(MAX_COMMAND as usize);
+        for sent in [
+            "POST / HTTP/1.1\r\nHost: localhost\r\n\r\nhealth down\n".to_owned(),
+            format!("POST /{long} HTTP/1.1\r\n\r\nhealth down\n"),
+            format!("{long}health down\n"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.write_all(sent.as_bytes()).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            proxy.manage(&listener.accept().unwrap().0);
+            assert!(proxy.is_up.load(Ordering::SeqCst), "{sent:.30}");
+        }
     }
 }
