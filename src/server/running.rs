@@ -61,6 +61,7 @@ pub(super) struct Running {
     background: JoinSet<()>,
     /// Judges deploys.
     impact: Impact,
+    events: Arc<Store>,
     /// Removes the files of Unix sockets when dropped.
     _binder: Binder,
 }
@@ -123,7 +124,14 @@ impl Running {
         let guard = Arc::new(Guard::new(&config.auth, answering.loopback_only).within(&app.memory));
         let (stop_receiving, stopped) = watch::channel(false);
         let receivers = started.receivers(bound.carbon, &guard, &stopped)?;
-        let routes = all_routes(app, events, page.clone(), &guard, &impact.handle, config);
+        let routes = all_routes(
+            app,
+            events.clone(),
+            page.clone(),
+            &guard,
+            &impact.handle,
+            config,
+        );
         let health = health(&carbon, answering.readiness, guard, readings, panics);
         answering.front.open(health.beside(routes));
         Ok(Self {
@@ -137,6 +145,7 @@ impl Running {
             http: answering.task,
             background,
             impact,
+            events,
             _binder: bound.binder,
         })
     }
@@ -190,6 +199,7 @@ impl Running {
     pub(super) async fn drain(mut self, supervisor: &Supervisor) -> anyhow::Result<()> {
         // Carbon first: a full cache must not block the receivers that stop next.
         self.carbon.shut_down();
+        self.events.shut_down();
         self.background.shutdown().await;
         let impact = self.impact;
         let judged = tokio::task::spawn_blocking(|| impact.stop());

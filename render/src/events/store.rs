@@ -12,7 +12,9 @@
 //!    allowed, never on the async runtime.
 //! 5. Nothing of the database is mapped: a file that is cut or cannot be read is an error for who
 //!    asked, never a signal to the process.
-//! 6. An answer holds [`MAX_ANSWER`] events and [`MAX_ANSWER_BYTES`] of text at most.
+//! 6. An import is one change, of all its events or none. Other changes wait for it, so it has [`MAX_IMPORT`] events
+//!    at most, some 0.3 s, and ends after [`writer::IMPORT_WITHIN`].
+//! 7. An answer holds [`MAX_ANSWER`] events and [`MAX_ANSWER_BYTES`] of text at most.
 
 mod database;
 mod impacts;
@@ -22,7 +24,7 @@ mod writer;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,7 +35,7 @@ use rusqlite::Connection;
 
 use self::database::{open_reader, open_sound};
 pub use self::sharing::There;
-use self::writer::{Answer, Job, SWEEP, Shared, Writer};
+use self::writer::{Answer, IMPORT_WITHIN, Job, SWEEP, Shared, Writer};
 use super::select::{Found, Range};
 use super::{
     Draft, Error, Event, GraphiteTags, Options, Rules, Stats, TagQuery, file, overlay, schema,
@@ -49,6 +51,8 @@ pub const MAX_ANSWER_BYTES: usize = 32 << 20;
 const MAX_OVERLAY_BYTES: usize = 16 << 20;
 /// Most events on one picture, the newest; no picture has that many pixels.
 pub const MAX_OVERLAY: usize = 10_000;
+/// Most events in one import.
+pub const MAX_IMPORT: usize = 10_000;
 /// Most changes that wait for their commit.
 const QUEUE: usize = 1024;
 /// Most idle reading connections kept.
@@ -127,6 +131,8 @@ impl Store {
             generation: AtomicU64::new(clock_micros()),
             stats,
             retention: retention.0,
+            is_stopping: AtomicBool::new(false),
+            import_within: IMPORT_WITHIN,
         });
         let (queue, jobs) = sync_channel(QUEUE);
         let writer = Writer {
@@ -211,9 +217,21 @@ impl Store {
     /// Returns how many are new.
     ///
     /// # Errors
-    /// [`Error::Refused`] if one of them makes no sense.
+    /// [`Error::Refused`] if one of them makes no sense, [`Error::Import`] if they are more than [`MAX_IMPORT`] or
+    /// take longer than other changes may wait, [`Error::Closed`] after [`Store::shut_down`].
     pub fn import(&self, events: Vec<Event>) -> Result<usize, Error> {
+        if events.len() > MAX_IMPORT {
+            return Err(Error::Import {
+                why: format!("has {} events, more than {MAX_IMPORT}", events.len()),
+                parts: format!("-l {}", MAX_IMPORT / 2),
+            });
+        }
         self.ask(|answer| Job::Import(events, answer))
+    }
+
+    /// Ends the import that is under way, of which nothing is kept then, and refuses others: the process stops.
+    pub fn shut_down(&self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
     }
 
     /// The event called `id`.

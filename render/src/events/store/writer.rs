@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,18 @@ const MAX_BATCH: usize = 256;
 /// How often what is older than the retention is removed, and how much at a time.
 pub(super) const SWEEP: Duration = Duration::from_secs(600);
 const SWEEP_ROWS: u32 = 1000;
+/// How long an import may take, for which all other changes wait: far longer than most take, for slow disks.
+pub(super) const IMPORT_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the writing thread and the handle have in common.
 pub(super) struct Shared {
     pub(super) generation: AtomicU64,
     pub(super) stats: Stats,
     pub(super) retention: Duration,
+    /// Whether the process stops, which no import outlasts.
+    pub(super) is_stopping: AtomicBool,
+    /// How long an import may take ([`IMPORT_WITHIN`]).
+    pub(super) import_within: Duration,
 }
 
 /// Where the answer to a job goes.
@@ -248,7 +254,7 @@ fn perform<'a>(db: &Connection, shared: &'a Shared, job: Job) -> Reply<'a> {
             })
         }
         Job::Import(events, answer) => {
-            let outcome = savepoint(db, || import(db, events));
+            let outcome = savepoint(db, || import(db, events, &Patience::of(shared)));
             reply(stats, outcome, Some(answer), move |n_new| {
                 add(&stats.created, *n_new);
             })
@@ -267,7 +273,7 @@ fn reply<'a, T: 'static>(
     Box::new(move |committed| {
         match &outcome {
             Ok(done) if committed.is_ok() => count(done),
-            Ok(_) | Err(Error::NotFound(_)) => {}
+            Ok(_) | Err(Error::NotFound(_) | Error::Closed) => {}
             Err(Error::Failed { source, .. }) => {
                 stats.see(source);
                 stats.failed.fetch_add(1, Ordering::Relaxed);
@@ -387,13 +393,42 @@ fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Err
     Ok(event)
 }
 
-fn import(db: &Connection, events: Vec<Event>) -> Result<usize, Error> {
+/// How long an import may go on.
+struct Patience<'a> {
+    shared: &'a Shared,
+    began: Instant,
+}
+
+impl<'a> Patience<'a> {
+    fn of(shared: &'a Shared) -> Self {
+        let began = Instant::now();
+        Self { shared, began }
+    }
+
+    /// Whether there is time for a further event after `n_done`.
+    fn check(&self, n_done: usize) -> Result<(), Error> {
+        let within = self.shared.import_within;
+        if self.shared.is_stopping.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        if self.began.elapsed() > within {
+            return Err(Error::Import {
+                why: format!("takes longer than {within:?}, for which other changes wait"),
+                parts: format!("-l {}", 1 + n_done / 4),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn import(db: &Connection, events: Vec<Event>, patience: &Patience<'_>) -> Result<usize, Error> {
     let refuse = failed("importing events");
     let mut renamed = HashMap::new();
     // Each event here stands for one of the file, so that equal ones in the file stay as many.
     let mut taken = HashSet::new();
     let mut n_new = 0;
-    for event in events {
+    for (n_done, event) in events.into_iter().enumerate() {
+        patience.check(n_done)?;
         let old_id = event.id;
         let draft = Draft::from(event);
         draft.check()?;
@@ -471,6 +506,8 @@ mod tests {
                 generation: AtomicU64::default(),
                 stats: Stats::default(),
                 retention,
+                is_stopping: AtomicBool::default(),
+                import_within: IMPORT_WITHIN,
             }),
             sweep_every: Duration::ZERO,
         }
@@ -496,5 +533,47 @@ mod tests {
         writer.run(&jobs);
         assert_eq!(shared.stats.created.load(Ordering::Relaxed), 2);
         assert_eq!(shared.stats.removed.load(Ordering::Relaxed), 1);
+    }
+    /// What an import of `n` events and an event behind it in the same commit are answered.
+    fn imported(writer: Writer, n: i64) -> (Result<usize, Error>, Result<Saved, Error>) {
+        let events = (1..=n).map(|id| Event {
+            id,
+            when: 1.0,
+            ..Event::default()
+        });
+        let (queue, jobs) = sync_channel(2);
+        let (import, imported) = sync_channel(1);
+        let (insert, inserted) = sync_channel(1);
+        let draft = Box::new(Draft::new("deploy", &[]));
+        assert!(queue.send(Job::Import(events.collect(), import)).is_ok());
+        let job = Job::Insert(draft, now(), Some(insert));
+        assert!(queue.send(job).is_ok());
+        drop(queue);
+        writer.run(&jobs);
+        (imported.recv().unwrap(), inserted.recv().unwrap())
+    }
+
+    #[test]
+    fn an_import_that_takes_long_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut slow = writer(&directory, Duration::ZERO);
+        Arc::get_mut(&mut slow.shared).unwrap().import_within = Duration::ZERO;
+        let (imported, inserted) = imported(slow, 1_000);
+        let refused = imported.unwrap_err().to_string();
+        assert!(
+            refused.contains("longer than 0ns") && refused.contains("split -l"),
+            "{refused}"
+        );
+        assert_eq!(inserted.unwrap().event.id, 1, "nothing of it is there");
+    }
+
+    #[test]
+    fn an_import_does_not_outlast_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(&directory, Duration::ZERO);
+        writer.shared.is_stopping.store(true, Ordering::Relaxed);
+        let (imported, inserted) = imported(writer, 1_000);
+        assert!(matches!(imported, Err(Error::Closed)), "{imported:?}");
+        assert_eq!(inserted.unwrap().event.id, 1, "nothing of it is there");
     }
 }

@@ -1,0 +1,70 @@
+//! Bounds of imports.
+
+use axum::body::Body;
+use axum::response::Response;
+use tokio::runtime::{Builder, Runtime};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::events::Options;
+use crate::http::guard;
+
+/// A server with so many threads for work that blocks.
+struct Server {
+    state: EventsState,
+    runtime: Runtime,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(n_threads: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.db");
+        let state = EventsState {
+            store: Store::open(&path, &Options::default()).unwrap(),
+            guard: Arc::new(Guard::new(&guard::Options::default(), true)),
+            time_zone: TimeZone::UTC,
+            clock: None,
+            room: Room::default(),
+            base_path: Arc::default(),
+            page: None,
+        };
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(n_threads)
+            .build();
+        Self {
+            state,
+            runtime: runtime.unwrap(),
+            _directory: directory,
+        }
+    }
+
+    fn send(&self, method: &str, path: &str, body: Body) -> impl Future<Output = Response> + use<> {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(header::HOST, "localhost").body(body);
+        let router: Router = routes(self.state.clone());
+        async move { router.oneshot(request.unwrap()).await.unwrap() }
+    }
+}
+
+#[test]
+fn an_import_has_its_bounds() {
+    let server = Server::start(4);
+    server.runtime.block_on(async {
+        let many = "{\"what\": \"a\", \"when\": 1}\n".repeat(crate::events::store::MAX_IMPORT + 1);
+        let long = " ".repeat(MAX_IMPORT + 1);
+        for (body, why) in [(many, "has 10001 events"), (long, "more than 16 MiB")] {
+            let answer = server
+                .send("POST", "/events/import", Body::from(body))
+                .await;
+            assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+            let text = axum::body::to_bytes(answer.into_body(), 10_000)
+                .await
+                .unwrap();
+            let text = String::from_utf8_lossy(&text);
+            assert!(text.contains(why) && text.contains("`split -"), "{text}");
+        }
+        assert!(server.state.store.export(0, 1).unwrap().is_empty());
+    });
+}
