@@ -28,9 +28,12 @@ settings::counters! {
         /// Damaged databases that were set aside at the start. If this is not 0, restore events.db
         /// from a backup: the log names the damaged file.
         set_aside = "set_aside";
-        /// Requests refused because too many exports, imports or large answers were in progress. If
+        /// Requests refused because too many changes, imports, questions or large answers were in progress. If
         /// this grows, ask for less at once.
         busy = "busy";
+        /// Answers with events that were broken off, because their clients read slowly and others needed the
+        /// room. If this grows, find these clients, or let them ask for less.
+        displaced = "displaced";
         /// Events in datagrams refused because tokens are set. If they are wanted, set
         /// events.allow_datagrams.
         datagrams_refused = "datagrams_refused";

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::events::Held;
 use super::{Params, Stream};
 use crate::budget::Budget;
 use crate::error::Result;
@@ -32,6 +33,14 @@ pub enum Content {
     Whole(Bytes),
     /// Formatted while it is sent.
     Stream(Stream),
+    /// Broken off if it is read slowly and others need the room.
+    Held(Held),
+}
+
+impl From<Held> for Content {
+    fn from(held: Held) -> Self {
+        Self::Held(held)
+    }
 }
 
 impl<T: Into<Bytes>> From<T> for Content {
@@ -184,6 +193,7 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let body = match self.body {
             Content::Whole(bytes) => Body::from(bytes),
+            Content::Held(held) => held.body(),
             Content::Stream(stream) => {
                 let app = stream.app().clone();
                 match stream.body() {

@@ -32,8 +32,8 @@ use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-pub(in crate::http) use self::room::Busy;
 pub use self::room::Room;
+pub(in crate::http) use self::room::{Busy, Held};
 use self::room::{bodies, export};
 use super::answer::JAVASCRIPT;
 use super::guard::{Guard, MAX_BODY, Scope};
@@ -104,7 +104,7 @@ impl EventsState {
         let busy = |busy: room::Busy| busy.answer(&self.store);
         let _place = self.room.reader().await.map_err(busy)?;
         let text = self.ask(|store| write(question(store)?)).await?;
-        let body = self.room.answer(text).map_err(busy)?;
+        let body = self.room.answer(&self.store, text).map_err(busy)?;
         Ok(Answer::ok(content_type, body))
     }
 
@@ -316,7 +316,7 @@ async fn changes(State(state): State<EventsState>, InQuery(params): InQuery) -> 
         serde_json::to_string(&changes).or_else(|error| refuse(error.to_string()))
     };
     let text = state.ask(print).await?;
-    let body = state.room.answer(text).map_err(busy)?;
+    let body = state.room.answer(&state.store, text).map_err(busy)?;
     Ok(Answer::ok(JSON, body))
 }
 
@@ -459,8 +459,6 @@ fn dated(event: &Event, print: fn(&Event) -> Value) -> Value {
 }
 
 async fn import(State(state): State<EventsState>, request: Request) -> Outcome {
-    let busy = |busy: room::Busy| busy.answer(&state.store);
-    let _place = state.room.import().await.map_err(busy)?;
     let body = request.into_body();
     if body.size_hint().lower() > MAX_IMPORT as u64 {
         let refused = Error::Import {
@@ -470,6 +468,8 @@ async fn import(State(state): State<EventsState>, request: Request) -> Outcome {
         return Err(refused.into());
     }
     let (body, _held) = state.room.whole(body, MAX_IMPORT, lines::memory_of).await?;
+    let busy = |busy: room::Busy| busy.answer(&state.store);
+    let _place = state.room.import().await.map_err(busy)?;
     let (n_read, n_new) = state
         .ask(move |store| {
             let Ok(text) = str::from_utf8(&body) else {

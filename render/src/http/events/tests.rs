@@ -1,8 +1,14 @@
-//! Bounds of imports.
+//! Slow clients beside others, and bounds of imports.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::response::Response;
+use http_body::Frame;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -46,6 +52,65 @@ impl Server {
         let router: Router = routes(self.state.clone());
         async move { router.oneshot(request.unwrap()).await.unwrap() }
     }
+
+    fn post(&self) -> impl Future<Output = Response> + use<> {
+        self.send("POST", "/events/", Body::from("{\"what\": \"deploy\"}"))
+    }
+}
+
+/// A body that does not come.
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+#[test]
+fn bodies_that_arrive_slowly_keep_nothing_from_others() {
+    let server = Server::start(4);
+    let large = format!("{{\"what\": \"a\", \"data\": \"{}\"}}", "x".repeat(100_000));
+    server.runtime.block_on(async {
+        let mut slow = JoinSet::new();
+        for _ in 0..40 {
+            for path in ["/events/import", "/events/"] {
+                slow.spawn(server.send("POST", path, Body::new(Never)));
+            }
+        }
+        tokio::task::yield_now().await;
+        for (path, body) in [
+            ("/events/import", "{\"what\": \"a\", \"when\": 1}"),
+            ("/events/", &large),
+        ] {
+            let body = Body::from(body.to_owned());
+            let answer = server.send("POST", path, body).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        }
+        assert!(slow.try_join_next().is_none());
+    });
+}
+
+#[test]
+fn exports_that_are_not_read_keep_nothing_from_others() {
+    let server = Server::start(4);
+    server.runtime.block_on(async {
+        assert_eq!(server.post().await.status(), StatusCode::OK);
+        let mut unread = Vec::new();
+        for _ in 0..40 {
+            unread.push(server.send("GET", "/events/export", Body::empty()).await);
+        }
+        let answer = server.send("GET", "/events/export", Body::empty()).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let read = axum::body::to_bytes(answer.into_body(), 10_000).await;
+        assert!(read.unwrap().starts_with(b"{\"id\":1,"));
+    });
 }
 
 #[test]
