@@ -43,6 +43,11 @@ impl Place {
         }
     }
 
+    /// The name of the file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the name still leads to that file.
     pub(super) fn check(&self) -> Result<(), Error> {
         if identity(&self.path) == self.identity {
@@ -128,6 +133,11 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     )
+}
+
+/// Whether `error` says that another connection holds the database.
+pub(super) fn is_locked(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 /// Renames the database at `path` and its companions; returns its new name.

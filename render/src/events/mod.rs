@@ -259,6 +259,9 @@ pub enum Error {
         /// What SQLite says.
         source: rusqlite::Error,
     },
+    /// Another program is writing to the database and does not come to an end: a 503.
+    #[error("{}: another program holds the database for writing: try again later", .0.display())]
+    Locked(std::path::PathBuf),
     /// The store is closed: the program is shutting down.
     #[error("the event store is closed")]
     Closed,

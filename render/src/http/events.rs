@@ -108,15 +108,26 @@ impl EventsState {
         Ok(Answer::ok(content_type, body))
     }
 
-    /// Stores the event of `draft` at this server's clock.
-    async fn insert(&self, draft: Draft) -> Result<Saved, Error> {
-        let now = self.now();
-        self.ask(move |store| store.insert_at(draft, now)).await
+    /// As [`EventsState::ask`] for a change, which waits for its commit.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Store) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Answer> {
+        let place = self.room.writer().await;
+        let _place = place.map_err(|busy| busy.answer(&self.store))?;
+        Ok(self.ask(change).await?)
     }
 
-    async fn update(&self, id: i64, draft: Draft) -> Result<Event, Error> {
+    /// Stores the event of `draft` at this server's clock.
+    async fn insert(&self, draft: Draft) -> Result<Saved, Answer> {
         let now = self.now();
-        self.ask(move |store| store.update_at(id, draft, now)).await
+        self.change(move |store| store.insert_at(draft, now)).await
+    }
+
+    async fn update(&self, id: i64, draft: Draft) -> Result<Event, Answer> {
+        let now = self.now();
+        self.change(move |store| store.update_at(id, draft, now))
+            .await
     }
 }
 
@@ -167,6 +178,10 @@ impl From<Error> for Answer {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Locked(_) => {
+                return Self::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+                    .with(header::RETRY_AFTER, "5");
+            }
             error => {
                 let error: &dyn std::error::Error = error;
                 tracing::error!(error, "a request for events failed");
@@ -444,7 +459,7 @@ async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Answer> {
     let id = event_id(&id)?;
-    state.ask(move |store| store.remove(id)).await?;
+    state.change(move |store| store.remove(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -49,6 +49,27 @@ impl Store {
         self.ask(|answer| Job::Impact(id, Box::new(change), answer))
     }
 
+    /// Lets the writing thread wait until what is returned is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(self: &std::sync::Arc<Self>) -> std::sync::mpsc::Sender<()> {
+        use std::sync::mpsc::channel;
+
+        let event = self.insert(crate::events::Draft::new("held", &[]));
+        let id = event.map_or(0, |saved| saved.event.id);
+        let (release, released) = channel();
+        let (hold, held) = channel();
+        let store = std::sync::Arc::clone(self);
+        std::thread::spawn(move || {
+            store.change_impact(id, move |_| {
+                let _ = hold.send(());
+                let _ = released.recv();
+                Err(Error::Closed)
+            })
+        });
+        let _ = held.recv();
+        release
+    }
+
     /// The verdict on the event called `id`, with all series that changed.
     ///
     /// # Errors

@@ -114,17 +114,23 @@ impl Writer {
     /// Does all of `jobs` in one transaction, then answers them.
     fn commit(&mut self, jobs: impl Iterator<Item = Job>) {
         let shared = Arc::clone(&self.shared);
+        let path = self.place.path().to_owned();
         let failure = |error: &rusqlite::Error| {
             shared.stats.failed.fetch_add(1, Ordering::Relaxed);
             shared.stats.see(error);
-            tracing::error!(%error, "events were not stored");
+            tracing::error!(%error, "{}: events were not stored", path.display());
         };
         let mut replies: Vec<Reply<'_>> = Vec::new();
         let outcome = match self.begin() {
             Err(error) => {
                 failure(&error);
-                // Somebody else holds the database, or the disk is gone: nothing was begun.
-                jobs.for_each(|job| job.fail(failed("beginning")(copy(&error))));
+                // Another program holds the database, or the disk is gone: nothing was begun.
+                jobs.for_each(|job| {
+                    job.fail(match file::is_locked(&error) {
+                        true => Error::Locked(path.clone()),
+                        false => failed("beginning")(copy(&error)),
+                    });
+                });
                 return;
             }
             Ok(transaction) => {
@@ -551,6 +557,20 @@ mod tests {
         drop(queue);
         writer.run(&jobs);
         (imported.recv().unwrap(), inserted.recv().unwrap())
+    }
+
+    #[test]
+    fn another_program_that_holds_the_database_is_told_with_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(&directory, Duration::ZERO);
+        writer.db.busy_timeout(Duration::ZERO).unwrap();
+        let other = Connection::open(directory.path().join("events.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (imported, inserted) = imported(writer, 1);
+        for refused in [imported.unwrap_err(), inserted.unwrap_err()] {
+            assert!(matches!(refused, Error::Locked(_)), "{refused:?}");
+            assert!(refused.to_string().contains("events.db: another program"));
+        }
     }
 
     #[test]

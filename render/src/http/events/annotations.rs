@@ -65,7 +65,7 @@ async fn change(State(state): State<EventsState>, Path(id): Path<String>, body: 
 
 async fn remove(State(state): State<EventsState>, Path(id): Path<String>) -> Outcome {
     let id = event_id(&id)?;
-    state.ask(move |store| store.remove(id)).await?;
+    state.change(move |store| store.remove(id)).await?;
     let json = json!({"message": "Annotation deleted"});
     Ok(Answer::value(StatusCode::OK, &json))
 }

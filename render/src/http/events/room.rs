@@ -7,6 +7,7 @@
 //!    ([`Answers`]): if there is no room for a new answer, the one that is read most slowly is broken off.
 //! 4. An export is read a portion at a time, when the client has taken the one before; [`PORTIONS`] are read at
 //!    once. One that the client has not taken is reserved in the memory of all requests.
+//! 5. [`WRITERS`] changes wait for the store at once, each on a thread; further ones wait without one.
 
 use std::future::Future;
 use std::io;
@@ -38,6 +39,8 @@ const PORTIONS: usize = 4;
 const PORTION: usize = 64 * 1024;
 /// Questions at once.
 const READERS: usize = 4;
+/// Changes that wait for the store on a thread: far fewer than there are threads (`MOST_BLOCKING` of the server).
+pub(super) const WRITERS: usize = 16;
 /// Bytes of answers that may wait to be sent.
 const ANSWERS: usize = 64 * 1024 * 1024;
 /// Bytes of an answer that are given to the connection at once.
@@ -53,6 +56,7 @@ pub struct Room {
     portions: Arc<Semaphore>,
     imports: Arc<Semaphore>,
     readers: Arc<Semaphore>,
+    writers: Arc<Semaphore>,
     answers: Arc<Answers>,
     reading: Reading,
 }
@@ -75,6 +79,7 @@ impl Room {
             portions: places(PORTIONS),
             imports: places(1),
             readers: places(READERS),
+            writers: places(WRITERS),
             answers: Arc::new(Answers::new(ANSWERS, GRACE)),
             reading,
         }
@@ -107,6 +112,12 @@ impl Room {
     /// The place for an import.
     pub(super) async fn import(&self) -> Result<OwnedSemaphorePermit, Busy> {
         wait(&self.imports, "another import is running").await
+    }
+
+    /// A place for a change that waits for the store.
+    pub(super) async fn writer(&self) -> Result<OwnedSemaphorePermit, Busy> {
+        let why = "too many changes wait for events.db, which another program may hold";
+        wait(&self.writers, why).await
     }
 
     /// `text` as a body that counts until all of it is sent.

@@ -1,8 +1,9 @@
-//! Slow clients beside others, and bounds of imports.
+//! Slow clients and a store that hangs, one beside the others.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -11,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
+use super::room::WRITERS;
 use super::*;
 use crate::events::Options;
 use crate::http::guard;
@@ -56,6 +58,30 @@ impl Server {
     fn post(&self) -> impl Future<Output = Response> + use<> {
         self.send("POST", "/events/", Body::from("{\"what\": \"deploy\"}"))
     }
+}
+
+#[test]
+fn changes_that_wait_leave_threads_to_others() {
+    let server = Server::start(WRITERS + 1);
+    let release = server.state.store.hold();
+    server.runtime.block_on(async {
+        let mut posts = JoinSet::new();
+        for _ in 0..4 * WRITERS {
+            posts.spawn(server.post());
+        }
+        // Each comes as far as it can.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let thread = tokio::task::spawn_blocking(|| ());
+        let thread = tokio::time::timeout(Duration::from_secs(60), thread).await;
+        assert!(thread.is_ok(), "no thread is left");
+        assert!(posts.try_join_next().is_none());
+        drop(release);
+        while let Some(answer) = posts.join_next().await {
+            assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        }
+    });
 }
 
 /// A body that does not come.
