@@ -241,7 +241,7 @@ fn jsonp_takes_names_only() {
 #[test]
 fn an_export_is_imported_elsewhere() {
     let (here, there) = (Server::start(), Server::start());
-    for i in 0..600 {
+    for i in 0..1500 {
         let draft = render::events::Draft {
             when: Some(f64::from(i) + 0.25),
             ..render::events::Draft::new(format!("event {i}"), &["x"])
@@ -250,12 +250,12 @@ fn an_export_is_imported_elsewhere() {
     }
     let export = here.get("/events/export");
     assert_eq!(export.header("content-type"), "application/x-ndjson");
-    assert_eq!(export.body.lines().count(), 600);
+    assert_eq!(export.body.lines().count(), 1500);
     let import = there.send("POST", "/events/import", &[], export.body.clone());
-    assert_eq!(import.json(), json!({"events": 600, "new": 600}));
+    assert_eq!(import.json(), json!({"events": 1500, "new": 1500}));
     assert_eq!(there.get("/events/export").body, export.body);
     let again = there.send("POST", "/events/import", &[], export.body);
-    assert_eq!(again.json(), json!({"events": 600, "new": 0}));
+    assert_eq!(again.json(), json!({"events": 1500, "new": 0}));
     // Moving in from Graphite: what it answers is what we take.
     let graphites = here.get("/events/get_data?from=0&until=3").body;
     let moved = Server::start();

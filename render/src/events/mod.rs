@@ -221,16 +221,6 @@ pub enum Error {
         .0 >> 20
     )]
     TooLarge(usize),
-    /// An import is more than one change may be: a 413.
-    #[error(
-        "the import {why}: nothing of it is stored; send it in parts, such as `split {parts}` makes of JSON lines"
-    )]
-    Import {
-        /// The bound that it passes.
-        why: String,
-        /// How to divide it.
-        parts: String,
-    },
     /// The file of the database, or one beside it, cannot be used.
     #[error("{path}: {why}")]
     File {

@@ -12,12 +12,12 @@
 //!    allowed, never on the async runtime.
 //! 5. Nothing of the database is mapped: a file that is cut or cannot be read is an error for who
 //!    asked, never a signal to the process.
-//! 6. An import is one change, of all its events or none. Other changes wait for it, so it has [`MAX_IMPORT`] events
-//!    at most, some 0.3 s, and ends after [`writer::IMPORT_WITHIN`].
+//! 6. An import is stored in portions of a tenth of a second, with the changes of others between them.
 //! 7. An answer holds [`MAX_ANSWER`] events and [`MAX_ANSWER_BYTES`] of text at most.
 
 mod database;
 mod impacts;
+mod import;
 mod sharing;
 mod writer;
 
@@ -34,8 +34,9 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use self::database::{open_reader, open_sound};
+use self::import::Import;
 pub use self::sharing::There;
-use self::writer::{Answer, IMPORT_WITHIN, Job, SWEEP, Shared, Writer};
+use self::writer::{Answer, Job, SWEEP, Shared, Writer};
 use super::select::{Found, Range};
 use super::{
     Draft, Error, Event, GraphiteTags, Options, Rules, Stats, TagQuery, file, overlay, schema,
@@ -51,8 +52,6 @@ pub const MAX_ANSWER_BYTES: usize = 32 << 20;
 const MAX_OVERLAY_BYTES: usize = 16 << 20;
 /// Most events on one picture, the newest; no picture has that many pixels.
 pub const MAX_OVERLAY: usize = 10_000;
-/// Most events in one import.
-pub const MAX_IMPORT: usize = 10_000;
 /// Most changes that wait for their commit.
 const QUEUE: usize = 1024;
 /// Most idle reading connections kept.
@@ -132,7 +131,6 @@ impl Store {
             stats,
             retention: retention.0,
             is_stopping: AtomicBool::new(false),
-            import_within: IMPORT_WITHIN,
         });
         let (queue, jobs) = sync_channel(QUEUE);
         let writer = Writer {
@@ -212,24 +210,25 @@ impl Store {
         self.ask(|answer| Job::Remove(id, answer))
     }
 
-    /// Takes events of another store, all or none: each under its own id if that is free, under
+    /// Takes events of another store: each under its own id if that is free, under
     /// a new one if another event has it, and not at all if this very event is here already.
     /// Returns how many are new.
     ///
+    /// Where it fails part of them is stored, and importing all of them again adds the others.
+    ///
     /// # Errors
-    /// [`Error::Refused`] if one of them makes no sense, [`Error::Import`] if they are more than [`MAX_IMPORT`] or
-    /// take longer than other changes may wait, [`Error::Closed`] after [`Store::shut_down`].
+    /// [`Error::Refused`] if one of them makes no sense; none is stored then. [`Error::Closed`] after
+    /// [`Store::shut_down`].
     pub fn import(&self, events: Vec<Event>) -> Result<usize, Error> {
-        if events.len() > MAX_IMPORT {
-            return Err(Error::Import {
-                why: format!("has {} events, more than {MAX_IMPORT}", events.len()),
-                parts: format!("-l {}", MAX_IMPORT / 2),
-            });
+        let mut import = Box::new(Import::new(events)?);
+        while !import.is_over() {
+            import = self.ask(|answer| Job::Import(import, answer))?;
         }
-        self.ask(|answer| Job::Import(events, answer))
+        let [n_new, _] = import.n_new();
+        Ok(n_new)
     }
 
-    /// Ends the import that is under way, of which nothing is kept then, and refuses others: the process stops.
+    /// Ends the import that is under way after the present portion, and refuses others: the process stops.
     pub fn shut_down(&self) {
         self.shared.is_stopping.store(true, Ordering::Relaxed);
     }

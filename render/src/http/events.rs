@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::{Bytes, HttpBody as _};
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -46,7 +46,7 @@ use crate::events::store::{MAX_ANSWER, MAX_ANSWER_BYTES};
 use crate::events::{Draft, Error, Event, GraphiteTags, Saved, Store, TagQuery, lines};
 
 /// Most bytes in one import; a longer file is sent in parts.
-pub const MAX_IMPORT: usize = 16 * 1024 * 1024;
+pub const MAX_IMPORT: usize = 64 * 1024 * 1024;
 /// Bytes of text in one answer with changes, unless a single event is larger.
 const CHANGES: usize = 1024 * 1024;
 /// Events on the page that lists them, unless `limit` says otherwise.
@@ -174,9 +174,7 @@ impl From<Error> for Answer {
         let status = match &error {
             Error::Refused(_) => StatusCode::BAD_REQUEST,
             Error::NotFound(_) => StatusCode::NOT_FOUND,
-            Error::TooMany(_) | Error::TooLarge(_) | Error::Import { .. } => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            Error::TooMany(_) | Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
             Error::Locked(_) => {
                 return Self::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
@@ -475,13 +473,6 @@ fn dated(event: &Event, print: fn(&Event) -> Value) -> Value {
 
 async fn import(State(state): State<EventsState>, request: Request) -> Outcome {
     let body = request.into_body();
-    if body.size_hint().lower() > MAX_IMPORT as u64 {
-        let refused = Error::Import {
-            why: format!("has more than {} MiB", MAX_IMPORT >> 20),
-            parts: "-C 8M".to_owned(),
-        };
-        return Err(refused.into());
-    }
     let (body, _held) = state.room.whole(body, MAX_IMPORT, lines::memory_of).await?;
     let busy = |busy: room::Busy| busy.answer(&state.store);
     let _place = state.room.import().await.map_err(busy)?;

@@ -1,6 +1,5 @@
 //! The writing thread: changes in batches, one commit for each, and the removal of old events.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::impacts::{Judge, judge};
+use super::import::Import;
 use super::sharing::{self, There};
 use super::{Saved, failed, now};
 use crate::events::schema::Change;
@@ -20,8 +20,6 @@ const MAX_BATCH: usize = 256;
 /// How often what is older than the retention is removed, and how much at a time.
 pub(super) const SWEEP: Duration = Duration::from_secs(600);
 const SWEEP_ROWS: u32 = 1000;
-/// How long an import may take, for which all other changes wait: far longer than most take, for slow disks.
-pub(super) const IMPORT_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the writing thread and the handle have in common.
 pub(super) struct Shared {
@@ -30,8 +28,6 @@ pub(super) struct Shared {
     pub(super) retention: Duration,
     /// Whether the process stops, which no import outlasts.
     pub(super) is_stopping: AtomicBool,
-    /// How long an import may take ([`IMPORT_WITHIN`]).
-    pub(super) import_within: Duration,
 }
 
 /// Where the answer to a job goes.
@@ -43,8 +39,8 @@ pub(super) enum Job {
     Insert(Box<Draft>, f64, Option<Answer<Saved>>),
     Update(i64, Box<Draft>, f64, Answer<Event>),
     Remove(i64, Answer<()>),
-    /// Events of another store, under their ids where those are free. Answers how many are new.
-    Import(Vec<Event>, Answer<usize>),
+    /// The next portion of an import, which is given back.
+    Import(Box<Import>, Answer<Box<Import>>),
     /// Changes of other servers, whether they are from the table that all share. Answers how many changed something.
     Take(Vec<Revision>, bool, Answer<usize>),
     /// Forgets events that an other end does not have any more. Answers how many.
@@ -259,10 +255,14 @@ fn perform<'a>(db: &Connection, shared: &'a Shared, job: Job) -> Reply<'a> {
                 add(&stats.removed, *n_gone);
             })
         }
-        Job::Import(events, answer) => {
-            let outcome = savepoint(db, || import(db, events, &Patience::of(shared)));
-            reply(stats, outcome, Some(answer), move |n_new| {
-                add(&stats.created, *n_new);
+        Job::Import(import, answer) => {
+            let outcome = match shared.is_stopping.load(Ordering::Relaxed) {
+                true => Err(Error::Closed),
+                false => savepoint(db, || import.portion_stored(db)),
+            };
+            reply(stats, outcome, Some(answer), move |import| {
+                let [_, n_new] = import.n_new();
+                add(&stats.created, n_new);
             })
         }
     }
@@ -399,93 +399,6 @@ fn update(db: &Connection, id: i64, draft: Draft, now: f64) -> Result<Event, Err
     Ok(event)
 }
 
-/// How long an import may go on.
-struct Patience<'a> {
-    shared: &'a Shared,
-    began: Instant,
-}
-
-impl<'a> Patience<'a> {
-    fn of(shared: &'a Shared) -> Self {
-        let began = Instant::now();
-        Self { shared, began }
-    }
-
-    /// Whether there is time for a further event after `n_done`.
-    fn check(&self, n_done: usize) -> Result<(), Error> {
-        let within = self.shared.import_within;
-        if self.shared.is_stopping.load(Ordering::Relaxed) {
-            return Err(Error::Closed);
-        }
-        if self.began.elapsed() > within {
-            return Err(Error::Import {
-                why: format!("takes longer than {within:?}, for which other changes wait"),
-                parts: format!("-l {}", 1 + n_done / 4),
-            });
-        }
-        Ok(())
-    }
-}
-
-fn import(db: &Connection, events: Vec<Event>, patience: &Patience<'_>) -> Result<usize, Error> {
-    let refuse = failed("importing events");
-    let mut renamed = HashMap::new();
-    // Each event here stands for one of the file, so that equal ones in the file stay as many.
-    let mut taken = HashSet::new();
-    let mut n_new = 0;
-    for (n_done, event) in events.into_iter().enumerate() {
-        patience.check(n_done)?;
-        let old_id = event.id;
-        let draft = Draft::from(event);
-        draft.check()?;
-        let mut event = draft.create(0.0)?;
-        event.id = old_id.max(0);
-        event.rollback_of = event
-            .rollback_of
-            .map(|id| renamed.get(&id).copied().unwrap_or(id));
-        let in_place = match event.id {
-            0 => None,
-            id => schema::find(db, id).map_err(&refuse)?,
-        };
-        let same_key = match &event.key {
-            Some(key) => schema::find_key(db, key).map_err(&refuse)?,
-            None => None,
-        };
-        if let Some(known) = &same_key {
-            renamed.insert(old_id, known.id);
-            continue;
-        }
-        match in_place {
-            Some(known)
-                if Event {
-                    impact: None,
-                    ..known.clone()
-                } == event
-                    && !taken.contains(&known.id) =>
-            {
-                taken.insert(known.id);
-                continue;
-            }
-            Some(_) => event.id = 0,
-            None => {}
-        }
-        if event.id == 0
-            && let Some(id) = schema::find_equal(db, &event, &taken).map_err(&refuse)?
-        {
-            taken.insert(id);
-            renamed.insert(old_id, id);
-            continue;
-        }
-        let id = schema::write(db, &mut event, Change::Own).map_err(&refuse)?;
-        taken.insert(id);
-        if id != old_id {
-            renamed.insert(old_id, id);
-        }
-        n_new += 1;
-    }
-    Ok(n_new)
-}
-
 /// SQLite's errors cannot be cloned, and every sender of a batch is owed one.
 fn copy(error: &rusqlite::Error) -> rusqlite::Error {
     match error {
@@ -513,7 +426,6 @@ mod tests {
                 stats: Stats::default(),
                 retention,
                 is_stopping: AtomicBool::default(),
-                import_within: IMPORT_WITHIN,
             }),
             sweep_every: Duration::ZERO,
         }
@@ -540,23 +452,28 @@ mod tests {
         assert_eq!(shared.stats.created.load(Ordering::Relaxed), 2);
         assert_eq!(shared.stats.removed.load(Ordering::Relaxed), 1);
     }
-    /// What an import of `n` events and an event behind it in the same commit are answered.
-    fn imported(writer: Writer, n: i64) -> (Result<usize, Error>, Result<Saved, Error>) {
+
+    /// What an import of `n` events, each of them a portion, and an event behind it in the same commit are answered:
+    /// of the import, how many events were new and whether it is over.
+    fn imported(writer: Writer, n: i64) -> (Result<(usize, bool), Error>, Result<Saved, Error>) {
         let events = (1..=n).map(|id| Event {
             id,
             when: 1.0,
             ..Event::default()
         });
+        let events = Import::new(events.collect()).unwrap().in_small_portions();
         let (queue, jobs) = sync_channel(2);
         let (import, imported) = sync_channel(1);
         let (insert, inserted) = sync_channel(1);
         let draft = Box::new(Draft::new("deploy", &[]));
-        assert!(queue.send(Job::Import(events.collect(), import)).is_ok());
+        assert!(queue.send(Job::Import(Box::new(events), import)).is_ok());
         let job = Job::Insert(draft, now(), Some(insert));
         assert!(queue.send(job).is_ok());
         drop(queue);
         writer.run(&jobs);
-        (imported.recv().unwrap(), inserted.recv().unwrap())
+        let imported = imported.recv().unwrap();
+        let imported = imported.map(|import| (import.n_new()[0], import.is_over()));
+        (imported, inserted.recv().unwrap())
     }
 
     #[test]
@@ -574,17 +491,11 @@ mod tests {
     }
 
     #[test]
-    fn an_import_that_takes_long_leaves_nothing_behind() {
+    fn what_waits_comes_after_a_portion_of_an_import() {
         let directory = tempfile::tempdir().unwrap();
-        let mut slow = writer(&directory, Duration::ZERO);
-        Arc::get_mut(&mut slow.shared).unwrap().import_within = Duration::ZERO;
-        let (imported, inserted) = imported(slow, 1_000);
-        let refused = imported.unwrap_err().to_string();
-        assert!(
-            refused.contains("longer than 0ns") && refused.contains("split -l"),
-            "{refused}"
-        );
-        assert_eq!(inserted.unwrap().event.id, 1, "nothing of it is there");
+        let (imported, inserted) = imported(writer(&directory, Duration::ZERO), 1_000);
+        assert_eq!(imported.unwrap(), (1, false));
+        assert_eq!(inserted.unwrap().event.id, 2);
     }
 
     #[test]

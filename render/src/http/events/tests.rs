@@ -138,24 +138,3 @@ fn exports_that_are_not_read_keep_nothing_from_others() {
         assert!(read.unwrap().starts_with(b"{\"id\":1,"));
     });
 }
-
-#[test]
-fn an_import_has_its_bounds() {
-    let server = Server::start(4);
-    server.runtime.block_on(async {
-        let many = "{\"what\": \"a\", \"when\": 1}\n".repeat(crate::events::store::MAX_IMPORT + 1);
-        let long = " ".repeat(MAX_IMPORT + 1);
-        for (body, why) in [(many, "has 10001 events"), (long, "more than 16 MiB")] {
-            let answer = server
-                .send("POST", "/events/import", Body::from(body))
-                .await;
-            assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
-            let text = axum::body::to_bytes(answer.into_body(), 10_000)
-                .await
-                .unwrap();
-            let text = String::from_utf8_lossy(&text);
-            assert!(text.contains(why) && text.contains("`split -"), "{text}");
-        }
-        assert!(server.state.store.export(0, 1).unwrap().is_empty());
-    });
-}
