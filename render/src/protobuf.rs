@@ -2,13 +2,14 @@
 //!
 //! 1. Field numbers and types are those of go-graphite/protocol 1.0. A field that nothing here
 //!    reads or writes is left out: it is skipped in requests.
-//! 2. Requests come from clients: [`decode`] bounds what a body may hold before it is decoded.
+//! 2. Requests come from clients: [`decode`] bounds what a body may hold before it is decoded. Answers come from
+//!    peers: [`decode_answer`] reserves what they become before they are decoded.
 
 use prost::Message;
 use prost::bytes::Buf;
-use prost::encoding::{DecodeContext, decode_key, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Reservation};
 use crate::error::{Error, Result};
 
 /// The messages of `carbonapi_v2_pb`.
@@ -290,6 +291,84 @@ fn count_items(mut body: &[u8]) -> Result<usize> {
     Ok(n_items)
 }
 
+/// What the bytes of an answer become.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// The numbers of the repeated fields that lead to its smallest items.
+    path: &'static [u32],
+    /// What an item takes beside its texts and numbers.
+    per_item: usize,
+    /// What its texts and numbers take for each byte.
+    per_byte: usize,
+}
+
+/// An item of this type in a list that grows, and its smallest text.
+const fn grown<T>() -> usize {
+    3 * size_of::<T>() + 32
+}
+
+/// A [`v3::MultiFetchResponse`], whose values are lists that grow.
+pub const SERIES: Shape = Shape {
+    path: &[1],
+    per_item: grown::<v3::FetchResponse>() + 64,
+    per_byte: 3,
+};
+
+/// A [`v3::MultiGlobResponse`].
+pub const NODES: Shape = Shape {
+    path: &[1, 2],
+    per_item: grown::<v3::GlobMatch>(),
+    per_byte: 1,
+};
+
+/// A [`v3::MultiMetricsInfoResponse`].
+pub const LAYOUTS: Shape = Shape {
+    path: &[1, 5],
+    per_item: grown::<v3::MetricsInfoResponse>(),
+    per_byte: 1,
+};
+
+/// Decodes an answer of this `shape`, and says what it takes in memory at most.
+///
+/// # Errors
+/// [`Error::Refused`] if `body` is not such a message; [`Error::Limit`] if `budget` has no memory for it.
+pub fn decode_answer<M: Message + Default>(
+    body: &[u8],
+    shape: Shape,
+    budget: &Budget,
+) -> Result<(M, Reservation)> {
+    let Shape {
+        path,
+        per_item,
+        per_byte,
+    } = shape;
+    let n_items = count_along(body, path).map_err(malformed)?;
+    let held = budget.hold(n_items * per_item + per_byte * body.len())?;
+    Ok((M::decode(body).map_err(malformed)?, held))
+}
+
+/// How many items there are in the fields of `path`, those on the way included.
+fn count_along(mut body: &[u8], path: &[u32]) -> Result<usize, prost::DecodeError> {
+    let Some((&number, deeper)) = path.split_first() else {
+        return Ok(0);
+    };
+    let mut n_items = 0;
+    while body.has_remaining() {
+        let (tag, kind) = decode_key(&mut body)?;
+        if tag != number || kind != WireType::LengthDelimited {
+            skip_field(kind, tag, &mut body, DecodeContext::default())?;
+            continue;
+        }
+        let length = decode_varint(&mut body)?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        // One that is cut off is refused when it is decoded.
+        let (item, rest) = body.split_at(length.min(body.len()));
+        n_items += 1 + count_along(item, deeper)?;
+        body = rest;
+    }
+    Ok(n_items)
+}
+
 fn malformed(error: prost::DecodeError) -> Error {
     Error::refused(format!("malformed protobuf body: {error}"))
 }
@@ -335,5 +414,36 @@ mod tests {
         let small = Budget::new(Memory::new(1 << 20), None);
         let refused = decode::<v3::MultiFetchRequest>(&many(10_000), &small).unwrap_err();
         assert!(matches!(refused, Error::Limit { .. }), "{refused}");
+    }
+
+    #[test]
+    fn what_an_answer_becomes_is_reserved_before() {
+        let message = |field: u8, content: &[u8]| {
+            let mut bytes = vec![field << 3 | 2];
+            prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+            bytes.extend_from_slice(content);
+            bytes
+        };
+        let nodes = b"\x12\x00".repeat(10_000);
+        let body = message(1, &nodes);
+        let budget = Budget::new(Memory::new(2 << 20), None);
+        let (answer, held) = decode_answer::<v3::MultiGlobResponse>(&body, NODES, &budget).unwrap();
+        assert_eq!(answer.metrics[0].matches.len(), 10_000);
+        let takes = answer.metrics[0].matches.capacity() * size_of::<v3::GlobMatch>();
+        assert!(held.bytes() >= takes && budget.reserved() == held.bytes() as u64);
+        let twice = [body.as_slice(), &body].concat();
+        let refused = decode_answer::<v3::MultiGlobResponse>(&twice, NODES, &budget).unwrap_err();
+        assert!(matches!(refused, Error::Limit { .. }), "{refused}");
+        drop(held);
+        assert_eq!(budget.reserved(), 0);
+        for bad in [
+            &b"\x0a\x09\x12"[..],
+            b"\x0a\x02\x12\xff",
+            b"\xff",
+            b"\x08\x01",
+        ] {
+            let refused = decode_answer::<v3::MultiGlobResponse>(bad, NODES, &budget);
+            assert!(matches!(refused, Err(Error::Refused(_))), "{bad:?}");
+        }
     }
 }

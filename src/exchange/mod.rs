@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use render::budget::Memory;
 use render::events::revision::DELETED_FOR;
 use render::events::{Revision, Store, There};
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,8 @@ trait End: Send {
 /// What a round works with.
 struct Here<'a> {
     store: &'a Store,
+    /// That of all requests, in which answers are reserved.
+    memory: &'a Arc<Memory>,
     counts: &'a Counts,
     until: Instant,
 }
@@ -187,6 +190,7 @@ struct Exchange {
     name: String,
     counts: Arc<Counts>,
     store: Arc<Store>,
+    memory: Arc<Memory>,
     positions: Arc<Positions>,
     has_failed: bool,
 }
@@ -214,6 +218,7 @@ impl Exchange {
         let mut position = self.positions.of(name);
         let here = Here {
             store: &self.store,
+            memory: &self.memory,
             counts: &self.counts,
             until: Instant::now() + ROUND,
         };
@@ -261,6 +266,7 @@ impl Counted {
 pub fn start(
     config: &Config,
     store: &Arc<Store>,
+    memory: &Arc<Memory>,
     remote: Option<&Remote>,
     background: &mut JoinSet<()>,
     supervisor: &Supervisor,
@@ -282,6 +288,7 @@ pub fn start(
             name,
             counts,
             store: Arc::clone(store),
+            memory: Arc::clone(memory),
             positions: Arc::clone(&positions),
             has_failed: false,
         };

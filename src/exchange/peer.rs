@@ -1,8 +1,10 @@
 //! A peer: each of two asks the other for its changes.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use render::budget::Budget;
 use render::events::{Changes, There};
 
 use super::{End, Here, Position};
@@ -37,13 +39,14 @@ impl End for Peer {
         loop {
             let after = position.taken.to_string();
             let asked = [("after", after.as_str()), ("store", &own)];
-            let answer = self.0.json("/events/changes", &asked)?;
+            let budget = Budget::new(Arc::clone(here.memory), None);
+            let answer = self.0.json("/events/changes", &asked, &budget)?;
             let Changes {
                 store,
                 last,
                 changes,
                 kept_from,
-            } = serde_json::from_value(answer)?;
+            } = answer.content;
             if store != position.theirs {
                 // Its numbers are others than before, and it has been given nothing.
                 position.theirs = store;

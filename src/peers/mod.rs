@@ -7,24 +7,27 @@
 //!    for [`REST`]: a dead one costs that time once in a while, and never an answer.
 //! 4. The series of a pattern are asked for together, some hundred at a time, when their fetches are
 //!    announced; their values are reserved in the memory of all requests until they have been fetched.
+//! 5. All that peers answer is reserved in the memory of the request that asks while it arrives ([`machine`]). A request
+//!    without that much is refused, as for its own series; the peer does not count as failed then.
 
 pub mod machine;
 pub mod merge;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use render::budget::{Budget, Reservation};
+use render::budget::{Budget, Memory, Reservation};
 use render::source::merged;
 use render::{Completion, FetchRange, Fetched, Info, Node, Source, SourceError, TagValue, Tags};
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use settings::Reading;
 use whisper::Timestamp;
 
-use self::machine::{Machine, is_pattern};
+use self::machine::{Answer, Failure, Machine, is_pattern};
 use crate::store::Asked;
 
 /// How long a peer that failed is left out.
@@ -54,13 +57,19 @@ struct Peer {
 }
 
 impl Peer {
-    /// Asks, unless it rests.
-    fn ask<T>(&self, question: impl FnOnce(&Machine) -> anyhow::Result<T>) -> Option<T> {
+    /// Asks, unless it rests: nothing if it rests, or fails.
+    ///
+    /// # Errors
+    /// The request that asks may not go on.
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&Machine) -> Result<T, Failure>,
+    ) -> Result<Option<T>, render::Error> {
         let was_away = {
             let rests = self.rests.lock();
             if rests.is_some_and(|until| Instant::now() < until) {
                 self.counts.skipped.add(1);
-                return None;
+                return Ok(None);
             }
             rests.is_some()
         };
@@ -71,15 +80,16 @@ impl Peer {
                     *self.rests.lock() = None;
                     tracing::info!("the peer {} answers again", self.machine.base());
                 }
-                Some(answer)
+                Ok(Some(answer))
             }
-            Err(error) => {
+            Err(Failure::Here(error)) => Err(error),
+            Err(Failure::There(error)) => {
                 self.counts.failed.add(1);
                 *self.rests.lock() = Some(Instant::now() + REST);
                 if !was_away {
                     tracing::warn!("a peer is left out of answers: {error:#}");
                 }
-                None
+                Ok(None)
             }
         }
     }
@@ -90,6 +100,8 @@ pub struct Peered {
     local: Arc<dyn Source>,
     tags: Arc<dyn Tags>,
     peers: Vec<Peer>,
+    /// The memory of all requests, for fetches that were not announced.
+    memory: OnceLock<Arc<Memory>>,
 }
 
 /// What peers have of series that are about to be fetched.
@@ -98,11 +110,33 @@ struct Ahead {
     range: Option<FetchRange>,
     series: HashMap<String, Vec<Fetched>>,
     _reserved: Option<Reservation>,
+    /// Why there is nothing, for the next fetch.
+    refused: Option<render::Error>,
 }
 
 thread_local! {
     /// For the fetches of this thread; a query is evaluated on one thread.
     static AHEAD: RefCell<Option<Ahead>> = const { RefCell::new(None) };
+}
+
+/// A tag that a peer knows.
+#[derive(Deserialize)]
+struct TheirTag {
+    tag: String,
+}
+
+/// What a peer knows of a tag.
+#[derive(Deserialize)]
+struct TheirValues {
+    #[serde(default)]
+    values: Vec<TheirValue>,
+}
+
+/// A value of a tag.
+#[derive(Deserialize)]
+struct TheirValue {
+    value: String,
+    count: usize,
 }
 
 /// Ends with the announcement.
@@ -131,7 +165,13 @@ impl Peered {
             local: asked.source,
             tags: asked.tags,
             peers: peers.collect::<anyhow::Result<_>>()?,
+            memory: OnceLock::new(),
         })
+    }
+
+    /// Reserves in `memory` what belongs to no request in particular. The first call counts.
+    pub fn within(&self, memory: &Arc<Memory>) {
+        let _ = self.memory.set(Arc::clone(memory));
     }
 
     /// The counters of all peers.
@@ -144,9 +184,12 @@ impl Peered {
     }
 
     /// What each peer that answers says to `question`, in the order of the configuration.
-    fn ask<T: Send>(&self, question: impl Fn(&Machine) -> anyhow::Result<T> + Sync) -> Vec<T> {
+    fn ask<T: Send>(
+        &self,
+        question: impl Fn(&Machine) -> Result<T, Failure> + Sync,
+    ) -> Result<Vec<T>, render::Error> {
         if let [peer] = &self.peers[..] {
-            return peer.ask(&question).into_iter().collect();
+            return Ok(peer.ask(&question)?.into_iter().collect());
         }
         let question = &question;
         std::thread::scope(|scope| {
@@ -157,28 +200,35 @@ impl Peered {
             let asked: Vec<_> = asked.collect();
             asked
                 .into_iter()
-                .filter_map(|one| one.join().ok().flatten())
+                .filter_map(|one| one.join().ok()?.transpose())
                 .collect()
         })
     }
 
-    /// The JSON lists that peers answer, put together.
-    fn lists(&self, path: &str, pairs: &[(&str, &str)]) -> Vec<Value> {
+    /// The JSON that peers answer.
+    fn json<T: DeserializeOwned + Send>(
+        &self,
+        path: &str,
+        pairs: &[(&str, &str)],
+        budget: &Budget,
+    ) -> Result<Vec<Answer<T>>, render::Error> {
         let pairs = [pairs, &[("local", "1")]].concat();
-        let answers = self.ask(|machine| machine.json(path, &pairs));
-        let lists = answers.into_iter().filter_map(|answer| match answer {
-            Value::Array(list) => Some(list),
-            _ => None,
-        });
-        lists.flatten().collect()
+        self.ask(|machine| machine.json(path, &pairs, budget))
     }
 
-    /// As [`Peered::lists`], of texts.
-    fn texts(&self, path: &str, pairs: &[(&str, &str)]) -> Vec<String> {
-        let texts = self.lists(path, pairs).into_iter();
-        texts
-            .filter_map(|text| text.as_str().map(str::to_owned))
-            .collect()
+    /// `found` with the lists of texts that peers answer.
+    fn with_texts(
+        &self,
+        found: Vec<String>,
+        path: &str,
+        pairs: &[(&str, &str)],
+        budget: &Budget,
+    ) -> Result<Vec<String>, SourceError> {
+        let mut all = found;
+        for answer in self.json::<Vec<String>>(path, pairs, budget)? {
+            all = merged(all, answer.content, budget)?;
+        }
+        Ok(all)
     }
 
     /// `found`, with the `kind` of completions that peers have.
@@ -198,12 +248,17 @@ impl Peered {
             .collect();
         pairs.extend(asked);
         pairs.push(("limit", &limit));
-        let more = self.texts(&format!("/tags/autoComplete/{kind}"), &pairs);
-        Ok(wanted.of(merged(found, more, budget)?))
+        let path = format!("/tags/autoComplete/{kind}");
+        Ok(wanted.of(self.with_texts(found, &path, &pairs, budget)?))
     }
 
     /// What peers have of `names`.
-    fn of_peers(&self, names: &[&str], range: FetchRange) -> HashMap<String, Vec<Fetched>> {
+    fn of_peers(
+        &self,
+        names: &[&str],
+        range: FetchRange,
+        budget: &Budget,
+    ) -> Result<HashMap<String, Vec<Fetched>>, render::Error> {
         let names: Vec<&str> = names
             .iter()
             .copied()
@@ -211,11 +266,11 @@ impl Peered {
             .collect();
         let mut found: HashMap<String, Vec<Fetched>> = HashMap::new();
         if names.is_empty() {
-            return found;
+            return Ok(found);
         }
-        let (from, until) = (i64::from(range.from.0), i64::from(range.until.0));
-        for answer in self.ask(|machine| machine.fetch(&names, from, until)) {
-            for mut series in answer {
+        let range = (i64::from(range.from.0), i64::from(range.until.0));
+        for answer in self.ask(|machine| machine.fetch(&names, range, budget))? {
+            for mut series in answer.content {
                 let name = std::mem::take(&mut series.name);
                 found
                     .entry(name)
@@ -223,31 +278,31 @@ impl Peered {
                     .extend(merge::fetched(series));
             }
         }
-        found
+        Ok(found)
     }
 
     fn read_ahead(&self, names: &[String], range: FetchRange, budget: &Budget) {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let series = self.of_peers(&names, range);
-        let values = series
-            .values()
-            .flatten()
-            .map(|one| one.values.len() * 8 + 128);
-        let ahead = match budget.hold(values.sum()) {
-            Ok(reserved) => Ahead {
-                range: Some(range),
+        let read = self.of_peers(&names, range, budget).and_then(|series| {
+            let values = series
+                .values()
+                .flatten()
+                .map(|one| one.values.capacity() * 8 + 128);
+            Ok((budget.hold(values.sum())?, series))
+        });
+        let range = Some(range);
+        let ahead = match read {
+            Ok((reserved, series)) => Ahead {
+                range,
                 series,
                 _reserved: Some(reserved),
+                refused: None,
             },
-            Err(_) => {
-                tracing::warn!(
-                    "values of peers are left out of an answer: render.max_memory is used up"
-                );
-                Ahead {
-                    range: Some(range),
-                    ..Ahead::default()
-                }
-            }
+            Err(error) => Ahead {
+                range,
+                refused: Some(error),
+                ..Ahead::default()
+            },
         };
         AHEAD.with_borrow_mut(|all| *all = Some(ahead));
     }
@@ -279,7 +334,8 @@ impl Source for Peered {
 
     fn find(&self, pattern: &str, budget: &Budget) -> Result<Vec<Node>, SourceError> {
         let mut nodes = self.local.find(pattern, budget)?;
-        for found in self.ask(|machine| machine.find(pattern)) {
+        for answer in self.ask(|machine| machine.find(pattern, budget))? {
+            let found = answer.content;
             budget.reserve(found.iter().map(|node| node.path.len() + 64).sum())?;
             nodes.extend(found.into_iter().map(|node| Node {
                 path: node.path,
@@ -292,10 +348,12 @@ impl Source for Peered {
     }
 
     fn find_series(&self, pattern: &str, budget: &Budget) -> Result<Vec<String>, SourceError> {
-        let names = self.local.find_series(pattern, budget)?;
-        let found = self.ask(|machine| machine.find(pattern));
-        let leaves = found.into_iter().flatten().filter(|node| node.is_leaf);
-        merged(names, leaves.map(|node| node.path), budget)
+        let mut names = self.local.find_series(pattern, budget)?;
+        for answer in self.ask(|machine| machine.find(pattern, budget))? {
+            let leaves = answer.content.into_iter().filter(|node| node.is_leaf);
+            names = merged(names, leaves.map(|node| node.path), budget)?;
+        }
+        Ok(names)
     }
 
     fn find_tagged(
@@ -305,19 +363,24 @@ impl Source for Peered {
     ) -> Result<Vec<String>, SourceError> {
         let names = self.local.find_tagged(expressions, budget)?;
         let pairs: Vec<_> = expressions.iter().map(|one| ("expr", *one)).collect();
-        merged(names, self.texts("/tags/findSeries", &pairs), budget)
+        self.with_texts(names, "/tags/findSeries", &pairs, budget)
     }
 
     fn fetch(&self, name: &str, range: FetchRange) -> Result<Option<Fetched>, SourceError> {
         let local = self.local.fetch(name, range);
         let announced = AHEAD.with_borrow_mut(|ahead| {
             let ahead = ahead.as_mut().filter(|ahead| ahead.range == Some(range))?;
-            Some(ahead.series.remove(name).unwrap_or_default())
+            Some(match ahead.refused.take() {
+                Some(error) => Err(error),
+                None => Ok(ahead.series.remove(name).unwrap_or_default()),
+            })
         });
         let others = announced.unwrap_or_else(|| {
-            let mut found = self.of_peers(&[name], range);
-            found.remove(name).unwrap_or_default()
-        });
+            let memory = self.memory.get_or_init(|| Memory::new(0));
+            let budget = Budget::new(Arc::clone(memory), None);
+            let mut found = self.of_peers(&[name], range, &budget)?;
+            Ok(found.remove(name).unwrap_or_default())
+        })?;
         // If the file here is damaged, a peer may still have the series.
         let mut whole = match local {
             Ok(local) => local,
@@ -373,14 +436,16 @@ impl Tags for Peered {
     fn tags(&self, budget: &Budget) -> Result<Vec<(u32, String)>, SourceError> {
         let mut tags = self.tags.tags(budget)?;
         let mut next = tags.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
-        for tag in self.lists("/tags", &[]) {
-            let Some(tag) = tag["tag"].as_str() else {
-                continue;
-            };
-            if tags.iter().all(|(_, known)| known != tag) {
-                budget.reserve(tag.len() + 64)?;
-                tags.push((next, tag.to_owned()));
-                next += 1;
+        let _known = budget.hold(tags.iter().map(|(_, tag)| tag.len() + 64).sum())?;
+        let mut known: HashSet<String> = tags.iter().map(|(_, tag)| tag.clone()).collect();
+        for answer in self.json::<Vec<TheirTag>>("/tags", &[], budget)? {
+            for TheirTag { tag } in answer.content {
+                if !known.contains(&tag) {
+                    budget.reserve(2 * (tag.len() + 64))?;
+                    known.insert(tag.clone());
+                    tags.push((next, tag));
+                    next += 1;
+                }
             }
         }
         tags.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
@@ -395,23 +460,19 @@ impl Tags for Peered {
         let local = self.tags.values(tag, budget)?;
         let encoded: String = form_urlencoded::byte_serialize(tag.as_bytes()).collect();
         let path = format!("/tags/{}", encoded.replace('+', "%20"));
-        let answers = self.ask(|machine| machine.json(&path, &[("local", "1")]));
+        let answers = self.json::<TheirValues>(&path, &[], budget)?;
         let (id, values) = local.unwrap_or_default();
         let mut all: BTreeMap<String, TagValue> = values
             .into_iter()
             .map(|value| (value.value.clone(), value))
             .collect();
         for answer in answers {
-            for value in answer["values"].as_array().into_iter().flatten() {
-                let Some(text) = value["value"].as_str() else {
-                    continue;
-                };
-                let count = value["count"].as_u64().unwrap_or(0) as usize;
-                budget.reserve(text.len() * 2 + 128)?;
+            for TheirValue { value, count } in answer.content.values {
+                budget.reserve(value.len() * 2 + 128)?;
                 let next = all.len() as u32;
-                let known = all.entry(text.to_owned()).or_insert_with(|| TagValue {
+                let known = all.entry(value.clone()).or_insert_with(|| TagValue {
                     id: next,
-                    value: text.to_owned(),
+                    value,
                     count: 0,
                 });
                 // Most series are on both.
@@ -459,3 +520,6 @@ impl Tags for Peered {
         self.tags.unregister(path)
     }
 }
+
+#[cfg(test)]
+mod tests;

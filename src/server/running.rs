@@ -269,7 +269,17 @@ impl Started<'_> {
         let source = asked.source.clone();
         let (asked, peered) = peers::with(asked, &config.render)?;
         let app = App::new(&config.render, asked.source, asked.tags, events.clone())?;
-        let exchange = exchange::start(config, events, remote.as_ref(), background, supervisor)?;
+        if let Some(peered) = &peered {
+            peered.within(&app.memory);
+        }
+        let exchange = exchange::start(
+            config,
+            events,
+            &app.memory,
+            remote.as_ref(),
+            background,
+            supervisor,
+        )?;
         memory::return_of_requests(&app.memory).context("starting a thread")?;
         let host = Around {
             addresses: addresses.clone(),

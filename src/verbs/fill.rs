@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use render::budget::Budget;
 use render::protobuf::v3::FetchResponse;
 use serde::{Deserialize, Serialize};
 use settings::Span;
@@ -204,19 +205,19 @@ fn names(other: &Machine, patterns: &[String]) -> anyhow::Result<Vec<String>> {
         patterns
     };
     for pattern in wanted {
-        let found = other.find(pattern)?.into_iter();
+        let found = other
+            .find(pattern, &Budget::unlimited())?
+            .content
+            .into_iter();
         // Files of tagged series go by the names of the series.
         let plain = found.filter(|node| node.is_leaf && !node.path.starts_with("_tagged."));
         names.extend(plain.map(|node| node.path));
     }
     if patterns.is_empty() {
-        let tagged = other.json("/tags/findSeries", &[("expr", "name=~.+"), ("local", "1")])?;
-        let tagged = tagged
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|name| name.as_str());
-        names.extend(tagged.map(str::to_owned));
+        let asked = [("expr", "name=~.+"), ("local", "1")];
+        let tagged = other.json("/tags/findSeries", &asked, &Budget::unlimited())?;
+        let tagged: Vec<String> = tagged.content;
+        names.extend(tagged);
     }
     names.retain(|name| !is_pattern(name));
     names.sort_unstable();
@@ -263,7 +264,8 @@ impl Filler<'_> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut reaches: Vec<i64> = self
             .other
-            .info(&names)?
+            .info(&names, &Budget::unlimited())?
+            .content
             .iter()
             .flat_map(|info| &info.retentions)
             .map(|archive| {
@@ -294,8 +296,13 @@ impl Filler<'_> {
     /// What the other server knows in `window` and this one does not.
     fn missing(&self, names: &[String], (from, until): (i64, i64)) -> anyhow::Result<Missing> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let theirs = self.other.fetch(&names, from, until)?;
-        let ours = self.here.fetch(&names, from, until)?.into_iter();
+        let budget = Budget::unlimited();
+        let theirs = self.other.fetch(&names, (from, until), &budget)?.content;
+        let ours = self
+            .here
+            .fetch(&names, (from, until), &budget)?
+            .content
+            .into_iter();
         let ours: HashMap<String, FetchResponse> =
             ours.map(|series| (series.name.clone(), series)).collect();
         let all = theirs.into_iter().filter_map(|series| {
