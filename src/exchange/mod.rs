@@ -6,7 +6,9 @@
 //!    with the first change again; changes that are known already change nothing.
 //! 3. Which of two changes holds is decided by the store (`render::events::revision`).
 //! 4. A round ends after [`ROUND`]; the next one goes on where it was.
-//! 5. Deletions are forgotten after a while ([`DELETED_FOR`]). So a server that was away from an end for longer does not
+//! 5. The shutdown ends a round at once: its requests are made by threads of their own, which hold nothing of the store
+//!    and are not waited for. What they would have exchanged is exchanged after the next start.
+//! 6. Deletions are forgotten after a while ([`DELETED_FOR`]). So a server that was away from an end for longer does not
 //!    know what was deleted there. It takes the end's word: what it had given to the end and the end does not have any
 //!    more is forgotten here, too.
 
@@ -18,10 +20,13 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::bail;
 use parking_lot::Mutex;
-use render::budget::Memory;
+use render::budget::{Budget, Memory};
 use render::events::revision::DELETED_FOR;
 use render::events::{Revision, Store, There};
 use serde::{Deserialize, Serialize};
@@ -39,6 +44,8 @@ use crate::supervise::Supervisor;
 const PAUSE: Duration = Duration::from_secs(3);
 /// How long a round goes on while there is more.
 const ROUND: Duration = Duration::from_secs(10);
+/// How often a round that waits for an answer looks whether the server stops.
+const LOOK: Duration = Duration::from_millis(50);
 
 settings::counters! {
     /// What is counted of an end.
@@ -112,13 +119,40 @@ trait End: Send {
 /// What a round works with.
 struct Here<'a> {
     store: &'a Store,
-    /// That of all requests, in which answers are reserved.
-    memory: &'a Arc<Memory>,
+    /// The memory of answers. It is cancelled when the server stops.
+    budget: &'a Budget,
     counts: &'a Counts,
     until: Instant,
 }
 
 impl Here<'_> {
+    /// What an end answers to `question`.
+    ///
+    /// # Errors
+    /// Those of `question`, and the stop of the server.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Budget) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        self.budget.check()?;
+        let budget = self.budget.clone();
+        let (send, answer) = sync_channel(1);
+        let work = move || {
+            // The round may have ended.
+            let _ = send.send(question(&budget));
+        };
+        thread::Builder::new()
+            .name("exchange".to_owned())
+            .spawn(work)?;
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) => self.budget.check()?,
+                Err(RecvTimeoutError::Disconnected) => bail!("the thread of the request has ended"),
+            }
+        }
+    }
+
     /// Takes `revisions`.
     fn take(&self, revisions: Vec<Revision>, is_shared: bool) -> anyhow::Result<()> {
         self.counts.received.add(revisions.len() as u64);
@@ -190,14 +224,24 @@ struct Exchange {
     name: String,
     counts: Arc<Counts>,
     store: Arc<Store>,
-    memory: Arc<Memory>,
+    budget: Budget,
     positions: Arc<Positions>,
     has_failed: bool,
+}
+
+/// Ends the round when it is dropped.
+struct Stop(Budget);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 impl Exchange {
     /// Exchanges until it is dropped.
     async fn run(mut self) {
+        let _stop = Stop(self.budget.clone());
         let mut ticks = tokio::time::interval(PAUSE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -218,7 +262,7 @@ impl Exchange {
         let mut position = self.positions.of(name);
         let here = Here {
             store: &self.store,
-            memory: &self.memory,
+            budget: &self.budget,
             counts: &self.counts,
             until: Instant::now() + ROUND,
         };
@@ -233,6 +277,7 @@ impl Exchange {
                 }
                 self.has_failed = false;
             }
+            Err(_) if self.budget.is_cancelled() => {}
             Err(error) => {
                 self.counts.failed.add(1);
                 if !self.has_failed {
@@ -288,11 +333,53 @@ pub fn start(
             name,
             counts,
             store: Arc::clone(store),
-            memory: Arc::clone(memory),
+            budget: Budget::new(Arc::clone(memory), None),
             positions: Arc::clone(&positions),
             has_failed: false,
         };
         background.spawn(supervisor.watched("events exchange", exchange.run()));
     }
     Ok(counted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_round_ends_at_the_stop_although_a_peer_is_silent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.db");
+        let store = Store::open(&path, &render::events::Options::default()).unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let counts = Arc::<Counts>::default();
+        let exchange = Exchange {
+            end: Box::new(Peer::new(&url, Duration::from_secs(600)).unwrap()),
+            name: url,
+            counts: Arc::clone(&counts),
+            store: Arc::clone(&store),
+            budget: Budget::unlimited(),
+            positions: Arc::new(Positions::read(directory.path().join("events-exchange"))),
+            has_failed: false,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.unwrap();
+        let running = runtime.spawn(exchange.run());
+        let _request = silent.accept().unwrap();
+        running.abort();
+        // The end of the runtime waits for the round.
+        let (ended, end) = sync_channel(1);
+        thread::spawn(move || {
+            drop(runtime);
+            let _ = ended.send(());
+        });
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(()));
+        assert_eq!(Arc::strong_count(&store), 1, "nothing holds the store");
+        assert_eq!(counts.failed.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
 }

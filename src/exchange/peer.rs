@@ -4,14 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use render::budget::Budget;
 use render::events::{Changes, There};
 
 use super::{End, Here, Position};
 use crate::peers::machine::Machine;
 
 /// Another server.
-pub(super) struct Peer(Machine);
+pub(super) struct Peer(Arc<Machine>);
 
 impl Peer {
     /// The server at `url`.
@@ -19,7 +18,7 @@ impl Peer {
     /// # Errors
     /// Something that is not a URL.
     pub(super) fn new(url: &str, timeout: Duration) -> anyhow::Result<Self> {
-        Ok(Self(Machine::new(url, timeout)?))
+        Ok(Self(Arc::new(Machine::new(url, timeout)?)))
     }
 }
 
@@ -37,10 +36,12 @@ impl End for Peer {
             position.taken = 0;
         }
         loop {
+            let (machine, own) = (Arc::clone(&self.0), own.clone());
             let after = position.taken.to_string();
-            let asked = [("after", after.as_str()), ("store", &own)];
-            let budget = Budget::new(Arc::clone(here.memory), None);
-            let answer = self.0.json("/events/changes", &asked, &budget)?;
+            let answer = here.ask(move |budget| {
+                let asked = [("after", after.as_str()), ("store", &own)];
+                Ok(machine.json("/events/changes", &asked, budget)?)
+            })?;
             let Changes {
                 store,
                 last,

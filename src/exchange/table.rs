@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use clickhouse::{EventsTable, Place};
+use clickhouse::{Arrived, EventsTable, Place};
 use render::events::{Mark, Revision, There};
 
 use super::{End, Here, Position};
@@ -44,7 +44,7 @@ impl Shared {
                 return Ok(());
             }
             found.changes.retain(|change| !change.is_shared);
-            self.add(here, &found.changes)?;
+            self.add(here, found.changes)?;
             position.given = found.last;
             if here.is_over() {
                 return Ok(());
@@ -60,7 +60,7 @@ impl Shared {
         let begin = (position.taken - late).max(0);
         let mut place = Place::at(u32::try_from(begin)?);
         loop {
-            let rows = self.table.after(&place).map_err(anyhow::Error::msg)?;
+            let rows = self.after(here, place)?;
             let Some(last) = rows.last else {
                 position.meet();
                 return Ok(has_last);
@@ -91,7 +91,7 @@ impl Shared {
         let mut versions = HashMap::new();
         let mut place = Place::at(0);
         loop {
-            let rows = self.table.after(&place).map_err(anyhow::Error::msg)?;
+            let rows = self.after(here, place)?;
             let Some(last) = rows.last else { break };
             for Mark { uid, version, .. } in rows.revisions.iter().map(|row| &row.mark) {
                 let known = versions.entry(uid.clone()).or_default();
@@ -125,7 +125,7 @@ impl Shared {
             }
             found.changes.retain(|change| lacks(&change.mark));
             n_written += found.changes.len();
-            self.add(here, &found.changes)?;
+            self.add(here, found.changes)?;
             after = found.last;
             (position.ours, position.given) = (found.store, found.last);
         }
@@ -142,11 +142,18 @@ impl Shared {
         Ok(())
     }
 
-    fn add(&self, here: &Here<'_>, changes: &[Revision]) -> anyhow::Result<()> {
-        if !changes.is_empty() {
-            self.table.add(changes).map_err(anyhow::Error::msg)?;
-            here.counts.sent.add(changes.len() as u64);
+    fn after(&self, here: &Here<'_>, place: Place) -> anyhow::Result<Arrived> {
+        let table = self.table.clone();
+        here.ask(move |budget| table.after(&place, budget).map_err(anyhow::Error::msg))
+    }
+
+    fn add(&self, here: &Here<'_>, changes: Vec<Revision>) -> anyhow::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
         }
+        let (table, n_changes) = (self.table.clone(), changes.len());
+        here.ask(move |_| table.add(&changes).map_err(anyhow::Error::msg))?;
+        here.counts.sent.add(n_changes as u64);
         Ok(())
     }
 }

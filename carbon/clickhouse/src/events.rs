@@ -99,15 +99,15 @@ impl EventsTable {
     /// The next rows after `place`.
     ///
     /// # Errors
-    /// What ClickHouse says, or an answer that cannot be read.
-    pub fn after(&self, place: &Place) -> Result<Arrived, String> {
+    /// What ClickHouse says, an answer that cannot be read, or what `budget` refuses.
+    pub fn after(&self, place: &Place, budget: &Budget) -> Result<Arrived, String> {
         let (table, second, id) = (&self.table, place.second, sql::text(&place.id));
         // Of several changes of an event in the same second the last comes first.
         let sql = format!(
             "SELECT {COLUMNS}, Received FROM {table} WHERE Received > {second} OR (Received = {second} AND Id > {id}) \
              ORDER BY Received, Id, Version DESC LIMIT {MOST} FORMAT RowBinary"
         );
-        let answer = self.client.query(sql, &Budget::unlimited());
+        let answer = self.client.query(sql, budget);
         let answer = answer.map_err(|failure| self.explain(&failure.to_string()))?;
         let mut rows = Rows(&answer.bytes);
         let mut arrived = Arrived {
