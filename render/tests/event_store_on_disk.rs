@@ -232,7 +232,7 @@ fn a_database_that_somebody_else_writes_to_is_waited_for_and_then_an_error() {
     let other = rusqlite::Connection::open(directory.path().join("made/events.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let refused = store.insert(draft("a", "", 1.0));
-    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Locked(_))), "{refused:?}");
     let reading = store.query(&query("*"), 0.0, 10.0, 10).unwrap();
     assert_eq!(reading, [], "reading goes on");
     other.execute_batch("COMMIT").unwrap();
