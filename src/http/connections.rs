@@ -19,7 +19,9 @@
 //!    connection that has waited longest for a complete request. While all connections are busy, a
 //!    new one is refused with a 503. Few refusals run at the same time: further connections wait in
 //!    the backlog.
-//! 5. A shutdown closes idle connections, lets begun answers finish, and ends after the last one.
+//! 5. A connection that ends before its answer is out is reset: without a length, its end would
+//!    look like the answer's.
+//! 6. A shutdown closes idle connections, lets begun answers finish, and ends after the last one.
 
 mod deadlines;
 #[cfg(test)]
@@ -35,7 +37,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -155,6 +157,8 @@ struct Watch {
     /// Whether the connection was asked to close for a new one.
     displaced: AtomicBool,
     close: Notify,
+    /// Whether an answer is being sent.
+    answering: AtomicBool,
     /// An answer is out: the connection must be polled again, since hyper only reads on when
     /// something arrives, and what does not arrive has a deadline.
     rests: Notify,
@@ -345,6 +349,7 @@ impl Connections {
             phase: AtomicU8::new(Phase::Head as u8),
             since: AtomicU64::new(self.0.born.elapsed().as_millis() as u64),
             displaced: AtomicBool::new(false),
+            answering: AtomicBool::new(false),
             close: Notify::new(),
             rests: Notify::new(),
         });
@@ -385,14 +390,12 @@ async fn run(
     let service = service_fn(|request: Request<Incoming>| {
         watch.enter(Phase::Busy);
         let answered = Answered(Arc::clone(&watch));
+        let is_head = *request.method() == Method::HEAD;
         let request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&watch))));
         let answer = TowerToHyperService::new(routes()).call(request);
         async move {
             let response = answer.await?;
-            Ok::<_, Infallible>(response.map(|body| Sent {
-                body,
-                _answered: answered,
-            }))
+            Ok::<_, Infallible>(response.map(|body| Sent::new(body, answered, is_head)))
         }
     });
     let connection = http1::Builder::new()

@@ -3,11 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -22,7 +24,7 @@ pub(super) struct Timed {
     stream: TcpStream,
     reading: Pin<Box<Sleep>>,
     writing: Pin<Box<Sleep>>,
-    /// Whether `writing` runs: the kernel took nothing the last time.
+    /// Whether the kernel took nothing the last time, so that a part of an answer is still here.
     stalled: bool,
     watch: Arc<Watch>,
 }
@@ -46,15 +48,14 @@ impl Timed {
         let Shared {
             limits, counters, ..
         } = &*self.watch.shared;
-        if outcome.is_ready() || limits.write.is_zero() {
-            self.stalled = false;
+        let stalled_before = std::mem::replace(&mut self.stalled, outcome.is_pending());
+        if !self.stalled || limits.write.is_zero() {
             if self.watch.phase() == Phase::Idle {
                 self.watch.rests.notify_one();
             }
             return outcome;
         }
-        if !self.stalled {
-            self.stalled = true;
+        if !stalled_before {
             self.writing.as_mut().reset(Instant::now() + limits.write);
         }
         if self.writing.as_mut().poll(context).is_pending() {
@@ -62,6 +63,18 @@ impl Timed {
         }
         counters.unread.add(1);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Drop for Timed {
+    /// Resets a connection on which an answer is not out: the end of one whose length the client does
+    /// not know, as of all that are formatted while they are sent to a client of HTTP/1.0, would look
+    /// like the end of the answer.
+    fn drop(&mut self) {
+        if self.stalled || self.watch.answering.load(Ordering::Relaxed) {
+            // If the system refuses it, the connection has ended already.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 
@@ -205,8 +218,17 @@ impl Drop for Answered {
 
 /// The body of an answer on its way out.
 pub(super) struct Sent {
-    pub(super) body: Body,
-    pub(super) _answered: Answered,
+    body: Body,
+    answered: Answered,
+}
+
+impl Sent {
+    /// `body`, of which nothing has been sent; `is_head` if nothing of it will be.
+    pub(super) fn new(body: Body, answered: Answered, is_head: bool) -> Self {
+        let answering = !is_head && !body.is_end_stream();
+        answered.0.answering.store(answering, Ordering::Relaxed);
+        Self { body, answered }
+    }
 }
 
 impl HttpBody for Sent {
@@ -217,7 +239,17 @@ impl HttpBody for Sent {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let is_over = match &frame {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            // One that breaks off is not out.
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if is_over {
+            self.answered.0.answering.store(false, Ordering::Relaxed);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,9 +1,11 @@
 //! Deadlines, the cap and the stop, over real sockets.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::routing::{get, post};
+use hyper::body::Frame;
 
 use super::*;
 
@@ -13,6 +15,7 @@ async fn served(limits: Limits) -> (Connections, std::net::SocketAddr, watch::Se
         .route("/", get(|| async { "here" }))
         .route("/wait", get(std::future::pending::<&str>))
         .route("/echo", post(|body: Bytes| async { body }))
+        .route("/broken", get(|| async { Body::new(Broken(true)) }))
         .route("/big", get(|| async { vec![7_u8; 64 << 20] }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -21,6 +24,24 @@ async fn served(limits: Limits) -> (Connections, std::net::SocketAddr, watch::Se
     let serving = connections.clone();
     tokio::spawn(serving.serve(listener, move || router.clone(), stopped));
     (connections, address, stop)
+}
+
+/// A body that breaks off after its first piece.
+struct Broken(bool);
+
+impl HttpBody for Broken {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(Some(match std::mem::take(&mut self.0) {
+            true => Ok(Frame::data("begun".into())),
+            false => Err(io::Error::other("on purpose")),
+        }))
+    }
 }
 
 fn short() -> Limits {
@@ -134,6 +155,41 @@ async fn an_answer_that_is_not_read_ends_the_connection_and_a_slow_reader_gets_i
     }
     assert!(rest(unread).await.len() < 64 << 20);
     assert_eq!(reading(&connections, "write_timeouts"), 1.0);
+}
+
+/// Whether the connection ends with a reset after `request`.
+async fn is_reset(address: std::net::SocketAddr, request: &str) -> bool {
+    let mut stream = connect(address, request).await;
+    match stream.read_to_end(&mut Vec::new()).await {
+        Ok(_) => false,
+        Err(why) => {
+            assert_eq!(why.kind(), io::ErrorKind::ConnectionReset, "{why}");
+            true
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_does_not_look_whole() {
+    let write = Duration::from_millis(200);
+    let (connections, address, stop) = served(Limits { write, ..short() }).await;
+    for version in ["1.0", "1.1"] {
+        let end = format!("HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        assert!(is_reset(address, &format!("GET /broken {end}")).await);
+        // Whole answers end as they always do.
+        for whole in ["GET /", "HEAD /", "HEAD /broken", "GET /nothing"] {
+            let request = format!("{whole} {end}");
+            assert!(!is_reset(address, &request).await, "{request}");
+        }
+    }
+    let unread = connect(address, "GET /big HTTP/1.0\r\n\r\n").await;
+    while reading(&connections, "connections") > 0.0 || reading(&connections, "accepted") < 11.0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut unread = unread;
+    let ended = unread.read_to_end(&mut Vec::new()).await;
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    drop(stop);
 }
 
 #[tokio::test]
