@@ -77,6 +77,10 @@ const UNLIMITED: u64 = 512 << 20;
 const REST: Duration = Duration::from_secs(1);
 /// How often memory goes back because a request would be refused otherwise.
 const SHORT_REST: Duration = Duration::from_millis(5);
+/// Memory is scarce when requests may reserve no more than one in so many bytes.
+const SCARCE: u64 = 8;
+/// How long a request waits for memory that is about to be given back.
+const GIVING_BACK: Duration = Duration::from_millis(250);
 /// So much of the memory of the process may be nobody's, at small limits on requests.
 const TOLERANCE: u64 = 16 << 20;
 /// How long requests have to hold much until what the process needs beside them is taken for its own.
@@ -86,35 +90,62 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// them, and has requests that grow look themselves before the process passes the limit. The thread
 /// ends some time after nothing else holds `memory` any more.
 ///
+/// When little is left, `make_room` is called with the limit: it ends what can be ended so that others are served, and
+/// says whether memory is about to be given back.
+///
 /// # Errors
 /// The system does not start it.
-pub fn return_of_requests(memory: &Arc<Memory>) -> io::Result<()> {
+pub fn return_of_requests(
+    memory: &Arc<Memory>,
+    make_room: impl Fn(u64) -> bool + Send + Sync + 'static,
+) -> io::Result<()> {
     let own = anonymous().unwrap_or(0);
     let heaps = Arc::new(Heaps(Mutex::new(Free::new(own))));
     let looking = Arc::clone(&heaps);
+    let make_room: Arc<MakeRoom> = Arc::new(make_room);
+    let making_room = Arc::clone(&make_room);
     memory.on_growth(move |memory, occasion| {
         // Threads of the runtime have other clients to answer.
-        if tokio::runtime::Handle::try_current().is_err() {
-            looking.look(
-                memory,
-                match occasion {
-                    Occasion::Growth => Free::is_over,
-                    Occasion::Refusal => Free::is_charged,
-                },
-            );
+        let may_wait = tokio::runtime::Handle::try_current().is_err();
+        let Occasion::Refusal(bytes) = occasion else {
+            if may_wait {
+                looking.look(memory, Free::is_over);
+            }
+            return;
+        };
+        if may_wait {
+            looking.look(memory, Free::is_charged);
+        }
+        if memory.left() < bytes && making_room(memory.limit()) && may_wait {
+            wait_for(memory, bytes);
         }
     });
     let memory = Arc::downgrade(memory);
     let thread = thread::Builder::new().name("memory".to_owned());
-    thread.spawn(move || look_after(&heaps, &memory)).map(drop)
+    thread
+        .spawn(move || look_after(&heaps, &memory, &*make_room))
+        .map(drop)
 }
 
-fn look_after(heaps: &Heaps, memory: &Weak<Memory>) {
+type MakeRoom = dyn Fn(u64) -> bool + Send + Sync;
+
+/// Waits a little until `bytes` may be reserved.
+fn wait_for(memory: &Memory, bytes: u64) {
+    let until = Instant::now() + GIVING_BACK;
+    while memory.left() < bytes && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn look_after(heaps: &Heaps, memory: &Weak<Memory>, make_room: &MakeRoom) {
     loop {
         let Some(memory) = memory.upgrade() else {
             return;
         };
         heaps.look(&memory, Free::is_due);
+        if memory.left() < memory.limit() / SCARCE {
+            make_room(memory.limit());
+        }
         let much = memory.peak() >= MUCH;
         drop(memory);
         thread::sleep(if much { CLOSE_LOOK } else { LOOK });

@@ -413,3 +413,61 @@ fn with_few_descriptors_files_and_health_come_before_connections() {
     drop(idle);
     assert!(server.stop().success(), "{}", server.log());
 }
+
+/// A request whose answer is too large to be held.
+fn large(server: &Server, nth: usize) -> String {
+    let address = server.address("render.http");
+    // A value a second for ten days.
+    format!(
+        "GET /render?format=json&from=-10d&target=time(%22t{nth}%22,1) HTTP/1.1\r\nHost: {address}\r\n\
+         Connection: close\r\n\r\n"
+    )
+}
+
+#[test]
+fn clients_that_read_slowly_leave_memory_to_the_others() {
+    let server = Server::with(&[
+        ("render.max_memory", "96MiB"),
+        ("render.write_timeout", "3600s"),
+        ("stats.self", "false"),
+    ]);
+    let address = server.address("render.http").to_owned();
+    // It takes its answer at its own pace, which is twice what is asked of it. The pace itself is tested.
+    let mut quick = connect(&address, &large(&server, 0));
+    let quick = std::thread::spawn(move || {
+        let (mut text, mut piece) = (Vec::new(), vec![0; 1 << 20]);
+        loop {
+            let n = quick.read(&mut piece).unwrap();
+            if n == 0 {
+                return text;
+            }
+            text.extend_from_slice(&piece[..n]);
+            std::thread::sleep(Duration::from_millis((n >> 10) as u64 / 2));
+        }
+    });
+    // The others read nothing.
+    let mut silent = Vec::new();
+    loop {
+        let stream = connect(&address, &large(&server, 1 + silent.len()));
+        let mut head = [0; 12];
+        stream.peek(&mut head).unwrap();
+        if &head[9..] == b"413" {
+            break;
+        }
+        silent.push(stream);
+    }
+    assert!(silent.len() >= 3, "{}", silent.len());
+    // More than what the quick one holds.
+    let path = "/render?format=json&from=-30d&maxDataPoints=10&target=time(%22small%22,1)";
+    server.wait_until("memory for others", |server| server.get(path).status == 200);
+    assert!(count(&server, "plumbago_http_broken_off_total") >= 1.0);
+    let broken = silent.into_iter().filter(|stream| {
+        let mut stream = stream;
+        stream.set_nonblocking(true).unwrap();
+        let ended = stream.read_to_end(&mut Vec::new());
+        ended.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset
+    });
+    assert!(broken.count() >= 1);
+    let text = quick.join().unwrap();
+    assert!(text.ends_with(b"]]}]\r\n0\r\n\r\n"), "{} bytes", text.len());
+}

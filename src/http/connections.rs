@@ -13,7 +13,7 @@
 //! 2. Each piece of a body must arrive within `write_timeout`, and the whole body at
 //!    1 KiB a second or more on average.
 //! 3. If the client does not read for `write_timeout`, the connection is closed; a client that reads
-//!    slowly gets its whole answer. The kernel buffers little ([`UNSENT`]), so that reading is
+//!    slowly gets its whole answer (but see 6). The kernel buffers little ([`UNSENT`]), so that reading is
 //!    visible.
 //! 4. At the limit the connection that has been idle longest is closed for a new one, otherwise the
 //!    connection that has waited longest for a complete request. While all connections are busy, a
@@ -21,9 +21,11 @@
 //!    the backlog.
 //! 5. A connection that ends before its answer is out is reset: without a length, its end would
 //!    look like the answer's.
-//! 6. A shutdown closes idle connections, lets begun answers finish, and ends after the last one.
+//! 6. Clients that read large answers slowly are broken off when others miss the memory ([`readers`]).
+//! 7. A shutdown closes idle connections, lets begun answers finish, and ends after the last one.
 
 mod deadlines;
+mod readers;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +46,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::{Mutex, MutexGuard};
+use render::http::Held;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,6 +56,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use self::deadlines::{Answered, Arriving, Sent, Timed};
+use self::readers::Readers;
 use super::secure;
 use settings::{Counter, Reading};
 
@@ -118,6 +122,10 @@ settings::counters! {
         /// Connections closed by render.write_timeout because the client did not read its answer.
         /// If this grows, find the client that hangs.
         unread = "write_timeouts";
+        /// Answers broken off because their clients read slowly and other requests missed the
+        /// memory that they held. If this grows, find the clients that read slowly, or raise
+        /// render.max_memory.
+        broken_off = "broken_off";
     }
 }
 
@@ -131,6 +139,7 @@ struct Shared {
     /// As many permits as there may be connections.
     room: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    readers: Arc<Readers>,
     /// By the order in which they came.
     open: Mutex<BTreeMap<u64, Arc<Watch>>>,
     /// The origin of all timestamps.
@@ -159,6 +168,8 @@ struct Watch {
     close: Notify,
     /// Whether an answer is being sent.
     answering: AtomicBool,
+    /// The answer is broken off.
+    end: Arc<Notify>,
     /// An answer is out: the connection must be polled again, since hyper only reads on when
     /// something arrives, and what does not arrive has a deadline.
     rests: Notify,
@@ -206,6 +217,7 @@ impl Connections {
             counters: Counters::default(),
             room: Arc::new(Semaphore::new(room)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
+            readers: Arc::default(),
             open: Mutex::default(),
             born: Instant::now(),
         }))
@@ -218,6 +230,15 @@ impl Connections {
         let level = Reading::level("http", "connections", help, open);
         let counts = self.0.counters.readings();
         std::iter::once(level).chain(counts).collect()
+    }
+
+    /// Breaks off answers that are read slowly, if all large ones together hold more than half of `limit` bytes.
+    /// Whether memory is about to be given back.
+    pub fn make_room(&self, limit: u64) -> bool {
+        let Shared {
+            readers, counters, ..
+        } = &*self.0;
+        readers.make_room(limit, &counters.broken_off)
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Watch>>> {
@@ -350,6 +371,7 @@ impl Connections {
             since: AtomicU64::new(self.0.born.elapsed().as_millis() as u64),
             displaced: AtomicBool::new(false),
             answering: AtomicBool::new(false),
+            end: Arc::default(),
             close: Notify::new(),
             rests: Notify::new(),
         });
@@ -394,8 +416,9 @@ async fn run(
         let request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&watch))));
         let answer = TowerToHyperService::new(routes()).call(request);
         async move {
-            let response = answer.await?;
-            Ok::<_, Infallible>(response.map(|body| Sent::new(body, answered, is_head)))
+            let mut response = answer.await?;
+            let held = response.extensions_mut().remove::<Held>();
+            Ok::<_, Infallible>(response.map(|body| Sent::new(body, held, answered, is_head)))
         }
     });
     let connection = http1::Builder::new()
@@ -409,6 +432,7 @@ async fn run(
             _ = stopped.wait_for(|stop| *stop), if !closing => {}
             () = watch.close.notified(), if !closing => {}
             () = watch.rests.notified() => continue,
+            () = watch.end.notified() => return,
         }
         closing = true;
         if watch.phase() == Phase::Head {

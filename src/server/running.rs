@@ -280,7 +280,9 @@ impl Started<'_> {
             background,
             supervisor,
         )?;
-        memory::return_of_requests(&app.memory).context("starting a thread")?;
+        let readers = connections.clone();
+        memory::return_of_requests(&app.memory, move |limit| readers.make_room(limit))
+            .context("starting a thread")?;
         let host = Around {
             addresses: addresses.clone(),
             events: events.clone(),

@@ -29,8 +29,8 @@ type Look = dyn Fn(&Memory, Occasion) + Send + Sync;
 pub enum Occasion {
     /// Requests have reserved 16 MiB more.
     Growth,
-    /// A request is refused unless memory is given back.
-    Refusal,
+    /// A request that needs so many bytes more is refused unless memory is given back.
+    Refusal(u64),
 }
 
 impl fmt::Debug for OnGrowth {
@@ -95,10 +95,22 @@ impl Memory {
         self.limit
     }
 
+    /// The bytes that requests may still reserve.
+    pub fn left(&self) -> u64 {
+        self.most().saturating_sub(self.used())
+    }
+
+    fn most(&self) -> u64 {
+        match self.limit {
+            0 => u64::MAX,
+            limit => limit.saturating_sub(self.charged()),
+        }
+    }
+
     pub(super) fn take(&self, bytes: u64) -> bool {
         let mut taken = self.try_take(bytes);
         if taken.is_none() && self.limit > 0 && bytes <= self.limit {
-            self.look(Occasion::Refusal);
+            self.look(Occasion::Refusal(bytes));
             taken = self.try_take(bytes);
         }
         let Some(now) = taken else {
@@ -119,10 +131,7 @@ impl Memory {
 
     /// What requests hold with `bytes` more; `None` if that is too much.
     fn try_take(&self, bytes: u64) -> Option<u64> {
-        let most = match self.limit {
-            0 => u64::MAX,
-            limit => limit.saturating_sub(self.charged()),
-        };
+        let most = self.most();
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= most);
         let before = self
             .used
@@ -156,7 +165,7 @@ mod tests {
         let given_back = Arc::new(AtomicBool::new(false));
         let gives = Arc::clone(&given_back);
         memory.on_growth(move |memory, occasion| {
-            assert_eq!(occasion, Occasion::Refusal);
+            assert!(matches!(occasion, Occasion::Refusal(_)));
             if gives.load(Ordering::Relaxed) {
                 memory.charge(10);
             }
@@ -192,7 +201,7 @@ mod tests {
         }
         assert!(budget.reserve(1).is_err());
         let growth = |used| (used, Occasion::Growth);
-        let refusal = |used| (used, Occasion::Refusal);
+        let refusal = |used| (used, Occasion::Refusal(1));
         assert_eq!(
             *seen.lock(),
             [growth(64), growth(80), growth(96), refusal(100)]

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::events::Held;
+use super::events::Unread;
 use super::{Params, Stream};
 use crate::budget::Budget;
 use crate::error::Result;
@@ -34,12 +34,12 @@ pub enum Content {
     /// Formatted while it is sent.
     Stream(Stream),
     /// Broken off if it is read slowly and others need the room.
-    Held(Held),
+    Unread(Unread),
 }
 
-impl From<Held> for Content {
-    fn from(held: Held) -> Self {
-        Self::Held(held)
+impl From<Unread> for Content {
+    fn from(unread: Unread) -> Self {
+        Self::Unread(unread)
     }
 }
 
@@ -52,6 +52,30 @@ impl<T: Into<Bytes>> From<T> for Content {
 impl From<Buffer> for Content {
     fn from(buffer: Buffer) -> Self {
         Self::Whole(Bytes::from_owner(buffer))
+    }
+}
+
+/// In the extensions of a response: what its body holds while the client reads it, if that is much.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// The bytes of memory that it holds for this client.
+    pub own: u64,
+    /// Those that it holds for all clients that read the same answer.
+    pub shared: u64,
+    /// Which answer that is: the address of it.
+    pub answer: usize,
+}
+
+/// Bodies of fewer bytes hold little: the buffers of their connections are as large.
+const MUCH: usize = 64 << 10;
+
+impl Held {
+    fn bytes(bytes: &Bytes) -> Option<Self> {
+        (bytes.len() > MUCH).then(|| Self {
+            own: 0,
+            shared: bytes.len() as u64,
+            answer: bytes.as_ptr().addr(),
+        })
     }
 }
 
@@ -191,13 +215,13 @@ impl Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let body = match self.body {
-            Content::Whole(bytes) => Body::from(bytes),
-            Content::Held(held) => held.body(),
+        let (held, body) = match self.body {
+            Content::Whole(bytes) => (Held::bytes(&bytes), Body::from(bytes)),
+            Content::Unread(unread) => (None, unread.body()),
             Content::Stream(stream) => {
                 let app = stream.app().clone();
                 match stream.body() {
-                    Ok(sending) => Body::new(sending),
+                    Ok(sending) => (Some(sending.held()), Body::new(sending)),
                     Err(error) => {
                         let status = app.refuse(&error);
                         return Self::text(status, error.to_string()).into_response();
@@ -206,6 +230,9 @@ impl IntoResponse for Answer {
             }
         };
         let mut response = Response::new(body);
+        if let Some(held) = held {
+            response.extensions_mut().insert(held);
+        }
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(

@@ -33,7 +33,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 pub use self::room::Room;
-pub(in crate::http) use self::room::{Busy, Held};
+pub(in crate::http) use self::room::{Busy, Unread};
 use self::room::{bodies, export};
 use super::answer::JAVASCRIPT;
 use super::guard::{Guard, MAX_BODY, Scope};

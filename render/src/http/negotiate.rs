@@ -159,7 +159,7 @@ mod tests {
     fn body(answer: &Answer) -> &[u8] {
         match &answer.body {
             Content::Whole(bytes) => bytes,
-            Content::Stream(_) | Content::Held(_) => panic!("not whole"),
+            Content::Stream(_) | Content::Unread(_) => panic!("not whole"),
         }
     }
 

@@ -3,7 +3,8 @@
 //! 1. A chunk is formatted on the pool when the connection has room for it. A slow client holds a
 //!    few chunks, which are reserved before the first is sent, and no thread.
 //! 2. The series stay reserved until the last of the clients that share them has gone. When a
-//!    client goes, its chunks end.
+//!    client goes, its chunks end. One that reads slowly is broken off when others miss the memory
+//!    ([`Held`]).
 //! 3. Formatting counts against `render.timeout`, waiting for the client does not. An answer that
 //!    takes longer breaks off, so that the client does not take a part for the whole.
 
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use http_body::{Body, Frame};
 
-use super::App;
 use super::pool::{Lane, Refusal};
+use super::{App, Held};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::{Buffer, Document, Position};
@@ -126,6 +127,14 @@ pub(super) struct Sending {
 }
 
 impl Sending {
+    pub(super) fn held(&self) -> Held {
+        Held {
+            own: self.room.reserved(),
+            shared: self.stream.0.budget.reserved(),
+            answer: Arc::as_ptr(&self.stream.0).addr(),
+        }
+    }
+
     fn next_chunk(&self) -> Job {
         let (stream, at, room) = (self.stream.clone(), self.position, self.room.clone());
         let mut spent = self.spent;

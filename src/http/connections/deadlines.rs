@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
+use render::http::Held;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::readers::Place;
 use super::{Phase, Shared, Watch};
 
 /// Bytes a second below which a body is too slow, once its first patience is used up.
@@ -216,18 +218,61 @@ impl Drop for Answered {
     }
 }
 
+/// The pieces in which large answers go out, so that it shows how fast their clients read, in bytes.
+const PIECE: usize = 64 << 10;
+
 /// The body of an answer on its way out.
 pub(super) struct Sent {
     body: Body,
+    /// What is left of a piece of the body.
+    rest: Bytes,
+    /// Where the client of a large answer is watched.
+    place: Option<Place>,
     answered: Answered,
 }
 
 impl Sent {
-    /// `body`, of which nothing has been sent; `is_head` if nothing of it will be.
-    pub(super) fn new(body: Body, answered: Answered, is_head: bool) -> Self {
+    /// `body`, of which nothing has been sent, and what it holds if that is much; `is_head` if nothing of it
+    /// will be sent.
+    pub(super) fn new(body: Body, held: Option<Held>, answered: Answered, is_head: bool) -> Self {
+        let Answered(watch) = &answered;
         let answering = !is_head && !body.is_end_stream();
-        answered.0.answering.store(answering, Ordering::Relaxed);
-        Self { body, answered }
+        watch.answering.store(answering, Ordering::Relaxed);
+        let held = held.filter(|_| answering);
+        let place = held.map(|held| watch.shared.readers.join(held, Arc::clone(&watch.end)));
+        Self {
+            body,
+            rest: Bytes::new(),
+            place,
+            answered,
+        }
+    }
+
+    /// What of `frame` goes out at once.
+    fn begun(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if self.place.is_none() {
+            return frame;
+        }
+        match frame.into_data() {
+            Ok(data) => {
+                self.rest = data;
+                Frame::data(self.piece().unwrap_or_default())
+            }
+            Err(trailers) => trailers,
+        }
+    }
+
+    /// The next piece of what is left, if anything is.
+    fn piece(&mut self) -> Option<Bytes> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        if let Some(place) = &self.place {
+            place.sent(length);
+        }
+        Some(piece)
     }
 }
 
@@ -239,24 +284,39 @@ impl HttpBody for Sent {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let this = &mut *self;
+        if let Some(place) = &this.place {
+            place.wants();
+        }
+        let frame = match this.piece() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None => Pin::new(&mut this.body)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map(|frame| this.begun(frame)))),
+        };
         let is_over = match &frame {
             Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            Poll::Ready(Some(Ok(_))) => this.is_end_stream(),
             // One that breaks off is not out.
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
         if is_over {
-            self.answered.0.answering.store(false, Ordering::Relaxed);
+            this.answered.0.answering.store(false, Ordering::Relaxed);
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
     }
 }

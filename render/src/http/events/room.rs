@@ -121,7 +121,7 @@ impl Room {
     }
 
     /// `text` as a body that counts until all of it is sent.
-    pub(super) fn answer(&self, store: &Store, text: String) -> Result<Held, Busy> {
+    pub(super) fn answer(&self, store: &Store, text: String) -> Result<Unread, Busy> {
         let (held, n_displaced) = self.answers.hold(text);
         store.stats().displaced.add(n_displaced);
         held.ok_or(Busy("too many answers with events wait for their clients"))
@@ -149,7 +149,7 @@ impl Answers {
     }
 
     /// `text` with its place, if there is one or one can be had, and how many answers were broken off for it.
-    fn hold(&self, text: String) -> (Option<Held>, u64) {
+    fn hold(&self, text: String) -> (Option<Unread>, u64) {
         let size = u32::try_from(text.len().min(self.most)).unwrap_or(u32::MAX);
         let mut n_displaced = 0;
         loop {
@@ -164,7 +164,7 @@ impl Answers {
                 let mut out = self.out.lock();
                 out.retain(|other| other.strong_count() > 0);
                 out.push(Arc::downgrade(&shared));
-                return (Some(Held(shared)), n_displaced);
+                return (Some(Unread(shared)), n_displaced);
             }
             if !self.displace() {
                 return (None, n_displaced);
@@ -186,7 +186,7 @@ impl Answers {
 
 /// A text that holds its place until its last byte is given to the connection, or until it is broken off.
 #[derive(Clone, Debug)]
-pub struct Held(Arc<Shared>);
+pub struct Unread(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -205,7 +205,7 @@ impl Shared {
     }
 }
 
-impl Held {
+impl Unread {
     /// The body for the client.
     pub(in crate::http) fn body(self) -> Body {
         Body::new(Sending { held: self, at: 0 })
@@ -214,7 +214,7 @@ impl Held {
 
 /// The body of an answer on its way to the client.
 struct Sending {
-    held: Held,
+    held: Unread,
     at: usize,
 }
 
