@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -250,6 +250,74 @@ fn what_threads_keep_free_counts_as_memory_of_requests() {
     server.wait_until("a request alone", |server| {
         ask(server, &request(0), false).status == 200
     });
+}
+
+/// Events of 200 KB each, on pages that many clients ask for at the same time.
+#[test]
+fn pages_with_events_count_as_memory_of_requests() {
+    let server = limited(
+        Resource::As,
+        &[("stats.self", "false"), ("render.max_memory", "128MiB")],
+    );
+    let data = "d".repeat(200_000);
+    for part in 0..4 {
+        let lines: String = (1..=25)
+            .map(|n| {
+                let id = 25 * part + n;
+                let event = serde_json::json!({
+                    "id": id, "what": "e", "tags": ["deploy"], "when": now() - id, "data": data,
+                });
+                format!("{event}\n")
+            })
+            .collect();
+        let imported = server.http("POST", "/events/import", "", lines.as_bytes());
+        assert_eq!(imported.status, 200, "{}", imported.text());
+    }
+    let pages = |limit: usize| {
+        let list = format!("/events/?limit={limit}");
+        [
+            list.as_str(),
+            "/changes",
+            "/events/1/",
+            "/deploy/1",
+            "/explore",
+        ]
+        .map(str::to_owned)
+    };
+    let at_once = |limit: usize| {
+        let n_lists = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..12 {
+                for page in pages(limit) {
+                    let (server, n_lists) = (&server, &n_lists);
+                    scope.spawn(move || {
+                        let answer = server.http("GET", &page, "Accept: text/html\r\n", b"");
+                        match answer.status {
+                            200 if answer.body.len() > 20_000_000 => {
+                                n_lists.fetch_add(1, Ordering::Relaxed);
+                            }
+                            200 => assert!(!page.contains("limit=100"), "{page}"),
+                            413 => assert!(answer.text().contains("render.max_memory")),
+                            503 => assert!(answer.text().contains("try again later")),
+                            other => panic!("{page}: {other} {}", answer.text()),
+                        }
+                    });
+                }
+            }
+        });
+        n_lists.into_inner()
+    };
+    assert_eq!(at_once(1), 0);
+    let idle = anonymous(&server);
+    let most = peak(&server, || assert!(at_once(100) > 0));
+    // A quarter for the store's own buffers, and for what lies free between two looks at the memory.
+    let allowed = idle + BUDGET + BUDGET / 4;
+    assert!(
+        most <= allowed,
+        "MiB: {} idle, {} at most",
+        idle >> 20,
+        most >> 20
+    );
 }
 
 /// Bodies that are still arriving, and the parameters that were read from others.

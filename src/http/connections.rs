@@ -46,7 +46,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::{Mutex, MutexGuard};
-use render::http::Held;
+use render::http::Holds;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -417,7 +417,7 @@ async fn run(
         let answer = TowerToHyperService::new(routes()).call(request);
         async move {
             let mut response = answer.await?;
-            let held = response.extensions_mut().remove::<Held>();
+            let held = response.extensions_mut().remove::<Holds>();
             Ok::<_, Infallible>(response.map(|body| Sent::new(body, held, answered, is_head)))
         }
     });

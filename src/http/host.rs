@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use jiff::tz::TimeZone;
 use render::Error;
 use render::budget::Budget;
@@ -58,7 +59,7 @@ impl Host for Around {
 
     fn events(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event> {
         self.found(expression, |query| {
-            self.events.query(query, from, until, limit)
+            self.events.brief(query, from, until, limit)
         })
     }
 
@@ -89,6 +90,10 @@ impl Host for Around {
 
     fn budget(&self) -> Budget {
         self.app.limits().budget
+    }
+
+    fn refuse(&self, error: &Error) -> StatusCode {
+        self.app.refuse(error)
     }
 
     fn generation(&self) -> u64 {

@@ -57,6 +57,17 @@ const QUEUE: usize = 1024;
 /// Most idle reading connections kept.
 const MAX_READERS: usize = 8;
 
+/// The characters of its data that an event keeps where only the beginning is shown.
+const BEGINNING: usize = 1_000;
+
+/// Leaves the beginning of the first line of `event`'s data.
+fn shorten(event: &mut Event) {
+    let line = event.data.trim().lines().next().unwrap_or_default();
+    let end = line.char_indices().nth(BEGINNING);
+    let line = &line[..end.map_or(line.len(), |(end, _)| end)];
+    event.data = line.to_owned();
+}
+
 /// An event as it now stands in the store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
@@ -265,8 +276,50 @@ impl Store {
         until: f64,
         limit: usize,
     ) -> Result<Vec<Event>, Error> {
-        let range = Range { from, until };
-        let mut found = Found::up_to(MAX_ANSWER_BYTES);
+        self.query_up_to(query, from, until, limit, MAX_ANSWER_BYTES)
+    }
+
+    /// As [`Store::query`], with an error beyond `n_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond that.
+    pub fn query_up_to(
+        &self,
+        query: &TagQuery,
+        from: f64,
+        until: f64,
+        limit: usize,
+        n_bytes: usize,
+    ) -> Result<Vec<Event>, Error> {
+        self.query_into(query, Range { from, until }, limit, Found::up_to(n_bytes))
+            .map_err(|cut| match cut {
+                Error::TooLarge(_) => Error::TooLarge(n_bytes),
+                other => other,
+            })
+    }
+
+    /// As [`Store::query`], with the beginning of the first line of each event's data only.
+    ///
+    /// # Errors
+    /// As [`Store::query`].
+    pub fn brief(
+        &self,
+        query: &TagQuery,
+        from: f64,
+        until: f64,
+        limit: usize,
+    ) -> Result<Vec<Event>, Error> {
+        let found = Found::up_to(MAX_ANSWER_BYTES).trimmed(shorten);
+        self.query_into(query, Range { from, until }, limit, found)
+    }
+
+    fn query_into(
+        &self,
+        query: &TagQuery,
+        range: Range,
+        limit: usize,
+        mut found: Found,
+    ) -> Result<Vec<Event>, Error> {
         self.read("querying events", |db| {
             select::by_query(db, query, range, limit, &mut found)
         })?;
@@ -395,7 +448,7 @@ impl Store {
         Ok((overlay::dress(events, &self.rules), is_cut))
     }
 
-    /// As [`Store::query`], and before them at most `limit` bands that began before `from` and, seen
+    /// As [`Store::brief`], and before them at most `limit` bands that began before `from` and, seen
     /// at the clock `now`, reach into the range.
     ///
     /// # Errors
@@ -409,7 +462,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Event>, Error> {
         let range = Range { from, until };
-        let mut found = Found::up_to(MAX_ANSWER_BYTES);
+        let mut found = Found::up_to(MAX_ANSWER_BYTES).trimmed(shorten);
         self.read("querying events", |db| {
             select::by_query(db, query, range, limit, &mut found)?;
             select::reaching(db, query, from, now, limit, &mut found)

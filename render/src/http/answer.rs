@@ -57,7 +57,7 @@ impl From<Buffer> for Content {
 
 /// In the extensions of a response: what its body holds while the client reads it, if that is much.
 #[derive(Clone, Copy, Debug)]
-pub struct Held {
+pub struct Holds {
     /// The bytes of memory that it holds for this client.
     pub own: u64,
     /// Those that it holds for all clients that read the same answer.
@@ -69,7 +69,7 @@ pub struct Held {
 /// Bodies of fewer bytes hold little: the buffers of their connections are as large.
 const MUCH: usize = 64 << 10;
 
-impl Held {
+impl Holds {
     fn bytes(bytes: &Bytes) -> Option<Self> {
         (bytes.len() > MUCH).then(|| Self {
             own: 0,
@@ -216,7 +216,7 @@ impl Answer {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let (held, body) = match self.body {
-            Content::Whole(bytes) => (Held::bytes(&bytes), Body::from(bytes)),
+            Content::Whole(bytes) => (Holds::bytes(&bytes), Body::from(bytes)),
             Content::Unread(unread) => (None, unread.body()),
             Content::Stream(stream) => {
                 let app = stream.app().clone();

@@ -346,18 +346,27 @@ async fn list(
     // Planned work is in the future: the list shows it unless `until` is set.
     let until = params.get("until").map_or(f64::MAX, |_| until);
     let limit = limit(&params, LISTED)?;
-    let question = move |store: &Store| store.query(&tags, from, until, limit);
     if accepts_json(&headers) {
+        let question = move |store: &Store| store.query(&tags, from, until, limit);
         let listed = Listed::new(&params)?;
         let kind = listed.content_type();
         let write = |events| listed.write(events, Event::to_json);
         return state.list(kind, question, write).await;
     }
     if let Some(page) = state.page.clone() {
-        let found = state.ask(question).await?;
-        let shown = move || event_pages::list(&page, &params, &found, limit);
-        return Ok(blocking(shown).await);
+        let busy = |busy: room::Busy| busy.answer(&state.store);
+        let _place = state.room.reader().await.map_err(busy)?;
+        let store = Arc::clone(&state.store);
+        let shown = move |page: &Page| {
+            let query = |n_bytes| store.query_up_to(&tags, from, until, limit, n_bytes);
+            match page.read(limit, query) {
+                Ok(found) => event_pages::list(page, &params, &found, limit),
+                Err(refusal) => refusal,
+            }
+        };
+        return Ok(page.answer(shown).await);
     }
+    let question = move |store: &Store| store.query(&tags, from, until, limit);
     let base = Arc::clone(&state.base_path);
     let write = move |events: Vec<Event>| Ok(html::list(&base, &events, &expression, limit));
     let page = state.list(CONTENT_TYPE, question, write).await?;
@@ -397,6 +406,8 @@ async fn show(
     InQuery(params): InQuery,
 ) -> Outcome {
     let json = accepts_json(&headers);
+    let busy = |busy: room::Busy| busy.answer(&state.store);
+    let _place = state.room.reader().await.map_err(busy)?;
     let event = match event_id(&id) {
         Ok(id) => state.ask(move |store| store.event(id)).await,
         Err(unknown) => Err(unknown),
@@ -416,7 +427,7 @@ async fn show(
             Err(Answer::error(StatusCode::NOT_FOUND, sentence))
         }
         Err(Error::NotFound(_)) => Err(match state.page.clone() {
-            Some(page) => blocking(move || event_pages::missing(&page)).await,
+            Some(page) => page.answer(event_pages::missing).await,
             None => html::secured(StatusCode::NOT_FOUND, html::not_found()),
         }),
         Err(error) => Err(error.into()),
@@ -436,13 +447,14 @@ async fn framed(state: &EventsState, params: Params, event: Event) -> Outcome {
     let undone_by = state
         .ask(move |store| store.undone_by(id, from, from + ROLLED_BACK_WITHIN))
         .await?;
-    Ok(blocking(move || event_pages::one(&page, &params, &event, &undone_by)).await)
-}
-
-/// The answer that `write` makes; it may read the disk.
-async fn blocking(write: impl FnOnce() -> Answer + Send + 'static) -> Answer {
-    let written = tokio::task::spawn_blocking(write).await;
-    written.unwrap_or_else(|_| Answer::text(StatusCode::INTERNAL_SERVER_ERROR, ""))
+    let shown = move |page: &Page| {
+        let events = [std::slice::from_ref(&event), &undone_by];
+        match page.reserve_all(events) {
+            Ok(()) => event_pages::one(page, &params, &event, &undone_by),
+            Err(refusal) => refusal,
+        }
+    };
+    Ok(page.answer(shown).await)
 }
 
 async fn change(State(state): State<EventsState>, Path(id): Path<String>, body: Bytes) -> Outcome {

@@ -9,7 +9,9 @@ pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// A page as it is sent. HTML forbids control characters, also as character references: a
 /// replacement character takes their place.
 pub(super) fn finish(page: Markup) -> String {
-    let text = page.into_string();
+    let mut text = page.into_string();
+    // It grew by doubling, and is held until it is sent.
+    text.shrink_to_fit();
     let is_forbidden = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r');
     if text.contains(is_forbidden) {
         return text.replace(is_forbidden, "\u{fffd}");

@@ -233,8 +233,11 @@ async fn calibration(
         state.handle.calibrate();
     }
     if let Some(page) = state.page.as_ref().filter(|_| wants_page(&headers)) {
-        let page = calibration_page(page, last.as_ref(), &params);
-        return Ok(html_answer(StatusCode::OK, page));
+        let write = move |page: &Page| {
+            let written = calibration_page(page, last.as_ref(), &params);
+            html_answer(StatusCode::OK, written)
+        };
+        return Ok(page.answer(write).await);
     }
     let json = serde_json::to_value(last).unwrap_or_default();
     Ok(Answer::value(StatusCode::OK, &json!({"calibration": json})))

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 
-pub use answer::{Answer, Content, Held, JSON};
+pub use answer::{Answer, Content, Holds, JSON};
 pub use app::{App, Shared};
 pub use find::find;
 pub use functions::GRAPHITE_VERSION;

@@ -4,7 +4,7 @@
 //!    few chunks, which are reserved before the first is sent, and no thread.
 //! 2. The series stay reserved until the last of the clients that share them has gone. When a
 //!    client goes, its chunks end. One that reads slowly is broken off when others miss the memory
-//!    ([`Held`]).
+//!    ([`Holds`]).
 //! 3. Formatting counts against `render.timeout`, waiting for the client does not. An answer that
 //!    takes longer breaks off, so that the client does not take a part for the whole.
 
@@ -17,7 +17,7 @@ use axum::body::Bytes;
 use http_body::{Body, Frame};
 
 use super::pool::{Lane, Refusal};
-use super::{App, Held};
+use super::{App, Holds};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::{Buffer, Document, Position};
@@ -127,8 +127,8 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn held(&self) -> Held {
-        Held {
+    pub(super) fn held(&self) -> Holds {
+        Holds {
             own: self.room.reserved(),
             shared: self.stream.0.budget.reserved(),
             answer: Arc::as_ptr(&self.stream.0).addr(),

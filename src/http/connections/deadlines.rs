@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
-use render::http::Held;
+use render::http::Holds;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -208,7 +208,7 @@ impl HttpBody for Arriving {
     }
 }
 
-/// Held from the request to the end of its answer.
+/// Holds from the request to the end of its answer.
 pub(super) struct Answered(pub(super) Arc<Watch>);
 
 impl Drop for Answered {
@@ -234,7 +234,7 @@ pub(super) struct Sent {
 impl Sent {
     /// `body`, of which nothing has been sent, and what it holds if that is much; `is_head` if nothing of it
     /// will be sent.
-    pub(super) fn new(body: Body, held: Option<Held>, answered: Answered, is_head: bool) -> Self {
+    pub(super) fn new(body: Body, held: Option<Holds>, answered: Answered, is_head: bool) -> Self {
         let Answered(watch) = &answered;
         let answering = !is_head && !body.is_end_stream();
         watch.answering.store(answering, Ordering::Relaxed);

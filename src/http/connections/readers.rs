@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use render::http::Held;
+use render::http::Holds;
 use settings::Counter;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ pub(super) struct Readers {
 
 /// One client.
 struct Reader {
-    held: Held,
+    held: Holds,
     lag: Mutex<Lag>,
     is_broken: AtomicBool,
     /// Ends the connection.
@@ -73,7 +73,7 @@ impl Drop for Place {
 
 impl Readers {
     /// A client that begins to read; `end` is notified when its connection has to end at once.
-    pub(super) fn join(self: &Arc<Self>, held: Held, end: Arc<Notify>) -> Place {
+    pub(super) fn join(self: &Arc<Self>, held: Holds, end: Arc<Notify>) -> Place {
         let reader = Arc::new(Reader {
             held,
             lag: Mutex::new(Lag::new(Instant::now())),
@@ -147,7 +147,7 @@ impl Readers {
 fn held(readers: &BTreeMap<u64, &Reader>) -> u64 {
     let mut answers = BTreeSet::new();
     let each = readers.values().map(|reader| {
-        let Held {
+        let Holds {
             own,
             shared,
             answer,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn join(readers: &Arc<Readers>, own: u64, shared: u64, answer: usize) -> Place {
-        let held = Held {
+        let held = Holds {
             own,
             shared,
             answer,

@@ -11,7 +11,7 @@ use super::deploy::table;
 use super::layout::Layout;
 use super::live::now;
 use super::words::{count, timestamp};
-use super::{Page, View, failed, html_answer};
+use super::{Page, View, html_answer};
 use crate::attime;
 use crate::events::Event;
 use crate::http::negotiate::negotiated;
@@ -43,10 +43,11 @@ async fn changes(
     InQuery(params): InQuery,
     up: &'static str,
 ) -> Answer {
-    let written = tokio::task::spawn_blocking(move || {
-        html_answer(StatusCode::OK, changes_page(&page, &params, up))
-    });
-    negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
+    page.answer(move |page| {
+        let written = html_answer(StatusCode::OK, changes_page(page, &params, up));
+        negotiated(&headers, written)
+    })
+    .await
 }
 
 /// How much an event moved, for the order of the list.
@@ -68,10 +69,7 @@ fn changes_page(page: &Page, params: &Params, up: &str) -> String {
     let zone = view.zone(page);
     let (from, until) = view.range("-7d", &zone, now() as i64);
     let expression = view.events.as_deref().unwrap_or("deploy");
-    let mut events = page
-        .0
-        .host
-        .events(expression, from as f64, until as f64, LISTED);
+    let mut events = page.events(expression, from as f64, until as f64, LISTED);
     // The newest first, or what moved most.
     events.reverse();
     let by_size = params.get("by") == Some("size");
@@ -142,7 +140,7 @@ fn question(page: &Page, params: &Params, zone: &TimeZone, up: &str) -> Markup {
 }
 
 fn answer(page: &Page, targets: &[String], time: i64, zone: &TimeZone, up: &str) -> Markup {
-    let happened = page.happened(targets, time, &page.0.host.budget());
+    let happened = page.happened(targets, time, &page.budget());
     html! {
         @match happened {
             Err(why) => p class="problem" role="alert" { (why) },

@@ -13,7 +13,7 @@ use super::live::now;
 use super::panels::PictureLinks;
 use super::strip::{age, event_path, status};
 use super::words::{length, timestamp};
-use super::{Page, Panel, View, failed, html_answer};
+use super::{Page, Panel, View, html_answer};
 use crate::events::draft::is_web_link;
 use crate::events::{Event, Status};
 use crate::http::negotiate::negotiated;
@@ -52,19 +52,20 @@ async fn deploy(
     InQuery(params): InQuery,
     up: &'static str,
 ) -> Answer {
-    let written = tokio::task::spawn_blocking(move || {
+    page.answer(move |page| {
         let (number, is_picture) = match id.strip_suffix(".png") {
             Some(number) => (number, true),
             None => (id.as_str(), false),
         };
-        let event = number.parse().ok().and_then(|id| page.0.host.event(id));
-        match event {
-            Some(event) if is_picture => picture(&page, &event),
-            Some(event) => html_answer(StatusCode::OK, deploy_page(&page, &event, &params, up)),
-            None => html_answer(StatusCode::NOT_FOUND, unknown(&page, &params, up)),
-        }
-    });
-    negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
+        let event = number.parse().ok().and_then(|id| page.event(id));
+        let answer = match event {
+            Some(event) if is_picture => picture(page, &event),
+            Some(event) => html_answer(StatusCode::OK, deploy_page(page, &event, &params, up)),
+            None => html_answer(StatusCode::NOT_FOUND, unknown(page, &params, up)),
+        };
+        negotiated(&headers, answer)
+    })
+    .await
 }
 
 /// A redirection to the picture of what `event` changed most, for chats.
@@ -391,7 +392,7 @@ fn opinion(event: &Event, up: &str) -> Markup {
 /// The deploys of the days before and after.
 fn neighbours(page: &Page, event: &Event, zone: &TimeZone, up: &str) -> Markup {
     let (from, until) = (event.when - NEIGHBOURS, event.when + NEIGHBOURS);
-    let mut others = page.0.host.events("deploy", from, until, 50);
+    let mut others = page.events("deploy", from, until, 50);
     others.retain(|other| other.id != event.id);
     html! {
         @if !others.is_empty() {

@@ -35,10 +35,11 @@ pub(super) async fn explore(
     InQuery(params): InQuery,
 ) -> Answer {
     let base = unfurl::base(&headers, &page);
-    let written = tokio::task::spawn_blocking(move || {
-        html_answer(StatusCode::OK, document(&page, &params, base.as_deref()))
-    });
-    negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
+    page.answer(move |page| {
+        let written = html_answer(StatusCode::OK, document(page, &params, base.as_deref()));
+        negotiated(&headers, written)
+    })
+    .await
 }
 
 /// `GET /page/search?q=WORDS`: the best names, as JSON.
@@ -84,10 +85,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
     let (start, end) = view.range("-1h", &zone, now as i64);
     // A deploy shows its verdict itself.
     let events = view.events.as_deref().unwrap_or("* -impact");
-    let happened = page
-        .0
-        .host
-        .around(events, start as f64, end as f64 + 1.0, EVENTS);
+    let happened = page.around(events, start as f64, end as f64 + 1.0, EVENTS);
     let links = PictureLinks {
         from: view.from.as_deref().unwrap_or("-1h"),
         until: view.until.as_deref(),

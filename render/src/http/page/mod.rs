@@ -22,7 +22,9 @@ use axum::routing::get;
 use jiff::tz::TimeZone;
 use parking_lot::RwLock;
 use settings::Reading;
+use tokio::sync::Semaphore;
 
+use self::asked::{Asked, PLACES};
 pub(super) use self::calibration::calibration_page;
 pub(super) use self::changes::targets;
 pub use self::dashboard::{Dashboard, Dashboards, FRONT, Panel};
@@ -39,13 +41,14 @@ use self::words::count;
 use super::negotiate::negotiated;
 use super::params::InQuery;
 use super::{Answer, JSON, Params, html};
-use crate::budget::{Budget, Memory};
-use crate::error::Result;
+use crate::budget::Budget;
+use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::source::{Node, Source};
 use crate::stats::is_ours;
 use crate::verdicts::Happened;
 
+mod asked;
 mod assets;
 mod calibration;
 mod changes;
@@ -76,7 +79,7 @@ pub(crate) const POLICY: &str =
 const NEEDS_KEPT: Duration = Duration::from_secs(10);
 /// Numbers that are kept.
 const MOST_NEEDS: usize = 500;
-/// How long a search for the series of a panel may take; a panel whose series are not found by then
+/// How long a page may look for the series of its panels; a panel whose series are not found by then
 /// is not shown.
 const NEEDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -89,7 +92,8 @@ pub trait Host: Send + Sync {
     fn addresses(&self) -> &BTreeMap<&'static str, Vec<String>>;
 
     /// The newest `limit` events in `from..=until` (Unix seconds) that `expression` selects,
-    /// newest last. The caller's thread may block.
+    /// newest last, with the beginning of their data: 1,000 characters of its first line are enough. The
+    /// caller's thread may block.
     fn events(&self, expression: &str, from: f64, until: f64, limit: usize) -> Vec<Event>;
 
     /// As [`Host::events`], and with them the bands that began before `from` and reach into the
@@ -118,6 +122,16 @@ pub trait Host: Send + Sync {
         Budget::unlimited()
     }
 
+    /// The status of an answer to a request that was refused, counted.
+    fn refuse(&self, error: &Error) -> StatusCode {
+        match error {
+            Error::Limit { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Timeout | Error::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Refused(_) | Error::Target { .. } => StatusCode::BAD_REQUEST,
+            Error::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
     /// A number that is another one after every change of the events.
     fn generation(&self) -> u64 {
         0
@@ -137,9 +151,9 @@ pub trait Host: Send + Sync {
     }
 }
 
-/// The page and what it needs; cheap to clone.
+/// The page and what it needs, and the request that it is written for; cheap to clone.
 #[derive(Clone)]
-pub struct Page(Arc<Inner>);
+pub struct Page(Arc<Inner>, Option<Arc<Asked>>);
 
 struct Inner {
     host: Arc<dyn Host>,
@@ -151,6 +165,8 @@ struct Inner {
     live: Live,
     titles: Titles,
     search: Arc<Search>,
+    /// For pages that are being written.
+    places: Arc<Semaphore>,
     /// Where the files of dashboards are looked for.
     directory: Option<PathBuf>,
 }
@@ -173,7 +189,7 @@ impl Page {
         dashboards: Dashboards,
         directory: Option<PathBuf>,
     ) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             directory,
             host,
             source,
@@ -182,7 +198,9 @@ impl Page {
             live: Live::new(),
             titles: Titles::default(),
             search: Arc::default(),
-        }))
+            places: Arc::new(Semaphore::new(PLACES)),
+        };
+        Self(Arc::new(inner), None)
     }
 
     /// Reads the dashboards again.
@@ -254,8 +272,7 @@ impl Page {
             (!is_ours(path) || is_ours(pattern)) && !except.iter().any(is_excepted)
         };
         // The patterns come from the operator's file, but the values of variables from anybody.
-        let deadline = Instant::now() + NEEDS_WITHIN;
-        let budget = Budget::new(Memory::new(0), Some(deadline));
+        let budget = self.searching();
         let count_of = |pattern: &str| {
             let found = self.0.source.find(pattern, &budget);
             found.map_or(0, |nodes| {
@@ -305,8 +322,8 @@ impl Page {
 
     /// Whether there is a series that is not one of this server's own.
     fn has_series(&self) -> bool {
-        // The pattern is fixed: no budget applies.
-        let tops = self.0.source.find("*", &Budget::unlimited());
+        let budget = self.searching();
+        let tops = self.0.source.find("*", &budget);
         let foreign = |node: &Node| {
             !["carbon", "stats", "stats_counts", "statsd", "plumbago"].contains(&node.path.as_str())
         };
@@ -341,10 +358,9 @@ impl Page {
 
 async fn front(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {
     let base = unfurl::base(&headers, &page);
-    negotiated(
-        &headers,
-        show(page, FRONT.to_owned(), params, ("", base)).await,
-    )
+    let shown = move |page: &Page| show(page, FRONT, &params, ("", base));
+    page.answer(move |page| negotiated(&headers, shown(page)))
+        .await
 }
 
 async fn named(
@@ -354,54 +370,47 @@ async fn named(
     InQuery(params): InQuery,
 ) -> Answer {
     let base = unfurl::base(&headers, &page);
-    negotiated(&headers, show(page, name, params, ("../", base)).await)
+    let shown = move |page: &Page| show(page, &name, &params, ("../", base));
+    page.answer(move |page| negotiated(&headers, shown(page)))
+        .await
 }
 
 async fn start(State(page): State<Page>, headers: HeaderMap, InQuery(params): InQuery) -> Answer {
-    let written = tokio::task::spawn_blocking(move || {
+    page.answer(move |page| {
         let view = View::of(&params);
-        html_answer(StatusCode::OK, start_page(&page, &view, false))
-    });
-    negotiated(&headers, written.await.unwrap_or_else(|_| failed()))
+        let written = html_answer(StatusCode::OK, start_page(page, &view, false));
+        negotiated(&headers, written)
+    })
+    .await
 }
 
-/// The dashboard `name`, built on a blocking thread: finding series may read the disk.
-async fn show(
-    page: Page,
-    name: String,
-    params: Params,
+/// The dashboard `name`. Finding series may read the disk.
+fn show(
+    page: &Page,
+    name: &str,
+    params: &Params,
     (up, base): (&'static str, Option<String>),
 ) -> Answer {
-    let written = tokio::task::spawn_blocking(move || {
-        let mut view = View::of(&params);
-        let dashboards = page.dashboards();
-        let Some(dashboard) = dashboards.get(&name) else {
-            return html_answer(StatusCode::NOT_FOUND, missing(&page, &name, up));
-        };
-        let (variables, choice) = variables::offered(&page, dashboard, &mut view);
-        let panels = page.shown(dashboard, &choice);
-        if panels.is_empty() && name == FRONT {
-            if let Some(place) = page.elsewhere() {
-                // The query of the whole view: a range or the wall display was asked for there, too.
-                let query = view.query();
-                let place = format!("{up}{place}{}", query.trim_end_matches('?'));
-                let moved = html_answer(StatusCode::SEE_OTHER, String::new());
-                return moved.with(header::LOCATION, &place);
-            }
-            return html_answer(StatusCode::OK, start_page(&page, &view, true));
+    let mut view = View::of(params);
+    let dashboards = page.dashboards();
+    let Some(dashboard) = dashboards.get(name) else {
+        return html_answer(StatusCode::NOT_FOUND, missing(page, name, up));
+    };
+    let (variables, choice) = variables::offered(page, dashboard, &mut view);
+    let panels = page.shown(dashboard, &choice);
+    if panels.is_empty() && name == FRONT {
+        if let Some(place) = page.elsewhere() {
+            // The query of the whole view: a range or the wall display was asked for there, too.
+            let query = view.query();
+            let place = format!("{up}{place}{}", query.trim_end_matches('?'));
+            let moved = html_answer(StatusCode::SEE_OTHER, String::new());
+            return moved.with(header::LOCATION, &place);
         }
-        let view = (&view, &*variables);
-        let body = dashboard_page(
-            &page,
-            &name,
-            dashboard,
-            &panels,
-            view,
-            (up, base.as_deref()),
-        );
-        html_answer(StatusCode::OK, body)
-    });
-    written.await.unwrap_or_else(|_| failed())
+        return html_answer(StatusCode::OK, start_page(page, &view, true));
+    }
+    let view = (&view, &*variables);
+    let body = dashboard_page(page, name, dashboard, &panels, view, (up, base.as_deref()));
+    html_answer(StatusCode::OK, body)
 }
 
 /// The answer if a page could not be built because of a bug.
@@ -411,15 +420,13 @@ fn failed() -> Answer {
 
 /// The number of received metrics, for the live count: `{"text": "3 metrics", "graphs": true}`.
 async fn received(State(page): State<Page>) -> Answer {
-    let answer = tokio::task::spawn_blocking(move || {
+    page.answer(|page| {
         let graphs = page.has_data(FRONT) || page.elsewhere().is_some();
         let text = count(page.0.host.received(), "metric");
-        format!("{{\"text\": \"{text}\", \"graphs\": {graphs}}}\n")
-    });
-    match answer.await {
-        Ok(text) => Answer::ok(JSON, text).with(header::CACHE_CONTROL, "no-store"),
-        Err(_) => failed(),
-    }
+        let json = format!("{{\"text\": \"{text}\", \"graphs\": {graphs}}}\n");
+        Answer::ok(JSON, json).with(header::CACHE_CONTROL, "no-store")
+    })
+    .await
 }
 
 /// A page as an answer: browsers ask before they show it again.

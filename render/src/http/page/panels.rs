@@ -55,7 +55,7 @@ pub(super) fn dashboard_page(
     // Hidden events are hidden on the pictures only.
     let listed = if events == "none" { "*" } else { events };
     let titles = titles(page, panels, (start, end), &zone);
-    let happened = host.around(listed, start as f64, end as f64 + 0.999_999, EVENTS_SHOWN);
+    let happened = page.around(listed, start as f64, end as f64 + 0.999_999, EVENTS_SHOWN);
     let content = html! {
         div class="head" {
             h1 { (dashboard.title) }
@@ -124,7 +124,10 @@ fn titles(
     zone: &TimeZone,
 ) -> Vec<String> {
     let panels = panels.iter().map(|(panel, _)| panel);
-    page.0.titles.of(&*page.0.source, panels, range, zone)
+    let budget = page.budget();
+    page.0
+        .titles
+        .of(&*page.0.source, panels, range, zone, budget.memory())
 }
 
 fn no_data(dashboard: &Dashboard) -> Markup {

@@ -30,10 +30,7 @@ const HARM_SHOWN: f64 = 6.0 * 3_600.0;
 /// The strip of a page whose relative path to `/` is `up`.
 pub(super) fn strip(page: &Page, view: &View, up: &str) -> Markup {
     let at = now();
-    let deploys = page
-        .0
-        .host
-        .events(DEPLOYS, at - FAR_BACK, at + 1.0, LOOKED_AT);
+    let deploys = page.events(DEPLOYS, at - FAR_BACK, at + 1.0, LOOKED_AT);
     let newest = deploys.last();
     let others = deploys.iter().rev().skip(1);
     let is_harmful_now = newest.is_some_and(is_harmful);

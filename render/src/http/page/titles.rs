@@ -2,6 +2,7 @@
 //! time before a script has drawn the graph.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
@@ -20,22 +21,22 @@ const KEPT: Duration = Duration::from_secs(10);
 const MOST: usize = 500;
 /// The time that all titles of a page may take; the others have no figures.
 const TIME: Duration = Duration::from_millis(200);
-/// The values that one title may read, and its bytes.
+/// The values that one title may read.
 const POINTS: usize = 1_000_000;
-const BYTES: u64 = 64 * 1024 * 1024;
 
 /// The titles of the last seconds.
 #[derive(Default)]
 pub(super) struct Titles(Mutex<BTreeMap<String, (Instant, String)>>);
 
 impl Titles {
-    /// The titles of `panels` over `from..until`, in Unix seconds. It may read the disk.
+    /// The titles of `panels` over `from..until`, in Unix seconds. It may read the disk, and reserves in `memory`.
     pub(super) fn of<'p>(
         &self,
         source: &dyn Source,
         panels: impl Iterator<Item = &'p Panel>,
         (from, until): (i64, i64),
         zone: &TimeZone,
+        memory: &Arc<Memory>,
     ) -> Vec<String> {
         let deadline = Instant::now() + TIME;
         let step = KEPT.as_secs() as i64;
@@ -48,7 +49,8 @@ impl Titles {
             if let Some((_, known)) = self.0.lock().get(&key) {
                 return known.clone();
             }
-            let Some(title) = evaluated(source, panel, (from, until), zone, deadline) else {
+            let Some(title) = evaluated(source, panel, (from, until), zone, (memory, deadline))
+            else {
                 return without_figures(&panel.title);
             };
             let mut kept = self.0.lock();
@@ -69,14 +71,14 @@ fn evaluated(
     panel: &Panel,
     (from, until): (i64, i64),
     zone: &TimeZone,
-    deadline: Instant,
+    (memory, deadline): (&Arc<Memory>, Instant),
 ) -> Option<String> {
     let mut query = Query::new(source, until);
     query.time_zone = zone.clone();
     query.limits = Limits {
         max_series: super::panels::SERIES_PER_PANEL,
         max_points: POINTS,
-        budget: Budget::new(Memory::new(BYTES), Some(deadline)),
+        budget: Budget::new(Arc::clone(memory), Some(deadline)),
     };
     let window = Window { from, until };
     for target in &panel.targets {

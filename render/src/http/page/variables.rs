@@ -4,7 +4,6 @@ use maud::{Markup, html};
 
 use super::dashboard::{Dashboard, Panel, Variable};
 use super::{Page, View};
-use crate::budget::Budget;
 
 /// Values offered for a variable.
 const MOST_VALUES: usize = 500;
@@ -82,8 +81,7 @@ pub(super) fn offered(
 ) -> (Vec<Offered>, Choice) {
     let mut all = Vec::new();
     for variable in &dashboard.variables {
-        // The pattern comes from the operator's file: no budget applies.
-        let found = page.0.source.find(&variable.values, &Budget::unlimited());
+        let found = page.0.source.find(&variable.values, &page.searching());
         let last = |path: String| path.rsplit('.').next().unwrap_or_default().to_owned();
         let nodes = found.unwrap_or_default().into_iter();
         let mut values: Vec<String> = nodes.map(|node| last(node.path)).collect();
