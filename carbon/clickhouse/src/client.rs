@@ -6,7 +6,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long statements without a deadline of their own may take.
 const SHORT: Duration = Duration::from_secs(30);
+/// How long a server that did not say its version is not asked again.
+const SORRY: Duration = Duration::from_secs(1);
 /// The most bytes of an answer.
 const MAX_ANSWER: u64 = 2 << 30;
 /// The most bytes of an error that are shown.
@@ -109,10 +111,19 @@ struct Shared {
     query_timeout: Duration,
     query_memory: u64,
     insert_timeout: Duration,
-    /// The first number of the server's version, once it is known.
-    version: Mutex<Option<u32>>,
+    version: Mutex<Version>,
     ids: AtomicU64,
     stats: Arc<Stats>,
+}
+
+/// The first number of the server's version, as far as it is known.
+#[derive(Clone, Debug, Default)]
+enum Version {
+    #[default]
+    Unknown,
+    Known(u32),
+    /// When the server was last asked in vain, and why.
+    Failed(Instant, String),
 }
 
 impl Client {
@@ -169,17 +180,7 @@ impl Client {
     /// # Errors
     /// The server cannot be reached, or its answer cannot be understood.
     pub fn version(&self) -> Result<u32, String> {
-        if let Some(version) = *self.0.version.lock() {
-            return Ok(version);
-        }
-        let answer = self.0.post(&[], b"SELECT version()", SHORT)?;
-        let text = String::from_utf8_lossy(&answer);
-        let first = text.trim().split('.').next().unwrap_or_default();
-        let version = first
-            .parse()
-            .map_err(|_| format!("{} is not ClickHouse: it answers {text:?}", self.0.url))?;
-        *self.0.version.lock() = Some(version);
-        Ok(version)
+        self.0.version(SHORT)
     }
 
     /// Runs a statement that has a short answer or none.
@@ -209,17 +210,19 @@ impl Client {
         if is_packed {
             settings.push(("decompress", "1"));
         }
-        if self.version()? >= MODERN {
+        let began = Instant::now();
+        if self.0.version(patience.min(SHORT))? >= MODERN {
             // The same rows may come in other blocks: they are to be rolled up when parts are merged.
             settings.push(("optimize_on_insert", "0"));
             settings.push(("max_partitions_per_insert_block", "0"));
         }
+        let left = patience.saturating_sub(began.elapsed());
         let sent = self
             .0
-            .post(&settings, rows, self.0.insert_timeout.min(patience));
+            .post(&settings, rows, self.0.insert_timeout.min(left));
         if sent.is_err() {
             // Another server may be there afterwards.
-            *self.0.version.lock() = None;
+            *self.0.version.lock() = Version::Unknown;
         }
         sent.map(drop)
     }
@@ -264,20 +267,30 @@ impl Client {
             .deadline()
             .map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = self.0.query_timeout.min(left.unwrap_or(Duration::MAX));
-        let modern = self.version().map_err(|why| self.failed(why))? >= MODERN;
+        let began = Instant::now();
         let number = self.0.ids.fetch_add(1, Ordering::Relaxed);
         let id = format!("plumbago-{}-{number}", std::process::id());
         let (send, receive) = sync_channel(1);
         let (shared, own, held) = (Arc::clone(&self.0), id.clone(), budget.clone());
+        let is_asked = Arc::new(AtomicBool::new(false));
+        let asking = Arc::clone(&is_asked);
         let work = move || {
-            let asked = Asked {
-                id: &own,
-                sql: &sql,
-                timeout,
-                modern,
-                sent,
-            };
-            let answer = shared.ask(&asked, &held, read);
+            let version = shared.version(timeout.min(SHORT)).map_err(Failure::Failed);
+            // The server may have needed all of the time for its version.
+            let version = version.and_then(|version| {
+                asking.store(true, Ordering::Release);
+                held.check().map(|()| version).map_err(Failure::Budget)
+            });
+            let answer = version.and_then(|version| {
+                let asked = Asked {
+                    id: &own,
+                    sql: &sql,
+                    timeout: timeout.saturating_sub(began.elapsed()),
+                    modern: version >= MODERN,
+                    sent,
+                };
+                shared.ask(&asked, &held, read)
+            });
             // The request that waited may have gone.
             let _ = send.send(answer);
         };
@@ -295,6 +308,9 @@ impl Client {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if let Err(error) = budget.check() {
+                if !is_asked.load(Ordering::Acquire) {
+                    return Err(Failure::Budget(error));
+                }
                 stats.killed.add(1);
                 let kill = format!("KILL QUERY WHERE query_id = '{id}' ASYNC");
                 let shared = Arc::clone(&self.0);
@@ -313,6 +329,31 @@ impl Client {
 }
 
 impl Shared {
+    /// The first number of the server's version, asked for `patience` at most. A server that does not say it is not
+    /// asked again for [`SORRY`].
+    fn version(&self, patience: Duration) -> Result<u32, String> {
+        match &*self.version.lock() {
+            Version::Known(version) => return Ok(*version),
+            Version::Failed(at, why) if at.elapsed() < SORRY => return Err(why.clone()),
+            Version::Failed(..) | Version::Unknown => {}
+        }
+        let answer = self.post(&[], b"SELECT version()", patience);
+        let version = answer.and_then(|answer| {
+            let text = String::from_utf8_lossy(&answer);
+            let first = text.trim().split('.').next().unwrap_or_default();
+            let version = first.parse();
+            version.map_err(|_| format!("{} is not ClickHouse: it answers {text:?}", self.url))
+        });
+        let mut known = self.version.lock();
+        match &version {
+            Ok(version) => *known = Version::Known(*version),
+            // Another one may have been patient for longer.
+            Err(_) if patience < SORRY || matches!(*known, Version::Known(_)) => {}
+            Err(why) => *known = Version::Failed(Instant::now(), why.clone()),
+        }
+        version
+    }
+
     fn request(
         &self,
         settings: &[(&str, &str)],

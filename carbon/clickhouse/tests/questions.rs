@@ -4,12 +4,15 @@
 
 mod support;
 
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use carbon::options::{JournalOptions, Options, Span};
 use carbon::{Carbon, Setup, Timestamp};
 use clickhouse::{Clickhouse, Client, Known, Stats};
-use render::budget::Budget;
+use render::budget::{Budget, Memory};
 use render::source::{Completion, FetchRange, Node, Source, SourceError, Tags};
 
 use support::Fake;
@@ -23,9 +26,20 @@ struct Asked {
 }
 
 fn asked() -> Asked {
-    let (fake, directory) = (Fake::start(), tempfile::tempdir().unwrap());
+    let fake = Fake::start();
+    let (store, directory) = store(&fake.url);
+    Asked {
+        fake,
+        store,
+        _directory: directory,
+    }
+}
+
+/// A store over the server at `url`, and the directory of what is not there yet.
+fn store(url: &str) -> (Clickhouse, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
     let options = clickhouse::Options {
-        url: fake.url.clone(),
+        url: url.to_owned(),
         ..Default::default()
     };
     let setup = Setup::new(
@@ -37,11 +51,40 @@ fn asked() -> Asked {
     let stats = Arc::new(Stats::default());
     let client = Client::new(&options, Arc::clone(&stats)).unwrap();
     let store = Clickhouse::new(&options, client, carbon, Arc::new(Known::default()), stats);
-    Asked {
-        fake,
-        store,
-        _directory: directory,
+    (store, directory)
+}
+
+#[test]
+fn a_question_waits_for_a_silent_server_within_its_own_time() {
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (store, _directory) = store(&format!("http://{}", silent.local_addr().unwrap()));
+    let deadline = Instant::now() + Duration::from_millis(50);
+    let budget = Budget::new(Memory::new(0), Some(deadline));
+    let refused = store.find("a.*", &budget).unwrap_err();
+    assert!(matches!(refused, SourceError::Budget(_)), "{refused}");
+}
+
+#[test]
+fn a_server_that_does_not_say_its_version_is_not_asked_by_each_request() {
+    let closing = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", closing.local_addr().unwrap());
+    let n_asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&n_asked);
+    std::thread::spawn(move || {
+        for connection in closing.incoming() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            drop(connection);
+        }
+    });
+    let (store, _directory) = store(&url);
+    for _ in 0..100 {
+        let refused = store.find("a.*", &Budget::unlimited()).unwrap_err();
+        assert!(matches!(refused, SourceError::Failed(_)), "{refused}");
     }
+    // It is asked again every second, and a client may try twice.
+    let n_asked = n_asked.load(Ordering::Relaxed);
+    assert!(n_asked < 50, "{n_asked}");
 }
 
 fn texts(texts: &[&str]) -> Vec<u8> {

@@ -47,6 +47,17 @@ pub(super) struct Asked {
     refused: Mutex<Option<Error>>,
 }
 
+impl Asked {
+    /// A request that takes `budget`, from now on.
+    pub(super) fn new(budget: Budget) -> Self {
+        Self {
+            budget,
+            until: Instant::now() + NEEDS_WITHIN,
+            refused: Mutex::default(),
+        }
+    }
+}
+
 /// Ends the work when the client goes.
 struct Client(Budget);
 
@@ -66,11 +77,7 @@ impl Page {
         let Ok(Ok(place)) = timeout(PATIENCE, place).await else {
             return busy("too many pages are being written: try again later");
         };
-        let asked = Asked {
-            budget: self.0.host.budget(),
-            until: Instant::now() + NEEDS_WITHIN,
-            refused: Mutex::default(),
-        };
+        let asked = Asked::new(self.0.host.budget());
         let _client = Client(asked.budget.clone());
         let page = Self(Arc::clone(&self.0), Some(Arc::new(asked)));
         let (answering, answered) = oneshot::channel();
@@ -88,7 +95,7 @@ impl Page {
     }
 
     /// `answer` with its bytes reserved until they are sent; a refusal if the page has not all that it shows.
-    fn kept(&self, answer: Answer) -> Answer {
+    pub(super) fn kept(&self, answer: Answer) -> Answer {
         let Some(asked) = &self.1 else {
             return answer;
         };
@@ -107,7 +114,7 @@ impl Page {
         }
     }
 
-    fn refusal(&self, error: &Error) -> Answer {
+    pub(super) fn refusal(&self, error: &Error) -> Answer {
         let (status, sentence) = (self.0.host.refuse(error), error.to_string());
         match status {
             StatusCode::SERVICE_UNAVAILABLE => busy(&sentence),

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::layout::{Layout, encode};
 use super::panels::{PictureLinks, events_list};
-use super::search::Found;
+use super::search::{Found, Names};
 use super::unfurl;
 use super::view::View;
 use super::words::count;
-use super::{Page, Panel, failed, html_answer};
+use super::{Inner, Page, Panel, html_answer};
 use crate::http::negotiate::negotiated;
 use crate::http::params::InQuery;
 use crate::http::{Answer, JSON, Params};
@@ -35,9 +35,10 @@ pub(super) async fn explore(
     InQuery(params): InQuery,
 ) -> Answer {
     let base = unfurl::base(&headers, &page);
+    let names = first_names(&page, params.get("q").unwrap_or_default()).await;
     page.answer(move |page| {
-        let written = html_answer(StatusCode::OK, document(page, &params, base.as_deref()));
-        negotiated(&headers, written)
+        let written = document(page, &params, base.as_deref(), names);
+        negotiated(&headers, html_answer(StatusCode::OK, written))
     })
     .await
 }
@@ -48,28 +49,32 @@ pub(super) async fn search(
     headers: HeaderMap,
     InQuery(params): InQuery,
 ) -> Answer {
-    let query = params.get("q").unwrap_or_default().to_owned();
-    let found = tokio::task::spawn_blocking(move || {
-        let search = Arc::clone(&page.0.search);
-        search.find(&page.0.source, &query, SHOWN)
-    });
-    match found.await {
-        Ok(Ok(found)) => {
-            let body = json!({
-                "names": found.names, "hits": found.hits, "more": found.more, "of": found.of,
-                "fuzzy": found.is_fuzzy,
-            });
-            let answer = Answer::ok(JSON, body.to_string());
-            negotiated(&headers, answer).with(header::CACHE_CONTROL, "no-cache")
+    let Inner { search, source, .. } = &*page.0;
+    let names = match search.names(source, &page.budget()).await {
+        Ok(names) => names,
+        Err(SourceError::Budget(error)) => return page.refusal(&error),
+        Err(SourceError::Refused(why) | SourceError::Failed(why)) => {
+            return Answer::error(StatusCode::SERVICE_UNAVAILABLE, &why);
         }
-        Ok(Err(SourceError::Refused(why) | SourceError::Failed(why))) => {
-            Answer::error(StatusCode::SERVICE_UNAVAILABLE, &why)
-        }
-        Ok(Err(_)) | Err(_) => failed(),
-    }
+    };
+    page.answer(move |_| {
+        let found = names.find(params.get("q").unwrap_or_default(), SHOWN);
+        let body = json!({
+            "names": found.names, "hits": found.hits, "more": found.more, "of": found.of,
+            "fuzzy": found.is_fuzzy,
+        });
+        let answer = Answer::ok(JSON, body.to_string());
+        negotiated(&headers, answer).with(header::CACHE_CONTROL, "no-cache")
+    })
+    .await
 }
 
-fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
+fn document(
+    page: &Page,
+    params: &Params,
+    base: Option<&str>,
+    listed: Result<Option<Arc<Names>>, SourceError>,
+) -> String {
     let mut view = View::of(params);
     let query = params.get("q").unwrap_or_default();
     let targets = targets(params);
@@ -95,6 +100,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
         up: "",
     };
     let panel = panel(&targets);
+    let found = listed.map(|listed| listed.map(|names| names.find(query, SHOWN)));
     let content = html! {
         div class="head" {
             h1 { "Explore" }
@@ -103,7 +109,7 @@ fn document(page: &Page, params: &Params, base: Option<&str>) -> String {
         p id="zoomed" hidden { span {} button type="button" { "Back" } }
         div id="tags" role="group" aria-label="events on the graph, by tag" {}
         div class="explore board" data-from="-1h" {
-            (names(query, &first_names(page, query)))
+            (names(query, &found))
             div class="work" {
                 (links.figure(&panel, &panel.title, if targets.is_empty() { 0 } else { 1 }))
                 (editor(&targets))
@@ -147,12 +153,12 @@ fn panel(targets: &[String]) -> Panel {
     }
 }
 
-/// What the page shows before anything is typed. Only a page that has a query waits for the list of names.
-fn first_names(page: &Page, query: &str) -> Result<Option<Found>, SourceError> {
-    let (search, source) = (&page.0.search, &page.0.source);
+/// The names that the page searches. Only a page that has a query waits for their list.
+async fn first_names(page: &Page, query: &str) -> Result<Option<Arc<Names>>, SourceError> {
+    let (Inner { search, source, .. }, budget) = (&*page.0, page.budget());
     match query.trim() {
-        "" => Ok(search.find_listed(source, query, SHOWN)),
-        _ => search.find(source, query, SHOWN).map(Some),
+        "" => search.names_soon(source, &budget).await,
+        _ => search.names(source, &budget).await.map(Some),
     }
 }
 

@@ -3,7 +3,8 @@
 //! 1. The names stand one after the other in one piece of memory, a line each, so that a search is a
 //!    walk over memory and not over a tree. It is made in the background when the explorer is opened or
 //!    its search gets the focus, made again when it is older than [`FRESH`], and dropped after [`IDLE`]
-//!    without a search. A search that comes before it is made waits for it.
+//!    without a search. Searches that come before it is made wait for it together, without a thread and
+//!    each within its own time; for [`SORRY`] after it could not be made, none tries again.
 //! 2. A search looks for its longest piece of literal text and compares the other words in the lines
 //!    where that is found. It stops after [`MOST_HITS`] names.
 //! 3. If no name has all the words, names that have their letters in order are found (`shlgn` in
@@ -11,16 +12,18 @@
 //!    text of most names is not read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{timeout, timeout_at};
 
 use self::glob::{alternatives, matches};
 use crate::budget::Budget;
+use crate::error::Error;
+use crate::http::pool;
 use crate::source::{Source, SourceError};
 
 pub(super) use self::glob::fits;
@@ -33,6 +36,8 @@ const FRESH: Duration = Duration::from_secs(20);
 const IDLE: Duration = Duration::from_secs(300);
 /// How long a page waits for the list before it is shown without.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a failure to list the names is the answer to all searches.
+const SORRY: Duration = Duration::from_secs(2);
 /// Hits after which a search stops.
 const MOST_HITS: usize = 5_000;
 /// The longest query, in bytes.
@@ -43,7 +48,7 @@ const SHORTEST_FUZZY: usize = 3;
 const MOST_WORDS: usize = 8;
 
 /// All names at one time.
-struct Names {
+pub(super) struct Names {
     /// As they are, each followed by a line feed; sorted.
     text: Vec<u8>,
     /// In lower case, if that is another text.
@@ -71,108 +76,149 @@ pub(super) struct Found {
 }
 
 /// The list of names, made when it is needed.
-#[derive(Default)]
 pub(super) struct Search {
-    names: Mutex<Option<(Arc<Names>, Instant)>>,
-    is_making: AtomicBool,
+    list: Mutex<List>,
+    /// Changes when a list was made, or could not be.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct List {
+    /// The names, and when they were last searched.
+    names: Option<(Arc<Names>, Instant)>,
+    is_making: bool,
+    /// When the last list could not be made, and why.
+    failed: Option<(Instant, String)>,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self {
+            list: Mutex::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
 }
 
 impl Search {
-    /// The best `limit` names for `query`. It may take the disk, and the time to list all names.
+    /// The names, as soon as they are listed. Others that ask meanwhile wait for the same list; a wait takes no
+    /// thread, and ends with `budget`, within whose memory and time a list is made that is begun here.
     ///
     /// # Errors
-    /// As [`Source::find`].
-    pub(super) fn find(
+    /// As [`Source::find`]; for [`SORRY`] everybody gets the error of the last list.
+    pub(super) async fn names(
         self: &Arc<Self>,
         source: &Arc<dyn Source>,
-        query: &str,
-        limit: usize,
-    ) -> Result<Found, SourceError> {
-        Ok(self.names(source)?.find(query, limit))
+        budget: &Budget,
+    ) -> Result<Arc<Names>, SourceError> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(names) = self.listed(source, budget)? {
+                return Ok(names);
+            }
+            // The sender is this very search.
+            let change = changed.changed();
+            match budget.deadline() {
+                None => drop(change.await),
+                Some(deadline) => {
+                    if timeout_at(deadline.into(), change).await.is_err() {
+                        return Err(Error::Timeout.into());
+                    }
+                }
+            }
+        }
     }
 
-    /// As [`Search::find`] if the list is there or made soon; else `None`, while it is made in the background.
-    pub(super) fn find_listed(
+    /// As [`Search::names`]; `None` if they are not listed soon.
+    ///
+    /// # Errors
+    /// As [`Search::names`].
+    pub(super) async fn names_soon(
         self: &Arc<Self>,
         source: &Arc<dyn Source>,
-        query: &str,
-        limit: usize,
-    ) -> Option<Found> {
-        // It is locked while the list is made.
-        let mut slot = self.names.try_lock_for(PATIENCE)?;
-        if slot.is_none() {
-            drop(slot);
-            let (done, made) = channel();
-            self.in_background(source, move |search, source| {
-                // What is wrong is reported to the one who searches.
-                let _ = search.names(source);
-                // Nobody waits any more.
-                let _ = done.send(());
-            });
-            // If another thread is making it, this ends at once.
-            let _ = made.recv_timeout(PATIENCE);
-            slot = self.names.try_lock()?;
+        budget: &Budget,
+    ) -> Result<Option<Arc<Names>>, SourceError> {
+        match timeout(PATIENCE, self.names(source, budget)).await {
+            Ok(names) => names.map(Some),
+            Err(_) => Ok(None),
         }
-        let names = Arc::clone(&slot.as_ref()?.0);
-        drop(slot);
-        Some(names.find(query, limit))
     }
 
     /// Drops the list if it is not used.
     pub(super) fn tidy(&self) {
-        if let Some(mut names) = self.names.try_lock() {
-            names.take_if(|(_, used)| used.elapsed() > IDLE);
-        }
+        let unused = |(_, used): &mut (_, Instant)| used.elapsed() > IDLE;
+        let names = self.list.lock().names.take_if(unused);
+        // Not under the lock: it may be large.
+        drop(names);
     }
 
-    fn names(self: &Arc<Self>, source: &Arc<dyn Source>) -> Result<Arc<Names>, SourceError> {
-        let mut slot = self.names.lock();
-        if let Some((names, used)) = &mut *slot {
-            *used = Instant::now();
-            if names.made.elapsed() > FRESH {
-                self.in_background(source, Self::make_again);
-            }
-            return Ok(Arc::clone(names));
-        }
-        // Others that search meanwhile wait for this list.
-        let names = Arc::new(Names::of(source)?);
-        *slot = Some((Arc::clone(&names), Instant::now()));
-        Ok(names)
-    }
-
-    fn make_again(self: &Arc<Self>, source: &Arc<dyn Source>) {
-        if let (Ok(made), Some((names, _))) = (Names::of(source), &mut *self.names.lock()) {
-            *names = Arc::new(made);
-        }
-    }
-
-    /// Runs `work` on a thread of its own, unless such a thread is running.
-    fn in_background(
+    /// The names, if they are listed. If not, or if the list is old, it is being made from now on.
+    fn listed(
         self: &Arc<Self>,
         source: &Arc<dyn Source>,
-        work: impl FnOnce(&Arc<Self>, &Arc<dyn Source>) + Send + 'static,
-    ) {
-        if self.is_making.swap(true, Ordering::AcqRel) {
-            return;
+        budget: &Budget,
+    ) -> Result<Option<Arc<Names>>, SourceError> {
+        let mut list = self.list.lock();
+        let List {
+            names,
+            is_making,
+            failed,
+        } = &mut *list;
+        let sorry = failed.as_ref().filter(|(at, _)| at.elapsed() < SORRY);
+        let known = names.as_mut().map(|(names, used)| {
+            *used = Instant::now();
+            Arc::clone(names)
+        });
+        let is_fresh = known
+            .as_ref()
+            .is_some_and(|names| names.made.elapsed() <= FRESH);
+        if is_fresh || *is_making {
+            return Ok(known);
+        }
+        match (&known, sorry) {
+            (None, Some((_, why))) => return Err(SourceError::Failed(why.clone())),
+            (Some(_), Some(_)) => return Ok(known),
+            (_, None) => {}
         }
         let (search, source) = (Arc::clone(self), Arc::clone(source));
-        let running = std::thread::Builder::new()
-            .name("names".to_owned())
-            .spawn(move || {
-                work(&search, &source);
-                search.is_making.store(false, Ordering::Release);
-            });
-        if running.is_err() {
-            self.is_making.store(false, Ordering::Release);
+        let budget = Budget::new(Arc::clone(budget.memory()), budget.deadline());
+        let work = move || search.make(&source, &budget);
+        let thread = std::thread::Builder::new().name("names".to_owned());
+        match thread.spawn(work) {
+            Ok(_) => *is_making = true,
+            Err(error) => {
+                let why = format!("starting a thread: {error}");
+                *failed = Some((Instant::now(), why));
+            }
         }
+        Ok(known)
+    }
+
+    fn make(&self, source: &Arc<dyn Source>, budget: &Budget) {
+        // A panic must not leave the others waiting.
+        let made = pool::caught(|| Names::of(source, budget));
+        let made = made.unwrap_or_else(|_| Err(SourceError::Failed("listing panicked".to_owned())));
+        let mut list = self.list.lock();
+        list.is_making = false;
+        match made {
+            Ok(names) => {
+                let used = list
+                    .names
+                    .as_ref()
+                    .map_or_else(Instant::now, |(_, used)| *used);
+                list.names = Some((Arc::new(names), used));
+                list.failed = None;
+            }
+            Err(why) => list.failed = Some((Instant::now(), why.to_string())),
+        }
+        drop(list);
+        self.changed.send_replace(());
     }
 }
 
 impl Names {
-    fn of(source: &Arc<dyn Source>) -> Result<Self, SourceError> {
+    fn of(source: &Arc<dyn Source>, budget: &Budget) -> Result<Self, SourceError> {
         let made = Instant::now();
-        // Their number is limited by the limits on series.
-        let budget = Budget::unlimited();
         let mut text = Vec::new();
         let mut push = |name: &str| {
             // A name with a line feed, or longer than any query, cannot be typed.
@@ -181,12 +227,12 @@ impl Names {
                 text.push(b'\n');
             }
         };
-        for node in source.find("**", &budget)? {
+        for node in source.find("**", budget)? {
             if node.leaf {
                 push(&node.path);
             }
         }
-        for name in source.tagged(&budget)? {
+        for name in source.tagged(budget)? {
             push(&name);
         }
         text.shrink_to_fit();
@@ -213,7 +259,8 @@ impl Names {
         }
     }
 
-    fn find(&self, query: &str, limit: usize) -> Found {
+    /// The best `limit` names for `query`.
+    pub(super) fn find(&self, query: &str, limit: usize) -> Found {
         let query = query.trim().to_ascii_lowercase();
         let mut found = Found {
             of: self.sets.len(),
@@ -393,10 +440,15 @@ impl<'q> Word<'q> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crossbeam::channel::{Receiver, Sender, bounded};
     use proptest::prelude::*;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::memory::Memory;
+    use crate::source::{FetchRange, Fetched, Node};
 
     fn names(all: &[&str]) -> Names {
         let text: String = all.iter().map(|name| format!("{name}\n")).collect();
@@ -462,19 +514,120 @@ mod tests {
         assert_eq!(span(b"sn", b"logins"), None);
     }
 
-    #[test]
-    fn a_list_that_is_not_there_is_made_in_the_background() {
+    /// Names that are found when the test says so.
+    struct Slow {
+        n_listed: AtomicUsize,
+        answers: Receiver<Option<Vec<Node>>>,
+    }
+
+    impl Source for Slow {
+        fn find(&self, pattern: &str, _: &Budget) -> Result<Vec<Node>, SourceError> {
+            assert_eq!(pattern, "**");
+            self.n_listed.fetch_add(1, Ordering::Relaxed);
+            let answer = self.answers.recv().unwrap();
+            answer.ok_or(SourceError::Failed("away".to_owned()))
+        }
+
+        fn find_tagged(&self, _: &[&str], _: &Budget) -> Result<Vec<String>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        fn fetch(&self, _: &str, _: FetchRange) -> Result<Option<Fetched>, SourceError> {
+            Ok(None)
+        }
+    }
+
+    fn slow() -> (Arc<Slow>, Arc<dyn Source>, Sender<Option<Vec<Node>>>) {
+        let (answering, answers) = bounded(1);
+        let slow = Arc::new(Slow {
+            n_listed: AtomicUsize::new(0),
+            answers,
+        });
+        (Arc::clone(&slow), slow, answering)
+    }
+
+    fn node(path: &str) -> Node {
+        Node {
+            path: path.to_owned(),
+            leaf: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn searches_wait_for_one_list_and_each_within_its_own_time() {
+        let (slow, source, answering) = slow();
+        let search = Arc::<Search>::default();
+        let unlimited = Budget::unlimited();
+        let mut waiting = JoinSet::new();
+        for _ in 0..100 {
+            let (search, source) = (Arc::clone(&search), Arc::clone(&source));
+            let budget = unlimited.clone();
+            waiting.spawn(async move { search.names(&source, &budget).await });
+        }
+        while slow.n_listed.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The store is silent: who has no time does not wait, and nothing is locked.
+        let late = Budget::new(crate::budget::Memory::new(0), Some(Instant::now()));
+        let refused = search.names(&source, &late).await.err();
+        assert!(
+            matches!(refused, Some(SourceError::Budget(_))),
+            "{refused:?}"
+        );
+        assert!(
+            search
+                .names_soon(&source, &unlimited)
+                .await
+                .unwrap()
+                .is_none()
+        );
+        search.tidy();
+        answering
+            .send(Some(vec![node("stats.shop.logins")]))
+            .unwrap();
+        while let Some(names) = waiting.join_next().await {
+            let found = names.unwrap().unwrap().find("shop", 5);
+            assert_eq!(found.names, ["stats.shop.logins"]);
+        }
+        assert_eq!(slow.n_listed.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_the_answer_for_a_while() {
+        let (slow, source, answering) = slow();
+        let search = Arc::<Search>::default();
+        let budget = Budget::unlimited();
+        answering.send(None).unwrap();
+        for _ in 0..10 {
+            let refused = search.names(&source, &budget).await.err();
+            assert!(matches!(&refused, Some(SourceError::Failed(why)) if why == "away"));
+            // The machine may be so slow that the while is over.
+            let _ = answering.try_send(None);
+        }
+        assert!(slow.n_listed.load(Ordering::Relaxed) < 10);
+        search.list.lock().failed = None;
+        let _ = slow.answers.try_recv();
+        answering.send(Some(vec![node("disk.used")])).unwrap();
+        assert_eq!(
+            search
+                .names(&source, &budget)
+                .await
+                .unwrap()
+                .find("disk", 5)
+                .of,
+            1
+        );
+    }
+
+    #[tokio::test]
+    async fn tagged_names_are_in_the_list() {
         let mut names = Memory::default();
         names.insert("stats.shop.logins", 10, Vec::new());
         names.insert("disk.used;dc=a", 10, Vec::new());
         let source: Arc<dyn Source> = Arc::new(names);
         let search = Arc::<Search>::default();
-        let is_being_made = search.names.lock();
-        assert_eq!(search.find_listed(&source, "shop", 5), None);
-        drop(is_being_made);
-        assert_eq!(search.find(&source, "disk", 5).unwrap().of, 2);
-        let listed = search.find_listed(&source, "shop", 5).unwrap();
-        assert_eq!(listed.names, ["stats.shop.logins"]);
+        let names = search.names(&source, &Budget::unlimited()).await.unwrap();
+        assert_eq!(names.find("disk", 5).of, 2);
     }
 
     proptest! {

@@ -1,9 +1,16 @@
 //! The HTML of the pages: what it contains, and what it must not contain.
 
+use axum::body::Body;
+use axum::http::Request;
+use crossbeam::channel::{Receiver, bounded};
+use tower::ServiceExt;
+
 use super::*;
+use crate::budget;
 use crate::events::Status;
 use crate::impact::{Correction, Outcome, Report, SeriesReport, Worth};
 use crate::memory::Memory;
+use crate::source::{FetchRange, Fetched, SourceError};
 use crate::verdicts::finding_key;
 
 struct Around {
@@ -27,6 +34,103 @@ impl Host for Around {
     fn banner(&self) -> Option<&str> {
         None
     }
+}
+
+/// A store that does not answer until the test has ended.
+struct Silent(Receiver<()>);
+
+impl Source for Silent {
+    fn find(&self, _: &str, budget: &Budget) -> Result<Vec<Node>, SourceError> {
+        let _ = self.0.recv();
+        budget.check()?;
+        Ok(Vec::new())
+    }
+
+    fn find_tagged(&self, _: &[&str], _: &Budget) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn fetch(&self, _: &str, _: FetchRange) -> Result<Option<Fetched>, SourceError> {
+        Ok(None)
+    }
+}
+
+/// A server whose requests have no time.
+struct Hurried(Around);
+
+impl Host for Hurried {
+    fn received(&self) -> u64 {
+        self.0.received()
+    }
+
+    fn addresses(&self) -> &BTreeMap<&'static str, Vec<String>> {
+        self.0.addresses()
+    }
+
+    fn events(&self, _: &str, _: f64, _: f64, _: usize) -> Vec<Event> {
+        Vec::new()
+    }
+
+    fn budget(&self) -> Budget {
+        Budget::new(budget::Memory::new(0), Some(Instant::now()))
+    }
+
+    fn banner(&self) -> Option<&str> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn searches_of_a_silent_store_end_with_their_time_and_hold_no_thread() {
+    let (ended, silent) = bounded(0);
+    let around = Around {
+        addresses: BTreeMap::new(),
+        events: Vec::new(),
+    };
+    let dashboards = Dashboards::load(tempfile::tempdir().unwrap().path());
+    let source = Arc::new(Silent(silent));
+    let page = Page::new(Arc::new(Hurried(around)), source, dashboards);
+    let routes = page.clone().routes();
+    for _ in 0..2 * PLACES {
+        let request = Request::get("/page/search?q=web").body(Body::empty());
+        let answer = routes.clone().oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(page.0.places.available_permits(), PLACES);
+    drop(ended);
+}
+
+#[tokio::test]
+async fn a_page_whose_events_do_not_fit_is_refused() {
+    let memory = budget::Memory::new(64 << 10);
+    let large = Event {
+        what: "web".to_owned(),
+        data: "d".repeat(200_000),
+        tags: vec!["deploy".to_owned()],
+        ..Event::default()
+    };
+    let page = page(&["stats.a"], vec![large], "");
+    let Page(inner, _) = &page;
+    let asked = |memory: &Arc<budget::Memory>| {
+        let budget = Budget::new(Arc::clone(memory), None);
+        Page(Arc::clone(inner), Some(Arc::new(Asked::new(budget))))
+    };
+    let refused = asked(&memory);
+    assert!(refused.events("deploy", 0.0, 1.0, 5).is_empty());
+    let answer = refused.kept(html_answer(StatusCode::OK, "half".to_owned()));
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    drop(refused);
+    assert_eq!(memory.used(), 0);
+    let memory = budget::Memory::new(4 << 20);
+    let shown = asked(&memory);
+    assert_eq!(shown.events("deploy", 0.0, 1.0, 5).len(), 1);
+    assert!(memory.used() > 600_000, "{}", memory.used());
+    let answer = shown.kept(html_answer(StatusCode::OK, "whole".to_owned()));
+    assert_eq!(answer.status, StatusCode::OK);
+    drop(shown);
+    assert_eq!(memory.used(), 5, "the page until it is sent");
+    drop(answer);
+    assert_eq!(memory.used(), 0);
 }
 
 fn page(names: &[&str], events: Vec<Event>, toml: &str) -> Page {
