@@ -537,7 +537,9 @@ mod tests {
         }
     }
 
-    fn slow() -> (Arc<Slow>, Arc<dyn Source>, Sender<Option<Vec<Node>>>) {
+    type Answering = Sender<Option<Vec<Node>>>;
+
+    fn slow() -> (Arc<Slow>, Arc<dyn Source>, Answering) {
         let (answering, answers) = bounded(1);
         let slow = Arc::new(Slow {
             n_listed: AtomicUsize::new(0),
