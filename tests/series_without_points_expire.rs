@@ -79,11 +79,10 @@ fn a_running_server_removes_them_and_says_so() {
     server.run();
     server.wait_until("expiry", |server| series(server) == NEW);
     assert_only_new(&server);
-    let metrics = server.get("/metrics").text();
-    assert!(
-        metrics.contains("plumbago_carbon_expired_total 3\n"),
-        "{metrics}"
-    );
+    // Counted when all of them have gone.
+    server.wait_until("count", |server| {
+        server.metric("plumbago_carbon_expired_total") == 3.0
+    });
     let tags = server.json("/tags");
     let tags = tags.as_array().unwrap().iter();
     let tags: Vec<&str> = tags.map(|tag| tag["tag"].as_str().unwrap()).collect();
