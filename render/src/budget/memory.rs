@@ -129,10 +129,12 @@ impl Memory {
         true
     }
 
-    /// What requests hold with `bytes` more; `None` if that is too much.
+    /// What requests hold with `bytes` more; `None` if that is too much. Nothing more is never too much, even where
+    /// what was charged since leaves less than is reserved.
     fn try_take(&self, bytes: u64) -> Option<u64> {
         let most = self.most();
-        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= most);
+        let fits = |used: &u64| bytes == 0 || *used <= most;
+        let more = |used: u64| used.checked_add(bytes).filter(fits);
         let before = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -180,6 +182,7 @@ mod tests {
         assert_eq!((memory.used(), memory.charged()), (90, 10));
         // More than there is at all.
         memory.charge(200);
+        budget.reserve(0).unwrap();
         budget.release(90);
         given_back.store(false, Ordering::Relaxed);
         assert!(budget.reserve(1).is_err());
