@@ -419,7 +419,7 @@ impl Persister {
                 report::dropped(&mut self.dropped_logged, parts, id, count, &error);
                 Outcome::Dropped
             }
-            // Another program writes to it, mostly for a moment.
+            // Another program holds the lock; most locks are short, so the points wait.
             Err(error) if is_locked && self.locked.is_short(id, Instant::now()) => {
                 parts.cache.put_back(id, since);
                 self.why = Some(error.to_string());

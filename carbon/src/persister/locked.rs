@@ -17,7 +17,7 @@ const AGAIN: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
 ];
-/// A lock that has lasted this long is no moment any more.
+/// A lock that has lasted this long is logged and counted as an error.
 const LONG: Duration = Duration::from_secs(1);
 /// The most files that are tried again soon. Others are tried when the hand comes to them.
 const MOST: usize = 1_024;
@@ -36,7 +36,7 @@ struct Lock {
 }
 
 impl Locked {
-    /// The file of `id` was locked at `now`. Whether that may be for a moment only.
+    /// Notes that the file of `id` was locked at `now`. Returns whether the lock may still be a short one.
     pub(super) fn is_short(&mut self, id: SeriesId, now: Instant) -> bool {
         if self.0.len() >= MOST && !self.0.contains_key(&id) {
             return false;
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(tries, expected);
         locked.remove(a);
         assert_eq!(locked.next(), None);
-        // Very many locks are none for a moment, and take no memory.
+        // Beyond the limit a lock counts as a long one, so that no more of them take memory.
         for id in 0..MOST as u32 {
             assert!(locked.is_short(SeriesId(id), now));
         }

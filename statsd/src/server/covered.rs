@@ -3,8 +3,8 @@
 //! One, nearly always. A flush that is late by whole intervals, because the process was stopped, the machine was
 //! suspended or an output was slow, has the values of all of them.
 //!
-//! A clock that is set is no lateness: the end of each interval is put on a clock that nobody sets, and that
-//! goes on while the machine sleeps.
+//! Setting the wall clock does not make a flush late: the ends of intervals are compared on `CLOCK_BOOTTIME`, which
+//! nobody sets and which counts while the machine sleeps.
 
 use rustix::time::{ClockId, clock_gettime};
 
